@@ -1,0 +1,75 @@
+"""Engines: what runs a model. A new engine is one file here, one line in `MODULES`, and a run of the contract test.
+
+An engine module defines two functions:
+
+``create(backend) -> Engine``
+    an engine with the settings of one backend of a study; cheap, loads nothing.
+``lacking(backend, models) -> list[str]``
+    what this machine lacks to run these models on this backend, one line each, each ending in what to do;
+    empty when all is there. Never downloads, never loads weights.
+
+An engine times, and never computes a metric; what measures never knows an engine's name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, cast
+
+from phaselaw.errors import NotReadyError
+from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
+
+if TYPE_CHECKING:
+    from phaselaw.study import Backend, ModelEntry
+
+MODULES = {
+    "hf": "phaselaw.engines.hf",
+    "simulated": "phaselaw.engines.simulated",
+}
+"""Backend ``kind`` to the module that runs it."""
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What was measured of it."""
+
+    def generate(self, request: Request) -> Timing:
+        """Run one call: prefill, then exactly ``request.gen_tokens`` decode steps. Raises `EngineError`."""
+
+    def close(self) -> None:
+        """Free it; safe to call twice."""
+
+
+class Engine(Protocol):
+    """An engine with one backend's settings."""
+
+    holds_many_models: bool
+    """Whether several models stay loaded side by side, so that calls of different models may alternate freely."""
+
+    def describe(self) -> EngineInfo:
+        """Name, version and the settings really in force."""
+
+    def load(self, model: ModelEntry) -> Model:
+        """Load a model, ready to generate; the caller times it. Raises `EngineError`."""
+
+    def close(self) -> None:
+        """Stop what this engine started; safe to call twice."""
+
+
+class EngineModule(Protocol):
+    """What a file of this folder defines."""
+
+    def create(self, backend: Backend) -> Engine: ...
+
+    def lacking(self, backend: Backend, models: Sequence[ModelEntry]) -> list[str]: ...
+
+
+def module_for(kind: str) -> EngineModule:
+    """The engine module of a backend kind; raises `NotReadyError` for a kind this version has no engine for."""
+    if kind not in MODULES:
+        raise NotReadyError(f"this version of phaselaw has no engine of kind {kind!r}; it has: {', '.join(MODULES)}")
+    return cast(EngineModule, importlib.import_module(MODULES[kind]))

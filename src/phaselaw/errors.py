@@ -1,0 +1,57 @@
+"""The exception tree: what a person is told in one line.
+
+    PhaselawError            exit 1: what happened, where, what to do
+    ├── UsageError           exit 2: the command line is wrong
+    │   └── StudyError       exit 2: a study file is wrong (file, key, line)
+    ├── NotReadyError        exit 1: this machine lacks something a study needs
+    ├── MissingExtraError    exit 1: an optional part is not installed; names the extra
+    ├── RunError             exit 1: a run directory can't be used
+    ├── AnalysisError        exit 1: rows can't be analysed
+    └── EngineError          one call, or one load, failed: becomes an error row, the study goes on
+"""
+
+from __future__ import annotations
+
+
+class PhaselawError(Exception):
+    """Something a person must know; its message is one line and its ``exit_code`` the process's."""
+
+    exit_code = 1
+
+
+class UsageError(PhaselawError):
+    """The command line can't be followed."""
+
+    exit_code = 2
+
+
+class StudyError(UsageError):
+    """A study file is wrong; the message names file, line and key."""
+
+
+class NotReadyError(PhaselawError):
+    """The study is sound but this machine lacks a model, a server or a device."""
+
+
+class MissingExtraError(PhaselawError):
+    """An optional dependency is missing; the message names the extra that brings it."""
+
+    def __init__(self, extra: str, needed_for: str) -> None:
+        super().__init__(f"{needed_for} needs an optional part: pip install 'phaselaw[{extra}]'")
+        self.extra = extra
+
+
+class RunError(PhaselawError):
+    """A run directory is absent, locked, damaged or belongs to another study."""
+
+
+class AnalysisError(PhaselawError):
+    """Rows can't be analysed; the message names the file and what is missing."""
+
+
+class EngineError(PhaselawError):
+    """One load or one call failed. ``kind`` is a short stable word for tables, such as ``timeout``."""
+
+    def __init__(self, message: str, *, kind: str = "engine") -> None:
+        super().__init__(message)
+        self.kind = kind

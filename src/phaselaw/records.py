@@ -1,0 +1,199 @@
+"""The vocabulary: what is asked of an engine, what comes back, and what is kept of each call.
+
+Every type is frozen and keyword-only; missing is ``None``, never ``-1`` or ``""``; every quantity has its unit in
+its name. Nothing here prints, saves or computes a metric: rows are made from calls in `phaselaw.metrics`.
+
+This module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+Phase = Literal["prefill", "kv_decode", "e2e_kv"]
+PHASES: tuple[Phase, ...] = ("prefill", "kv_decode", "e2e_kv")
+
+Order = Literal["rounds", "cells"]
+"""``rounds``: repetition r of every cell before r + 1 of any; ``cells``: a cell's calls back to back (TR121)."""
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One backend x model x scenario x batch size x decode budget: what one latency statistic is about."""
+
+    backend: str
+    backend_kind: str
+    model: str
+    scenario: str
+    batch_size: int
+    gen_tokens: int
+
+    @property
+    def key(self) -> str:
+        """A readable identity, unique within a run."""
+        return "|".join(
+            (self.backend, self.model, self.scenario, f"bs{self.batch_size}", f"gen{self.gen_tokens}")
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedCall:
+    """One call of the schedule, known before anything runs; ``call_id`` survives a resume."""
+
+    call_id: str
+    cell: Cell
+    task_idx: int
+    """Index of the cell in the study's seeded cell order."""
+    is_warmup: bool
+    warmup_idx: int | None
+    rep: int | None
+    """Repetition, which under ``order: rounds`` is also the round; ``None`` on warmups."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What an engine is asked to do once: prefill a prompt, then ``gen_tokens`` decode steps, never fewer.
+
+    Exactly one of ``prompt`` (text) and ``prompt_tokens`` (a synthetic prompt of exactly that many tokens) is set.
+    """
+
+    prompt: str | None
+    prompt_tokens: int | None
+    gen_tokens: int
+    batch_size: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """What one call took, as the engine observed it. An engine reports raw times and counts, never a metric.
+
+    Token counts are those of one sequence of the batch, unless the name says ``total``.
+    """
+
+    prefill_ms: float
+    kv_decode_ms: float
+    """Time of the decode steps that ran: ``gen_tokens_raw`` steps."""
+    prompt_tokens: int
+    """Prompt tokens of one sequence (the longest, in a padded batch)."""
+    prompt_tokens_total: int
+    """Prompt tokens of the whole batch, padding left out."""
+    gen_tokens_raw: int
+    """Tokens generated for each sequence; fewer than asked where the model stopped early."""
+    decode_steps_ms: tuple[float, ...] | None = None
+    """Each decode step's time, in order, where the engine can tell them apart."""
+    prefill_cuda_event_ms: float | None = None
+    kv_decode_cuda_event_ms: float | None = None
+    gpu_peak_mb: float | None = None
+    done_reason: str | None = None
+    """Why generation ended: ``length`` or ``stop``; ``None`` where the engine never stops early."""
+    output_sha256: str | None = None
+    """SHA-256 of the generated token ids, so that runs can be checked to have done the same work."""
+    server: Mapping[str, float | int | str | None] = dataclasses.field(default_factory=dict)
+    """What a server said of itself, by its own field names with units: claims, kept raw."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInfo:
+    """A loaded model, measured: what was counted or what the server stated exactly, never a label."""
+
+    params_millions_measured: float | None
+    n_layer: int | None = None
+    n_embd: int | None = None
+    n_head: int | None = None
+    n_inner: int | None = None
+    vocab_size: int | None = None
+    n_positions: int | None = None
+    family: str | None = None
+    quantization_level: str | None = None
+    parameter_size_raw: str | None = None
+    weights_bytes: int | None = None
+    dtype: str | None = None
+    device: str | None = None
+    config_path: str | None = None
+    weights_sha256: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class EngineInfo:
+    """An engine and its settings as they really are (threads in force, library versions): goes into the manifest."""
+
+    kind: str
+    name: str
+    version: str | None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ModelLoaded:
+    """A model was loaded on a backend: journal event ``model``."""
+
+    backend: str
+    model: str
+    process_idx: int
+    load_ms: float
+    info: ModelInfo
+    engine: EngineInfo
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Rewarmed:
+    """A cell that a resumed process entered again was warmed up again: journal event ``rewarmed``, not a row."""
+
+    cell_key: str
+    process_idx: int
+    calls: int
+    error: str | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """One timed generation as it is kept: journal event ``call``. A failed one has ``timing=None`` and ``error``."""
+
+    call_id: str
+    call_idx: int
+    """Execution order within the run, counted over all its processes."""
+    cell: Cell
+    task_idx: int
+    is_warmup: bool
+    warmup_idx: int | None
+    rep: int | None
+    status: Literal["ok", "error"]
+    error: str | None
+    started_at_unix: float
+    process_idx: int
+    """Number of the process that measured this call: 0, then one more for each resume."""
+    calls_since_process_start: int
+    """Calls this process made before this one: 0 is a cold process."""
+    calls_since_model_load: int
+    """Calls since this model was loaded on this backend: 0 is a cold model."""
+    calls_since_shape_first_seen: int
+    """Earlier calls of this model with the same prompt, batch size and budget: 0 is a cold shape."""
+    load_ms: float | None
+    """Load time of the model where this is the first call after its load."""
+    timing: Timing | None
+
+
+def to_jsonable(record: Any) -> dict[str, Any]:
+    """A record as plain JSON types, nested records included."""
+    return dataclasses.asdict(record)
+
+
+def from_jsonable(kind: type[T], data: Mapping[str, Any]) -> T:
+    """The record that `to_jsonable` wrote; keys that this version doesn't know are ignored (newer writers)."""
+    nested = {"cell": Cell, "timing": Timing, "info": ModelInfo, "engine": EngineInfo}
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for name, value in data.items():
+        if name not in fields:
+            continue
+        if name in nested and isinstance(value, Mapping):
+            value = from_jsonable(nested[name], value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[name] = value
+    return kind(**values)
