@@ -1,0 +1,161 @@
+"""The ``metrics.csv`` format: one row for each phase of each call, TR121's columns first, ours after them.
+
+This is the one place where a call's raw times become latencies, token counts and rates (method: TR121 2.1-2.3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from phaselaw.records import PHASES, Call, Phase, Timing
+
+SCHEMA_VERSION = 1
+
+TR121_COLUMNS = (
+    "task_idx", "scenario", "backend", "backend_kind", "model", "model_kind", "params_millions",
+    "params_millions_config", "prompt", "prompt_chars", "gen_tokens_target", "batch_size_config", "call_idx",
+    "sample_idx", "is_warmup", "warmup_idx", "rep", "mode", "status", "error", "started_at_unix", "batch_size",
+    "seq_len", "prompt_tokens_raw", "prefill_ms", "prefill_cuda_event_ms", "kv_decode_ms", "kv_decode_ms_equiv",
+    "kv_decode_ms_per_token", "kv_decode_cuda_event_ms", "gen_tokens_raw", "gen_tokens_equiv", "ollama_wall_ms",
+    "ollama_total_duration_ms", "ollama_load_ms", "ollama_done_reason", "params_millions_measured", "latency_ms",
+    "cuda_event_ms", "tokens_total", "tokens_per_s", "gen_tokens", "gpu_peak_mb", "hf_load_ms",
+)  # fmt: skip
+"""The 44 columns of TR121's ``metrics.csv``, in its order."""
+
+OWN_COLUMNS = (
+    "call_id", "process_idx", "calls_since_process_start", "calls_since_model_load", "calls_since_shape_first_seen",
+    "prompt_tokens_compute", "tokens_total_compute", "tokens_per_s_compute", "decode_step_ms", "done_reason",
+    "load_ms", "output_sha256",
+)  # fmt: skip
+"""Columns of ours, after TR121's."""
+
+COLUMNS = TR121_COLUMNS + OWN_COLUMNS
+
+
+def decode_step_ms(timing: Timing) -> float:
+    """Milliseconds of one decode step: the decode time over the steps that ran; NaN where none ran."""
+    return timing.kv_decode_ms / timing.gen_tokens_raw if timing.gen_tokens_raw > 0 else math.nan
+
+
+def phase_latency_ms(timing: Timing, gen_tokens: int) -> dict[Phase, float]:
+    """Latency of each phase for a decode of exactly ``gen_tokens`` steps; ``e2e_kv`` is the sum of the other two.
+
+    Where the model stopped early, the decode phase is ``decode_step_ms x gen_tokens``: what the asked budget would
+    have taken at the pace that was seen.
+    """
+    decode = timing.kv_decode_ms if timing.gen_tokens_raw == gen_tokens else decode_step_ms(timing) * gen_tokens
+    return {"prefill": timing.prefill_ms, "kv_decode": decode, "e2e_kv": timing.prefill_ms + decode}
+
+
+def phase_tokens(prompt_tokens: int, generated_tokens: int) -> dict[Phase, int]:
+    """Tokens each phase accounts for: the prompt's, the generated ones, both (TR121 2.2)."""
+    return {"prefill": prompt_tokens, "kv_decode": generated_tokens, "e2e_kv": prompt_tokens + generated_tokens}
+
+
+def tokens_per_s(tokens_total: float, latency_ms: float) -> float:
+    """``tokens_total / (latency_ms / 1000)``; NaN where the latency is not positive."""
+    return tokens_total / (latency_ms / 1000.0) if latency_ms > 0 else math.nan
+
+
+def rows_of(
+    call: Call,
+    *,
+    prompt: str | None,
+    params_millions_config: float | None,
+    params_millions_measured: float | None,
+) -> Iterator[dict[str, Any]]:
+    """One row a phase of a call, keyed by `COLUMNS`; the keys that don't apply are ``None``.
+
+    A failed call gives its three rows too, with ``status`` and ``error`` and no times.
+    """
+    cell = call.cell
+    shared: dict[str, Any] = dict.fromkeys(COLUMNS)
+    shared |= {
+        "task_idx": call.task_idx,
+        "scenario": cell.scenario,
+        "backend": cell.backend,
+        "backend_kind": cell.backend_kind,
+        "model": cell.model,
+        "model_kind": cell.backend_kind,
+        "params_millions": params_millions_measured if params_millions_config is None else params_millions_config,
+        "params_millions_config": params_millions_config,
+        "params_millions_measured": params_millions_measured,
+        "prompt": prompt,
+        "prompt_chars": None if prompt is None else len(prompt),
+        "gen_tokens_target": cell.gen_tokens,
+        "batch_size_config": cell.batch_size,
+        "batch_size": cell.batch_size,
+        "call_idx": call.call_idx,
+        "is_warmup": call.is_warmup,
+        "warmup_idx": call.warmup_idx,
+        "rep": call.rep,
+        "status": call.status,
+        "error": call.error,
+        "started_at_unix": call.started_at_unix,
+        "call_id": call.call_id,
+        "process_idx": call.process_idx,
+        "calls_since_process_start": call.calls_since_process_start,
+        "calls_since_model_load": call.calls_since_model_load,
+        "calls_since_shape_first_seen": call.calls_since_shape_first_seen,
+        "load_ms": call.load_ms,
+        "hf_load_ms": call.load_ms if cell.backend_kind == "hf" else None,
+    }
+    if call.timing is None:
+        for offset, mode in enumerate(PHASES):
+            yield shared | {"mode": mode, "sample_idx": call.call_idx * len(PHASES) + offset}
+        return
+    yield from _measured_rows(shared, call.timing, cell.gen_tokens, cell.batch_size, call.call_idx)
+
+
+def _measured_rows(
+    shared: dict[str, Any], timing: Timing, gen_tokens: int, batch_size: int, call_idx: int
+) -> Iterator[dict[str, Any]]:
+    may_stop_early = timing.done_reason is not None
+    step_ms = decode_step_ms(timing)
+    shared |= {
+        "prefill_ms": timing.prefill_ms,
+        "prefill_cuda_event_ms": timing.prefill_cuda_event_ms,
+        "kv_decode_ms": timing.kv_decode_ms,
+        "kv_decode_cuda_event_ms": timing.kv_decode_cuda_event_ms,
+        "decode_step_ms": step_ms,
+        "gen_tokens_raw": timing.gen_tokens_raw,
+        "seq_len": timing.prompt_tokens,
+        "prompt_tokens_raw": timing.prompt_tokens_total,
+        "prompt_tokens_compute": timing.prompt_tokens * batch_size,
+        "gpu_peak_mb": timing.gpu_peak_mb,
+        "done_reason": timing.done_reason,
+        "output_sha256": timing.output_sha256,
+    }
+    if may_stop_early:
+        shared |= {
+            "kv_decode_ms_per_token": step_ms,
+            "kv_decode_ms_equiv": step_ms * gen_tokens,
+            "gen_tokens_equiv": gen_tokens,
+        }
+    generated = gen_tokens * batch_size
+    latencies = phase_latency_ms(timing, gen_tokens)
+    tokens = phase_tokens(timing.prompt_tokens_total, generated)
+    compute = phase_tokens(timing.prompt_tokens * batch_size, generated)
+    events: dict[Phase, float | None] = dict.fromkeys(PHASES)
+    if timing.prefill_cuda_event_ms is not None and timing.kv_decode_cuda_event_ms is not None:
+        events = {
+            "prefill": timing.prefill_cuda_event_ms,
+            "kv_decode": timing.kv_decode_cuda_event_ms,
+            "e2e_kv": timing.prefill_cuda_event_ms + timing.kv_decode_cuda_event_ms,
+        }
+    for offset, mode in enumerate(PHASES):
+        yield shared | {
+            "mode": mode,
+            "sample_idx": call_idx * len(PHASES) + offset,
+            "latency_ms": latencies[mode],
+            "cuda_event_ms": events[mode],
+            "tokens_total": tokens[mode],
+            "tokens_per_s": tokens_per_s(tokens[mode], latencies[mode]),
+            "tokens_total_compute": compute[mode],
+            "tokens_per_s_compute": tokens_per_s(compute[mode], latencies[mode]),
+            "gen_tokens": 0 if mode == "prefill" else generated,
+        }
+
+
