@@ -1,0 +1,87 @@
+"""The ladder's weights: seeded noise, bit for bit the same on any machine, written as safetensors.
+
+numpy promises that a bit generator's raw stream never changes, but not what its distributions make of it. So raw
+integers are mapped by hand: 24 random bits become an odd integer between -2^24 and 2^24, which float32 holds exactly,
+and one float32 multiplication scales it. The result is uniform with mean 0 and the standard deviation that GPT-2
+initialises its weights with; what is timed depends on shapes, not on the values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from phaselaw.ladder.spec import LadderModel
+
+STD = 0.02
+"""Standard deviation of GPT-2's initial weights; projections onto the residual stream have it over sqrt(2 layers)."""
+
+_CHUNK = 1 << 20
+
+Shape = tuple[int, ...]
+
+
+def tensor_shapes(model: LadderModel) -> dict[str, Shape]:
+    """Name and shape of every stored tensor, as ``GPT2LMHeadModel`` names them; the tied ``lm_head`` isn't stored."""
+    width, inner = model.n_embd, model.inner_width
+    shapes: dict[str, Shape] = {
+        "transformer.wte.weight": (model.vocab_size, width),
+        "transformer.wpe.weight": (model.n_positions, width),
+    }
+    for layer in range(model.n_layer):
+        block = f"transformer.h.{layer}"
+        for name, shape in {
+            "ln_1": (width,),
+            "attn.c_attn": (width, 3 * width),
+            "attn.c_proj": (width, width),
+            "ln_2": (width,),
+            "mlp.c_fc": (width, inner),
+            "mlp.c_proj": (inner, width),
+        }.items():
+            shapes[f"{block}.{name}.weight"] = shape
+            shapes[f"{block}.{name}.bias"] = shape[-1:]
+    shapes["transformer.ln_f.weight"] = shapes["transformer.ln_f.bias"] = (width,)
+    return shapes
+
+
+def seeded_integers(seed: str, count: int) -> npt.NDArray[np.uint64]:
+    """The first ``count`` raw 64-bit integers of the stream that a text names (Philox, keyed by its SHA-256)."""
+    key = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16], "little")
+    return np.random.Philox(key=key).random_raw(count)
+
+
+def safetensors_chunks(model: LadderModel) -> Iterator[bytes]:
+    """The model's ``model.safetensors``, piece by piece: header length, header, then the tensors in float32."""
+    shapes = tensor_shapes(model)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, shape in shapes.items():
+        end = offset + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data must start at a multiple of eight
+    yield len(text).to_bytes(8, "little") + text
+    for name, shape in shapes.items():
+        yield from _tensor_chunks(model, name, math.prod(shape))
+
+
+def _tensor_chunks(model: LadderModel, name: str, count: int) -> Iterator[bytes]:
+    if name.endswith(".bias") or ".ln_" in name:
+        value = 1.0 if name.endswith(".weight") else 0.0  # layer norms start as the identity
+        yield np.full(count, value, dtype="<f4").tobytes()
+        return
+    std = STD / math.sqrt(2 * model.n_layer) if name.endswith("c_proj.weight") else STD
+    scale = np.float32(
+        std * math.sqrt(3) / 2**24
+    )  # a uniform on [-a, a] has the standard deviation a / sqrt(3)
+    key = f"phaselaw ladder 1: {model.name} {name}"
+    raw = seeded_integers(key, (count + 1) // 2).astype("<u8", copy=False).view("<u4")[:count]
+    for start in range(0, count, _CHUNK):
+        odd = (raw[start : start + _CHUNK] >> 8).astype(np.int32) * 2 + (1 - (1 << 24))
+        yield (odd.astype(np.float32) * scale).astype("<f4", copy=False).tobytes()
