@@ -1,1 +1,1 @@
-"""The model ladder: TR121's seven GPT-2 variants with seeded random weights, built offline, the same anywhere."""
+"""The model ladder: TR121's seven GPT-2 variants with seeded random weights, built offline."""

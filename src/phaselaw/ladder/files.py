@@ -93,8 +93,8 @@ def checksum(chunks: Iterable[bytes], seen: Callable[[bytes], object] | None = N
 def faults(model: LadderModel, directory: Path, *, every_byte: bool) -> list[str]:
     """What is wrong with a built model, one line each; empty when it is whole.
 
-    Without ``every_byte`` the model's record and the sizes of its files are compared with the shipped table, which
-    takes no time; with it each file is read and hashed as well.
+    Without ``every_byte`` the model's record and the sizes of its files are compared with the shipped table,
+    which takes no time; with it each file is read and hashed as well.
     """
     expected = shipped_checksums()[model.name]
     if not directory.is_dir():
@@ -114,7 +114,7 @@ def faults(model: LadderModel, directory: Path, *, every_byte: bool) -> list[str
 
 
 def write_record(model: LadderModel, directory: Path) -> None:
-    """Put the model's part of the shipped table beside its files, which says that they were checked against it."""
+    """Put the model's part of the shipped table beside its files, which they were checked against."""
     (directory / RECORD).write_text(
         json.dumps(shipped_checksums()[model.name], indent=1) + "\n", encoding="utf-8"
     )

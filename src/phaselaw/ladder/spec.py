@@ -1,7 +1,7 @@
 """What the ladder's models are: architecture and parameter count, with nothing heavy to import.
 
-The seven are TR121's (its Appendix A and ``hf_model_architecture``); their counts are those that TR121 measured,
-with the output projection tied to the embedding and counted once.
+The seven are TR121's (its Appendix A and ``hf_model_architecture``); their counts are those that TR121
+measured, with the output projection tied to the embedding and counted once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ N_POSITIONS = 1024
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class LadderModel:
-    """One GPT-2 variant; ``n_inner`` is ``None`` where TR121's config left it to GPT-2's default, 4 x ``n_embd``."""
+    """One GPT-2 variant; ``n_inner`` is ``None`` where TR121's config left it to the default, 4 x ``n_embd``."""
 
     name: str
     n_layer: int
@@ -48,6 +48,6 @@ LADDER: tuple[LadderModel, ...] = (
 
 
 def ladder_model(name: str) -> LadderModel | None:
-    """The ladder's model of this name, with or without ``models/`` before it; ``None`` where there is none."""
+    """The ladder's model of this name, with or without ``models/`` before it, or ``None``."""
     bare = name.removeprefix(PREFIX)
     return next((model for model in LADDER if model.name == bare), None)

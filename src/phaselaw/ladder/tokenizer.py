@@ -1,9 +1,9 @@
-"""A byte-level BPE tokenizer of GPT-2's shape (256 bytes, 50,000 merges, ``<|endoftext|>``), made from no corpus.
+"""A byte-level BPE tokenizer of GPT-2's shape: 256 bytes, 50,000 merges and ``<|endoftext|>``, from no corpus.
 
-The merges come in two parts. First byte-pair encoding is learnt from a list of words and word parts of our own
-(``words.txt``, ``pieces.txt``), so that common English comes out in whole words and the rest in familiar parts.
-Then the table is filled up by rule: UTF-8 characters, digits, punctuation, letter pairs and triples. Any text
-round-trips, since every byte is a token; GPT-2's own merges are not reproduced.
+The merges come in two parts. First byte-pair encoding is learnt from a list of words and word parts of our
+own (``words.txt``, ``pieces.txt``), so that common English comes out in whole words and the rest in familiar
+parts. Then the table is filled up by rule: UTF-8 characters, digits, punctuation, letter pairs and triples. Any
+text round-trips, since every byte is a token; GPT-2's own merges are not reproduced.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import resources
-from itertools import product
+from itertools import pairwise, product
 
 from phaselaw.ladder.spec import VOCAB_SIZE
 
@@ -53,7 +53,7 @@ def _listed(name: str) -> list[str]:
 
 
 def _targets() -> dict[str, int]:
-    """What must become one token, with its weight in learning: a word's weight falls with its place in the list."""
+    """What must become one token, with its weight in learning, which falls along the word list."""
     targets: dict[str, int] = {}
     for piece in _listed("pieces.txt"):
         targets.setdefault(symbols(piece.replace("_", " ")), 100_000)
@@ -67,14 +67,14 @@ def _targets() -> dict[str, int]:
 def learn_merges(targets: dict[str, int]) -> list[Pair]:
     """Byte-pair encoding: join the heaviest adjacent pair, over and over, until each target is one symbol.
 
-    Ties go to the pair that sorts first. A pair whose joined string is already a symbol is passed over, so that each
-    merge adds exactly one entry; a target that could only be finished by such a pair stays in parts.
+    Ties go to the pair that sorts first. A pair whose joined string is already a symbol is passed over, so that
+    each merge adds exactly one entry; a target that could only be finished by such a pair stays in parts.
     """
     words = [(list(target), weight) for target, weight in sorted(targets.items())]
     weights: dict[Pair, int] = defaultdict(int)
     where: dict[Pair, set[int]] = defaultdict(set)
     for index, (parts, weight) in enumerate(words):
-        for pair in zip(parts, parts[1:], strict=False):
+        for pair in pairwise(parts):
             weights[pair] += weight
             where[pair].add(index)
     heap = [(-weight, pair) for pair, weight in weights.items()]
@@ -103,15 +103,15 @@ def _join(
     where: dict[Pair, set[int]],
     index: int,
 ) -> set[Pair]:
-    """Join a pair wherever it stands in a word, keep the pair weights right, and name the pairs that changed."""
+    """Join a pair wherever it stands in a word, keep the pair weights right, name the pairs that changed."""
     parts, weight = word
-    before = list(zip(parts, parts[1:], strict=False))
+    before = list(pairwise(parts))
     position = 0
     while position < len(parts) - 1:
         if (parts[position], parts[position + 1]) == pair:
             parts[position : position + 2] = ["".join(pair)]
         position += 1
-    after = list(zip(parts, parts[1:], strict=False))
+    after = list(pairwise(parts))
     for old in before:
         weights[old] -= weight
     for new in after:
@@ -163,7 +163,7 @@ def merges() -> tuple[Pair, ...]:
 
 
 def _new_only(candidates: Iterable[Pair], known: set[str], *, room: int) -> Iterator[Pair]:
-    """The first ``room`` candidates whose parts are known and whose joined string is not; adds them to ``known``."""
+    """The first ``room`` candidates that make a new entry of two known ones; the new ones become known."""
     for pair in candidates:
         if room == 0:
             return
