@@ -1,0 +1,294 @@
+"""A study: what to measure. Its types, the cells it expands into, and the studies that ship with the package.
+
+The keys are TR121's (``run_name, gen_tokens, repetitions, warmup_repetitions, seed, scenarios, backends, models``) plus
+``order`` and ``axes``. Reading the file, with a line number for each fault, is `phaselaw.study_file`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from phaselaw import study_file
+from phaselaw.errors import StudyError
+from phaselaw.ladder.spec import ladder_model
+from phaselaw.records import Cell, Order
+
+SCHEMA_VERSION = 1
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Deviation = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """Base of every part of a study: immutable, nothing coerced, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Scenario(Strict):
+    """A named prompt: a text, or a synthetic prompt of an exact number of tokens."""
+
+    name: Name = Field(description="Name of the scenario, unique within the study.")
+    prompt: Annotated[str, Field(min_length=1, max_length=1_000_000)] | None = Field(
+        default=None, description="The prompt as text; give this or prompt_tokens."
+    )
+    prompt_tokens: Count | None = Field(
+        default=None, description="A synthetic prompt of exactly this many tokens; give this or prompt."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_prompt(self) -> Self:
+        if (self.prompt is None) == (self.prompt_tokens is None):
+            raise ValueError("give exactly one of prompt (a text) and prompt_tokens (a count)")
+        return self
+
+
+class HfBackend(Strict):
+    """Hugging Face transformers in this process."""
+
+    name: Name = Field(description="Name of the backend, unique within the study.")
+    kind: Literal["hf"] = Field(description="Hugging Face transformers, in process.")
+    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = Field(
+        default="cpu", description="cpu, cuda, cuda:N or mps."
+    )
+    dtype: Literal["fp32", "fp16", "bf16"] = Field(default="fp32", description="Number format of the weights.")
+    batch_size: Count = Field(default=1, description="Sequences in one call.")
+    threads: Count | None = Field(default=None, description="CPU threads; left out: the library's own choice.")
+
+
+class SimulatedBackend(Strict):
+    """Seeded latencies from a stated law: the tests' ground truth, and what ``--dry-run`` uses.
+
+    ``step_ms = overhead_ms + params_ms * params_millions ** params_exponent * n_layer ** depth_exponent``, times noise;
+    a prefill takes ``prefill_steps`` such steps.
+    """
+
+    name: Name = Field(description="Name of the backend, unique within the study.")
+    kind: Literal["simulated"] = Field(description="Simulated latencies of a known law; not a measurement.")
+    batch_size: Count = Field(default=1, description="Sequences in one call.")
+    overhead_ms: Milliseconds = Field(default=1.0, description="Constant part of a decode step, in ms.")
+    params_ms: Milliseconds = Field(default=1.0, description="Factor of the part that grows, in ms.")
+    params_exponent: Annotated[float, Field(ge=-4, le=4)] = Field(default=0.5, description="Exponent of parameters.")
+    depth_exponent: Annotated[float, Field(ge=-4, le=4)] = Field(default=0.0, description="Exponent of layers.")
+    prefill_steps: Annotated[float, Field(gt=0, le=1e6)] = Field(default=1.2, description="Prefill, in decode steps.")
+    model_scatter: Deviation = Field(default=0.0, description="SD of log latency between models.")
+    round_noise: Deviation = Field(default=0.0, description="SD of log latency between rounds.")
+    call_noise: Deviation = Field(default=0.02, description="SD of log latency between calls.")
+    cold_start_ms: Milliseconds = Field(default=0.0, description="Added to the first prefill after a load, in ms.")
+    early_stop_rate: Share = Field(default=0.0, description="Share of calls that stop before the budget.")
+    failure_rate: Share = Field(default=0.0, description="Share of calls that fail.")
+    real_time: bool = Field(default=False, description="Sleep for the simulated time.")
+
+
+class OllamaBackend(Strict):
+    """An Ollama server."""
+
+    name: Name = Field(description="Name of the backend, unique within the study.")
+    kind: Literal["ollama"] = Field(description="An Ollama server.")
+    url: str | None = Field(default=None, description="Address; left out: OLLAMA_HOST, as Ollama's clients read it.")
+    options: dict[str, str | int | float | bool | list[str]] = Field(
+        default_factory=dict, description="Options sent with each request."
+    )
+    keep_alive: str | int | None = Field(default=None, description="How long the server keeps the model loaded.")
+    batch_size: Literal[1] = Field(default=1, description="Always 1: batching is the server's.")
+
+
+Backend = Annotated[HfBackend | SimulatedBackend | OllamaBackend, Field(discriminator="kind")]
+
+
+class ModelEntry(Strict):
+    """A model to measure; it runs on the backends of its kind."""
+
+    name: Name = Field(description="models/NAME of the built ladder, a local folder, or the engine's own name.")
+    kind: Literal["hf", "simulated", "ollama"] = Field(description="Which kind of backend runs it.")
+    params_millions: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="A label; serves only where parameters can't be measured."
+    )
+    n_layer: Count | None = Field(default=None, description="Layers of a simulated model.")
+    backends: Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] | None = Field(
+        default=None, description="Only on these backends of its kind; left out: on all of them."
+    )
+
+    def runs_on(self, backend: Strict) -> bool:
+        """Whether a backend is one of this model's."""
+        of_its_kind = getattr(backend, "kind", None) == self.kind
+        return of_its_kind and (self.backends is None or getattr(backend, "name", None) in self.backends)
+
+
+class Axes(Strict):
+    """Values to sweep over, each a cell of its own."""
+
+    gen_tokens: Annotated[tuple[Count, ...], Field(min_length=1)] | None = Field(
+        default=None, description="Decode budgets; replaces gen_tokens.", strict=False
+    )
+
+
+class Study(Strict):
+    """What to measure: every model on every backend of its kind, under every scenario and decode budget."""
+
+    run_name: Name = Field(description="Name of the study; names its run directory.")
+    gen_tokens: Count = Field(default=64, description="Decode steps of each call.")
+    repetitions: Count = Field(default=3, description="Measured calls of each cell.")
+    warmup_repetitions: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=1, description="Calls of each cell before, kept as data, left out of fits."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=42, description="Seeds the order and the prompts.")
+    order: Order = Field(
+        default="rounds", description="rounds: every cell once, then again; cells: a cell's calls back to back."
+    )
+    axes: Axes = Field(default_factory=Axes, description="Values to sweep over.")
+    scenarios: Annotated[tuple[Scenario, ...], Field(min_length=1, strict=False)] = Field(description="Prompts.")
+    backends: Annotated[tuple[Backend, ...], Field(min_length=1, strict=False)] = Field(description="Engines.")
+    models: Annotated[tuple[ModelEntry, ...], Field(min_length=1, strict=False)] = Field(description="Models.")
+
+    def budgets(self) -> tuple[int, ...]:
+        """The decode budgets, in tokens: the axis where there is one, else ``gen_tokens``."""
+        return self.axes.gen_tokens or (self.gen_tokens,)
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell in the file's order: models x backends of the model's kind x scenarios x decode budgets."""
+        return tuple(
+            Cell(
+                backend=backend.name,
+                backend_kind=backend.kind,
+                model=model.name,
+                scenario=scenario.name,
+                batch_size=backend.batch_size,
+                gen_tokens=budget,
+            )
+            for model in self.models
+            for backend in self.backends
+            if model.runs_on(backend)
+            for scenario in self.scenarios
+            for budget in self.budgets()
+        )
+
+    def backend(self, name: str) -> HfBackend | SimulatedBackend | OllamaBackend:
+        """The backend of this name; KeyError where there is none."""
+        return {backend.name: backend for backend in self.backends}[name]
+
+    def model(self, name: str, kind: str) -> ModelEntry:
+        """The model of this name for this kind of backend; KeyError where there is none."""
+        return {(model.name, model.kind): model for model in self.models}[(name, kind)]
+
+    def scenario(self, name: str) -> Scenario:
+        """The scenario of this name; KeyError where there is none."""
+        return {scenario.name: scenario for scenario in self.scenarios}[name]
+
+    def models_of(self, backend: str) -> tuple[ModelEntry, ...]:
+        """The models that run on a backend."""
+        return tuple(model for model in self.models if model.runs_on(self.backend(backend)))
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole study as plain JSON types, defaults and resolved names filled in."""
+        return self.model_dump(mode="json")
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the resolved study's canonical JSON: equal for studies that ask the same."""
+        canonical = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def as_simulated(self) -> Study:
+        """The same cells on simulated engines: every backend keeps its name and batch size, and every model its."""
+        backends = tuple(
+            SimulatedBackend(name=backend.name, kind="simulated", batch_size=backend.batch_size, cold_start_ms=50.0)
+            for backend in self.backends
+        )
+        by_name: dict[str, list[ModelEntry]] = {}
+        for model in self.models:
+            by_name.setdefault(model.name, []).append(model)
+        models = tuple(
+            _simulated(
+                entries[0],
+                tuple(each.name for each in self.backends if any(entry.runs_on(each) for entry in entries)),
+            )
+            for entries in by_name.values()
+        )
+        return self.model_copy(update={"backends": backends, "models": models})
+
+
+def _simulated(model: ModelEntry, backends: tuple[str, ...]) -> ModelEntry:
+    ladder = ladder_model(model.name)
+    params = model.params_millions or (ladder.params / 1e6 if ladder else None)
+    layers = model.n_layer or (ladder.n_layer if ladder else None)
+    return ModelEntry(
+        name=model.name, kind="simulated", params_millions=params, n_layer=layers, backends=backends
+    )
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that ship with the package, by name."""
+    folder = Path(str(resources.files("phaselaw").joinpath("studies")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_study(
+    name_or_path: str,
+    *,
+    settings: Sequence[str] = (),
+    backends: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    scenarios: Sequence[str] | None = None,
+) -> Study:
+    """Read a study file or a shipped study, with ``key=value`` settings put in and allow-lists applied.
+
+    Raises `StudyError`: one line that names the file, the line, the key, what is wrong and what to do.
+    """
+    shipped = shipped_studies()
+    path = shipped.get(name_or_path, Path(name_or_path))
+    if name_or_path not in shipped and not path.is_file():
+        raise StudyError(f"{name_or_path}: no such study file, nor a shipped study ({', '.join(shipped)})")
+    study = study_file.read(path, Study, settings)
+    return select(study, str(path), backends=backends, models=models, scenarios=scenarios)
+
+
+def select(
+    study: Study,
+    source: str,
+    *,
+    backends: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    scenarios: Sequence[str] | None = None,
+) -> Study:
+    """The part of a study that the allow-lists name; raises `StudyError` for a name it lacks or an empty rest."""
+    kept: dict[str, Any] = {}
+    for key, names in (("backends", backends), ("models", models), ("scenarios", scenarios)):
+        entries = getattr(study, key)
+        if names is None:
+            kept[key] = entries
+            continue
+        known = dict.fromkeys(entry.name for entry in entries)
+        for name in names:
+            if name not in known:
+                raise StudyError(f"{source}: {key}: no {name!r} in this study; it has: {', '.join(known)}")
+        kept[key] = tuple(entry for entry in entries if entry.name in names)
+    kinds_left = {model.kind for model in kept["models"]} & {backend.kind for backend in kept["backends"]}
+    if not kinds_left or not kept["scenarios"]:
+        raise StudyError(f"{source}: nothing is left to measure: no chosen model runs on a chosen backend")
+    if backends is not None:
+        kept["models"] = tuple(model for model in kept["models"] if model.kind in kinds_left)
+    if models is not None:
+        kept["backends"] = tuple(backend for backend in kept["backends"] if backend.kind in kinds_left)
+    return study.model_copy(update=kept)
+
+
+def study_schema() -> dict[str, Any]:
+    """The JSON schema of a study file, for editors."""
+    schema = Study.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:phaselaw:study:{SCHEMA_VERSION}",
+        "x-version": SCHEMA_VERSION,
+        **schema,
+    }

@@ -1,0 +1,80 @@
+"""The command line's frame: errors are one line, exit codes are a contract."""
+
+import argparse
+
+import pytest
+
+from phaselaw import __version__, cli
+from phaselaw.errors import PhaselawError, RunError, StudyError
+
+
+def parser_that_raises(error: BaseException) -> argparse.ArgumentParser:
+    def fail(_: argparse.Namespace) -> int:
+        raise error
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--debug", action="store_true")
+    parser.set_defaults(run=fail)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(RunError("gone"), 1), (StudyError("a.yaml:3: bad"), 2), (KeyboardInterrupt(), 130)]
+)
+def test_an_error_is_one_line_and_its_own_exit_code(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "build_parser", lambda: parser_that_raises(error))
+    assert cli.main([]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("phaselaw: ")
+
+
+def test_an_error_of_several_lines_is_told_in_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "build_parser", lambda: parser_that_raises(RunError("first\n  second")))
+    cli.main([])
+    assert capsys.readouterr().err == "phaselaw: error: first second\n"
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "build_parser", lambda: parser_that_raises(RunError("gone")))
+    with pytest.raises(PhaselawError, match="gone"):
+        cli.main(["--debug"])
+
+
+def test_the_version_is_told_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"phaselaw {__version__}\n"
+
+
+def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["mesure"])
+    assert ended.value.code == 2
+    assert "mesure" in capsys.readouterr().err
+
+
+def every_option() -> list[tuple[str, argparse.Action]]:
+    found: list[tuple[str, argparse.Action]] = []
+
+    def walk(name: str, parser: argparse.ArgumentParser) -> None:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for sub_name, sub in action.choices.items():
+                    walk(f"{name} {sub_name}", sub)
+            else:
+                found.append((name, action))
+
+    walk("phaselaw", cli.build_parser())
+    return found
+
+
+def test_every_option_has_help() -> None:
+    assert len(every_option()) > 20
+    assert [f"{name} {action.dest}" for name, action in every_option() if not action.help] == []
