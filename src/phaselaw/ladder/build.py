@@ -48,8 +48,8 @@ def build(
 
     A model that is there already is read through and kept when whole, built anew when damaged. Each appears
     complete or not at all, also with several processes at it. Raises `UsageError` for an unknown name, and
-    `NotReadyError` where the place can't be written, holds something else under that name, or a file comes out
-    otherwise than shipped.
+    `NotReadyError` where the place can't be written, holds something else under that name, or a file comes
+    out otherwise than shipped.
     """
     root = cache_directory() if out is None else out
     return [_build_one(model, root, progress) for model in chosen(names)]
@@ -58,8 +58,8 @@ def build(
 def resolve(name: str) -> Path | str:
     """What to load for a model's name, building a ladder model that isn't built.
 
-    ``models/NAME`` is the ladder's; another existing directory is itself; anything else is left as it is, a name
-    in the local cache of hub models.
+    ``models/NAME`` is the ladder's; another existing directory is itself; anything else is left as it is, a
+    name in the local cache of hub models.
     """
     model = ladder_model(name)
     if model is not None and (name.startswith(PREFIX) or not Path(name).is_dir()):

@@ -17,7 +17,7 @@ N_POSITIONS = 1024
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class LadderModel:
-    """One GPT-2 variant; ``n_inner`` is ``None`` where TR121's config left it to the default, 4 x ``n_embd``."""
+    """One GPT-2 variant; ``n_inner`` is ``None`` where TR121's config has the default, 4 x ``n_embd``."""
 
     name: str
     n_layer: int

@@ -1,9 +1,9 @@
-"""A byte-level BPE tokenizer of GPT-2's shape: 256 bytes, 50,000 merges and ``<|endoftext|>``, from no corpus.
+"""A byte-level BPE tokenizer of GPT-2's shape: 256 bytes, 50,000 merges, ``<|endoftext|>``; from no corpus.
 
 The merges come in two parts. First byte-pair encoding is learnt from a list of words and word parts of our
 own (``words.txt``, ``pieces.txt``), so that common English comes out in whole words and the rest in familiar
-parts. Then the table is filled up by rule: UTF-8 characters, digits, punctuation, letter pairs and triples. Any
-text round-trips, since every byte is a token; GPT-2's own merges are not reproduced.
+parts. Then the table is filled up by rule: UTF-8 characters, digits, punctuation, letter pairs and triples.
+Any text round-trips, since every byte is a token; GPT-2's own merges are not reproduced.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def _targets() -> dict[str, int]:
 def learn_merges(targets: dict[str, int]) -> list[Pair]:
     """Byte-pair encoding: join the heaviest adjacent pair, over and over, until each target is one symbol.
 
-    Ties go to the pair that sorts first. A pair whose joined string is already a symbol is passed over, so that
-    each merge adds exactly one entry; a target that could only be finished by such a pair stays in parts.
+    Ties go to the pair that sorts first. A pair whose joined string is already a symbol is passed over, so
+    that each merge adds exactly one entry; a target that could only be finished by such a pair stays in
+    parts.
     """
     words = [(list(target), weight) for target, weight in sorted(targets.items())]
     weights: dict[Pair, int] = defaultdict(int)

@@ -1,9 +1,9 @@
 """The ladder's weights: seeded noise, bit for bit the same on any machine, written as safetensors.
 
 numpy promises that a bit generator's raw stream never changes, but not what its distributions make of it. So
-raw integers are mapped by hand: 24 random bits become an odd integer between -2^24 and 2^24, which float32 holds
-exactly, and one float32 multiplication scales it. The result is uniform with mean 0 and the standard deviation
-that GPT-2 initialises its weights with; what is timed depends on shapes, not on the values.
+raw integers are mapped by hand: 24 random bits become an odd integer between -2^24 and 2^24, which float32
+holds exactly, and one float32 multiplication scales it. The result is uniform with mean 0 and the standard
+deviation that GPT-2 initialises its weights with; what is timed depends on shapes, not on the values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from phaselaw.ladder.spec import LadderModel
 
 STD = 0.02
-"""Standard deviation of GPT-2's initial weights; over sqrt(2 layers) for projections onto the residual stream."""
+"""Standard deviation of GPT-2's initial weights; over sqrt(2 layers) for projections to the residual."""
 
 _CHUNK = 1 << 20
 
@@ -27,7 +27,7 @@ Shape = tuple[int, ...]
 
 
 def tensor_shapes(model: LadderModel) -> dict[str, Shape]:
-    """Name and shape of every stored tensor, as ``GPT2LMHeadModel`` names them, without the tied ``lm_head``."""
+    """Name and shape of every stored tensor, as ``GPT2LMHeadModel`` names them, less the tied ``lm_head``."""
     width, inner = model.n_embd, model.inner_width
     shapes: dict[str, Shape] = {
         "transformer.wte.weight": (model.vocab_size, width),
@@ -50,7 +50,7 @@ def tensor_shapes(model: LadderModel) -> dict[str, Shape]:
 
 
 def seeded_integers(seed: str, count: int) -> npt.NDArray[np.uint64]:
-    """The first ``count`` raw 64-bit integers of the stream that a text names: Philox, keyed by its SHA-256."""
+    """The first ``count`` raw 64-bit integers of the stream that a text names (Philox, keyed by SHA-256)."""
     key = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16], "little")
     return np.random.Philox(key=key).random_raw(count)
 

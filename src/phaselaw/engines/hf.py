@@ -1,0 +1,144 @@
+"""The engine ``hf``: transformers in this process, on the CPU, CUDA or Apple's MPS (TR121 2.1-2.3, 2.5).
+
+How a call is timed stands in `phaselaw.engines.hf_model`. torch and transformers live in this file and the
+two beside it only, and are imported when first needed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phaselaw.engines.hf_model import HfModel, failures_as_engine_errors, use_threads
+from phaselaw.errors import EngineError, MissingExtraError
+from phaselaw.ladder.build import resolve
+from phaselaw.ladder.spec import ladder_model
+from phaselaw.records import EngineInfo
+
+if TYPE_CHECKING:
+    from phaselaw.study import HfBackend, ModelEntry
+
+
+def create(backend: HfBackend) -> HfEngine:
+    """An engine with a backend's settings; `MissingExtraError` where torch or transformers is absent."""
+    if not _installed():
+        raise MissingExtraError("hf", f"backend {backend.name}")
+    return HfEngine(backend)
+
+
+def lacking(backend: HfBackend, models: Sequence[ModelEntry]) -> list[str]:
+    """What this machine lacks for these models; a ladder model never lacks, since it can be built here."""
+    if not _installed():
+        return [str(MissingExtraError("hf", f"backend {backend.name}"))]
+    missing = [f"backend {backend.name}: {fault}" for fault in _device_faults(backend.device)]
+    missing += [f"model {model.name}: {fault}" for model in models for fault in _model_faults(model.name)]
+    return missing
+
+
+def _installed() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
+
+
+def _device_faults(device: str) -> list[str]:
+    if device == "cpu":
+        return []
+    import torch
+
+    kind, _, index = device.partition(":")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        return ["torch finds no Apple MPS device here; use device: cpu"]
+    if kind == "cuda" and not torch.cuda.is_available():
+        return [
+            f"torch {torch.__version__} finds no CUDA device here; use device: cpu, or install torch for CUDA"
+        ]
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        return [
+            f"there is no {device}; this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0"
+        ]
+    return []
+
+
+def _model_faults(name: str) -> list[str]:
+    if ladder_model(name) is not None:
+        return []
+    if Path(name).is_dir():
+        wanted = {"config.json": "config.json", "*.safetensors": "weights as safetensors"}
+        return [
+            f"its folder has no {what}; put it there"
+            for glob, what in wanted.items()
+            if not any(Path(name).glob(glob))
+        ]
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return []
+    except HFValidationError:
+        return ["no such folder; give the path of a model or the name of one of: phaselaw models list"]
+    return [f"not on this machine; give a folder, or fetch it first: hf download {name}"]
+
+
+class HfEngine:
+    """transformers with one backend's settings; several models stay loaded side by side."""
+
+    holds_many_models = True
+
+    def __init__(self, backend: HfBackend) -> None:
+        self._backend = backend
+        self._models: list[HfModel] = []
+        self._without_logits_to_keep: set[str] = set()
+        self._attention: set[str] = set()
+
+    def describe(self) -> EngineInfo:
+        """Versions and the settings in force, with what the models loaded so far needed."""
+        import torch
+        import transformers
+
+        use_threads(self._backend.threads)
+        settings: dict[str, Any] = {
+            "device": self._backend.device,
+            "dtype": self._backend.dtype,
+            "batch_size": self._backend.batch_size,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "decoding": "greedy, never stopped early",
+            "attention": sorted(self._attention),
+            "prefill_logits": "last position only",
+            "prefill_logits_of_all_positions": sorted(self._without_logits_to_keep),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        }
+        if self._backend.device.startswith("cuda") and torch.cuda.is_available():
+            settings |= {
+                "device_name": torch.cuda.get_device_name(self._backend.device),
+                "cuda": torch.version.cuda,
+            }
+        return EngineInfo(
+            kind="hf", name=self._backend.name, version=transformers.__version__, settings=settings
+        )
+
+    def load(self, model: ModelEntry) -> HfModel:
+        """Load a model's weights and tokenizer, ready to generate. Raises `EngineError`.
+
+        Weights are loaded once per model, device and dtype: those that another backend holds are shared.
+        """
+        use_threads(self._backend.threads)
+        for fault in _device_faults(self._backend.device):
+            raise EngineError(f"backend {self._backend.name}: {fault}", kind="missing_device")
+        for fault in _model_faults(model.name):
+            raise EngineError(f"model {model.name}: {fault}", kind="missing_model")
+        with failures_as_engine_errors(f"can't load {model.name}", kind="load"):
+            loaded = HfModel(model.name, resolve(model.name), self._backend)
+        if not loaded.keeps_last_logits_only:
+            self._without_logits_to_keep.add(model.name)
+        self._attention.add(loaded.attention)
+        self._models.append(loaded)
+        return loaded
+
+    def close(self) -> None:
+        """Free every model that was loaded."""
+        for model in self._models:
+            model.close()
+        self._models.clear()

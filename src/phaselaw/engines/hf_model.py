@@ -1,0 +1,229 @@
+"""A model of the engine ``hf``: one call, timed by phase.
+
+Prefill is one forward pass over the prompt that ends when its greedy token is chosen; decode is exactly
+``gen_tokens`` steps on the KV cache, the first of which consumes that token. The tokens counted are the one
+that prefill chose and those of all steps but the last, so they equal ``model.generate``'s.
+
+Every prompt of a batch has the same length, so no attention mask is passed: each token sees all before it and
+the library counts positions from the cache. (A mask of ones would be read back from the device in each step.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from phaselaw.engines.hf_clock import clock_of
+from phaselaw.errors import EngineError
+from phaselaw.ladder.files import WEIGHTS, shipped_checksums
+from phaselaw.ladder.spec import ladder_model
+from phaselaw.ladder.weights import seeded_integers
+from phaselaw.records import ModelInfo, Request, Timing
+
+if TYPE_CHECKING:
+    import torch
+
+    from phaselaw.study import HfBackend
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""A study's word for a number format, and torch's."""
+
+_LOADED: WeakValueDictionary[tuple[str, str, str], torch.nn.Module] = WeakValueDictionary()
+"""Weights in memory by source, device and dtype: backends that differ in other settings share them."""
+
+
+class HfModel:
+    """A loaded model with its tokenizer."""
+
+    def __init__(self, name: str, source: Path | str, backend: HfBackend) -> None:
+        self._name = name
+        self._weights: Any = _weights(source, backend)
+        self._tokenizer = _tokenizer(source)
+        self._threads = backend.threads
+        self._device: torch.device = self._weights.device
+        self._clock = clock_of(self._device)
+        self._inputs: dict[tuple[str | None, int | None, int, int], torch.Tensor] = {}
+        self.keeps_last_logits_only = "logits_to_keep" in inspect.signature(self._weights.forward).parameters
+        self.attention = str(getattr(self._weights.config, "_attn_implementation", "unknown"))
+        self.info = _measure(name, source, self._weights)
+
+    def generate(self, request: Request) -> Timing:
+        """Time one call on prompts of ``request.batch_size`` equal rows. Raises `EngineError`."""
+        if self._weights is None:
+            raise EngineError(f"{self._name} was closed", kind="closed")
+        use_threads(self._threads)
+        with failures_as_engine_errors(f"{self._name} failed", kind="engine"):
+            return self._timed(self._input_ids(request), request.gen_tokens)
+
+    def close(self) -> None:
+        """Let go of the weights; they are freed when no other backend uses them."""
+        self._weights = self._tokenizer = None
+        self._inputs.clear()
+
+    def _input_ids(self, request: Request) -> torch.Tensor:
+        """The prompt as token ids on the device, of shape (batch, prompt tokens)."""
+        import torch
+
+        key = (request.prompt, request.prompt_tokens, request.seed, request.batch_size)
+        if key not in self._inputs:
+            ids = torch.tensor([self._prompt_ids(request)])
+            self._inputs[key] = ids.repeat(request.batch_size, 1).to(self._device)
+        length, limit = self._inputs[key].shape[1], self.info.n_positions
+        if limit is not None and length + request.gen_tokens > limit:
+            raise EngineError(
+                f"{self._name} has {limit} positions: a prompt of {length} tokens leaves no room for "
+                f"{request.gen_tokens} more",
+                kind="too_long",
+            )
+        return self._inputs[key]
+
+    def _prompt_ids(self, request: Request) -> list[int]:
+        if request.prompt_tokens is not None:
+            vocabulary = self.info.vocab_size or 1
+            drawn = seeded_integers(f"phaselaw prompt 1: {request.seed}", request.prompt_tokens)
+            return [int(number) % vocabulary for number in drawn]
+        if self._tokenizer is None:
+            raise EngineError(
+                f"{self._name} has no tokenizer; give the prompt as prompt_tokens", kind="prompt"
+            )
+        ids: list[int] = self._tokenizer(request.prompt)["input_ids"]
+        if not ids:
+            raise EngineError(f"{self._name}'s tokenizer makes no token of this prompt", kind="prompt")
+        return ids
+
+    def _timed(self, input_ids: torch.Tensor, gen_tokens: int) -> Timing:
+        import torch
+
+        model, clock = self._weights, self._clock
+        last_only = {"logits_to_keep": 1} if self.keeps_last_logits_only else {}
+        generated: list[torch.Tensor] = []
+        with torch.inference_mode():
+            clock.prepare(n_marks=3 + gen_tokens)
+            mark = clock.mark
+            begun = clock.read_ns()
+            mark()
+            output = model(input_ids=input_ids, use_cache=True, **last_only)
+            token = output.logits[:, -1:].argmax(-1)
+            mark()
+            prefilled = clock.read_ns()
+            mark()
+            for _ in range(gen_tokens):
+                generated.append(token)
+                output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+                token = output.logits[:, -1:].argmax(-1)
+                mark()
+            decoded = clock.read_ns()
+            tokens = torch.cat(generated, dim=1).cpu().numpy().astype("<i8")
+        readings = clock.readings()
+        return Timing(
+            prefill_ms=(prefilled - begun) / 1e6,
+            kv_decode_ms=(decoded - prefilled) / 1e6,
+            prompt_tokens=input_ids.shape[1],
+            prompt_tokens_total=input_ids.numel(),
+            gen_tokens_raw=gen_tokens,
+            decode_steps_ms=readings.steps_ms,
+            prefill_cuda_event_ms=readings.prefill_event_ms,
+            kv_decode_cuda_event_ms=readings.decode_event_ms,
+            gpu_peak_mb=readings.gpu_peak_mb,
+            output_sha256=hashlib.sha256(tokens.tobytes()).hexdigest(),
+        )
+
+
+def _weights(source: Path | str, backend: HfBackend) -> Any:
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    key = (str(source), backend.device, backend.dtype)
+    model: Any = _LOADED.get(key)
+    if model is None:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=getattr(torch, DTYPES[backend.dtype]),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        model = model.to(torch.device(backend.device)).eval()
+        # With a pad token the library looks for padding in each step, and waits for the device; we never pad.
+        model.config.pad_token_id = None
+        _LOADED[key] = model
+    return model
+
+
+def _tokenizer(source: Path | str) -> Any | None:
+    """The model's own tokenizer; ``None`` where it has none, which exact token counts don't need."""
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            source, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError):
+        return None
+
+
+def _measure(name: str, source: Path | str, weights: Any) -> ModelInfo:
+    """What was counted of the loaded weights, with the architecture that the model's own config states."""
+    config = weights.config.get_text_config()
+    tensors = list(weights.parameters())  # tied ones once
+
+    def stated(*names: str) -> int | None:
+        return next(
+            (value for value in (getattr(config, each, None) for each in names) if value is not None), None
+        )
+
+    ladder = ladder_model(name)
+    return ModelInfo(
+        params_millions_measured=sum(tensor.numel() for tensor in tensors) / 1e6,
+        n_layer=stated("num_hidden_layers"),
+        n_embd=stated("hidden_size"),
+        n_head=stated("num_attention_heads"),
+        n_inner=stated("n_inner", "intermediate_size", "ffn_dim"),
+        vocab_size=stated("vocab_size"),
+        n_positions=stated("max_position_embeddings"),
+        family=str(config.model_type),
+        weights_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        dtype=str(weights.dtype).removeprefix("torch."),
+        device=str(weights.device),
+        config_path=str(source / "config.json") if isinstance(source, Path) else None,
+        weights_sha256=shipped_checksums()[ladder.name][WEIGHTS].sha256 if ladder else None,
+    )
+
+
+@cache
+def _default_threads() -> int:
+    """The threads torch takes by itself; asked before any backend sets another number."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def use_threads(wanted: int | None) -> None:
+    """Put a backend's thread count in force (it is the process's) unless it is already."""
+    import torch
+
+    threads = wanted or _default_threads()
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def failures_as_engine_errors(what: str, *, kind: str) -> Iterator[None]:
+    """Whatever the libraries raise becomes one `EngineError` of one line: only this load or call failed."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        if isinstance(error, MemoryError) or "out of memory" in reason or "can't allocate memory" in reason:
+            kind = "out_of_memory"
+        raise EngineError(f"{what}: {type(error).__name__}: {reason}", kind=kind) from error

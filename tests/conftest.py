@@ -1,0 +1,19 @@
+"""What several rooms' tests share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ladder_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A model cache for the session with the two smallest models built: ``$PHASELAW_CACHE``, or else a fresh one."""
+    from phaselaw.ladder.build import CACHE_VARIABLE, build, cache_directory
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not os.environ.get(CACHE_VARIABLE):
+            patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("phaselaw-cache")))
+        build(["tiny-gpt2", "gpt2-5m"])
+        yield cache_directory()
