@@ -65,7 +65,12 @@ class Request:
     prompt_tokens: int | None
     gen_tokens: int
     batch_size: int
+    study_seed: int
+    """The study's seed: what a synthetic prompt is drawn from, the same for each call of a scenario."""
     seed: int
+    """A seed of this call alone."""
+    round: int | None
+    """The repetition this call belongs to; ``None`` in a warmup."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -56,7 +56,9 @@ def test_weights_have_the_mean_and_spread_that_gpt2_starts_with() -> None:
 def test_projections_to_the_residual_stream_are_scaled_down_by_depth() -> None:
     _, tensors = read(SMALL)
     for name in ("attn.c_proj", "mlp.c_proj"):
-        spread = np.concatenate([tensors[f"transformer.h.{i}.{name}.weight"].ravel() for i in range(SMALL.n_layer)]).std()
+        spread = np.concatenate(
+            [tensors[f"transformer.h.{i}.{name}.weight"].ravel() for i in range(SMALL.n_layer)]
+        ).std()
         assert spread == pytest.approx(STD / math.sqrt(2 * SMALL.n_layer), rel=0.01)
 
 

@@ -70,7 +70,7 @@ class HfModel:
         """The prompt as token ids on the device, of shape (batch, prompt tokens)."""
         import torch
 
-        key = (request.prompt, request.prompt_tokens, request.seed, request.batch_size)
+        key = (request.prompt, request.prompt_tokens, request.study_seed, request.batch_size)
         if key not in self._inputs:
             ids = torch.tensor([self._prompt_ids(request)])
             self._inputs[key] = ids.repeat(request.batch_size, 1).to(self._device)
@@ -86,7 +86,7 @@ class HfModel:
     def _prompt_ids(self, request: Request) -> list[int]:
         if request.prompt_tokens is not None:
             vocabulary = self.info.vocab_size or 1
-            drawn = seeded_integers(f"phaselaw prompt 1: {request.seed}", request.prompt_tokens)
+            drawn = seeded_integers(f"phaselaw prompt 1: {request.study_seed}", request.prompt_tokens)
             return [int(number) % vocabulary for number in drawn]
         if self._tokenizer is None:
             raise EngineError(

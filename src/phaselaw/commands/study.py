@@ -1,0 +1,108 @@
+"""``phaselaw study``: check a study file, list and show the shipped ones, print the schema for editors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+EXAMPLES = """\
+examples:
+  phaselaw study list                       the studies that ship with phaselaw
+  phaselaw study show gpt2-ladder-cpu       one of them, as a start for your own
+  phaselaw study check my-study.yaml        is the file right, and can this machine run it?
+  phaselaw study schema > study.json        the JSON schema, for an editor's completion
+
+check exits 0 when all is there, 1 with a list when only this machine lacks something, 2 for a fault of the file.
+"""
+
+EXIT_OK, EXIT_LACKING = 0, 1
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``study`` to the command line."""
+    parser = subparsers.add_parser(
+        "study",
+        help="check, list and show studies",
+        description="Study files: what to measure.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    shipped = actions.add_parser("list", help="list the shipped studies")
+    shipped.add_argument("--json", action="store_true", help="print one JSON document")
+    shipped.set_defaults(run=_list)
+    show = actions.add_parser("show", help="print a shipped study file, or any study resolved")
+    show.add_argument("study", metavar="STUDY", help="a study file or a shipped name")
+    show.add_argument("--json", action="store_true", help="print it resolved, defaults filled in, as JSON")
+    show.set_defaults(run=_show)
+    check = actions.add_parser("check", help="check a study file, and whether this machine can run it")
+    check.add_argument("study", metavar="FILE", help="a study file or a shipped name")
+    check.add_argument("--json", action="store_true", help="print one JSON document")
+    check.set_defaults(run=_check)
+    schema = actions.add_parser("schema", help="print the JSON schema of study files")
+    schema.set_defaults(run=_schema)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action that was asked for."""
+    code: int = args.run(args)
+    return code
+
+
+def _list(args: argparse.Namespace) -> int:
+    from phaselaw.study import load_study, shipped_studies
+
+    listed = []
+    for name, path in shipped_studies().items():
+        study = load_study(name)
+        asks = next(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+        calls = len(study.cells()) * (study.warmup_repetitions + study.repetitions)
+        listed.append({"name": name, "asks": asks.lstrip("# "), "cells": len(study.cells()), "calls": calls})
+    if args.json:
+        print(json.dumps(listed))
+        return EXIT_OK
+    width = max(len(str(entry["name"])) for entry in listed)
+    for entry in listed:
+        print(f"{entry['name']:<{width}}  {entry['asks']} ({entry['cells']} cells, {entry['calls']} calls)")
+    return EXIT_OK
+
+
+def _show(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from phaselaw.study import load_study, shipped_studies
+
+    study = load_study(args.study)
+    if args.json:
+        print(json.dumps(study.resolved(), indent=2))
+    else:
+        path = shipped_studies().get(args.study, Path(args.study))
+        sys.stdout.write(path.read_text(encoding="utf-8"))
+    return EXIT_OK
+
+
+def _check(args: argparse.Namespace) -> int:
+    from phaselaw.readiness import lacks
+    from phaselaw.study import load_study
+
+    study = load_study(args.study)
+    lacking = lacks(study)
+    calls = len(study.cells()) * (study.warmup_repetitions + study.repetitions)
+    if args.json:
+        missing = [{"backend": lack.backend, "model": lack.model, "what": lack.what} for lack in lacking]
+        print(json.dumps({"study": study.run_name, "sha256": study.sha256, "calls": calls, "lacking": missing}))
+    elif lacking:
+        for lack in lacking:
+            print(lack.what)
+    else:
+        print(f"{args.study}: sound, and all is there: {len(study.cells())} cells, {calls} calls")
+    return EXIT_LACKING if lacking else EXIT_OK
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from phaselaw.study import study_schema
+
+    del args
+    print(json.dumps(study_schema(), indent=2))
+    return EXIT_OK

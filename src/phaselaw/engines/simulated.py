@@ -1,0 +1,109 @@
+"""The simulated engine: seeded latencies from a stated law. It measures nothing, and its rows say so.
+
+It is the tests' ground truth (the analysis must recover the exponents put in), what ``phaselaw run --dry-run`` uses,
+and the measure of phaselaw's own overhead. The law stands in `phaselaw.study.SimulatedBackend`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import time
+from collections.abc import Sequence
+
+from phaselaw.errors import EngineError
+from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
+from phaselaw.study import ModelEntry, SimulatedBackend
+
+DEFAULT_PARAMS_MILLIONS = 100.0
+"""Parameters of a simulated model whose study states none."""
+DEFAULT_LAYERS = 12
+
+
+def create(backend: SimulatedBackend) -> SimulatedEngine:
+    """A simulated engine with the law of one backend."""
+    return SimulatedEngine(backend)
+
+
+def lacking(backend: SimulatedBackend, models: Sequence[ModelEntry]) -> list[str]:
+    """Nothing is ever lacking for a simulation."""
+    del backend, models
+    return []
+
+
+def step_ms(backend: SimulatedBackend, params_millions: float, n_layer: int) -> float:
+    """The law's decode step in ms, before noise."""
+    growing = backend.params_ms * params_millions**backend.params_exponent * n_layer**backend.depth_exponent
+    return backend.overhead_ms + growing
+
+
+class SimulatedEngine:
+    """One simulated backend."""
+
+    holds_many_models = True
+
+    def __init__(self, backend: SimulatedBackend) -> None:
+        self._backend = backend
+
+    def describe(self) -> EngineInfo:
+        """The law, as settings."""
+        return EngineInfo(
+            kind="simulated", name=self._backend.name, version="1", settings=self._backend.model_dump(mode="json")
+        )
+
+    def load(self, model: ModelEntry) -> SimulatedModel:
+        """A simulated model: its stated parameters and layers, or defaults."""
+        return SimulatedModel(self._backend, model)
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+class SimulatedModel:
+    """One model of a simulated backend."""
+
+    def __init__(self, backend: SimulatedBackend, model: ModelEntry) -> None:
+        self._backend = backend
+        self._name = model.name
+        self._cold = True
+        params = model.params_millions or DEFAULT_PARAMS_MILLIONS
+        layers = model.n_layer or DEFAULT_LAYERS
+        self.info = ModelInfo(params_millions_measured=params, n_layer=layers, family="simulated")
+        self._step_ms = step_ms(backend, params, layers)
+
+    def generate(self, request: Request) -> Timing:
+        """The law's times for one call; the same request gives the same times, whatever ran before."""
+        law = self._backend
+        draw = self._generator("call", request.seed)
+        failed, stopped = draw.random() < law.failure_rate, draw.random() < law.early_stop_rate
+        if failed:
+            raise EngineError("a simulated failure", kind="simulated")
+        log_noise = (
+            self._generator("model", request.study_seed).gauss(0, law.model_scatter)
+            + random.Random(f"{law.name}/round/{request.study_seed}/{request.round}").gauss(0, law.round_noise)
+            + draw.gauss(0, law.call_noise)
+        )
+        step = self._step_ms * math.exp(log_noise)
+        steps = draw.randint(1, request.gen_tokens) if stopped else request.gen_tokens
+        prefill = law.prefill_steps * step + (law.cold_start_ms if self._cold else 0.0)
+        self._cold = False
+        if law.real_time:
+            time.sleep((prefill + steps * step) / 1e3)
+        prompt_tokens = request.prompt_tokens or max(1, len(request.prompt or "") // 4)
+        done_reason = None if law.early_stop_rate == 0 else ("stop" if steps < request.gen_tokens else "length")
+        return Timing(
+            prefill_ms=prefill,
+            kv_decode_ms=steps * step,
+            prompt_tokens=prompt_tokens,
+            prompt_tokens_total=prompt_tokens * request.batch_size,
+            gen_tokens_raw=steps,
+            done_reason=done_reason,
+            output_sha256=hashlib.sha256(f"{self._name}/{request.prompt}/{prompt_tokens}/{steps}".encode()).hexdigest(),
+        )
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _generator(self, purpose: str, seed: int) -> random.Random:
+        return random.Random(f"{self._backend.name}/{self._name}/{purpose}/{seed}")

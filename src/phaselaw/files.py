@@ -1,0 +1,54 @@
+"""Writing files that are whole or absent, and CSV cells that a spreadsheet can't run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write a file through a temporary one beside it and a rename: a reader sees the old or the new, never a part."""
+    raw = data.encode() if isinstance(data, str) else data
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document, whole; raises ValueError for NaN and infinities, which JSON has not."""
+    write_whole(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a CSV, whole: ``None`` is an empty cell, floats keep full precision, texts are made `cell_text`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([cell_text(row[column]) for column in columns])
+    write_whole(path, text.getvalue())
+
+
+def cell_text(value: Any) -> Any:
+    """A value as a CSV cell; a text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith((*FORMULA_STARTS, "'")) else value
+    if isinstance(value, float):
+        return "" if value != value else repr(value)
+    return value
+
+
+def plain_text(cell: str) -> str:
+    """The text that `cell_text` made a cell of."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith((*FORMULA_STARTS, "'")) else cell

@@ -1,0 +1,243 @@
+"""Measuring: the order of a study's calls, and the drive through them. Prints nothing, saves nothing.
+
+The order (method: TR121 2.5, and ours): ``cells`` shuffles the cells by the seed and runs each one's calls back to back;
+``rounds`` runs every cell's warmups first, then repetition r of every cell before r + 1 of any, shuffled anew in each
+round, so that a machine's drift spreads over the cells instead of biasing one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+from phaselaw.engines import Engine, Model
+from phaselaw.errors import EngineError
+from phaselaw.records import Call, Cell, ModelLoaded, PlannedCall, Request, Rewarmed, Timing
+from phaselaw.study import Study
+
+Event = ModelLoaded | Rewarmed | Call
+
+
+def schedule(study: Study, *, grouped_backends: Collection[str] = ()) -> tuple[PlannedCall, ...]:
+    """Every call of a study in the order to run it; the same study gives the same order, on any machine.
+
+    ``grouped_backends`` hold one model at a time: within a round their cells are shuffled by model, so that the weights
+    stay loaded.
+    """
+    cells = list(study.cells())
+    random.Random(f"{study.seed}/cells").shuffle(cells)
+    tasks = list(enumerate(cells))
+    planned: list[PlannedCall] = []
+    if study.order == "cells":
+        for task_idx, cell in tasks:
+            planned += [_warmup(task_idx, cell, index) for index in range(study.warmup_repetitions)]
+            planned += [_repetition(task_idx, cell, rep) for rep in range(study.repetitions)]
+        return tuple(planned)
+    for task_idx, cell in _shuffled(tasks, f"{study.seed}/warmups", grouped_backends):
+        planned += [_warmup(task_idx, cell, index) for index in range(study.warmup_repetitions)]
+    for rep in range(study.repetitions):
+        order = _shuffled(tasks, f"{study.seed}/round {rep}", grouped_backends)
+        planned += [_repetition(task_idx, cell, rep) for task_idx, cell in order]
+    return tuple(planned)
+
+
+def _shuffled(
+    tasks: Sequence[tuple[int, Cell]], seed: str, grouped_backends: Collection[str]
+) -> list[tuple[int, Cell]]:
+    draw = random.Random(seed)
+    shuffled = list(tasks)
+    draw.shuffle(shuffled)
+    if not grouped_backends:
+        return shuffled
+    # A group takes the place of its first member, and its members follow it in their shuffled order.
+    groups: dict[tuple[str, ...], list[tuple[int, Cell]]] = {}
+    for task_idx, cell in shuffled:
+        grouped = cell.backend in grouped_backends
+        groups.setdefault((cell.backend, cell.model) if grouped else (cell.key,), []).append((task_idx, cell))
+    return [task for members in groups.values() for task in members]
+
+
+def _warmup(task_idx: int, cell: Cell, index: int) -> PlannedCall:
+    return PlannedCall(
+        call_id=f"{_cell_id(cell)}-w{index}",
+        cell=cell,
+        task_idx=task_idx,
+        is_warmup=True,
+        warmup_idx=index,
+        rep=None,
+    )
+
+
+def _repetition(task_idx: int, cell: Cell, rep: int) -> PlannedCall:
+    return PlannedCall(
+        call_id=f"{_cell_id(cell)}-r{rep}",
+        cell=cell,
+        task_idx=task_idx,
+        is_warmup=False,
+        warmup_idx=None,
+        rep=rep,
+    )
+
+
+def _cell_id(cell: Cell) -> str:
+    """A short id that depends on the cell alone, so that a call keeps its id when a study grows."""
+    return hashlib.sha256(cell.key.encode()).hexdigest()[:12]
+
+
+def measure(
+    study: Study,
+    *,
+    engines: Mapping[str, Engine],
+    done: Collection[str] = (),
+    process_idx: int = 0,
+    first_call_idx: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Run the calls of a study that are not ``done`` and yield what happens, each event as soon as it is over.
+
+    ``engines`` holds one engine a backend name. A call that fails becomes a `Call` with ``status="error"``, a load that
+    fails makes each call of its model one; the study goes on. On a resume (``done`` not empty) a cell that is entered
+    after its warmups were done is warmed up again first. Models and engines are closed at the end, whatever ends it.
+    """
+    one_at_a_time = frozenset(name for name, engine in engines.items() if not engine.holds_many_models)
+    driver = _Driver(study, engines, process_idx, first_call_idx)
+    try:
+        for planned in schedule(study, grouped_backends=one_at_a_time):
+            if planned.call_id in done:
+                continue
+            if should_stop():
+                return
+            yield from driver.loaded(planned.cell)
+            if done and not planned.is_warmup:
+                yield from driver.rewarmed(planned.cell)
+            yield driver.call(planned)
+    finally:
+        driver.close()
+
+
+class _Driver:
+    """The state of one process's drive: what is loaded, and how cold each call will be."""
+
+    def __init__(
+        self, study: Study, engines: Mapping[str, Engine], process_idx: int, first_call_idx: int
+    ) -> None:
+        self._study, self._engines = study, engines
+        self._process_idx, self._next_call_idx = process_idx, first_call_idx
+        self._models: dict[tuple[str, str], Model] = {}
+        self._load_errors: dict[tuple[str, str], str] = {}
+        self._load_ms: dict[tuple[str, str], float] = {}
+        self._calls_of_process = 0
+        self._calls_of_model: Counter[tuple[str, str]] = Counter()
+        self._calls_of_shape: Counter[str] = Counter()
+
+    def loaded(self, cell: Cell) -> Iterator[ModelLoaded]:
+        """Load the cell's model unless it is loaded; yields the event where it was not."""
+        key = (cell.backend, cell.model)
+        if key in self._models or key in self._load_errors:
+            return
+        engine = self._engines[cell.backend]
+        if not engine.holds_many_models:
+            self._close_models_of(cell.backend)
+        started = time.perf_counter_ns()
+        try:
+            model = engine.load(self._study.model(cell.model, cell.backend_kind))
+        except Exception as error:
+            self._load_errors[key] = _in_words(error)
+            return
+        load_ms = (time.perf_counter_ns() - started) / 1e6
+        self._models[key], self._load_ms[key] = model, load_ms
+        self._calls_of_model[key] = 0
+        yield ModelLoaded(
+            backend=cell.backend,
+            model=cell.model,
+            process_idx=self._process_idx,
+            load_ms=load_ms,
+            info=model.info,
+            engine=engine.describe(),
+        )
+
+    def rewarmed(self, cell: Cell) -> Iterator[Rewarmed]:
+        """Warm a cell up that this process has not called yet; yields the event where it did."""
+        warmups = self._study.warmup_repetitions
+        if self._calls_of_shape[cell.key] or not warmups or (cell.backend, cell.model) not in self._models:
+            return
+        error = None
+        for index in range(warmups):
+            _, error = self._generate(cell, f"rewarm {self._process_idx} {index}", None)
+        yield Rewarmed(cell_key=cell.key, process_idx=self._process_idx, calls=warmups, error=error)
+
+    def call(self, planned: PlannedCall) -> Call:
+        """Run one planned call; never raises for what an engine does."""
+        cell, key = planned.cell, (planned.cell.backend, planned.cell.model)
+        coldness = {
+            "calls_since_process_start": self._calls_of_process,
+            "calls_since_model_load": self._calls_of_model[key],
+            "calls_since_shape_first_seen": self._calls_of_shape[cell.key],
+        }
+        started_at_unix = time.time()
+        timing, error = self._generate(cell, planned.call_id, planned.rep)
+        call_idx, self._next_call_idx = self._next_call_idx, self._next_call_idx + 1
+        return Call(
+            call_id=planned.call_id,
+            call_idx=call_idx,
+            cell=cell,
+            task_idx=planned.task_idx,
+            is_warmup=planned.is_warmup,
+            warmup_idx=planned.warmup_idx,
+            rep=planned.rep,
+            status="ok" if timing is not None else "error",
+            error=error,
+            started_at_unix=started_at_unix,
+            process_idx=self._process_idx,
+            load_ms=self._load_ms.pop(key, None),
+            timing=timing,
+            **coldness,
+        )
+
+    def _generate(self, cell: Cell, call_id: str, rep: int | None) -> tuple[Timing | None, str | None]:
+        key = (cell.backend, cell.model)
+        if key in self._load_errors:
+            return None, self._load_errors[key]
+        scenario = self._study.scenario(cell.scenario)
+        request = Request(
+            prompt=scenario.prompt,
+            prompt_tokens=scenario.prompt_tokens,
+            gen_tokens=cell.gen_tokens,
+            batch_size=cell.batch_size,
+            study_seed=self._study.seed,
+            seed=_seed(self._study.seed, cell.key, call_id),
+            round=rep,
+        )
+        self._calls_of_process += 1
+        self._calls_of_model[key] += 1
+        self._calls_of_shape[cell.key] += 1
+        try:
+            return self._models[key].generate(request), None
+        except Exception as error:
+            return None, _in_words(error)
+
+    def _close_models_of(self, backend: str) -> None:
+        for key in [key for key in self._models if key[0] == backend]:
+            self._models.pop(key).close()
+
+    def close(self) -> None:
+        """Close every model and every engine."""
+        for model in self._models.values():
+            model.close()
+        for engine in self._engines.values():
+            engine.close()
+
+
+def _seed(*parts: object) -> int:
+    """A seed of 63 bits that depends on each part, the same on any machine and in any process."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _in_words(error: Exception) -> str:
+    """One line for a failure; an error that no engine foresaw also names its type."""
+    text = " ".join(str(error).split())[:500]
+    return f"{error.kind}: {text}" if isinstance(error, EngineError) else f"unexpected {type(error).__name__}: {text}"

@@ -1,0 +1,92 @@
+"""What the host is: goes into the manifest, and tells whether a run is resumed on the machine it began on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+LIBRARIES = ("phaselaw", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "polars")
+"""Libraries whose versions are recorded where they are installed."""
+
+IDENTITY = ("os", "machine", "cpu_model", "cores_physical", "cores_logical", "gpus", "libraries")
+"""The parts of `host` that two processes of one run must share."""
+
+
+def host() -> dict[str, Any]:
+    """Operating system, processor, memory, GPUs and library versions; nothing heavy is imported for it."""
+    return {
+        "os": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "cpu_model": _cpu_model(),
+        "cores_physical": psutil.cpu_count(logical=False),
+        "cores_logical": psutil.cpu_count(logical=True),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": _gpus(),
+        "python": platform.python_version(),
+        "libraries": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def host_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of a host's identity differs, one line each; empty on the same machine with the same libraries."""
+    return [
+        f"{part}: {before.get(part)!r} became {now.get(part)!r}"
+        for part in IDENTITY
+        if before.get(part) != now.get(part)
+    ]
+
+
+def git_commit() -> str | None:
+    """The commit of the repository the working directory is in, or ``None``."""
+    answer = _output("git", "rev-parse", "HEAD")
+    return answer.strip() if answer else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str | None:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if platform.system() == "Darwin":
+        answer = _output("sysctl", "-n", "machdep.cpu.brand_string")
+        return answer.strip() if answer else None
+    return platform.processor() or None
+
+
+def _gpus() -> list[dict[str, str]]:
+    """NVIDIA GPUs as the driver's own tool names them; empty where there is none."""
+    answer = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+    fields = ("name", "driver", "memory")
+    return [
+        dict(zip(fields, (part.strip() for part in line.split(",")), strict=False))
+        for line in (answer or "").splitlines()
+    ]
+
+
+def _output(program: str, *arguments: str) -> str | None:
+    if shutil.which(program) is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, *arguments], capture_output=True, text=True, timeout=5, check=False, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
