@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ladder_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A model cache for the session with the two smallest models built: ``$PHASELAW_CACHE``, or else a fresh one."""
+    """A model cache with the two smallest models built: ``$PHASELAW_CACHE``, or else a fresh one."""
     from phaselaw.ladder.build import CACHE_VARIABLE, build, cache_directory
 
     with pytest.MonkeyPatch.context() as patch:

@@ -22,6 +22,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 MEDIUM = "Explain how backpressure works in an inference service and when to enable queueing."
+pytestmark = pytest.mark.usefixtures("ladder_cache")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")
 
 
@@ -57,7 +58,7 @@ def generated_by_the_library(directory: Path, prompt: str, *, batch: int, new: i
 
 
 @pytest.fixture(scope="module")
-def engine(ladder_cache: Path):
+def engine():
     made = hf.create(backend())
     yield made
     made.close()
@@ -141,6 +142,7 @@ def test_each_step_runs_the_model_on_one_token_with_the_cache(small, monkeypatch
 def test_a_model_that_projects_every_position_is_named_in_the_settings(
     ladder_cache: Path, monkeypatch
 ) -> None:
+    expected = generated_by_the_library(ladder_cache / "tiny-gpt2", MEDIUM, batch=1, new=4)
     plain = transformers.GPT2LMHeadModel.forward
 
     def forward(self, input_ids=None, past_key_values=None, use_cache=None):
@@ -148,11 +150,8 @@ def test_a_model_that_projects_every_position_is_named_in_the_settings(
 
     monkeypatch.setattr(transformers.GPT2LMHeadModel, "forward", forward)
     engine = hf.create(backend())
-    loaded = engine.load(model("models/tiny-gpt2"))
-    timing = loaded.generate(ask(gen_tokens=4))
-    assert timing.output_sha256 == sha256_of(
-        generated_by_the_library(ladder_cache / "tiny-gpt2", MEDIUM, batch=1, new=4)
-    )
+    timing = engine.load(model("models/tiny-gpt2")).generate(ask(gen_tokens=4))
+    assert timing.output_sha256 == sha256_of(expected)
     assert engine.describe().settings["prefill_logits_of_all_positions"] == ["models/tiny-gpt2"]
 
 
@@ -208,7 +207,7 @@ def test_an_inner_width_left_to_the_default_stays_unstated(tiny) -> None:
     assert tiny.info.n_inner is None
 
 
-def test_the_threads_in_force_are_told_and_come_back_to_the_default(ladder_cache: Path) -> None:
+def test_the_threads_in_force_are_told_and_come_back_to_the_default() -> None:
     default = hf.create(backend(threads=None)).describe().settings["threads"]
     one = hf.create(backend(threads=1))
     assert one.describe().settings["threads"] == 1
@@ -221,7 +220,8 @@ def test_the_threads_in_force_are_told_and_come_back_to_the_default(ladder_cache
     )
 
 
-def test_an_engine_describes_itself_with_versions_and_settings(engine, tiny) -> None:
+@pytest.mark.usefixtures("tiny")
+def test_an_engine_describes_itself_with_versions_and_settings(engine) -> None:
     info = engine.describe()
     assert (info.kind, info.name, info.version) == ("hf", "hf_test", transformers.__version__)
     assert info.settings["torch"] == torch.__version__
@@ -229,7 +229,7 @@ def test_an_engine_describes_itself_with_versions_and_settings(engine, tiny) -> 
     assert json.loads(json.dumps(dict(info.settings)))["attention"] == ["sdpa"]
 
 
-def test_weights_are_shared_by_backends_of_one_device_and_dtype(tiny, ladder_cache: Path) -> None:
+def test_weights_are_shared_by_backends_of_one_device_and_dtype(tiny) -> None:
     twin = hf.create(backend(name="other", threads=1)).load(model("models/tiny-gpt2"))
     half = hf.create(backend(name="half", dtype="bf16")).load(model("models/tiny-gpt2"))
     assert twin._weights is tiny._weights
@@ -239,7 +239,7 @@ def test_weights_are_shared_by_backends_of_one_device_and_dtype(tiny, ladder_cac
     assert tiny.generate(ask(gen_tokens=1)).gen_tokens_raw == 1
 
 
-def test_closing_an_engine_frees_its_models_and_may_be_done_twice(ladder_cache: Path) -> None:
+def test_closing_an_engine_frees_its_models_and_may_be_done_twice() -> None:
     engine = hf.create(backend(dtype="fp16"))
     loaded = engine.load(model("models/tiny-gpt2"))
     weights = weakref.ref(loaded._weights)
@@ -325,7 +325,7 @@ def test_an_interrupt_is_not_taken_for_a_failed_call(tiny, monkeypatch: pytest.M
 
 
 def test_without_torch_the_engine_names_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'phaselaw\[hf\]'"):
         hf.create(backend())
     [line] = hf.lacking(backend(), [model("models/tiny-gpt2")])
@@ -345,7 +345,7 @@ def test_nothing_is_lacking_for_the_ladder_on_the_cpu() -> None:
     assert hf.lacking(backend(), [model(f"models/{entry.name}") for entry in LADDER]) == []
 
 
-def test_making_an_engine_loads_nothing_heavy_and_measuring_prints_nothing(ladder_cache: Path) -> None:
+def test_making_an_engine_loads_nothing_heavy_and_measuring_prints_nothing() -> None:
     script = (
         "import sys\nfrom phaselaw.engines import hf\nfrom phaselaw.study import HfBackend, ModelEntry\n"
         "from phaselaw.records import Request\n"
@@ -372,9 +372,7 @@ def test_a_pad_token_is_put_aside_so_that_no_step_looks_for_padding(
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
-def test_on_cuda_events_and_memory_are_read_and_agree_with_the_wall_clock(
-    ladder_cache: Path, dtype: str
-) -> None:
+def test_on_cuda_events_and_memory_are_read_and_agree_with_the_wall_clock(dtype: str) -> None:
     loaded = hf.create(backend(device="cuda", dtype=dtype)).load(model("models/gpt2-5m"))
     for _ in range(3):
         timing = loaded.generate(ask(gen_tokens=32))
@@ -387,7 +385,7 @@ def test_on_cuda_events_and_memory_are_read_and_agree_with_the_wall_clock(
 
 @pytest.mark.gpu
 @needs_cuda
-def test_on_cuda_nothing_synchronises_inside_the_loop(ladder_cache: Path) -> None:
+def test_on_cuda_nothing_synchronises_inside_the_loop() -> None:
     loaded = hf.create(backend(device="cuda")).load(model("models/gpt2-5m"))
     loaded.generate(ask(gen_tokens=4))
     reads = 0

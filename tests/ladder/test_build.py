@@ -59,7 +59,7 @@ def test_a_build_that_comes_out_otherwise_than_shipped_leaves_nothing(
         "tiny-gpt2": shipped_checksums()["tiny-gpt2"] | {"model.safetensors": Checksum(413464, "0" * 64)}
     }
     monkeypatch.setattr(building, "shipped_checksums", lambda: wrong)
-    with pytest.raises(NotReadyError, match="model.safetensors came out otherwise than shipped"):
+    with pytest.raises(NotReadyError, match=r"model\.safetensors came out otherwise than shipped"):
         build(["tiny-gpt2"], tmp_path)
     assert names_in(tmp_path) == set()
 
@@ -72,8 +72,12 @@ def test_what_a_killed_build_left_is_cleared_by_the_next(tmp_path: Path) -> None
 
 
 def test_processes_that_build_the_same_model_at_once_all_end_with_it_whole(tmp_path: Path) -> None:
-    script = f"from pathlib import Path; from phaselaw.ladder.build import build; build(['gpt2-5m'], Path({str(tmp_path)!r}))"
-    racing = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(3)]
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom phaselaw.ladder.build import build\n"
+        "build(['gpt2-5m'], Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    racing = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
     assert [(process.wait(), process.communicate()[1]) for process in racing] == [(0, b"")] * 3
     assert faults(LADDER[1], tmp_path / "gpt2-5m", every_byte=True) == []
     assert names_in(tmp_path) == {"gpt2-5m"}
@@ -89,13 +93,13 @@ def test_progress_grows_to_the_total(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_is_a_usage_error_that_names_the_known(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no model 'gpt3'; it has: tiny-gpt2, .*gpt2-100m"):
+    with pytest.raises(UsageError, match=r"no model 'gpt3'; it has: tiny-gpt2, .*gpt2-100m"):
         build(["gpt3"], tmp_path)
 
 
 def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotReadyError, match="can't build tiny-gpt2 in .*file"):
+    with pytest.raises(NotReadyError, match=r"can't build tiny-gpt2 in .*file"):
         build(["tiny-gpt2"], tmp_path / "file")
 
 

@@ -43,6 +43,9 @@ def test_a_name_that_is_not_the_ladders_is_none(name: str) -> None:
 
 
 def test_the_specification_imports_nothing_heavy() -> None:
-    script = "import sys, phaselaw.ladder.spec\nsys.exit(' '.join({'numpy', 'torch', 'platformdirs'} & set(sys.modules)) or 0)"
+    script = (
+        "import sys, phaselaw.ladder.spec\n"
+        "sys.exit(' '.join({'numpy', 'torch', 'platformdirs'} & set(sys.modules)) or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

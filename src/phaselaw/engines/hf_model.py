@@ -163,11 +163,12 @@ def _tokenizer(source: Path | str) -> Any | None:
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
             source, trust_remote_code=False, local_files_only=True
         )
     except (OSError, ValueError):
         return None
+    return tokenizer if tokenizer.vocab_size else None  # newer versions make up an empty one
 
 
 def _measure(name: str, source: Path | str, weights: Any) -> ModelInfo:
