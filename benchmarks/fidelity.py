@@ -2,9 +2,12 @@
 
 For two models of the ladder, prefill and decode are timed by phaselaw's engine and by a loop written here
 without phaselaw, interleaved in one process: engine, loop, loop, engine (ABBA), so that slow drift cancels
-within a round. Printed are the median over rounds of engine / loop, with the interval of order statistics that
-holds the true median with at least 95 %. Then phaselaw's own time a call, outside the timed phases, against the
-shortest cell.
+within a round. Printed are the median over rounds of engine / loop, with the interval of order statistics
+that holds the true median with at least 95 %. Both run on the same weights in memory, since two copies of one
+file differ in speed by 1-2 % here, this way or that; --own-weights gives the loop its own.
+
+Then phaselaw's own time a call around the engine, driving and journalling, as a share of the shortest cell,
+and beside it the engine's own, which the timed phases leave out.
 
     python benchmarks/fidelity.py --rounds 40
     python benchmarks/fidelity.py --device cuda --dtype fp16 --json
@@ -21,12 +24,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from phaselaw.engines import hf, module_for
+from phaselaw.engines import Model, hf
 from phaselaw.ladder.build import resolve
 from phaselaw.measure import measure
-from phaselaw.records import Request, Timing
+from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
 from phaselaw.store import RunDirectory
 from phaselaw.study import HfBackend, ModelEntry, Study
 
@@ -56,14 +59,21 @@ class Ratio(NamedTuple):
     rounds: int
 
 
-def bare_loop(model_name: str, *, device: str, dtype: str, gen_tokens: int) -> Callable[[], Phases]:
-    """A timed greedy generation as a person would write it over transformers, with weights of its own."""
+def own_weights(model_name: str, *, device: str, dtype: str) -> Any:
+    """A copy of a model's weights that the engine doesn't have."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    torch_dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
+    return AutoModelForCausalLM.from_pretrained(resolve(model_name), dtype=torch_dtype).to(device).eval()
+
+
+def bare_loop(model: Any, model_name: str, *, device: str, gen_tokens: int) -> Callable[[], Phases]:
+    """A timed greedy generation as a person would write it over transformers."""
+    import torch
+    from transformers import AutoTokenizer
 
     path = resolve(model_name)
-    torch_dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch_dtype).to(device).eval()
     prompt = AutoTokenizer.from_pretrained(path)(PROMPT, return_tensors="pt").input_ids.to(device)
 
     def now() -> float:
@@ -99,9 +109,8 @@ def request(prompt: str, gen_tokens: int) -> Request:
     )
 
 
-def engine_call(engine: hf.HfEngine, model_name: str, gen_tokens: int) -> Callable[[], Phases]:
+def engine_call(model: Model, gen_tokens: int) -> Callable[[], Phases]:
     """The same generation by phaselaw's engine."""
-    model = engine.load(ModelEntry(name=model_name, kind="hf"))
     asked = request(PROMPT, gen_tokens)
 
     def call() -> Phases:
@@ -124,62 +133,97 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def compare(
-    model_name: str, engine: Callable[[], Phases], loop: Callable[[], Phases], *, rounds: int
-) -> list[Ratio]:
-    """Rounds of engine, loop, loop, engine; the first two rounds are warmups."""
-    seen: list[tuple[Phases, Phases, Phases, Phases]] = []
+    model_name: str, engine: Callable[[], Phases], loop: Callable[[], Phases], *, phase: str, rounds: int
+) -> Ratio:
+    """One phase over rounds of engine, loop, loop, engine, after two rounds of warmup."""
+    index = ("prefill", "kv_decode").index(phase)
+    engine_ms, loop_ms = [], []
     for _ in range(rounds + 2):
         first = engine()
         second, third = loop(), loop()
-        seen.append((first, second, third, engine()))
-    results = []
-    for index, phase in enumerate(("prefill", "kv_decode")):
-        engine_ms = [(a[index] + d[index]) / 2 for a, _, _, d in seen[2:]]
-        loop_ms = [(b[index] + c[index]) / 2 for _, b, c, _ in seen[2:]]
-        ratios = [ours / theirs for ours, theirs in zip(engine_ms, loop_ms, strict=True)]
-        low, high = median_interval(ratios)
-        results.append(
-            Ratio(model_name, phase, median(engine_ms), median(loop_ms), median(ratios), low, high, rounds)
-        )
-    return results
+        last = engine()
+        engine_ms.append((first[index] + last[index]) / 2)
+        loop_ms.append((second[index] + third[index]) / 2)
+    ratios = [ours / theirs for ours, theirs in zip(engine_ms[2:], loop_ms[2:], strict=True)]
+    low, high = median_interval(ratios)
+    return Ratio(
+        model=model_name,
+        phase=phase,
+        engine_ms=median(engine_ms[2:]),
+        loop_ms=median(loop_ms[2:]),
+        ratio=median(ratios),
+        low=low,
+        high=high,
+        rounds=rounds,
+    )
 
 
-def engine_overhead(engine: hf.HfEngine, gen_tokens: int, *, calls: int) -> dict[str, float]:
-    """What a call of the shortest cell costs beyond its timed phases, inside the engine."""
+class Replay:
+    """An engine and model whose calls take no time: each returns a timing that was really measured."""
+
+    holds_many_models = True
+    info = ModelInfo(params_millions_measured=None)
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+
+    def describe(self) -> EngineInfo:
+        """Nothing in force."""
+        return EngineInfo(kind="hf", name="replay", version=None)
+
+    def load(self, model: ModelEntry) -> Self:  # noqa: ARG002
+        """Itself."""
+        return self
+
+    def generate(self, request: Request) -> Timing:  # noqa: ARG002
+        """The timing again."""
+        return self._timing
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def own_time(engine: hf.HfEngine, gen_tokens: int, *, calls: int) -> dict[str, float]:
+    """Medians in ms a call: the shortest cell, and what phaselaw adds to it in its engine and around it."""
     model = engine.load(ModelEntry(name=SHORTEST, kind="hf"))
     asked = request("Hello", gen_tokens)
-    spent, e2e = [], []
+    untimed, e2e = [], []
     for index in range(calls + 3):
         begun = perf_counter()
-        timing: Timing = model.generate(asked)
+        timing = model.generate(asked)
         wall_ms = (perf_counter() - begun) * 1e3
-        if index >= 3:
+        if index >= 3:  # the first ones are warmups
             e2e.append(timing.prefill_ms + timing.kv_decode_ms)
-            spent.append(wall_ms - e2e[-1])
-    return {"shortest_cell_ms": median(e2e), "engine_ms": median(spent)}
+            untimed.append(wall_ms - e2e[-1])
+    times = {
+        "shortest_cell_ms": median(e2e),
+        "engine_ms": median(untimed),
+        "journal_ms": journal_time(timing, gen_tokens, calls=max(calls, 100)),
+    }
+    times["share"] = times["journal_ms"] / times["shortest_cell_ms"]
+    times["share_with_engine"] = (times["journal_ms"] + times["engine_ms"]) / times["shortest_cell_ms"]
+    return times
 
 
-def journal_overhead(*, calls: int) -> float:
-    """Milliseconds a call of driving and journalling, by simulated calls, in this folder."""
+def journal_time(timing: Timing, gen_tokens: int, *, calls: int) -> float:
+    """Milliseconds a call of driving and journalling (fsync on this folder's disk), by replayed calls."""
     study = Study.model_validate(
         {
             "run_name": "fidelity",
-            "gen_tokens": 64,
+            "gen_tokens": gen_tokens,
             "repetitions": calls,
             "warmup_repetitions": 0,
-            "seed": 42,
-            "order": "rounds",
             "scenarios": ({"name": "micro", "prompt": "Hello"},),
-            "backends": ({"name": "simulated", "kind": "simulated"},),
-            "models": ({"name": "any", "kind": "simulated"},),
+            "backends": ({"name": "replay", "kind": "hf"},),
+            "models": ({"name": SHORTEST, "kind": "hf"},),
         }
     )
-    engines = {backend.name: module_for(backend.kind).create(backend) for backend in study.backends}
+    spent = []
     with tempfile.TemporaryDirectory(prefix=".fidelity-", dir=Path.cwd()) as folder:
-        directory = RunDirectory.create(Path(folder) / "run", study=study, argv=[], host={})
-        with directory:
-            spent, begun = [], perf_counter()
-            for event in measure(study, engines=engines):
+        path = Path(folder) / "run"
+        with RunDirectory.create(path, study=study, argv=[], host={}) as directory:
+            begun = perf_counter()
+            for event in measure(study, engines={"replay": Replay(timing)}):
                 directory.append(event)
                 ended = perf_counter()
                 spent.append((ended - begun) * 1e3)
@@ -196,9 +240,11 @@ def report(ratios: Sequence[Ratio], overhead: dict[str, float]) -> bool:
             f"   {row.low:.4f}-{row.high:.4f}   {row.rounds:>5}"
         )
     print(f"\nphaselaw's own time a call, outside the timed phases; the shortest cell is {SHORTEST}, micro:")
-    for name in ("engine_ms", "journal_ms", "total_ms", "shortest_cell_ms"):
-        print(f"  {name.removesuffix('_ms').replace('_', ' '):<15}{overhead[name]:>9.3f} ms")
-    print(f"  {'share':<15}{100 * overhead['share']:>9.3f} %")
+    print(f"  shortest cell        {overhead['shortest_cell_ms']:>9.3f} ms")
+    print(f"  driving, journalling {overhead['journal_ms']:>9.3f} ms = {overhead['share']:.2%}")
+    print(
+        f"  within the engine    {overhead['engine_ms']:>9.3f} ms; both {overhead['share_with_engine']:.2%}"
+    )
     within = all(abs(row.ratio - 1) <= TOLERANCE for row in ratios)
     small = overhead["share"] < OWN_SHARE
     print(f"\nratios within {TOLERANCE:.0%}: {within}; own time below {OWN_SHARE:.0%}: {small}")
@@ -214,18 +260,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gen-tokens", type=int, default=64, help="decode steps of a call")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format")
+    parser.add_argument("--own-weights", action="store_true", help="the loop loads weights of its own")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     args = parser.parse_args(argv)
     engine = hf.create(HfBackend(name="fidelity", kind="hf", device=args.device, dtype=args.dtype))
     ratios: list[Ratio] = []
     for model_name in MODELS:
-        ours = engine_call(engine, model_name, args.gen_tokens)
-        loop = bare_loop(model_name, device=args.device, dtype=args.dtype, gen_tokens=args.gen_tokens)
-        ratios += compare(model_name, ours, loop, rounds=args.rounds)
-    overhead = engine_overhead(engine, args.gen_tokens, calls=args.rounds)
-    overhead["journal_ms"] = journal_overhead(calls=max(args.rounds, 100))
-    overhead["total_ms"] = overhead["engine_ms"] + overhead["journal_ms"]
-    overhead["share"] = overhead["total_ms"] / overhead["shortest_cell_ms"]
+        loaded = engine.load(ModelEntry(name=model_name, kind="hf"))
+        weights = (
+            own_weights(model_name, device=args.device, dtype=args.dtype)
+            if args.own_weights
+            else loaded._weights
+        )
+        # A prefill is short and so its timing rough: it gets many more rounds, of one decode step each.
+        for phase, steps, rounds in (
+            ("prefill", 1, 10 * args.rounds),
+            ("kv_decode", args.gen_tokens, args.rounds),
+        ):
+            ours = engine_call(loaded, steps)
+            loop = bare_loop(weights, model_name, device=args.device, gen_tokens=steps)
+            ratios.append(compare(model_name, ours, loop, phase=phase, rounds=rounds))
+    overhead = own_time(engine, args.gen_tokens, calls=args.rounds)
     if args.json:
         document: dict[str, Any] = {"ratios": [row._asdict() for row in ratios], "overhead": overhead}
         print(json.dumps(document, indent=1))

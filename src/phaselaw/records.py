@@ -184,8 +184,11 @@ class Call:
 
 
 def to_jsonable(record: Any) -> dict[str, Any]:
-    """A record as plain JSON types, nested records included."""
-    return dataclasses.asdict(record)
+    """A record as plain JSON types, nested records included; it copies no values, for speed."""
+    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    return {
+        name: to_jsonable(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()
+    }
 
 
 def from_jsonable(kind: type[T], data: Mapping[str, Any]) -> T:
