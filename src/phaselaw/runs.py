@@ -27,7 +27,8 @@ TEXT = (
 
 NUMBERS = (
     "latency_ms", "tokens_total", "tokens_per_s", "tokens_total_compute", "tokens_per_s_compute", "prompt_tokens",
-    "prompt_tokens_raw", "prompt_tokens_compute", "gen_tokens", "gen_tokens_raw", "gen_tokens_target", "kv_decode_ms",
+    "prompt_tokens_raw", "prompt_tokens_compute", "seq_len", "gen_tokens", "gen_tokens_raw", "gen_tokens_target",
+    "kv_decode_ms",
     "kv_decode_ms_equiv", "cuda_event_ms", "gpu_peak_mb", "ollama_load_ms", "batch_size", "rep", *PARAMETER_COLUMNS,
 )  # fmt: skip
 """Columns the laws read as numbers; one that a file lacks is empty."""
@@ -90,9 +91,7 @@ def read_csv(path: Path, types: Mapping[str, Any]) -> pl.DataFrame:
             table = pl.read_csv(path, schema_overrides=text, null_values=_EMPTY)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise AnalysisError(f"{path}: not a table that can be read: {str(error).splitlines()[0]}") from None
-    return table.with_columns(
-        _unescaped(table[name]) for name in table.columns if table.schema[name] == pl.String
-    )
+    return table.with_columns(_unescaped(table[name]) for name in table.columns if table.schema[name] == pl.String)
 
 
 def _unescaped(column: pl.Series) -> pl.Series:
@@ -117,9 +116,7 @@ def normalised(rows: pl.DataFrame, *, where: str) -> pl.DataFrame:
     for name, alias in ALIASES.items():
         if name not in rows.columns and alias in rows.columns:
             rows = rows.with_columns(pl.col(alias).alias(name))
-    warmup = (
-        pl.col("is_warmup").cast(pl.String).str.to_lowercase().is_in(["true", "1", "1.0"]).fill_null(False)
-    )
+    warmup = pl.col("is_warmup").cast(pl.String).str.to_lowercase().is_in(["true", "1", "1.0"]).fill_null(False)
     kind = pl.col("backend_kind").cast(pl.String)
     rows = rows.with_columns(
         *(pl.col(name).cast(pl.Float64) for name in NUMBERS if name in rows.columns),
@@ -131,10 +128,17 @@ def normalised(rows: pl.DataFrame, *, where: str) -> pl.DataFrame:
         pl.col("batch_size").fill_null(1.0).cast(pl.Int64),
         pl.col("gen_tokens_target").cast(pl.Int64),
         pl.coalesce([pl.col(name) for name in counts]).alias("params_millions_effective"),
-        pl.col("prompt_tokens_compute").fill_null(pl.col("prompt_tokens_raw")),
-        pl.col("tokens_total_compute").fill_null(pl.col("tokens_total")),
-        pl.col("tokens_per_s_compute").fill_null(pl.col("tokens_per_s")),
-    )
+        pl.col("prompt_tokens_compute").fill_null(pl.col("seq_len") * pl.col("batch_size")),
+    ).with_columns(*_compute_counts())
+
+
+def _compute_counts() -> list[pl.Expr]:
+    """Tokens that were computed, padding counted, and their rate, where a file has but the tokens asked for."""
+    padding = (pl.col("prompt_tokens_compute") - pl.col("prompt_tokens_raw")).fill_null(0.0)
+    decode = pl.col("mode") == "kv_decode"
+    total = pl.col("tokens_total") + pl.when(decode).then(0.0).otherwise(padding)
+    computed = pl.col("tokens_total_compute").fill_null(total)
+    return [computed, pl.col("tokens_per_s_compute").fill_null(computed / (pl.col("latency_ms") / 1000.0))]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -179,7 +179,8 @@ class Study(Strict):
 
     def model(self, name: str, kind: str) -> ModelEntry:
         """The model of this name for this kind of backend; KeyError where there is none."""
-        return {(model.name, model.kind): model for model in self.models}[(name, kind)]
+        by_identity: dict[tuple[str, str], ModelEntry] = {(model.name, model.kind): model for model in self.models}
+        return by_identity[name, kind]
 
     def scenario(self, name: str) -> Scenario:
         """The scenario of this name; KeyError where there is none."""
@@ -222,9 +223,7 @@ def _simulated(model: ModelEntry, backends: tuple[str, ...]) -> ModelEntry:
     ladder = ladder_model(model.name)
     params = model.params_millions or (ladder.params / 1e6 if ladder else None)
     layers = model.n_layer or (ladder.n_layer if ladder else None)
-    return ModelEntry(
-        name=model.name, kind="simulated", params_millions=params, n_layer=layers, backends=backends
-    )
+    return ModelEntry(name=model.name, kind="simulated", params_millions=params, n_layer=layers, backends=backends)
 
 
 def shipped_studies() -> dict[str, Path]:

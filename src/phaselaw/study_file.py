@@ -107,7 +107,7 @@ def _parse(text: str, document: _Document) -> dict[str, Any]:
 def _refuse_unsafe_events(text: str, document: _Document) -> None:
     depth = documents = 0
     for event in yaml.parse(text, Loader=_Loader):
-        line = event.start_mark.line + 1
+        line = 1 if event.start_mark is None else event.start_mark.line + 1
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
@@ -160,7 +160,7 @@ def _scalar(node: yaml.Node, path: KeyPath, document: _Document) -> Any:
         return node.value
     loader = yaml.SafeLoader("")
     try:
-        value = loader.construct_object(node)  # type: ignore[no-untyped-call]
+        value = loader.construct_object(node)
     except (ValueError, yaml.YAMLError):
         raise document.fault(path, f"{node.value!r} can't be read as a value; put it in quotes") from None
     if isinstance(value, float) and not math.isfinite(value):
@@ -223,9 +223,7 @@ def _fill_in_names(data: dict[str, Any], document: _Document) -> None:
                     document.lines["axes", "gen_tokens", *path[1:]] = line
 
 
-def _named(
-    name: str, known: Mapping[str, Mapping[str, Any]], path: KeyPath, document: _Document
-) -> Mapping[str, Any]:
+def _named(name: str, known: Mapping[str, Mapping[str, Any]], path: KeyPath, document: _Document) -> Mapping[str, Any]:
     if name not in known:
         hint = _did_you_mean(name, known)
         raise document.fault(path, f"no known entry {name!r}{hint}; give it as a mapping with name: and its settings")
@@ -242,7 +240,11 @@ def _first_fault(
 ) -> StudyError:
     found = [(_path_of(details["loc"], data), details) for details in error.errors()]
     # A list whose items are all wrong is also called too short: the items' own faults say more.
-    deepest = [one for one in found if not any(len(other) > len(one[0]) and other[: len(one[0])] == one[0] for other, _ in found)]
+    deepest = [
+        one
+        for one in found
+        if not any(len(other) > len(one[0]) and other[: len(one[0])] == one[0] for other, _ in found)
+    ]
     path, details = min(deepest, key=lambda item: document.lines.get(item[0], 10**9))
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return document.fault(path, _in_words(details, path, data, study_type) + more)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -56,9 +55,7 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
         tables["overhead_compute_fits"],
         tables["warmup_effect_summary"],
     )
-    notes = {
-        name: _WHY_EMPTY.get(name, "no usable rows") for name, table in tables.items() if table.is_empty()
-    }
+    notes = {name: _WHY_EMPTY.get(name, "no usable rows") for name, table in tables.items() if table.is_empty()}
     if run.rows[BUDGET].n_unique() <= 1:
         tables = {name: _without_budget(name, table) for name, table in tables.items()}
     return Analysis(tables=tables, notes=notes, options=options)
@@ -88,9 +85,7 @@ def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:
         "hf_multivariate_fits": structure.multivariate_fits(series, options),
         "structure_predictors": structure.structure_predictors(series),
         "overhead_compute_fits": overhead_compute_fits(per_model, level=options.level),
-        "throughput_intervals": throughput_intervals(
-            rows, cells, per_model, in_rounds=in_rounds, level=options.level
-        ),
+        "throughput_intervals": throughput_intervals(rows, cells, per_model, in_rounds=in_rounds, level=options.level),
         "decode_fraction_by_model": fractions,
         "decode_fraction_summary": summary.decode_fraction_summary(fractions),
     }
@@ -115,7 +110,7 @@ def _limited(served: pl.DataFrame, options: Options, *, whole_calls: bool) -> pl
     cells = summary.by_cell(length_limited(served, whole_calls=whole_calls))
     per_model = summary.by_model(cells)
     points = points_of(cells, per_model).filter(pl.col("aggregation") != "scenario")
-    fits = scaling_fits(points, None, options)
+    fits = scaling_fits(points, None, options, resample_by_name=True)
     name = "length_limited_calls" if whole_calls else "length_limited_decode_only"
     at = fits.columns.index("aggregation") + 1
     return fits.insert_column(at, pl.Series("filter", [name] * fits.height, dtype=pl.String))

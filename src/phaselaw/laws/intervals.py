@@ -24,9 +24,7 @@ def points_in_rounds(rows: pl.DataFrame, per_model: pl.DataFrame) -> pl.DataFram
     A model's mean over scenarios stands only for the rounds in which all its scenarios were measured.
     """
     keyed = rows.filter(pl.col("rep").is_not_null())
-    of_scenario = keyed.group_by([*_KEYS, "scenario", "rep"]).agg(
-        pl.col("latency_ms").log().mean().alias("log")
-    )
+    of_scenario = keyed.group_by([*_KEYS, "scenario", "rep"]).agg(pl.col("latency_ms").log().mean().alias("log"))
     of_all = (
         of_scenario.group_by([*_KEYS, "rep"])
         .agg(pl.col("log").mean(), pl.len().alias("seen"))

@@ -94,9 +94,7 @@ def overhead_compute_fits(per_model: pl.DataFrame, *, level: float) -> pl.DataFr
     x, y = series.values("params_millions_effective"), series.values("latency")
     rows = [
         key | _row(form, x[start : start + n], y[start : start + n], level)
-        for key, start, n in zip(
-            series.keys.iter_rows(named=True), series.starts, series.lengths, strict=True
-        )
+        for key, start, n in zip(series.keys.iter_rows(named=True), series.starts, series.lengths, strict=True)
         for form in (LINEAR, POWER)
     ]
     schema = {name: series.keys.schema[name] for name in GROUP} | _SCHEMA

@@ -5,14 +5,13 @@ of the profile likelihood with the F quantile (Bates and Watts, Nonlinear Regres
 of a parameter for which some choice of the others fits nearly as well as the best. They know no symmetry and stay
 inside a, b >= 0 and 0 <= s <= 2; where the data can't tell, they are wide and reach those bounds.
 
-The search is over ``s`` and the logit ``t`` of the overhead's share at the geometric mean of the parameter counts: given
-both, the scale of the latencies is a mean of logs, exactly.
+The search is over ``s`` and the logit ``t`` of the overhead's share at the geometric mean of the parameter counts:
+given both, the scale of the latencies is a mean of logs, exactly.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 from scipy import stats
@@ -69,29 +68,27 @@ class _Problem:
 
     def best_t(self, s: Floats) -> tuple[Floats, Floats]:
         """For each of ``s`` (k,): the best logit and its sum of squares, by a grid that zooms in."""
-        t = np.broadcast_to(np.linspace(-_T, _T, 65), (len(s), 65))
-        for _ in range(7):
+        t = np.broadcast_to(np.linspace(-_T, _T, 33), (len(s), 33))
+        for _ in range(5):
             errors = self.evaluate(np.broadcast_to(s[:, None], t.shape), t)[0]
             rows, at = np.arange(len(s)), errors.argmin(axis=1)
             low, high = t[rows, np.maximum(at - 1, 0)], t[rows, np.minimum(at + 1, t.shape[1] - 1)]
             best, least = t[rows, at], errors[rows, at]
-            t = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 13)
+            t = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 9)
         return best, least
 
     def edge_t(self, s: Floats, start: Floats, end: float, limit: float) -> Floats:
         """For each of ``s``: how far from ``start`` towards ``end`` the sum of squares stays within ``limit``."""
         inside, outside = start.copy(), np.full_like(start, end)
         whole = self.evaluate(s, outside)[0] <= limit
-        for _ in range(26):
+        for _ in range(18):
             middle = (inside + outside) / 2
             within = self.evaluate(s, middle)[0] <= limit
             inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
         return np.where(whole, end, inside)
 
 
-def relative_fit(
-    params_millions: Floats, latency_ms: Floats, *, fixed_s: float | None, level: float
-) -> RelativeFit:
+def relative_fit(params_millions: Floats, latency_ms: Floats, *, fixed_s: float | None, level: float) -> RelativeFit:
     """Least squares of log latency on ``a + b P^s``, ``s`` given or fitted, with profile intervals."""
     problem = _Problem(params_millions, latency_ms)
     if fixed_s is None:
@@ -119,17 +116,17 @@ def relative_fit(
 
 def _best(problem: _Problem) -> tuple[float, float, float]:
     """The best exponent, logit and sum of squares."""
-    s = np.linspace(0.0, MAX_EXPONENT, 81)
-    for _ in range(5):
+    s = np.linspace(0.0, MAX_EXPONENT, 41)
+    for _ in range(6):
         t, errors = problem.best_t(s)
         at = int(errors.argmin())
         found = float(s[at]), float(t[at]), float(errors[at])
-        s = np.linspace(s[max(at - 1, 0)], s[min(at + 1, len(s) - 1)], 21)
+        s = np.linspace(s[max(at - 1, 0)], s[min(at + 1, len(s) - 1)], 9)
     return found
 
 
 def _parameters(problem: _Problem, s: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
-    """a, b and the overhead's share at the median model, at the best scale; a share beyond the logit's range is none."""
+    """a, b and the overhead's share at the median model, at the best scale; beyond the logit's range it is 0 or 1."""
     scale = np.exp(problem.evaluate(s, t)[1])
     share = np.where(t <= -_T, 0.0, np.where(t >= _T, 1.0, 1 / (1 + np.exp(-t))))
     growing = np.exp(s * (problem.median - problem.centre))
@@ -145,13 +142,13 @@ def _intervals(
     Given s and t, the log scale may be off its best by sqrt(slack / n) and still stay within the limit.
     """
     s_low, s_high = (best[0], best[0]) if fixed else _interval_of_s(problem, best[0], limit)
-    s = np.unique(np.append(np.linspace(s_low, s_high, 1 if fixed else 61), best[0]))
+    s = np.unique(np.append(np.linspace(s_low, s_high, 1 if fixed else 41), best[0]))
     t, errors = problem.best_t(s)
     s, t = s[errors <= limit], t[errors <= limit]
     if len(s) == 0:  # the limit is within rounding of the best fit
         s, t = np.array([best[0]]), np.array([best[1]])
     low, high = problem.edge_t(s, t, -_T, limit), problem.edge_t(s, t, _T, limit)
-    grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 41)
+    grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 31)
     wide = np.broadcast_to(s[:, None], grid.shape)
     slack = np.maximum(limit - problem.evaluate(wide, grid)[0], 0)
     factor = np.exp(np.sqrt(slack / problem.n))
@@ -166,7 +163,7 @@ def _intervals(
 
 def _interval_of_s(problem: _Problem, best: float, limit: float) -> tuple[float, float]:
     """The least and the greatest exponent whose best fit is within the limit."""
-    s = np.unique(np.append(np.linspace(0.0, MAX_EXPONENT, 81), best))
+    s = np.unique(np.append(np.linspace(0.0, MAX_EXPONENT, 41), best))
     within = problem.best_t(s)[1] <= limit
     inside = s[within] if within.any() else np.array([best])
     edges = []
@@ -179,8 +176,10 @@ def _interval_of_s(problem: _Problem, best: float, limit: float) -> tuple[float,
 
 def _crossing(problem: _Problem, inside: float, outside: float, limit: float) -> float:
     """Where between two exponents the profile crosses the limit."""
+    if inside == outside:
+        return inside
     for _ in range(4):
-        s = np.linspace(inside, outside, 12)
+        s = np.linspace(inside, outside, 8)
         beyond = np.flatnonzero(problem.best_t(s)[1] > limit)
         at = int(beyond[0]) if len(beyond) else len(s) - 1
         inside, outside = float(s[max(at - 1, 0)]), float(s[at])

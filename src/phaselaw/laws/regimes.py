@@ -33,7 +33,8 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "verdict": pl.String,
     **dict.fromkeys(
         ("slope", "slope_t_ci_low", "slope_t_ci_high", "r2", "loo_mean", "loo_params", "loo_depth", "loo_params_depth",
-         "overhead_share", "overhead_share_ci_low", "overhead_share_ci_high", "warmup_ratio_p95", "warmup_added_ms_p95"),
+         "overhead_share", "overhead_share_ci_low", "overhead_share_ci_high", "warmup_ratio_p95",
+         "warmup_added_ms_p95"),
         pl.Float64,
     ),
 }  # fmt: skip
@@ -118,7 +119,8 @@ def _regime(
 def _cold_start(event: Mapping[str, Any]) -> dict[str, Any]:
     return {name: event[name] for name in [*_KEYS, "mode"]} | {
         "regime": COLD_START,
-        "reason": f"p95 over cells: {event['ratio_p95']:.1f} x the measured latency, {event['added_ms_p95']:.0f} ms added",
+        "reason": f"p95 over cells: {event['ratio_p95']:.1f} x the measured latency, "
+        f"{event['added_ms_p95']:.0f} ms added",
         "warmup_ratio_p95": event["ratio_p95"],
         "warmup_added_ms_p95": event["added_ms_p95"],
     }

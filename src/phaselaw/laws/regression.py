@@ -58,8 +58,8 @@ def t_half_width(se: Floats, degrees: int, level: float) -> Floats:
 def resamples(n: int, draws: int, seed: int) -> Floats:
     """How often each of ``n`` models stands in each resample, of shape (draws, n).
 
-    The draws are TR121's: a fresh ``default_rng(seed)`` and ``integers(0, n, n)`` for each, models in ascending order of
-    parameters (method 3).
+    The draws are TR121's: a fresh ``default_rng(seed)`` and ``integers(0, n, n)`` for each, models in ascending order
+    of parameters (method 3).
     """
     drawn = np.random.default_rng(seed).integers(0, n, (draws, n))
     counts = np.zeros((draws, n))
@@ -70,7 +70,8 @@ def resamples(n: int, draws: int, seed: int) -> Floats:
 def bootstrap_lines(x: Floats, y: Floats, counts: Floats) -> tuple[Floats, Floats]:
     """Slopes and intercepts of each group's line in each resample, both (groups, draws).
 
-    NaN in the degenerate draws, where all x are one model's.
+    A degenerate draw, all of one model, says nothing of a slope. TR121 keeps those as flat lines, and so does this;
+    but with three models they are a ninth of all draws and the interval is made of them: there they are NaN.
     """
     n = x.shape[1]
     x0, y0 = x.mean(axis=1, keepdims=True), y.mean(axis=1, keepdims=True)
@@ -80,7 +81,7 @@ def bootstrap_lines(x: Floats, y: Floats, counts: Floats) -> tuple[Floats, Float
     sxy = (dx * dy) @ counts.T / n - mx * my
     tiny = 1e-12 * np.maximum((dx * dx).mean(axis=1, keepdims=True), np.finfo(float).tiny)
     with np.errstate(divide="ignore", invalid="ignore"):
-        slope = np.where(sxx > tiny, sxy / sxx, np.nan)
+        slope = np.where(sxx > tiny, sxy / sxx, 0.0 if n > 3 else np.nan)
     return slope, (my + y0) - slope * (mx + x0)
 
 
@@ -113,7 +114,7 @@ class Plane:
 
 
 def fit_plane(columns: Floats, y: Floats) -> Plane | None:
-    """Least squares of ``y`` (n,) on a constant and ``columns`` (n, k); ``None`` where the columns don't determine it."""
+    """Least squares of ``y`` (n,) on a constant and ``columns`` (n, k); ``None`` where they don't determine it."""
     n, k = columns.shape
     design = np.column_stack([np.ones(n), columns])
     if n < k + 1 or np.linalg.matrix_rank(design) < k + 1:
@@ -133,7 +134,7 @@ def fit_plane(columns: Floats, y: Floats) -> Plane | None:
 
 
 def bootstrap_planes(columns: Floats, y: Floats, counts: Floats) -> tuple[Floats, Floats]:
-    """Coefficients (draws, terms) and R2 (draws,) of the plane in each resample; NaN where a draw can't determine it."""
+    """Coefficients (draws, terms) and R2 (draws,) of the plane in each resample; NaN where a draw can't tell."""
     design = np.column_stack([np.ones(len(y)), columns])
     gram = np.einsum("dn,ni,nj->dij", counts, design, design)
     moment = np.einsum("dn,ni,n->di", counts, design, y)

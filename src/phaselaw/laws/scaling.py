@@ -57,13 +57,16 @@ def points_of(cells: pl.DataFrame, per_model: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([of_all, of_scenario])
 
 
-def scaling_fits(points: pl.DataFrame, rounds: pl.DataFrame | None, options: Options) -> pl.DataFrame:
+def scaling_fits(
+    points: pl.DataFrame, rounds: pl.DataFrame | None, options: Options, *, resample_by_name: bool = False
+) -> pl.DataFrame:
     """The table ``scaling_fits``: one law a backend, batch size, budget, phase and scenario.
 
     ``rounds`` has the same points measured in each round alone (column ``rep``), for the rounds' share of the noise;
-    ``None`` where the run's rounds are not told apart.
+    ``None`` where the run's rounds are not told apart. ``resample_by_name`` draws the bootstrap's models from their
+    alphabetical order, as TR121 does in its length-limited table, rather than from the order of their sizes.
     """
-    series = Series.of(points, KEYS)
+    series = Series.of(points, KEYS, by_name=resample_by_name)
     x, y = np.log10(series.values("params_millions_effective")), np.log10(series.values("latency"))
     variance = series.values("latency_log_variance")
     found = {name: series.blank() for name in (*_FITTED, *_OURS)}
@@ -85,8 +88,9 @@ def scaling_fits(points: pl.DataFrame, rounds: pl.DataFrame | None, options: Opt
     ).with_columns(pl.col("boot_n_used").fill_null(0).cast(pl.Int64))
     table = table.with_columns(*_verdicts(table, series, y))
     first = ["backend", "backend_kind", "batch_size", "mode", "scenario", "aggregation"]
-    return table.select([*first, *(name for name in table.columns if name not in {*first, "gen_tokens_target"}),
-                         "gen_tokens_target"]).sort(["backend", "batch_size", "gen_tokens_target", "mode", "scenario"])  # fmt: skip
+    others = [name for name in table.columns if name not in {*first, "gen_tokens_target"}]
+    order = ["backend", "batch_size", "gen_tokens_target", "mode", "scenario"]
+    return table.select([*first, *others, "gen_tokens_target"]).sort(order)
 
 
 def _fits(x: Floats, y: Floats, options: Options) -> dict[str, Any]:
@@ -116,9 +120,7 @@ def _fits(x: Floats, y: Floats, options: Options) -> dict[str, Any]:
     }
     if n >= 3:
         slopes, intercepts = bootstrap_lines(x, y, resamples(n, options.draws, options.seed))
-        found["slope_ci_low"], found["slope_ci_high"], found["boot_n_used"] = quantile_interval(
-            slopes, options.level
-        )
+        found["slope_ci_low"], found["slope_ci_high"], found["boot_n_used"] = quantile_interval(slopes, options.level)
         found["log10_intercept_ci_low"], found["log10_intercept_ci_high"], _ = quantile_interval(
             intercepts, options.level
         )
@@ -180,9 +182,7 @@ def _verdicts(table: pl.DataFrame, series: Series, y: Floats) -> list[pl.Series]
             "r2": _number(row["r2"]),
             "rho": _number(row["spearman_rho_loglog"]),
         }
-        ours.append(
-            verdict(low=_number(row["slope_t_ci_low"]), high=_number(row["slope_t_ci_high"]), **shared)
-        )
+        ours.append(verdict(low=_number(row["slope_t_ci_low"]), high=_number(row["slope_t_ci_high"]), **shared))
         theirs.append(verdict(low=_number(row["slope_ci_low"]), high=_number(row["slope_ci_high"]), **shared))
         mine = slice(int(start), int(start) + row["n_models"])
         rising = y[mine] if _number(row["slope"]) >= 0 else -y[mine]

@@ -28,17 +28,19 @@ class Series:
     lengths: Indices
 
     @classmethod
-    def of(cls, points: pl.DataFrame, keys: Sequence[str]) -> Series:
-        """Series of the points that have a parameter count and a positive ``latency``."""
+    def of(cls, points: pl.DataFrame, keys: Sequence[str], *, by_name: bool = False) -> Series:
+        """Series of the points that have a parameter count and a positive ``latency``.
+
+        ``by_name`` puts a series' models in the order of their names instead.
+        """
+        by_size = ["params_millions_effective", "model", "model_kind"]
         sound = pl.col("params_millions_effective").is_finite() & (pl.col("params_millions_effective") > 0)
         ordered = points.filter(sound & pl.col("latency").is_finite() & (pl.col("latency") > 0)).sort(
-            [*keys, "params_millions_effective", "model", "model_kind"]
+            [*keys, *(["model", *by_size] if by_name else by_size)]
         )
         counted = ordered.group_by(list(keys), maintain_order=True).agg(pl.len().alias("__n"))
         lengths = counted["__n"].cast(pl.Int64).to_numpy()
-        return cls(
-            keys=counted.drop("__n"), points=ordered, starts=np.cumsum(lengths) - lengths, lengths=lengths
-        )
+        return cls(keys=counted.drop("__n"), points=ordered, starts=np.cumsum(lengths) - lengths, lengths=lengths)
 
     def by_length(self) -> Iterator[tuple[Indices, Indices]]:
         """For each length: the series' numbers, of shape (k,), and their points' numbers, of shape (k, length)."""

@@ -113,15 +113,11 @@ def decode_linearity(served: pl.DataFrame) -> pl.DataFrame:
     figures = ["a_ms", "b_ms_per_token", "r2", "affine_ms_at_target", "gen_tokens_raw_min", "gen_tokens_raw_median",
                "gen_tokens_raw_max"]  # fmt: skip
     schema = (
-        {name: decodes.schema[name] for name in _LINEAR_KEYS}
-        | {"n": pl.Int64}
-        | dict.fromkeys(figures, pl.Float64)
+        {name: decodes.schema[name] for name in _LINEAR_KEYS} | {"n": pl.Int64} | dict.fromkeys(figures, pl.Float64)
     )
     return (
         pl.DataFrame(rows, schema=schema)
-        .select(
-            "model", "n", "gen_tokens_target", *figures, "backend", "batch_size", "params_millions_effective"
-        )
+        .select("model", "n", "gen_tokens_target", *figures, "backend", "batch_size", "params_millions_effective")
         .sort(["model", "backend", "batch_size", "gen_tokens_target"])
     )
 

@@ -181,11 +181,7 @@ def _compared(points: pl.DataFrame) -> list[dict[str, Any]]:
         errors = leave_one_out_errors(columns, latency)
         rmse = None if errors is None else float(np.sqrt((errors * errors).mean()))
         plane = None if columns is None else fit_plane(columns, latency)
-        rho, p = (
-            spearman(columns[:, 0], latency)
-            if columns is not None and len(names) == 1
-            else (math.nan, math.nan)
-        )
+        rho, p = spearman(columns[:, 0], latency) if columns is not None and len(names) == 1 else (math.nan, math.nan)
         rows.append(
             {
                 "predictor": predictor,
@@ -211,9 +207,7 @@ def _warning(n_models: int, terms: int) -> str | None:
 def _groups(series: Series) -> list[tuple[dict[str, Any], pl.DataFrame]]:
     return [
         (key, series.points.slice(int(start), int(n)))
-        for key, start, n in zip(
-            series.keys.iter_rows(named=True), series.starts, series.lengths, strict=True
-        )
+        for key, start, n in zip(series.keys.iter_rows(named=True), series.starts, series.lengths, strict=True)
     ]
 
 

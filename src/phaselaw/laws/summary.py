@@ -69,7 +69,7 @@ def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
         * pl.col("n").replace_strict(factors, return_dtype=pl.Float64)
     )
     first = ["backend", "backend_kind", "batch_size", *MODEL, "scenario", "mode"]
-    return _ordered(cells, first).sort([*_SORTED[:3], "scenario", *_SORTED[3:]])
+    return _ordered(cells, first).sort([*_SORTED[:4], "scenario", *_SORTED[4:]])
 
 
 def by_model(cells: pl.DataFrame) -> pl.DataFrame:
@@ -115,9 +115,7 @@ def decode_fractions(per_model: pl.DataFrame) -> pl.DataFrame:
     """``decode_fraction_by_model``: ``kv_decode / e2e_kv`` of each model's aggregates (method 4)."""
     keys = ["backend", "backend_kind", "batch_size", *MODEL, "gen_tokens_target"]
     phases = [
-        per_model.filter(pl.col("mode") == mode).select(
-            *keys, pl.col("latency_geomean_ms").alias(f"{mode}_latency_ms")
-        )
+        per_model.filter(pl.col("mode") == mode).select(*keys, pl.col("latency_geomean_ms").alias(f"{mode}_latency_ms"))
         for mode in ("kv_decode", "e2e_kv")
     ]
     joined = phases[0].join(phases[1], on=keys, nulls_equal=True)

@@ -35,7 +35,7 @@ def warmup_effect(ok_rows: pl.DataFrame) -> pl.DataFrame:
         )
         .select(*keys, "warmup_n", "warmup_median_ms", "measured_n", "measured_median_ms", "warmup_to_measured_ratio",
                 "warmup_minus_measured_ms", *own)
-        .sort([*keys, *own], nulls_last=True)
+        .sort(["backend", "mode", "scenario", "model", *own])
     )  # fmt: skip
 
 
