@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from phaselaw.plan.capacity import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
+
 if TYPE_CHECKING:
     from phaselaw.plan.capacity import CapacityRow, Estimate
 
@@ -21,7 +23,6 @@ busy all the time, with no bursts, no queue and no spares.
 """
 
 JSON_VERSION = 1
-TR121_USD_PER_HOUR = 1.006
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,7 +36,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("run_path", type=Path, metavar="RUN", help="a run directory, or a metrics.csv")
     parser.add_argument(
-        "--tokens-per-month", type=float, default=1e9, metavar="N", help="prompt and generated tokens (default: 1e9)"
+        "--tokens-per-month",
+        type=float,
+        default=DEFAULT_TOKENS_PER_MONTH,
+        metavar="N",
+        help=f"prompt and generated tokens (default: {DEFAULT_TOKENS_PER_MONTH:g})",
     )
     parser.add_argument(
         "--usd-per-hour",

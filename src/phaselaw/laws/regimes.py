@@ -87,7 +87,8 @@ def _regime(
 ) -> tuple[str, str]:
     """The regime and, in words, the figures that decided."""
     verdict = law["verdict"]
-    known = {name: error for name, error in errors.items() if error is not None}
+    # Single properties only: params + depth is no axis that models could be lined up on.
+    known = {name: error for name, error in errors.items() if error is not None and name != structure.BOTH}
     best = min(known, key=lambda name: known[name]) if known else None
     share = fits.get(LINEAR, {}).get("relative_share_at_median")
     if verdict == TOO_FEW:
