@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phaselaw.report.columns import digits, number, percent, word
+from phaselaw.report.columns import count, fixed, number, percent, word
 from phaselaw.report.document import DotPlot, Figure, Paragraph, Point, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
 
@@ -16,7 +16,7 @@ def cold_start(subject: Subject) -> Section:
     summary = (
         word("backend", "law"),
         word("phase", "phase"),
-        number("cells", "n_cells", "measured", str),
+        number("cells", "n_cells", "measured", count),
         number("median ratio", "ratio_median", "derived"),
         number("p95", "ratio_p95", "derived"),
         number("worst", "ratio_max", "derived"),
@@ -69,9 +69,9 @@ def early_stops(subject: Subject) -> Section | None:
         word("backend", "backend"),
         word("model", "model"),
         word("scenario", "scenario"),
-        number("calls", "n", "measured", str),
-        number("tokens asked", "gen_tokens_target", "assumed"),
-        number("median tokens generated", "gen_tokens_raw_median", "measured"),
+        number("calls", "n", "measured", count),
+        number("tokens asked", "gen_tokens_target", "assumed", count),
+        number("median tokens generated", "gen_tokens_raw_median", "measured", count),
         number("stopped early", "early_stop_rate", "derived", percent),
         word("usual reason", "done_reason_mode"),
     )
@@ -86,9 +86,9 @@ def early_stops(subject: Subject) -> Section | None:
             columns=(
                 word("backend", "law"),
                 word("phase", "phase"),
-                number("models", "n_models", "measured", str),
-                number("exponent", "slope", "derived", digits),
-                number("R2", "r2", "derived", digits),
+                number("models", "n_models", "measured", count),
+                number("exponent", "slope", "derived", fixed),
+                number("R2", "r2", "derived", fixed),
                 word("verdict", "verdict"),
             ),
             rows=subject.rows("scaling_fits_length_limited"),

@@ -27,6 +27,11 @@ def fixed(value: Any, places: int = 3) -> str:
     return MISSING if missing else f"{value:,.{places}f}"
 
 
+def count(value: Any) -> str:
+    """A number of things: whole where it is."""
+    return MISSING if value is None else f"{value:,.6g}" if value != int(value) else f"{int(value):,}"
+
+
 def percent(value: Any) -> str:
     """A share as a percentage."""
     return MISSING if value is None else f"{100 * value:.1f} %"

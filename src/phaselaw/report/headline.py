@@ -6,7 +6,7 @@ import math
 
 from phaselaw.laws.regimes import COLD_START, DEPTH, MIXED, OVERHEAD, SIZE, UNKNOWN
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
-from phaselaw.report.columns import digits, fixed, interval, number, word
+from phaselaw.report.columns import count, digits, fixed, interval, number, word
 from phaselaw.report.document import Block, Bullets, Paragraph, Row, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
 
@@ -32,7 +32,7 @@ _ADVICE = {
 
 def lead(subject: Subject) -> tuple[str, ...]:
     """What the run says, a sentence a backend."""
-    sentences = [_growth(subject, law, rows) for law, rows in subject.laws()]
+    sentences = [_growth(subject, law) for law, _ in subject.laws()]
     if not sentences:
         sentences = ["No law could be fitted: no model has a usable end-to-end latency."]
     if subject.simulated:
@@ -40,10 +40,7 @@ def lead(subject: Subject) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _growth(subject: Subject, law: str, rows: tuple[Row, ...]) -> str:
-    e2e = next((row for row in rows if row["mode"] == "e2e_kv"), None)
-    if e2e is None:
-        return f"{law}: no end-to-end rows."
+def _growth(subject: Subject, law: str) -> str:
     by_size = sorted(
         (
             row
@@ -54,20 +51,27 @@ def _growth(subject: Subject, law: str, rows: tuple[Row, ...]) -> str:
     )
     span = ""
     if len(by_size) >= 2:
-        small, big = by_size[0], by_size[-1]
-        params = [row["params_millions_effective"] for row in (small, big)]
-        span = (
-            f" From {digits(params[0])} to {digits(params[1])} M parameters ({digits(params[1] / params[0])} x), "
-            f"end-to-end latency grows {digits(big['latency_geomean_ms'] / small['latency_geomean_ms'])} x and the "
-            f"price of a token {digits(small['tokens_per_s_geomean'] / big['tokens_per_s_geomean'])} x."
-        )
-    regimes = {row["mode"]: row for row in subject.rows("regimes") if row["law"] == law}
-    regime = regimes.get("e2e_kv")
-    verdict = "" if regime is None else f" Regime: {regime['regime']} ({regime['reason']})."
-    cold = next((row for row in subject.rows("regimes", regime=COLD_START) if row["law"] == law), None)
-    first = f" First calls are unsafe in {cold['phase']}: {cold['reason']}." if cold else ""
-    exponent = "no exponent" if e2e["slope"] is None else f"latency ~ params^{fixed(e2e['slope'])}"
-    return f"{law}: {exponent}, {e2e['verdict']}.{span}{verdict}{first}"
+        span = _span(by_size[0], by_size[-1])
+    mine = [row for row in subject.rows("regimes") if row["law"] == law]
+    regime = next((f"{row['regime']} ({row['reason']})" for row in mine if row["regime"] != COLD_START), UNKNOWN)
+    first = "".join(
+        f" First calls are unsafe in {row['phase']}: {row['reason']}." for row in mine if row["regime"] == COLD_START
+    )
+    return f"{law}: {regime}.{span}{first}"
+
+
+def _span(small: Row, big: Row) -> str:
+    """How latency and price grow from the smallest to the largest model."""
+    params = [row["params_millions_effective"] for row in (small, big)]
+    latency = digits(big["latency_geomean_ms"] / small["latency_geomean_ms"])
+    price = digits(small["tokens_per_s_geomean"] / big["tokens_per_s_geomean"])
+    grown = f"latency and the price of a token grow {latency} x"
+    if latency != price:
+        grown = f"latency grows {latency} x and the price of a token {price} x"
+    return (
+        f" From {digits(params[0])} to {digits(params[1])} M parameters ({digits(params[1] / params[0])} x), "
+        f"end-to-end {grown}."
+    )
 
 
 def exponents(subject: Subject) -> Section:
@@ -77,7 +81,7 @@ def exponents(subject: Subject) -> Section:
     columns = (
         word("backend", "law"),
         word("phase", "phase"),
-        number("models", "n_models", "measured", str),
+        number("models", "n_models", "measured", count),
         number("exponent", "slope", "derived", fixed),
         interval(f"{level} interval", "slope_t_ci_low", "slope_t_ci_high"),
         number("R2", "r2", "derived", fixed),

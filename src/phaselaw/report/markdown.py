@@ -9,14 +9,15 @@ from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Par
 PLOTS = "analysis/plots"
 """Where a report's plots lie, seen from it."""
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
-_LINE_START = re.compile(r"^(\d+)([.)])|^([-+=])")
+_MARKUP = re.compile(r"[\\`*\[<>|~$&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=:)//|(?<=www)\.", re.IGNORECASE)
+"""What Markdown, GitHub's formulas and its automatic links would take for markup."""
+_LINE_START = re.compile(r"^(?:[-+=#]|\d+(?=[.)]))")
 _NUMERIC_PROVENANCE = ("measured", "derived", "extrapolated", "assumed")
 
 
 def to_markdown(document: Document) -> str:
     """The document as GitHub-flavoured Markdown; its plots are files in `PLOTS`."""
-    parts = [f"# {escaped(document.title)}", *(escaped(sentence) for sentence in document.lead)]
+    parts = [f"# {escaped(document.title)}", *(_line(sentence) for sentence in document.lead)]
     for section in document.sections:
         parts.append(f"## {escaped(section.title)}")
         parts += [_block(block) for block in section.blocks]
@@ -25,16 +26,24 @@ def to_markdown(document: Document) -> str:
 
 def escaped(text: str) -> str:
     """A text that Markdown shows as it is, in one line."""
-    flat = " ".join(text.split())
-    safe = _MARKUP.sub(r"\\\1", flat)
-    return _LINE_START.sub(lambda found: f"{found[1]}\\{found[2]}" if found[1] else f"\\{found[3]}", safe)
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
+
+
+def _line(text: str) -> str:
+    """A text at the beginning of a line, where more than elsewhere is markup."""
+    safe = escaped(text)
+    start = _LINE_START.match(safe)
+    if start is None:
+        return safe
+    at = 0 if not start[0].isdigit() else start.end()
+    return f"{safe[:at]}\\{safe[at:]}"
 
 
 def _block(block: Block) -> str:
     if isinstance(block, Paragraph):
-        return escaped(block.text)
+        return _line(block.text)
     if isinstance(block, Bullets):
-        return "\n".join(f"- {escaped(item)}" for item in block.items)
+        return "\n".join(f"- {_line(item)}" for item in block.items)
     if isinstance(block, Code):
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", block.text)), default=0))
         return f"{fence}\n{block.text}\n{fence}"
@@ -45,12 +54,12 @@ def _block(block: Block) -> str:
 
 def _table(table: Table) -> str:
     if not table.rows:
-        return f"{escaped(table.caption)} (no rows)"
+        return f"{_line(table.caption)} (no rows)"
     titles = " | ".join(escaped(column.title) for column in table.columns)
     rules = " | ".join("---:" if column.provenance else "---" for column in table.columns)
     lines = [f"| {titles} |", f"| {rules} |"]
     lines += ["| " + " | ".join(escaped(column.show(row)) for column in table.columns) + " |" for row in table.rows]
-    return f"{escaped(table.caption)} {_sources(table)}\n\n" + "\n".join(lines)
+    return f"{_line(table.caption)} {_sources(table)}".rstrip() + "\n\n" + "\n".join(lines)
 
 
 def _sources(table: Table) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phaselaw.report.columns import bracket, digits, interval, number, percent, word
+from phaselaw.report.columns import bracket, count, digits, interval, number, percent, word
 from phaselaw.report.document import Column, Paragraph, Row, Section, Table
 from phaselaw.report.subject import Subject
 
@@ -45,7 +45,7 @@ def decode_share(subject: Subject) -> Section:
     """Which share of the whole the decode is (TR121 section 6)."""
     columns = (
         word("backend", "law"),
-        number("models", "n_models", "measured", str),
+        number("models", "n_models", "measured", count),
         number("median", "decode_fraction_median", "derived", percent),
         interval("quartiles over models", "decode_fraction_p25", "decode_fraction_p75", percent),
     )

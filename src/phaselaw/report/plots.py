@@ -103,7 +103,7 @@ def _panel(pane: Axes, panel: Panel, number: int) -> None:
             pane.fill_between(10**at, 10 ** (line - half), 10 ** (line + half), color=LINE, alpha=0.15, linewidth=0)
     for index, point in enumerate(panel.points):
         pane.plot([point.x], [point.y], "o", color=POINTS, markersize=5, gid=f"point-{number}-{index}")
-    pane.margins(x=0.16, y=0.14)
+    pane.margins(x=0.22, y=0.16)
     low, high = pane.get_ylim()
     if panel.points:  # a band that flies off must not flatten the points
         least, most = min(point.y for point in panel.points), max(point.y for point in panel.points)
@@ -129,7 +129,7 @@ def _label(pane: Axes, points: Sequence[Point]) -> None:
         )
         size = label.get_window_extent()
         boxes = {place: _box(size, place, pane.figure.dpi / 72) for place in _PLACES}
-        best = min(boxes, key=lambda place: _hidden(boxes[place], pane.bbox, taken))
+        best = min(boxes, key=lambda place: _hidden(boxes[place], pane.bbox, taken) + 4 * _PLACES.index(place))
         label.set_position(best[:2])
         label.set_horizontalalignment(best[2])
         taken.append(boxes[best])

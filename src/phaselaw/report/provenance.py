@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from phaselaw import __version__
-from phaselaw.report.columns import digits, number, word
+from phaselaw.report.columns import count, number, word
 from phaselaw.report.document import Block, Bullets, Code, Paragraph, Section, Table
 from phaselaw.report.subject import Subject
 
@@ -52,12 +52,17 @@ def workload(subject: Subject) -> Section:
             pl.col("prompt_tokens_raw").min().alias("min"),
             pl.col("prompt_tokens_raw").max().alias("max"),
         )
+        .sort("backend", "median", "scenario")
     )
-    accepted = rows.group_by("backend", maintain_order=True).agg(
-        pl.len().alias("rows"),
-        (pl.col("status") == "ok").sum().alias("ok"),
-        (pl.col("status") != "ok").sum().alias("failed"),
-        pl.col("is_warmup").sum().alias("warmup"),
+    accepted = (
+        rows.group_by("backend", maintain_order=True)
+        .agg(
+            pl.len().alias("rows"),
+            (pl.col("status") == "ok").sum().alias("ok"),
+            (pl.col("status") != "ok").sum().alias("failed"),
+            pl.col("is_warmup").sum().alias("warmup"),
+        )
+        .sort("backend")
     )
     manifest = subject.manifest
     expected = manifest.get("rows_expected", manifest.get("records_expected"))
@@ -68,9 +73,9 @@ def workload(subject: Subject) -> Section:
             columns=(
                 word("backend", "backend"),
                 word("scenario", "scenario"),
-                number("median", "median", "measured"),
-                number("least", "min", "measured"),
-                number("most", "max", "measured"),
+                number("median", "median", "measured", count),
+                number("least", "min", "measured", count),
+                number("most", "max", "measured", count),
             ),
             rows=tuple(prompts.iter_rows(named=True)),
         ),
@@ -78,16 +83,16 @@ def workload(subject: Subject) -> Section:
             caption="Rows (one a phase and call). Warmup rows are left out of laws; failed ones of all but this.",
             columns=(
                 word("backend", "backend"),
-                number("rows", "rows", "measured", str),
-                number("ok", "ok", "measured", str),
-                number("failed", "failed", "measured", str),
-                number("warmup", "warmup", "measured", str),
+                number("rows", "rows", "measured", count),
+                number("ok", "ok", "measured", count),
+                number("failed", "failed", "measured", count),
+                number("warmup", "warmup", "measured", count),
             ),
             rows=tuple(accepted.iter_rows(named=True)),
         ),
     ]
     if expected is not None:
-        blocks.append(Paragraph(f"{digits(expected, 6)} rows were expected, {digits(rows.height, 6)} are there."))
+        blocks.append(Paragraph(f"{count(expected)} rows were expected, {count(rows.height)} are there."))
     if sha:
         blocks.append(Paragraph(f"SHA-256 of the study: {sha}."))
     return Section(title="Workload and acceptance", blocks=tuple(blocks))
@@ -146,7 +151,7 @@ def reproduce(subject: Subject) -> Section:
         Bullets(tuple(facts)),
         Table(
             caption="Every table of the analysis.",
-            columns=(word("file", "file"), number("rows", "rows", "measured", str), word("why empty", "note")),
+            columns=(word("file", "file"), number("rows", "rows", "measured", count), word("why empty", "note")),
             rows=tuple(tables),
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from phaselaw.report.columns import fixed, interval, number, word
+from phaselaw.report.columns import count, fixed, interval, number, word
 from phaselaw.report.document import Block, Figure, Law, Panel, Paragraph, Point, Row, ScalingPlot, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
 
@@ -38,7 +38,7 @@ def by_scenario(subject: Subject) -> Section:
         word("backend", "law"),
         word("phase", "phase"),
         word("scenario", "scenario"),
-        number("models", "n_models", "measured", str),
+        number("models", "n_models", "measured", count),
         number("exponent", "slope", "derived", fixed),
         interval("interval", "slope_t_ci_low", "slope_t_ci_high"),
         number("R2", "r2", "derived", fixed),

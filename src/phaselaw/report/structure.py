@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phaselaw.report.columns import digits, fixed, interval, number, percent, word
+from phaselaw.report.columns import count, digits, fixed, interval, number, percent, word
 from phaselaw.report.document import Paragraph, Section, Table
 from phaselaw.report.subject import Subject
 
@@ -18,7 +18,7 @@ def predictors(subject: Subject) -> Section:
         word("backend", "law"),
         word("phase", "phase"),
         word("predicted from", "predictor"),
-        number("models", "n_models", "measured", str),
+        number("models", "n_models", "measured", count),
         number("typical error", "loo_typical_factor", "derived", lambda value: f"{digits(value)} x"),
         number("R2", "r2", "derived", fixed),
         number("rank correlation", "spearman_rho", "derived", fixed),
@@ -28,7 +28,7 @@ def predictors(subject: Subject) -> Section:
     planes = (
         word("backend", "law"),
         word("phase", "phase"),
-        number("models", "n_models", "measured", str),
+        number("models", "n_models", "measured", count),
         number("params exponent", "beta_log_params", "derived", fixed),
         interval("interval", "beta_t_ci_low", "beta_t_ci_high"),
         word("verdict", "beta_verdict"),
@@ -67,12 +67,17 @@ def overhead(subject: Subject) -> Section:
         interval("interval", "relative_share_at_median_ci_low", "relative_share_at_median_ci_high", percent),
         number("R2, TR121's fit", "r2", "derived", fixed),
     )
+    # In a + b P the exponent is 1 by definition: it has no interval.
+    rows = tuple(
+        row if row["s"] is not None else row | {"relative_s_ci_low": None}
+        for row in subject.rows("overhead_compute_fits")
+    )
     blocks = (
         Paragraph(
             "latency = a + b P^s, fitted in relative error. With few models the split is often not determined: then "
             "the interval of the share reaches from 0 to 100 %, and no conclusion should rest on it. TR121's least "
             "squares in milliseconds stand in analysis/overhead_compute_fits.csv."
         ),
-        Table(caption="Overhead against compute.", columns=columns, rows=subject.rows("overhead_compute_fits")),
+        Table(caption="Overhead against compute.", columns=columns, rows=rows),
     )
     return Section(title="Overhead and compute", blocks=blocks)
