@@ -19,7 +19,7 @@ FLOORS = [
     {"engines", "store", "laws"},
     {"study", "runs"},
     {"study_file"},
-    {"study_faults", "study_settings", "study_schema"},
+    {"study_backends", "study_faults", "study_settings", "study_schema"},
     {"study_text", "tr121_names"},
     {"ladder", "telemetry"},
     {"metrics", "files"},
