@@ -220,6 +220,9 @@ def study_path(name_or_path: str) -> Path:
         return shipped[name_or_path]
     path = Path(name_or_path)
     try:
+        if not name_or_path:
+            # Path("") is the current folder, which nobody asked for.
+            raise FileNotFoundError
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
         hint = did_you_mean(name_or_path, shipped) or f" ({', '.join(shipped)})"

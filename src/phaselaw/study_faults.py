@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -87,7 +86,11 @@ def _in_words(found: list[ErrorDetails], path: KeyPath, data: dict[str, Any], st
 def _wanted(details: ErrorDetails) -> str:
     if details["type"] in _IN_OUR_WORDS:
         return _IN_OUR_WORDS[details["type"]]
-    return re.sub(r"^(Input|String) should (be )?", "", details["msg"])
+    if details["type"] == "string_too_short":
+        return "at least one character"
+    if details["type"] == "string_too_long":
+        return f"at most {details['ctx']['max_length']} characters"
+    return details["msg"].removeprefix("Input should ").removeprefix("be ")
 
 
 def _keys_beside(path: KeyPath, data: dict[str, Any], study_type: type[BaseModel]) -> list[str]:
