@@ -174,11 +174,9 @@ class Study(Strict):
         for model in self.models:
             by_name.setdefault(model.name, []).append(model)
         models = tuple(
-            _simulated(
-                entries[0],
-                tuple(each.name for each in self.backends if any(entry.runs_on(each) for entry in entries)),
-            )
+            _simulated(entries[0], on)
             for entries in by_name.values()
+            if (on := tuple(each.name for each in self.backends if any(entry.runs_on(each) for entry in entries)))
         )
         return self.model_copy(update={"backends": backends, "models": models})
 

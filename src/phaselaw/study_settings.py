@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from phaselaw.errors import UsageError
-from phaselaw.study_text import Document, KeyPath, key_text, parse, printable, shown
+from phaselaw.study_text import MAX_DEPTH, Document, KeyPath, key_text, parse, printable, shown
 
 
 def apply_settings(settings: Sequence[str], data: dict[str, Any], document: Document) -> None:
@@ -32,6 +32,8 @@ def _put(key: str, text: str, data: dict[str, Any], document: Document) -> None:
     where = f"--set {printable(key)}"
     value = parse(text, Document(where, has_lines=False))
     path = ("axes", "gen_tokens") if key == "gen_tokens_list" else _find(key, data, where)
+    if len(path) > MAX_DEPTH:
+        raise UsageError(f"{where}: a key of {len(path)} parts; a study is flat")
     target: Any = data
     for depth, part in enumerate(path[:-1], start=1):
         # A key that is absent or empty becomes a mapping: axes and options may be left out of the file.
