@@ -242,9 +242,7 @@ def report(ratios: Sequence[Ratio], overhead: dict[str, float]) -> bool:
     print(f"\nphaselaw's own time a call, outside the timed phases; the shortest cell is {SHORTEST}, micro:")
     print(f"  shortest cell        {overhead['shortest_cell_ms']:>9.3f} ms")
     print(f"  driving, journalling {overhead['journal_ms']:>9.3f} ms = {overhead['share']:.2%}")
-    print(
-        f"  within the engine    {overhead['engine_ms']:>9.3f} ms; both {overhead['share_with_engine']:.2%}"
-    )
+    print(f"  within the engine    {overhead['engine_ms']:>9.3f} ms; both {overhead['share_with_engine']:.2%}")
     within = all(abs(row.ratio - 1) <= TOLERANCE for row in ratios)
     small = overhead["share"] < OWN_SHARE
     print(f"\nratios within {TOLERANCE:.0%}: {within}; own time below {OWN_SHARE:.0%}: {small}")
@@ -253,9 +251,7 @@ def report(ratios: Sequence[Ratio], overhead: dict[str, float]) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare, print, and return 0 within the tolerances, else 1."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40, help="rounds of engine, loop, loop, engine a model")
     parser.add_argument("--gen-tokens", type=int, default=64, help="decode steps of a call")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -267,11 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ratios: list[Ratio] = []
     for model_name in MODELS:
         loaded = engine.load(ModelEntry(name=model_name, kind="hf"))
-        weights = (
-            own_weights(model_name, device=args.device, dtype=args.dtype)
-            if args.own_weights
-            else loaded._weights
-        )
+        weights = own_weights(model_name, device=args.device, dtype=args.dtype) if args.own_weights else loaded._weights
         # A prefill is short and so its timing rough: it gets many more rounds, of one decode step each.
         for phase, steps, rounds in (
             ("prefill", 1, 10 * args.rounds),

@@ -17,3 +17,13 @@ def ladder_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("phaselaw-cache")))
         build(["tiny-gpt2", "gpt2-5m"])
         yield cache_directory()
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """The reference data beside the repository (or ``$PHASELAW_REFERENCE_DATA``); skips where it is not at hand."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    found = Path(os.environ.get("PHASELAW_REFERENCE_DATA", beside))
+    if not (found / "tr121" / "primary_run" / "metrics.csv").is_file():
+        pytest.skip(f"the reference data is not at hand ({found})")
+    return found

@@ -10,18 +10,14 @@ from phaselaw.records import Call, Cell, PlannedCall, Timing
 
 
 def planned(model: str, scenario: str, rep: int) -> PlannedCall:
-    cell = Cell(
-        backend="b", backend_kind="simulated", model=model, scenario=scenario, batch_size=1, gen_tokens=8
-    )
+    cell = Cell(backend="b", backend_kind="simulated", model=model, scenario=scenario, batch_size=1, gen_tokens=8)
     return PlannedCall(
         call_id=f"{model}-{scenario}-{rep}", cell=cell, task_idx=0, is_warmup=False, warmup_idx=None, rep=rep
     )
 
 
 def call_of(plan: PlannedCall, *, error: str | None = None) -> Call:
-    timing = Timing(
-        prefill_ms=2.0, kv_decode_ms=16.0, prompt_tokens=1, prompt_tokens_total=1, gen_tokens_raw=8
-    )
+    timing = Timing(prefill_ms=2.0, kv_decode_ms=16.0, prompt_tokens=1, prompt_tokens_total=1, gen_tokens_raw=8)
     return Call(
         call_id=plan.call_id,
         call_idx=0,

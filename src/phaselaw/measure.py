@@ -1,8 +1,8 @@
 """Measuring: the order of a study's calls, and the drive through them. Prints nothing, saves nothing.
 
-The order (method: TR121 2.5, and ours): ``cells`` shuffles the cells by the seed and runs each one's calls back to back;
-``rounds`` runs every cell's warmups first, then repetition r of every cell before r + 1 of any, shuffled anew in each
-round, so that a machine's drift spreads over the cells instead of biasing one.
+The order (method: TR121 2.5, and ours): ``cells`` shuffles the cells by the seed and runs each one's calls back to
+back; ``rounds`` runs every cell's warmups first, then repetition r of every cell before r + 1 of any, shuffled anew in
+each round, so that a machine's drift spreads over the cells instead of biasing one.
 """
 
 from __future__ import annotations
@@ -121,9 +121,7 @@ def measure(
 class _Driver:
     """The state of one process's drive: what is loaded, and how cold each call will be."""
 
-    def __init__(
-        self, study: Study, engines: Mapping[str, Engine], process_idx: int, first_call_idx: int
-    ) -> None:
+    def __init__(self, study: Study, engines: Mapping[str, Engine], process_idx: int, first_call_idx: int) -> None:
         self._study, self._engines = study, engines
         self._process_idx, self._next_call_idx = process_idx, first_call_idx
         self._models: dict[tuple[str, str], Model] = {}

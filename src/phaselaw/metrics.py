@@ -157,5 +157,3 @@ def _measured_rows(
             "tokens_per_s_compute": tokens_per_s(compute[mode], latencies[mode]),
             "gen_tokens": 0 if mode == "prefill" else generated,
         }
-
-

@@ -35,9 +35,7 @@ class Cell:
     @property
     def key(self) -> str:
         """A readable identity, unique within a run."""
-        return "|".join(
-            (self.backend, self.model, self.scenario, f"bs{self.batch_size}", f"gen{self.gen_tokens}")
-        )
+        return "|".join((self.backend, self.model, self.scenario, f"bs{self.batch_size}", f"gen{self.gen_tokens}"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,9 +184,7 @@ class Call:
 def to_jsonable(record: Any) -> dict[str, Any]:
     """A record as plain JSON types, nested records included; it copies no values, for speed."""
     values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-    return {
-        name: to_jsonable(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()
-    }
+    return {name: to_jsonable(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
 
 
 def from_jsonable(kind: type[T], data: Mapping[str, Any]) -> T:

@@ -1,8 +1,8 @@
 """A run directory while it is written: the journal, and the files that derive from it.
 
-``journal.jsonl`` is the source: one JSON line an event, appended and fsynced, so that a kill -9 loses at most the call in
-flight. ``manifest.json``, ``metrics.csv``, ``resolved_model_params.csv`` and ``hf_load_ms.csv`` are derived from it and
-written whole. The formats stand in docs/run-directory.md.
+``journal.jsonl`` is the source: one JSON line an event, appended and fsynced, so that a kill -9 loses at most the call
+in flight. ``manifest.json``, ``metrics.csv``, ``resolved_model_params.csv`` and ``hf_load_ms.csv`` are derived from it
+and written whole. The formats stand in docs/run-directory.md.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ class RunDirectory:
 
     def _rows(self) -> list[dict[str, Any]]:
         measured = {(loaded.backend, loaded.model): loaded.info.params_millions_measured for loaded in self._models}
-        labels = {(model.name, model.kind): model.params_millions for model in self.study.models}
+        labels = self._labels()
         prompts = {scenario.name: scenario.prompt for scenario in self.study.scenarios}
         rows: list[dict[str, Any]] = []
         for call in self.calls:
@@ -279,8 +279,12 @@ class RunDirectory:
             )
         return rows
 
+    def _labels(self) -> dict[tuple[str, str], float | None]:
+        """The parameter counts that the study states, by model name and kind."""
+        return {(model.name, model.kind): model.params_millions for model in self.study.models}
+
     def _model_rows(self) -> list[dict[str, Any]]:
-        labels = {(model.name, model.kind): model.params_millions for model in self.study.models}
+        labels = self._labels()
         rows = {}
         for loaded in self._models:
             kind = loaded.engine.kind

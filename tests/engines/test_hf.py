@@ -46,9 +46,7 @@ def sha256_of(tokens) -> str:
 
 def generated_by_the_library(directory: Path, prompt: str, *, batch: int, new: int, device: str = "cpu"):
     """The token ids that transformers' own greedy generate makes of a text, without the prompt's."""
-    weights = (
-        transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).to(device).eval()
-    )
+    weights = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).to(device).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     inputs = tokenizer([prompt] * batch, return_tensors="pt").to(device)
     output = weights.generate(
@@ -86,9 +84,7 @@ def test_greedy_tokens_equal_generates_for_every_model_of_the_ladder(
     assert timing.output_sha256 == sha256_of(expected)
 
 
-def test_greedy_tokens_equal_generates_where_they_differ_from_step_to_step(
-    tmp_path: Path, ladder_cache: Path
-) -> None:
+def test_greedy_tokens_equal_generates_where_they_differ_from_step_to_step(tmp_path: Path, ladder_cache: Path) -> None:
     """The ladder repeats itself; a model with larger weights doesn't, so that a wrong position would show."""
     lively = tmp_path / "lively"
     shutil.copytree(ladder_cache / "gpt2-5m", lively)
@@ -139,9 +135,7 @@ def test_each_step_runs_the_model_on_one_token_with_the_cache(small, monkeypatch
     assert cached == [0, 17, 18, 19, 20]
 
 
-def test_a_model_that_projects_every_position_is_named_in_the_settings(
-    ladder_cache: Path, monkeypatch
-) -> None:
+def test_a_model_that_projects_every_position_is_named_in_the_settings(ladder_cache: Path, monkeypatch) -> None:
     expected = generated_by_the_library(ladder_cache / "tiny-gpt2", MEDIUM, batch=1, new=4)
     plain = transformers.GPT2LMHeadModel.forward
 
@@ -155,9 +149,7 @@ def test_a_model_that_projects_every_position_is_named_in_the_settings(
     assert engine.describe().settings["prefill_logits_of_all_positions"] == ["models/tiny-gpt2"]
 
 
-def test_a_synthetic_prompt_has_exactly_the_asked_tokens_the_same_for_models_of_one_vocabulary(
-    tiny, small
-) -> None:
+def test_a_synthetic_prompt_has_exactly_the_asked_tokens_the_same_for_models_of_one_vocabulary(tiny, small) -> None:
     request = ask(None, prompt_tokens=37, gen_tokens=2)
     assert small.generate(request).prompt_tokens == 37
     ids = small._input_ids(request)
@@ -175,9 +167,7 @@ def test_the_same_call_gives_the_same_output_and_another_prompt_another(small) -
 
 def test_a_prompt_that_leaves_no_room_is_an_error_that_names_the_limit(small) -> None:
     assert small.generate(ask(None, prompt_tokens=1022, gen_tokens=2)).prompt_tokens == 1022
-    with pytest.raises(
-        EngineError, match="1024 positions: a prompt of 1023 tokens leaves no room for 2 more"
-    ) as error:
+    with pytest.raises(EngineError, match="1024 positions: a prompt of 1023 tokens leaves no room for 2 more") as error:
         small.generate(ask(None, prompt_tokens=1023, gen_tokens=2))
     assert error.value.kind == "too_long"
 
@@ -215,9 +205,7 @@ def test_the_threads_in_force_are_told_and_come_back_to_the_default() -> None:
     torch.set_num_threads(2)
     loaded.generate(ask(gen_tokens=1))
     assert torch.get_num_threads() == 1
-    assert (
-        hf.create(backend(threads=None)).describe().settings["threads"] == torch.get_num_threads() == default
-    )
+    assert hf.create(backend(threads=None)).describe().settings["threads"] == torch.get_num_threads() == default
 
 
 @pytest.mark.usefixtures("tiny")
@@ -251,9 +239,7 @@ def test_closing_an_engine_frees_its_models_and_may_be_done_twice() -> None:
         loaded.generate(ask())
 
 
-def test_a_model_without_a_tokenizer_takes_exact_token_counts_only(
-    tmp_path: Path, ladder_cache: Path
-) -> None:
+def test_a_model_without_a_tokenizer_takes_exact_token_counts_only(tmp_path: Path, ladder_cache: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         shutil.copy(ladder_cache / "tiny-gpt2" / name, tmp_path)
     loaded = hf.create(backend()).load(model(str(tmp_path)))
@@ -359,9 +345,7 @@ def test_making_an_engine_loads_nothing_heavy_and_measuring_prints_nothing() -> 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_pad_token_is_put_aside_so_that_no_step_looks_for_padding(
-    tmp_path: Path, ladder_cache: Path
-) -> None:
+def test_a_pad_token_is_put_aside_so_that_no_step_looks_for_padding(tmp_path: Path, ladder_cache: Path) -> None:
     config = json.loads((ladder_cache / "tiny-gpt2" / "config.json").read_text()) | {"pad_token_id": 5}
     (tmp_path / "config.json").write_text(json.dumps(config))
     shutil.copy(ladder_cache / "tiny-gpt2" / "model.safetensors", tmp_path)

@@ -55,9 +55,7 @@ def test_a_folder_that_we_did_not_build_is_left_alone(tmp_path: Path) -> None:
 def test_a_build_that_comes_out_otherwise_than_shipped_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = {
-        "tiny-gpt2": shipped_checksums()["tiny-gpt2"] | {"model.safetensors": Checksum(413464, "0" * 64)}
-    }
+    wrong = {"tiny-gpt2": shipped_checksums()["tiny-gpt2"] | {"model.safetensors": Checksum(413464, "0" * 64)}}
     monkeypatch.setattr(building, "shipped_checksums", lambda: wrong)
     with pytest.raises(NotReadyError, match=r"model\.safetensors came out otherwise than shipped"):
         build(["tiny-gpt2"], tmp_path)

@@ -58,9 +58,7 @@ def test_one_wrong_bit_is_found_only_by_reading_every_byte(built: Path) -> None:
     content[-1] ^= 1
     weights.write_bytes(content)
     assert faults(TINY, built, every_byte=False) == []
-    assert faults(TINY, built, every_byte=True) == [
-        f"{WEIGHTS} is damaged: its SHA-256 is not the shipped one"
-    ]
+    assert faults(TINY, built, every_byte=True) == [f"{WEIGHTS} is damaged: its SHA-256 is not the shipped one"]
 
 
 @pytest.mark.parametrize("record", ["", "[]", "{}", '{"config.json": 1}', "\x00"])

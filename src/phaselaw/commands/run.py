@@ -114,9 +114,7 @@ def _directory(args: argparse.Namespace, notes: Console) -> RunDirectory:
     if args.resume is not None:
         changes_study = args.study or args.settings or args.backends or args.models or args.scenarios or args.dry_run
         study = _load_study(args) if changes_study else None
-        return RunDirectory.resume(
-            args.resume, study=study, argv=sys.argv, host=host, allow_changed=args.allow_changed
-        )
+        return RunDirectory.resume(args.resume, study=study, argv=sys.argv, host=host, allow_changed=args.allow_changed)
     study, skipped = _only_what_can_run(_load_study(args), available=args.available, notes=notes)
     return RunDirectory.create(args.out, study=study, argv=sys.argv, host=host, skipped=skipped)
 
@@ -153,6 +151,7 @@ def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
     asked = False
 
     def note_first(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
         nonlocal asked
         if asked:
             raise KeyboardInterrupt

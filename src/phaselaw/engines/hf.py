@@ -50,13 +50,9 @@ def _device_faults(device: str) -> list[str]:
     if kind == "mps" and not torch.backends.mps.is_available():
         return ["torch finds no Apple MPS device here; use device: cpu"]
     if kind == "cuda" and not torch.cuda.is_available():
-        return [
-            f"torch {torch.__version__} finds no CUDA device here; use device: cpu, or install torch for CUDA"
-        ]
+        return [f"torch {torch.__version__} finds no CUDA device here; use device: cpu, or install torch for CUDA"]
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        return [
-            f"there is no {device}; this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0"
-        ]
+        return [f"there is no {device}; this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0"]
     return []
 
 
@@ -66,9 +62,7 @@ def _model_faults(name: str) -> list[str]:
     if Path(name).is_dir():
         wanted = {"config.json": "config.json", "*.safetensors": "weights as safetensors"}
         return [
-            f"its folder has no {what}; put it there"
-            for glob, what in wanted.items()
-            if not any(Path(name).glob(glob))
+            f"its folder has no {what}; put it there" for glob, what in wanted.items() if not any(Path(name).glob(glob))
         ]
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -115,9 +109,7 @@ class HfEngine:
                 "device_name": torch.cuda.get_device_name(self._backend.device),
                 "cuda": torch.version.cuda,
             }
-        return EngineInfo(
-            kind="hf", name=self._backend.name, version=transformers.__version__, settings=settings
-        )
+        return EngineInfo(kind="hf", name=self._backend.name, version=transformers.__version__, settings=settings)
 
     def load(self, model: ModelEntry) -> HfModel:
         """Load a model's weights and tokenizer, ready to generate. Raises `EngineError`.

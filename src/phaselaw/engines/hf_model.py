@@ -89,9 +89,7 @@ class HfModel:
             drawn = seeded_integers(f"phaselaw prompt 1: {request.study_seed}", request.prompt_tokens)
             return [int(number) % vocabulary for number in drawn]
         if self._tokenizer is None:
-            raise EngineError(
-                f"{self._name} has no tokenizer; give the prompt as prompt_tokens", kind="prompt"
-            )
+            raise EngineError(f"{self._name} has no tokenizer; give the prompt as prompt_tokens", kind="prompt")
         ids: list[int] = self._tokenizer(request.prompt)["input_ids"]
         if not ids:
             raise EngineError(f"{self._name}'s tokenizer makes no token of this prompt", kind="prompt")
@@ -163,9 +161,7 @@ def _tokenizer(source: Path | str) -> Any | None:
     import transformers
 
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, trust_remote_code=False, local_files_only=True
-        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError):
         return None
     return tokenizer if tokenizer.vocab_size else None  # newer versions make up an empty one
@@ -177,9 +173,7 @@ def _measure(name: str, source: Path | str, weights: Any) -> ModelInfo:
     tensors = list(weights.parameters())  # tied ones once
 
     def stated(*names: str) -> int | None:
-        return next(
-            (value for value in (getattr(config, each, None) for each in names) if value is not None), None
-        )
+        return next((value for value in (getattr(config, each, None) for each in names) if value is not None), None)
 
     ladder = ladder_model(name)
     return ModelInfo(

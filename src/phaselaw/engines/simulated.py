@@ -34,7 +34,7 @@ def lacking(backend: SimulatedBackend, models: Sequence[ModelEntry]) -> list[str
 
 def step_ms(backend: SimulatedBackend, params_millions: float, n_layer: int) -> float:
     """The law's decode step in ms, before noise."""
-    growing = backend.params_ms * params_millions**backend.params_exponent * n_layer**backend.depth_exponent
+    growing: float = backend.params_ms * params_millions**backend.params_exponent * n_layer**backend.depth_exponent
     return backend.overhead_ms + growing
 
 

@@ -41,9 +41,7 @@ def chosen(names: Sequence[str] | None) -> tuple[LadderModel, ...]:
     return tuple(dict.fromkeys(models))
 
 
-def build(
-    names: Sequence[str] | None = None, out: Path | None = None, progress: Progress | None = None
-) -> list[Path]:
+def build(names: Sequence[str] | None = None, out: Path | None = None, progress: Progress | None = None) -> list[Path]:
     """Build models (all for ``None``) below ``out`` (the cache for ``None``) and return their directories.
 
     A model that is there already is read through and kept when whole, built anew when damaged. Each appears
@@ -71,9 +69,7 @@ def resolve(name: str) -> Path | str:
 
 
 def _build_one(model: LadderModel, root: Path, progress: Progress | None) -> Path:
-    target, partial, replaced = (
-        root / name for name in (model.name, f".{model.name}.new", f".{model.name}.old")
-    )
+    target, partial, replaced = (root / name for name in (model.name, f".{model.name}.new", f".{model.name}.old"))
     with _reporting_os_errors(model, root), _exclusive(model, root):
         if not faults(model, target, every_byte=True):
             return target
@@ -126,7 +122,5 @@ def _write(model: LadderModel, directory: Path, progress: Progress | None) -> No
                     progress(model.name, done, total)
 
             if checksum(chunks, keep) != expected[name]:
-                raise NotReadyError(
-                    f"{model.name}/{name} came out otherwise than shipped; please report your platform"
-                )
+                raise NotReadyError(f"{model.name}/{name} came out otherwise than shipped; please report your platform")
     write_record(model, directory)

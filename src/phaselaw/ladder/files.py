@@ -74,9 +74,7 @@ def _json(document: Mapping[str, object]) -> bytes:
 def shipped_checksums() -> dict[str, dict[str, Checksum]]:
     """The shipped table: model, file, checksum. A build that doesn't match it is refused."""
     table = json.loads(resources.files("phaselaw.ladder").joinpath(RECORD).read_text(encoding="utf-8"))
-    return {
-        model: {name: Checksum(*entry) for name, entry in files.items()} for model, files in table.items()
-    }
+    return {model: {name: Checksum(*entry) for name, entry in files.items()} for model, files in table.items()}
 
 
 def checksum(chunks: Iterable[bytes], seen: Callable[[bytes], object] | None = None) -> Checksum:
@@ -115,9 +113,7 @@ def faults(model: LadderModel, directory: Path, *, every_byte: bool) -> list[str
 
 def write_record(model: LadderModel, directory: Path) -> None:
     """Put the model's part of the shipped table beside its files, which they were checked against."""
-    (directory / RECORD).write_text(
-        json.dumps(shipped_checksums()[model.name], indent=1) + "\n", encoding="utf-8"
-    )
+    (directory / RECORD).write_text(json.dumps(shipped_checksums()[model.name], indent=1) + "\n", encoding="utf-8")
 
 
 def _record_of(directory: Path) -> dict[str, Checksum] | None:

@@ -133,12 +133,8 @@ def _fill() -> Iterator[Pair]:
     yield symbols("\r"), newline
     tails = [symbols(bytes([byte])) for byte in range(0x80, 0xC0)]
     yield from product([symbols(bytes([byte])) for byte in range(0xC2, 0xE0)], tails)  # letters up to U+07FF
-    yield from product(
-        [symbols(bytes([byte])) for byte in range(0xE1, 0xF0)], tails
-    )  # two thirds of the others
-    yield from product(
-        [symbols(b"\xe2\x80"), symbols(b"\xe3\x81"), symbols(b"\xe3\x82")], tails
-    )  # quotes, kana
+    yield from product([symbols(bytes([byte])) for byte in range(0xE1, 0xF0)], tails)  # two thirds of the others
+    yield from product([symbols(b"\xe2\x80"), symbols(b"\xe3\x81"), symbols(b"\xe3\x82")], tails)  # quotes, kana
     yield symbols(b"\xf0"), symbols(b"\x9f")  # emoji
     yield from product([space], [*lower, *upper, *marks])
     yield from product(marks, marks)

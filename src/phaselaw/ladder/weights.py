@@ -77,9 +77,7 @@ def _tensor_chunks(model: LadderModel, name: str, count: int) -> Iterator[bytes]
         yield np.full(count, value, dtype="<f4").tobytes()
         return
     std = STD / math.sqrt(2 * model.n_layer) if name.endswith("c_proj.weight") else STD
-    scale = np.float32(
-        std * math.sqrt(3) / 2**24
-    )  # a uniform on [-a, a] has the standard deviation a / sqrt(3)
+    scale = np.float32(std * math.sqrt(3) / 2**24)  # a uniform on [-a, a] has the standard deviation a / sqrt(3)
     key = f"phaselaw ladder 1: {model.name} {name}"
     raw = seeded_integers(key, (count + 1) // 2).astype("<u8", copy=False).view("<u4")[:count]
     for start in range(0, count, _CHUNK):

@@ -1,0 +1,88 @@
+"""``phaselaw analyze``: every table of a run, as CSV."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from phaselaw.laws.analysis import Analysis, Options
+
+EXAMPLES = """\
+examples:
+  phaselaw analyze runs/a                           write runs/a/analysis/*.csv
+  phaselaw analyze other/metrics.csv --out tables   analyse rows measured elsewhere (TR121's format)
+  phaselaw analyze runs/a --bootstrap 10000 --seed 7
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``analyze`` to the command line."""
+    parser = subparsers.add_parser(
+        "analyze",
+        help="fit the laws and write every table",
+        description="Summaries, scaling laws with intervals, structure, warmup, verdicts: as CSV tables.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_path", type=Path, metavar="RUN", help="a run directory, or a metrics.csv")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the tables go (default: RUN/analysis)")
+    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples of models (default: 1000)")
+    parser.add_argument("--seed", type=int, default=42, metavar="N", help="seed of the resamples (default: 42)")
+    parser.add_argument("--level", type=float, default=0.95, metavar="P", help="level of the intervals (default: 0.95)")
+    parser.add_argument("--include-warmup", action="store_true", help="fit warmup calls too")
+    parser.add_argument(
+        "--models-table", type=Path, metavar="CSV", help="architecture of models whose config is absent"
+    )
+    parser.add_argument("--json", action="store_true", help="print the tables' names, row counts and notes as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the tables and say what they are; returns 0."""
+    from phaselaw.errors import UsageError
+    from phaselaw.laws.analysis import Options
+
+    if args.bootstrap < 1 or args.seed < 0 or not 0 < args.level < 1:
+        raise UsageError("--bootstrap needs a positive count, --seed a count, --level a share between 0 and 1")
+    options = Options(
+        draws=args.bootstrap,
+        seed=args.seed,
+        level=args.level,
+        include_warmup=args.include_warmup,
+        models_table=args.models_table,
+    )
+    folder = args.out or _analysis_folder(args.run_path)
+    analysis = analyze_run(args.run_path, out=folder, options=options)
+    counts = {name: table.height for name, table in analysis.tables.items()}
+    if args.json:
+        print(json.dumps({"schema_version": 1, "directory": str(folder), "tables": counts, "notes": analysis.notes}))
+        return 0
+    for name, rows in counts.items():
+        print(f"{folder / name}.csv  {rows} rows" + (f"  ({analysis.notes[name]})" if name in analysis.notes else ""))
+    return 0
+
+
+def analyze_run(path: Path, *, out: Path | None = None, options: Options | None = None) -> Analysis:
+    """Analyse a run, write its tables (into ``RUN/analysis`` for ``None``) and return them.
+
+    Raises `RunError` where they can't be written, and what reading and analysing raise.
+    """
+    from phaselaw import runs
+    from phaselaw.errors import RunError
+    from phaselaw.laws.analysis import Options, analyze, write
+
+    analysis = analyze(runs.load(path), options or Options())
+    folder = out or _analysis_folder(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(analysis, folder)
+    except OSError as error:
+        raise RunError(f"{folder} can't be written ({error.strerror}); choose another place with --out") from None
+    return analysis
+
+
+def _analysis_folder(path: Path) -> Path:
+    return (path if path.is_dir() else path.parent) / "analysis"

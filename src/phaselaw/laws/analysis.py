@@ -1,0 +1,154 @@
+"""A run in, every table out: what ``phaselaw analyze`` writes into ``analysis/``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import polars as pl
+
+from phaselaw.files import write_csv
+from phaselaw.laws import structure, summary
+from phaselaw.laws.architecture import architectures
+from phaselaw.laws.cuda_events import cuda_event_gap_summary
+from phaselaw.laws.intervals import points_in_rounds, throughput_intervals
+from phaselaw.laws.options import Options
+from phaselaw.laws.overhead import overhead_compute_fits
+from phaselaw.laws.regimes import regimes
+from phaselaw.laws.scaling import points_of, scaling_fits
+from phaselaw.laws.served import (
+    decode_linearity,
+    decode_projection_error,
+    early_stop_summary,
+    length_limited,
+    served_rows,
+    warmup_breakdown,
+)
+from phaselaw.laws.summary import BUDGET
+from phaselaw.laws.warmup import warmup_effect, warmup_effect_summary
+from phaselaw.runs import Run
+
+__all__ = ["Analysis", "Options", "analyze", "write"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """The tables of a run by name (method 3), and for each that is empty the reason why."""
+
+    tables: dict[str, pl.DataFrame]
+    notes: dict[str, str]
+    options: Options
+
+
+def analyze(run: Run, options: Options | None = None) -> Analysis:
+    """Every table of a run. A table that can't be computed is empty, and ``notes`` says why."""
+    options = options or Options()
+    tables = _summaries(run, options) | _served(run, options)
+    tables |= {
+        "warmup_effect": warmup_effect(summary.usable(run.rows, include_warmup=True)),
+        "cuda_event_gap_summary": cuda_event_gap_summary(summary.usable(run.rows, include_warmup=True)),
+    }
+    tables["warmup_effect_summary"] = warmup_effect_summary(tables["warmup_effect"])
+    tables["regimes"] = regimes(
+        tables["scaling_fits"],
+        tables["structure_predictors"],
+        tables["overhead_compute_fits"],
+        tables["warmup_effect_summary"],
+    )
+    notes = {name: _WHY_EMPTY.get(name, "no usable rows") for name, table in tables.items() if table.is_empty()}
+    if run.rows[BUDGET].n_unique() <= 1:
+        tables = {name: _without_budget(name, table) for name, table in tables.items()}
+    return Analysis(tables=tables, notes=notes, options=options)
+
+
+def write(analysis: Analysis, directory: Path) -> None:
+    """Write each table as ``NAME.csv``, whole or not at all; the directory must be there."""
+    for name, table in analysis.tables.items():
+        write_csv(directory / f"{name}.csv", table.columns, table.iter_rows(named=True))
+
+
+def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:
+    rows = summary.usable(run.rows, include_warmup=options.include_warmup)
+    in_rounds = run.order == "rounds"
+    cells = summary.by_cell(rows)
+    per_model = summary.by_model(cells)
+    rounds = points_in_rounds(rows, per_model) if in_rounds else None
+    architecture = architectures(run, options.models_table)
+    series = structure.structured(per_model, architecture)
+    fractions = summary.decode_fractions(per_model)
+    return {
+        "summary_by_model_backend_mode": cells,
+        "summary_by_model_backend_mode_agg": per_model,
+        "scaling_fits": scaling_fits(points_of(cells, per_model), rounds, options),
+        "hf_model_architecture": structure.model_table(architecture),
+        "hf_architecture_correlations": structure.architecture_correlations(series),
+        "hf_multivariate_fits": structure.multivariate_fits(series, options),
+        "structure_predictors": structure.structure_predictors(series),
+        "overhead_compute_fits": overhead_compute_fits(per_model, level=options.level),
+        "throughput_intervals": throughput_intervals(rows, cells, per_model, in_rounds=in_rounds, level=options.level),
+        "decode_fraction_by_model": fractions,
+        "decode_fraction_summary": summary.decode_fraction_summary(fractions),
+    }
+
+
+def _served(run: Run, options: Options) -> dict[str, pl.DataFrame]:
+    served = served_rows(summary.usable(run.rows, include_warmup=True))
+    measured = served if options.include_warmup else served.filter(~pl.col("is_warmup"))
+    linearity = decode_linearity(served)
+    return {
+        "ollama_warmup_breakdown": warmup_breakdown(served),
+        "ollama_early_stop_summary": early_stop_summary(served),
+        "ollama_decode_linearity": linearity,
+        "ollama_decode_projection_error": decode_projection_error(served, linearity),
+        "scaling_fits_length_limited": _limited(measured, options, whole_calls=False),
+        "scaling_fits_length_limited_calls": _limited(measured, options, whole_calls=True),
+    }
+
+
+def _limited(served: pl.DataFrame, options: Options, *, whole_calls: bool) -> pl.DataFrame:
+    """The laws on the aggregate, without what calls that stopped early left (method 3)."""
+    cells = summary.by_cell(length_limited(served, whole_calls=whole_calls))
+    per_model = summary.by_model(cells)
+    points = points_of(cells, per_model).filter(pl.col("aggregation") != "scenario")
+    fits = scaling_fits(points, None, options, resample_by_name=True)
+    name = "length_limited_calls" if whole_calls else "length_limited_decode_only"
+    at = fits.columns.index("aggregation") + 1
+    return fits.insert_column(at, pl.Series("filter", [name] * fits.height, dtype=pl.String))
+
+
+_KEEP_BUDGET: frozenset[str] = frozenset(
+    {
+        "decode_fraction_by_model",
+        "decode_fraction_summary",
+        "ollama_early_stop_summary",
+        "ollama_decode_linearity",
+        "ollama_decode_projection_error",
+    }
+)
+"""Tables in which TR121 itself has the decode budget."""
+
+
+def _without_budget(name: str, table: pl.DataFrame) -> pl.DataFrame:
+    """A table without the column of the decode budget, which says nothing where a run has but one."""
+    return table if name in _KEEP_BUDGET or BUDGET not in table.columns else table.drop(BUDGET)
+
+
+_NO_LAYERS = "no models whose layers are known (config, resolved_model_params.csv, ladder or --models-table)"
+_NO_REASONS = "no rows say why a generation ended (done_reason): nothing here may stop early"
+_WHY_EMPTY: dict[str, str] = {
+    "hf_model_architecture": _NO_LAYERS,
+    "hf_architecture_correlations": _NO_LAYERS + ", three or more",
+    "hf_multivariate_fits": _NO_LAYERS + ", three or more that differ in depth and size",
+    "warmup_effect": "no cell has both warmup and measured calls",
+    "warmup_effect_summary": "no cell has both warmup and measured calls",
+    "cuda_event_gap_summary": "no CUDA event times",
+    "decode_fraction_by_model": "no model has both kv_decode and e2e_kv rows",
+    "decode_fraction_summary": "no model has both kv_decode and e2e_kv rows",
+    "ollama_warmup_breakdown": "no prefill rows with a server's load time, warmup and measured",
+    "ollama_early_stop_summary": _NO_REASONS,
+    "ollama_decode_linearity": "no model whose calls differ in tokens generated",
+    "ollama_decode_projection_error": "no model whose calls differ in tokens generated",
+    "scaling_fits_length_limited": _NO_REASONS,
+    "scaling_fits_length_limited_calls": _NO_REASONS,
+    "regimes": "no e2e_kv rows to fit",
+}

@@ -1,0 +1,174 @@
+"""Least squares with honest intervals, over many groups and resamples at once.
+
+Arrays have the shape (groups, models) unless said; a bootstrap is matrix arithmetic over all resamples, never a loop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Line:
+    """``y = intercept + slope x`` by ordinary least squares, one per group; arrays of shape (groups,)."""
+
+    slope: Floats
+    intercept: Floats
+    r2: Floats
+    slope_se: Floats
+    """Standard error of the slope from the scatter of the points; NaN with two points."""
+    residual_sd: Floats
+    """Standard deviation of the points about the line, with n - 2 degrees of freedom; NaN with two points."""
+
+
+def fit_lines(x: Floats, y: Floats) -> Line:
+    """Ordinary least squares for each row of ``x`` and ``y``; NaN where a row's x are all equal."""
+    n = x.shape[1]
+    dx, dy = _centred(x), _centred(y)
+    sxx, sxy, syy = (dx * dx).sum(axis=1), (dx * dy).sum(axis=1), (dy * dy).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = np.where(sxx > 0, sxy / sxx, np.nan)
+        residual = dy - slope[:, None] * dx
+        sse = (residual * residual).sum(axis=1)
+        r2 = np.where(syy > 0, 1 - sse / syy, np.nan)
+        sd = np.sqrt(sse / (n - 2)) if n > 2 else np.full(len(slope), np.nan)
+        se = sd / np.sqrt(sxx)
+    intercept = y.mean(axis=1) - slope * x.mean(axis=1)
+    return Line(slope=slope, intercept=intercept, r2=r2, slope_se=se, residual_sd=sd)
+
+
+def _centred(values: Floats) -> Floats:
+    """Values less their row's mean; what is but rounding is 0, so that equal values have no spread at all."""
+    centred = values - values.mean(axis=1, keepdims=True)
+    return np.where(np.abs(centred) < 1e-13 * (1 + np.abs(values)), 0.0, centred)
+
+
+def t_half_width(se: Floats, degrees: int, level: float) -> Floats:
+    """Half the width of a t interval; NaN without degrees of freedom."""
+    return se * stats.t.ppf(0.5 + level / 2, degrees) if degrees > 0 else np.full_like(se, np.nan)
+
+
+def resamples(n: int, draws: int, seed: int) -> Floats:
+    """How often each of ``n`` models stands in each resample, of shape (draws, n).
+
+    The draws are TR121's: a fresh ``default_rng(seed)`` and ``integers(0, n, n)`` for each, models in ascending order
+    of parameters (method 3).
+    """
+    drawn = np.random.default_rng(seed).integers(0, n, (draws, n))
+    counts = np.zeros((draws, n))
+    np.add.at(counts, (np.arange(draws)[:, None], drawn), 1.0)
+    return counts
+
+
+def bootstrap_lines(x: Floats, y: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """Slopes and intercepts of each group's line in each resample, both (groups, draws).
+
+    A degenerate draw, all of one model, says nothing of a slope. TR121 keeps those as flat lines, and so does this;
+    but with three models they are a ninth of all draws and the interval is made of them: there they are NaN.
+    """
+    n = x.shape[1]
+    x0, y0 = x.mean(axis=1, keepdims=True), y.mean(axis=1, keepdims=True)
+    dx, dy = x - x0, y - y0  # centred first, so that the sums of squares don't cancel
+    mx, my = dx @ counts.T / n, dy @ counts.T / n
+    sxx = (dx * dx) @ counts.T / n - mx * mx
+    sxy = (dx * dy) @ counts.T / n - mx * my
+    tiny = 1e-12 * np.maximum((dx * dx).mean(axis=1, keepdims=True), np.finfo(float).tiny)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = np.where(sxx > tiny, sxy / sxx, 0.0 if n > 3 else np.nan)
+    return slope, (my + y0) - slope * (mx + x0)
+
+
+def quantile_interval(values: Floats, level: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Percentile interval along the last axis, NaN left out, and how many values were used; linear quantiles."""
+    ordered = np.sort(values, axis=-1)  # NaN come last
+    used = np.isfinite(ordered).sum(axis=-1)
+    return _quantile(ordered, used, 0.5 - level / 2), _quantile(ordered, used, 0.5 + level / 2), used
+
+
+def _quantile(ordered: Floats, used: NDArray[np.int64], share: float) -> Floats:
+    """The quantile of each row's first ``used`` values, interpolated linearly; NaN where there is none."""
+    position = share * np.maximum(used - 1, 0)
+    below = np.floor(position).astype(np.int64)
+    above = np.minimum(below + 1, np.maximum(used - 1, 0))
+    low = np.take_along_axis(ordered, below[..., None], -1)[..., 0]
+    high = np.take_along_axis(ordered, above[..., None], -1)[..., 0]
+    found: Floats = np.where(used > 0, low + (position - below) * (high - low), np.nan)
+    return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plane:
+    """``y = b0 + b1 x1 + ...`` for one group: coefficients and their standard errors, both (terms,), and R2."""
+
+    coefficients: Floats
+    standard_errors: Floats
+    r2: float
+    degrees: int
+
+
+def fit_plane(columns: Floats, y: Floats) -> Plane | None:
+    """Least squares of ``y`` (n,) on a constant and ``columns`` (n, k); ``None`` where they don't determine it."""
+    n, k = columns.shape
+    design = np.column_stack([np.ones(n), columns])
+    if n < k + 1 or np.linalg.matrix_rank(design) < k + 1:
+        return None
+    inverse = np.linalg.inv(design.T @ design)
+    coefficients = inverse @ design.T @ y
+    sse = float(((y - design @ coefficients) ** 2).sum())
+    total = float(((y - y.mean()) ** 2).sum())
+    degrees = n - k - 1
+    variance = sse / degrees if degrees > 0 else np.nan
+    return Plane(
+        coefficients=coefficients,
+        standard_errors=np.sqrt(np.maximum(np.diag(inverse), 0) * variance),
+        r2=1 - sse / total if total > 0 else np.nan,
+        degrees=degrees,
+    )
+
+
+def bootstrap_planes(columns: Floats, y: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """Coefficients (draws, terms) and R2 (draws,) of the plane in each resample; NaN where a draw can't tell."""
+    design = np.column_stack([np.ones(len(y)), columns])
+    gram = np.einsum("dn,ni,nj->dij", counts, design, design)
+    moment = np.einsum("dn,ni,n->di", counts, design, y)
+    terms = design.shape[1]
+    whole = np.linalg.cond(gram) < 1e10
+    coefficients = np.full((len(counts), terms), np.nan)
+    coefficients[whole] = np.linalg.solve(gram[whole], moment[whole][..., None])[..., 0]
+    fitted = coefficients @ design.T
+    mean = (counts @ y / counts.sum(axis=1))[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r2 = 1 - (counts * (y - fitted) ** 2).sum(axis=1) / (counts * (y - mean) ** 2).sum(axis=1)
+    return coefficients, r2
+
+
+def leave_one_out_errors(columns: Floats | None, y: Floats) -> Floats | None:
+    """What each point is off when it is predicted from the others, (n,); ``None`` where that can't be fitted.
+
+    ``columns=None`` predicts the mean. By the hat matrix: residual / (1 - leverage).
+    """
+    n = len(y)
+    design = np.ones((n, 1)) if columns is None else np.column_stack([np.ones(n), columns])
+    if n < design.shape[1] + 1 or np.linalg.matrix_rank(design) < design.shape[1]:
+        return None
+    hat = design @ np.linalg.pinv(design)
+    leverage = np.diag(hat)
+    if (leverage > 1 - 1e-9).any():
+        return None
+    errors: Floats = (y - hat @ y) / (1 - leverage)
+    return errors
+
+
+def spearman(x: Any, y: Any) -> tuple[float, float]:
+    """Spearman's rho and its two-sided p by the t approximation, as `scipy.stats.spearmanr`; NaN below 3 points."""
+    if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
+        return np.nan, np.nan
+    result = stats.spearmanr(x, y)
+    return float(result.statistic), float(result.pvalue)

@@ -1,0 +1,156 @@
+"""Per cell and per model: the statistics of latency and throughput that every law stands on (TR121 2.4)."""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+
+BUDGET = "gen_tokens_target"
+GROUP = ["backend", "backend_kind", "batch_size", BUDGET, "mode"]
+"""What one law is about: a backend at one batch size and decode budget, in one phase."""
+
+MODEL = ["model", "model_kind", "params_millions_effective"]
+
+_MEDIANS = {
+    "tokens_per_s_median": "tokens_per_s",
+    "tokens_per_s_compute_median": "tokens_per_s_compute",
+    "tokens_total_median": "tokens_total",
+    "tokens_total_compute_median": "tokens_total_compute",
+    "prompt_tokens_median": "prompt_tokens",
+    "prompt_tokens_raw_median": "prompt_tokens_raw",
+    "prompt_tokens_compute_median": "prompt_tokens_compute",
+    "gen_tokens_median": "gen_tokens",
+    "gen_tokens_raw_median": "gen_tokens_raw",
+    "gen_tokens_target_median": "gen_tokens_target",
+    "cuda_event_median_ms": "cuda_event_ms",
+    "gpu_peak_mb_median": "gpu_peak_mb",
+    "ollama_load_ms_median": "ollama_load_ms",
+    "params_millions_config_median": "params_millions_config",
+    "params_millions_measured_median": "params_millions_measured",
+}
+
+
+_MEDIAN_VARIANCES = (1.0, 0.5, 0.4487, 0.2982, 0.2868, 0.2147, 0.2104, 0.1682, 0.1661, 0.1383)
+
+
+def median_variance(n: int) -> float:
+    """Variance of the median of ``n`` normal values of variance 1 (order statistics; pi / 2n beyond ten values)."""
+    return _MEDIAN_VARIANCES[n - 1] if n <= len(_MEDIAN_VARIANCES) else math.pi / (2 * n)
+
+
+def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:
+    """The rows that laws are fitted on: ``ok``, with a positive latency, warmups left out unless asked for."""
+    latency = pl.col("latency_ms")
+    kept = (pl.col("status") == "ok") & latency.is_finite() & (latency > 0)
+    return rows.filter(kept if include_warmup else kept & ~pl.col("is_warmup"))
+
+
+def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
+    """TR121's ``summary_by_model_backend_mode``: n, mean, median, p95, p99 of each cell and phase.
+
+    Percentiles interpolate linearly. Ours follow: the variance of the natural log of the median latency, and of the
+    median rate, from the scatter of the cell's calls (empty where the cell has one), and the decode budget.
+    """
+    latency = pl.col("latency_ms")
+    cells = rows.group_by([*GROUP, *MODEL, "scenario"]).agg(
+        latency.len().cast(pl.Int64).alias("n"),
+        latency.mean().alias("latency_mean_ms"),
+        latency.median().alias("latency_median_ms"),
+        latency.quantile(0.95, "linear").alias("latency_p95_ms"),
+        latency.quantile(0.99, "linear").alias("latency_p99_ms"),
+        *(pl.col(source).cast(pl.Float64).median().alias(name) for name, source in _MEDIANS.items()),
+        latency.log().var().alias("latency_log_variance"),
+        pl.col("tokens_per_s").log().var().alias("tokens_per_s_log_variance"),
+    )
+    factors = {n: median_variance(n) for n in cells["n"].unique()}
+    cells = cells.with_columns(
+        pl.col("latency_log_variance", "tokens_per_s_log_variance")
+        * pl.col("n").replace_strict(factors, return_dtype=pl.Float64)
+    )
+    first = ["backend", "backend_kind", "batch_size", *MODEL, "scenario", "mode"]
+    return _ordered(cells, first).sort([*_SORTED[:4], "scenario", *_SORTED[4:]])
+
+
+def by_model(cells: pl.DataFrame) -> pl.DataFrame:
+    """TR121's ``summary_by_model_backend_mode_agg``: geometric means over scenarios of a model's medians.
+
+    Ours follow: the variance of the log of each mean, as its cells' variances give it.
+    """
+    variances = pl.col("latency_log_variance", "tokens_per_s_log_variance")
+    aggregated = cells.group_by([*GROUP, *MODEL]).agg(
+        pl.len().cast(pl.Int64).alias("n_scenarios"),
+        pl.col("latency_median_ms").log().mean().exp().alias("latency_geomean_ms"),
+        pl.col("latency_median_ms").median().alias("latency_median_of_medians_ms"),
+        pl.col("tokens_per_s_median").log().mean().exp().alias("tokens_per_s_geomean"),
+        pl.col("tokens_per_s_compute_median").log().mean().exp().alias("tokens_per_s_compute_geomean"),
+        pl.col("gpu_peak_mb_median").median(),
+        pl.col("ollama_load_ms_median").median(),
+        pl.col("params_millions_config_median").median(),
+        pl.col("params_millions_measured_median").median(),
+        # A sum over some of the cells would be too small: none unless all are known.
+        pl.when(variances.null_count() == 0).then(variances.sum() / pl.len().cast(pl.Float64) ** 2),
+    )
+    return _ordered(aggregated, ["backend", "backend_kind", "batch_size", *MODEL, "mode"]).sort(_SORTED)
+
+
+_SORTED = [
+    "backend",
+    "batch_size",
+    "gen_tokens_target",
+    "mode",
+    "params_millions_effective",
+    "model",
+    "model_kind",
+]
+
+
+def _ordered(table: pl.DataFrame, first: list[str]) -> pl.DataFrame:
+    """The columns ``first``, then the others, the decode budget last."""
+    rest = [name for name in table.columns if name not in {*first, "gen_tokens_target"}]
+    return table.select([*first, *rest, "gen_tokens_target"])
+
+
+def decode_fractions(per_model: pl.DataFrame) -> pl.DataFrame:
+    """``decode_fraction_by_model``: ``kv_decode / e2e_kv`` of each model's aggregates (method 4)."""
+    keys = ["backend", "backend_kind", "batch_size", *MODEL, "gen_tokens_target"]
+    phases = [
+        per_model.filter(pl.col("mode") == mode).select(*keys, pl.col("latency_geomean_ms").alias(f"{mode}_latency_ms"))
+        for mode in ("kv_decode", "e2e_kv")
+    ]
+    joined = phases[0].join(phases[1], on=keys, nulls_equal=True)
+    share = pl.col("kv_decode_latency_ms") / pl.col("e2e_kv_latency_ms")
+    return (
+        joined.with_columns(share.alias("decode_fraction"))
+        .select(
+            "backend", "backend_kind", "batch_size", "model", "model_kind", "kv_decode_latency_ms", "e2e_kv_latency_ms",
+            "gen_tokens_target", "decode_fraction", "params_millions_effective",
+        )
+        .sort(["backend", "batch_size", "gen_tokens_target", "params_millions_effective", "model"])
+    )  # fmt: skip
+
+
+def decode_fraction_summary(fractions: pl.DataFrame) -> pl.DataFrame:
+    """Median and quartiles over models of the decode fraction, per backend, batch size and decode budget."""
+    share = pl.col("decode_fraction")
+    keys = ["backend", "backend_kind", "gen_tokens_target"]
+    return (
+        fractions.group_by([*keys, "batch_size"])
+        .agg(
+            pl.len().cast(pl.Int64).alias("n_models"),
+            share.median().alias("decode_fraction_median"),
+            share.quantile(0.25, "linear").alias("decode_fraction_p25"),
+            share.quantile(0.75, "linear").alias("decode_fraction_p75"),
+        )
+        .select(
+            [
+                *keys,
+                "n_models",
+                "decode_fraction_median",
+                "decode_fraction_p25",
+                "decode_fraction_p75",
+                "batch_size",
+            ]
+        )
+        .sort(["backend", "batch_size", "gen_tokens_target"])
+    )

@@ -1,0 +1,46 @@
+"""What a fit may be taken for, by rule (method 3): supported, weak, not identifiable, too few models."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+
+SUPPORTED, TREND, WEAK = "supported", "supported (trend)", "weak"
+NOT_IDENTIFIABLE, TOO_FEW = "not identifiable", "too few models"
+
+R2_SUPPORTED = 0.7
+MIN_MODELS = 3
+"""Below this a slope has no interval."""
+
+
+def verdict(*, n_models: int, low: float, high: float, r2: float, rho: float) -> str:
+    """The verdict of a slope with its interval ``[low, high]``; ``rho`` is Spearman's.
+
+    *Supported* leaves out 0 with R2 >= 0.7, as a *trend* where the order of the models is not that of their latency.
+    """
+    if n_models < MIN_MODELS:
+        return TOO_FEW
+    if not (math.isfinite(low) and math.isfinite(high)) or low <= 0 <= high:
+        return NOT_IDENTIFIABLE
+    if not r2 >= R2_SUPPORTED:
+        return WEAK
+    return SUPPORTED if abs(rho) >= 1 - 1e-9 else TREND
+
+
+def out_of_order(names: Sequence[str], values: Sequence[float]) -> list[str]:
+    """The fewest models that must be taken out for ``values`` to rise strictly from one to the next."""
+    tails: list[float] = []
+    ends: list[int] = []
+    before: list[int | None] = []
+    for index, value in enumerate(values):
+        length = bisect_left(tails, value)
+        before.append(ends[length - 1] if length else None)
+        tails[length:] = [value, *tails[length + 1 :]]
+        ends[length:] = [index, *ends[length + 1 :]]
+    kept: set[int] = set()
+    index_or_none = ends[-1] if ends else None
+    while index_or_none is not None:
+        kept.add(index_or_none)
+        index_or_none = before[index_or_none]
+    return [name for index, name in enumerate(names) if index not in kept]

@@ -1,0 +1,1 @@
+"""From measured seconds to workers and dollars."""

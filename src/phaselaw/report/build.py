@@ -1,0 +1,36 @@
+"""The whole report, section by section, in TR121's order."""
+
+from __future__ import annotations
+
+from phaselaw.report import coldstart, headline, performance, provenance, scaling, structure
+from phaselaw.report.document import Document
+from phaselaw.report.subject import Subject
+
+
+def build(subject: Subject) -> Document:
+    """The report of a run as a document."""
+    name = subject.manifest.get("run_name") or subject.run.path.name
+    sections = (
+        headline.exponents(subject),
+        headline.regimes(subject),
+        headline.supports(subject),
+        provenance.method(subject),
+        provenance.environment(subject),
+        provenance.workload(subject),
+        performance.by_model(subject),
+        scaling.plots(subject),
+        scaling.by_scenario(subject),
+        structure.predictors(subject),
+        structure.overhead(subject),
+        performance.decode_share(subject),
+        coldstart.cold_start(subject),
+        coldstart.early_stops(subject),
+        performance.capacity(subject),
+        provenance.limits(subject),
+        provenance.reproduce(subject),
+    )
+    return Document(
+        title=f"Scaling report: {name}",
+        lead=headline.lead(subject),
+        sections=tuple(section for section in sections if section is not None),
+    )

@@ -1,0 +1,146 @@
+"""What a report is made of, before it is text: sections of paragraphs, lists, tables, plots and commands.
+
+All texts are plain: a renderer escapes them for its format, so a hostile model name stays a name everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+Provenance = Literal["measured", "derived", "extrapolated", "assumed"]
+"""Where a number is from: taken by a clock or counted; arithmetic on measured; beyond the data; an input."""
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One column of a table: the value a row is sorted by, and how it reads."""
+
+    title: str
+    key: str
+    show: Callable[[Row], str]
+    provenance: Provenance | None = None
+    """``None`` for names and words."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Rows of a table, with what it shows in a sentence."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One model in a plot."""
+
+    label: str
+    x: float
+    y: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Law:
+    """A fitted line on log-log axes with what its interval band is drawn from (`phaselaw.laws.scaling`)."""
+
+    slope: float
+    log10_intercept: float
+    residual_sd_log10: float | None
+    log10_params_mean: float
+    log10_params_sum_of_squares: float
+    n_models: int
+    level: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Panel:
+    """One log-log plot of latency against parameters; ``law`` is ``None`` where none could be fitted."""
+
+    title: str
+    points: tuple[Point, ...]
+    law: Law | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ScalingPlot:
+    """Panels side by side, latency in ms against parameters in millions."""
+
+    name: str
+    """File name without its suffix."""
+    alt: str
+    """What there is to see, for those who don't see it."""
+    panels: tuple[Panel, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class DotPlot:
+    """Values in named rows on a log axis, with a line at ``reference``."""
+
+    name: str
+    alt: str
+    axis: str
+    reference: float
+    rows: tuple[tuple[str, tuple[Point, ...]], ...]
+    """Row label, and its points; a point's ``y`` is not used."""
+
+
+Plot = ScalingPlot | DotPlot
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """A plot with its caption."""
+
+    plot: Plot
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Paragraph:
+    """Running text."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bullets:
+    """A list of sentences."""
+
+    items: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Code:
+    """Commands, as typed."""
+
+    text: str
+
+
+Block = Paragraph | Bullets | Table | Figure | Code
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """A whole report."""
+
+    title: str
+    lead: tuple[str, ...]
+    """What it says, in a few sentences, before any section."""
+    sections: tuple[Section, ...]
+
+    def plots(self) -> tuple[Plot, ...]:
+        """Every plot, in order."""
+        return tuple(block.plot for section in self.sections for block in section.blocks if isinstance(block, Figure))

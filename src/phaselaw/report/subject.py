@@ -1,0 +1,65 @@
+"""What a report is about: a run, its tables, and the capacity that was worked out for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from phaselaw.laws.analysis import Analysis
+from phaselaw.report.document import Row
+from phaselaw.runs import Run
+
+PHASE_WORDS = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end to end"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Everything that the sections of a report draw on."""
+
+    run: Run
+    analysis: Analysis
+    capacity: Sequence[Row]
+    """Rows of the plan (`phaselaw.plan.capacity.flat`)."""
+    tokens_per_month: float
+    usd_per_hour: float
+
+    def rows(self, table: str, **equal: Any) -> tuple[Row, ...]:
+        """Rows of an analysis table whose columns equal what is given, each with ``law`` and ``phase`` in words."""
+        found = self.analysis.tables.get(table)
+        if found is None:
+            return ()
+        return tuple(
+            row | {"law": law_words(row), "phase": PHASE_WORDS.get(row.get("mode", ""), row.get("mode"))}
+            for row in found.iter_rows(named=True)
+            if all(row.get(name) == value for name, value in equal.items())
+        )
+
+    def laws(self) -> Iterator[tuple[str, tuple[Row, ...]]]:
+        """Each backend (at one batch size and budget) with the laws of its phases on all scenarios together."""
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows("scaling_fits", scenario="__all__"):
+            groups.setdefault(str(row["law"]), []).append(row)
+        order = list(PHASE_WORDS)
+        for law, rows in groups.items():
+            yield law, tuple(sorted(rows, key=lambda row: order.index(row["mode"])))
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The run's manifest; empty where it has none."""
+        return self.run.manifest or {}
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any of its latencies were simulated, so that nothing was measured there."""
+        return "simulated" in self.run.rows["backend_kind"].to_list()
+
+
+def law_words(row: Row) -> str:
+    """A backend with its batch size, and its decode budget where the run has several."""
+    words = str(row["backend"])
+    if row.get("batch_size") not in (None, 1):
+        words += f", batch {row['batch_size']:g}"
+    if row.get("gen_tokens_target") is not None:
+        words += f", {row['gen_tokens_target']:g} tokens"
+    return words

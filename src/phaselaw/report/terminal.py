@@ -1,0 +1,34 @@
+"""The summary a person sees when a run ends: laws, regimes, cold start, in a screenful."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from phaselaw.report.document import Document, Table
+
+
+def print_summary(document: Document, console: Console) -> None:
+    """Print the lead and the first table of each of the first two sections."""
+    for sentence in document.lead:
+        console.print(sentence, markup=False, soft_wrap=True)
+        console.print()
+    for section in document.sections[:2]:
+        for block in section.blocks:
+            if isinstance(block, Table):
+                _print_table(block, console)
+                break
+
+
+def _print_table(table: Table, console: Console) -> None:
+    shown = RichTable(box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        shown.add_column(column.title, justify="right" if column.provenance else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(_plain(column.show(row)) for column in table.columns))
+    console.print(shown)
+    console.print()
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
