@@ -1,7 +1,8 @@
 """A study: what to measure. Its types, the cells it expands into, and the studies that ship with the package.
 
 The keys are TR121's (``run_name, gen_tokens, repetitions, warmup_repetitions, seed, scenarios, backends, models``) plus
-``order`` and ``axes``. Reading the file, with a line number for each fault, is `phaselaw.study_file`.
+``order`` and ``axes``. The backends are in `phaselaw.study_backends`; reading the file, with a line number for each
+fault, is `phaselaw.study_file`.
 """
 
 from __future__ import annotations
@@ -13,26 +14,37 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from phaselaw import study_file
 from phaselaw.errors import StudyError
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import Cell, Order
+from phaselaw.study_backends import Count, HfBackend, Name, OllamaBackend, SimulatedBackend, Strict
+from phaselaw.study_faults import did_you_mean
+from phaselaw.study_schema import editor_schema
+from phaselaw.study_text import printable, shown
+
+__all__ = [
+    "Axes",
+    "Backend",
+    "HfBackend",
+    "ModelEntry",
+    "OllamaBackend",
+    "Scenario",
+    "SimulatedBackend",
+    "Study",
+    "load_study",
+    "select",
+    "shipped_studies",
+    "study_path",
+    "study_schema",
+]
 
 SCHEMA_VERSION = 1
+"""Version of the study format: raised when a study that was right is no longer, never for a new key."""
 
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Deviation = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
-
-
-class Strict(BaseModel):
-    """Base of every part of a study: immutable, nothing coerced, unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+Backend = Annotated[HfBackend | SimulatedBackend | OllamaBackend, Field(discriminator="kind")]
 
 
 class Scenario(Strict):
@@ -51,59 +63,6 @@ class Scenario(Strict):
         if (self.prompt is None) == (self.prompt_tokens is None):
             raise ValueError("give exactly one of prompt (a text) and prompt_tokens (a count)")
         return self
-
-
-class HfBackend(Strict):
-    """Hugging Face transformers in this process."""
-
-    name: Name = Field(description="Name of the backend, unique within the study.")
-    kind: Literal["hf"] = Field(description="Hugging Face transformers, in process.")
-    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = Field(
-        default="cpu", description="cpu, cuda, cuda:N or mps."
-    )
-    dtype: Literal["fp32", "fp16", "bf16"] = Field(default="fp32", description="Number format of the weights.")
-    batch_size: Count = Field(default=1, description="Sequences in one call.")
-    threads: Count | None = Field(default=None, description="CPU threads; left out: the library's own choice.")
-
-
-class SimulatedBackend(Strict):
-    """Seeded latencies from a stated law: the tests' ground truth, and what ``--dry-run`` uses.
-
-    ``step_ms = overhead_ms + params_ms * params_millions ** params_exponent * n_layer ** depth_exponent``, times noise;
-    a prefill takes ``prefill_steps`` such steps.
-    """
-
-    name: Name = Field(description="Name of the backend, unique within the study.")
-    kind: Literal["simulated"] = Field(description="Simulated latencies of a known law; not a measurement.")
-    batch_size: Count = Field(default=1, description="Sequences in one call.")
-    overhead_ms: Milliseconds = Field(default=1.0, description="Constant part of a decode step, in ms.")
-    params_ms: Milliseconds = Field(default=1.0, description="Factor of the part that grows, in ms.")
-    params_exponent: Annotated[float, Field(ge=-4, le=4)] = Field(default=0.5, description="Exponent of parameters.")
-    depth_exponent: Annotated[float, Field(ge=-4, le=4)] = Field(default=0.0, description="Exponent of layers.")
-    prefill_steps: Annotated[float, Field(gt=0, le=1e6)] = Field(default=1.2, description="Prefill, in decode steps.")
-    model_scatter: Deviation = Field(default=0.0, description="SD of log latency between models.")
-    round_noise: Deviation = Field(default=0.0, description="SD of log latency between rounds.")
-    call_noise: Deviation = Field(default=0.02, description="SD of log latency between calls.")
-    cold_start_ms: Milliseconds = Field(default=0.0, description="Added to the first prefill after a load, in ms.")
-    early_stop_rate: Share = Field(default=0.0, description="Share of calls that stop before the budget.")
-    failure_rate: Share = Field(default=0.0, description="Share of calls that fail.")
-    real_time: bool = Field(default=False, description="Sleep for the simulated time.")
-
-
-class OllamaBackend(Strict):
-    """An Ollama server."""
-
-    name: Name = Field(description="Name of the backend, unique within the study.")
-    kind: Literal["ollama"] = Field(description="An Ollama server.")
-    url: str | None = Field(default=None, description="Address; left out: OLLAMA_HOST, as Ollama's clients read it.")
-    options: dict[str, str | int | float | bool | list[str]] = Field(
-        default_factory=dict, description="Options sent with each request."
-    )
-    keep_alive: str | int | None = Field(default=None, description="How long the server keeps the model loaded.")
-    batch_size: Literal[1] = Field(default=1, description="Always 1: batching is the server's.")
-
-
-Backend = Annotated[HfBackend | SimulatedBackend | OllamaBackend, Field(discriminator="kind")]
 
 
 class ModelEntry(Strict):
@@ -201,20 +160,23 @@ class Study(Strict):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def as_simulated(self) -> Study:
-        """The same cells on simulated engines: every backend keeps its name and batch size, and every model its."""
+        """The same cells on simulated engines: every backend keeps its name and batch size, every model its name.
+
+        A backend that is simulated already keeps its law.
+        """
         backends = tuple(
-            SimulatedBackend(name=backend.name, kind="simulated", batch_size=backend.batch_size, cold_start_ms=50.0)
+            backend
+            if isinstance(backend, SimulatedBackend)
+            else SimulatedBackend(name=backend.name, kind="simulated", batch_size=backend.batch_size, cold_start_ms=50)
             for backend in self.backends
         )
         by_name: dict[str, list[ModelEntry]] = {}
         for model in self.models:
             by_name.setdefault(model.name, []).append(model)
         models = tuple(
-            _simulated(
-                entries[0],
-                tuple(each.name for each in self.backends if any(entry.runs_on(each) for entry in entries)),
-            )
+            _simulated(entries[0], on)
             for entries in by_name.values()
+            if (on := tuple(each.name for each in self.backends if any(entry.runs_on(each) for entry in entries)))
         )
         return self.model_copy(update={"backends": backends, "models": models})
 
@@ -244,12 +206,28 @@ def load_study(
 
     Raises `StudyError`: one line that names the file, the line, the key, what is wrong and what to do.
     """
-    shipped = shipped_studies()
-    path = shipped.get(name_or_path, Path(name_or_path))
-    if name_or_path not in shipped and not path.is_file():
-        raise StudyError(f"{name_or_path}: no such study file, nor a shipped study ({', '.join(shipped)})")
+    path = study_path(name_or_path)
     study = study_file.read(path, Study, settings)
     return select(study, str(path), backends=backends, models=models, scenarios=scenarios)
+
+
+def study_path(name_or_path: str) -> Path:
+    """The file of a shipped study or of a path; raises `StudyError` where there is none."""
+    shipped = shipped_studies()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    try:
+        if not name_or_path:
+            # Path("") is the current folder, which nobody asked for.
+            raise FileNotFoundError
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        hint = did_you_mean(name_or_path, shipped) or f" ({', '.join(shipped)})"
+        raise StudyError(f"{printable(name_or_path)}: no such study file, nor a shipped study{hint}") from None
+    except OSError as error:
+        raise StudyError(f"{printable(name_or_path)}: can't be read: {error.strerror}") from None
+    return path
 
 
 def select(
@@ -260,34 +238,34 @@ def select(
     models: Sequence[str] | None = None,
     scenarios: Sequence[str] | None = None,
 ) -> Study:
-    """The part of a study that the allow-lists name; raises `StudyError` for a name it lacks or an empty rest."""
-    kept: dict[str, Any] = {}
-    for key, names in (("backends", backends), ("models", models), ("scenarios", scenarios)):
-        entries = getattr(study, key)
-        if names is None:
-            kept[key] = entries
-            continue
-        known = dict.fromkeys(entry.name for entry in entries)
-        for name in names:
-            if name not in known:
-                raise StudyError(f"{source}: {key}: no {name!r} in this study; it has: {', '.join(known)}")
-        kept[key] = tuple(entry for entry in entries if entry.name in names)
-    kinds_left = {model.kind for model in kept["models"]} & {backend.kind for backend in kept["backends"]}
-    if not kinds_left or not kept["scenarios"]:
+    """The part of a study that the allow-lists name; raises `StudyError` for a name it lacks or an empty rest.
+
+    Models left without a backend, and backends left without a model, go too: they would only be loaded or checked.
+    """
+    lists = {"backends": backends, "models": models, "scenarios": scenarios}
+    if all(names is None for names in lists.values()):
+        return study
+    kept = {key: _chosen(getattr(study, key), names, f"{source}: {key}") for key, names in lists.items()}
+    kept["models"] = tuple(model for model in kept["models"] if any(map(model.runs_on, kept["backends"])))
+    kept["backends"] = tuple(backend for backend in kept["backends"] if any(m.runs_on(backend) for m in kept["models"]))
+    if not kept["models"]:
         raise StudyError(f"{source}: nothing is left to measure: no chosen model runs on a chosen backend")
-    if backends is not None:
-        kept["models"] = tuple(model for model in kept["models"] if model.kind in kinds_left)
-    if models is not None:
-        kept["backends"] = tuple(backend for backend in kept["backends"] if backend.kind in kinds_left)
     return study.model_copy(update=kept)
 
 
+def _chosen(entries: tuple[Any, ...], names: Sequence[str] | None, where: str) -> tuple[Any, ...]:
+    if names is None:
+        return entries
+    known = dict.fromkeys(entry.name for entry in entries)
+    if not names:
+        raise StudyError(f"{where}: the list of names is empty; it has: {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; it has: {', '.join(known)}"
+            raise StudyError(f"{where}: no {shown(name)} in this study{hint}")
+    return tuple(entry for entry in entries if entry.name in names)
+
+
 def study_schema() -> dict[str, Any]:
-    """The JSON schema of a study file, for editors."""
-    schema = Study.model_json_schema()
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:phaselaw:study:{SCHEMA_VERSION}",
-        "x-version": SCHEMA_VERSION,
-        **schema,
-    }
+    """The JSON schema of a study file, for editors: what a file may say, TR121's spellings included."""
+    return editor_schema(Study.model_json_schema(), version=SCHEMA_VERSION)

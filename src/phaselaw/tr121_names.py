@@ -7,7 +7,7 @@ from typing import Any
 
 from phaselaw.ladder.spec import LADDER, PREFIX
 
-SCENARIOS: Mapping[str, Mapping[str, Any]] = {
+SCENARIOS: Mapping[str, dict[str, Any]] = {
     name: {"name": name, "prompt": prompt}
     for name, prompt in {
         "micro": "Hello",
@@ -16,7 +16,7 @@ SCENARIOS: Mapping[str, Mapping[str, Any]] = {
     }.items()
 }
 
-BACKENDS: Mapping[str, Mapping[str, Any]] = {
+BACKENDS: Mapping[str, dict[str, Any]] = {
     "hf_cpu_fp32": {"name": "hf_cpu_fp32", "kind": "hf", "device": "cpu", "dtype": "fp32"},
     "hf_gpu_fp16": {"name": "hf_gpu_fp16", "kind": "hf", "device": "cuda", "dtype": "fp16"},
     "ollama": {"name": "ollama", "kind": "ollama", "options": {"temperature": 0, "top_p": 1}},
@@ -30,7 +30,7 @@ _OLLAMA_PARAMS_MILLIONS = {
     "gpt-oss-20b:latest": 20900.0,
 }
 
-MODELS: Mapping[str, Mapping[str, Any]] = {
+MODELS: Mapping[str, dict[str, Any]] = {
     **{
         f"{PREFIX}{model.name}": {
             "name": f"{PREFIX}{model.name}",

@@ -1,4 +1,4 @@
-"""``phaselaw report``: what a run says, on the terminal and as ``report.md`` with its plots."""
+"""``phaselaw report``: what a run says, on the terminal, as ``report.md`` with its plots, and as ``report.html``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  phaselaw report runs/a                  print the summary, write runs/a/report.md and its plots
+  phaselaw report runs/a                  print the summary, write runs/a/report.md and .html
   phaselaw report runs/a --out elsewhere  write them into another folder
 """
 
@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "report",
         help="what a run says: laws, regimes, cold start, price",
-        description="Summarise a run on the terminal and write report.md with its plots.",
+        description="Summarise a run on the terminal and write report.md, its plots, and report.html.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -51,6 +51,7 @@ def report_run(path: Path, analysis: Analysis, *, out: Path | None = None) -> No
     from phaselaw.files import write_whole
     from phaselaw.report.build import build
     from phaselaw.report.markdown import PLOTS, to_markdown
+    from phaselaw.report.page import to_html
     from phaselaw.report.plots import draw
     from phaselaw.report.terminal import print_summary
 
@@ -61,11 +62,12 @@ def report_run(path: Path, analysis: Analysis, *, out: Path | None = None) -> No
         for plot in document.plots():
             write_whole(folder / PLOTS / f"{plot.name}.svg", draw(plot))
         write_whole(folder / "report.md", to_markdown(document))
+        write_whole(folder / "report.html", to_html(document))
     except OSError as error:
         raise RunError(f"{folder} can't be written ({error.strerror}); choose another place with --out") from None
     console = Console(highlight=False)
     print_summary(document, console if console.is_terminal else Console(width=160, highlight=False))
-    print(f"report: {folder / 'report.md'}")
+    print(f"report: {folder / 'report.md'} and {folder / 'report.html'}")
 
 
 def _subject(path: Path, analysis: Analysis) -> Subject:

@@ -69,16 +69,13 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from phaselaw.study import load_study, shipped_studies
+    from phaselaw.study import load_study, study_path
 
     study = load_study(args.study)
     if args.json:
         print(json.dumps(study.resolved(), indent=2))
     else:
-        path = shipped_studies().get(args.study, Path(args.study))
-        sys.stdout.write(path.read_text(encoding="utf-8"))
+        sys.stdout.write(study_path(args.study).read_text(encoding="utf-8-sig"))
     return EXIT_OK
 
 
@@ -93,6 +90,7 @@ def _check(args: argparse.Namespace) -> int:
         missing = [{"backend": lack.backend, "model": lack.model, "what": lack.what} for lack in lacking]
         print(json.dumps({"study": study.run_name, "sha256": study.sha256, "calls": calls, "lacking": missing}))
     elif lacking:
+        sys.stderr.write(f"{args.study} is sound; this machine lacks (phaselaw run --available skips these):\n")
         for lack in lacking:
             print(lack.what)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -22,6 +23,7 @@ from phaselaw.report.document import DotPlot, Law, Panel, Plot, Point, ScalingPl
 Floats = NDArray[np.float64]
 
 SVG = "http://www.w3.org/2000/svg"
+XLINK = "http://www.w3.org/1999/xlink"
 INK = "#24292f"
 """Colour of text and axes; a renderer whose page knows dark mode replaces it."""
 POINTS, LINE = "#0969da", "#cf6a00"
@@ -54,7 +56,7 @@ def draw(plot: Plot, *, transparent: bool = False) -> str:
         figure = _scaling(plot) if isinstance(plot, ScalingPlot) else _dots(plot)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=transparent, metadata={"Date": None, "Creator": None})
-    return _with_tooltips(out.getvalue(), _tooltips(plot), plot.alt)
+    return _with_tooltips(out.getvalue(), _tooltips(plot), plot)
 
 
 def band(law: Law, log10_params: Floats) -> Floats | None:
@@ -145,7 +147,8 @@ def _box(size: Bbox, place: _Place, pixels: float) -> Bbox:
     """Where a label whose left end stands at its point comes to lie when it is put at ``place``."""
     dx, dy, align = place
     back = {"left": 0.0, "center": 0.5, "right": 1.0}[align] * size.width
-    return Bbox.from_bounds(size.x0 + dx * pixels - back, size.y0 + dy * pixels, size.width, size.height)
+    # A little wider than it is, so that two names side by side don't read as one.
+    return Bbox.from_bounds(size.x0 + dx * pixels - back - 3, size.y0 + dy * pixels, size.width + 6, size.height)
 
 
 def _hidden(box: Bbox, within: Bbox, taken: Sequence[Bbox]) -> float:
@@ -193,19 +196,41 @@ def _tooltips(plot: Plot) -> dict[str, str]:
     }
 
 
-def _with_tooltips(svg: str, tooltips: dict[str, str], alt: str) -> str:
-    """The SVG with a title for the whole and one for each point; ids are made unique by the plot's."""
+def _with_tooltips(svg: str, tooltips: dict[str, str], plot: Plot) -> str:
+    """The SVG with a name for the whole and one for each point.
+
+    Ids that nothing refers to go, the others begin with the plot's name, so that many plots can stand in one page.
+    """
     ElementTree.register_namespace("", SVG)
-    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    ElementTree.register_namespace("xlink", XLINK)
     root = ElementTree.fromstring(svg)
-    root.set("role", "img")
-    root.set("aria-label", alt)
-    for element in root.iter(f"{{{SVG}}}g"):
+    for metadata in root.findall(f"{{{SVG}}}metadata"):
+        root.remove(metadata)
+    root.set("role", "img" if not tooltips else "group")
+    root.set("aria-label", plot.alt)
+    for element in root.iter():
         text = tooltips.get(element.get("id", ""))
         if text is not None:
             title = ElementTree.Element(f"{{{SVG}}}title")
             title.text = text
             element.insert(0, title)
             element.set("class", "point")
-            del element.attrib["id"]
+            element.set("role", "img")
+            element.set("aria-label", text)
+    _own_ids(root, plot.name)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _own_ids(root: ElementTree.Element, name: str) -> None:
+    references = re.compile(r"(url\(#|^#)([^)]+)")
+    used: set[str] = set()
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            found = references.search(value)
+            if found:
+                used.add(found[2])
+                element.set(key, references.sub(rf"\g<1>{name}-\g<2>", value))
+    for element in root.iter():
+        own = element.attrib.pop("id", None)
+        if own in used:
+            element.set("id", f"{name}-{own}")

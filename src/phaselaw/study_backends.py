@@ -1,0 +1,104 @@
+"""The backends of a study, one class an engine, and the checked values that a study is made of."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^(?! )[^\x00-\x1f\x7f-\x9f\u2028\u2029|]+(?<! )$"
+DEVICE_PATTERN = r"^(cpu|mps|cuda(:[0-9]{1,4})?)$"
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise ValueError("a name holds no control characters, no | and no blank at its ends")
+    return text
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(DEVICE_PATTERN, text):
+        raise ValueError("should be cpu, cuda, cuda:N or mps")
+    return text
+
+
+def _http_address(text: str) -> str:
+    """Refuse what is no server's address, without repeating it: an error must not show a password."""
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        sound = sound and text.isprintable() and " " not in text
+    except ValueError:
+        sound = False
+    if not sound or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("should be http://HOST:PORT (or https, with a path), without user, password, query or blanks")
+    return text
+
+
+Name = Annotated[
+    str, Field(min_length=1, max_length=200, json_schema_extra={"pattern": NAME_PATTERN}), AfterValidator(_name)
+]
+Device = Annotated[str, Field(json_schema_extra={"pattern": DEVICE_PATTERN}), AfterValidator(_device)]
+ServerUrl = Annotated[str, Field(json_schema_extra={"pattern": "^https?://[^@ ]+$"}), AfterValidator(_http_address)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Deviation = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """Base of every part of a study: immutable, nothing coerced, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class HfBackend(Strict):
+    """Hugging Face transformers in this process."""
+
+    name: Name = Field(description="Name of the backend, unique within the study.")
+    kind: Literal["hf"] = Field(description="Hugging Face transformers, in process.")
+    device: Device = Field(default="cpu", description="cpu, cuda, cuda:N or mps.")
+    dtype: Literal["fp32", "fp16", "bf16"] = Field(default="fp32", description="Number format of the weights.")
+    batch_size: Count = Field(default=1, description="Sequences in one call.")
+    threads: Count | None = Field(default=None, description="CPU threads; left out: the library's own choice.")
+
+
+class SimulatedBackend(Strict):
+    """Seeded latencies from a stated law: the tests' ground truth, and what ``--dry-run`` uses.
+
+    ``step_ms = overhead_ms + params_ms * params_millions ** params_exponent * n_layer ** depth_exponent``, times noise;
+    a prefill takes ``prefill_steps`` such steps.
+    """
+
+    name: Name = Field(description="Name of the backend, unique within the study.")
+    kind: Literal["simulated"] = Field(description="Simulated latencies of a known law; not a measurement.")
+    batch_size: Count = Field(default=1, description="Sequences in one call.")
+    overhead_ms: Milliseconds = Field(default=1.0, description="Constant part of a decode step, in ms.")
+    params_ms: Milliseconds = Field(default=1.0, description="Factor of the part that grows, in ms.")
+    params_exponent: Annotated[float, Field(ge=-4, le=4)] = Field(default=0.5, description="Exponent of parameters.")
+    depth_exponent: Annotated[float, Field(ge=-4, le=4)] = Field(default=0.0, description="Exponent of layers.")
+    prefill_steps: Annotated[float, Field(gt=0, le=1e6)] = Field(default=1.2, description="Prefill, in decode steps.")
+    model_scatter: Deviation = Field(default=0.0, description="SD of log latency between models.")
+    round_noise: Deviation = Field(default=0.0, description="SD of log latency between rounds.")
+    call_noise: Deviation = Field(default=0.02, description="SD of log latency between calls.")
+    cold_start_ms: Milliseconds = Field(default=0.0, description="Added to the first prefill after a load, in ms.")
+    early_stop_rate: Share = Field(default=0.0, description="Share of calls that stop before the budget.")
+    failure_rate: Share = Field(default=0.0, description="Share of calls that fail.")
+    real_time: bool = Field(default=False, description="Sleep for the simulated time.")
+
+
+class OllamaBackend(Strict):
+    """An Ollama server."""
+
+    name: Name = Field(description="Name of the backend, unique within the study.")
+    kind: Literal["ollama"] = Field(description="An Ollama server.")
+    url: ServerUrl | None = Field(
+        default=None, description="Address; left out: OLLAMA_HOST, as Ollama's clients read it."
+    )
+    options: dict[str, str | int | float | bool | list[str]] = Field(
+        default_factory=dict, description="Options sent with each request."
+    )
+    keep_alive: str | int | None = Field(default=None, description="How long the server keeps the model loaded.")
+    batch_size: Literal[1] = Field(default=1, description="Always 1: batching is the server's.")

@@ -1,0 +1,39 @@
+"""A run whose names are hostile, simulated, and its document."""
+
+from pathlib import Path
+
+import pytest
+
+from phaselaw.cli import main
+
+HOSTILE = ("<img onerror=alert(1)>", "=cmd()|x", "[a](javascript:b)_c_ `d` $e$", "plain")
+
+STUDY = """
+run_name: "hostile <b>&amp;"
+gen_tokens: 8
+repetitions: 3
+warmup_repetitions: 1
+seed: 7
+scenarios: [{name: "s|<i>", prompt_tokens: 4}, {name: t, prompt_tokens: 9}]
+backends: [{name: sim, kind: simulated, params_exponent: 0.8, model_scatter: 0.05, cold_start_ms: 900}]
+models:
+"""
+
+
+@pytest.fixture(scope="session")
+def hostile_names() -> tuple[str, ...]:
+    """The models of `hostile_run`."""
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a study with hostile model and scenario names, its report written."""
+    folder = tmp_path_factory.mktemp("hostile")
+    study = folder / "study.yaml"
+    models = "".join(
+        f"  - {{name: {name!r}, kind: simulated, params_millions: {10.0 * 3**at}}}\n" for at, name in enumerate(HOSTILE)
+    )
+    study.write_text(STUDY + models)
+    assert main(["run", str(study), "--out", str(folder / "run")]) == 0
+    return folder / "run"

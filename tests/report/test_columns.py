@@ -1,0 +1,42 @@
+"""Numbers in a report: three digits, whole things whole, a dash for what is missing."""
+
+import pytest
+
+from phaselaw.report.columns import MISSING, bracket, count, digits, fixed, interval, percent
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.10271, "0.103"),
+        (96.08832, "96.1"),
+        (1042.44, "1,042"),
+        (0, "0"),
+        (-0.0155, "-0.0155"),
+        (1e-12, "0.000000000"),
+    ],
+)
+def test_a_number_has_three_significant_digits(value: float, text: str) -> None:
+    assert digits(value) == text
+
+
+@pytest.mark.parametrize("show", [digits, fixed, count, percent])
+def test_what_is_missing_is_a_dash(show) -> None:
+    assert show(None) == MISSING
+
+
+def test_not_a_number_is_missing_too() -> None:
+    assert digits(float("nan")) == fixed(float("inf")) == MISSING
+
+
+def test_a_count_is_whole_where_it_is_and_not_rounded_where_it_is_not() -> None:
+    assert (count(684), count(64.0), count(10.5)) == ("684", "64", "10.5")
+
+
+def test_a_share_is_a_percentage() -> None:
+    assert percent(0.9798) == "98.0 %"
+
+
+def test_an_interval_without_an_end_is_a_dash() -> None:
+    assert bracket(0.1, 0.2) == "[0.100, 0.200]"
+    assert interval("i", "low", "high").show({"low": 0.1, "high": None}) == MISSING
