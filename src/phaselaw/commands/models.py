@@ -1,4 +1,4 @@
-"""``phaselaw models``: build, list and verify the model ladder."""
+"""``phaselaw models``: build, list, verify and export the model ladder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phaselaw.errors import UsageError
+
 if TYPE_CHECKING:
     from phaselaw.ladder.build import Progress
     from phaselaw.ladder.spec import LadderModel
@@ -20,6 +22,8 @@ examples:
   phaselaw models build                               build all seven into the cache (1.2 GB, seconds)
   phaselaw models build gpt2-25m,tiny-gpt2 --out dir  build two of them into a folder of your own
   phaselaw models verify                              read every file that is built against its checksum
+  phaselaw models export --quantize q8_0,q4_0         GGUF files for llama.cpp and Ollama: F32, and quantised
+  phaselaw models export my-gpt2/ --out dir           any GPT-2 in a folder, as transformers keeps it
 
 The models are TR121's seven GPT-2 variants with seeded random weights: right for timing, not for text. A
 study names them models/NAME. The cache is the platform's user cache folder, or $PHASELAW_CACHE.
@@ -32,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``models`` to the command line."""
     parser = subparsers.add_parser(
         "models",
-        help="build, list and verify the model ladder",
+        help="build, list, verify and export the model ladder",
         description="The model ladder: TR121's seven GPT-2 variants, built offline, the same anywhere.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -48,7 +52,30 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         one.add_argument("--out", type=Path, metavar="DIR", help="the folder to use instead of the cache")
         one.add_argument("--json", action="store_true", help="print one JSON document")
         one.set_defaults(act=action)
+    _add_export(actions)
     parser.set_defaults(run=run)
+
+
+def _add_export(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    help_text = "write models as GGUF files, which llama.cpp and Ollama load"
+    export = actions.add_parser(
+        "export",
+        help=help_text,
+        description="Write models as GGUF files, with a Modelfile beside each for: ollama create NAME -f MODELFILE",
+    )
+    export.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAMES",
+        help="ladder models or GPT-2 folders, comma-separated (default: the ladder)",
+    )
+    export.add_argument("--format", choices=("gguf",), default="gguf", help="the file format (default: gguf)")
+    export.add_argument(
+        "--quantize", default="", metavar="LIST", help="write these beside f32, comma-separated: f16, q8_0, q4_0"
+    )
+    export.add_argument("--out", type=Path, metavar="DIR", help="the folder to use instead of the cache")
+    export.add_argument("--json", action="store_true", help="print one JSON document")
+    export.set_defaults(act=export_models)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,6 +127,28 @@ def verify_models(args: argparse.Namespace) -> int:
         if not rows:
             sys.stderr.write("nothing is built yet: phaselaw models build\n")
     return EXIT_FAULTS if any(row["faults"] for row in rows) else EXIT_OK
+
+
+def export_models(args: argparse.Namespace) -> int:
+    """Write GGUF files and print where each is; what can't be quantised is left out with a note."""
+    from phaselaw.ladder.gguf_export import FORMATS, export, exportable
+
+    asked = [name for name in args.quantize.split(",") if name]
+    for name in asked:
+        if name not in FORMATS:
+            raise UsageError(f"--quantize has no {name!r}; it has: {', '.join(FORMATS)}")
+    formats = [each for each in FORMATS if each == "f32" or each in asked]
+    wanted, refused = exportable(_names(args), formats)
+    for line in refused:
+        sys.stderr.write(f"left out: {line}\n")
+    written = [export(name, each, args.out, note=lambda line: print(line, file=sys.stderr)) for name, each in wanted]
+    if args.json:
+        rows = [{"name": each.name, "weights": each.weights, "path": str(each.path), "modelfile": str(each.modelfile)}
+                for each in written]  # fmt: skip
+        print(json.dumps({"files": rows, "left_out": refused}, indent=1))
+    else:
+        print(*(each.path for each in written), sep="\n")
+    return EXIT_OK
 
 
 def progress_on(stream: Any) -> Progress:

@@ -21,13 +21,14 @@ from phaselaw.files import write_json, write_whole
 from phaselaw.ladder.build import cache_directory, chosen, resolve
 from phaselaw.ladder.files import WEIGHTS as WEIGHTS_FILE
 from phaselaw.ladder.files import shipped_checksums
-from phaselaw.ladder.gpt2_folder import Gpt2Folder
 from phaselaw.ladder.gguf_writer import BLOCK, Weights, write_gguf
+from phaselaw.ladder.gpt2_folder import Gpt2Folder
 from phaselaw.ladder.spec import LADDER, LadderModel, ladder_model
 
 FORMATS: tuple[Weights, ...] = get_args(Weights)
 EXPORTER = 1
 """Raised when what is written changes: older files of the cache are then written anew."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported:
@@ -97,7 +98,7 @@ def export(name: str, weights: Weights, out: Path | None = None, note: Callable[
     that can't be quantised, `MissingExtraError` without the package ``gguf``.
     """
     if importlib.util.find_spec("gguf") is None:
-        raise MissingExtraError("gguf", "exporting GGUF files")
+        raise MissingExtraError("llamacpp", "exporting GGUF files")
     model = ladder_model(name)
     source = resolve(name if model is None else f"models/{model.name}")
     stem = Path(source).resolve().name if model is None else model.name
@@ -120,9 +121,7 @@ def export(name: str, weights: Weights, out: Path | None = None, note: Callable[
 
 def _place(stem: str, weights: Weights, out: Path) -> Exported:
     named = f"{stem}-{weights}"
-    return Exported(
-        name=stem, weights=weights, path=out / f"{named}.gguf", modelfile=out / f"{named}.Modelfile"
-    )
+    return Exported(name=stem, weights=weights, path=out / f"{named}.gguf", modelfile=out / f"{named}.Modelfile")
 
 
 @contextmanager
