@@ -20,7 +20,16 @@ from phaselaw import study_file
 from phaselaw.errors import StudyError
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import Cell, Order
-from phaselaw.study_backends import Count, HfBackend, Name, OllamaBackend, OpenaiBackend, SimulatedBackend, Strict
+from phaselaw.study_backends import (
+    Count,
+    HfBackend,
+    LlamacppBackend,
+    Name,
+    OllamaBackend,
+    OpenaiBackend,
+    SimulatedBackend,
+    Strict,
+)
 from phaselaw.study_faults import did_you_mean
 from phaselaw.study_schema import editor_schema
 from phaselaw.study_text import printable, shown
@@ -29,6 +38,7 @@ __all__ = [
     "Axes",
     "Backend",
     "HfBackend",
+    "LlamacppBackend",
     "ModelEntry",
     "OllamaBackend",
     "OpenaiBackend",
@@ -48,7 +58,8 @@ SCHEMA_VERSION = 1
 MAX_ITEMS = 1000
 """Entries of one list: models, backends, scenarios, values of an axis."""
 
-Backend = Annotated[HfBackend | SimulatedBackend | OllamaBackend | OpenaiBackend, Field(discriminator="kind")]
+AnyBackend = HfBackend | SimulatedBackend | OllamaBackend | LlamacppBackend | OpenaiBackend
+Backend = Annotated[AnyBackend, Field(discriminator="kind")]
 
 
 class Scenario(Strict):
@@ -73,7 +84,9 @@ class ModelEntry(Strict):
     """A model to measure; it runs on the backends of its kind."""
 
     name: Name = Field(description="models/NAME of the built ladder, a local folder, or the engine's own name.")
-    kind: Literal["hf", "simulated", "ollama", "openai"] = Field(description="Which kind of backend runs it.")
+    kind: Literal["hf", "simulated", "ollama", "llamacpp", "openai"] = Field(
+        description="Which kind of backend runs it."
+    )
     params_millions: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="A label; serves only where parameters can't be measured."
     )
@@ -142,7 +155,7 @@ class Study(Strict):
             for budget in self.budgets()
         )
 
-    def backend(self, name: str) -> HfBackend | SimulatedBackend | OllamaBackend | OpenaiBackend:
+    def backend(self, name: str) -> AnyBackend:
         """The backend of this name; KeyError where there is none."""
         return {backend.name: backend for backend in self.backends}[name]
 

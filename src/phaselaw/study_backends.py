@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 NAME_PATTERN = r"^(?! )[^\x00-\x1f\x7f-\x9f\u2028\u2029|]+(?<! )$"
 DEVICE_PATTERN = r"^(cpu|mps|cuda(:[0-9]{1,4})?)$"
@@ -126,6 +126,44 @@ class OllamaBackend(ServedBackend):
     raw: bool = Field(default=False, description="Send prompts without the model's template.")
     think: bool | str | None = Field(default=None, description="Have a thinking model think; left out: its own way.")
     cold: bool = Field(default=False, description="Unload the model before each call, so that each one loads it.")
+
+
+class LlamacppBackend(ServedBackend):
+    """llama.cpp's ``llama-server``: one that phaselaw starts for each model, or one that runs already."""
+
+    kind: Literal["llamacpp"] = Field(description="llama.cpp's server.")
+    url: ServerUrl | None = Field(default=None, description="A server that runs already; left out: one is started.")
+    server: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Path of llama-server, or xllamacpp; left out: PATH's, else the package's."
+    )
+    weights: Literal["f32", "f16", "q8_0", "q4_0"] = Field(
+        default="f32", description="How a ladder model or GPT-2 folder is exported; a GGUF file is as it is."
+    )
+    threads: Count | None = Field(default=None, description="CPU threads; left out: the server's own choice.")
+    context_length: Count | None = Field(default=None, description="Context in tokens; left out: the model's own.")
+    batch: Count | None = Field(default=None, description="Prompt tokens handed over at once (--batch-size).")
+    micro_batch: Count | None = Field(default=None, description="Prompt tokens computed at once (--ubatch-size).")
+    gpu_layers: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
+        default=None, description="Layers put on the GPU; left out: the server's own choice."
+    )
+    kv_cache: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] | None = Field(
+        default=None, description="Number format of the KV cache; left out: the server's (f16)."
+    )
+    flash_attention: bool | None = Field(default=None, description="Left out: the server's own choice.")
+    ignore_eos: bool = Field(default=True, description="Generate the whole budget; false: models may stop early.")
+    chat_template: bool = Field(default=False, description="Put prompts of text into the model's chat template.")
+    one_at_a_time: bool = Field(
+        default=False, description="Stop a model's server before the next one starts: slower, needs less memory."
+    )
+    start_timeout_s: Seconds = Field(default=600.0, description="Longest start of a server, its load included, in s.")
+
+    @model_validator(mode="after")
+    def _settings_are_of_a_server_we_start(self) -> Self:
+        for name in ("server", "threads", "context_length", "batch", "micro_batch", "gpu_layers", "kv_cache",
+                     "flash_attention"):  # fmt: skip
+            if self.url is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} is set where a server is started; leave it or url out")
+        return self
 
 
 class OpenaiBackend(ServedBackend):

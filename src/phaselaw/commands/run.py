@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     notes = Console(stderr=True, highlight=False)
     with _directory(args, notes) as directory:
         study = directory.study
-        build_ladder_models(study, notes)
+        prepare_models(study, notes)
         interrupted = _measure(study, directory, notes)
         directory.finish("interrupted" if interrupted else "complete")
         path, failed = directory.path, sum(call.status != "ok" for call in directory.calls)
@@ -134,15 +134,19 @@ def _only_what_can_run(study: Study, *, available: bool, notes: Console) -> tupl
     return runnable_part(study, lacking), skipped
 
 
-def build_ladder_models(study: Study, notes: Console) -> None:
-    """Build the ladder models of a study that are not cached yet, so that a load time never holds a build."""
+def prepare_models(study: Study, notes: Console) -> None:
+    """Build and export what is not cached yet, so that a load time never holds a build."""
+    from phaselaw.engines.llamacpp import prepare
     from phaselaw.ladder.build import resolve
     from phaselaw.ladder.spec import ladder_model
 
     for model in study.models:
-        if model.kind == "hf" and ladder_model(model.name) is not None:
-            with notes.status(f"building {model.name}"):
+        with notes.status(f"building {model.name}"):
+            if model.kind == "hf" and ladder_model(model.name) is not None:
                 resolve(model.name)
+            for backend in study.backends:
+                if backend.kind == "llamacpp" and model.runs_on(backend):
+                    prepare(backend, model)
 
 
 @contextmanager

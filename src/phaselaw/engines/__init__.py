@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MODULES = {
     "hf": "phaselaw.engines.hf",
+    "llamacpp": "phaselaw.engines.llamacpp",
     "ollama": "phaselaw.engines.ollama",
     "openai": "phaselaw.engines.openai",
     "simulated": "phaselaw.engines.simulated",

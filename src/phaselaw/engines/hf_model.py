@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from phaselaw.engines.hf_clock import clock_of
+from phaselaw.engines.prompts import token_ids
 from phaselaw.errors import EngineError
 from phaselaw.ladder.files import WEIGHTS, shipped_checksums
 from phaselaw.ladder.spec import ladder_model
-from phaselaw.ladder.weights import seeded_integers
 from phaselaw.records import ModelInfo, Request, Timing
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ class HfModel:
 
     def _prompt_ids(self, request: Request) -> list[int]:
         if request.prompt_tokens is not None:
-            vocabulary = self.info.vocab_size or 1
-            drawn = seeded_integers(f"phaselaw prompt 1: {request.study_seed}", request.prompt_tokens)
-            return [int(number) % vocabulary for number in drawn]
+            return token_ids(request.prompt_tokens, request.study_seed, self.info.vocab_size or 1)
         if self._tokenizer is None:
             raise EngineError(f"{self._name} has no tokenizer; give the prompt as prompt_tokens", kind="prompt")
         ids: list[int] = self._tokenizer(request.prompt)["input_ids"]

@@ -1,14 +1,16 @@
-"""Prompts for engines that take only text: nonces that keep a prompt out of a server's cache, and texts of a length.
+"""Prompts: exact ones of token ids, the same on every engine that takes ids, and texts for engines that don't.
 
-A server that remembers prompts answers a repeated one from memory. A first word that a loaded model has not seen makes
-a prefill real; common whole words are used since each is one token for most tokenizers, and a word for which a model
-counts more or fewer tokens than for the others is not used again.
+A server that remembers prompts answers a repeated one from memory. A first word that a loaded model has not seen, a
+nonce, makes a prefill real; common whole words are used since each is one token for most tokenizers, and a word for
+which a model counts more or fewer tokens than for the others is not used again.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+
+from phaselaw.ladder.weights import seeded_integers
 
 _WORDS = """
 About Above Act Add After Again Age Air All Also An Animal Answer Any Apple Are Area Arm Art As Ask At Away Back Bad
@@ -59,6 +61,12 @@ class Nonces:
             odd = {other for other, count in counts.items() if count != usual}
             self._usable = [each for each in self._usable if each not in odd]
             self._left = [each for each in self._left if each not in odd]
+
+
+def token_ids(tokens: int, study_seed: int, vocab_size: int) -> list[int]:
+    """A synthetic prompt of exactly so many tokens: the same ids on every engine, for one seed and vocabulary."""
+    drawn = seeded_integers(f"phaselaw prompt 1: {study_seed}", tokens)
+    return [int(number) % vocab_size for number in drawn]
 
 
 def text_of(tokens: int, seed: int) -> str:

@@ -79,14 +79,18 @@ def exportable(names: Sequence[str] | None, formats: Sequence[Weights]) -> tuple
     return wanted, refused
 
 
+def is_exported(model: LadderModel, weights: Weights) -> bool:
+    """Whether the cache has a ladder model's GGUF file."""
+    return _recorded(_place(model.name, weights, gguf_directory()), every_byte=False) == _source_of(model)
+
+
 def gguf_file(name: str, weights: Weights) -> Path:
     """The GGUF file of a ladder model in the cache, exported now if it isn't there. Raises `NotReadyError`."""
     model = ladder_model(name)
     if model is None:
         raise NotReadyError(f"the ladder has no {name!r}; it has: {', '.join(each.name for each in LADDER)}")
-    exported = _place(model.name, weights, gguf_directory())
-    if _recorded(exported, every_byte=False) == _source_of(model):
-        return exported.path
+    if is_exported(model, weights):
+        return _place(model.name, weights, gguf_directory()).path
     return export(model.name, weights).path
 
 

