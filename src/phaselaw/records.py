@@ -19,7 +19,7 @@ Order = Literal["rounds", "cells"]
 """``rounds``: repetition r of every cell before r + 1 of any; ``cells``: a cell's calls back to back (TR121)."""
 
 DecodeStepBasis = Literal["client", "client_usage", "server"]
-"""``client``: arrivals, each a token; ``client_usage``: arrivals, tokens as the server counts; ``server``: its clock."""
+"""``client``: arrivals, each a token; ``client_usage``: arrivals, tokens as the server counts; ``server``: its own."""
 
 CacheCheck = Literal["fresh", "found", "undecidable", "off"]
 """Whether a prompt was answered from the server's cache; ``off``: the server was told to have none, and says so."""
