@@ -73,17 +73,21 @@ class HttpClient:
         """The address, without a slash at its end."""
         return self._base.rstrip("/")
 
-    def open(self, method: str, path: str, payload: Any = None, *, limits: Limits | None = None) -> Exchange:
+    def open(
+        self, method: str, path: str, payload: Any = None, *, limits: Limits | None = None, fresh: bool = False
+    ) -> Exchange:
         """Send a request, JSON where there is a ``payload``, and wait for the head of the reply.
 
-        A 307 or 308, and for GET any redirect, is followed at most `MAX_REDIRECTS` times; the exchange's times are the
-        last request's. Any other status is returned as it is. Raises `EngineError`.
+        ``fresh`` opens a connection for it, as every measured call does: a kept one may be closed under it, which only
+        GET survives. A 307 or 308, and for GET any redirect, is followed at most `MAX_REDIRECTS` times; the exchange's
+        times are the last request's. Any other status is returned as it is. Raises `EngineError`.
         """
         body = None if payload is None else json.dumps(payload).encode()
         home = url = joined(self._base, path.lstrip("/"))
         for _ in range(MAX_REDIRECTS + 1):
             headers = self._headers if origin(url) == self._origin else {}
-            exchange = self._exchange(method, url, body, headers, limits or self._limits)
+            message = request_message(method, url, body, headers)
+            exchange = self._exchange(method, url, message, limits or self._limits, fresh=fresh)
             location = exchange.headers.get("location")
             follows = exchange.status in (307, 308) or (method == "GET" and exchange.status in (301, 302, 303))
             if location is None or not follows:
@@ -108,13 +112,15 @@ class HttpClient:
         while self._idle:
             self._idle.pop().close()
 
-    def _exchange(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], limits: Limits
-    ) -> Exchange:
-        message = request_message(method, url, body, headers)
-        connection = self._kept(origin(url)) or Connection(url, limits, self._ca_file)
-        exchange = Exchange(shown(url), connection, self._idle, limits)
-        exchange.send(method, message)
+    def _exchange(self, method: str, url: str, message: bytes, limits: Limits, *, fresh: bool) -> Exchange:
+        kept = None if fresh else self._kept(origin(url))
+        exchange = Exchange(shown(url), kept or Connection(url, limits, self._ca_file), self._idle, limits)
+        try:
+            exchange.send(method, message)
+        except EngineError as error:
+            if kept is None or method != "GET" or error.kind != "connection_lost":
+                raise
+            return self._exchange(method, url, message, limits, fresh=True)
         return exchange
 
     def _kept(self, origin: tuple[str, str, int]) -> Connection | None:

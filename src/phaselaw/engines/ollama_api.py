@@ -100,7 +100,8 @@ class OllamaApi:
         limits = dataclasses.replace(self._limits, reply_bytes=self._limits.reply_bytes + 4_000 * gen_tokens)
         lines: list[Line] = []
         try:
-            with self._http.open("POST", "/api/generate", {**request, "stream": True}, limits=limits) as exchange:
+            asked = {**request, "stream": True}
+            with self._http.open("POST", "/api/generate", asked, limits=limits, fresh=True) as exchange:
                 exchange.raise_for_status()
                 for line in exchange.lines():
                     lines.append(line)

@@ -30,7 +30,7 @@ class OllamaModel:
         self._nonces = Nonces()
         self._fresh = FreshPrompts()
         self._seen_a_prompt = False
-        self._server_context: int | None = None
+        self._server_context: object = None
 
     def generate(self, request: Request) -> Timing:
         """One call with a prompt that the server can't have cached. Raises `EngineError`."""
@@ -68,13 +68,15 @@ class OllamaModel:
         Cold calls and spent nonces unload it. A measured call never pays for a load; a warmup may, and the server tells
         its load time apart.
         """
-        loaded = full_name(self._name) in self._api.loaded()
+        entry = self._api.loaded().get(full_name(self._name))
+        loaded = entry is not None
+        self._server_context = None if entry is None else entry.get("context_length")
         if loaded and (self._backend.cold or self._nonces.spent):
             self._api.unload(self._name)
             loaded = False
         if not loaded:
             self._nonces.renew()
-            self._seen_a_prompt, self._server_context = False, None
+            self._seen_a_prompt = False
             if load:
                 self._api.preload(self._settings(request.study_seed, request.gen_tokens))
                 loaded = True
@@ -102,12 +104,8 @@ class OllamaModel:
             )
 
     def _context(self) -> int | None:
-        """The context in force, in tokens: the study's, else what the server says of the loaded model."""
+        """The context in force, in tokens: the study's, else what the server said of the loaded model."""
         stated = self._backend.options.get("num_ctx", self._backend.context_length)
-        if stated is None and self._server_context is None:
-            entry = self._api.loaded().get(full_name(self._name), {})
-            found = entry.get("context_length")
-            self._server_context = found if isinstance(found, int) else 0
         context = self._server_context if stated is None else stated
         return context if isinstance(context, int) and context > 0 else None
 
@@ -165,7 +163,9 @@ class OllamaModel:
             return Verdict("fresh", "the model was loaded by this very call")
         if tokens is None:
             return Verdict("found", "the server counted no prompt tokens, as servers until mid 2024 did on a hit")
-        return judge(tokens, reply.ms("prompt_eval_duration"), self._fresh, step.ms)
+        steps = [ms for ms in (step.client_ms, step.server_ms) if ms is not None]
+        # The lesser: a stall of this client makes its own figure too large.
+        return judge(tokens, reply.ms("prompt_eval_duration"), self._fresh, min(steps, default=None))
 
     def _run_probe(self, request: Request) -> None:
         """A short and a long fresh prompt, to judge by, and the long one again: does this server remember prompts?
