@@ -1,6 +1,6 @@
 """A stand-in for an Ollama server: it replays our recordings of real ones, at their pace or faster. It runs no model.
 
-What it adds to the recordings is which one to replay (and a prompt counts a token a word at least): it knows what is loaded, remembers the prompts it has seen since
+What it adds to the recordings is which one to replay: it knows what is loaded, remembers the prompts it has seen since
 a load (as recent servers do), and cuts a recorded reply to ``num_predict`` tokens. Durations are divided by ``speed``,
 like the pace, so that what a server claims and what a client sees agree as they did.
 """
