@@ -13,7 +13,8 @@ from phaselaw.tr121_names import BACKENDS, MODELS, SCENARIOS
 
 STUDY_FORMAT = Path(__file__).parent.parent / "docs" / "study-format.md"
 TEXT = STUDY_FORMAT.read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
+README = (STUDY_FORMAT.parent.parent / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", TEXT + README, flags=re.MULTILINE | re.DOTALL)
 
 PARTS = {
     "The keys of a study": "Study",
@@ -50,7 +51,7 @@ def keys(part: str) -> dict[str, str]:
 
 
 def test_the_docs_hold_examples() -> None:
-    assert len(EXAMPLES) >= 4
+    assert len(EXAMPLES) >= 5
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: str(yaml.safe_load(text)["run_name"]))

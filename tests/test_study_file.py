@@ -259,10 +259,10 @@ BROKEN = [
     plus(f"x: [{'3, ' * 9_000}]\n", "x: unknown key", name="a long list of nothing"),
     but(
         "  - name: one\n    kind: simulated\n",
-        f"{'  - 3' + chr(10)}" * 9000,
+        f"{'  - 3' + chr(10)}" * 900,
         13,
-        "models[0]: should be a mapping of keys, not 3 (and 8999 more)",
-        name="9,000 faults",
+        "models[0]: should be a mapping of keys, not 3 (and 899 more)",
+        name="900 faults",
     ),
     plus(
         "x: !!python/object/apply:os.system ['touch pwned']\n",
@@ -276,6 +276,17 @@ BROKEN = [
     ),
     plus("x: !mine 3\n", "the tag '!mine' is not allowed", name="a local tag"),
     plus("x: !!binary aGVsbG8=\n", "the tag 'tag:yaml.org,2002:binary' is not allowed", name="base64"),
+    Broken(
+        "a tag directive bomb",
+        "".join(f"%TAG !{at}! x\n" for at in range(60_000)) + f"---\n{SOUND}",
+        1,
+        ("the directive %TAG is not allowed",),
+    ),
+    plus(
+        f"gen_tokens_list: [{', '.join(map(str, range(1, 1002)))}]\n",
+        "axes.gen_tokens: has too many items; at most 1000",
+        name="too many budgets",
+    ),
     # Not a study at all.
     Broken("an empty file", "", 1, ("the file is empty; see: phaselaw study show",)),
     Broken("only a comment", "# nothing\n", 1, ("the file is empty",)),
@@ -378,7 +389,7 @@ def test_a_file_that_may_not_be_read_is_one_line(tmp_path: Path, capsys: pytest.
     assert "Permission denied" in told("study", "check", str(path), capsys=capsys)
 
 
-IN_A_PROCESS = ["an alias bomb", "a tag that would run a command", "30 MB of NUL bytes", "deep lists", "9,000 faults"]
+IN_A_PROCESS = ["an alias bomb", "a tag that would run a command", "30 MB of NUL bytes", "deep lists", "900 faults"]
 
 
 @pytest.mark.parametrize("broken", [b for b in BROKEN if b.name in IN_A_PROCESS], ids=lambda broken: broken.name)

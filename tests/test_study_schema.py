@@ -124,7 +124,7 @@ backend = st.fixed_dictionaries(
     optional={
         "batch_size": st.integers(0, 2),
         "device": st.sampled_from(["cpu", "cuda:1", "cuda:", "mps"]),
-        "url": st.sampled_from([None, "http://h:1", "https://h/v1", "h", "http://a@h"]),
+        "url": st.sampled_from([None, "http://h:1", "https://h/v1", "HTTP://h/a@b", "h", "http://a@h"]),
         "options": st.dictionaries(names, st.none() | st.integers() | st.booleans() | st.lists(names, max_size=2)),
         "params_exponent": st.sampled_from([-5, -4, 0.5, 1]),
     },

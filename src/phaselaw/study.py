@@ -45,6 +45,9 @@ __all__ = [
 SCHEMA_VERSION = 1
 """Version of the study format: raised when a study that was right is no longer, never for a new key."""
 
+MAX_ITEMS = 1000
+"""Entries of one list: models, backends, scenarios, values of an axis."""
+
 Backend = Annotated[HfBackend | SimulatedBackend | OllamaBackend | OpenaiBackend, Field(discriminator="kind")]
 
 
@@ -75,7 +78,7 @@ class ModelEntry(Strict):
         default=None, description="A label; serves only where parameters can't be measured."
     )
     n_layer: Count | None = Field(default=None, description="Layers of a simulated model.")
-    backends: Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] | None = Field(
+    backends: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_ITEMS, strict=False)] | None = Field(
         default=None, description="Only on these backends of its kind; left out: on all of them."
     )
 
@@ -88,7 +91,7 @@ class ModelEntry(Strict):
 class Axes(Strict):
     """Values to sweep over, each a cell of its own."""
 
-    gen_tokens: Annotated[tuple[Count, ...], Field(min_length=1)] | None = Field(
+    gen_tokens: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_ITEMS)] | None = Field(
         default=None, description="Decode budgets; replaces gen_tokens.", strict=False
     )
 
@@ -107,9 +110,15 @@ class Study(Strict):
         default="rounds", description="rounds: every cell once, then again; cells: a cell's calls back to back."
     )
     axes: Axes = Field(default_factory=Axes, description="Values to sweep over.")
-    scenarios: Annotated[tuple[Scenario, ...], Field(min_length=1, strict=False)] = Field(description="Prompts.")
-    backends: Annotated[tuple[Backend, ...], Field(min_length=1, strict=False)] = Field(description="Engines.")
-    models: Annotated[tuple[ModelEntry, ...], Field(min_length=1, strict=False)] = Field(description="Models.")
+    scenarios: Annotated[tuple[Scenario, ...], Field(min_length=1, max_length=MAX_ITEMS, strict=False)] = Field(
+        description="Prompts."
+    )
+    backends: Annotated[tuple[Backend, ...], Field(min_length=1, max_length=MAX_ITEMS, strict=False)] = Field(
+        description="Engines."
+    )
+    models: Annotated[tuple[ModelEntry, ...], Field(min_length=1, max_length=MAX_ITEMS, strict=False)] = Field(
+        description="Models."
+    )
 
     def budgets(self) -> tuple[int, ...]:
         """The decode budgets, in tokens: the axis where there is one, else ``gen_tokens``."""

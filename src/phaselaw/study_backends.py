@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 NAME_PATTERN = r"^(?! )[^\x00-\x1f\x7f-\x9f\u2028\u2029|]+(?<! )$"
 DEVICE_PATTERN = r"^(cpu|mps|cuda(:[0-9]{1,4})?)$"
+URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^@/?#\s]+(/[^?#\s]*)?$"
+"""What an editor can see of an address; the reader looks closer."""
 
 
 def _name(text: str) -> str:
@@ -54,7 +56,7 @@ Name = Annotated[
     str, Field(min_length=1, max_length=200, json_schema_extra={"pattern": NAME_PATTERN}), AfterValidator(_name)
 ]
 Device = Annotated[str, Field(json_schema_extra={"pattern": DEVICE_PATTERN}), AfterValidator(_device)]
-ServerUrl = Annotated[str, Field(json_schema_extra={"pattern": "^https?://[^@ ]+$"}), AfterValidator(_http_address)]
+ServerUrl = Annotated[str, Field(json_schema_extra={"pattern": URL_PATTERN}), AfterValidator(_http_address)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

@@ -77,6 +77,8 @@ def _in_words(found: list[ErrorDetails], path: KeyPath, data: dict[str, Any], st
         return details["msg"].removeprefix("Value error, ")
     if kind == "too_short":
         return "is empty; give at least one"
+    if kind == "too_long":
+        return f"has too many items; at most {context['max_length']}"
     given = details["input"]
     wanted = " or ".join(dict.fromkeys(_wanted(each) for each in found))
     unquoted = len(found) == 1 and kind == "string_type" and isinstance(given, bool | int | float)

@@ -21,6 +21,7 @@ def editor_schema(schema: Mapping[str, Any], *, version: int) -> dict[str, Any]:
         "type": "array",
         "items": {"type": "integer", "minimum": 1, "maximum": 1_000_000},
         "minItems": 1,
+        "maxItems": definitions["Axes"]["properties"]["gen_tokens"]["anyOf"][0]["maxItems"],
         "uniqueItems": True,
         "description": "TR121's name for axes.gen_tokens; give one of the two.",
     }
