@@ -18,6 +18,8 @@ from phaselaw.engines.http_client import HttpClient, Limits, Line, quoted
 from phaselaw.errors import EngineError
 from phaselaw.records import ModelInfo
 
+LONGEST_NS = 1e18
+"""Thirty years: what is longer is no duration, nor is infinity."""
 UNLOAD_WAIT_S = 60.0
 UNLOAD_POLL_S = 0.02
 
@@ -36,7 +38,7 @@ class Reply:
     def ms(self, field: str) -> float | None:
         """A duration of the last line, in ms; ``None`` where it is absent, zero or negative."""
         value = self.final.get(field)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < LONGEST_NS:
             return None
         return value / 1e6
 

@@ -222,7 +222,7 @@ def claims_of(reply: Reply) -> dict[str, float | int | str | None]:
     claims: dict[str, float | int | str | None] = {}
     for field in DURATIONS:
         value = reply.final.get(field)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**64:
             claims[f"{field}_ms"] = value / 1e6
     for field in ("prompt_eval_count", "eval_count", "prompt_eval_cached_count"):
         if (count := reply.count(field)) is not None:

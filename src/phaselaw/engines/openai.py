@@ -193,7 +193,9 @@ def timing_of(reply: Reply, prompt: str, *, connect_ms: float | None, head_cache
         gen_tokens_raw=counted,
         done_reason=reply.finish_reason or "unknown",
         output_sha256=reply.output_sha256,
-        server={key: value for key, value in reply.timings.items() if isinstance(value, (int, float, str))},
+        server={
+            key: value for key, value in reply.timings.items() if isinstance(value, (int, float)) and abs(value) < 1e12
+        },
         served=served,
     )
 

@@ -49,7 +49,7 @@ class Reply:
     def decode_ms(self) -> float | None:
         """The decode time that llama-server claims; ``None`` elsewhere."""
         value = self.timings.get("predicted_ms")
-        return float(value) if isinstance(value, (int, float)) and value > 0 else None
+        return float(value) if isinstance(value, (int, float)) and 0 < value < 1e12 else None
 
 
 def read_stream(lines: Iterable[Line], sent_ns: int) -> Reply:
