@@ -20,7 +20,16 @@ from phaselaw import study_file
 from phaselaw.errors import StudyError
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import Cell, Order
-from phaselaw.study_backends import Count, HfBackend, Name, OllamaBackend, OpenaiBackend, SimulatedBackend, Strict
+from phaselaw.study_backends import (
+    Count,
+    HfBackend,
+    Name,
+    OllamaBackend,
+    OpenaiBackend,
+    ServedBackend,
+    SimulatedBackend,
+    Strict,
+)
 from phaselaw.study_faults import did_you_mean
 from phaselaw.study_schema import editor_schema
 from phaselaw.study_text import printable, shown
@@ -134,13 +143,19 @@ class Study(Strict):
                 scenario=scenario.name,
                 batch_size=backend.batch_size,
                 gen_tokens=budget,
+                concurrency=clients,
             )
             for model in self.models
             for backend in self.backends
             if model.runs_on(backend)
             for scenario in self.scenarios
             for budget in self.budgets()
+            for clients in (backend.concurrency if isinstance(backend, ServedBackend) else (1,))
         )
+
+    def calls_planned(self) -> int:
+        """How many calls the whole study makes: each cell's warmups and repetitions, by each of its clients."""
+        return sum(cell.concurrency for cell in self.cells()) * (self.warmup_repetitions + self.repetitions)
 
     def backend(self, name: str) -> HfBackend | SimulatedBackend | OllamaBackend | OpenaiBackend:
         """The backend of this name; KeyError where there is none."""

@@ -61,6 +61,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)]
+Clients = Annotated[int, Field(ge=1, le=1024)]
 Scalar = str | int | float | bool
 OllamaOptions = Annotated[dict[str, Scalar | list[str]], AfterValidator(_ollama_options)]
 OpenaiExtra = Annotated[dict[str, Scalar | list[str]], AfterValidator(_openai_extra)]
@@ -116,6 +117,9 @@ class ServedBackend(Strict):
     connect_timeout_s: Seconds = Field(default=10.0, description="Longest connection set-up, in s.")
     idle_timeout_s: Seconds = Field(default=300.0, description="Longest silence of a server, its load included, in s.")
     timeout_s: Seconds = Field(default=1800.0, description="Longest call, in s.")
+    concurrency: Annotated[tuple[Clients, ...], Field(min_length=1, max_length=100, strict=False)] = Field(
+        default=(1,), description="Clients that call at once, each number a cell of its own."
+    )
     ca_file: str | None = Field(default=None, description="Certificates to trust (PEM); left out: the system's.")
 
 

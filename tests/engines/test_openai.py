@@ -112,7 +112,7 @@ def test_a_broken_stream_is_an_engine_error_of_one_line(lines: list[str], kind: 
 def test_several_tokens_in_a_chunk_are_spread_by_the_usage_and_labelled() -> None:
     usage = event(choices=[], usage={"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18})
     found = read(token("a b c"), token("d e f"), token("g h i"), END, usage)
-    served = timing_of(found, "x", connect_ms=None, head_cached=False).served
+    served = timing_of(found, "x", head_cached=False).served
     assert served is not None
     assert served.decode_step_basis == "client_usage"
     assert served.decode_step_ms == 20 / 8
@@ -120,13 +120,13 @@ def test_several_tokens_in_a_chunk_are_spread_by_the_usage_and_labelled() -> Non
 
 
 def test_without_usage_counts_are_estimated_and_labelled() -> None:
-    timing = timing_of(read(token("a"), token("b"), token("c"), END), "one two", connect_ms=None, head_cached=False)
+    timing = timing_of(read(token("a"), token("b"), token("c"), END), "one two", head_cached=False)
     assert timing.served is not None
     assert (timing.gen_tokens_raw, timing.prompt_tokens, timing.served.tokens_basis) == (3, 2, "estimated")
 
 
 def test_ttft_stands_for_prefill() -> None:
-    timing = timing_of(read("", token("a"), token("b"), END, USAGE), "x", connect_ms=1.0, head_cached=True)
+    timing = timing_of(read("", token("a"), token("b"), END, USAGE), "x", head_cached=True)
     assert timing.served is not None
     assert timing.prefill_ms == timing.served.ttft_ms == 20
     assert timing.served.prefill_basis == "ttft"
@@ -138,7 +138,7 @@ def test_the_servers_cached_count_decides(cached: int | None, check: str) -> Non
     if cached is not None:
         usage["prompt_tokens_details"] = {"cached_tokens": cached}
     found = read(token("a"), token("b"), END, event(choices=[], usage=usage))
-    served = timing_of(found, "one two three four", connect_ms=None, head_cached=False).served
+    served = timing_of(found, "one two three four", head_cached=False).served
     assert served is not None and served.cache_check == check
     assert ("prefill" in served.faults) == (check == "found")
 
@@ -150,7 +150,7 @@ def test_what_real_ollama_servers_stream_on_v1_is_read(version: str, label: str)
     found = read_stream(lines, 0)
     assert found.count("completion_tokens") == len(found.arrivals_ms) == 16
     assert found.finish_reason == "length"
-    served = timing_of(found, "x", connect_ms=None, head_cached=False).served
+    served = timing_of(found, "x", head_cached=False).served
     assert served is not None and served.decode_step_basis == "client"
 
 

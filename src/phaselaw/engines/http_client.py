@@ -15,7 +15,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -74,20 +74,31 @@ class HttpClient:
         return self._base.rstrip("/")
 
     def open(
-        self, method: str, path: str, payload: Any = None, *, limits: Limits | None = None, fresh: bool = False
+        self,
+        method: str,
+        path: str,
+        payload: Any = None,
+        *,
+        limits: Limits | None = None,
+        fresh: bool = False,
+        before_send: Callable[[], object] | None = None,
     ) -> Exchange:
         """Send a request, JSON where there is a ``payload``, and wait for the head of the reply.
 
         ``fresh`` opens a connection for it, as every measured call does: a kept one may be closed under it, which only
-        GET survives. A 307 or 308, and for GET any redirect, is followed at most `MAX_REDIRECTS` times; the exchange's
-        times are the last request's. Any other status is returned as it is. Raises `EngineError`.
+        GET survives. ``before_send`` is called between connecting and sending. A 307 or 308, and for GET any redirect,
+        is followed at most `MAX_REDIRECTS` times; the exchange's times are the last request's. Any other status is
+        returned as it is. Raises `EngineError`.
         """
         body = None if payload is None else json.dumps(payload).encode()
         home = url = joined(self._base, path.lstrip("/"))
         for _ in range(MAX_REDIRECTS + 1):
             headers = self._headers if origin(url) == self._origin else {}
             message = request_message(method, url, body, headers)
-            exchange = self._exchange(method, url, message, limits or self._limits, fresh=fresh)
+            exchange = self._exchange(
+                method, url, message, limits or self._limits, fresh=fresh, before_send=before_send
+            )
+            before_send = None
             location = exchange.headers.get("location")
             follows = exchange.status in (307, 308) or (method == "GET" and exchange.status in (301, 302, 303))
             if location is None or not follows:
@@ -112,10 +123,15 @@ class HttpClient:
         while self._idle:
             self._idle.pop().close()
 
-    def _exchange(self, method: str, url: str, message: bytes, limits: Limits, *, fresh: bool) -> Exchange:
+    def _exchange(
+        self, method: str, url: str, message: bytes, limits: Limits, *, fresh: bool,
+        before_send: Callable[[], object] | None = None,
+    ) -> Exchange:  # fmt: skip
         kept = None if fresh else self._kept(origin(url))
         exchange = Exchange(shown(url), kept or Connection(url, limits, self._ca_file), self._idle, limits)
         try:
+            if before_send is not None:
+                before_send()
             exchange.send(method, message)
         except EngineError as error:
             if kept is None or method != "GET" or error.kind != "connection_lost":

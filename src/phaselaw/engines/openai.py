@@ -116,7 +116,9 @@ class OpenaiModel:
             prompt = f"{self._nonce()} {text}"
             asked = self._request(prompt, request.gen_tokens, request.study_seed)
             try:
-                reply, connect_ms = self._api.complete(self._path, asked, request.gen_tokens)
+                reply = self._api.complete(
+                    self._path, asked, request.gen_tokens, request.before_send if tries == 0 else None
+                )
             except EngineError as error:
                 if error.kind not in TURNED_AWAY or tries == self._backend.retries:
                     raise
@@ -125,7 +127,7 @@ class OpenaiModel:
                 continue
             if turned_away is not None:
                 raise EngineError(f"answered at try {tries + 1}, no measurement; before: {turned_away}", kind="retried")
-            return timing_of(reply, prompt, connect_ms=connect_ms, head_cached=self._backend.api == "chat")
+            return timing_of(reply, prompt, head_cached=self._backend.api == "chat")
         raise AssertionError("the loop returns or raises")
 
     def close(self) -> None:
@@ -158,7 +160,7 @@ class OpenaiModel:
         return request | self._backend.extra | {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def timing_of(reply: Reply, prompt: str, *, connect_ms: float | None, head_cached: bool) -> Timing:
+def timing_of(reply: Reply, prompt: str, *, head_cached: bool) -> Timing:
     """A reply as a call's times; raises `EngineError` where no token came."""
     if not reply.arrivals_ms:
         raise EngineError(f"no token came (finish_reason {reply.finish_reason!r})", kind="no_tokens")
@@ -168,10 +170,11 @@ def timing_of(reply: Reply, prompt: str, *, connect_ms: float | None, head_cache
     verdict = _judge(reply, prompt)
     first_ms, last_ms = reply.arrivals_ms[0], reply.arrivals_ms[-1]
     served = Served(
+        sent_at_ms=reply.sent_at_ms,
         ttft_ms=first_ms,
         e2e_ms=last_ms,
         wall_ms=reply.wall_ms,
-        connect_ms=connect_ms,
+        connect_ms=reply.connect_ms,
         arrivals_ms=reply.arrivals_ms,
         decode_step_ms=step.ms,
         decode_step_basis=step.basis,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -74,13 +74,16 @@ class OpenaiApi:
                     raise
                 self._refused |= named or unnamed
 
-    def complete(self, path: str, request: Mapping[str, Any], gen_tokens: int) -> tuple[Reply, float | None]:
-        """One streamed call and its connection's set-up time in ms; raises `EngineError`."""
+    def complete(
+        self, path: str, request: Mapping[str, Any], gen_tokens: int, before_send: Callable[[], object] | None = None
+    ) -> Reply:
+        """One streamed call; raises `EngineError`."""
         enough = 1_000 + 8 * gen_tokens
         limits = dataclasses.replace(self._limits, reply_bytes=self._limits.reply_bytes + 4_000 * gen_tokens)
         lines: list[Line] = []
         try:
-            with self._http.open("POST", path, self._accepted(request), limits=limits, fresh=True) as exchange:
+            sent = self._accepted(request)
+            with self._http.open("POST", path, sent, limits=limits, fresh=True, before_send=before_send) as exchange:
                 exchange.raise_for_status()
                 _refuse_unstreamed(exchange)
                 for line in exchange.lines():
@@ -89,7 +92,11 @@ class OpenaiApi:
                         break
                     if len(lines) > enough:
                         raise EngineError(f"{exchange.url}: {len(lines)} lines for {gen_tokens} tokens", kind="endless")
-            return read_stream(lines, exchange.sent_ns), exchange.connect_ms
+            return dataclasses.replace(
+                read_stream(lines, exchange.sent_ns),
+                connect_ms=exchange.connect_ms,
+                sent_at_ms=exchange.sent_ns / 1e6,
+            )
         except EngineError as error:
             raise self._without_key(error) from None
 

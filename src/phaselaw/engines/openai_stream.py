@@ -33,6 +33,10 @@ class Reply:
     """The server's counts; empty where it gave none."""
     timings: Mapping[str, Any]
     """llama-server's own times; empty elsewhere."""
+    sent_at_ms: float = 0.0
+    """When it was sent, by the process's monotonic clock."""
+    connect_ms: float | None = None
+    """Set-up of its connection, before the send."""
 
     def count(self, field: str) -> int | None:
         """A count of the usage; ``None`` where it is absent."""

@@ -59,7 +59,8 @@ def served_engines(subject: Subject) -> Section | None:
     said = Paragraph(
         "What a server means by its durations differs between versions, so it is measured: decode is told by the "
         "client's clock, with the server's figure beside it. Calls that a prompt cache answered are error rows for "
-        "prefill and end to end; where the template's head was cached, a prefill rate per token holds for the rest of the prompt."
+        "prefill and end to end; where the template's head was cached, a prefill rate per token holds for the rest of "
+        "the prompt."
     )
     return Section(title="Served engines", blocks=(said, *filled))
 
