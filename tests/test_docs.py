@@ -23,6 +23,7 @@ PARTS = {
     "kind: hf": "HfBackend",
     "kind: simulated": "SimulatedBackend",
     "kind: ollama": "OllamaBackend",
+    "kind: openai": "OpenaiBackend",
     "Sweeps": "Axes",
 }
 """Section of docs/study-format.md to the type whose keys its table lists."""

@@ -30,7 +30,8 @@ OWN_COLUMNS = (
     "prompt_tokens_compute", "tokens_total_compute", "tokens_per_s_compute", "decode_step_ms", "done_reason",
     "load_ms", "output_sha256", "ttft_ms", "client_e2e_ms", "itl_p50_ms", "itl_p99_ms", "queue_ms", "connect_ms",
     "decode_step_basis", "decode_step_ms_client", "decode_step_ms_server", "model_was_loaded", "cache_check",
-    "cache_reason", "head_cached", "prefill_basis", "tokens_basis", "thinking_tokens",
+    "cache_reason", "head_cached", "prefill_basis", "tokens_basis", "thinking_tokens", "concurrency", "client_idx",
+    "achieved_concurrency", "queue_delay_ms", "sent_at_ms",
 )  # fmt: skip
 """Columns of ours, after TR121's."""
 
@@ -115,6 +116,10 @@ def rows_of(
         "calls_since_model_load": call.calls_since_model_load,
         "calls_since_shape_first_seen": call.calls_since_shape_first_seen,
         "load_ms": call.load_ms,
+        "concurrency": cell.concurrency,
+        "client_idx": call.client_idx,
+        "achieved_concurrency": call.achieved_concurrency,
+        "queue_delay_ms": call.queue_delay_ms,
         "hf_load_ms": call.load_ms if cell.backend_kind == "hf" else None,
     }
     if call.timing is None:
@@ -191,6 +196,7 @@ def _served_columns(served: Served) -> dict[str, Any]:
     gaps = sorted(after - before for before, after in pairwise(served.arrivals_ms))
     return {
         "load_ms": served.load_ms,
+        "sent_at_ms": served.sent_at_ms,
         "ttft_ms": served.ttft_ms,
         "client_e2e_ms": served.e2e_ms,
         "itl_p50_ms": _quantile(gaps, 0.5),

@@ -9,7 +9,7 @@ This module imports nothing heavy.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 Phase = Literal["prefill", "kv_decode", "e2e_kv"]
@@ -19,7 +19,7 @@ Order = Literal["rounds", "cells"]
 """``rounds``: repetition r of every cell before r + 1 of any; ``cells``: a cell's calls back to back (TR121)."""
 
 DecodeStepBasis = Literal["client", "client_usage", "server"]
-"""``client``: arrivals, each a token; ``client_usage``: arrivals, tokens as the server counts; ``server``: its clock."""
+"""``client``: arrivals, each a token; ``client_usage``: arrivals, tokens as the server counts; ``server``: its own."""
 
 CacheCheck = Literal["fresh", "found", "undecidable", "off"]
 """Whether a prompt was answered from the server's cache; ``off``: the server was told to have none, and says so."""
@@ -37,11 +37,14 @@ class Cell:
     scenario: str
     batch_size: int
     gen_tokens: int
+    concurrency: int = 1
+    """Clients that call a served engine at once."""
 
     @property
     def key(self) -> str:
         """A readable identity, unique within a run."""
-        return "|".join((self.backend, self.model, self.scenario, f"bs{self.batch_size}", f"gen{self.gen_tokens}"))
+        parts = [self.backend, self.model, self.scenario, f"bs{self.batch_size}", f"gen{self.gen_tokens}"]
+        return "|".join(parts if self.concurrency == 1 else [*parts, f"clients{self.concurrency}"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +59,8 @@ class PlannedCall:
     warmup_idx: int | None
     rep: int | None
     """Repetition, which under ``order: rounds`` is also the round; ``None`` on warmups."""
+    client_idx: int = 0
+    """Which of a cell's clients makes this call."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +80,8 @@ class Request:
     """A seed of this call alone."""
     round: int | None
     """The repetition this call belongs to; ``None`` in a warmup."""
+    before_send: Callable[[], object] | None = None
+    """What a served engine calls between connecting and sending: it waits there for the other clients."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +120,8 @@ class Timing:
 class Served:
     """One call of a served engine by the client's clock, and what is known of its worth (method: section 2)."""
 
+    sent_at_ms: float
+    """When it was sent, by the process's monotonic clock, so that calls made at once can be laid side by side."""
     ttft_ms: float
     """First non-empty token minus send; holds the load and the wait of a call that had them."""
     e2e_ms: float
@@ -228,6 +237,11 @@ class Call:
     load_ms: float | None
     """Load time of the model where this is the first call after its load."""
     timing: Timing | None
+    client_idx: int = 0
+    queue_delay_ms: float | None = None
+    """Sent minus scheduled, by the client; known where several clients start together."""
+    achieved_concurrency: float | None = None
+    """Mean number of calls under way while this call's group ran; the asked one is the cell's."""
 
 
 def to_jsonable(record: Any) -> dict[str, Any]:

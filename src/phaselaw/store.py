@@ -312,7 +312,7 @@ class RunDirectory:
 
     def _manifest(self, status: Status) -> dict[str, Any]:
         header, study = self._journal.header, self.study
-        expected_calls = len(study.cells()) * (study.warmup_repetitions + study.repetitions)
+        expected_calls = study.calls_planned()
         failed = sum(call.status != "ok" for call in self.calls)
         return {
             "schema_version": METRICS_VERSION,

@@ -27,6 +27,7 @@ from phaselaw.study_backends import (
     Name,
     OllamaBackend,
     OpenaiBackend,
+    ServedBackend,
     SimulatedBackend,
     Strict,
 )
@@ -147,13 +148,19 @@ class Study(Strict):
                 scenario=scenario.name,
                 batch_size=backend.batch_size,
                 gen_tokens=budget,
+                concurrency=clients,
             )
             for model in self.models
             for backend in self.backends
             if model.runs_on(backend)
             for scenario in self.scenarios
             for budget in self.budgets()
+            for clients in (backend.concurrency if isinstance(backend, ServedBackend) else (1,))
         )
+
+    def calls_planned(self) -> int:
+        """How many calls the whole study makes: each cell's warmups and repetitions, by each of its clients."""
+        return sum(cell.concurrency for cell in self.cells()) * (self.warmup_repetitions + self.repetitions)
 
     def backend(self, name: str) -> AnyBackend:
         """The backend of this name; KeyError where there is none."""

@@ -45,6 +45,13 @@ def _ollama_options(options: dict[str, str | int | float | bool | list[str]]) ->
     return options
 
 
+def _openai_extra(extra: dict[str, str | int | float | bool | list[str]]) -> dict[str, Any]:
+    ours = {"model", "prompt", "messages", "max_tokens", "max_completion_tokens", "stream", "stream_options", "n"}
+    if taken := sorted(ours & set(extra)):
+        raise ValueError(f"{taken[0]} is set by phaselaw; leave it away")
+    return extra
+
+
 Name = Annotated[
     str, Field(min_length=1, max_length=200, json_schema_extra={"pattern": NAME_PATTERN}), AfterValidator(_name)
 ]
@@ -54,8 +61,10 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)]
+Clients = Annotated[int, Field(ge=1, le=1024)]
 Scalar = str | int | float | bool
 OllamaOptions = Annotated[dict[str, Scalar | list[str]], AfterValidator(_ollama_options)]
+OpenaiExtra = Annotated[dict[str, Scalar | list[str]], AfterValidator(_openai_extra)]
 Deviation = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 
 
@@ -108,6 +117,9 @@ class ServedBackend(Strict):
     connect_timeout_s: Seconds = Field(default=10.0, description="Longest connection set-up, in s.")
     idle_timeout_s: Seconds = Field(default=300.0, description="Longest silence of a server, its load included, in s.")
     timeout_s: Seconds = Field(default=1800.0, description="Longest call, in s.")
+    concurrency: Annotated[tuple[Clients, ...], Field(min_length=1, max_length=100, strict=False)] = Field(
+        default=(1,), description="Clients that call at once, each number a cell of its own."
+    )
     ca_file: str | None = Field(default=None, description="Certificates to trust (PEM); left out: the system's.")
 
 
@@ -176,7 +188,7 @@ class OpenaiBackend(ServedBackend):
         default="OPENAI_API_KEY", description="Environment variable that holds the key, if any."
     )
     ignore_eos: bool = Field(default=True, description="Ask for the whole budget where the server knows how.")
-    extra: dict[str, Scalar | list[str]] = Field(
+    extra: OpenaiExtra = Field(
         default_factory=dict, description="More keys of the request, over temperature 0, top_p 1 and the seed."
     )
     retries: Annotated[int, Field(ge=0, le=10)] = Field(

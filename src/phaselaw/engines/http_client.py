@@ -15,7 +15,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -73,17 +73,32 @@ class HttpClient:
         """The address, without a slash at its end."""
         return self._base.rstrip("/")
 
-    def open(self, method: str, path: str, payload: Any = None, *, limits: Limits | None = None) -> Exchange:
+    def open(
+        self,
+        method: str,
+        path: str,
+        payload: Any = None,
+        *,
+        limits: Limits | None = None,
+        fresh: bool = False,
+        before_send: Callable[[], object] | None = None,
+    ) -> Exchange:
         """Send a request, JSON where there is a ``payload``, and wait for the head of the reply.
 
-        A 307 or 308, and for GET any redirect, is followed at most `MAX_REDIRECTS` times; the exchange's times are the
-        last request's. Any other status is returned as it is. Raises `EngineError`.
+        ``fresh`` opens a connection for it, as every measured call does: a kept one may be closed under it, which only
+        GET survives. ``before_send`` is called between connecting and sending. A 307 or 308, and for GET any redirect,
+        is followed at most `MAX_REDIRECTS` times; the exchange's times are the last request's. Any other status is
+        returned as it is. Raises `EngineError`.
         """
         body = None if payload is None else json.dumps(payload).encode()
         home = url = joined(self._base, path.lstrip("/"))
         for _ in range(MAX_REDIRECTS + 1):
             headers = self._headers if origin(url) == self._origin else {}
-            exchange = self._exchange(method, url, body, headers, limits or self._limits)
+            message = request_message(method, url, body, headers)
+            exchange = self._exchange(
+                method, url, message, limits or self._limits, fresh=fresh, before_send=before_send
+            )
+            before_send = None
             location = exchange.headers.get("location")
             follows = exchange.status in (307, 308) or (method == "GET" and exchange.status in (301, 302, 303))
             if location is None or not follows:
@@ -109,12 +124,19 @@ class HttpClient:
             self._idle.pop().close()
 
     def _exchange(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], limits: Limits
-    ) -> Exchange:
-        message = request_message(method, url, body, headers)
-        connection = self._kept(origin(url)) or Connection(url, limits, self._ca_file)
-        exchange = Exchange(shown(url), connection, self._idle, limits)
-        exchange.send(method, message)
+        self, method: str, url: str, message: bytes, limits: Limits, *, fresh: bool,
+        before_send: Callable[[], object] | None = None,
+    ) -> Exchange:  # fmt: skip
+        kept = None if fresh else self._kept(origin(url))
+        exchange = Exchange(shown(url), kept or Connection(url, limits, self._ca_file), self._idle, limits)
+        try:
+            if before_send is not None:
+                before_send()
+            exchange.send(method, message)
+        except EngineError as error:
+            if kept is None or method != "GET" or error.kind != "connection_lost":
+                raise
+            return self._exchange(method, url, message, limits, fresh=True)
         return exchange
 
     def _kept(self, origin: tuple[str, str, int]) -> Connection | None:

@@ -11,13 +11,15 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from phaselaw.engines.http_client import HttpClient, Limits, Line, quoted
 from phaselaw.errors import EngineError
 from phaselaw.records import ModelInfo
 
+LONGEST_NS = 1e18
+"""Thirty years: what is longer is no duration, nor is infinity."""
 UNLOAD_WAIT_S = 60.0
 UNLOAD_POLL_S = 0.02
 
@@ -32,11 +34,15 @@ class Reply:
     thinking_chunks: int
     output_sha256: str
     final: Mapping[str, Any]
+    sent_at_ms: float = 0.0
+    """When it was sent, by the process's monotonic clock."""
+    connect_ms: float | None = None
+    """Set-up of its connection, before the send."""
 
     def ms(self, field: str) -> float | None:
         """A duration of the last line, in ms; ``None`` where it is absent, zero or negative."""
         value = self.final.get(field)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < LONGEST_NS:
             return None
         return value / 1e6
 
@@ -94,13 +100,18 @@ class OllamaApi:
         """Load a model with the options of a request, generating nothing."""
         self._http.json("POST", "/api/generate", {**request, "prompt": "", "stream": False})
 
-    def generate(self, request: Mapping[str, Any], gen_tokens: int) -> tuple[Reply, float | None]:
-        """One streamed generation and its connection's set-up time in ms; raises `EngineError`."""
+    def generate(
+        self, request: Mapping[str, Any], gen_tokens: int, before_send: Callable[[], object] | None = None
+    ) -> Reply:
+        """One streamed generation; raises `EngineError`."""
         enough = 1_000 + 4 * gen_tokens
         limits = dataclasses.replace(self._limits, reply_bytes=self._limits.reply_bytes + 4_000 * gen_tokens)
         lines: list[Line] = []
         try:
-            with self._http.open("POST", "/api/generate", {**request, "stream": True}, limits=limits) as exchange:
+            asked = {**request, "stream": True}
+            with self._http.open(
+                "POST", "/api/generate", asked, limits=limits, fresh=True, before_send=before_send
+            ) as exchange:
                 exchange.raise_for_status()
                 for line in exchange.lines():
                     lines.append(line)
@@ -108,7 +119,9 @@ class OllamaApi:
                         raise EngineError(f"{exchange.url}: {len(lines)} lines for {gen_tokens} tokens", kind="endless")
         except EngineError as error:
             raise _missing(error, str(request["model"]), self.url) from error
-        return read_stream(lines, exchange.sent_ns), exchange.connect_ms
+        return dataclasses.replace(
+            read_stream(lines, exchange.sent_ns), connect_ms=exchange.connect_ms, sent_at_ms=exchange.sent_ns / 1e6
+        )
 
     def close(self) -> None:
         """Close the kept connections."""

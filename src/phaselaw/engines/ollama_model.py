@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from phaselaw.engines.ollama_api import OllamaApi, Reply, full_name
@@ -30,17 +32,24 @@ class OllamaModel:
         self._nonces = Nonces()
         self._fresh = FreshPrompts()
         self._seen_a_prompt = False
-        self._server_context: int | None = None
+        self._server_context: object = None
+        self._one_at_a_time = threading.Lock()
 
     def generate(self, request: Request) -> Timing:
-        """One call with a prompt that the server can't have cached. Raises `EngineError`."""
+        """One call with a prompt that the server can't have cached. Raises `EngineError`.
+
+        Threads may call it at once: what comes before the send is done one after the other.
+        """
         text = request.prompt if request.prompt is not None else self._synthetic(request)
         measured = request.round is not None and not self._backend.cold
-        if measured and self.probe is None:
-            self._run_probe(request)
-        was_loaded = self._ready(request, load=measured)
-        reply, connect_ms, prompt = self._send(text, request.study_seed, request.gen_tokens)
-        return self._timing(reply, prompt, was_loaded=was_loaded, connect_ms=connect_ms)
+        with self._one_at_a_time:
+            if measured and self.probe is None:
+                self._run_probe(request)
+            was_loaded = self._ready(request, load=measured)
+            word = self._nonces.take()
+        reply, prompt = self._send(word, text, request.study_seed, request.gen_tokens, before_send=request.before_send)
+        with self._one_at_a_time:
+            return self._timing(reply, prompt, was_loaded=was_loaded, alone=request.before_send is None)
 
     def close(self) -> None:
         """Nothing to free: the server decides by its ``keep_alive``."""
@@ -68,27 +77,32 @@ class OllamaModel:
         Cold calls and spent nonces unload it. A measured call never pays for a load; a warmup may, and the server tells
         its load time apart.
         """
-        loaded = full_name(self._name) in self._api.loaded()
+        entry = self._api.loaded().get(full_name(self._name))
+        loaded = entry is not None
+        self._server_context = None if entry is None else entry.get("context_length")
         if loaded and (self._backend.cold or self._nonces.spent):
             self._api.unload(self._name)
             loaded = False
         if not loaded:
             self._nonces.renew()
-            self._seen_a_prompt, self._server_context = False, None
+            self._seen_a_prompt = False
             if load:
                 self._api.preload(self._settings(request.study_seed, request.gen_tokens))
                 loaded = True
         return loaded
 
-    def _send(self, text: str, study_seed: int, gen_tokens: int) -> tuple[Reply, float | None, str]:
-        word = self._nonces.take()
+    def _send(
+        self, word: str, text: str, study_seed: int, gen_tokens: int, *, before_send: Callable[[], object] | None = None
+    ) -> tuple[Reply, str]:
         prompt = f"{word} {text}"
-        reply, connect_ms = self._api.generate({**self._settings(study_seed, gen_tokens), "prompt": prompt}, gen_tokens)
+        reply = self._api.generate(
+            {**self._settings(study_seed, gen_tokens), "prompt": prompt}, gen_tokens, before_send
+        )
         tokens = reply.count("prompt_eval_count")
         if tokens is not None:
             self._nonces.counted(word, text, tokens)
             self._refuse_a_cut_prompt(prompt, tokens)
-        return reply, connect_ms, prompt
+        return reply, prompt
 
     def _refuse_a_cut_prompt(self, prompt: str, tokens: int) -> None:
         """Every word is a token at least, and a prompt that fills the context was cut to it."""
@@ -102,33 +116,30 @@ class OllamaModel:
             )
 
     def _context(self) -> int | None:
-        """The context in force, in tokens: the study's, else what the server says of the loaded model."""
+        """The context in force, in tokens: the study's, else what the server said of the loaded model."""
         stated = self._backend.options.get("num_ctx", self._backend.context_length)
-        if stated is None and self._server_context is None:
-            entry = self._api.loaded().get(full_name(self._name), {})
-            found = entry.get("context_length")
-            self._server_context = found if isinstance(found, int) else 0
         context = self._server_context if stated is None else stated
         return context if isinstance(context, int) and context > 0 else None
 
-    def _timing(self, reply: Reply, prompt: str, *, was_loaded: bool, connect_ms: float | None) -> Timing:
+    def _timing(self, reply: Reply, prompt: str, *, was_loaded: bool, alone: bool) -> Timing:
         tokens, generated = reply.count("prompt_eval_count"), reply.count("eval_count")
         if not reply.arrivals_ms and not generated:
             raise EngineError(f"no token came (done_reason {reply.final.get('done_reason')!r})", kind="no_tokens")
         step = step_of(reply)
         prefill_ms = reply.ms("prompt_eval_duration")
         verdict = self._judge(reply, prompt, step, was_loaded=was_loaded)
-        if verdict.check == "fresh" and was_loaded and tokens and prefill_ms is not None:
+        if verdict.check == "fresh" and was_loaded and alone and tokens and prefill_ms is not None:
             self._fresh.add(tokens, prefill_ms)
         load_ms = reply.ms("load_duration") or 0.0
         first_ms = reply.arrivals_ms[0] if reply.arrivals_ms else reply.wall_ms
         head_cached = self._keeps_head and was_loaded and self._seen_a_prompt
         self._seen_a_prompt = True
         served = Served(
+            sent_at_ms=reply.sent_at_ms,
             ttft_ms=first_ms,
             e2e_ms=reply.arrivals_ms[-1] if reply.arrivals_ms else reply.wall_ms,
             wall_ms=reply.wall_ms,
-            connect_ms=connect_ms,
+            connect_ms=reply.connect_ms,
             arrivals_ms=reply.arrivals_ms,
             decode_step_ms=step.ms,
             decode_step_basis=step.basis,
@@ -153,7 +164,7 @@ class OllamaModel:
             gen_tokens_raw=len(reply.arrivals_ms) if generated is None else generated,
             done_reason=reason if isinstance(reason, str) else "unknown",
             output_sha256=reply.output_sha256,
-            server=claims_of(reply),
+            server=claims_of(reply) | {f"cache_probe_{name}": value for name, value in (self.probe or {}).items()},
             served=served,
         )
 
@@ -165,7 +176,9 @@ class OllamaModel:
             return Verdict("fresh", "the model was loaded by this very call")
         if tokens is None:
             return Verdict("found", "the server counted no prompt tokens, as servers until mid 2024 did on a hit")
-        return judge(tokens, reply.ms("prompt_eval_duration"), self._fresh, step.ms)
+        steps = [ms for ms in (step.client_ms, step.server_ms) if ms is not None]
+        # The lesser: a stall of this client makes its own figure too large.
+        return judge(tokens, reply.ms("prompt_eval_duration"), self._fresh, min(steps, default=None))
 
     def _run_probe(self, request: Request) -> None:
         """A short and a long fresh prompt, to judge by, and the long one again: does this server remember prompts?
@@ -177,10 +190,10 @@ class OllamaModel:
         try:
             self._ready(request, load=True)
             seed = request.study_seed
-            self._send(text_of(PROBE_SHORT_WORDS, seed), seed, PROBE_TOKENS)
-            short, _, _ = self._send(text_of(PROBE_SHORT_WORDS, seed + 1), seed, PROBE_TOKENS)
-            long, _, prompt = self._send(text_of(PROBE_WORDS, seed), seed, PROBE_TOKENS)
-            again, _ = self._api.generate({**self._settings(seed, PROBE_TOKENS), "prompt": prompt}, PROBE_TOKENS)
+            self._send(self._nonces.take(), text_of(PROBE_SHORT_WORDS, seed), seed, PROBE_TOKENS)
+            short, _ = self._send(self._nonces.take(), text_of(PROBE_SHORT_WORDS, seed + 1), seed, PROBE_TOKENS)
+            long, prompt = self._send(self._nonces.take(), text_of(PROBE_WORDS, seed), seed, PROBE_TOKENS)
+            again = self._api.generate({**self._settings(seed, PROBE_TOKENS), "prompt": prompt}, PROBE_TOKENS)
         except EngineError as error:
             self.probe = {"failed": f"{error.kind}: {error}"}
             return
@@ -222,7 +235,7 @@ def claims_of(reply: Reply) -> dict[str, float | int | str | None]:
     claims: dict[str, float | int | str | None] = {}
     for field in DURATIONS:
         value = reply.final.get(field)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**64:
             claims[f"{field}_ms"] = value / 1e6
     for field in ("prompt_eval_count", "eval_count", "prompt_eval_cached_count"):
         if (count := reply.count(field)) is not None:

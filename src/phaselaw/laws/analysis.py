@@ -24,6 +24,7 @@ from phaselaw.laws.served import (
     served_rows,
     warmup_breakdown,
 )
+from phaselaw.laws.served_clock import BASIS, by_basis, prompt_cache_checks, server_clock
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.warmup import warmup_effect, warmup_effect_summary
 from phaselaw.runs import Run
@@ -100,6 +101,9 @@ def _served(run: Run, options: Options) -> dict[str, pl.DataFrame]:
         "ollama_early_stop_summary": early_stop_summary(served),
         "ollama_decode_linearity": linearity,
         "ollama_decode_projection_error": decode_projection_error(served, linearity),
+        "server_clock": server_clock(served),
+        "prompt_cache_checks": prompt_cache_checks(run.rows),
+        "scaling_fits_by_basis": _by_basis(measured, options),
         "scaling_fits_length_limited": _limited(measured, options, whole_calls=False),
         "scaling_fits_length_limited_calls": _limited(measured, options, whole_calls=True),
     }
@@ -114,6 +118,17 @@ def _limited(served: pl.DataFrame, options: Options, *, whole_calls: bool) -> pl
     name = "length_limited_calls" if whole_calls else "length_limited_decode_only"
     at = fits.columns.index("aggregation") + 1
     return fits.insert_column(at, pl.Series("filter", [name] * fits.height, dtype=pl.String))
+
+
+def _by_basis(served: pl.DataFrame, options: Options) -> pl.DataFrame:
+    """The laws on the aggregate of served engines, by the steps that ran and by TR121's projection (method 3)."""
+    rows = by_basis(served)
+    fits = []
+    for basis in ("step_true", "tr121"):
+        cells = summary.by_cell(rows.filter(pl.col(BASIS) == basis))
+        points = points_of(cells, summary.by_model(cells)).filter(pl.col("aggregation") != "scenario")
+        fits.append(scaling_fits(points, None, options).with_columns(pl.lit(basis).alias(BASIS)))
+    return pl.concat(fits).sort(["backend", "batch_size", BUDGET, "mode", BASIS])
 
 
 _KEEP_BUDGET: frozenset[str] = frozenset(
@@ -151,4 +166,7 @@ _WHY_EMPTY: dict[str, str] = {
     "scaling_fits_length_limited": _NO_REASONS,
     "scaling_fits_length_limited_calls": _NO_REASONS,
     "regimes": "no e2e_kv rows to fit",
+    "server_clock": "no calls with both a server's decode time and a client's token arrivals",
+    "prompt_cache_checks": "no calls of an engine that may answer from a prompt cache",
+    "scaling_fits_by_basis": "no served calls with both a decode step and TR121's projection",
 }
