@@ -135,6 +135,8 @@ def _measured_rows(
     shared |= _times(timing, gen_tokens, batch_size)
     if timing.served is not None:
         shared |= _served_columns(timing.served)
+        if timing.served.load_ms is not None:
+            shared["load_ms"] = timing.served.load_ms
         if shared["backend_kind"] == "ollama":
             shared |= _ollama_columns(timing, timing.served)
     generated = gen_tokens * batch_size
@@ -195,7 +197,6 @@ def _times(timing: Timing, gen_tokens: int, batch_size: int) -> dict[str, Any]:
 def _served_columns(served: Served) -> dict[str, Any]:
     gaps = sorted(after - before for before, after in pairwise(served.arrivals_ms))
     return {
-        "load_ms": served.load_ms,
         "sent_at_ms": served.sent_at_ms,
         "ttft_ms": served.ttft_ms,
         "client_e2e_ms": served.e2e_ms,

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from phaselaw.engines.http_client import HttpClient, Limits, Line, quoted
@@ -22,10 +22,13 @@ class Reply:
 
     arrivals_ms: tuple[float, ...]
     wall_ms: float
-    connect_ms: float | None
     output_sha256: str
     """Of the token ids as 64-bit integers where the stream had them all, else of the text."""
     final: Mapping[str, Any]
+    sent_at_ms: float = 0.0
+    """When it was sent, by the process's monotonic clock."""
+    connect_ms: float | None = None
+    """Set-up of its connection, before the send."""
 
     def timing(self, field: str) -> float | None:
         """A figure of the server's ``timings``; ``None`` where it is absent."""
@@ -83,8 +86,18 @@ class LlamacppApi:
             raise EngineError(f"{self.url}: /apply-template gave no prompt", kind="bad_reply")
         return prompt
 
-    def complete(self, prompt: Sequence[int], gen_tokens: int, *, ignore_eos: bool) -> Reply:
-        """One streamed, greedy completion that the server's prompt cache must not answer."""
+    def complete(
+        self,
+        prompt: Sequence[int],
+        gen_tokens: int,
+        *,
+        ignore_eos: bool,
+        before_send: Callable[[], object] | None = None,
+    ) -> Reply:
+        """One streamed, greedy completion on a new connection that the server's prompt cache must not answer.
+
+        ``before_send`` is called between connecting and sending.
+        """
         asked = {
             **GREEDY, "prompt": list(prompt), "n_predict": gen_tokens, "cache_prompt": False, "ignore_eos": ignore_eos,
             "stream": True, "return_tokens": True,
@@ -92,20 +105,24 @@ class LlamacppApi:
         enough = 1_000 + 4 * gen_tokens
         limits = dataclasses.replace(self._limits, reply_bytes=self._limits.reply_bytes + 4_000 * gen_tokens)
         lines: list[Line] = []
-        with self._http.open("POST", "/completion", asked, limits=limits) as exchange:
+        with self._http.open(
+            "POST", "/completion", asked, limits=limits, fresh=True, before_send=before_send
+        ) as exchange:
             exchange.raise_for_status()
             for line in exchange.lines():
                 lines.append(line)
                 if len(lines) > enough:
                     raise EngineError(f"{exchange.url}: {len(lines)} lines for {gen_tokens} tokens", kind="endless")
-        return read_stream(lines, exchange.sent_ns, connect_ms=exchange.connect_ms)
+        return dataclasses.replace(
+            read_stream(lines, exchange.sent_ns), connect_ms=exchange.connect_ms, sent_at_ms=exchange.sent_ns / 1e6
+        )
 
     def close(self) -> None:
         """Close the kept connections."""
         self._http.close()
 
 
-def read_stream(lines: Iterable[Line], sent_ns: int, *, connect_ms: float | None = None) -> Reply:
+def read_stream(lines: Iterable[Line], sent_ns: int) -> Reply:
     """What a stream's events say; raises `EngineError` for an error told mid-stream or a stream without its end."""
     arrivals: list[float] = []
     ids: list[int] = []
@@ -127,10 +144,7 @@ def read_stream(lines: Iterable[Line], sent_ns: int, *, connect_ms: float | None
             whole = len(ids) == said.get("tokens_predicted")
             raw = b"".join(struct.pack("<q", token) for token in ids) if whole else text.encode(errors="replace")
             digest = hashlib.sha256(raw)
-            return Reply(
-                arrivals_ms=tuple(arrivals), wall_ms=at_ms, connect_ms=connect_ms, output_sha256=digest.hexdigest(),
-                final=said,
-            )  # fmt: skip
+            return Reply(arrivals_ms=tuple(arrivals), wall_ms=at_ms, output_sha256=digest.hexdigest(), final=said)
     raise EngineError("the stream ended without its last event", kind="connection_lost")
 
 

@@ -1,6 +1,7 @@
-"""One model of a llama-server: a call by the server's own ``timings``, with the client's clock beside it.
+"""One model of a llama-server: a call by the server's own ``timings``, with the client's clock beside it (method 2).
 
-The server counts the first token as prompt time: ``predicted_ms`` spans one step less than ``predicted_n`` says.
+The server counts the first token as prompt time: ``predicted_ms`` spans one step less than ``predicted_n`` says. On a
+machine whose cores the server fills, the client may be woken late; the server's clock doesn't see that.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class LlamacppModel:
         try:
             prompt = self._prompt_of(request)
             self._refuse_too_long(len(prompt), request.gen_tokens)
-            reply = self._api.complete(prompt, request.gen_tokens, ignore_eos=self._backend.ignore_eos)
+            reply = self._api.complete(
+                prompt, request.gen_tokens, ignore_eos=self._backend.ignore_eos, before_send=request.before_send
+            )
         except EngineError as error:
             end = self._died() if error.kind in _SERVER_GONE else None
             if end is None:
@@ -94,14 +97,15 @@ def timing_of(reply: Reply, prompt_tokens: int, gen_tokens: int) -> Timing:
     step = decode_step(reply.arrivals_ms, generated, server_ms=decode_ms, server_steps=generated - 1)
     hit = _cache_hit(reply, prompt_tokens)
     served = Served(
+        sent_at_ms=reply.sent_at_ms,
         ttft_ms=reply.arrivals_ms[0],
         e2e_ms=reply.arrivals_ms[-1],
         wall_ms=reply.wall_ms,
         connect_ms=reply.connect_ms,
         arrivals_ms=reply.arrivals_ms,
-        decode_step_ms=step.ms,
-        decode_step_basis=step.basis,
-        decode_step_ms_client=step.client_ms,
+        decode_step_ms=step.server_ms,
+        decode_step_basis=None if step.server_ms is None else "server",
+        decode_step_ms_client=step.client_ms if step.basis == "client" else None,
         decode_step_ms_server=step.server_ms,
         queue_ms=max(0.0, reply.arrivals_ms[0] - prefill_ms),
         model_was_loaded=True,
@@ -135,7 +139,7 @@ def _cache_hit(reply: Reply, prompt_tokens: int) -> str | None:
 def _faults(step: DecodeStep, cache_hit: str | None) -> dict[str, str]:
     """The phases that a reply can't stand for, each with the reason."""
     faults: dict[str, str] = {}
-    if step.ms is None:
+    if step.server_ms is None:
         faults["kv_decode"] = faults["e2e_kv"] = "no_decode_step: too few tokens came to tell one"
     if cache_hit is not None:
         faults["prefill"] = faults["e2e_kv"] = f"prompt_cache: {cache_hit}"

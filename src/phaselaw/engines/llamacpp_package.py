@@ -21,7 +21,7 @@ def main(settings: dict[str, Any]) -> None:
     params.model_alias = {settings["alias"]}
     params.hostnames = [settings["host"]]
     params.port = settings["port"]
-    params.n_parallel = 1
+    params.n_parallel = settings["slots"]
     types = xllamacpp.ggml_type
     wanted = {
         "n_ctx": settings["context_length"],

@@ -45,8 +45,11 @@ class Settings:
     alias: str
     host: str
     port: int
+    slots: int
+    """Calls that it serves at once."""
     threads: int | None
     context_length: int | None
+    """Of all slots together."""
     batch: int | None
     micro_batch: int | None
     gpu_layers: int | None
@@ -72,7 +75,7 @@ def command_of(server: str, settings: Settings) -> list[str]:
         "--alias": settings.alias,
         "--host": settings.host,
         "--port": settings.port,
-        "--parallel": 1,
+        "--parallel": settings.slots,
         "--threads": settings.threads,
         "--ctx-size": settings.context_length,
         "--batch-size": settings.batch,
@@ -130,15 +133,22 @@ class Server:
     def _start(self, model: Path) -> bool:
         """Start it and wait until it is healthy; false where another program has its port."""
         alias = f"phaselaw-{secrets.token_hex(4)}"
-        named = {field.name for field in dataclasses.fields(Settings)} - {"model", "alias", "host", "port"}
+        backend = self._backend
+        slots, context = max(backend.concurrency), backend.context_length
         settings = Settings(
             model=str(model),
             alias=alias,
             host=HOST,
             port=_free_port(),
-            **{name: getattr(self._backend, name) for name in named},
+            slots=slots,
+            threads=backend.threads,
+            context_length=None if context is None else context * slots,
+            batch=backend.batch,
+            micro_batch=backend.micro_batch,
+            gpu_layers=backend.gpu_layers,
+            kv_cache=backend.kv_cache,
+            flash_attention=backend.flash_attention,
         )
-        backend = self._backend
         limits = Limits(connect_s=backend.connect_timeout_s, idle_s=backend.idle_timeout_s, total_s=backend.timeout_s)
         self.api = LlamacppApi(f"http://{HOST}:{settings.port}", limits=limits)
         self._log_file = tempfile.TemporaryFile()  # noqa: SIM115

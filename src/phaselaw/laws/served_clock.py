@@ -44,13 +44,14 @@ def server_clock(served: pl.DataFrame) -> pl.DataFrame:
 
     Over the measured calls whose chunks are tokens. ``steps_spanned_minus_count``: the server's decode time in steps of
     the client's, less the tokens it counted; about -1 where it spans one step less. ``per_count_bias``: what
-    time / count is off by, ``per_step_bias``: what time / (count - 1) is.
+    time / count is off by, ``per_step_bias``: what time / (count - 1) is. ``ttft_minus_prefill_ms``: the cost of being a
+    client, queue and load included.
     """
     client, count = pl.col("decode_step_ms_client"), pl.col("gen_tokens_raw")
     told = served.filter(
         (pl.col("mode") == "kv_decode")
         & ~pl.col("is_warmup")
-        & (pl.col("decode_step_basis") == "client")
+        & ((pl.col("decode_step_basis") == "client") | (pl.col("backend_kind") == "llamacpp"))
         & (client > 0)
         & (pl.col("kv_decode_ms") > 0)
         & (count > 1)
@@ -66,6 +67,7 @@ def server_clock(served: pl.DataFrame) -> pl.DataFrame:
             (pl.col("kv_decode_ms") / client - count).median().alias("steps_spanned_minus_count"),
             (pl.col("kv_decode_ms") / count / client - 1).median().alias("per_count_bias"),
             (pl.col("decode_step_ms_server") / client - 1).median().alias("per_step_bias"),
+            (pl.col("ttft_ms") - pl.col("prefill_ms")).median().alias("ttft_minus_prefill_ms"),
         )
         .sort(["backend", "params_millions_effective", "model"])
     )

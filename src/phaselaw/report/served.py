@@ -23,6 +23,7 @@ def served_engines(subject: Subject) -> Section | None:
                 number("steps spanned less tokens counted", "steps_spanned_minus_count", "derived", _two_places),
                 number("time / count is off by", "per_count_bias", "derived", percent),
                 number("time / (count - 1) is off by", "per_step_bias", "derived", percent),
+                number("TTFT less the server's prefill (ms)", "ttft_minus_prefill_ms", "derived"),
             ),
             rows=clock,
         ),
@@ -58,7 +59,8 @@ def served_engines(subject: Subject) -> Section | None:
         return None
     said = Paragraph(
         "What a server means by its durations differs between versions, so it is measured: decode is told by the "
-        "client's clock, with the server's figure beside it. Calls that a prompt cache answered are error rows for "
+        "client's clock, with the server's figure beside it (llama.cpp: by its own timings, with the client's clock "
+        "beside them). Calls that a prompt cache answered are error rows for "
         "prefill and end to end; where the template's head was cached, a prefill rate per token holds for the rest of "
         "the prompt."
     )
