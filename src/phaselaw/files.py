@@ -16,7 +16,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write a file through a temporary one beside it and a rename: a reader sees the old or the new, never a part."""
-    raw = data.encode() if isinstance(data, str) else data
+    # A file name that is no UTF-8 reaches us as lone surrogates: escaped as JSON escapes them, they stay readable.
+    raw = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         file.write(raw)

@@ -42,15 +42,15 @@ def run(args: argparse.Namespace) -> int:
 
 def contents(path: Path) -> dict[str, Any]:
     """What a run holds, read from its journal, so that it is true of a run in progress or cut short too."""
+    from phaselaw.derived import kept_study
     from phaselaw.errors import RunError
-    from phaselaw.store import JOURNAL, read_journal
-    from phaselaw.study import Study
+    from phaselaw.journal import JOURNAL, read_journal
 
     if not (path / JOURNAL).is_file():
         raise RunError(f"{path} holds no run of ours (no {JOURNAL})")
     journal = read_journal(path / JOURNAL)
     process = journal.processes[-1] if journal.processes else journal.header
-    study = Study.model_validate(process["study"])
+    study = kept_study(path, journal)
     expected = len(study.cells()) * (study.warmup_repetitions + study.repetitions)
     errors = Counter(call.error or "" for call in journal.calls if call.status != "ok")
     host = process.get("host", {})
