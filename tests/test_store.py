@@ -275,6 +275,13 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in path.iterdir() if file.suffix} == before
 
 
+def test_a_run_that_is_moved_keeps_its_identity(tmp_path: Path) -> None:
+    moved = finished_run(tmp_path / "before").rename(tmp_path / "after")
+    with resume(moved) as directory:
+        directory.write_derived()
+    assert manifest(moved)["run_id"] == "before"
+
+
 def test_derived_files_that_were_lost_are_written_again_from_the_journal(tmp_path: Path, finished: Path) -> None:
     path = tmp_path / "run"
     path.mkdir()

@@ -45,13 +45,13 @@ def write_derived(path: Path) -> None:
     write_csv(path / METRICS, COLUMNS, _rows(journal, studies))
     write_csv(path / MODELS, MODEL_COLUMNS, _model_rows(journal, studies))
     write_csv(path / HF_LOADS, LOAD_COLUMNS, hf_loads)
-    write_json(path / MANIFEST, _manifest(path, journal, studies))
+    write_json(path / MANIFEST, _manifest(journal, studies))
 
 
 def write_manifest(path: Path) -> None:
     """Write the manifest alone; raises as `write_derived`."""
     journal = read_journal(path / JOURNAL)
-    write_json(path / MANIFEST, _manifest(path, journal, _studies(path, journal)))
+    write_json(path / MANIFEST, _manifest(journal, _studies(path, journal)))
 
 
 def _studies(path: Path, journal: Journal) -> list[Study]:
@@ -118,13 +118,13 @@ def _loads(journal: Journal) -> list[dict[str, Any]]:
     ]
 
 
-def _manifest(path: Path, journal: Journal, studies: list[Study]) -> dict[str, Any]:
+def _manifest(journal: Journal, studies: list[Study]) -> dict[str, Any]:
     header, study = journal.header, studies[-1]
     end = journal.end
     return {
         "schema_version": METRICS_VERSION,
         "phaselaw_version": (journal.processes or (header,))[-1].get("phaselaw_version"),
-        "run_id": path.resolve().name,
+        "run_id": header["run_id"],
         "run_name": study.run_name,
         "status": "running" if end is None else end["status"],
         "argv": header["argv"],

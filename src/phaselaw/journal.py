@@ -25,7 +25,7 @@ Event = ModelLoaded | Rewarmed | Call
 _RECORDS: dict[str, type[Any]] = {"model": ModelLoaded, "rewarmed": Rewarmed, "call": Call}
 _NAMES = {record: name for name, record in _RECORDS.items()}
 _REQUIRED: dict[str, tuple[str, ...]] = {
-    "header": ("argv", "study", "study_sha256", "git_commit", "skipped", "created_at_unix"),
+    "header": ("run_id", "argv", "study", "study_sha256", "git_commit", "skipped", "created_at_unix"),
     "process": ("host", "study", "study_sha256", "started_at_unix"),
     "end": ("status", "process_idx", "at_unix"),
 }

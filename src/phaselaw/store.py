@@ -69,6 +69,7 @@ class RunDirectory:
                 "event": "header",
                 "journal_version": JOURNAL_VERSION,
                 "phaselaw_version": __version__,
+                "run_id": path.resolve().name,
                 "argv": redacted_words(argv),
                 "asked": dict(asked or {}),
                 "study": study.resolved(),
