@@ -73,7 +73,7 @@ def contents(path: Path) -> dict[str, Any]:
         "errors": dict(errors.most_common()),
         "processes": len(journal.processes),
         "skipped": journal.header["skipped"],
-        "complete": len(journal.calls) >= expected,
+        "complete": journal.end is not None and journal.end["status"] == "complete",
         "files": sorted(
             str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
         ),
