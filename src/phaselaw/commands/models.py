@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phaselaw.commands import COMMANDS
+
 if TYPE_CHECKING:
     from phaselaw.ladder.build import Progress
     from phaselaw.ladder.spec import LadderModel
@@ -31,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``models`` to the command line."""
     parser = subparsers.add_parser(
         "models",
-        help="build, list and verify the model ladder",
+        help=COMMANDS["models"],
         description="The model ladder: TR121's seven GPT-2 variants, built offline, the same anywhere.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

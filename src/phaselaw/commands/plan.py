@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from phaselaw.commands import COMMANDS
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``plan`` to the command line."""
     parser = subparsers.add_parser(
         "plan",
-        help="workers, $/1M tokens and $/month for a volume",
+        help=COMMANDS["plan"],
         description="Turn a run's measured end-to-end tokens/s into workers and dollars.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from phaselaw.commands import COMMANDS
+
 if TYPE_CHECKING:
     from phaselaw.laws.analysis import Analysis
     from phaselaw.report.subject import Subject
@@ -21,7 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``report`` to the command line."""
     parser = subparsers.add_parser(
         "report",
-        help="what a run says: laws, regimes, cold start, price",
+        help=COMMANDS["report"],
         description="Summarise a run on the terminal and write report.md, its plots, and report.html.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from phaselaw.commands import COMMANDS
 from phaselaw.errors import NotReadyError, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``run`` to the command line."""
     parser = subparsers.add_parser(
         "run",
-        help="measure a study, analyse it and report",
+        help=COMMANDS["run"],
         description="Measure a study call by call, fit its laws and write the report.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -8,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from phaselaw.commands import COMMANDS
+
 EXAMPLES = """\
 examples:
   phaselaw show runs/a            study, host, calls, errors, files
@@ -19,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``show`` to the command line."""
     parser = subparsers.add_parser(
         "show",
-        help="what a run directory holds",
+        help=COMMANDS["show"],
         description="Study, host, order, calls by status, errors and files of a run.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
