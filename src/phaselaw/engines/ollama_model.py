@@ -82,10 +82,12 @@ class OllamaModel:
         self._server_context = None if entry is None else entry.get("context_length")
         if loaded and (self._backend.cold or self._nonces.spent):
             self._api.unload(self._name)
-            loaded = False
+            loaded, self._seen_a_prompt = False, True
         if not loaded:
-            self._nonces.renew()
-            self._seen_a_prompt = False
+            if self._seen_a_prompt:
+                # Once for an unload: clients that start together find it unloaded one after the other.
+                self._nonces.renew()
+                self._seen_a_prompt = False
             if load:
                 self._api.preload(self._settings(request.study_seed, request.gen_tokens))
                 loaded = True

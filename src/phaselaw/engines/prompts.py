@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 
+from phaselaw.errors import EngineError
+
 _WORDS = """
 About Above Act Add After Again Age Air All Also An Animal Answer Any Apple Are Area Arm Art As Ask At Away Back Bad
 Ball Bank Base Be Because Bed Been Before Began Being Best Better Big Bill Bird Black Blood Blue Board Boat Body Book
@@ -43,7 +45,9 @@ class Nonces:
         return not self._left
 
     def take(self) -> str:
-        """The next word; IndexError where they are spent."""
+        """The next word; `EngineError` where they are spent."""
+        if not self._left:
+            raise EngineError(f"more calls at once than the {len(WORDS)} first words there are", kind="no_nonce")
         return self._left.pop(0)
 
     def renew(self) -> None:
