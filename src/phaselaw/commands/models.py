@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -132,6 +131,8 @@ def _chosen(args: argparse.Namespace) -> list[tuple[LadderModel, Path]]:
 
 def _described(model: LadderModel, directory: Path, *, every_byte: bool) -> dict[str, Any]:
     """A model as plain JSON: what it is, where it would be, and what is wrong with it there."""
+    import dataclasses
+
     from phaselaw.ladder.files import faults
     from phaselaw.ladder.spec import PREFIX
 

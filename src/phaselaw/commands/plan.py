@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phaselaw.plan.capacity import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
+from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 
 if TYPE_CHECKING:
     from phaselaw.plan.capacity import CapacityRow, Estimate
@@ -119,5 +118,5 @@ def _print(rows: list[CapacityRow], tokens_per_month: float, usd_per_hour: float
 
 def in_words(estimate: Estimate, spec: str) -> str:
     """``7.36 [7.10, 7.62]``, or the value alone where no interval was measured."""
-    value, low, high = dataclasses.astuple(estimate)
+    value, low, high = estimate.value, estimate.low, estimate.high
     return f"{value:{spec}}" if low is None or high is None else f"{value:{spec}} [{low:{spec}}, {high:{spec}}]"

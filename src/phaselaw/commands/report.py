@@ -73,7 +73,8 @@ def report_run(path: Path, analysis: Analysis, *, out: Path | None = None) -> No
 def _subject(path: Path, analysis: Analysis) -> Subject:
     """The run with what a first volume would need, at the defaults of ``phaselaw plan``."""
     from phaselaw import runs
-    from phaselaw.plan.capacity import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, capacity, flat
+    from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
+    from phaselaw.plan.capacity import capacity, flat
     from phaselaw.report.subject import Subject
 
     volume = {"tokens_per_month": DEFAULT_TOKENS_PER_MONTH, "usd_per_hour": TR121_USD_PER_HOUR}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +81,8 @@ def contents(path: Path) -> dict[str, Any]:
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
+    from datetime import UTC, datetime
+
     started = datetime.fromtimestamp(document["started_at_unix"], UTC)
     host = document["host"]
     done = document["calls_ok"] + document["calls_failed"]
