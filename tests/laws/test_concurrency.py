@@ -44,7 +44,7 @@ def test_a_groups_throughput_is_its_tokens_over_its_whole_time() -> None:
 @pytest.mark.parametrize(("contention", "coherency"), [(0.05, 0.01), (0.3, 0.002), (0.1, 0.0), (0.0, 0.0)])
 def test_the_universal_law_put_in_comes_out(contention: float, coherency: float) -> None:
     fits = concurrency_fits(concurrency_throughput(rows(contention, coherency)))
-    found = fits.row(by_predicate=pl.col("law") == "universal_scalability", named=True)
+    found = fits.row(by_predicate=pl.col("throughput_law") == "universal_scalability", named=True)
     assert found["single_client_tokens_per_s"] == pytest.approx(100)
     assert found["contention"] == pytest.approx(contention, abs=1e-9)
     assert found["coherency"] == pytest.approx(coherency, abs=1e-9)
@@ -53,22 +53,22 @@ def test_the_universal_law_put_in_comes_out(contention: float, coherency: float)
 
 def test_amdahls_law_put_in_comes_out_and_has_no_peak() -> None:
     fits = concurrency_fits(concurrency_throughput(rows(0.2, 0.0)))
-    found = fits.row(by_predicate=pl.col("law") == "amdahl", named=True)
+    found = fits.row(by_predicate=pl.col("throughput_law") == "amdahl", named=True)
     assert found["contention"] == pytest.approx(0.2)
     assert found["peak_clients"] is None
 
 
 def test_a_peak_is_where_throughput_is_highest() -> None:
     fits = concurrency_fits(concurrency_throughput(rows(0.1, 0.01)))
-    found = fits.row(by_predicate=pl.col("law") == "universal_scalability", named=True)
+    found = fits.row(by_predicate=pl.col("throughput_law") == "universal_scalability", named=True)
     assert found["peak_clients"] == pytest.approx(90**0.5)
     assert found["peak_tokens_per_s"] >= max(rate(n, 0.1, 0.01) for n in range(1, 40))
 
 
 def test_too_few_numbers_of_clients_give_no_law() -> None:
     fits = concurrency_fits(concurrency_throughput(rows(0.1, 0.0, clients=(1, 2, 4))))
-    assert fits.filter(pl.col("law") == "universal_scalability")["contention"].to_list() == [None]
-    assert fits.filter(pl.col("law") == "amdahl")["contention"].to_list() == [pytest.approx(0.1)]
+    assert fits.filter(pl.col("throughput_law") == "universal_scalability")["contention"].to_list() == [None]
+    assert fits.filter(pl.col("throughput_law") == "amdahl")["contention"].to_list() == [pytest.approx(0.1)]
 
 
 def test_a_group_that_lost_a_call_is_counted_and_left_out() -> None:

@@ -76,9 +76,9 @@ def concurrency_fits(throughput: pl.DataFrame) -> pl.DataFrame:
         rate = cells["output_tokens_per_s_median"].to_numpy()
         for law, parameters in _LAWS.items():
             fit = _fit(clients, rate, parameters) if len(clients) > parameters else {}
-            found.append(dict(zip(_LAW, key, strict=True)) | {"law": law, "n": len(clients)} | fit)
+            found.append(dict(zip(_LAW, key, strict=True)) | {"throughput_law": law, "n": len(clients)} | fit)
     figures = ["single_client_tokens_per_s", "contention", "coherency", "peak_clients", "peak_tokens_per_s", "r2"]
-    schema = {name: throughput.schema[name] for name in _LAW} | {"law": pl.String, "n": pl.Int64}
+    schema = {name: throughput.schema[name] for name in _LAW} | {"throughput_law": pl.String, "n": pl.Int64}
     return pl.DataFrame(found, schema=schema | dict.fromkeys(figures, pl.Float64))
 
 
