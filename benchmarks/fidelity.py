@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, Self
 from phaselaw.engines import Model, hf
 from phaselaw.ladder.build import resolve
 from phaselaw.measure import measure
+from phaselaw.metrics import phase_latency_ms
 from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
 from phaselaw.store import RunDirectory
 from phaselaw.study import HfBackend, ModelEntry, Study
@@ -114,8 +115,8 @@ def engine_call(model: Model, gen_tokens: int) -> Callable[[], Phases]:
     asked = request(PROMPT, gen_tokens)
 
     def call() -> Phases:
-        timing = model.generate(asked)
-        return Phases(timing.prefill_ms, timing.kv_decode_ms)
+        latencies = phase_latency_ms(model.generate(asked), gen_tokens)
+        return Phases(latencies["prefill"], latencies["kv_decode"])
 
     return call
 
@@ -193,7 +194,7 @@ def own_time(engine: hf.HfEngine, gen_tokens: int, *, calls: int) -> dict[str, f
         timing = model.generate(asked)
         wall_ms = (perf_counter() - begun) * 1e3
         if index >= 3:  # the first ones are warmups
-            e2e.append(timing.prefill_ms + timing.kv_decode_ms)
+            e2e.append(phase_latency_ms(timing, gen_tokens)["e2e_kv"])
             untimed.append(wall_ms - e2e[-1])
     times = {
         "shortest_cell_ms": median(e2e),

@@ -23,6 +23,7 @@ PARTS = {
     "kind: hf": "HfBackend",
     "kind: simulated": "SimulatedBackend",
     "kind: ollama": "OllamaBackend",
+    "kind: openai": "OpenaiBackend",
     "Sweeps": "Axes",
 }
 """Section of docs/study-format.md to the type whose keys its table lists."""
@@ -45,7 +46,8 @@ def keys(part: str) -> dict[str, str]:
         elif said.get("default") is None and "anyOf" in said:
             found[key] = "none"
         else:
-            found[key] = f"`{yaml.safe_dump(said.get('default', {})).removesuffix('...' + chr(10)).strip()}`"
+            default = yaml.safe_dump(said.get("default", {}), default_flow_style=True)
+            found[key] = f"`{default.removesuffix('...' + chr(10)).strip()}`"
     return found
 
 

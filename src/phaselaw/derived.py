@@ -159,7 +159,7 @@ def _manifest(journal: Journal, studies: list[Study]) -> dict[str, Any]:
 
 
 def _counts(journal: Journal, study: Study) -> dict[str, int]:
-    expected_calls = len(study.cells()) * (study.warmup_repetitions + study.repetitions)
+    expected_calls = study.calls_planned()
     failed = sum(call.status != "ok" for call in journal.calls)
     return {
         "calls_ok": len(journal.calls) - failed,

@@ -10,10 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from itertools import groupby
 
 from phaselaw.engines import Engine, Model
 from phaselaw.errors import EngineError
@@ -22,6 +26,8 @@ from phaselaw.redaction import redacted
 from phaselaw.study import Study
 
 Event = ModelLoaded | Rewarmed | Call
+Outcome = tuple[Timing | None, str | None]
+"""What a call gave: its times, or its error in words."""
 
 
 def schedule(study: Study, *, grouped_backends: Collection[str] = ()) -> tuple[PlannedCall, ...]:
@@ -36,14 +42,18 @@ def schedule(study: Study, *, grouped_backends: Collection[str] = ()) -> tuple[P
     planned: list[PlannedCall] = []
     if study.order == "cells":
         for task_idx, cell in tasks:
-            planned += [_warmup(task_idx, cell, index) for index in range(study.warmup_repetitions)]
-            planned += [_repetition(task_idx, cell, rep) for rep in range(study.repetitions)]
+            for index in range(study.warmup_repetitions):
+                planned += _warmup(task_idx, cell, index)
+            for rep in range(study.repetitions):
+                planned += _repetition(task_idx, cell, rep)
         return tuple(planned)
     for task_idx, cell in _shuffled(tasks, f"{study.seed}/warmups", grouped_backends):
-        planned += [_warmup(task_idx, cell, index) for index in range(study.warmup_repetitions)]
+        for index in range(study.warmup_repetitions):
+            planned += _warmup(task_idx, cell, index)
     for rep in range(study.repetitions):
         order = _shuffled(tasks, f"{study.seed}/round {rep}", grouped_backends)
-        planned += [_repetition(task_idx, cell, rep) for task_idx, cell in order]
+        for task_idx, cell in order:
+            planned += _repetition(task_idx, cell, rep)
     return tuple(planned)
 
 
@@ -63,26 +73,45 @@ def _shuffled(
     return [task for members in groups.values() for task in members]
 
 
-def _warmup(task_idx: int, cell: Cell, index: int) -> PlannedCall:
-    return PlannedCall(
-        call_id=f"{_cell_id(cell)}-w{index}",
-        cell=cell,
-        task_idx=task_idx,
-        is_warmup=True,
-        warmup_idx=index,
-        rep=None,
-    )
+def _warmup(task_idx: int, cell: Cell, index: int) -> list[PlannedCall]:
+    """One warmup of a cell: a call, or one by each of its clients at once."""
+    return [
+        PlannedCall(
+            call_id=f"{_cell_id(cell)}-w{index}{_client(cell, client)}",
+            cell=cell,
+            task_idx=task_idx,
+            is_warmup=True,
+            warmup_idx=index,
+            rep=None,
+            client_idx=client,
+        )
+        for client in range(cell.concurrency)
+    ]
 
 
-def _repetition(task_idx: int, cell: Cell, rep: int) -> PlannedCall:
-    return PlannedCall(
-        call_id=f"{_cell_id(cell)}-r{rep}",
-        cell=cell,
-        task_idx=task_idx,
-        is_warmup=False,
-        warmup_idx=None,
-        rep=rep,
-    )
+def _repetition(task_idx: int, cell: Cell, rep: int) -> list[PlannedCall]:
+    """One repetition of a cell: a call, or one by each of its clients at once."""
+    return [
+        PlannedCall(
+            call_id=f"{_cell_id(cell)}-r{rep}{_client(cell, client)}",
+            cell=cell,
+            task_idx=task_idx,
+            is_warmup=False,
+            warmup_idx=None,
+            rep=rep,
+            client_idx=client,
+        )
+        for client in range(cell.concurrency)
+    ]
+
+
+def _client(cell: Cell, client: int) -> str:
+    return "" if cell.concurrency == 1 else f"-c{client}"
+
+
+def _together(planned: PlannedCall) -> tuple[str, bool, int | None, int | None]:
+    """What the calls that are made at once have in common."""
+    return planned.cell.key, planned.is_warmup, planned.warmup_idx, planned.rep
 
 
 def _cell_id(cell: Cell) -> str:
@@ -108,15 +137,16 @@ def measure(
     one_at_a_time = frozenset(name for name, engine in engines.items() if not engine.holds_many_models)
     driver = _Driver(study, engines, process_idx, first_call_idx)
     try:
-        for planned in schedule(study, grouped_backends=one_at_a_time):
-            if planned.call_id in done:
-                continue
+        todo = (call for call in schedule(study, grouped_backends=one_at_a_time) if call.call_id not in done)
+        for (_, is_warmup, _, _), together in groupby(todo, key=_together):
             if should_stop():
                 return
-            yield from driver.loaded(planned.cell)
-            if done and not planned.is_warmup:
-                yield from driver.rewarmed(planned.cell)
-            yield driver.call(planned)
+            planned = tuple(together)
+            cell = planned[0].cell
+            yield from driver.loaded(cell)
+            if done and not is_warmup:
+                yield from driver.rewarmed(cell)
+            yield from driver.calls(planned)
     finally:
         driver.close()
 
@@ -168,38 +198,70 @@ class _Driver:
             return
         error = None
         for index in range(warmups):
-            _, error = self._generate(cell, f"rewarm {self._process_idx} {index}", None)
+            together = _warmup(0, cell, index)
+            outcomes, _ = self._at_once(
+                [replace(each, call_id=f"rewarm {self._process_idx} {each.call_id}") for each in together]
+            )
+            error = next((said for _, said in outcomes if said), None)
         yield Rewarmed(cell_key=cell.key, process_idx=self._process_idx, calls=warmups, error=error)
 
-    def call(self, planned: PlannedCall) -> Call:
-        """Run one planned call; never raises for what an engine does."""
-        cell, key = planned.cell, (planned.cell.backend, planned.cell.model)
+    def calls(self, together: Sequence[PlannedCall]) -> Iterator[Call]:
+        """Run the planned calls of one cell that belong together, several at once; never raises for an engine.
+
+        Several clients start in step: each connects, and all send together.
+        """
+        cell, key = together[0].cell, (together[0].cell.backend, together[0].cell.model)
         coldness = {
             "calls_since_process_start": self._calls_of_process,
             "calls_since_model_load": self._calls_of_model[key],
             "calls_since_shape_first_seen": self._calls_of_shape[cell.key],
         }
         started_at_unix = time.time()
-        timing, error = self._generate(cell, planned.call_id, planned.rep)
-        call_idx, self._next_call_idx = self._next_call_idx, self._next_call_idx + 1
-        return Call(
-            call_id=planned.call_id,
-            call_idx=call_idx,
-            cell=cell,
-            task_idx=planned.task_idx,
-            is_warmup=planned.is_warmup,
-            warmup_idx=planned.warmup_idx,
-            rep=planned.rep,
-            status="ok" if timing is not None else "error",
-            error=error,
-            started_at_unix=started_at_unix,
-            process_idx=self._process_idx,
-            load_ms=self._load_ms.pop(key, None),
-            timing=timing,
-            **coldness,
-        )
+        outcomes, started_ms = self._at_once(together)
+        achieved = _achieved_concurrency([timing for timing, _ in outcomes if timing is not None])
+        load_ms = self._load_ms.pop(key, None)
+        for planned, (timing, error) in zip(together, outcomes, strict=True):
+            served = None if timing is None else timing.served
+            call_idx, self._next_call_idx = self._next_call_idx, self._next_call_idx + 1
+            yield Call(
+                call_id=planned.call_id,
+                call_idx=call_idx,
+                cell=cell,
+                task_idx=planned.task_idx,
+                is_warmup=planned.is_warmup,
+                warmup_idx=planned.warmup_idx,
+                rep=planned.rep,
+                status="ok" if timing is not None else "error",
+                error=error,
+                started_at_unix=started_at_unix,
+                process_idx=self._process_idx,
+                load_ms=load_ms,
+                timing=timing,
+                client_idx=planned.client_idx,
+                queue_delay_ms=None if served is None or started_ms is None else served.sent_at_ms - started_ms,
+                achieved_concurrency=achieved if cell.concurrency > 1 else None,
+                **coldness,
+            )
+            load_ms = None
 
-    def _generate(self, cell: Cell, call_id: str, rep: int | None) -> tuple[Timing | None, str | None]:
+    def _at_once(self, together: Sequence[PlannedCall]) -> tuple[list[Outcome], float | None]:
+        """The outcome of each call, and when all were let go, by the clock of ``Served.sent_at_ms``."""
+        if len(together) == 1:
+            return [self._generate(together[0].cell, together[0].call_id, together[0].rep)], None
+        gate = _Gate(len(together))
+
+        def client(planned: PlannedCall) -> Outcome:
+            outcome = self._generate(planned.cell, planned.call_id, planned.rep, gate)
+            if outcome[0] is None:
+                gate.give_up()
+            return outcome
+
+        with ThreadPoolExecutor(max_workers=len(together)) as pool:
+            return list(pool.map(client, together)), gate.opened_ms
+
+    def _generate(
+        self, cell: Cell, call_id: str, rep: int | None, gate: _Gate | None = None
+    ) -> tuple[Timing | None, str | None]:
         key = (cell.backend, cell.model)
         if key in self._load_errors:
             return None, self._load_errors[key]
@@ -212,6 +274,7 @@ class _Driver:
             study_seed=self._study.seed,
             seed=_seed(self._study.seed, cell.key, call_id),
             round=rep,
+            before_send=None if gate is None else gate.wait,
         )
         self._calls_of_process += 1
         self._calls_of_model[key] += 1
@@ -241,13 +304,45 @@ def _close(open_one: Model | Engine) -> None:
 
 def _sound(timing: Timing) -> Timing:
     """The timing, if it can be one; `EngineError` for a time that is no number or negative, which no table can hold."""
-    if timing.prefill_ms < 0 or timing.kv_decode_ms < 0:
+    if (timing.prefill_ms or 0) < 0 or (timing.kv_decode_ms or 0) < 0:
         raise EngineError(f"a negative time: {timing.prefill_ms} ms, {timing.kv_decode_ms} ms", kind="bad_timing")
     try:
         json.dumps(to_jsonable(timing), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise EngineError(f"a timing that can't be kept: {error}", kind="bad_timing") from None
     return timing
+
+
+class _Gate:
+    """Where the clients of a cell wait for each other, each ready to send."""
+
+    opened_ms: float | None = None
+
+    def __init__(self, clients: int) -> None:
+        self._barrier = threading.Barrier(clients, action=self._opened)
+
+    def wait(self) -> None:
+        """Wait until all are here; `EngineError` where one of them failed before."""
+        try:
+            self._barrier.wait()
+        except threading.BrokenBarrierError:
+            raise EngineError("another client failed before all had started", kind="not_together") from None
+
+    def give_up(self) -> None:
+        """A client failed: whoever waits, waits in vain."""
+        self._barrier.abort()
+
+    def _opened(self) -> None:
+        self.opened_ms = time.perf_counter_ns() / 1e6
+
+
+def _achieved_concurrency(timings: Sequence[Timing]) -> float | None:
+    """Mean number of calls under way between the first send and the last end; ``None`` where none was timed so."""
+    spans = [(each.served.sent_at_ms, each.served.e2e_ms) for each in timings if each.served is not None]
+    if not spans:
+        return None
+    whole = max(sent + took for sent, took in spans) - min(sent for sent, _ in spans)
+    return sum(took for _, took in spans) / whole if whole > 0 else None
 
 
 def _seed(*parts: object) -> int:

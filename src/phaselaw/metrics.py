@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
-from phaselaw.records import PHASES, Call, Phase, Timing
+from phaselaw.records import PHASES, Call, Phase, Served, Timing
 
 SCHEMA_VERSION = 1
 
@@ -27,7 +28,10 @@ TR121_COLUMNS = (
 OWN_COLUMNS = (
     "call_id", "process_idx", "calls_since_process_start", "calls_since_model_load", "calls_since_shape_first_seen",
     "prompt_tokens_compute", "tokens_total_compute", "tokens_per_s_compute", "decode_step_ms", "done_reason",
-    "load_ms", "output_sha256",
+    "load_ms", "output_sha256", "ttft_ms", "client_e2e_ms", "itl_p50_ms", "itl_p99_ms", "queue_ms", "connect_ms",
+    "decode_step_basis", "decode_step_ms_client", "decode_step_ms_server", "model_was_loaded", "cache_check",
+    "cache_reason", "head_cached", "prefill_basis", "tokens_basis", "thinking_tokens", "concurrency", "client_idx",
+    "achieved_concurrency", "queue_delay_ms", "sent_at_ms",
 )  # fmt: skip
 """Columns of ours, after TR121's."""
 
@@ -35,18 +39,30 @@ COLUMNS = TR121_COLUMNS + OWN_COLUMNS
 
 
 def decode_step_ms(timing: Timing) -> float:
-    """Milliseconds of one decode step: the decode time over the steps that ran; NaN where none ran."""
-    return timing.kv_decode_ms / timing.gen_tokens_raw if timing.gen_tokens_raw > 0 else math.nan
+    """Milliseconds of one decode step; NaN where it can't be told.
+
+    In process: the decode time over the steps that ran. Served: the client's own figure, since servers differ in how
+    many steps their decode time spans.
+    """
+    if timing.served is not None:
+        step = timing.served.decode_step_ms
+        return math.nan if step is None else step
+    if timing.kv_decode_ms is None or timing.gen_tokens_raw <= 0:
+        return math.nan
+    return timing.kv_decode_ms / timing.gen_tokens_raw
 
 
 def phase_latency_ms(timing: Timing, gen_tokens: int) -> dict[Phase, float]:
     """Latency of each phase for a decode of exactly ``gen_tokens`` steps; ``e2e_kv`` is the sum of the other two.
 
-    Where the model stopped early, the decode phase is ``decode_step_ms x gen_tokens``: what the asked budget would
-    have taken at the pace that was seen.
+    On a served engine, and where the model stopped early, the decode phase is ``decode_step_ms x gen_tokens``: what the
+    asked budget takes at the pace that was seen. NaN where a phase could not be measured.
     """
-    decode = timing.kv_decode_ms if timing.gen_tokens_raw == gen_tokens else decode_step_ms(timing) * gen_tokens
-    return {"prefill": timing.prefill_ms, "kv_decode": decode, "e2e_kv": timing.prefill_ms + decode}
+    prefill = math.nan if timing.prefill_ms is None else timing.prefill_ms
+    decode = decode_step_ms(timing) * gen_tokens
+    if timing.served is None and timing.gen_tokens_raw == gen_tokens and timing.kv_decode_ms is not None:
+        decode = timing.kv_decode_ms
+    return {"prefill": prefill, "kv_decode": decode, "e2e_kv": prefill + decode}
 
 
 def phase_tokens(prompt_tokens: int, generated_tokens: int) -> dict[Phase, int]:
@@ -100,6 +116,10 @@ def rows_of(
         "calls_since_model_load": call.calls_since_model_load,
         "calls_since_shape_first_seen": call.calls_since_shape_first_seen,
         "load_ms": call.load_ms,
+        "concurrency": cell.concurrency,
+        "client_idx": call.client_idx,
+        "achieved_concurrency": call.achieved_concurrency,
+        "queue_delay_ms": call.queue_delay_ms,
         "hf_load_ms": call.load_ms if cell.backend_kind == "hf" else None,
     }
     if call.timing is None:
@@ -112,28 +132,11 @@ def rows_of(
 def _measured_rows(
     shared: dict[str, Any], timing: Timing, gen_tokens: int, batch_size: int, call_idx: int
 ) -> Iterator[dict[str, Any]]:
-    may_stop_early = timing.done_reason is not None
-    step_ms = decode_step_ms(timing)
-    shared |= {
-        "prefill_ms": timing.prefill_ms,
-        "prefill_cuda_event_ms": timing.prefill_cuda_event_ms,
-        "kv_decode_ms": timing.kv_decode_ms,
-        "kv_decode_cuda_event_ms": timing.kv_decode_cuda_event_ms,
-        "decode_step_ms": step_ms,
-        "gen_tokens_raw": timing.gen_tokens_raw,
-        "seq_len": timing.prompt_tokens,
-        "prompt_tokens_raw": timing.prompt_tokens_total,
-        "prompt_tokens_compute": timing.prompt_tokens * batch_size,
-        "gpu_peak_mb": timing.gpu_peak_mb,
-        "done_reason": timing.done_reason,
-        "output_sha256": timing.output_sha256,
-    }
-    if may_stop_early:
-        shared |= {
-            "kv_decode_ms_per_token": step_ms,
-            "kv_decode_ms_equiv": step_ms * gen_tokens,
-            "gen_tokens_equiv": gen_tokens,
-        }
+    shared |= _times(timing, gen_tokens, batch_size)
+    if timing.served is not None:
+        shared |= _served_columns(timing.served)
+        if shared["backend_kind"] == "ollama":
+            shared |= _ollama_columns(timing, timing.served)
     generated = gen_tokens * batch_size
     latencies = phase_latency_ms(timing, gen_tokens)
     tokens = phase_tokens(timing.prompt_tokens_total, generated)
@@ -145,10 +148,13 @@ def _measured_rows(
             "kv_decode": timing.kv_decode_cuda_event_ms,
             "e2e_kv": timing.prefill_cuda_event_ms + timing.kv_decode_cuda_event_ms,
         }
+    faults = {} if timing.served is None else timing.served.faults
     for offset, mode in enumerate(PHASES):
-        yield shared | {
-            "mode": mode,
-            "sample_idx": call_idx * len(PHASES) + offset,
+        row = shared | {"mode": mode, "sample_idx": call_idx * len(PHASES) + offset}
+        if mode in faults:
+            yield row | {"status": "error", "error": faults[mode]}
+            continue
+        yield row | {
             "latency_ms": latencies[mode],
             "cuda_event_ms": events[mode],
             "tokens_total": tokens[mode],
@@ -157,3 +163,73 @@ def _measured_rows(
             "tokens_per_s_compute": tokens_per_s(compute[mode], latencies[mode]),
             "gen_tokens": 0 if mode == "prefill" else generated,
         }
+
+
+def _times(timing: Timing, gen_tokens: int, batch_size: int) -> dict[str, Any]:
+    step_ms = decode_step_ms(timing)
+    columns: dict[str, Any] = {
+        "prefill_ms": timing.prefill_ms,
+        "prefill_cuda_event_ms": timing.prefill_cuda_event_ms,
+        "kv_decode_ms": timing.kv_decode_ms,
+        "kv_decode_cuda_event_ms": timing.kv_decode_cuda_event_ms,
+        "decode_step_ms": None if math.isnan(step_ms) else step_ms,
+        "gen_tokens_raw": timing.gen_tokens_raw,
+        "seq_len": timing.prompt_tokens,
+        "prompt_tokens_raw": timing.prompt_tokens_total,
+        "prompt_tokens_compute": timing.prompt_tokens * batch_size,
+        "gpu_peak_mb": timing.gpu_peak_mb,
+        "done_reason": timing.done_reason,
+        "output_sha256": timing.output_sha256,
+    }
+    if timing.done_reason is not None and timing.kv_decode_ms is not None and timing.gen_tokens_raw > 0:
+        # TR121's projection, by the engine's own decode time; on served engines it is low by about one step.
+        per_token = timing.kv_decode_ms / timing.gen_tokens_raw
+        columns |= {
+            "kv_decode_ms_per_token": per_token,
+            "kv_decode_ms_equiv": per_token * gen_tokens,
+            "gen_tokens_equiv": gen_tokens,
+        }
+    return columns
+
+
+def _served_columns(served: Served) -> dict[str, Any]:
+    gaps = sorted(after - before for before, after in pairwise(served.arrivals_ms))
+    return {
+        "load_ms": served.load_ms,
+        "sent_at_ms": served.sent_at_ms,
+        "ttft_ms": served.ttft_ms,
+        "client_e2e_ms": served.e2e_ms,
+        "itl_p50_ms": _quantile(gaps, 0.5),
+        "itl_p99_ms": _quantile(gaps, 0.99),
+        "queue_ms": served.queue_ms,
+        "connect_ms": served.connect_ms,
+        "decode_step_basis": served.decode_step_basis,
+        "decode_step_ms_client": served.decode_step_ms_client,
+        "decode_step_ms_server": served.decode_step_ms_server,
+        "model_was_loaded": served.model_was_loaded,
+        "cache_check": served.cache_check,
+        "cache_reason": served.cache_reason,
+        "head_cached": served.head_cached,
+        "prefill_basis": served.prefill_basis,
+        "tokens_basis": served.tokens_basis,
+        "thinking_tokens": served.thinking_tokens,
+    }
+
+
+def _ollama_columns(timing: Timing, served: Served) -> dict[str, Any]:
+    return {
+        "ollama_wall_ms": served.wall_ms,
+        "ollama_total_duration_ms": timing.server.get("total_duration_ms"),
+        "ollama_load_ms": served.load_ms,
+        "ollama_done_reason": timing.done_reason,
+    }
+
+
+def _quantile(ascending: list[float], share: float) -> float | None:
+    """The linearly interpolated quantile; ``None`` of nothing."""
+    if not ascending:
+        return None
+    at = share * (len(ascending) - 1)
+    below = int(at)
+    above = min(below + 1, len(ascending) - 1)
+    return ascending[below] + (at - below) * (ascending[above] - ascending[below])

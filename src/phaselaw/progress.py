@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from phaselaw.metrics import decode_step_ms, phase_latency_ms
 from phaselaw.records import Call, ModelLoaded, PlannedCall, Rewarmed
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -69,10 +70,10 @@ def describe_call(call: Call) -> str:
     cell = f"{call.cell.backend} {call.cell.model} {call.cell.scenario} ({which})"
     if call.timing is None:
         return f"{cell}: failed: {call.error}"
-    steps = max(call.timing.gen_tokens_raw, 1)
+    latencies = phase_latency_ms(call.timing, call.cell.gen_tokens)
     return (
-        f"{cell}: prefill {call.timing.prefill_ms:.1f} ms, decode {call.timing.kv_decode_ms:.1f} ms "
-        f"({call.timing.kv_decode_ms / steps:.2f} ms a step)"
+        f"{cell}: prefill {latencies['prefill']:.1f} ms, decode {latencies['kv_decode']:.1f} ms "
+        f"({decode_step_ms(call.timing):.2f} ms a step)"
     )
 
 

@@ -9,7 +9,7 @@ This module imports nothing heavy.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 Phase = Literal["prefill", "kv_decode", "e2e_kv"]
@@ -17,6 +17,12 @@ PHASES: tuple[Phase, ...] = ("prefill", "kv_decode", "e2e_kv")
 
 Order = Literal["rounds", "cells"]
 """``rounds``: repetition r of every cell before r + 1 of any; ``cells``: a cell's calls back to back (TR121)."""
+
+DecodeStepBasis = Literal["client", "client_usage", "server"]
+"""``client``: arrivals, each a token; ``client_usage``: arrivals, tokens as the server counts; ``server``: its own."""
+
+CacheCheck = Literal["fresh", "found", "undecidable", "off"]
+"""Whether a prompt was answered from the server's cache; ``off``: the server was told to have none, and says so."""
 
 T = TypeVar("T")
 
@@ -31,11 +37,14 @@ class Cell:
     scenario: str
     batch_size: int
     gen_tokens: int
+    concurrency: int = 1
+    """Clients that call a served engine at once."""
 
     @property
     def key(self) -> str:
         """A readable identity, unique within a run."""
-        return "|".join((self.backend, self.model, self.scenario, f"bs{self.batch_size}", f"gen{self.gen_tokens}"))
+        parts = [self.backend, self.model, self.scenario, f"bs{self.batch_size}", f"gen{self.gen_tokens}"]
+        return "|".join(parts if self.concurrency == 1 else [*parts, f"clients{self.concurrency}"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +59,8 @@ class PlannedCall:
     warmup_idx: int | None
     rep: int | None
     """Repetition, which under ``order: rounds`` is also the round; ``None`` on warmups."""
+    client_idx: int = 0
+    """Which of a cell's clients makes this call."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +80,8 @@ class Request:
     """A seed of this call alone."""
     round: int | None
     """The repetition this call belongs to; ``None`` in a warmup."""
+    before_send: Callable[[], object] | None = None
+    """What a served engine calls between connecting and sending: it waits there for the other clients."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,9 +91,10 @@ class Timing:
     Token counts are those of one sequence of the batch, unless the name says ``total``.
     """
 
-    prefill_ms: float
-    kv_decode_ms: float
-    """Time of the decode steps that ran: ``gen_tokens_raw`` steps."""
+    prefill_ms: float | None
+    """``None`` where a served engine gave no figure that can be one."""
+    kv_decode_ms: float | None
+    """Time of the decode steps that ran; on a served engine, what its server claims for them (absent: ``None``)."""
     prompt_tokens: int
     """Prompt tokens of one sequence (the longest, in a padded batch)."""
     prompt_tokens_total: int
@@ -98,6 +112,50 @@ class Timing:
     """SHA-256 of the generated token ids, so that runs can be checked to have done the same work."""
     server: Mapping[str, float | int | str | None] = dataclasses.field(default_factory=dict)
     """What a server said of itself, by its own field names with units: claims, kept raw."""
+    served: Served | None = None
+    """What the client of a served engine saw; ``None`` where the model runs in this process."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """One call of a served engine by the client's clock, and what is known of its worth (method: section 2)."""
+
+    sent_at_ms: float
+    """When it was sent, by the process's monotonic clock, so that calls made at once can be laid side by side."""
+    ttft_ms: float
+    """First non-empty token minus send; holds the load and the wait of a call that had them."""
+    e2e_ms: float
+    """Last token minus send."""
+    wall_ms: float
+    """The reply's end minus send."""
+    connect_ms: float | None
+    """Connection set-up before the send; ``None`` where a kept connection served."""
+    arrivals_ms: tuple[float, ...]
+    """Arrival of each non-empty chunk, minus send."""
+    decode_step_ms: float | None
+    """One decode step; ``None`` where none can be told. ``kv_decode`` is this times the budget."""
+    decode_step_basis: DecodeStepBasis | None
+    decode_step_ms_client: float | None = None
+    """(last arrival - first) / (chunks - 1), whether or not a chunk is a token."""
+    decode_step_ms_server: float | None = None
+    """The server's decode time over ``gen_tokens_raw - 1`` steps."""
+    queue_ms: float | None = None
+    """TTFT minus the server's load and prefill: the wait for a slot, and a few ms of overhead. Never negative."""
+    load_ms: float | None = None
+    """Load time inside this call, as the server says; not zero on some warm calls."""
+    model_was_loaded: bool | None = None
+    """Whether the server held the model before this call."""
+    cache_check: CacheCheck | None = None
+    cache_reason: str | None = None
+    """What decided `cache_check`."""
+    head_cached: bool = False
+    """Whether a chat template's head may have been cached, though its tokens are counted."""
+    prefill_basis: Literal["server", "ttft"] = "server"
+    tokens_basis: Literal["server", "estimated"] = "server"
+    thinking_tokens: int | None = None
+    """Chunks of hidden reasoning among the arrivals; ``None`` where the model has none."""
+    faults: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Phases that this call can't stand for, each with the reason: their rows are error rows."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,6 +237,11 @@ class Call:
     load_ms: float | None
     """Load time of the model where this is the first call after its load."""
     timing: Timing | None
+    client_idx: int = 0
+    queue_delay_ms: float | None = None
+    """Sent minus scheduled, by the client; known where several clients start together."""
+    achieved_concurrency: float | None = None
+    """Mean number of calls under way while this call's group ran; the asked one is the cell's."""
 
 
 def to_jsonable(record: Any) -> dict[str, Any]:
@@ -189,7 +252,7 @@ def to_jsonable(record: Any) -> dict[str, Any]:
 
 def from_jsonable(kind: type[T], data: Mapping[str, Any]) -> T:
     """The record that `to_jsonable` wrote; keys that this version doesn't know are ignored (newer writers)."""
-    nested = {"cell": Cell, "timing": Timing, "info": ModelInfo, "engine": EngineInfo}
+    nested = {"cell": Cell, "timing": Timing, "served": Served, "info": ModelInfo, "engine": EngineInfo}
     fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, value in data.items():

@@ -19,17 +19,22 @@ REQUIRED = ("backend", "backend_kind", "model", "scenario", "mode", "status", "l
 PARAMETER_COLUMNS = ("params_millions_measured", "params_millions", "params_millions_config")
 """Parameter counts in millions, the most trusted first: what was measured comes before any label."""
 
+SERVED_TEXT = ("decode_step_basis", "cache_check", "head_cached")
+"""Columns of served engines; one that a file lacks is empty."""
+
 TEXT = (
     "backend", "backend_kind", "model", "model_kind", "scenario", "mode", "status", "error", "done_reason",
-    "ollama_done_reason", "prompt", "call_id", "output_sha256", "is_warmup",
+    "ollama_done_reason", "prompt", "call_id", "output_sha256", "is_warmup", *SERVED_TEXT,
 )  # fmt: skip
 """Columns read as text, whatever they look like."""
 
 NUMBERS = (
     "latency_ms", "tokens_total", "tokens_per_s", "tokens_total_compute", "tokens_per_s_compute", "prompt_tokens",
     "prompt_tokens_raw", "prompt_tokens_compute", "seq_len", "gen_tokens", "gen_tokens_raw", "gen_tokens_target",
-    "kv_decode_ms",
+    "prefill_ms", "kv_decode_ms", "decode_step_ms", "decode_step_ms_client", "decode_step_ms_server",
     "kv_decode_ms_equiv", "cuda_event_ms", "gpu_peak_mb", "ollama_load_ms", "batch_size", "rep", *PARAMETER_COLUMNS,
+    "concurrency", "achieved_concurrency", "queue_delay_ms", "queue_ms", "sent_at_ms", "ttft_ms", "client_e2e_ms",
+    "itl_p50_ms",
 )  # fmt: skip
 """Columns the laws read as numbers; one that a file lacks is empty."""
 
@@ -121,6 +126,7 @@ def normalised(rows: pl.DataFrame, *, where: str) -> pl.DataFrame:
     rows = rows.with_columns(
         *(pl.col(name).cast(pl.Float64) for name in NUMBERS if name in rows.columns),
         *(pl.lit(None, dtype=pl.Float64).alias(name) for name in NUMBERS if name not in rows.columns),
+        *(pl.lit(None, dtype=pl.String).alias(name) for name in SERVED_TEXT if name not in rows.columns),
         warmup if "is_warmup" in rows.columns else pl.lit(False).alias("is_warmup"),
         (pl.col("model_kind").fill_null(kind) if "model_kind" in rows.columns else kind).alias("model_kind"),
     )

@@ -20,7 +20,16 @@ from phaselaw import study_file
 from phaselaw.errors import StudyError
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import Cell, Order
-from phaselaw.study_backends import Count, HfBackend, Name, OllamaBackend, SimulatedBackend, Strict
+from phaselaw.study_backends import (
+    Count,
+    HfBackend,
+    Name,
+    OllamaBackend,
+    OpenaiBackend,
+    ServedBackend,
+    SimulatedBackend,
+    Strict,
+)
 from phaselaw.study_faults import did_you_mean
 from phaselaw.study_schema import editor_schema
 from phaselaw.study_text import printable, shown
@@ -31,6 +40,7 @@ __all__ = [
     "HfBackend",
     "ModelEntry",
     "OllamaBackend",
+    "OpenaiBackend",
     "Scenario",
     "SimulatedBackend",
     "Study",
@@ -47,7 +57,7 @@ SCHEMA_VERSION = 1
 MAX_ITEMS = 1000
 """Entries of one list: models, backends, scenarios, values of an axis."""
 
-Backend = Annotated[HfBackend | SimulatedBackend | OllamaBackend, Field(discriminator="kind")]
+Backend = Annotated[HfBackend | SimulatedBackend | OllamaBackend | OpenaiBackend, Field(discriminator="kind")]
 
 
 class Scenario(Strict):
@@ -72,7 +82,7 @@ class ModelEntry(Strict):
     """A model to measure; it runs on the backends of its kind."""
 
     name: Name = Field(description="models/NAME of the built ladder, a local folder, or the engine's own name.")
-    kind: Literal["hf", "simulated", "ollama"] = Field(description="Which kind of backend runs it.")
+    kind: Literal["hf", "simulated", "ollama", "openai"] = Field(description="Which kind of backend runs it.")
     params_millions: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="A label; serves only where parameters can't be measured."
     )
@@ -133,15 +143,21 @@ class Study(Strict):
                 scenario=scenario.name,
                 batch_size=backend.batch_size,
                 gen_tokens=budget,
+                concurrency=clients,
             )
             for model in self.models
             for backend in self.backends
             if model.runs_on(backend)
             for scenario in self.scenarios
             for budget in self.budgets()
+            for clients in (backend.concurrency if isinstance(backend, ServedBackend) else (1,))
         )
 
-    def backend(self, name: str) -> HfBackend | SimulatedBackend | OllamaBackend:
+    def calls_planned(self) -> int:
+        """How many calls the whole study makes: each cell's warmups and repetitions, by each of its clients."""
+        return sum(cell.concurrency for cell in self.cells()) * (self.warmup_repetitions + self.repetitions)
+
+    def backend(self, name: str) -> HfBackend | SimulatedBackend | OllamaBackend | OpenaiBackend:
         """The backend of this name; KeyError where there is none."""
         return {backend.name: backend for backend in self.backends}[name]
 

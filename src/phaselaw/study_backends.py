@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -39,6 +39,19 @@ def _http_address(text: str) -> str:
     return text
 
 
+def _ollama_options(options: dict[str, str | int | float | bool | list[str]]) -> dict[str, Any]:
+    if "num_predict" in options:
+        raise ValueError("num_predict is the study's gen_tokens; give that")
+    return options
+
+
+def _openai_extra(extra: dict[str, str | int | float | bool | list[str]]) -> dict[str, Any]:
+    ours = {"model", "prompt", "messages", "max_tokens", "max_completion_tokens", "stream", "stream_options", "n"}
+    if taken := sorted(ours & set(extra)):
+        raise ValueError(f"{taken[0]} is set by phaselaw; leave it away")
+    return extra
+
+
 Name = Annotated[
     str, Field(min_length=1, max_length=200, json_schema_extra={"pattern": NAME_PATTERN}), AfterValidator(_name)
 ]
@@ -47,6 +60,11 @@ ServerUrl = Annotated[str, Field(json_schema_extra={"pattern": URL_PATTERN}), Af
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)]
+Clients = Annotated[int, Field(ge=1, le=1024)]
+Scalar = str | int | float | bool
+OllamaOptions = Annotated[dict[str, Scalar | list[str]], AfterValidator(_ollama_options)]
+OpenaiExtra = Annotated[dict[str, Scalar | list[str]], AfterValidator(_openai_extra)]
 Deviation = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 
 
@@ -91,16 +109,50 @@ class SimulatedBackend(Strict):
     real_time: bool = Field(default=False, description="Sleep for the simulated time.")
 
 
-class OllamaBackend(Strict):
-    """An Ollama server."""
+class ServedBackend(Strict):
+    """What every backend that is a server shares."""
 
     name: Name = Field(description="Name of the backend, unique within the study.")
+    batch_size: Literal[1] = Field(default=1, description="Always 1: batching is the server's.")
+    connect_timeout_s: Seconds = Field(default=10.0, description="Longest connection set-up, in s.")
+    idle_timeout_s: Seconds = Field(default=300.0, description="Longest silence of a server, its load included, in s.")
+    timeout_s: Seconds = Field(default=1800.0, description="Longest call, in s.")
+    concurrency: Annotated[tuple[Clients, ...], Field(min_length=1, max_length=100, strict=False)] = Field(
+        default=(1,), description="Clients that call at once, each number a cell of its own."
+    )
+    ca_file: str | None = Field(default=None, description="Certificates to trust (PEM); left out: the system's.")
+
+
+class OllamaBackend(ServedBackend):
+    """An Ollama server."""
+
     kind: Literal["ollama"] = Field(description="An Ollama server.")
     url: ServerUrl | None = Field(
         default=None, description="Address; left out: OLLAMA_HOST, as Ollama's clients read it."
     )
-    options: dict[str, str | int | float | bool | list[str]] = Field(
-        default_factory=dict, description="Options sent with each request."
+    options: OllamaOptions = Field(
+        default_factory=dict, description="Options sent with each request, over temperature 0, top_p 1 and the seed."
     )
     keep_alive: str | int | None = Field(default=None, description="How long the server keeps the model loaded.")
-    batch_size: Literal[1] = Field(default=1, description="Always 1: batching is the server's.")
+    context_length: Count | None = Field(default=None, description="Context in tokens (num_ctx); left out: its own.")
+    raw: bool = Field(default=False, description="Send prompts without the model's template.")
+    think: bool | str | None = Field(default=None, description="Have a thinking model think; left out: its own way.")
+    cold: bool = Field(default=False, description="Unload the model before each call, so that each one loads it.")
+
+
+class OpenaiBackend(ServedBackend):
+    """A server that speaks OpenAI's protocol: vLLM, SGLang, llama-server, LM Studio and others."""
+
+    kind: Literal["openai"] = Field(description="A server that speaks OpenAI's protocol.")
+    url: ServerUrl | None = Field(default=None, description="Address with its /v1; left out: OPENAI_BASE_URL.")
+    api: Literal["completions", "chat"] = Field(default="completions", description="Which of the two is called.")
+    api_key_env: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
+        default="OPENAI_API_KEY", description="Environment variable that holds the key, if any."
+    )
+    ignore_eos: bool = Field(default=True, description="Ask for the whole budget where the server knows how.")
+    extra: OpenaiExtra = Field(
+        default_factory=dict, description="More keys of the request, over temperature 0, top_p 1 and the seed."
+    )
+    retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=0, description="Further tries of a call that was turned away; its row is an error row all the same."
+    )

@@ -51,7 +51,10 @@ SUBJECTS = {
     ),
 }
 
-ELSEWHERE: dict[str, str] = {}
+ELSEWHERE: dict[str, str] = {
+    "ollama": "tests/engines/test_ollama.py: it needs a server, and a stand-in's calls are not free to repeat",
+    "openai": "tests/engines/test_openai.py: the same",
+}
 """Kinds held to this contract in a file of their own, and why."""
 
 

@@ -53,7 +53,7 @@ def contents(path: Path) -> dict[str, Any]:
     journal = read_journal(path / JOURNAL)
     process = journal.processes[-1] if journal.processes else journal.header
     study = kept_study(path, journal)
-    expected = len(study.cells()) * (study.warmup_repetitions + study.repetitions)
+    expected = study.calls_planned()
     errors = Counter(call.error or "" for call in journal.calls if call.status != "ok")
     host = process.get("host", {})
     return {

@@ -59,7 +59,7 @@ def _list(args: argparse.Namespace) -> int:
     for name, path in shipped_studies().items():
         study = load_study(name)
         asks = next(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
-        calls = len(study.cells()) * (study.warmup_repetitions + study.repetitions)
+        calls = study.calls_planned()
         listed.append({"name": name, "asks": asks.lstrip("# "), "cells": len(study.cells()), "calls": calls})
     if args.json:
         print(json.dumps(listed))
@@ -87,7 +87,7 @@ def _check(args: argparse.Namespace) -> int:
 
     study = load_study(args.study)
     lacking = lacks(study)
-    calls = len(study.cells()) * (study.warmup_repetitions + study.repetitions)
+    calls = study.calls_planned()
     if args.json:
         missing = [{"backend": lack.backend, "model": lack.model, "what": lack.what} for lack in lacking]
         print(json.dumps({"study": study.run_name, "sha256": study.sha256, "calls": calls, "lacking": missing}))

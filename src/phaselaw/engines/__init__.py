@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MODULES = {
     "hf": "phaselaw.engines.hf",
+    "ollama": "phaselaw.engines.ollama",
+    "openai": "phaselaw.engines.openai",
     "simulated": "phaselaw.engines.simulated",
 }
 """Backend ``kind`` to the module that runs it."""

@@ -10,6 +10,7 @@ import polars as pl
 from phaselaw.files import write_csv
 from phaselaw.laws import structure, summary
 from phaselaw.laws.architecture import architectures
+from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
 from phaselaw.laws.cuda_events import cuda_event_gap_summary
 from phaselaw.laws.intervals import points_in_rounds, throughput_intervals
 from phaselaw.laws.options import Options
@@ -24,6 +25,7 @@ from phaselaw.laws.served import (
     served_rows,
     warmup_breakdown,
 )
+from phaselaw.laws.served_clock import BASIS, by_basis, prompt_cache_checks, server_clock
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.warmup import warmup_effect, warmup_effect_summary
 from phaselaw.runs import Run
@@ -48,6 +50,8 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
         "warmup_effect": warmup_effect(summary.usable(run.rows, include_warmup=True)),
         "cuda_event_gap_summary": cuda_event_gap_summary(summary.usable(run.rows, include_warmup=True)),
     }
+    tables["concurrency_throughput"] = concurrency_throughput(run.rows.filter(pl.col("status") == "ok"))
+    tables["concurrency_fits"] = concurrency_fits(tables["concurrency_throughput"])
     tables["warmup_effect_summary"] = warmup_effect_summary(tables["warmup_effect"])
     tables["regimes"] = regimes(
         tables["scaling_fits"],
@@ -100,6 +104,9 @@ def _served(run: Run, options: Options) -> dict[str, pl.DataFrame]:
         "ollama_early_stop_summary": early_stop_summary(served),
         "ollama_decode_linearity": linearity,
         "ollama_decode_projection_error": decode_projection_error(served, linearity),
+        "server_clock": server_clock(served),
+        "prompt_cache_checks": prompt_cache_checks(run.rows),
+        "scaling_fits_by_basis": _by_basis(measured, options),
         "scaling_fits_length_limited": _limited(measured, options, whole_calls=False),
         "scaling_fits_length_limited_calls": _limited(measured, options, whole_calls=True),
     }
@@ -116,10 +123,23 @@ def _limited(served: pl.DataFrame, options: Options, *, whole_calls: bool) -> pl
     return fits.insert_column(at, pl.Series("filter", [name] * fits.height, dtype=pl.String))
 
 
+def _by_basis(served: pl.DataFrame, options: Options) -> pl.DataFrame:
+    """The laws on the aggregate of served engines, by the steps that ran and by TR121's projection (method 3)."""
+    rows = by_basis(served)
+    fits = []
+    for basis in ("step_true", "tr121"):
+        cells = summary.by_cell(rows.filter(pl.col(BASIS) == basis))
+        points = points_of(cells, summary.by_model(cells)).filter(pl.col("aggregation") != "scenario")
+        fits.append(scaling_fits(points, None, options).with_columns(pl.lit(basis).alias(BASIS)))
+    return pl.concat(fits).sort(["backend", "batch_size", BUDGET, "mode", BASIS])
+
+
 _KEEP_BUDGET: frozenset[str] = frozenset(
     {
         "decode_fraction_by_model",
         "decode_fraction_summary",
+        "concurrency_throughput",
+        "concurrency_fits",
         "ollama_early_stop_summary",
         "ollama_decode_linearity",
         "ollama_decode_projection_error",
@@ -151,4 +171,9 @@ _WHY_EMPTY: dict[str, str] = {
     "scaling_fits_length_limited": _NO_REASONS,
     "scaling_fits_length_limited_calls": _NO_REASONS,
     "regimes": "no e2e_kv rows to fit",
+    "concurrency_throughput": "no served backend was called by different numbers of clients",
+    "concurrency_fits": "no served backend was called by different numbers of clients",
+    "server_clock": "no calls with both a server's decode time and a client's token arrivals",
+    "prompt_cache_checks": "no calls of an engine that may answer from a prompt cache",
+    "scaling_fits_by_basis": "no served calls with both a decode step and TR121's projection",
 }

@@ -40,9 +40,9 @@ def median_variance(n: int) -> float:
 
 
 def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:
-    """The rows that laws are fitted on: ``ok``, with a positive latency, warmups left out unless asked for."""
+    """The rows that laws are fitted on: ``ok``, one client, a positive latency, warmups left out unless asked for."""
     latency = pl.col("latency_ms")
-    kept = (pl.col("status") == "ok") & latency.is_finite() & (latency > 0)
+    kept = (pl.col("status") == "ok") & latency.is_finite() & (latency > 0) & (pl.col("concurrency").fill_null(1) == 1)
     return rows.filter(kept if include_warmup else kept & ~pl.col("is_warmup"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phaselaw.report import coldstart, headline, performance, provenance, scaling, structure
+from phaselaw.report import coldstart, headline, performance, provenance, scaling, served, structure
 from phaselaw.report.document import Document
 from phaselaw.report.subject import Subject
 
@@ -25,6 +25,8 @@ def build(subject: Subject) -> Document:
         performance.decode_share(subject),
         coldstart.cold_start(subject),
         coldstart.early_stops(subject),
+        served.served_engines(subject),
+        served.concurrency(subject),
         performance.capacity(subject),
         provenance.limits(subject),
         provenance.reproduce(subject),

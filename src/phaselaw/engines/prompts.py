@@ -1,0 +1,71 @@
+"""Prompts for engines that take only text: nonces that keep a prompt out of a server's cache, and texts of a length.
+
+A server that remembers prompts answers a repeated one from memory. A first word that a loaded model has not seen makes
+a prefill real; common whole words are used since each is one token for most tokenizers, and a word for which a model
+counts more or fewer tokens than for the others is not used again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+
+from phaselaw.errors import EngineError
+
+_WORDS = """
+About Above Act Add After Again Age Air All Also An Animal Answer Any Apple Are Area Arm Art As Ask At Away Back Bad
+Ball Bank Base Be Because Bed Been Before Began Being Best Better Big Bill Bird Black Blood Blue Board Boat Body Book
+Both Box Boy Bring Brother Build Business But Buy By Call Came Can Car Card Care Case Cell Center Chair Change Check
+Child City Class Clear Close Club Cold Color Come Common Could Count Country Course Cross Cut Dark Data Day Deal Death
+Deep Did Do Dog Done Door Down Draw Dream Drive Drop Dry Each Early Earth East Easy Eat Edge End Energy Enough Even
+Ever Every Eye Face Fact Fall Family Far Farm Fast Father Feel Few Field Fight Final Find Fire First Fish Five Floor
+Follow Food Foot For Force Form Four Free Friend From Front Full Game Garden Gas Gave Get Girl Give Glass Go Gold Good
+Got Great Green Ground Group Had Hair Half Hand Hard Has Have He Head Health Hear Heart Heat Help Her Here High Him
+His Hold Home Hope Horse Hot Hour House How Human Ice Idea If In Into Iron Is It Job Join Just Keep Key Kind King Knew
+Know Land Large Last Late Law Lead Learn Leave Left Let Letter Level Life Light Like Line List Live Local Long Look
+Lost Love Low Made Main Make Man Many Map Mark Market May Me Mean Men Mind Money Month Moon More Most Mother Mountain
+Move Much Music Must My Name Near Need Never New News Next Night No North Not Note Now Number Of Off Office Oil Old On
+Once One Only Open Or Order Other Our Out Over Own Page Paper Part Party
+"""
+WORDS = tuple(_WORDS.split())
+"""First words, in the order of their use."""
+
+
+class Nonces:
+    """The words that one loaded model has not seen yet."""
+
+    def __init__(self) -> None:
+        self._usable = list(WORDS)
+        self._left = list(WORDS)
+        self._counts: dict[str, dict[str, int]] = defaultdict(dict)
+
+    @property
+    def spent(self) -> bool:
+        """Whether every word was sent since the model was loaded."""
+        return not self._left
+
+    def take(self) -> str:
+        """The next word; `EngineError` where they are spent."""
+        if not self._left:
+            raise EngineError(f"more calls at once than the {len(WORDS)} first words there are", kind="no_nonce")
+        return self._left.pop(0)
+
+    def renew(self) -> None:
+        """The model was unloaded: it has seen none of them any more."""
+        self._left = list(self._usable)
+
+    def counted(self, word: str, text: str, tokens: int) -> None:
+        """A prompt of this word and text came out at so many tokens; the odd words out are dropped."""
+        counts = self._counts[text]
+        counts[word] = tokens
+        usual, votes = Counter(counts.values()).most_common(1)[0]
+        if votes >= 3:
+            odd = {other for other, count in counts.items() if count != usual}
+            self._usable = [each for each in self._usable if each not in odd]
+            self._left = [each for each in self._left if each not in odd]
+
+
+def text_of(tokens: int, seed: int) -> str:
+    """A text of about so many tokens, one common word for each: a target, since only the server can count."""
+    draw = random.Random(f"{seed}/text/{tokens}")
+    return " ".join(draw.choice(WORDS).lower() for _ in range(tokens))

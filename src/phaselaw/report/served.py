@@ -1,0 +1,111 @@
+"""Served engines: whose clock their decode is told by, and what the prompt cache answered."""
+
+from __future__ import annotations
+
+from phaselaw.report.columns import count, fixed, interval, number, percent, word
+from phaselaw.report.document import Paragraph, Section, Table
+from phaselaw.report.subject import Subject
+
+
+def served_engines(subject: Subject) -> Section | None:
+    """The server's figures against the client's clock, the laws by either, cache checks; ``None`` without a server."""
+    clock, bases = subject.rows("server_clock"), subject.rows("scaling_fits_by_basis")
+    checks = subject.rows("prompt_cache_checks")
+    tables = (
+        Table(
+            caption="A server's decode time against the client's clock.",
+            columns=(
+                word("backend", "backend"),
+                word("model", "model"),
+                number("calls", "n", "measured", count),
+                number("step by the client (ms)", "decode_step_ms_client_median", "measured"),
+                number("step by the server (ms)", "decode_step_ms_server_median", "measured"),
+                number("steps spanned less tokens counted", "steps_spanned_minus_count", "derived", _two_places),
+                number("time / count is off by", "per_count_bias", "derived", percent),
+                number("time / (count - 1) is off by", "per_step_bias", "derived", percent),
+            ),
+            rows=clock,
+        ),
+        Table(
+            caption="Exponents by the steps that ran (step_true) and by TR121's projection (tr121).",
+            columns=(
+                word("backend", "law"),
+                word("phase", "phase"),
+                word("basis", "latency_basis"),
+                number("models", "n_models", "measured", count),
+                number("exponent", "slope", "derived", fixed),
+                interval("95 % CI", "slope_t_ci_low", "slope_t_ci_high"),
+                word("verdict", "verdict"),
+            ),
+            rows=bases,
+        ),
+        Table(
+            caption="Calls by what is known of the prompt cache.",
+            columns=(
+                word("backend", "backend"),
+                word("model", "model"),
+                number("calls", "n", "measured", count),
+                number("fresh", "fresh", "measured", count),
+                number("answered from the cache", "found", "measured", count),
+                number("can't be told", "undecidable", "measured", count),
+                number("head cached", "head_cached", "measured", count),
+            ),
+            rows=checks,
+        ),
+    )
+    filled = tuple(table for table in tables if table.rows)
+    if not filled:
+        return None
+    said = Paragraph(
+        "What a server means by its durations differs between versions, so it is measured: decode is told by the "
+        "client's clock, with the server's figure beside it. Calls that a prompt cache answered are error rows for "
+        "prefill and end to end; where the template's head was cached, a prefill rate per token holds for the rest of "
+        "the prompt."
+    )
+    return Section(title="Served engines", blocks=(said, *filled))
+
+
+def concurrency(subject: Subject) -> Section | None:
+    """Throughput against clients and the laws it follows; ``None`` without a sweep."""
+    cells = subject.rows("concurrency_throughput")
+    if not cells:
+        return None
+    measured = Table(
+        caption="What each number of clients gets.",
+        columns=(
+            word("backend", "backend"),
+            word("model", "model"),
+            word("scenario", "scenario"),
+            number("clients", "concurrency", "assumed", count),
+            number("achieved", "achieved_concurrency_median", "measured"),
+            number("output tokens/s", "output_tokens_per_s_median", "measured"),
+            number("TTFT (ms)", "ttft_ms_median", "measured"),
+            number("TTFT p95 (ms)", "ttft_ms_p95", "measured"),
+            number("ITL (ms)", "itl_p50_ms_median", "measured"),
+            number("end to end (ms)", "client_e2e_ms_median", "measured"),
+        ),
+        rows=cells,
+    )
+    laws = Table(
+        caption="Laws of throughput against clients.",
+        columns=(
+            word("backend", "backend"),
+            word("model", "model"),
+            word("scenario", "scenario"),
+            word("law", "throughput_law"),
+            number("contention", "contention", "derived"),
+            number("coherency", "coherency", "derived"),
+            number("clients at the peak", "peak_clients", "extrapolated"),
+            number("R2", "r2", "derived", fixed),
+        ),
+        rows=subject.rows("concurrency_fits"),
+    )
+    said = Paragraph(
+        "Clients of a group send together, and the next group starts when the last reply is done. The concurrency is "
+        "the client's; what was achieved is the mean number of calls under way. Every law elsewhere is of one client."
+    )
+    return Section(title="Concurrency", blocks=(said, measured, laws))
+
+
+def _two_places(value: float | None) -> str:
+    return fixed(value, 2)

@@ -1,0 +1,183 @@
+"""What real Ollama servers answered, as recorded: decode steps, cache hits, queue waits, impossible durations."""
+
+import pytest
+from recordings import GEMMA3, NEW, OLD, SMOLLM2, recorded
+
+from phaselaw.engines.ollama_model import faults_of, step_of
+from phaselaw.engines.prompt_cache import FreshPrompts, Verdict, judge
+
+FRESH = Verdict("fresh", "")
+
+
+@pytest.mark.parametrize(
+    ("version", "label", "step_ms", "bias"),
+    [
+        (OLD, f"warm, micro, 64, {SMOLLM2}", 15.33, -0.046),
+        (OLD, f"warm, medium, 64, {SMOLLM2}", 13.23, -0.050),
+        (NEW, f"warm, medium, 64, {SMOLLM2}", 10.45, -0.015),
+    ],
+)
+def test_the_decode_step_is_the_clients_and_tr121s_projection_is_low(
+    version: str, label: str, step_ms: float, bias: float
+) -> None:
+    reply = recorded(version)[label].reply
+    step = step_of(reply)
+    assert step.ms == pytest.approx(step_ms, abs=0.005)
+    assert step.basis == "client"
+    eval_ms, count = reply.ms("eval_duration"), reply.count("eval_count")
+    assert eval_ms is not None and count == 64 and step.ms is not None
+    assert eval_ms / count / step.ms - 1 == pytest.approx(bias, abs=0.001)
+    assert step.server_ms == pytest.approx(eval_ms / (count - 1))
+
+
+def test_the_servers_step_over_one_less_is_right_on_the_new_server_and_3_percent_low_on_the_old() -> None:
+    for version, bias in ((NEW, 0.0), (OLD, -0.033)):
+        step = step_of(recorded(version)[f"warm, medium, 64, {SMOLLM2}"].reply)
+        assert step.server_ms is not None and step.client_ms is not None
+        assert step.server_ms / step.client_ms - 1 == pytest.approx(bias, abs=0.003)
+
+
+@pytest.mark.parametrize("version", [OLD, NEW])
+@pytest.mark.parametrize("model", [SMOLLM2, GEMMA3])
+def test_every_recorded_generation_gives_no_negative_time(version: str, model: str) -> None:
+    generations = [
+        exchange
+        for label, exchange in recorded(version).items()
+        if exchange.path == "/api/generate" and model in label and exchange.status == 200 and "leaves" not in label
+    ]
+    assert len(generations) > 10
+    for exchange in generations:
+        reply = exchange.reply
+        step = step_of(reply)
+        assert step.ms is None or step.ms > 0
+        for field in ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration"):
+            ms = reply.ms(field)
+            assert ms is None or ms > 0
+
+
+def test_a_duration_of_minus_2_to_the_63_is_none_and_its_phases_are_faults() -> None:
+    reply = recorded(OLD)[f"length 1, raw, {GEMMA3}"].reply
+    assert reply.final["eval_duration"] == -(2**63)
+    assert reply.ms("eval_duration") is None
+    assert reply.ms("prompt_eval_duration") is None
+    step = step_of(reply)
+    assert step.ms is None
+    assert set(faults_of(reply.ms("prompt_eval_duration"), step, FRESH)) == {"prefill", "kv_decode", "e2e_kv"}
+
+
+def test_a_negative_duration_is_none_though_its_prefill_stands() -> None:
+    reply = recorded(OLD)[f"length 2, raw, {GEMMA3}"].reply
+    assert reply.final["eval_duration"] < 0
+    assert set(faults_of(reply.ms("prompt_eval_duration"), step_of(reply), FRESH)) == {"kv_decode", "e2e_kv"}
+
+
+def test_an_absent_duration_is_none() -> None:
+    reply = recorded(OLD)[f"length 1, raw, {SMOLLM2}"].reply
+    assert "eval_duration" not in reply.final
+    assert step_of(reply).ms is None
+    assert reply.ms("prompt_eval_duration") == pytest.approx(43.66, abs=0.01)
+
+
+def test_text_held_back_for_a_stop_sequence_leaves_the_step_to_the_server() -> None:
+    reply = recorded(NEW)[f"num_predict -1 with a stop, raw, {SMOLLM2}"].reply
+    assert (len(reply.arrivals_ms), reply.count("eval_count")) == (21, 26)
+    step = step_of(reply)
+    assert step.basis == "server"
+    assert step.ms == step.server_ms == pytest.approx(9.91, abs=0.01)
+    assert step.client_ms == pytest.approx(11.38, abs=0.01)
+
+
+def test_an_end_token_is_counted_though_it_is_never_sent() -> None:
+    reply = recorded(OLD)["early stop, chat model"].reply
+    assert reply.final["done_reason"] == "stop"
+    assert (len(reply.arrivals_ms), reply.count("eval_count")) == (17, 18)
+    assert step_of(reply).basis == "client"
+
+
+def fresh_prompts(version: str, model: str, *, raw: bool) -> FreshPrompts:
+    """The first time that a loaded model saw each prompt, but for the very first, slow by its load."""
+    labels = (
+        (
+            "length 1, raw",
+            "length 32, raw",
+            "long prompt 400 words, raw",
+            "long prompt, other first word (prefix broken), raw",
+        )
+        if raw
+        else ("warm, micro, 64", "warm, medium, 64")
+    )
+    fresh = FreshPrompts()
+    for label in labels:
+        reply = recorded(version)[f"{label}, {model}"].reply
+        tokens, ms = reply.count("prompt_eval_count"), reply.ms("prompt_eval_duration")
+        if tokens is not None and ms is not None:
+            fresh.add(tokens, ms)
+    return fresh
+
+
+def verdict(version: str, model: str, label: str) -> Verdict:
+    reply = recorded(version)[f"{label}, {model}"].reply
+    tokens = reply.count("prompt_eval_count")
+    assert tokens is not None
+    fresh = fresh_prompts(version, model, raw="raw" in label)
+    return judge(tokens, reply.ms("prompt_eval_duration"), fresh, step_of(reply).ms)
+
+
+AGAIN = "same prompt again (prompt cache)"
+LONG_AGAIN = "long prompt again (prompt cache), raw"
+
+
+@pytest.mark.parametrize(
+    ("version", "model", "label", "check"),
+    [
+        (OLD, SMOLLM2, AGAIN, "found"),
+        (OLD, SMOLLM2, "same prompt a third time", "found"),
+        (OLD, SMOLLM2, LONG_AGAIN, "found"),
+        (NEW, SMOLLM2, AGAIN, "found"),
+        (NEW, SMOLLM2, "same prompt a third time", "found"),
+        (NEW, SMOLLM2, LONG_AGAIN, "found"),
+        (NEW, GEMMA3, LONG_AGAIN, "found"),
+        (OLD, GEMMA3, LONG_AGAIN, "fresh"),
+        (OLD, GEMMA3, AGAIN, "undecidable"),
+        (NEW, GEMMA3, AGAIN, "undecidable"),
+    ],
+)
+def test_a_hit_is_found_by_its_time_and_only_where_it_can_be_told(
+    version: str, model: str, label: str, check: str
+) -> None:
+    assert verdict(version, model, label).check == check
+
+
+@pytest.mark.parametrize("version", [OLD, NEW])
+@pytest.mark.parametrize("model", [SMOLLM2, GEMMA3])
+@pytest.mark.parametrize(
+    "label",
+    ["warm, micro, 64", "warm, medium, 64", "length 1, raw", "long prompt, other first word (prefix broken), raw"],
+)
+def test_a_fresh_prompt_is_never_called_a_hit(version: str, model: str, label: str) -> None:
+    assert verdict(version, model, label).check != "found"
+
+
+def test_a_hit_takes_the_prefill_and_leaves_the_decode() -> None:
+    reply = recorded(NEW)[f"{LONG_AGAIN}, {SMOLLM2}"].reply
+    hit = verdict(NEW, SMOLLM2, LONG_AGAIN)
+    faults = faults_of(reply.ms("prompt_eval_duration"), step_of(reply), hit)
+    assert set(faults) == {"prefill", "e2e_kv"}
+    assert faults["prefill"].startswith("prompt_cache: ")
+
+
+@pytest.mark.parametrize(("version", "step_ms"), [(OLD, (33.0, 38.0)), (NEW, (19.0, 24.0))])
+def test_a_wait_for_a_slot_shows_in_the_queue_and_never_in_the_step(version: str, step_ms: tuple[float, float]) -> None:
+    waits, steps = [], []
+    for label, exchange in recorded(version).items():
+        if "8 clients at once" not in label:
+            continue
+        reply = exchange.reply
+        prefill_ms, step = reply.ms("prompt_eval_duration"), step_of(reply)
+        assert prefill_ms is not None and step.ms is not None
+        waits.append(reply.arrivals_ms[0] - (reply.ms("load_duration") or 0) - prefill_ms)
+        steps.append(step.ms)
+    assert len(waits) == 8
+    assert sorted(wait > 1000 for wait in waits) == [False] * 4 + [True] * 4
+    assert max(wait for wait in waits if wait < 1000) < 110
+    assert all(step_ms[0] < step < step_ms[1] for step in steps)
