@@ -17,12 +17,13 @@ FLOORS = [
     {"commands"},
     {"measure", "report", "plan", "progress", "readiness"},
     {"engines", "store", "laws"},
+    {"derived"},
     {"study", "runs"},
     {"study_file"},
     {"study_backends", "study_faults", "study_settings", "study_schema"},
     {"study_text", "tr121_names"},
-    {"ladder", "telemetry"},
-    {"metrics", "files"},
+    {"ladder", "telemetry", "journal"},
+    {"metrics", "files", "redaction"},
     {"records", "errors", "__init__"},
 ]
 """From the top down: a room may import from the floors below its own, and from its own room."""

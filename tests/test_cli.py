@@ -5,6 +5,7 @@ import argparse
 import pytest
 
 from phaselaw import __version__, cli
+from phaselaw.commands import COMMANDS
 from phaselaw.errors import PhaselawError, RunError, StudyError
 
 
@@ -24,7 +25,7 @@ def parser_that_raises(error: BaseException) -> argparse.ArgumentParser:
 def test_an_error_is_one_line_and_its_own_exit_code(
     error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "build_parser", lambda: parser_that_raises(error))
+    monkeypatch.setattr(cli, "build_parser", lambda _only: parser_that_raises(error))
     assert cli.main([]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -35,13 +36,13 @@ def test_an_error_is_one_line_and_its_own_exit_code(
 def test_an_error_of_several_lines_is_told_in_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "build_parser", lambda: parser_that_raises(RunError("first\n  second")))
+    monkeypatch.setattr(cli, "build_parser", lambda _only: parser_that_raises(RunError("first\n  second")))
     cli.main([])
     assert capsys.readouterr().err == "phaselaw: error: first second\n"
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "build_parser", lambda: parser_that_raises(RunError("gone")))
+    monkeypatch.setattr(cli, "build_parser", lambda _only: parser_that_raises(RunError("gone")))
     with pytest.raises(PhaselawError, match="gone"):
         cli.main(["--debug"])
 
@@ -58,6 +59,23 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
         cli.main(["mesure"])
     assert ended.value.code == 2
     assert "mesure" in capsys.readouterr().err
+
+
+def test_each_command_is_in_the_help_by_its_line_and_has_its_own_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    overview = capsys.readouterr().out
+    assert len(COMMANDS) >= 7
+    for name, line in COMMANDS.items():
+        assert f"{name:<10}{line}" in overview
+        with pytest.raises(SystemExit) as ended:
+            cli.main([name, "--help"])
+        assert ended.value.code == 0
+        assert f"phaselaw {name}" in capsys.readouterr().out
+
+
+def test_an_option_before_the_command_does_not_hide_it() -> None:
+    assert cli.main(["--debug", "study", "schema"]) == 0
 
 
 def every_option() -> list[tuple[str, argparse.Action]]:

@@ -46,7 +46,8 @@ def keys(part: str) -> dict[str, str]:
         elif said.get("default") is None and "anyOf" in said:
             found[key] = "none"
         else:
-            found[key] = f"`{yaml.safe_dump(said.get('default', {})).removesuffix('...' + chr(10)).strip()}`"
+            default = yaml.safe_dump(said.get("default", {}), default_flow_style=True)
+            found[key] = f"`{default.removesuffix('...' + chr(10)).strip()}`"
     return found
 
 

@@ -1,7 +1,7 @@
 """The command line: one table of commands, one place where errors become one line and an exit code.
 
 Each command is a file of `phaselaw.commands` with ``add_parser(subparsers)`` and ``run(args) -> exit code``. Only the
-parsers are built here, so ``phaselaw --help`` loads nothing heavy.
+file of the chosen command is loaded, so ``phaselaw --help`` loads none.
 
 Exit codes, a contract: 0 done; 1 failed; 2 usage; 3 done, but some calls failed (their rows are kept); 130 interrupted.
 """
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from phaselaw import __version__
-from phaselaw.commands import COMMANDS
+from phaselaw.commands import COMMANDS, load
 from phaselaw.errors import PhaselawError
 
 EXAMPLES = """\
@@ -26,8 +26,8 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line, as `argparse` sees it."""
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The command line as `argparse` sees it: whole, or with the options of ``only`` one command."""
     parser = argparse.ArgumentParser(
         prog="phaselaw",
         description="Measure LLM inference by phase, fit scaling laws with honest intervals, turn them into "
@@ -38,14 +38,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"phaselaw {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(subparsers)
+    for name, line in COMMANDS.items():
+        if only in (None, name):
+            load(name).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=line)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    # The options before a command take no values, so the first word that is none is the command.
+    args = build_parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
     try:
         code: int = args.run(args)
     except PhaselawError as error:

@@ -16,7 +16,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write a file through a temporary one beside it and a rename: a reader sees the old or the new, never a part."""
-    raw = data.encode() if isinstance(data, str) else data
+    # A file name that is no UTF-8 reaches us as lone surrogates: escaped as JSON escapes them, they stay readable.
+    raw = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         file.write(raw)
@@ -33,11 +34,22 @@ def write_json(path: Path, document: Any) -> None:
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a CSV, whole: ``None`` is an empty cell, floats keep full precision, texts are made `cell_text`."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # The writer quotes only the line ends it writes itself: told \r\n it quotes both, and each row's own becomes \n.
+    writer = csv.writer(_Rows(text), lineterminator="\r\n")
     writer.writerow(columns)
     for row in rows:
         writer.writerow([cell_text(row[column]) for column in columns])
     write_whole(path, text.getvalue())
+
+
+class _Rows:
+    """Takes a row at a time from a `csv.writer` and ends it as all our files end a line."""
+
+    def __init__(self, text: io.StringIO) -> None:
+        self._text = text
+
+    def write(self, row: str) -> None:
+        self._text.write(row.removesuffix("\r\n") + "\n")
 
 
 def cell_text(value: Any) -> Any:

@@ -8,18 +8,21 @@ each round, so that a machine's drift spreads over the cells instead of biasing 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 
 from phaselaw.engines import Engine, Model
 from phaselaw.errors import EngineError
-from phaselaw.records import Call, Cell, ModelLoaded, PlannedCall, Request, Rewarmed, Timing
+from phaselaw.records import Call, Cell, ModelLoaded, PlannedCall, Request, Rewarmed, Timing, to_jsonable
+from phaselaw.redaction import redacted
 from phaselaw.study import Study
 
 Event = ModelLoaded | Rewarmed | Call
@@ -172,10 +175,11 @@ class _Driver:
         started = time.perf_counter_ns()
         try:
             model = engine.load(self._study.model(cell.model, cell.backend_kind))
+            load_ms = (time.perf_counter_ns() - started) / 1e6
+            settings = engine.describe()
         except Exception as error:
             self._load_errors[key] = _in_words(error)
             return
-        load_ms = (time.perf_counter_ns() - started) / 1e6
         self._models[key], self._load_ms[key] = model, load_ms
         self._calls_of_model[key] = 0
         yield ModelLoaded(
@@ -184,7 +188,7 @@ class _Driver:
             process_idx=self._process_idx,
             load_ms=load_ms,
             info=model.info,
-            engine=engine.describe(),
+            engine=settings,
         )
 
     def rewarmed(self, cell: Cell) -> Iterator[Rewarmed]:
@@ -276,20 +280,37 @@ class _Driver:
         self._calls_of_model[key] += 1
         self._calls_of_shape[cell.key] += 1
         try:
-            return self._models[key].generate(request), None
+            return _sound(self._models[key].generate(request)), None
         except Exception as error:
             return None, _in_words(error)
 
     def _close_models_of(self, backend: str) -> None:
         for key in [key for key in self._models if key[0] == backend]:
-            self._models.pop(key).close()
+            _close(self._models.pop(key))
 
     def close(self) -> None:
         """Close every model and every engine."""
         for model in self._models.values():
-            model.close()
+            _close(model)
         for engine in self._engines.values():
-            engine.close()
+            _close(engine)
+
+
+def _close(open_one: Model | Engine) -> None:
+    # What was measured is measured: an engine that stumbles when it lets go must not end the study.
+    with suppress(Exception):
+        open_one.close()
+
+
+def _sound(timing: Timing) -> Timing:
+    """The timing, if it can be one; `EngineError` for a time that is no number or negative, which no table can hold."""
+    if (timing.prefill_ms or 0) < 0 or (timing.kv_decode_ms or 0) < 0:
+        raise EngineError(f"a negative time: {timing.prefill_ms} ms, {timing.kv_decode_ms} ms", kind="bad_timing")
+    try:
+        json.dumps(to_jsonable(timing), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise EngineError(f"a timing that can't be kept: {error}", kind="bad_timing") from None
+    return timing
 
 
 class _Gate:
@@ -332,5 +353,6 @@ def _seed(*parts: object) -> int:
 
 def _in_words(error: Exception) -> str:
     """One line for a failure; an error that no engine foresaw also names its type."""
-    text = " ".join(str(error).split())[:500]
+    visible = "".join(letter if letter.isprintable() else " " for letter in redacted(str(error)))
+    text = " ".join(visible.split())[:500]
     return f"{error.kind}: {text}" if isinstance(error, EngineError) else f"unexpected {type(error).__name__}: {text}"

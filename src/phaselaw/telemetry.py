@@ -16,7 +16,7 @@ import psutil
 LIBRARIES = ("phaselaw", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "polars")
 """Libraries whose versions are recorded where they are installed."""
 
-IDENTITY = ("os", "machine", "cpu_model", "cores_physical", "cores_logical", "gpus", "libraries")
+IDENTITY = ("os", "machine", "cpu_model", "cores_physical", "cores_logical", "gpus", "python", "libraries")
 """The parts of `host` that two processes of one run must share."""
 
 

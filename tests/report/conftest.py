@@ -6,7 +6,7 @@ import pytest
 
 from phaselaw.cli import main
 
-HOSTILE = ("<img onerror=alert(1)>", "=cmd()|x", "[a](javascript:b)_c_ `d` $e$", "plain")
+HOSTILE = ("<img onerror=alert(1)>", "=cmd() x", "[a](javascript:b)_c_ `d` $e$", "plain")
 
 STUDY = """
 run_name: "hostile <b>&amp;"
@@ -14,7 +14,7 @@ gen_tokens: 8
 repetitions: 3
 warmup_repetitions: 1
 seed: 7
-scenarios: [{name: "s|<i>", prompt_tokens: 4}, {name: t, prompt_tokens: 9}]
+scenarios: [{name: "s <i>", prompt_tokens: 4}, {name: t, prompt_tokens: 9}]
 backends: [{name: sim, kind: simulated, params_exponent: 0.8, model_scatter: 0.05, cold_start_ms: 900}]
 models:
 """

@@ -1,11 +1,21 @@
-"""The commands, one file each, in the order ``phaselaw --help`` shows them. All of them import lazily."""
+"""The commands, one file each. A command's file is loaded when it is chosen; all of them import lazily."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Protocol
+import importlib
+from typing import Protocol, cast
 
-from phaselaw.commands import analyze, models, plan, report, run, show, study
+COMMANDS = {
+    "run": "measure a study, analyse it and report",
+    "analyze": "fit the laws and write every table",
+    "report": "what a run says: laws, regimes, cold start, price",
+    "plan": "workers, $/1M tokens and $/month for a volume",
+    "show": "what a run directory holds",
+    "study": "check, list and show studies",
+    "models": "build, list, verify and export the model ladder",
+}
+"""Each command with its line of ``phaselaw --help``, in the order of that; its file bears its name."""
 
 
 class Command(Protocol):
@@ -16,4 +26,6 @@ class Command(Protocol):
     def run(self, args: argparse.Namespace) -> int: ...
 
 
-COMMANDS: tuple[Command, ...] = (run, analyze, report, plan, show, study, models)
+def load(name: str) -> Command:
+    """The file of a command of `COMMANDS`."""
+    return cast(Command, importlib.import_module(f"phaselaw.commands.{name}"))

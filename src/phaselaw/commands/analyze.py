@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from phaselaw.commands import COMMANDS
+
 if TYPE_CHECKING:
     from phaselaw.laws.analysis import Analysis, Options
 
@@ -22,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``analyze`` to the command line."""
     parser = subparsers.add_parser(
         "analyze",
-        help="fit the laws and write every table",
+        help=COMMANDS["analyze"],
         description="Summaries, scaling laws with intervals, structure, warmup, verdicts: as CSV tables.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phaselaw.commands import COMMANDS
 from phaselaw.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``models`` to the command line."""
     parser = subparsers.add_parser(
         "models",
-        help="build, list, verify and export the model ladder",
+        help=COMMANDS["models"],
         description="The model ladder: TR121's seven GPT-2 variants, built offline, the same anywhere.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -181,6 +181,8 @@ def _chosen(args: argparse.Namespace) -> list[tuple[LadderModel, Path]]:
 
 def _described(model: LadderModel, directory: Path, *, every_byte: bool) -> dict[str, Any]:
     """A model as plain JSON: what it is, where it would be, and what is wrong with it there."""
+    import dataclasses
+
     from phaselaw.ladder.files import faults
     from phaselaw.ladder.spec import PREFIX
 

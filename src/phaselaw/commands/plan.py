@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phaselaw.plan.capacity import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
+from phaselaw.commands import COMMANDS
+from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 
 if TYPE_CHECKING:
     from phaselaw.plan.capacity import CapacityRow, Estimate
@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``plan`` to the command line."""
     parser = subparsers.add_parser(
         "plan",
-        help="workers, $/1M tokens and $/month for a volume",
+        help=COMMANDS["plan"],
         description="Turn a run's measured end-to-end tokens/s into workers and dollars.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -119,5 +119,5 @@ def _print(rows: list[CapacityRow], tokens_per_month: float, usd_per_hour: float
 
 def in_words(estimate: Estimate, spec: str) -> str:
     """``7.36 [7.10, 7.62]``, or the value alone where no interval was measured."""
-    value, low, high = dataclasses.astuple(estimate)
+    value, low, high = estimate.value, estimate.low, estimate.high
     return f"{value:{spec}}" if low is None or high is None else f"{value:{spec}} [{low:{spec}}, {high:{spec}}]"

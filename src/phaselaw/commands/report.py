@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from phaselaw.commands import COMMANDS
+
 if TYPE_CHECKING:
     from phaselaw.laws.analysis import Analysis
     from phaselaw.report.subject import Subject
@@ -21,7 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``report`` to the command line."""
     parser = subparsers.add_parser(
         "report",
-        help="what a run says: laws, regimes, cold start, price",
+        help=COMMANDS["report"],
         description="Summarise a run on the terminal and write report.md, its plots, and report.html.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -73,7 +75,8 @@ def report_run(path: Path, analysis: Analysis, *, out: Path | None = None) -> No
 def _subject(path: Path, analysis: Analysis) -> Subject:
     """The run with what a first volume would need, at the defaults of ``phaselaw plan``."""
     from phaselaw import runs
-    from phaselaw.plan.capacity import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, capacity, flat
+    from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
+    from phaselaw.plan.capacity import capacity, flat
     from phaselaw.report.subject import Subject
 
     volume = {"tokens_per_month": DEFAULT_TOKENS_PER_MONTH, "usd_per_hour": TR121_USD_PER_HOUR}

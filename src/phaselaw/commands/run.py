@@ -6,11 +6,12 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from phaselaw.commands import COMMANDS
 from phaselaw.errors import NotReadyError, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``run`` to the command line."""
     parser = subparsers.add_parser(
         "run",
-        help="measure a study, analyse it and report",
+        help=COMMANDS["run"],
         description="Measure a study call by call, fit its laws and write the report.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -73,10 +74,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--resume goes on in the run's own directory; leave --out away")
     notes = Console(stderr=True, highlight=False)
     with _directory(args, notes) as directory:
-        study = directory.study
-        prepare_models(study, notes)
-        interrupted = _measure(study, directory, notes)
-        directory.finish("interrupted" if interrupted else "complete")
+        interrupted = False
+        if directory.finished:
+            notes.print(f"{directory.path} is complete: nothing to measure", markup=False, soft_wrap=True)
+            directory.write_derived()
+        else:
+            prepare_models(directory.study, notes)
+            interrupted = _measure(directory, notes)
+            directory.finish("interrupted" if interrupted else "complete")
         path, failed = directory.path, sum(call.status != "ok" for call in directory.calls)
     if interrupted:
         notes.print(f"stopped; everything measured is kept. Go on with: phaselaw run --resume {path}", markup=False)
@@ -116,7 +121,11 @@ def _directory(args: argparse.Namespace, notes: Console) -> RunDirectory:
         study = _load_study(args) if changes_study else None
         return RunDirectory.resume(args.resume, study=study, argv=sys.argv, host=host, allow_changed=args.allow_changed)
     study, skipped = _only_what_can_run(_load_study(args), available=args.available, notes=notes)
-    return RunDirectory.create(args.out, study=study, argv=sys.argv, host=host, skipped=skipped)
+    asked = {
+        "study_source": args.study or DEFAULT_STUDY,
+        "allow_lists": {name: getattr(args, name) for name in ("backends", "models", "scenarios")},
+    }
+    return RunDirectory.create(args.out, study=study, argv=sys.argv, host=host, skipped=skipped, asked=asked)
 
 
 def _only_what_can_run(study: Study, *, available: bool, notes: Console) -> tuple[Study, list[str]]:
@@ -160,7 +169,9 @@ def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        notes.print("stopping after the current call; Ctrl-C again to stop at once")
+        # Python refuses a print that interrupts a print; the flag is what matters.
+        with suppress(RuntimeError):
+            notes.print("stopping after the current call; Ctrl-C again to stop at once")
 
     before = {number: signal.signal(number, note_first) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -170,16 +181,17 @@ def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _measure(study: Study, directory: RunDirectory, notes: Console) -> bool:
+def _measure(directory: RunDirectory, notes: Console) -> bool:
     """Measure what the run still lacks; true where it was asked to stop before the end."""
     from phaselaw.engines import module_for
     from phaselaw.measure import measure, schedule
     from phaselaw.progress import RunProgress
 
+    study, done = directory.study, directory.done
     engines = {backend.name: module_for(backend.kind).create(backend) for backend in study.backends}
     one_at_a_time = frozenset(name for name, engine in engines.items() if not engine.holds_many_models)
     plan = schedule(study, grouped_backends=one_at_a_time)
-    todo = [planned for planned in plan if planned.call_id not in directory.done]
+    todo = [planned for planned in plan if planned.call_id not in done]
     with (
         stop_on_interrupt(notes) as should_stop,
         RunProgress(todo, already_done=len(plan) - len(todo), console=notes) as progress,
@@ -187,14 +199,14 @@ def _measure(study: Study, directory: RunDirectory, notes: Console) -> bool:
         for event in measure(
             study,
             engines=engines,
-            done=directory.done,
+            done=done,
             process_idx=directory.process_idx,
             first_call_idx=directory.next_call_idx,
             should_stop=should_stop,
         ):
             directory.append(event)
             progress.show(event)
-        return should_stop() and len(directory.done) < len(plan)
+        return should_stop() and not directory.done.issuperset(planned.call_id for planned in plan)
 
 
 def _analyse_and_report(path: Path) -> None:

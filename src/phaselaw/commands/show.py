@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from phaselaw.commands import COMMANDS
 
 EXAMPLES = """\
 examples:
@@ -20,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``show`` to the command line."""
     parser = subparsers.add_parser(
         "show",
-        help="what a run directory holds",
+        help=COMMANDS["show"],
         description="Study, host, order, calls by status, errors and files of a run.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -43,15 +44,15 @@ def run(args: argparse.Namespace) -> int:
 
 def contents(path: Path) -> dict[str, Any]:
     """What a run holds, read from its journal, so that it is true of a run in progress or cut short too."""
+    from phaselaw.derived import kept_study
     from phaselaw.errors import RunError
-    from phaselaw.store import JOURNAL, read_journal
-    from phaselaw.study import Study
+    from phaselaw.journal import JOURNAL, read_journal
 
     if not (path / JOURNAL).is_file():
         raise RunError(f"{path} holds no run of ours (no {JOURNAL})")
     journal = read_journal(path / JOURNAL)
     process = journal.processes[-1] if journal.processes else journal.header
-    study = Study.model_validate(process["study"])
+    study = kept_study(path, journal)
     expected = study.calls_planned()
     errors = Counter(call.error or "" for call in journal.calls if call.status != "ok")
     host = process.get("host", {})
@@ -74,7 +75,7 @@ def contents(path: Path) -> dict[str, Any]:
         "errors": dict(errors.most_common()),
         "processes": len(journal.processes),
         "skipped": journal.header["skipped"],
-        "complete": len(journal.calls) >= expected,
+        "complete": journal.end is not None and journal.end["status"] == "complete",
         "files": sorted(
             str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
         ),
@@ -82,6 +83,8 @@ def contents(path: Path) -> dict[str, Any]:
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
+    from datetime import UTC, datetime
+
     started = datetime.fromtimestamp(document["started_at_unix"], UTC)
     host = document["host"]
     done = document["calls_ok"] + document["calls_failed"]

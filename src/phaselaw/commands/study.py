@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 
+from phaselaw.commands import COMMANDS
+
 EXAMPLES = """\
 examples:
   phaselaw study list                       the studies that ship with phaselaw
@@ -23,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add ``study`` to the command line."""
     parser = subparsers.add_parser(
         "study",
-        help="check, list and show studies",
+        help=COMMANDS["study"],
         description="Study files: what to measure.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

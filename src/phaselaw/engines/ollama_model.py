@@ -33,6 +33,7 @@ class OllamaModel:
         self._fresh = FreshPrompts()
         self._seen_a_prompt = False
         self._server_context: object = None
+        self._last_step_ms: float | None = None
         self._one_at_a_time = threading.Lock()
 
     def generate(self, request: Request) -> Timing:
@@ -82,10 +83,12 @@ class OllamaModel:
         self._server_context = None if entry is None else entry.get("context_length")
         if loaded and (self._backend.cold or self._nonces.spent):
             self._api.unload(self._name)
-            loaded = False
+            loaded, self._seen_a_prompt = False, True
         if not loaded:
-            self._nonces.renew()
-            self._seen_a_prompt = False
+            if self._seen_a_prompt:
+                # Once for an unload: clients that start together find it unloaded one after the other.
+                self._nonces.renew()
+                self._seen_a_prompt = False
             if load:
                 self._api.preload(self._settings(request.study_seed, request.gen_tokens))
                 loaded = True
@@ -177,8 +180,9 @@ class OllamaModel:
         if tokens is None:
             return Verdict("found", "the server counted no prompt tokens, as servers until mid 2024 did on a hit")
         steps = [ms for ms in (step.client_ms, step.server_ms) if ms is not None]
-        # The lesser: a stall of this client makes its own figure too large.
-        return judge(tokens, reply.ms("prompt_eval_duration"), self._fresh, min(steps, default=None))
+        # The lesser: a stall of this client makes its own figure too large. A call that stopped at once has none.
+        self._last_step_ms = min(steps, default=self._last_step_ms)
+        return judge(tokens, reply.ms("prompt_eval_duration"), self._fresh, self._last_step_ms)
 
     def _run_probe(self, request: Request) -> None:
         """A short and a long fresh prompt, to judge by, and the long one again: does this server remember prompts?

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 
+from phaselaw.errors import EngineError
 from phaselaw.ladder.weights import seeded_integers
 
 _WORDS = """
@@ -45,7 +46,9 @@ class Nonces:
         return not self._left
 
     def take(self) -> str:
-        """The next word; IndexError where they are spent."""
+        """The next word; `EngineError` where they are spent."""
+        if not self._left:
+            raise EngineError(f"more calls at once than the {len(WORDS)} first words there are", kind="no_nonce")
         return self._left.pop(0)
 
     def renew(self) -> None:

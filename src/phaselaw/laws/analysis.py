@@ -10,6 +10,7 @@ import polars as pl
 from phaselaw.files import write_csv
 from phaselaw.laws import structure, summary
 from phaselaw.laws.architecture import architectures
+from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
 from phaselaw.laws.cuda_events import cuda_event_gap_summary
 from phaselaw.laws.intervals import points_in_rounds, throughput_intervals
 from phaselaw.laws.options import Options
@@ -49,6 +50,8 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
         "warmup_effect": warmup_effect(summary.usable(run.rows, include_warmup=True)),
         "cuda_event_gap_summary": cuda_event_gap_summary(summary.usable(run.rows, include_warmup=True)),
     }
+    tables["concurrency_throughput"] = concurrency_throughput(run.rows.filter(pl.col("status") == "ok"))
+    tables["concurrency_fits"] = concurrency_fits(tables["concurrency_throughput"])
     tables["warmup_effect_summary"] = warmup_effect_summary(tables["warmup_effect"])
     tables["regimes"] = regimes(
         tables["scaling_fits"],
@@ -135,6 +138,8 @@ _KEEP_BUDGET: frozenset[str] = frozenset(
     {
         "decode_fraction_by_model",
         "decode_fraction_summary",
+        "concurrency_throughput",
+        "concurrency_fits",
         "ollama_early_stop_summary",
         "ollama_decode_linearity",
         "ollama_decode_projection_error",
@@ -166,6 +171,8 @@ _WHY_EMPTY: dict[str, str] = {
     "scaling_fits_length_limited": _NO_REASONS,
     "scaling_fits_length_limited_calls": _NO_REASONS,
     "regimes": "no e2e_kv rows to fit",
+    "concurrency_throughput": "no served backend was called by different numbers of clients",
+    "concurrency_fits": "no served backend was called by different numbers of clients",
     "server_clock": "no calls with both a server's decode time and a client's token arrivals",
     "prompt_cache_checks": "no calls of an engine that may answer from a prompt cache",
     "scaling_fits_by_basis": "no served calls with both a decode step and TR121's projection",

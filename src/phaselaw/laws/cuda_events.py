@@ -13,7 +13,7 @@ def cuda_event_gap_summary(ok_rows: pl.DataFrame) -> pl.DataFrame:
     own = ["batch_size", "gen_tokens_target"]
     return (
         ok_rows.filter(event.is_not_null() & (wall > 0))
-        .group_by([*keys, *own])
+        .group_by([*keys, *own], maintain_order=True)
         .agg(
             pl.len().cast(pl.Int64).alias("n"),
             (gap / wall).median().alias("rel_gap_median"),

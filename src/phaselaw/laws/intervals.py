@@ -24,9 +24,11 @@ def points_in_rounds(rows: pl.DataFrame, per_model: pl.DataFrame) -> pl.DataFram
     A model's mean over scenarios stands only for the rounds in which all its scenarios were measured.
     """
     keyed = rows.filter(pl.col("rep").is_not_null())
-    of_scenario = keyed.group_by([*_KEYS, "scenario", "rep"]).agg(pl.col("latency_ms").log().mean().alias("log"))
+    of_scenario = keyed.group_by([*_KEYS, "scenario", "rep"], maintain_order=True).agg(
+        pl.col("latency_ms").log().mean().alias("log")
+    )
     of_all = (
-        of_scenario.group_by([*_KEYS, "rep"])
+        of_scenario.group_by([*_KEYS, "rep"], maintain_order=True)
         .agg(pl.col("log").mean(), pl.len().alias("seen"))
         .join(per_model.select(*_KEYS, "n_scenarios"), on=_KEYS, nulls_equal=True)
         .filter(pl.col("seen") == pl.col("n_scenarios"))
@@ -78,9 +80,9 @@ def _spread_over_rounds(rows: pl.DataFrame) -> pl.DataFrame:
         pl.col("tokens_per_s").log() - pl.col("tokens_per_s").log().mean().over([*_KEYS, "scenario"]),
     )
     spread = (
-        relative.group_by([*_KEYS, "rep"])
+        relative.group_by([*_KEYS, "rep"], maintain_order=True)
         .agg(pl.col("tokens_per_s").mean())
-        .group_by(_KEYS)
+        .group_by(_KEYS, maintain_order=True)
         .agg(pl.col("tokens_per_s").std().alias("sd"), pl.len().cast(pl.Int64).alias("n_rounds"))
     )
     # The point is a mean of medians over rounds: a median's variance, not a mean's.
@@ -101,7 +103,7 @@ def _spread_within_cells(cells: pl.DataFrame) -> pl.DataFrame:
     variance = pl.col("tokens_per_s_log_variance")
     known = variance.null_count() == 0
     degrees = variance.sum() ** 2 / (variance**2 / (pl.col("n") - 1)).sum()
-    return cells.group_by(_KEYS).agg(
+    return cells.group_by(_KEYS, maintain_order=True).agg(
         pl.col("n").min().alias("n_rounds"),
         pl.when(known).then(variance.sum().sqrt() / pl.len()).alias("log_se"),
         pl.when(known).then(degrees).alias("degrees"),

@@ -160,7 +160,7 @@ def _round_noise(series: Series, rounds: pl.DataFrame) -> Floats:
     spread = (
         alone.join(wanted, on=KEYS, nulls_equal=True)
         .filter((pl.col("in_round") == pl.col("n_models")) & pl.col("slope").is_finite())
-        .group_by(KEYS)
+        .group_by(KEYS, maintain_order=True)
         .agg(pl.col("slope").var().alias("variance"), pl.len().alias("n_rounds"))
     )
     joined = series.keys.join(spread, on=KEYS, how="left", nulls_equal=True, maintain_order="left")

@@ -43,7 +43,7 @@ def warmup_breakdown(served: pl.DataFrame) -> pl.DataFrame:
         ]
     return (
         served.filter((pl.col("mode") == "prefill") & load.is_not_null())
-        .group_by([*keys, *own])
+        .group_by([*keys, *own], maintain_order=True)
         .agg(figures)
         .filter((pl.col("warmup_n") > 0) & (pl.col("measured_n") > 0))
         .with_columns(
@@ -66,7 +66,7 @@ def early_stop_summary(served: pl.DataFrame) -> pl.DataFrame:
     own = ["batch_size", "params_millions_effective"]
     return (
         _decodes(served)
-        .group_by([*keys, *own, "gen_tokens_target"])
+        .group_by([*keys, *own, "gen_tokens_target"], maintain_order=True)
         .agg(
             pl.len().cast(pl.Int64).alias("n"),
             pl.col("params_millions_effective").median().alias("params_millions_effective_median"),
@@ -130,7 +130,7 @@ def decode_projection_error(served: pl.DataFrame, linearity: pl.DataFrame) -> pl
     return (
         _timed_decodes(served)
         .join(linearity.select(*_LINEAR_KEYS, "affine_ms_at_target"), on=_LINEAR_KEYS)
-        .group_by(_LINEAR_KEYS)
+        .group_by(_LINEAR_KEYS, maintain_order=True)
         .agg(
             pl.len().cast(pl.Int64).alias("n"),
             error.median().alias("prop_minus_affine_ms_median"),

@@ -44,8 +44,8 @@ def server_clock(served: pl.DataFrame) -> pl.DataFrame:
 
     Over the measured calls whose chunks are tokens. ``steps_spanned_minus_count``: the server's decode time in steps of
     the client's, less the tokens it counted; about -1 where it spans one step less. ``per_count_bias``: what
-    time / count is off by, ``per_step_bias``: what time / (count - 1) is. ``ttft_minus_prefill_ms``: the cost of being a
-    client, queue and load included.
+    time / count is off by, ``per_step_bias``: what time / (count - 1) is. ``ttft_minus_prefill_ms``: the cost of being
+    a client, queue and load included.
     """
     client, count = pl.col("decode_step_ms_client"), pl.col("gen_tokens_raw")
     told = served.filter(

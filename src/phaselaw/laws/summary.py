@@ -53,7 +53,7 @@ def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
     median rate, from the scatter of the cell's calls (empty where the cell has one), and the decode budget.
     """
     latency = pl.col("latency_ms")
-    cells = rows.group_by([*GROUP, *MODEL, "scenario"]).agg(
+    cells = rows.group_by([*GROUP, *MODEL, "scenario"], maintain_order=True).agg(
         latency.len().cast(pl.Int64).alias("n"),
         latency.mean().alias("latency_mean_ms"),
         latency.median().alias("latency_median_ms"),
@@ -78,7 +78,7 @@ def by_model(cells: pl.DataFrame) -> pl.DataFrame:
     Ours follow: the variance of the log of each mean, as its cells' variances give it.
     """
     variances = pl.col("latency_log_variance", "tokens_per_s_log_variance")
-    aggregated = cells.group_by([*GROUP, *MODEL]).agg(
+    aggregated = cells.group_by([*GROUP, *MODEL], maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("n_scenarios"),
         pl.col("latency_median_ms").log().mean().exp().alias("latency_geomean_ms"),
         pl.col("latency_median_ms").median().alias("latency_median_of_medians_ms"),
@@ -135,7 +135,7 @@ def decode_fraction_summary(fractions: pl.DataFrame) -> pl.DataFrame:
     share = pl.col("decode_fraction")
     keys = ["backend", "backend_kind", "gen_tokens_target"]
     return (
-        fractions.group_by([*keys, "batch_size"])
+        fractions.group_by([*keys, "batch_size"], maintain_order=True)
         .agg(
             pl.len().cast(pl.Int64).alias("n_models"),
             share.median().alias("decode_fraction_median"),

@@ -21,7 +21,7 @@ def warmup_effect(ok_rows: pl.DataFrame) -> pl.DataFrame:
     keys = ["backend", "model", "scenario", "mode"]
     own = ["backend_kind", "batch_size", "model_kind", "params_millions_effective", "gen_tokens_target"]
     return (
-        ok_rows.group_by([*keys, *own])
+        ok_rows.group_by([*keys, *own], maintain_order=True)
         .agg(
             cold.len().cast(pl.Int64).alias("warmup_n"),
             cold.median().alias("warmup_median_ms"),
@@ -49,7 +49,7 @@ def warmup_effect_summary(effect: pl.DataFrame) -> pl.DataFrame:
     worst = ratio.arg_max()
     unsafe = (pl.col("ratio_p95") >= UNSAFE_RATIO) & (pl.col("added_ms_p95") >= UNSAFE_MS)
     return (
-        effect.group_by(keys)
+        effect.group_by(keys, maintain_order=True)
         .agg(
             pl.len().cast(pl.Int64).alias("n_cells"),
             ratio.median().alias("ratio_median"),

@@ -15,10 +15,6 @@ from phaselaw.errors import UsageError
 SECONDS_PER_MONTH = 30 * 86_400
 """TR121's month of 30 days."""
 
-DEFAULT_TOKENS_PER_MONTH = 1e9
-TR121_USD_PER_HOUR = 1.006
-"""TR121's shadow price of a worker's hour, in dollars (8.2)."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:

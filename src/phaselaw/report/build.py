@@ -26,6 +26,7 @@ def build(subject: Subject) -> Document:
         coldstart.cold_start(subject),
         coldstart.early_stops(subject),
         served.served_engines(subject),
+        served.concurrency(subject),
         performance.capacity(subject),
         provenance.limits(subject),
         provenance.reproduce(subject),

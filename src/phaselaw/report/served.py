@@ -67,5 +67,47 @@ def served_engines(subject: Subject) -> Section | None:
     return Section(title="Served engines", blocks=(said, *filled))
 
 
+def concurrency(subject: Subject) -> Section | None:
+    """Throughput against clients and the laws it follows; ``None`` without a sweep."""
+    cells = subject.rows("concurrency_throughput")
+    if not cells:
+        return None
+    measured = Table(
+        caption="What each number of clients gets.",
+        columns=(
+            word("backend", "backend"),
+            word("model", "model"),
+            word("scenario", "scenario"),
+            number("clients", "concurrency", "assumed", count),
+            number("achieved", "achieved_concurrency_median", "measured"),
+            number("output tokens/s", "output_tokens_per_s_median", "measured"),
+            number("TTFT (ms)", "ttft_ms_median", "measured"),
+            number("TTFT p95 (ms)", "ttft_ms_p95", "measured"),
+            number("ITL (ms)", "itl_p50_ms_median", "measured"),
+            number("end to end (ms)", "client_e2e_ms_median", "measured"),
+        ),
+        rows=cells,
+    )
+    laws = Table(
+        caption="Laws of throughput against clients.",
+        columns=(
+            word("backend", "backend"),
+            word("model", "model"),
+            word("scenario", "scenario"),
+            word("law", "throughput_law"),
+            number("contention", "contention", "derived"),
+            number("coherency", "coherency", "derived"),
+            number("clients at the peak", "peak_clients", "extrapolated"),
+            number("R2", "r2", "derived", fixed),
+        ),
+        rows=subject.rows("concurrency_fits"),
+    )
+    said = Paragraph(
+        "Clients of a group send together, and the next group starts when the last reply is done. The concurrency is "
+        "the client's; what was achieved is the mean number of calls under way. Every law elsewhere is of one client."
+    )
+    return Section(title="Concurrency", blocks=(said, measured, laws))
+
+
 def _two_places(value: float | None) -> str:
     return fixed(value, 2)

@@ -1,0 +1,93 @@
+"""The llamacpp engine on a real llama-server: HF's greedy tokens, the client's clock, and nothing left running."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from phaselaw.engines import hf, llamacpp
+from phaselaw.engines.llamacpp_process import find_server
+from phaselaw.errors import EngineError
+from phaselaw.records import Request
+from phaselaw.study import HfBackend, LlamacppBackend, ModelEntry
+
+pytestmark = pytest.mark.skipif(find_server(None) is None, reason="no llama-server here: install phaselaw[llamacpp]")
+
+EXACT = LlamacppBackend(name="f32", kind="llamacpp", kv_cache="f32", flash_attention=False, threads=1)
+MODEL = "models/gpt2-5m"
+
+
+def asked(prompt_tokens: int = 9, gen_tokens: int = 64) -> Request:
+    return Request(
+        prompt=None, prompt_tokens=prompt_tokens, gen_tokens=gen_tokens, batch_size=1, study_seed=42, seed=1, round=0
+    )
+
+
+@pytest.fixture(scope="module")
+def model(ladder_cache: Path):
+    assert ladder_cache.is_dir()
+    engine = llamacpp.create(EXACT)
+    loaded = engine.load(ModelEntry(name=MODEL, kind="llamacpp"))
+    yield loaded
+    loaded.close()
+    engine.close()
+
+
+@pytest.mark.parametrize("prompt_tokens", [1, 9, 17])
+def test_greedy_tokens_of_64_steps_equal_the_hf_engines(model, prompt_tokens: int) -> None:
+    reference = hf.create(HfBackend(name="h", kind="hf")).load(ModelEntry(name=MODEL, kind="hf"))
+    expected = reference.generate(asked(prompt_tokens))
+    found = model.generate(asked(prompt_tokens))
+    assert found.output_sha256 == expected.output_sha256 is not None
+    assert (found.prompt_tokens, found.gen_tokens_raw) == (prompt_tokens, 64)
+
+
+def test_its_parameters_are_the_ladders(model) -> None:
+    assert model.info.params_millions_measured == pytest.approx(5.03672)
+
+
+def test_decode_by_the_servers_clock_is_decode_by_ours(model) -> None:
+    timing = model.generate(asked(gen_tokens=200))
+    assert timing.served is not None
+    assert timing.served.decode_step_ms_client == pytest.approx(timing.served.decode_step_ms_server, rel=0.05)
+
+
+def test_a_prompt_beyond_the_context_is_refused_in_one_line(model) -> None:
+    with pytest.raises(EngineError) as refusal:
+        model.generate(asked(prompt_tokens=100_000))
+    assert "\n" not in str(refusal.value)
+
+
+def servers() -> set[int]:
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if "llamacpp_package" in line or "llama-server" in line:
+            found.add(process.pid)
+    return found
+
+
+def test_a_server_of_ours_does_not_outlive_a_killed_phaselaw(ladder_cache: Path) -> None:
+    before = servers()
+    script = (
+        "import time\nfrom phaselaw.engines import llamacpp\n"
+        "from phaselaw.study import LlamacppBackend, ModelEntry\n"
+        "engine = llamacpp.create(LlamacppBackend(name='x', kind='llamacpp', threads=1))\n"
+        f"model = engine.load(ModelEntry(name={MODEL!r}, kind='llamacpp'))\n"
+        "print('ready', flush=True)\ntime.sleep(60)\n"
+    )
+    environment = {**os.environ, "PHASELAW_CACHE": str(ladder_cache)}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        started = servers() - before
+        child.send_signal(signal.SIGKILL)
+    assert started, "no server was seen: this test would hold nothing"
+    until = time.monotonic() + 10
+    while servers() & started and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not servers() & started

@@ -1,0 +1,83 @@
+"""Throughput against clients: the laws put in come out, and a group that lost a call is left out."""
+
+from typing import Any
+
+import polars as pl
+import pytest
+
+from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
+from phaselaw.runs import normalised
+
+CLIENTS = (1, 2, 4, 8, 16)
+
+
+def rate(clients: int, contention: float, coherency: float) -> float:
+    return 100 * clients / (1 + contention * (clients - 1) + coherency * clients * (clients - 1))
+
+
+def rows(contention: float, coherency: float, *, clients: tuple[int, ...] = CLIENTS, tokens: int = 50) -> pl.DataFrame:
+    found: list[dict[str, Any]] = []
+    for number in clients:
+        took_ms = 1e3 * number * tokens / rate(number, contention, coherency)
+        for rep in range(2):
+            found += [
+                {
+                    "backend": "served", "backend_kind": "openai", "model": "m", "scenario": "s", "mode": "kv_decode",
+                    "status": "ok", "latency_ms": 1.0, "params_millions": 1.0, "gen_tokens_target": tokens,
+                    "gen_tokens_raw": tokens, "concurrency": number, "rep": rep, "is_warmup": False,
+                    "sent_at_ms": 1e6 * rep, "client_e2e_ms": took_ms, "ttft_ms": 10.0 * number, "itl_p50_ms": 1.0,
+                }
+                for _ in range(number)
+            ]  # fmt: skip
+    return normalised(pl.DataFrame(found), where="test")
+
+
+def test_a_groups_throughput_is_its_tokens_over_its_whole_time() -> None:
+    table = concurrency_throughput(rows(0.1, 0.0))
+    assert table["concurrency"].to_list() == list(CLIENTS)
+    assert table["output_tokens_per_s_median"].to_list() == pytest.approx([rate(n, 0.1, 0) for n in CLIENTS])
+    assert table["achieved_concurrency_median"].to_list() == pytest.approx(list(CLIENTS))
+    assert table["ttft_ms_median"].to_list() == [10.0 * n for n in CLIENTS]
+    assert table["n_groups"].to_list() == [2] * 5
+
+
+@pytest.mark.parametrize(("contention", "coherency"), [(0.05, 0.01), (0.3, 0.002), (0.1, 0.0), (0.0, 0.0)])
+def test_the_universal_law_put_in_comes_out(contention: float, coherency: float) -> None:
+    fits = concurrency_fits(concurrency_throughput(rows(contention, coherency)))
+    found = fits.row(by_predicate=pl.col("throughput_law") == "universal_scalability", named=True)
+    assert found["single_client_tokens_per_s"] == pytest.approx(100)
+    assert found["contention"] == pytest.approx(contention, abs=1e-9)
+    assert found["coherency"] == pytest.approx(coherency, abs=1e-9)
+    assert found["r2"] == pytest.approx(1)
+
+
+def test_amdahls_law_put_in_comes_out_and_has_no_peak() -> None:
+    fits = concurrency_fits(concurrency_throughput(rows(0.2, 0.0)))
+    found = fits.row(by_predicate=pl.col("throughput_law") == "amdahl", named=True)
+    assert found["contention"] == pytest.approx(0.2)
+    assert found["peak_clients"] is None
+
+
+def test_a_peak_is_where_throughput_is_highest() -> None:
+    fits = concurrency_fits(concurrency_throughput(rows(0.1, 0.01)))
+    found = fits.row(by_predicate=pl.col("throughput_law") == "universal_scalability", named=True)
+    assert found["peak_clients"] == pytest.approx(90**0.5)
+    assert found["peak_tokens_per_s"] >= max(rate(n, 0.1, 0.01) for n in range(1, 40))
+
+
+def test_too_few_numbers_of_clients_give_no_law() -> None:
+    fits = concurrency_fits(concurrency_throughput(rows(0.1, 0.0, clients=(1, 2, 4))))
+    assert fits.filter(pl.col("throughput_law") == "universal_scalability")["contention"].to_list() == [None]
+    assert fits.filter(pl.col("throughput_law") == "amdahl")["contention"].to_list() == [pytest.approx(0.1)]
+
+
+def test_a_group_that_lost_a_call_is_counted_and_left_out() -> None:
+    all_rows = rows(0.1, 0.0)
+    lost = all_rows.with_row_index().filter(pl.col("index") != all_rows.height - 1).drop("index")
+    last = concurrency_throughput(lost).row(-1, named=True)
+    assert (last["concurrency"], last["n_groups"], last["n_groups_with_failures"]) == (16, 1, 1)
+
+
+def test_one_number_of_clients_is_no_sweep() -> None:
+    assert concurrency_throughput(rows(0.1, 0.0, clients=(1,))).is_empty()
+    assert concurrency_fits(concurrency_throughput(rows(0.1, 0.0, clients=(1,)))).is_empty()

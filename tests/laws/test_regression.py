@@ -1,0 +1,119 @@
+"""Least squares: closed forms, scipy's answers, and intervals that hold what was put in."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from phaselaw.laws.regression import (
+    bootstrap_lines,
+    fit_lines,
+    fit_plane,
+    leave_one_out_errors,
+    quantile_interval,
+    resamples,
+    spearman,
+    t_half_width,
+)
+
+slopes = st.floats(-3, 3, allow_subnormal=False)
+
+
+@given(slope=slopes, intercept=slopes, n=st.integers(3, 12))
+def test_a_line_without_noise_is_recovered(slope: float, intercept: float, n: int) -> None:
+    x = np.linspace(-1, 2, n)[None]
+    line = fit_lines(x, intercept + slope * x)
+    assert line.slope[0] == pytest.approx(slope, abs=1e-9)
+    assert line.intercept[0] == pytest.approx(intercept, abs=1e-9)
+
+
+def test_a_line_is_the_one_that_scipy_fits() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=9), rng.normal(size=9)
+    line, expected = fit_lines(x[None], y[None]), stats.linregress(x, y)
+    assert (line.slope[0], line.intercept[0]) == pytest.approx((expected.slope, expected.intercept))
+    assert (line.slope_se[0], line.r2[0]) == pytest.approx((expected.stderr, expected.rvalue**2))
+
+
+def test_models_of_one_size_have_no_slope() -> None:
+    line = fit_lines(np.ones((1, 4)), np.arange(4.0)[None])
+    assert np.isnan(line.slope[0])
+
+
+def test_two_points_have_a_slope_and_no_interval() -> None:
+    line = fit_lines(np.array([[0.0, 1.0]]), np.array([[0.0, 2.0]]))
+    assert line.slope[0] == pytest.approx(2.0)
+    assert np.isnan(t_half_width(line.slope_se, 0, 0.95)[0])
+
+
+def test_the_t_interval_covers_at_its_level() -> None:
+    rng = np.random.default_rng(11)
+    n, trials = 7, 4000
+    x = np.tile(np.linspace(0, 3, n), (trials, 1))
+    line = fit_lines(x, 0.5 * x + rng.normal(0, 0.2, x.shape))
+    half = t_half_width(line.slope_se, n - 2, 0.95)
+    inside = (np.abs(line.slope - 0.5) <= half).mean()
+    assert 0.935 <= inside <= 0.965  # 95 %, give or take four standard errors
+
+
+def test_resamples_are_the_same_for_a_seed_and_hold_each_draw() -> None:
+    counts = resamples(7, 50, 42)
+    assert (counts.sum(axis=1) == 7).all()
+    assert (counts == resamples(7, 50, 42)).all()
+    assert (counts != resamples(7, 50, 43)).any()
+
+
+def test_a_resample_is_fitted_as_if_its_models_stood_there_repeated() -> None:
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=6), rng.normal(size=6)
+    counts = resamples(6, 40, 1)
+    slope, intercept = bootstrap_lines(x[None], y[None], counts)
+    for draw in range(40):
+        times = counts[draw].astype(int)
+        if (times > 0).sum() > 1:
+            expected = stats.linregress(np.repeat(x, times), np.repeat(y, times))
+            assert slope[0, draw] == pytest.approx(expected.slope)
+            assert intercept[0, draw] == pytest.approx(expected.intercept)
+
+
+def test_at_three_models_degenerate_draws_are_left_out_and_counted() -> None:
+    x, y = np.array([[0.0, 1.0, 2.0]]), np.array([[0.0, 1.0, 3.0]])
+    slopes_of_draws, _ = bootstrap_lines(x, y, resamples(3, 1000, 42))
+    _, _, used = quantile_interval(slopes_of_draws, 0.95)
+    assert 850 <= used[0] <= 920  # a ninth of all draws is of one model
+
+
+def test_quantiles_are_numpys_linear_ones() -> None:
+    values = np.random.default_rng(2).normal(size=(3, 101))
+    low, high, used = quantile_interval(values, 0.9)
+    assert low == pytest.approx(np.quantile(values, 0.05, axis=1))
+    assert high == pytest.approx(np.quantile(values, 0.95, axis=1))
+    assert (used == 101).all()
+
+
+def test_a_plane_without_noise_is_recovered_and_a_degenerate_one_refused() -> None:
+    rng = np.random.default_rng(8)
+    columns = rng.normal(size=(7, 2))
+    plane = fit_plane(columns, 1 + 2 * columns[:, 0] - 3 * columns[:, 1])
+    assert plane is not None
+    assert plane.coefficients == pytest.approx([1, 2, -3])
+    assert fit_plane(np.column_stack([columns[:, 0], 2 * columns[:, 0]]), columns[:, 1]) is None
+
+
+def test_leaving_one_out_is_fitting_without_it() -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(6, 1)), rng.normal(size=6)
+    errors = leave_one_out_errors(x, y)
+    assert errors is not None
+    for left in range(6):
+        rest = np.arange(6) != left
+        fit = stats.linregress(x[rest, 0], y[rest])
+        assert abs(errors[left]) == pytest.approx(abs(y[left] - fit.intercept - fit.slope * x[left, 0]))
+
+
+def test_rank_correlation_is_scipys() -> None:
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=8), rng.normal(size=8)
+    expected = stats.spearmanr(x, y)
+    assert spearman(x, y) == pytest.approx((expected.statistic, expected.pvalue))
