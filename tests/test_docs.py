@@ -23,6 +23,7 @@ PARTS = {
     "kind: hf": "HfBackend",
     "kind: simulated": "SimulatedBackend",
     "kind: ollama": "OllamaBackend",
+    "kind: llamacpp": "LlamacppBackend",
     "kind: openai": "OpenaiBackend",
     "Sweeps": "Axes",
 }

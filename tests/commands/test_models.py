@@ -95,3 +95,12 @@ def test_on_a_terminal_progress_is_redrawn_and_ends_its_line() -> None:
     show("gpt2-5m", 1, 4)
     show("gpt2-5m", 4, 4)
     assert terminal.getvalue() == "\rbuilding gpt2-5m:  25 %\rbuilding gpt2-5m: 100 %\n"
+
+
+def test_export_writes_gguf_files_that_start_as_such_and_a_modelfile_each(ladder_cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="needs phaselaw[llamacpp]")
+    assert run("export", "tiny-gpt2", "--format", "gguf", "--out", str(tmp_path)) == 0
+    [weights] = tmp_path.rglob("*.gguf")
+    assert weights.read_bytes()[:4] == b"GGUF"
+    [modelfile] = tmp_path.rglob("*Modelfile*")
+    assert weights.name in modelfile.read_text()

@@ -52,6 +52,7 @@ SUBJECTS = {
 }
 
 ELSEWHERE: dict[str, str] = {
+    "llamacpp": "tests/engines/test_llamacpp.py: it needs llama-server, an extra",
     "ollama": "tests/engines/test_ollama.py: it needs a server, and a stand-in's calls are not free to repeat",
     "openai": "tests/engines/test_openai.py: the same",
 }
