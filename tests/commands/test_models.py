@@ -97,7 +97,8 @@ def test_on_a_terminal_progress_is_redrawn_and_ends_its_line() -> None:
     assert terminal.getvalue() == "\rbuilding gpt2-5m:  25 %\rbuilding gpt2-5m: 100 %\n"
 
 
-def test_export_writes_gguf_files_that_start_as_such_and_a_modelfile_each(ladder_cache: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("ladder_cache")
+def test_export_writes_gguf_files_that_start_as_such_and_a_modelfile_each(tmp_path: Path) -> None:
     pytest.importorskip("gguf", reason="needs phaselaw[llamacpp]")
     assert run("export", "tiny-gpt2", "--format", "gguf", "--out", str(tmp_path)) == 0
     [weights] = tmp_path.rglob("*.gguf")
