@@ -10,6 +10,7 @@ import polars as pl
 from phaselaw.files import write_csv
 from phaselaw.laws import structure, summary
 from phaselaw.laws.architecture import architectures
+from phaselaw.laws.claims import claims
 from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
 from phaselaw.laws.cuda_events import cuda_event_gap_summary
 from phaselaw.laws.intervals import points_in_rounds, throughput_intervals
@@ -27,6 +28,8 @@ from phaselaw.laws.served import (
 )
 from phaselaw.laws.served_clock import BASIS, by_basis, prompt_cache_checks, server_clock
 from phaselaw.laws.summary import BUDGET
+from phaselaw.laws.validity.checks import check, marked, validity_checks, validity_findings
+from phaselaw.laws.validity.findings import Evidence
 from phaselaw.laws.warmup import warmup_effect, warmup_effect_summary
 from phaselaw.runs import Run
 
@@ -59,6 +62,8 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
         tables["overhead_compute_fits"],
         tables["warmup_effect_summary"],
     )
+    tables["claims"] = claims(tables, level=options.level)
+    tables = _checked(run, tables)
     notes = {name: _WHY_EMPTY.get(name, "no usable rows") for name, table in tables.items() if table.is_empty()}
     if run.rows[BUDGET].n_unique() <= 1:
         tables = {name: _without_budget(name, table) for name, table in tables.items()}
@@ -69,6 +74,21 @@ def write(analysis: Analysis, directory: Path) -> None:
     """Write each table as ``NAME.csv``, whole or not at all; the directory must be there."""
     for name, table in analysis.tables.items():
         write_csv(directory / f"{name}.csv", table.columns, table.iter_rows(named=True))
+
+
+def _checked(run: Run, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """The tables with what stands on suspect rows marked, and the checks that say so."""
+    ok = summary.usable(run.rows, include_warmup=True)
+    evidence = Evidence(
+        run=run,
+        ok=ok,
+        measured=ok.filter(~pl.col("is_warmup")),
+        per_model=tables["summary_by_model_backend_mode_agg"],
+        linearity=tables["ollama_decode_linearity"],
+    )
+    outcomes = check(evidence)
+    tables = {name: marked(table, outcomes) for name, table in tables.items()}
+    return tables | {"validity_checks": validity_checks(outcomes), "validity_findings": validity_findings(outcomes)}
 
 
 def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:
@@ -171,6 +191,7 @@ _WHY_EMPTY: dict[str, str] = {
     "scaling_fits_length_limited": _NO_REASONS,
     "scaling_fits_length_limited_calls": _NO_REASONS,
     "regimes": "no e2e_kv rows to fit",
+    "validity_findings": "no check spoke up",
     "concurrency_throughput": "no served backend was called by different numbers of clients",
     "concurrency_fits": "no served backend was called by different numbers of clients",
     "server_clock": "no calls with both a server's decode time and a client's token arrivals",

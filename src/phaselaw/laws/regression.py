@@ -44,13 +44,27 @@ def fit_lines(x: Floats, y: Floats) -> Line:
     return Line(slope=slope, intercept=intercept, r2=r2, slope_se=se, residual_sd=sd)
 
 
+def p_of_zero_at(x: Floats, y: Floats, at: float) -> float:
+    """Two-sided p of the least-squares line of ``y`` on ``x``, both (points,), being 0 at ``at``; NaN below 3 points.
+
+    At 0 it tests the intercept a; at 1 it tests a + b, that is whether Fieller's interval of a / b holds -1.
+    """
+    n, dx = len(x), x - x.mean()
+    line, sxx = fit_lines(x[None], y[None]), float((dx * dx).sum())
+    if n < 3 or sxx <= 0:
+        return np.nan
+    se = float(line.residual_sd[0]) * np.sqrt(1 / n + (at - x.mean()) ** 2 / sxx)
+    value = abs(float(line.intercept[0]) + at * float(line.slope[0]))
+    return float(2 * stats.t.sf(value / se, n - 2)) if se > 0 else float(value == 0)
+
+
 def _centred(values: Floats) -> Floats:
     """Values less their row's mean; what is but rounding is 0, so that equal values have no spread at all."""
     centred = values - values.mean(axis=1, keepdims=True)
     return np.where(np.abs(centred) < 1e-13 * (1 + np.abs(values)), 0.0, centred)
 
 
-def t_half_width(se: Floats, degrees: int, level: float) -> Floats:
+def t_half_width(se: Floats, degrees: float, level: float) -> Floats:
     """Half the width of a t interval; NaN without degrees of freedom."""
     return se * stats.t.ppf(0.5 + level / 2, degrees) if degrees > 0 else np.full_like(se, np.nan)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.regression import fit_lines
+from phaselaw.laws.regression import fit_lines, p_of_zero_at
 
 REASON = "done_reason"
 
@@ -86,7 +86,8 @@ _LINEAR_KEYS = ["model", "gen_tokens_target", "backend", "batch_size", "params_m
 def decode_linearity(served: pl.DataFrame) -> pl.DataFrame:
     """``ollama_decode_linearity``: ``decode ms = a + b x count`` over a model's calls, by least squares.
 
-    A model whose calls all have one count is left out: a and b can't be told apart there.
+    A model whose calls all have one count is left out: a and b can't be told apart there. Ours: ``a_p`` and
+    ``a_plus_b_p``, two-sided p of a = 0 and of a = -b (a server whose time spans one step less than its count).
     """
     decodes = _timed_decodes(served)
     rows = []
@@ -108,18 +109,25 @@ def decode_linearity(served: pl.DataFrame) -> pl.DataFrame:
                 "gen_tokens_raw_min": count.min(),
                 "gen_tokens_raw_median": float(np.median(count)),
                 "gen_tokens_raw_max": count.max(),
+                "a_p": p_of_zero_at(count, ms, 0.0),
+                "a_plus_b_p": p_of_zero_at(count, ms, 1.0),
             }
         )
     figures = ["a_ms", "b_ms_per_token", "r2", "affine_ms_at_target", "gen_tokens_raw_min", "gen_tokens_raw_median",
                "gen_tokens_raw_max"]  # fmt: skip
+    tests = ["a_p", "a_plus_b_p"]
     schema = (
-        {name: decodes.schema[name] for name in _LINEAR_KEYS} | {"n": pl.Int64} | dict.fromkeys(figures, pl.Float64)
+        {name: decodes.schema[name] for name in _LINEAR_KEYS}
+        | {"n": pl.Int64}
+        | dict.fromkeys([*figures, *tests], pl.Float64)
     )
     return (
         pl.DataFrame(rows, schema=schema)
-        .select("model", "n", "gen_tokens_target", *figures, "backend", "batch_size", "params_millions_effective")
+        .select("model", "n", "gen_tokens_target", *figures, "backend", "batch_size", "params_millions_effective",
+                *tests)
+        .with_columns(pl.col(tests).fill_nan(None))
         .sort(["model", "backend", "batch_size", "gen_tokens_target"])
-    )
+    )  # fmt: skip
 
 
 def decode_projection_error(served: pl.DataFrame, linearity: pl.DataFrame) -> pl.DataFrame:

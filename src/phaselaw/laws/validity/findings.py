@@ -1,0 +1,84 @@
+"""What a validity check says: its findings, each with its evidence and the next step, and what it looked at."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import polars as pl
+
+from phaselaw.laws.summary import BUDGET
+from phaselaw.runs import Run
+
+Status = Literal["found", "suspected", "caution"]
+"""``found``: shown by the data; ``suspected``: another reading is named; ``caution``: no row is wrong, but read on."""
+
+PREFILL, DECODE, ALL_PHASES = ("prefill", "e2e_kv"), ("kv_decode", "e2e_kv"), ("prefill", "kv_decode", "e2e_kv")
+
+IN_PROCESS = ("hf", "simulated")
+"""Kinds of engine that run in this process: nothing of a server's can befall them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Where:
+    """Which rows a finding is about; ``None`` is all of them."""
+
+    backend: str
+    batch_size: int | None = None
+    gen_tokens_target: int | None = None
+    model: str | None = None
+    scenario: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that is wrong, or may be."""
+
+    check: str
+    status: Status
+    where: Where
+    modes: tuple[str, ...]
+    """The phases whose rows are touched."""
+    value: float | None
+    """The figure that decided, in the check's own unit."""
+    evidence: str
+    next_step: str
+    other_reading: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """One check's outcome on one run."""
+
+    check: str
+    unit: str
+    """What was looked at, in the plural."""
+    n_checked: int
+    findings: tuple[Finding, ...] = ()
+    false_alarms: str
+    """How often it would speak up where nothing is wrong."""
+    not_checked: str | None = None
+    """Why nothing could be looked at; ``None`` where something was."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the checks look at."""
+
+    run: Run
+    ok: pl.DataFrame
+    """`phaselaw.laws.summary.usable` rows, warmups among them."""
+    measured: pl.DataFrame
+    """The same without warmups."""
+    per_model: pl.DataFrame
+    """`phaselaw.laws.summary.by_model`'s table."""
+    linearity: pl.DataFrame
+    """`phaselaw.laws.served.decode_linearity`'s table."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether phaselaw itself measured this run."""
+        return "phaselaw_version" in (self.run.manifest or {})
+
+
+GROUP_OF_MODEL = ["backend", "backend_kind", "batch_size", BUDGET, "model"]
