@@ -22,7 +22,7 @@ FLOORS = [
     {"study_file"},
     {"study_backends", "study_faults", "study_settings", "study_schema"},
     {"study_text", "tr121_names"},
-    {"ladder", "telemetry", "journal"},
+    {"ladder", "telemetry", "journal", "conditions"},
     {"metrics", "files", "redaction"},
     {"records", "errors", "__init__"},
 ]

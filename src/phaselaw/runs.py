@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from phaselaw.conditions import differences
 from phaselaw.errors import AnalysisError
 from phaselaw.files import FORMULA_STARTS
+
+METRICS = "metrics.csv"
 
 REQUIRED = ("backend", "backend_kind", "model", "scenario", "mode", "status", "latency_ms")
 """Columns that no analysis can do without, beside one of `PARAMETER_COLUMNS`."""
@@ -45,21 +48,38 @@ _EMPTY = ["", "nan", "NaN"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """One run directory, or file, that rows were read from."""
+
+    run_id: str
+    """Its manifest's ``run_id``, else the name of its folder or file; unique among the runs of a pool."""
+    path: Path
+    manifest: dict[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run, read: ``rows`` one a phase and call, ``models`` one a backend and model."""
+    """One run, or several of one study pooled: ``rows`` one a phase and call, ``models`` one a backend and model."""
 
     path: Path
     rows: pl.DataFrame
-    """`REQUIRED` and `NUMBERS` (floats; batch size and decode budget as integers), ``is_warmup``, ``model_kind`` and
-    ``params_millions_effective``; other columns as read."""
+    """`REQUIRED` and `NUMBERS` (floats; batch size and decode budget as integers), ``is_warmup``, ``model_kind``,
+    ``params_millions_effective`` and ``run``, the run's id; other columns as read."""
     models: pl.DataFrame
     """``resolved_model_params.csv``, empty where the run has none."""
     manifest: dict[str, Any] | None
+    """The first run's, where several are pooled; all of them are in ``sources``."""
+    sources: tuple[Source, ...] = ()
+    """The runs that ``rows`` are from, in the order given."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of how the runs were put together."""
 
     @property
     def order(self) -> str:
-        """The order its calls were made in: ``rounds`` where its manifest says so, else ``cells`` (TR121's)."""
-        return str((self.manifest or {}).get("order", "cells"))
+        """The order the calls were made in: ``rounds`` where every manifest says so, else ``cells`` (TR121's)."""
+        manifests = [source.manifest for source in self.sources] or [self.manifest]
+        orders = {str((manifest or {}).get("order", "cells")) for manifest in manifests}
+        return orders.pop() if len(orders) == 1 else "cells"
 
 
 def load(path: Path | str) -> Run:
@@ -69,18 +89,92 @@ def load(path: Path | str) -> Run:
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
-    metrics = path / "metrics.csv" if path.is_dir() else path
+    metrics = path / METRICS if path.is_dir() else path
     if not metrics.is_file():
         raise AnalysisError(f"{metrics}: no such file; give a run directory or a metrics.csv")
     models = folder / "resolved_model_params.csv"
-    manifest = folder / "manifest.json"
+    manifest_path = folder / "manifest.json"
+    manifest = _read_manifest(manifest_path) if manifest_path.is_file() else None
+    run_id = str((manifest or {}).get("run_id") or (folder.resolve().name if metrics.name == METRICS else path.stem))
     types: dict[str, Any] = dict.fromkeys(TEXT, pl.String) | dict.fromkeys(NUMBERS, pl.Float64)
     return Run(
         path=path,
-        rows=normalised(read_csv(metrics, types), where=str(metrics)),
+        rows=normalised(read_csv(metrics, types), where=str(metrics), run=run_id),
         models=read_csv(models, {"model": pl.String}) if models.is_file() else pl.DataFrame(),
-        manifest=_read_manifest(manifest) if manifest.is_file() else None,
+        manifest=manifest,
+        sources=(Source(run_id=run_id, path=path, manifest=manifest),),
     )
+
+
+def load_all(paths: Sequence[Path | str], *, allow_different: bool = False) -> Run:
+    """Read runs of one study on one host as one; a single path is `load`.
+
+    Raises `AnalysisError` as `load` does, where a run is given twice, and where study or host differ, naming the
+    differences; ``allow_different`` makes notes of these. A run without a manifest is pooled with a note.
+    """
+    if not paths:
+        raise AnalysisError("no run given; give one or more run directories")
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise AnalysisError("a run is given twice; its noise would be counted as that of several runs")
+    return pooled([load(path) for path in paths], allow_different=allow_different)
+
+
+def pooled(parts: Sequence[Run], *, allow_different: bool = False) -> Run:
+    """Several runs, at least one, as one; see `load_all`."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    notes = _checked_alike(parts, allow_different=allow_different)
+    rows: list[pl.DataFrame] = []
+    sources: list[Source] = []
+    for part, name in zip(parts, _unique_names([part.sources[0].run_id for part in parts]), strict=True):
+        if any(part.rows.drop("run").equals(other.drop("run")) for other in rows):
+            raise AnalysisError(f"{part.path} holds the same rows as another run given; pool each run once")
+        rows.append(part.rows.with_columns(pl.lit(name).alias("run")))
+        sources.append(dataclasses.replace(part.sources[0], run_id=name))
+    models = [part.models for part in parts if part.models.width]
+    return Run(
+        path=first.path,
+        rows=_one_size_a_model(pl.concat(rows, how="diagonal_relaxed")),
+        models=pl.concat(models, how="diagonal_relaxed").unique(maintain_order=True) if models else first.models,
+        manifest=first.manifest,
+        sources=tuple(sources),
+        notes=tuple(notes),
+    )
+
+
+def _checked_alike(parts: Sequence[Run], *, allow_different: bool) -> list[str]:
+    """Notes on what could not be checked; raises `AnalysisError` where the runs are not of one study on one host."""
+    unknown = [str(part.path) for part in parts if part.manifest is None]
+    notes = [f"{path}: no manifest, so that it is of the same study and host is taken on trust" for path in unknown]
+    told = [part for part in parts if part.manifest is not None]
+    differing = [
+        (part.path, line) for part in told[1:] for line in differences(told[0].manifest or {}, part.manifest or {})
+    ]
+    lines = [f"{told[0].path} and {path} differ in {line}" for path, line in differing]
+    if lines and not allow_different:
+        more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
+        raise AnalysisError(
+            f"{'; '.join(lines[:4])}{more}; only runs of one study on one host are pooled (--allow-different pools)"
+        )
+    return notes + [f"pooled although {line}" for line in lines]
+
+
+def _unique_names(names: Sequence[str]) -> list[str]:
+    """The names, with ``#2`` and so on after one that is there already."""
+    found: list[str] = []
+    for name in names:
+        free = (name if n == 1 else f"{name}#{n}" for n in range(1, len(names) + 1))
+        found.append(next(candidate for candidate in free if candidate not in found))
+    return found
+
+
+def _one_size_a_model(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows in which a model whose size one run measured, and another only labelled, has the measured one throughout."""
+    measured = pl.col("params_millions_measured").drop_nulls().unique()
+    model = ["backend", "model", "model_kind"]
+    effective = pl.when(measured.len().over(model) == 1).then(measured.first().over(model))
+    return rows.with_columns(effective.otherwise("params_millions_effective").alias("params_millions_effective"))
 
 
 def read_csv(path: Path, types: Mapping[str, Any]) -> pl.DataFrame:
@@ -110,8 +204,11 @@ def _unescaped(column: pl.Series) -> pl.Series:
     )[name]
 
 
-def normalised(rows: pl.DataFrame, *, where: str) -> pl.DataFrame:
-    """Rows as `Run.rows` describes them; raises `AnalysisError` naming ``where`` and the columns that it lacks."""
+def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFrame:
+    """Rows as `Run.rows` describes them, all of the run ``run``.
+
+    Raises `AnalysisError` naming ``where`` and the columns that it lacks.
+    """
     missing = [name for name in REQUIRED if name not in rows.columns]
     if missing:
         raise AnalysisError(f"{where}: required column(s) missing: {', '.join(missing)}")
@@ -129,6 +226,7 @@ def normalised(rows: pl.DataFrame, *, where: str) -> pl.DataFrame:
         *(pl.lit(None, dtype=pl.String).alias(name) for name in SERVED_TEXT if name not in rows.columns),
         warmup if "is_warmup" in rows.columns else pl.lit(False).alias("is_warmup"),
         (pl.col("model_kind").fill_null(kind) if "model_kind" in rows.columns else kind).alias("model_kind"),
+        pl.lit(run, dtype=pl.String).alias("run"),
     )
     return rows.with_columns(
         pl.col("batch_size").fill_null(1.0).cast(pl.Int64),

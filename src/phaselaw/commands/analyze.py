@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,12 @@ from phaselaw.commands import COMMANDS
 
 if TYPE_CHECKING:
     from phaselaw.laws.analysis import Analysis, Options
+    from phaselaw.runs import Run
 
 EXAMPLES = """\
 examples:
   phaselaw analyze runs/a                           write runs/a/analysis/*.csv
+  phaselaw analyze runs/a runs/b runs/c --out abc   pool runs of one study: the intervals then hold run-to-run noise
   phaselaw analyze other/metrics.csv --out tables   analyse rows measured elsewhere (TR121's format)
   phaselaw analyze runs/a --bootstrap 10000 --seed 7
 """
@@ -29,8 +32,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_path", type=Path, metavar="RUN", help="a run directory, or a metrics.csv")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the tables go (default: RUN/analysis)")
+    parser.add_argument(
+        "run_paths",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="a run directory or a metrics.csv; several of one study on one host are pooled",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where the tables go (default: RUN/analysis; asked for with several)"
+    )
+    parser.add_argument(
+        "--allow-different", action="store_true", help="pool runs although their study or host differs, with a note"
+    )
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples of models (default: 1000)")
     parser.add_argument("--seed", type=int, default=42, metavar="N", help="seed of the resamples (default: 42)")
     parser.add_argument("--level", type=float, default=0.95, metavar="P", help="level of the intervals (default: 0.95)")
@@ -44,9 +58,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Write the tables and say what they are; returns 0."""
+    from phaselaw import runs
     from phaselaw.errors import UsageError
     from phaselaw.laws.analysis import Options
 
+    if len(args.run_paths) > 1 and args.out is None:
+        raise UsageError("several runs have no folder in common: say with --out DIR where the tables go")
     if args.bootstrap < 1 or args.seed < 0 or not 0 < args.level < 1:
         raise UsageError("--bootstrap needs a positive count, --seed a count, --level a share between 0 and 1")
     options = Options(
@@ -56,11 +73,15 @@ def run(args: argparse.Namespace) -> int:
         include_warmup=args.include_warmup,
         models_table=args.models_table,
     )
-    folder = args.out or _analysis_folder(args.run_path)
-    analysis = analyze_run(args.run_path, out=folder, options=options)
+    folder = args.out or _analysis_folder(args.run_paths[0])
+    run = runs.load_all(args.run_paths, allow_different=args.allow_different)
+    for note in run.notes:
+        print(f"phaselaw: note: {note}", file=sys.stderr)
+    analysis = _analyzed(run, folder, options)
     counts = {name: table.height for name, table in analysis.tables.items()}
     if args.json:
-        print(json.dumps({"schema_version": 1, "directory": str(folder), "tables": counts, "notes": analysis.notes}))
+        document = {"schema_version": 1, "directory": str(folder), "runs": [source.run_id for source in run.sources]}
+        print(json.dumps(document | {"tables": counts, "notes": analysis.notes, "run_notes": run.notes}))
         return 0
     for name, rows in counts.items():
         print(f"{folder / name}.csv  {rows} rows" + (f"  ({analysis.notes[name]})" if name in analysis.notes else ""))
@@ -73,11 +94,16 @@ def analyze_run(path: Path, *, out: Path | None = None, options: Options | None 
     Raises `RunError` where they can't be written, and what reading and analysing raise.
     """
     from phaselaw import runs
+
+    return _analyzed(runs.load(path), out or _analysis_folder(path), options)
+
+
+def _analyzed(run: Run, folder: Path, options: Options | None) -> Analysis:
+    """Analyse rows that were read, and write their tables into a folder."""
     from phaselaw.errors import RunError
     from phaselaw.laws.analysis import Options, analyze, write
 
-    analysis = analyze(runs.load(path), options or Options())
-    folder = out or _analysis_folder(path)
+    analysis = analyze(run, options or Options())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write(analysis, folder)

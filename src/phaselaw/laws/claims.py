@@ -81,8 +81,8 @@ class SlopeDifference:
 def paired_slope_difference(first: pl.DataFrame, second: pl.DataFrame, level: float) -> SlopeDifference:
     """Slope of ``first`` minus slope of ``second`` over the models that both have, with a t interval over models.
 
-    Both have model, parameters and ``latency_geomean_ms``. It is the slope of log(first / second) on log parameters: what a
-    model does to both alike cancels.
+    Both have model, parameters and ``latency_geomean_ms``. It is the slope of log(first / second) on log parameters:
+    what a model does to both alike cancels.
     """
     keys = ["model", "params_millions_effective"]
     both = first.select(*keys, a="latency_geomean_ms").join(second.select(*keys, b="latency_geomean_ms"), on=keys)
@@ -168,7 +168,7 @@ def _of(table: pl.DataFrame, about: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _across_backends(tables: Mapping[str, pl.DataFrame], level: float) -> Iterator[dict[str, Any]]:
-    """Each pair of backends on end-to-end latency: the models they share, or, where too few, one law against another."""
+    """Each pair of backends end to end: the models they share, or, where too few, one law against another."""
     latency = tables["summary_by_model_backend_mode_agg"].filter(pl.col("mode") == "e2e_kv")
     groups = list(_backends(latency))
     laws = tables["scaling_fits"].filter((pl.col("scenario") == "__all__") & (pl.col("mode") == "e2e_kv"))

@@ -1,4 +1,4 @@
-"""Checks of laws: models far off the law, laws over unlike models, labels that the measurement contradicts (method 3)."""
+"""Checks of laws: models far off, laws over unlike models, labels that the measurement contradicts (method 3)."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ def far_off(evidence: Evidence) -> Checked:
         residual, p = studentised(x[at], y[at])
         tested += bool(np.isfinite(p).any())
         models = series.points["model"][at].to_list()
-        for index in np.flatnonzero(p * n < ALPHA):
-            findings.append(_far_off(key, models[index], 10 ** residual[index], p[index] * n, index == n - 1, evidence))
+        findings += [
+            _far_off(key, models[index], 10 ** residual[index], p[index] * n, index == n - 1)
+            for index in np.flatnonzero(p * n < ALPHA)
+        ]
     return Checked(
         check=FAR_OFF,
         unit="laws of 4 models or more",
@@ -72,7 +74,7 @@ def studentised(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return off, p
 
 
-def _far_off(key: dict[str, Any], model: str, factor: float, p: float, biggest: bool, evidence: Evidence) -> Finding:
+def _far_off(key: dict[str, Any], model: str, factor: float, p: float, biggest: bool) -> Finding:
     if factor > 1 and biggest:
         reason, step = (
             "the largest model: its weights may not fit the accelerator's memory, so that part runs on the CPU, or it "
@@ -152,7 +154,9 @@ def heterogeneous(evidence: Evidence) -> Checked:
             mine = mine.filter(pl.col(name_of) == kind)
         if "backend" in mine.columns:
             mine = mine.filter(pl.col("backend") == backend)
-        mixed = {name: sorted(set(mine[name].drop_nulls().cast(pl.String))) for name in kinds if name != "dtype"}
+        mixed: dict[str, list[str]] = {
+            name: sorted(set(mine[name].drop_nulls().cast(pl.String))) for name in kinds if name != "dtype"
+        }
         n += any(mixed.values())
         several = {name: values for name, values in mixed.items() if len(values) > 1}
         if several:

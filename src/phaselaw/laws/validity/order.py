@@ -120,7 +120,7 @@ def _trend(place: Floats, y: Floats, levels: list[NDArray[np.int64]]) -> tuple[f
 
 def _without_levels(values: Floats, levels: list[NDArray[np.int64]]) -> Floats:
     """What is left of values when each level's mean is taken out, of one grouping after the other until it settles."""
-    left = values - values.mean()
+    left: Floats = values - values.mean()
     for _ in range(200):
         before = left
         for codes in levels:
@@ -199,9 +199,10 @@ def repetitions(evidence: Evidence) -> Checked:
             findings.append(_single(where, str(key[3])))
             continue
         degrees = (several["n"] - 1).to_numpy()
+        fewest = int(several["n"].to_numpy().min())
         pooled = float((several["variance"].to_numpy() * degrees).sum() / degrees.sum())
-        if known_to(_low_end(pooled, int(degrees.sum()), SPREAD_ALPHA), int(several["n"].min())) > WANTED:
-            findings.append(_scattered(where, str(key[3]), pooled, int(several["n"].min())))
+        if known_to(_low_end(pooled, int(degrees.sum()), SPREAD_ALPHA), fewest) > WANTED:
+            findings.append(_scattered(where, str(key[3]), pooled, fewest))
             continue
         for row in several.iter_rows(named=True):
             low = _low_end(row["variance"], row["n"] - 1, SPREAD_ALPHA / cells.height)
@@ -267,7 +268,7 @@ def _scattered(where: Where, mode: str, variance: float, n: int) -> Finding:
 
 def comparable(evidence: Evidence) -> Checked:
     """Models measured under several settings, hosts or sizes, as the manifest and the rows tell."""
-    sizes = evidence.measured.group_by(_BACKEND + ["model"], maintain_order=True).agg(
+    sizes = evidence.measured.group_by([*_BACKEND, "model"], maintain_order=True).agg(
         pl.col("params_millions_effective").drop_nulls().unique().sort()
     )
     findings = [

@@ -103,7 +103,8 @@ def _suspected(evidence: Evidence) -> list[Finding]:
     for _key, model in cells.group_by(GROUP_OF_MODEL, maintain_order=True):
         if not (model["repeated"] <= ONE_STEP).all():
             continue
-        lengths = f"{model['tokens'].min():g} to {model['tokens'].max():g}"
+        tokens = model["tokens"].to_numpy()
+        lengths = f"{tokens.min():g} to {tokens.max():g}"
         slow = model.filter(pl.col("first") >= SLOW_FIRST * pl.col("repeated"))
         findings += [_suspicion(row, lengths, model["tokens"].n_unique()) for row in slow.iter_rows(named=True)]
     return findings
@@ -133,9 +134,7 @@ def count_convention(evidence: Evidence) -> Checked:
     from 0, and leaves out 0 where a is (after Bonferroni over models).
     """
     rows = evidence.linearity.filter(pl.col("a_p").is_not_null())
-    odd = rows.filter(
-        (pl.col("a_ms") < 0) & (pl.col("a_p") * rows.height < ALPHA) & (pl.col("a_plus_b_p") >= ALPHA)
-    )
+    odd = rows.filter((pl.col("a_ms") < 0) & (pl.col("a_p") * rows.height < ALPHA) & (pl.col("a_plus_b_p") >= ALPHA))
     findings = [_one_step_less(row, ours=evidence.ours) for row in odd.iter_rows(named=True)]
     return Checked(
         check=CONVENTION,
