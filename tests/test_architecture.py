@@ -31,7 +31,6 @@ FLOORS = [
 HOMES = {
     "torch": {"engines/hf.py", "engines/hf_clock.py", "engines/hf_model.py"},
     "transformers": {"engines/hf.py", "engines/hf_model.py"},
-    "matplotlib": {"report/plots.py"},
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from phaselaw.report.document import DotPlot, Law, Panel, Point, ScalingPlot
+from phaselaw.report.document import Axis, DotPlot, Law, Panel, Point, ScalingPlot
 from phaselaw.report.plots import band, draw
 
 POINTS = (Point(label="<a>$x$", x=1.0, y=10.0), Point(label="b", x=10.0, y=30.0), Point(label="c", x=100.0, y=100.0))
@@ -70,7 +70,11 @@ def test_two_models_have_a_line_and_no_band() -> None:
 
 
 def test_a_dot_plot_names_its_points_too() -> None:
-    svg = draw(DotPlot(name="w", alt="ratios", axis="ratio", reference=1.0, rows=(("sim, decode", POINTS),)))
+    svg = draw(
+        DotPlot(
+            name="w", alt="ratios", axis=Axis(title="ratio", log=True), reference=1.0, rows=(("sim, decode", POINTS),)
+        )
+    )
     assert "b: 10" in svg and "sim, decode" in svg
 
 

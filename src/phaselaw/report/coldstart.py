@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from phaselaw.report.columns import count, fixed, number, percent, word
-from phaselaw.report.document import DotPlot, Figure, Paragraph, Point, Section, Table
+from phaselaw.report.document import Axis, DotPlot, Figure, Paragraph, Point, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
 
 
@@ -53,7 +53,7 @@ def _ratios(subject: Subject) -> Figure:
     plot = DotPlot(
         name="warmup",
         alt="Ratio of warmup to measured latency of every cell, by backend and phase.",
-        axis="warmup latency / measured latency",
+        axis=Axis(title="warmup latency / measured latency", log=True),
         reference=1.0,
         rows=tuple((label, tuple(points)) for label, points in groups.items()),
     )

@@ -37,11 +37,23 @@ class Table:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """One model in a plot."""
+    """One value in a plot, with its interval where it has one."""
 
     label: str
     x: float
     y: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """What an axis shows, its unit among it, and how."""
+
+    title: str
+    log: bool = False
+    percent: bool = False
+    """Values are shares, written as percentages."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +76,10 @@ class Panel:
     title: str
     points: tuple[Point, ...]
     law: Law | None
+    said: str = ""
+    """What the law says, in a few words under the title."""
+    suspect: bool = False
+    """Whether the law stands on rows that a validity check suspects: then its line is dashed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,18 +94,50 @@ class ScalingPlot:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class DotPlot:
-    """Values in named rows on a log axis, with a line at ``reference``."""
+class Curve:
+    """Points of one kind, by default joined by a line; their intervals are a band where joined, else bars."""
+
+    label: str
+    """Its name in the legend."""
+    points: tuple[Point, ...]
+    joined: bool = True
+    dots: bool = True
+    """Whether each point is a dot that says its label and values under the pointer."""
+    named: bool = False
+    """Whether each dot's label stands beside it."""
+    dashed: bool = False
+    """For what was not measured: a model, a limit, a law on suspect rows."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CurvePlot:
+    """Curves on linear or log axes: sweeps, rooflines, models against what was measured."""
 
     name: str
     alt: str
-    axis: str
-    reference: float
+    x: Axis
+    y: Axis
+    curves: tuple[Curve, ...]
+    """At most six are told apart by colour; more share colours, so make two plots of them."""
+    title: str = ""
+    reference: float | None = None
+    """A value of ``y`` at which a line runs across."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class DotPlot:
+    """Values in named rows along one axis, with a line across at ``reference``; intervals as bars."""
+
+    name: str
+    alt: str
+    axis: Axis
+    reference: float | None
     rows: tuple[tuple[str, tuple[Point, ...]], ...]
-    """Row label, and its points; a point's ``y`` is not used."""
+    """Row label, and its points; a point's ``x`` is its value (``low`` and ``high`` with it), its ``y`` is not used."""
+    title: str = ""
 
 
-Plot = ScalingPlot | DotPlot
+Plot = ScalingPlot | CurvePlot | DotPlot
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

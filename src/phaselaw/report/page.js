@@ -30,11 +30,24 @@ function show(point) {
   tip.style.left = `${Math.max(8, left)}px`;
   tip.style.top = `${window.scrollY + box.top - tip.offsetHeight - 8}px`;
 }
-for (const point of document.querySelectorAll(".point")) {
-  point.setAttribute("tabindex", "0");
-  point.addEventListener("pointerenter", () => show(point));
-  point.addEventListener("focus", () => show(point));
-  point.addEventListener("pointerleave", () => { tip.hidden = true; });
-  point.addEventListener("blur", () => { tip.hidden = true; });
+// A plot is one stop of the Tab key; within it the arrow keys go from point to point.
+function hide() { tip.hidden = true; }
+for (const plot of document.querySelectorAll("svg.plot")) {
+  const points = [...plot.querySelectorAll(".point")];
+  points.forEach((point, at) => {
+    point.setAttribute("tabindex", at ? "-1" : "0");
+    point.addEventListener("pointerenter", () => show(point));
+    point.addEventListener("focus", () => show(point));
+    point.addEventListener("pointerleave", hide);
+    point.addEventListener("blur", hide);
+    point.addEventListener("keydown", (event) => {
+      const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: points.length - 1 }[event.key];
+      if (to === undefined || !points[to]) return;
+      event.preventDefault();
+      point.setAttribute("tabindex", "-1");
+      points[to].setAttribute("tabindex", "0");
+      points[to].focus();
+    });
+  });
 }
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import html
 import math
 from importlib import resources
 from typing import Any
 
-from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Plot, ScalingPlot, Table
-from phaselaw.report.plots import INK, draw
+from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table
+from phaselaw.report.plots import pieces
 
 
 def to_html(document: Document) -> str:
     """The document as a page that stands alone; every text from outside is escaped."""
-    style, script = (_part(name) for name in ("page.css", "page.js"))
+    style, script = _part("page.css") + _part("plots.css"), _part("page.js")
     # The page may run this script and no other, and may fetch nothing at all.
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_digest(script)}'; img-src data:"
     title = html.escape(document.title)
@@ -58,25 +57,10 @@ def _block(block: Block) -> str:
     if isinstance(block, Code):
         return f"<pre><code>{html.escape(block.text)}</code></pre>"
     if isinstance(block, Figure):
-        drawings = "".join(_drawing(plot) for plot in _pieces(block.plot))
+        drawings = "".join(pieces(block.plot))
         caption = html.escape(block.caption)
         return f'<figure><div class="panels">{drawings}</div><figcaption>{caption}</figcaption></figure>'
     return _table(block)
-
-
-def _pieces(plot: Plot) -> list[Plot]:
-    """A plot's panels one by one, so that a narrow page can stack them."""
-    if not isinstance(plot, ScalingPlot):
-        return [plot]
-    return [
-        dataclasses.replace(plot, name=f"{plot.name}-{at}", panels=(panel,), alt=f"{panel.title}. {plot.alt}")
-        for at, panel in enumerate(plot.panels)
-    ]
-
-
-def _drawing(plot: Plot) -> str:
-    svg = draw(plot, transparent=True).replace(INK, "currentColor")
-    return svg if isinstance(plot, ScalingPlot) else svg.replace("<svg ", '<svg class="wide" ', 1)
 
 
 def _table(table: Table) -> str:
