@@ -27,6 +27,7 @@ from phaselaw.laws.served import (
     warmup_breakdown,
 )
 from phaselaw.laws.served_clock import BASIS, by_basis, prompt_cache_checks, server_clock
+from phaselaw.laws.step_time_fit import step_time_model
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.validity.checks import check, marked, validity_checks, validity_findings
 from phaselaw.laws.validity.findings import Evidence
@@ -53,6 +54,7 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
         "warmup_effect": warmup_effect(summary.usable(run.rows, include_warmup=True)),
         "cuda_event_gap_summary": cuda_event_gap_summary(summary.usable(run.rows, include_warmup=True)),
     }
+    tables["step_time_model"] = step_time_model(run.rows.filter((pl.col("status") == "ok") & ~pl.col("is_warmup")))
     tables["concurrency_throughput"] = concurrency_throughput(run.rows.filter(pl.col("status") == "ok"))
     tables["concurrency_fits"] = concurrency_fits(tables["concurrency_throughput"])
     tables["warmup_effect_summary"] = warmup_effect_summary(tables["warmup_effect"])

@@ -1,0 +1,163 @@
+"""The step-time model: laws put in come out, points left out are predicted, and nothing is said beyond the range."""
+
+import math
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phaselaw import runs
+from phaselaw.files import write_csv
+from phaselaw.laws.step_time import StepTimes, step_time_points, step_times
+from phaselaw.laws.step_time_fit import fit_step_times, step_time_model
+from phaselaw.runs import normalised
+
+COEFFICIENTS = st.floats(min_value=0.01, max_value=10)
+
+
+def row(mode: str, ms: float, **changes: Any) -> dict[str, Any]:
+    steps = changes.get("gen_tokens_target", 16)
+    usual = {
+        "backend": "cpu", "backend_kind": "hf", "model": "m", "scenario": "s", "status": "ok", "params_millions": 1.0,
+        "batch_size": 1, "seq_len": 16, "gen_tokens_target": 16, "gen_tokens_raw": steps, "rep": 0, "is_warmup": False,
+    }  # fmt: skip
+    return usual | changes | {"mode": mode, "latency_ms": ms}
+
+
+def always(ms: float) -> Any:
+    """The same time for any batch and length."""
+    return lambda *_: ms
+
+
+def of_batch(steps: dict[int, float]) -> Any:
+    """A decode step by its batch alone."""
+    return lambda batch, _: steps[batch]
+
+
+def calls(prefill: Any, step: Any, *, batches: Any = (1, 2, 4, 8), prompts: Any = (16, 64, 256)) -> pl.DataFrame:
+    """Rows of a grid of batches and prompt lengths; ``prefill(b, n)`` and ``step(b, context)`` in ms."""
+    found = []
+    for batch in batches:
+        for prompt in prompts:
+            shape = {"batch_size": batch, "seq_len": prompt, "scenario": f"prompt_{prompt}"}
+            steps = [step(batch, prompt + index) for index in range(16)]
+            halves = {
+                "decode_first_half_step_ms": math.fsum(steps[:8]) / 8,
+                "decode_second_half_step_ms": math.fsum(steps[8:]) / 8,
+            }
+            found.append(row("prefill", prefill(batch, prompt), **shape))
+            found.append(row("kv_decode", math.fsum(steps), **shape, **halves))
+    return normalised(pl.DataFrame(found), where="test")
+
+
+def model_of(rows: pl.DataFrame) -> tuple[StepTimes, dict[str, dict[str, Any]]]:
+    table = step_time_model(rows)
+    return step_times(table)["cpu", "m"], {line["mode"]: line for line in table.iter_rows(named=True)}
+
+
+@settings(max_examples=10, deadline=None)
+@given(base=COEFFICIENTS, per_sequence=COEFFICIENTS, per_token=COEFFICIENTS, pair=COEFFICIENTS)
+def test_a_law_of_the_forms_is_predicted_where_it_was_not_measured(
+    base: float, per_sequence: float, per_token: float, pair: float
+) -> None:
+    def prefill(batch: float, tokens: float) -> float:
+        return base + per_token * batch * tokens + pair / 1000 * batch * tokens**2
+
+    def step(batch: float, context: float) -> float:
+        return base + per_sequence * batch + per_token / 100 * batch * context
+
+    model, lines = model_of(calls(prefill, step))
+    at_three = model.decode_step_s(3, 200)
+    assert at_three is not None
+    assert at_three.seconds * 1e3 == pytest.approx(step(3, 200), rel=0.02)
+    assert lines["kv_decode"]["left_out_max"] < 0.03
+    long = model.prefill_s(128, batch=2)
+    assert long is not None
+    assert long.seconds * 1e3 == pytest.approx(prefill(2, 128), rel=0.03)
+
+
+def test_exact_data_gives_the_coefficients_back_and_the_form_by_name() -> None:
+    model, lines = model_of(
+        calls(lambda b, n: 4 + 0.5 * b * n + 0.01 * b * n * n, lambda b, c: 8 + 2 * b + 0.02 * b * c)
+    )
+    decode, prefill = lines["kv_decode"], lines["prefill"]
+    assert (decode["form"], prefill["form"]) == ("batch and context", "quadratic")
+    assert [decode[name] for name in ("constant_ms", "per_sequence_ms", "per_token_ms")] == pytest.approx([8, 2, 0.02])
+    assert [prefill[name] for name in ("constant_ms", "per_token_ms", "per_token_pair_ms")] == pytest.approx(
+        [4, 0.5, 0.01]
+    )
+    assert decode["left_out_max"] < 1e-6
+    whole = model.decode_s(3, 100, 50)
+    assert whole is not None
+    assert whole.seconds * 1e3 == pytest.approx(sum(8 + 6 + 0.06 * (100 + index) for index in range(50)))
+
+
+def test_an_engine_whose_kernels_change_with_the_batch_is_interpolated_and_never_falls() -> None:
+    steps = {1: 10.0, 2: 14.0, 3: 15.0, 4: 15.5, 8: 17.0, 12: 18.5, 14: 29.0, 16: 40.0}
+    model, lines = model_of(calls(always(1), of_batch(steps), batches=tuple(steps), prompts=(16,)))
+    assert lines["kv_decode"]["form"] == "interpolated batch"
+    between = [model.decode_step_s(batch, 20) for batch in (1, 2, 3, 4, 6, 12, 13, 16)]
+    ms = [answer.seconds * 1e3 for answer in between if answer is not None]
+    assert ms == pytest.approx([10, 14, 15, 15.5, 16.25, 18.5, 23.75, 40])
+
+
+def test_beyond_the_measured_range_there_is_no_answer_unless_it_is_asked_for_and_labelled() -> None:
+    model, _ = model_of(calls(lambda b, n: 1 + 0.1 * b * n, lambda b, _: 5 + b))
+    assert model.decode_step_s(9, 100) is None
+    assert model.decode_step_s(8, 272) is None
+    assert model.decode_step_s(8, 271) is not None  # the last step of the longest call
+    assert model.prefill_s(15) is None
+    inside, beyond = model.prefill_s(20), model.prefill_s(512, extrapolate=True)
+    assert inside is not None and beyond is not None
+    assert (inside.basis, beyond.basis) == ("derived", "extrapolated")
+    assert beyond.seconds * 1e3 == pytest.approx(52.2, rel=0.01)
+    assert model.decode_s(1, 250, 64) is None
+
+
+def test_what_was_not_varied_has_a_range_of_one_value() -> None:
+    _, lines = model_of(calls(always(3), always(7), batches=(2,), prompts=(32,)))
+    decode, prefill = lines["kv_decode"], lines["prefill"]
+    assert (decode["batch_min"], decode["batch_max"], decode["tokens_min"], decode["tokens_max"]) == (2, 2, 32, 47)
+    assert (prefill["tokens_min"], prefill["tokens_max"]) == (32, 32)
+    assert (decode["form"], decode["n_left_out"], decode["left_out_rms"]) == ("constant", 0, None)
+
+
+def test_noise_does_not_pull_a_fit_towards_the_fast_points() -> None:
+    rows = [row("kv_decode", 16 * ms, seq_len=10 + index) for index, ms in enumerate((5.0, 15.0, 5.0, 15.0))]
+    points = step_time_points(normalised(pl.DataFrame(rows), where="test"))
+    table = fit_step_times(points, {("cpu", "m", "kv_decode"): "constant"})
+    assert table["constant_ms"].to_list() == pytest.approx([10.0], rel=0.01)
+
+
+def test_clients_of_a_server_stand_for_the_batch_of_a_step_but_not_of_a_prefill() -> None:
+    rows = [
+        row(mode, 16 * (3 + clients), backend_kind="llamacpp", concurrency=clients)
+        for clients in (1, 2, 4)
+        for mode in ("prefill", "kv_decode")
+        for _ in range(clients)
+    ]
+    lines = {line["mode"]: line for line in step_time_model(normalised(pl.DataFrame(rows), where="test")).to_dicts()}
+    assert (lines["kv_decode"]["batch_max"], lines["kv_decode"]["batch_basis"]) == (4, "clients")
+    assert lines["kv_decode"]["per_sequence_ms"] == pytest.approx(1)
+    assert lines["prefill"]["batch_max"] == 1
+
+
+def test_the_table_says_the_same_after_it_was_a_file(tmp_path) -> None:
+    steps = {1: 10.0, 2: 19.0, 4: 20.0, 8: 22.0}
+    table = step_time_model(calls(lambda b, n: b * n, of_batch(steps), batches=tuple(steps)))
+    write_csv(tmp_path / "t.csv", table.columns, table.iter_rows(named=True))
+    again = step_times(runs.read_csv(tmp_path / "t.csv", {}))
+    assert again["cpu", "m"] == step_times(table)["cpu", "m"]
+
+
+def test_tr121s_own_rows_give_a_model_with_the_range_of_its_prompts(reference_data) -> None:
+    run = runs.load(reference_data / "tr121" / "primary_run")
+    table = step_time_model(run.rows.filter((pl.col("status") == "ok") & ~pl.col("is_warmup")))
+    assert table.height == 19 * 2
+    cpu = table.filter((pl.col("backend") == "hf_cpu_fp32") & (pl.col("mode") == "prefill"))
+    assert cpu.select("tokens_min", "tokens_max").unique().rows() == [(1, 17)]
+    qwen = step_times(table)["ollama", "qwen2.5:7b"].decode_s(1, 46, 64)
+    assert qwen is not None
+    assert qwen.seconds == pytest.approx(0.709, rel=0.01)  # TR121 3.5: 709.04 ms
