@@ -10,6 +10,8 @@ COMMANDS = {
     "run": "measure a study, analyse it and report",
     "analyze": "fit the laws and write every table",
     "report": "what a run says: laws, regimes, cold start, price",
+    "predict": "the latency of a model that was not measured",
+    "validate": "how good predictions are: each model left out in turn",
     "plan": "workers, $/1M tokens and $/month for a volume",
     "show": "what a run directory holds",
     "study": "check, list and show studies",

@@ -29,6 +29,7 @@ from phaselaw.laws.served import (
 from phaselaw.laws.served_clock import BASIS, by_basis, prompt_cache_checks, server_clock
 from phaselaw.laws.step_time_fit import step_time_model
 from phaselaw.laws.summary import BUDGET
+from phaselaw.laws.validation import prediction_coverage, prediction_validation
 from phaselaw.laws.validity.checks import check, marked, validity_checks, validity_findings
 from phaselaw.laws.validity.findings import Evidence
 from phaselaw.laws.warmup import warmup_effect, warmup_effect_summary
@@ -64,6 +65,8 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
         tables["overhead_compute_fits"],
         tables["warmup_effect_summary"],
     )
+    tables["prediction_validation"] = prediction_validation(tables, level=options.level)
+    tables["prediction_coverage"] = prediction_coverage(tables["prediction_validation"], level=options.level)
     tables["claims"] = claims(tables, level=options.level)
     tables = _checked(run, tables)
     notes = {name: _WHY_EMPTY.get(name, "no usable rows") for name, table in tables.items() if table.is_empty()}
@@ -193,6 +196,8 @@ _WHY_EMPTY: dict[str, str] = {
     "scaling_fits_length_limited": _NO_REASONS,
     "scaling_fits_length_limited_calls": _NO_REASONS,
     "regimes": "no e2e_kv rows to fit",
+    "prediction_validation": "no law over four models, so that three are left to predict one from",
+    "prediction_coverage": "no law over four models, so that three are left to predict one from",
     "validity_findings": "no check spoke up",
     "concurrency_throughput": "no served backend was called by different numbers of clients",
     "concurrency_fits": "no served backend was called by different numbers of clients",

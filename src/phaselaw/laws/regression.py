@@ -125,6 +125,25 @@ class Plane:
     standard_errors: Floats
     r2: float
     degrees: int
+    residual_variance: float
+    """Variance of the points about the plane; NaN without degrees of freedom."""
+    inverse_gram: Floats
+    """``(X'X)^-1``, of shape (terms, terms)."""
+
+    def leverage(self, at: Floats) -> float:
+        """How far ``at`` (k,) lies from the fitted points: ``x' (X'X)^-1 x``, the constant included."""
+        x = np.concatenate([[1.0], at])
+        return float(x @ self.inverse_gram @ x)
+
+    def predict(self, at: Floats, level: float) -> tuple[float, float]:
+        """The plane at ``at`` (k,) and half the width of the interval that a *new point's* value there lies in.
+
+        ``t s sqrt(1 + x' (X'X)^-1 x)``: the scatter of points about the plane and the plane's own uncertainty
+        (Montgomery, Peck and Vining, Introduction to Linear Regression Analysis, 3.5). NaN without degrees of freedom.
+        """
+        value = float(self.coefficients[0] + at @ self.coefficients[1:])
+        se = np.array([np.sqrt(self.residual_variance * (1 + self.leverage(at)))])
+        return value, float(t_half_width(se, self.degrees, level)[0])
 
 
 def fit_plane(columns: Floats, y: Floats) -> Plane | None:
@@ -144,6 +163,8 @@ def fit_plane(columns: Floats, y: Floats) -> Plane | None:
         standard_errors=np.sqrt(np.maximum(np.diag(inverse), 0) * variance),
         r2=1 - sse / total if total > 0 else np.nan,
         degrees=degrees,
+        residual_variance=variance,
+        inverse_gram=inverse,
     )
 
 

@@ -36,7 +36,7 @@ MEAN, PARAMS, DEPTH, WIDTH, BYTES, BOTH = (
     "params+depth",
 )
 
-_COLUMNS = {
+COLUMNS = {
     PARAMS: ("params_millions_effective",),
     DEPTH: ("n_layer",),
     WIDTH: ("n_embd",),
@@ -97,7 +97,7 @@ def multivariate_fits(series: Series, options: Options) -> pl.DataFrame:
     rows = []
     for key, points in _groups(series):
         points = points.filter(pl.col("n_layer") > 0)
-        columns = np.column_stack([_log(points, name) for name in _COLUMNS[BOTH]])
+        columns = np.column_stack([_log(points, name) for name in COLUMNS[BOTH]])
         plane = fit_plane(columns, _log(points, "latency")) if points.height >= 3 else None
         if plane is None:
             continue
@@ -174,7 +174,7 @@ def _compared(points: pl.DataFrame) -> list[dict[str, Any]]:
     """One row for each predictor that all of these models have."""
     latency = _log(points, "latency")
     rows = []
-    for predictor, names in {MEAN: (), **_COLUMNS}.items():
+    for predictor, names in {MEAN: (), **COLUMNS}.items():
         if any((points[name].fill_null(0) <= 0).any() for name in names):
             continue
         columns = np.column_stack([_log(points, name) for name in names]) if names else None

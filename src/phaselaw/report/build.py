@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phaselaw.report import coldstart, headline, performance, provenance, scaling, served, structure
+from phaselaw.report import coldstart, headline, performance, prediction, provenance, scaling, served, structure
 from phaselaw.report.document import Document
 from phaselaw.report.subject import Subject
 
@@ -22,6 +22,7 @@ def build(subject: Subject) -> Document:
         scaling.by_scenario(subject),
         structure.predictors(subject),
         structure.overhead(subject),
+        prediction.validation(subject),
         performance.decode_share(subject),
         coldstart.cold_start(subject),
         coldstart.early_stops(subject),

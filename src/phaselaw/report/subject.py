@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from phaselaw.laws.analysis import Analysis
 from phaselaw.report.document import Row
 from phaselaw.runs import Run
@@ -29,11 +31,7 @@ class Subject:
         found = self.analysis.tables.get(table)
         if found is None:
             return ()
-        return tuple(
-            row | {"law": law_words(row), "phase": PHASE_WORDS.get(row.get("mode", ""), row.get("mode"))}
-            for row in found.iter_rows(named=True)
-            if all(row.get(name) == value for name, value in equal.items())
-        )
+        return tuple(row for row in table_rows(found) if all(row.get(name) == value for name, value in equal.items()))
 
     def laws(self) -> Iterator[tuple[str, tuple[Row, ...]]]:
         """Each backend (at one batch size and budget) with the laws of its phases on all scenarios together."""
@@ -53,6 +51,14 @@ class Subject:
     def simulated(self) -> bool:
         """Whether any of its latencies were simulated, so that nothing was measured there."""
         return "simulated" in self.run.rows["backend_kind"].to_list()
+
+
+def table_rows(table: pl.DataFrame) -> tuple[Row, ...]:
+    """Rows of a table, each with ``law`` (the backend with its settings) and ``phase`` in words."""
+    return tuple(
+        row | {"law": law_words(row), "phase": PHASE_WORDS.get(row.get("mode", ""), row.get("mode"))}
+        for row in table.iter_rows(named=True)
+    )
 
 
 def law_words(row: Row) -> str:

@@ -16,11 +16,12 @@ def print_summary(document: Document, console: Console) -> None:
     for section in document.sections[:2]:
         for block in section.blocks:
             if isinstance(block, Table):
-                _print_table(block, console)
+                print_table(block, console)
                 break
 
 
-def _print_table(table: Table, console: Console) -> None:
+def print_table(table: Table, console: Console) -> None:
+    """Print a table of a report in columns, nothing of it taken for markup."""
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
     for column in table.columns:
         shown.add_column(column.title, justify="right" if column.provenance else "left", overflow="fold")

@@ -1,0 +1,331 @@
+"""The latency of a model that was not measured, with a prediction interval (method 3, *Prediction*).
+
+A prediction is made inside the range that the measured models span and, on request, outside of it, labelled. Every law
+that the stated properties allow is shown; the one used is the one with the least error in predicting a measured model
+from the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from phaselaw.laws.regression import Floats, Plane, fit_plane, leave_one_out_errors
+from phaselaw.laws.series import Series
+from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
+from phaselaw.laws.summary import BUDGET, GROUP, MODEL
+from phaselaw.records import PHASES
+
+LAWS = (PARAMS, DEPTH, WIDTH, BOTH)
+"""The laws that predict, in the order in which they win ties."""
+
+PROPERTIES = {"params_millions_effective": "M parameters", "n_layer": "layers", "n_embd": "width"}
+"""A model's properties by column, each as it reads behind its value."""
+
+ROUNDING = 0.005
+"""A range is told in three digits, so a value that is off by no more than their rounding lies in it."""
+
+MIN_MODELS = 3
+"""Below this a line leaves no scatter to make an interval of."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class NewModel:
+    """A model that was not measured, as far as it is known."""
+
+    params_millions: float
+    n_layer: float | None = None
+    n_embd: float | None = None
+
+    def properties(self) -> dict[str, float]:
+        """What is known of it, by the columns of `PROPERTIES`."""
+        known = {
+            "params_millions_effective": self.params_millions,
+            "n_layer": self.n_layer,
+            "n_embd": self.n_embd,
+        }
+        return {name: value for name, value in known.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """One backend and phase by one law: the latency of one call of the run's own workload, and its rate."""
+
+    backend: str
+    backend_kind: str
+    batch_size: int
+    gen_tokens_target: int | None
+    """The decode budget; ``None`` where the run has but one."""
+    mode: str
+    predictor: str
+    """The law: what it is predicted from, of `LAWS`."""
+    used: bool
+    """Whether this law has the least leave-one-out error of those that apply."""
+    n_models: int
+    latency_ms: float
+    latency_ms_low: float
+    latency_ms_high: float
+    tokens: float | None
+    """Tokens a call in this phase, as in `Workload`."""
+    tokens_per_s: float | None
+    tokens_per_s_low: float | None
+    tokens_per_s_high: float | None
+    level: float
+    """Of the intervals, which are of a new model: the scatter of models about the law, and the law's uncertainty."""
+    typical_factor: float | None
+    """What a measured model is off by when predicted from the others: 1.1 is about 10 %."""
+    mean_factor: float | None
+    """The same for predicting the others' geometric mean, whatever the model."""
+    provenance: Literal["derived", "extrapolated"]
+    outside: str | None
+    """How the model lies outside of the measured range; ``None`` where it does not."""
+    suspect: str | None
+    """The validity checks that spoke up on rows this law stands on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A backend, at one batch size and budget, for which no prediction is made, and why."""
+
+    backend: str
+    batch_size: int
+    gen_tokens_target: int | None
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """What the latencies and rates of a backend are of: its calls, as measured."""
+
+    backend: str
+    batch_size: int
+    gen_tokens_target: int | None
+    scenarios: tuple[str, ...]
+    tokens: dict[str, float]
+    """Tokens a call by phase (the prompt's, the generated ones, both), all sequences of its batch: geometric mean over
+    scenarios of the median over models; a phase whose tokens were not counted is absent."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Predictions:
+    """Everything that a run says of a model that it has not measured."""
+
+    model: NewModel
+    rows: tuple[Prediction, ...]
+    refused: tuple[Refusal, ...]
+    workloads: tuple[Workload, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LawFit:
+    """A law of log latency in the logs of a model's properties, fitted to the models whose properties are known."""
+
+    law: str
+    plane: Plane
+    n_models: int
+
+    def latency_ms(self, properties: Mapping[str, Any], level: float) -> tuple[float, float, float]:
+        """The latency of a new model with these properties, and its prediction interval, in ms."""
+        at = np.log(np.array([properties[name] for name in COLUMNS[self.law]], dtype=float))
+        value, half = self.plane.predict(at, level)
+        return math.exp(value), math.exp(value - half), math.exp(value + half)
+
+
+def predict(
+    tables: Mapping[str, pl.DataFrame], model: NewModel, *, level: float = 0.95, extrapolate: bool = False
+) -> Predictions:
+    """What a run's analysis (its ``tables``) says of ``model``, per backend, batch size, budget and phase.
+
+    Where the model lies outside the measured range nothing is predicted but the reason told, unless ``extrapolate``.
+    """
+    rows: list[Prediction] = []
+    refused: dict[Refusal, None] = {}
+    workloads = workloads_of(tables["summary_by_model_backend_mode"])
+    tokens = {(each.backend, each.batch_size, each.gen_tokens_target): each.tokens for each in workloads}
+    suspects = _suspects(tables["scaling_fits"])
+    for key, points in groups(tables):
+        where = {name: key[name] for name in ("backend", "batch_size", BUDGET)}
+        outside = outside_range(points, model)
+        if outside and not extrapolate:
+            refused[Refusal(**where, reason=outside)] = None
+            continue
+        found = _by_each_law(points, model, level)
+        if not found:
+            few = f"{points.height} models measured: a prediction interval takes {MIN_MODELS} of different sizes"
+            refused[Refusal(**where, reason=few)] = None
+        shared: dict[str, Any] = {
+            "level": level,
+            "outside": outside,
+            "provenance": "extrapolated" if outside else "derived",
+            "suspect": suspects.get(tuple(key[name] for name in GROUP)),
+        }
+        counted = tokens.get(tuple(where.values()), {}).get(key["mode"])
+        rows += [Prediction(**key, **shared, **row, **_rate(row, counted)) for row in found]
+    return Predictions(model=model, rows=tuple(rows), refused=tuple(refused), workloads=tuple(workloads))
+
+
+def groups(tables: Mapping[str, pl.DataFrame]) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
+    """Each backend, batch size, budget and phase with its models: parameters, layers, width (empty where unknown) and
+    ``latency``, ascending in parameters; the phases in their order."""
+    per_model = _with_budget(tables["summary_by_model_backend_mode_agg"])
+    structure = tables["hf_model_architecture"].select(*MODEL, "n_layer", "n_embd")
+    joined = per_model.join(structure, on=MODEL, how="left", nulls_equal=True)
+    series = Series.of(joined.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
+    found = [
+        (key, series.points.slice(int(start), int(n)))
+        for key, start, n in zip(series.keys.iter_rows(named=True), series.starts, series.lengths, strict=True)
+    ]
+    order: Sequence[str] = PHASES
+    yield from sorted(
+        found, key=lambda each: (each[0]["backend"], each[0]["batch_size"], each[0][BUDGET] or 0,
+                                 order.index(each[0]["mode"]))
+    )  # fmt: skip
+
+
+def fit(points: pl.DataFrame, law: str) -> LawFit | None:
+    """A law fitted to the models whose properties are known; ``None`` where they leave no scatter to judge it by."""
+    known = _known(points, [law])
+    plane = fit_plane(*_logs(known, law))
+    return None if plane is None or plane.degrees < 1 else LawFit(law=law, plane=plane, n_models=known.height)
+
+
+def typical_factors(points: pl.DataFrame, laws: Sequence[str]) -> dict[str, float]:
+    """What a model is off by when predicted from the others, by each law and by `MEAN`: a factor of 1 or more.
+
+    All on the same models, those that every law applies to. A law that leaves nothing to judge it by is absent.
+    """
+    known = _known(points, laws)
+    found = {}
+    for law in (MEAN, *laws):
+        columns, latency = _logs(known, law)
+        errors = leave_one_out_errors(columns if columns.size else None, latency)
+        if errors is not None:
+            found[law] = math.exp(float(np.sqrt((errors * errors).mean())))
+    return found
+
+
+def best_law(fits: Mapping[str, LawFit], factors: Mapping[str, float]) -> str | None:
+    """The law of least error among those that could be fitted; ``None`` where none could."""
+    return min(fits, key=lambda law: factors.get(law, math.inf), default=None)
+
+
+def applicable(points: pl.DataFrame, properties: Mapping[str, Any]) -> dict[str, LawFit]:
+    """The laws that can be fitted to these models and say something of a model with these properties."""
+    fits = {law: fit(points, law) for law in LAWS if all(properties.get(name) for name in COLUMNS[law])}
+    return {law: each for law, each in fits.items() if each is not None}
+
+
+def outside_range(points: pl.DataFrame, model: NewModel) -> str | None:
+    """How a model lies outside of what was measured; ``None`` where it does not.
+
+    Each stated property has the range of the models for which it is known. Parameters and layers together must also lie
+    no further from the measured pairs than the furthest of these: leverage, which finds a combination that each range
+    alone would let pass (Montgomery, Peck and Vining, 3.8, hidden extrapolation).
+    """
+    said = []
+    for name, value in model.properties().items():
+        known = points.filter(pl.col(name) > 0)[name]
+        if known.is_empty():
+            continue
+        low, high = (float(end(known.to_numpy())) for end in (np.min, np.max))
+        if not low * (1 - ROUNDING) <= value <= high * (1 + ROUNDING):
+            said.append(f"{_digits(value)} {PROPERTIES[name]} (measured: {_digits(low)} to {_digits(high)})")
+    if not said and model.n_layer is not None and _far_from_all(points, model):
+        said.append(
+            f"{_digits(model.params_millions)} M parameters in {model.n_layer:g} layers (a pair further from the "
+            "measured ones than any of these is)"
+        )
+    return "; ".join(said) or None
+
+
+def _digits(value: float) -> str:
+    """A number in three digits, or all those before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _far_from_all(points: pl.DataFrame, model: NewModel) -> bool:
+    fitted = fit(points, BOTH)
+    if fitted is None:
+        return False
+    measured, _ = _logs(_known(points, [BOTH]), BOTH)
+    properties = model.properties()
+    at = np.log([properties[name] for name in COLUMNS[BOTH]])
+    return fitted.plane.leverage(at) > max(map(fitted.plane.leverage, measured)) * (1 + ROUNDING)
+
+
+def _by_each_law(points: pl.DataFrame, model: NewModel, level: float) -> list[dict[str, Any]]:
+    properties = model.properties()
+    fits = applicable(points, properties)
+    factors = typical_factors(points, list(fits))
+    used = best_law(fits, factors)
+    rows = []
+    for law, fitted in fits.items():
+        value, low, high = fitted.latency_ms(properties, level)
+        rows.append(
+            {"predictor": law, "used": law == used, "n_models": fitted.n_models, "latency_ms": value,
+             "latency_ms_low": low, "latency_ms_high": high, "typical_factor": factors.get(law),
+             "mean_factor": factors.get(MEAN)}
+        )  # fmt: skip
+    return rows
+
+
+def _rate(row: Mapping[str, Any], tokens: float | None) -> dict[str, Any]:
+    """Tokens a second of a call that takes so long; the interval's ends change places."""
+    ends = {"": "latency_ms", "_low": "latency_ms_high", "_high": "latency_ms_low"}
+    rates = {f"tokens_per_s{end}": tokens and 1000 * tokens / row[latency] for end, latency in ends.items()}
+    return {"tokens": tokens} | rates
+
+
+def workloads_of(cells: pl.DataFrame) -> list[Workload]:
+    """The calls that each backend, batch size and budget was measured with, from the summary of cells."""
+    found = []
+    for (backend, batch_size, budget), group in _with_budget(cells).group_by(
+        "backend", "batch_size", BUDGET, maintain_order=True
+    ):
+        typical = (
+            group.filter(pl.col("tokens_total_median") > 0)
+            .group_by("mode", "scenario", maintain_order=True)
+            .agg(pl.col("tokens_total_median").median().log())
+            .group_by("mode", maintain_order=True)
+            .agg(pl.col("tokens_total_median").mean().exp())
+        )
+        found.append(
+            Workload(
+                backend=str(backend),
+                batch_size=int(str(batch_size)),
+                gen_tokens_target=None if budget is None else int(str(budget)),
+                scenarios=tuple(group["scenario"].unique(maintain_order=True)),
+                tokens=dict(typical.iter_rows()),
+            )
+        )
+    return found
+
+
+def _with_budget(table: pl.DataFrame) -> pl.DataFrame:
+    """A table with the column of the decode budget, which one of a run with a single budget lacks."""
+    return table if BUDGET in table.columns else table.with_columns(pl.lit(None, dtype=pl.Int64).alias(BUDGET))
+
+
+def _suspects(fits: pl.DataFrame) -> dict[tuple[Any, ...], str | None]:
+    """The mark of each group's law over all scenarios."""
+    laws = _with_budget(fits).filter(pl.col("scenario") == "__all__")
+    marks = laws["suspect"].to_list() if "suspect" in laws.columns else [None] * laws.height
+    return {key: mark or None for key, mark in zip(laws.select(GROUP).iter_rows(), marks, strict=True)}
+
+
+def _known(points: pl.DataFrame, laws: Sequence[str]) -> pl.DataFrame:
+    """The models for which every property of these laws is known."""
+    names = dict.fromkeys(name for law in laws for name in COLUMNS[law])
+    return points.filter(*(pl.col(name) > 0 for name in names)) if names else points
+
+
+def _logs(points: pl.DataFrame, law: str) -> tuple[Floats, Floats]:
+    """The logs of a law's columns, (models, k), and of latency, (models,)."""
+    names = COLUMNS.get(law, ())
+    columns = [np.log(points[name].cast(pl.Float64).to_numpy()) for name in names]
+    return np.array(columns).reshape(len(names), points.height).T, np.log(points["latency"].to_numpy())

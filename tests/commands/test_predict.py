@@ -1,0 +1,88 @@
+"""``phaselaw predict`` and ``validate``: inside the measured range a prediction, outside one line of refusal."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from phaselaw.cli import main
+from phaselaw.commands.predict import params_millions
+from phaselaw.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("predict") / "run"
+    assert main(["run", "--dry-run", "--out", str(run)]) == 0
+    return run
+
+
+@pytest.mark.parametrize(
+    ("text", "millions"), [("3e9", 3000), ("3B", 3000), ("135M", 135), ("1.5b", 1500), ("25000000", 25), ("500K", 0.5)]
+)
+def test_a_count_of_parameters_is_read_as_people_write_it(text: str, millions: float) -> None:
+    assert params_millions(text) == pytest.approx(millions)
+
+
+@pytest.mark.parametrize("text", ["", "big", "-3e9", "0", "nan", "inf", "3 GB"])
+def test_what_is_no_count_of_parameters_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match="--params"):
+        params_millions(text)
+
+
+def test_the_json_holds_every_law_at_full_precision_and_says_which_is_used(finished: Path, capsys) -> None:
+    assert main(["predict", str(finished), "--params", "30M", "--layers", "6", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema_version"] == 1
+    assert document["model"] == {"params_millions": 30.0, "n_layer": 6.0, "n_embd": None}
+    for mode in ("prefill", "kv_decode", "e2e_kv"):
+        rows = [row for row in document["rows"] if row["mode"] == mode]
+        assert {row["predictor"] for row in rows} == {"params", "depth", "params+depth"}
+        [used] = [row for row in rows if row["used"]]
+        assert used["typical_factor"] == min(row["typical_factor"] for row in rows)
+        assert used["latency_ms_low"] < used["latency_ms"] < used["latency_ms_high"]
+    [workload] = document["workloads"]
+    assert workload["tokens"]["kv_decode"] == pytest.approx(64)
+
+
+def test_the_table_says_what_the_rates_are_of_and_why_a_law_is_used(finished: Path, capsys) -> None:
+    assert main(["predict", str(finished), "--params", "30M"]) == 0
+    out = capsys.readouterr().out
+    assert "prediction intervals" in out and "left out" in out
+    assert "64.0 generated tokens" in out and "scenarios" in out
+
+
+def test_outside_the_range_it_is_refused_in_one_line_that_says_how_to_insist(finished: Path, capsys) -> None:
+    assert main(["predict", str(finished), "--params", "3e9", "--layers", "28"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert "0.103 to 96.1" in captured.err and "--extrapolate" in captured.err
+    assert main(["predict", str(finished), "--params", "3e9", "--layers", "28", "--extrapolate"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("extrapolated") >= 9 and "EXTRAPOLATED on hf_cpu_fp32" in out
+
+
+def test_validate_shows_each_model_and_how_many_intervals_held(finished: Path, capsys) -> None:
+    assert main(["validate", str(finished)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("models/gpt2-45m") == 3
+    assert "intervals that held" in out
+    assert main(["validate", str(finished), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {row["predictor"] for row in document["coverage"]} == {"chosen", "params", "depth", "params+depth"}
+    assert len([row for row in document["predictions"] if row["predictor"] == "chosen"]) == 21
+
+
+@pytest.mark.parametrize("command", [["predict", "--params", "3e7"], ["validate"]])
+def test_an_unknown_backend_and_a_wrong_level_are_usage_errors(finished: Path, command: list[str], capsys) -> None:
+    assert main([command[0], str(finished), *command[1:], "--backends", "nobody"]) == 2
+    assert "it has: hf_cpu_fp32" in capsys.readouterr().err
+    assert main([command[0], str(finished), *command[1:], "--level", "1.5"]) == 2
+
+
+def test_a_range_that_only_some_backends_cover_is_predicted_on_those(reference_data: Path, capsys) -> None:
+    assert main(["predict", str(reference_data / "tr121" / "primary_run"), "--params", "3B"]) == 0
+    captured = capsys.readouterr()
+    assert "ollama" in captured.out and "hf_cpu_fp32" not in captured.out
+    assert "SUSPECT on ollama, prefill: prompt cache suspected" in captured.out
+    assert "not predicted on hf_cpu_fp32: 3,000 M parameters (measured: 0.103 to 96.1)" in captured.err
