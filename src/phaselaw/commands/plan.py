@@ -98,7 +98,7 @@ def _print(rows: list[CapacityRow], tokens_per_month: float, usd_per_hour: float
     for row in rows:
         table.add_row(
             row.backend,
-            row.model,
+            f"{row.model} *" if row.suspect else row.model,
             str(row.batch_size),
             in_words(row.tokens_per_s, ".1f"),
             in_words(row.workers, ".2f"),
@@ -113,6 +113,7 @@ def _print(rows: list[CapacityRow], tokens_per_month: float, usd_per_hour: float
         "tokens/s measured, the rest derived from it.",
         f"In brackets: 95 % intervals ({bases}).",
         "Workers are a lower bound: busy all the time, no bursts, no queue, no spares.",
+        *(f"* {row.model} on {row.backend} stands on suspect rows: {row.suspect}." for row in rows if row.suspect),
     ):
         console.print(line, markup=False, soft_wrap=True)
 

@@ -26,7 +26,7 @@ from phaselaw.laws.served import (
     served_rows,
     warmup_breakdown,
 )
-from phaselaw.laws.served_clock import BASIS, by_basis, prompt_cache_checks, server_clock
+from phaselaw.laws.served_clock import BASIS, STEP_TRUE, TR121, by_basis, prompt_cache_checks, server_clock
 from phaselaw.laws.step_time_fit import step_time_model
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.validation import prediction_coverage, prediction_validation
@@ -152,7 +152,7 @@ def _by_basis(served: pl.DataFrame, options: Options) -> pl.DataFrame:
     """The laws on the aggregate of served engines, by the steps that ran and by TR121's projection (method 3)."""
     rows = by_basis(served)
     fits = []
-    for basis in ("step_true", "tr121"):
+    for basis in (STEP_TRUE, TR121):
         cells = summary.by_cell(rows.filter(pl.col(BASIS) == basis))
         points = points_of(cells, summary.by_model(cells)).filter(pl.col("aggregation") != "scenario")
         fits.append(scaling_fits(points, None, options).with_columns(pl.lit(basis).alias(BASIS)))

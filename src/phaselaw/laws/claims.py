@@ -52,6 +52,7 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "n_models": pl.Int64,
     "source_table": pl.String,
     "backend": pl.String,
+    "other_backend": pl.String,
     "batch_size": pl.Int64,
     "mode": pl.String,
     BUDGET: pl.Int64,
@@ -115,7 +116,7 @@ def claims(tables: Mapping[str, pl.DataFrame], *, level: float) -> pl.DataFrame:
 def _row(
     claim: str, status: str, evidence: str, table: str, about: Mapping[str, Any], **figures: Any
 ) -> dict[str, Any]:
-    row = {name: about.get(name) for name in ("backend", "batch_size", "mode", BUDGET)}
+    row = {name: about.get(name) for name in ("backend", "other_backend", "batch_size", "mode", BUDGET)}
     return row | {"claim": claim, "subject": _words(about), "status": status, "evidence": evidence,
                   "source_table": table} | figures  # fmt: skip
 
@@ -182,13 +183,14 @@ def _across_backends(tables: Mapping[str, pl.DataFrame], level: float) -> Iterat
         if math.isnan(found.low):
             continue
         apart = "" if found.distinct else f", at most {found.at_most:.3f} apart"
-        about = {"backend": f"{_words(one)} against {_words(other)}", BUDGET: one[BUDGET]}
+        about = {"backend": one["backend"], "other_backend": other["backend"], "mode": "e2e_kv", BUDGET: one[BUDGET]}
         yield _row(
             ONE_ACROSS_BACKENDS,
             REFUTED if found.distinct else NOT_DISTINGUISHABLE,
             f"difference of end-to-end slopes {found.difference:+.3f} [{found.low:.3f}, {found.high:.3f}] {shared} "
             f"({found.n_models}){apart}",
-            "scaling_fits", about, estimate=found.difference, low=found.low, high=found.high, n_models=found.n_models,
+            "scaling_fits", about, subject=f"{_words(one)} against {_words(other)}",
+            estimate=found.difference, low=found.low, high=found.high, n_models=found.n_models,
         )  # fmt: skip
 
 

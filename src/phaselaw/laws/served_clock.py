@@ -9,6 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 BASIS = "latency_basis"
+STEP_TRUE, TR121 = "step_true", "tr121"
 _DECODES = ["kv_decode", "e2e_kv"]
 
 
@@ -23,7 +24,7 @@ def by_basis(served: pl.DataFrame) -> pl.DataFrame:
     both = served.with_columns(step.alias("__step")).filter(
         (pl.col("__step") > 0) & (pl.col("kv_decode_ms_equiv") > 0) & pl.col("mode").is_in(["prefill", *_DECODES])
     )
-    bases = {"step_true": pl.col("__step") * target, "tr121": pl.col("kv_decode_ms_equiv")}
+    bases = {STEP_TRUE: pl.col("__step") * target, TR121: pl.col("kv_decode_ms_equiv")}
     prefill = pl.when(pl.col("mode") == "kv_decode").then(0.0).otherwise(pl.col("prefill_ms"))
     return pl.concat(
         [

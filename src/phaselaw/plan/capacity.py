@@ -44,6 +44,8 @@ class CapacityRow:
     """Derived: dollars a month for the volume."""
     interval_basis: str
     """What the intervals hold: ``rounds, within this run only``, or why there are none."""
+    suspect: str = ""
+    """The validity checks that speak against the rows behind it (`phaselaw.laws.validity.checks`); empty: none."""
 
 
 def average_tokens_per_s(tokens_per_month: float) -> float:
@@ -110,6 +112,7 @@ def _row(measured: dict[str, Any], tokens_per_month: float, usd_per_hour: float)
         usd_per_1m=falling(price),
         usd_per_month=falling(month),
         interval_basis=measured["interval_basis"],
+        suspect=measured.get("suspect") or "",
     )
 
 

@@ -1,12 +1,20 @@
-"""All validity checks of a run, as two tables, and the marks that they leave on the tables of laws (method 3)."""
+"""All validity checks of a run, as two tables, and the marks that they leave on every other table (method 3).
+
+The mark is the column ``suspect`` (`SUSPECT`), last in every table that has a column ``backend``: a text, never null,
+empty where nothing speaks against the row, else the checks that do, as ``prompt cache suspected, far off the law``.
+What is worked out from marked rows (a prediction, a price, a plan) carries their marks on: take them from the rows
+with `suspicions`. Cautions mark nothing. No row is ever dropped for its mark.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 
+from phaselaw.laws.scaling import ALL
+from phaselaw.laws.served_clock import BASIS, STEP_TRUE
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.validity import laws, order, served
 from phaselaw.laws.validity.findings import Checked, Evidence, Finding, Where
@@ -100,14 +108,19 @@ def validity_findings(outcomes: Sequence[Checked]) -> pl.DataFrame:
 def marked(table: pl.DataFrame, outcomes: Sequence[Checked]) -> pl.DataFrame:
     """A table of laws, models or cells with the column `SUSPECT`; one without a backend stays as it is.
 
-    A finding touches a row of its phase where every property that both name is the same: one of a single model touches
-    that model's rows and each law that the model is in. Cautions mark nothing.
+    A finding touches a row of its phases where every property that both name is the same: one of a single model touches
+    that model's rows and each law that the model is in. A row that names no phase stands on all of them.
     """
     if "backend" not in table.columns or SUSPECT in table.columns:
         return table
     findings = [each for outcome in outcomes for each in outcome.findings if each.status != "caution" and each.modes]
     said = pl.concat_list([pl.lit(None, dtype=pl.String)] if not findings else [_said(table, f) for f in findings])
     return table.with_columns(said.list.drop_nulls().list.unique(maintain_order=True).list.join(", ").alias(SUSPECT))
+
+
+def suspicions(marks: Iterable[str | None]) -> str:
+    """The mark of what stands on several rows: each check of theirs once, in order."""
+    return ", ".join(dict.fromkeys(each for mark in marks if mark for each in mark.split(", ")))
 
 
 def _said(table: pl.DataFrame, finding: Finding) -> pl.Expr:
@@ -117,8 +130,16 @@ def _said(table: pl.DataFrame, finding: Finding) -> pl.Expr:
         if value is None or name not in table.columns:
             continue
         same = pl.col(name) == value
-        touched &= (same | (pl.col(name) == "__all__")) if name == "scenario" else same
+        if name == "scenario":
+            same |= pl.col(name) == ALL
+        elif name == "backend" and "other_backend" in table.columns:
+            same |= pl.col("other_backend") == value
+        else:
+            same |= pl.col(name).is_null()
+        touched &= same.fill_null(False)
     if "mode" in table.columns:
-        touched &= pl.col("mode").is_in(finding.modes)
+        touched &= pl.col("mode").is_null() | pl.col("mode").is_in(finding.modes)
+    if BASIS in table.columns and finding.check == served.CONVENTION:
+        touched &= pl.col(BASIS) != STEP_TRUE
     words = finding.check if finding.status == "found" else f"{finding.check} {finding.status}"
     return pl.when(touched).then(pl.lit(words)).otherwise(pl.lit(None, dtype=pl.String))
