@@ -13,6 +13,7 @@ from phaselaw.laws.architecture import architectures
 from phaselaw.laws.claims import claims
 from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
 from phaselaw.laws.cuda_events import cuda_event_gap_summary
+from phaselaw.laws.families import scaling_fits_by_family
 from phaselaw.laws.intervals import points_in_rounds, throughput_intervals
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import overhead_compute_fits
@@ -109,6 +110,7 @@ def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:
         "summary_by_model_backend_mode": cells,
         "summary_by_model_backend_mode_agg": per_model,
         "scaling_fits": scaling_fits(points_of(cells, per_model), rounds, options),
+        "scaling_fits_by_family": scaling_fits_by_family(cells, per_model, run, options),
         "hf_model_architecture": structure.model_table(architecture),
         "hf_architecture_correlations": structure.architecture_correlations(series),
         "hf_multivariate_fits": structure.multivariate_fits(series, options),
@@ -195,6 +197,7 @@ _WHY_EMPTY: dict[str, str] = {
     "ollama_decode_projection_error": "no model whose calls differ in tokens generated",
     "scaling_fits_length_limited": _NO_REASONS,
     "scaling_fits_length_limited_calls": _NO_REASONS,
+    "scaling_fits_by_family": "no backend with several families, one of them of three models or more",
     "regimes": "no e2e_kv rows to fit",
     "prediction_validation": "no law over four models, so that three are left to predict one from",
     "prediction_coverage": "no law over four models, so that three are left to predict one from",

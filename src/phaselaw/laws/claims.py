@@ -169,7 +169,7 @@ def _of(table: pl.DataFrame, about: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _across_backends(tables: Mapping[str, pl.DataFrame], level: float) -> Iterator[dict[str, Any]]:
-    """Each pair of backends end to end: the models they share, or, where too few, one law against another."""
+    """Each pair of backends on end-to-end latency: the models they share, or, where too few, law against law."""
     latency = tables["summary_by_model_backend_mode_agg"].filter(pl.col("mode") == "e2e_kv")
     groups = list(_backends(latency))
     laws = tables["scaling_fits"].filter((pl.col("scenario") == "__all__") & (pl.col("mode") == "e2e_kv"))

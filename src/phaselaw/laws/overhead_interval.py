@@ -114,9 +114,14 @@ def relative_fit(params_millions: Floats, latency_ms: Floats, *, fixed_s: float 
     )  # fmt: skip
 
 
-def _best(problem: _Problem) -> tuple[float, float, float]:
+def least_log_error(params_millions: Floats, latency_ms: Floats, *, max_exponent: float) -> float:
+    """The least sum of squared residuals of log latency that any ``a + b P^s`` with ``s <= max_exponent`` leaves."""
+    return _best(_Problem(params_millions, latency_ms), max_exponent)[2]
+
+
+def _best(problem: _Problem, max_exponent: float = MAX_EXPONENT) -> tuple[float, float, float]:
     """The best exponent, logit and sum of squares."""
-    s = np.linspace(0.0, MAX_EXPONENT, 41)
+    s = np.linspace(0.0, max_exponent, 41)
     for _ in range(6):
         t, errors = problem.best_t(s)
         at = int(errors.argmin())

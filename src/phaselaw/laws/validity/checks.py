@@ -16,7 +16,7 @@ import polars as pl
 from phaselaw.laws.scaling import ALL
 from phaselaw.laws.served_clock import BASIS, STEP_TRUE
 from phaselaw.laws.summary import BUDGET
-from phaselaw.laws.validity import laws, order, served
+from phaselaw.laws.validity import cells, laws, models, order, served
 from phaselaw.laws.validity.findings import Checked, Evidence, Finding, Where
 
 _CHECKS = (
@@ -24,12 +24,13 @@ _CHECKS = (
     served.count_convention,
     served.prompt_cut,
     laws.far_off,
-    laws.labels,
+    models.spill,
+    models.labels,
     laws.heterogeneous,
     order.drift,
     order.throttling,
-    order.repetitions,
-    order.comparable,
+    cells.repetitions,
+    cells.comparable,
 )
 
 CLEAR, NOT_CHECKED = "clear", "not checked"

@@ -15,8 +15,8 @@ Status = Literal["found", "suspected", "caution"]
 
 PREFILL, DECODE, ALL_PHASES = ("prefill", "e2e_kv"), ("kv_decode", "e2e_kv"), ("prefill", "kv_decode", "e2e_kv")
 
-IN_PROCESS = ("hf", "simulated")
-"""Kinds of engine that run in this process: nothing of a server's can befall them."""
+SERVED = ("ollama", "openai", "llamacpp")
+"""Kinds of engine that are servers: what a server does with prompts, counts and memory can befall only them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +74,11 @@ class Evidence:
     """`phaselaw.laws.summary.by_model`'s table."""
     linearity: pl.DataFrame
     """`phaselaw.laws.served.decode_linearity`'s table."""
+
+    @property
+    def sources(self) -> list[str]:
+        """The columns that tell the runs of a pool apart: calls of different runs have no common order."""
+        return ["run"] if "run" in self.ok.columns else []
 
     @property
     def ours(self) -> bool:

@@ -1,4 +1,4 @@
-"""Checks of laws: models far off, laws over unlike models, labels that the measurement contradicts (method 3)."""
+"""Checks of laws: models far off the law of the others, and laws over models that differ in kind (method 3)."""
 
 from __future__ import annotations
 
@@ -9,40 +9,43 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from phaselaw.laws.families import KINDS, kinds_of
+from phaselaw.laws.overhead_interval import least_log_error
 from phaselaw.laws.regression import Floats, fit_lines
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import BUDGET, GROUP
-from phaselaw.laws.validity.findings import ALL_PHASES, GROUP_OF_MODEL, Checked, Evidence, Finding, Where
+from phaselaw.laws.validity.findings import ALL_PHASES, Checked, Evidence, Finding, Where
 from phaselaw.laws.validity.served import prompt_cache
 
 ALPHA = 0.05
-MISLABELLED = 0.1
-"""A label that is off by more than this share is no rounding."""
+PROPORTIONAL = 1.0
+"""Beyond its overhead a latency grows at most like the parameters; a law that is steeper itself may bend as it does."""
+OTHER_TOKENS = 0.05
+"""Models that make token counts of one text that differ by more have other tokenizers, or other templates."""
 
-FAR_OFF, LABEL, HETEROGENEOUS = "far off the law", "label contradicts measurement", "heterogeneous law"
+FAR_OFF, HETEROGENEOUS = "far off the law", "heterogeneous law"
 
 
 def far_off(evidence: Evidence) -> Checked:
     """Models whose latency leaves the law by far more than the others' scatter: studentised residual, Bonferroni.
 
-    Prefills that a prompt cache may have answered are no law to hold a model against: they are left out.
+    An overhead bends a law at its small end without any model being amiss: one that the best law with an overhead
+    explains is not flagged. Prefills that a prompt cache may have answered are no law to hold a model against.
     """
-    cached = {(each.where.backend, each.where.model) for each in prompt_cache(evidence).findings}
-    answered = pl.struct("backend", "model").map_elements(
-        lambda row: (row["backend"], row["model"]) in cached, return_dtype=pl.Boolean
-    )
-    fresh = evidence.per_model.filter((pl.col("mode") != "prefill") | ~answered)
-    series = Series.of(fresh.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
-    x, y = np.log10(series.values("params_millions_effective")), np.log10(series.values("latency"))
+    cached = [(each.where.backend, each.where.model) for each in prompt_cache(evidence).findings]
+    answered = pl.struct("backend", "model").is_in([{"backend": backend, "model": model} for backend, model in cached])
+    fresh = (pl.col("mode") != "prefill") | (~answered if cached else pl.lit(True))
+    latency = pl.col("latency_geomean_ms").alias("latency")
+    series = Series.of(evidence.per_model.filter(fresh).with_columns(latency), GROUP)
+    params, ms = series.values("params_millions_effective"), series.values("latency")
     findings, tested = [], 0
     for key, start, n in zip(series.keys.iter_rows(named=True), series.starts, series.lengths, strict=True):
         at = slice(int(start), int(start + n))
-        residual, p = studentised(x[at], y[at])
-        tested += bool(np.isfinite(p).any())
+        tested += bool(n >= 4)
         models = series.points["model"][at].to_list()
         findings += [
-            _far_off(key, models[index], 10 ** residual[index], p[index] * n, index == n - 1)
-            for index in np.flatnonzero(p * n < ALPHA)
+            _far_off(key, models[index], factor, p, largest=index == n - 1)
+            for index, factor, p in outliers(params[at], ms[at])
         ]
     return Checked(
         check=FAR_OFF,
@@ -54,10 +57,32 @@ def far_off(evidence: Evidence) -> Checked:
     )
 
 
+def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, float, float]]:
+    """The models off the law through the others: (index, factor off, p after Bonferroni); none below 4 models.
+
+    A model is out where its externally studentised residual is (Bonferroni over the models), and where the best
+    ``a + b P^s`` through all models, too, is that much worse than a line that leaves this one out.
+    """
+    n = len(params_millions)
+    x, y = np.log(params_millions), np.log(latency_ms)
+    off, p = studentised(x, y)
+    found = []
+    for index in np.flatnonzero(p * n < ALPHA):
+        others = np.arange(n) != index
+        line = fit_lines(x[None, others], y[None, others])
+        without = float(line.residual_sd[0]) ** 2 * (n - 3)
+        steepest = max(PROPORTIONAL, float(line.slope[0]))
+        bent = least_log_error(params_millions, latency_ms, max_exponent=steepest)
+        if without <= 0 or _p_of_worse(bent, without, n - 3) < ALPHA:
+            found.append((int(index), math.exp(off[index]), float(p[index] * n)))
+    return found
+
+
 def studentised(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """What each point is off the line through the others, and its two-sided p, both (points,); NaN where untestable.
 
-    The p is of the externally studentised residual, t with n - 3 degrees of freedom.
+    The p is of the externally studentised residual, t with n - 3 degrees of freedom (Cook and Weisberg, Residuals and
+    Influence in Regression, 1982, 2.2.2).
     """
     n = len(x)
     off, p = np.full(n, np.nan), np.full(n, np.nan)
@@ -70,117 +95,108 @@ def studentised(x: Floats, y: Floats) -> tuple[Floats, Floats]:
         spread = 1 + 1 / (n - 1) + (x[index] - x[others].mean()) ** 2 / float((dx * dx).sum())
         se = float(line.residual_sd[0]) * math.sqrt(spread)
         off[index] = y[index] - (float(line.intercept[0]) + float(line.slope[0]) * x[index])
-        p[index] = 2 * stats.t.sf(abs(off[index]) / se, n - 3) if se > 0 else float(off[index] == 0)
+        p[index] = 2 * stats.t.sf(abs(off[index]) / se, n - 3) if se > 0 else float(abs(off[index]) < 1e-9)
     return off, p
 
 
-def _far_off(key: dict[str, Any], model: str, factor: float, p: float, biggest: bool) -> Finding:
-    if factor > 1 and biggest:
+def _p_of_worse(error: float, without: float, degrees: int) -> float:
+    """p of a sum of squares over all models exceeding that of a line without one of them; on a line, studentised's."""
+    return float(2 * stats.t.sf(math.sqrt(max(error - without, 0.0) * degrees / without), degrees))
+
+
+def _far_off(key: dict[str, Any], model: str, factor: float, p: float, *, largest: bool) -> Finding:
+    if factor > 1 and largest:
         reason, step = (
-            "the largest model: its weights may not fit the accelerator's memory, so that part runs on the CPU, or it "
-            "throttled",
-            "compare its size with the memory (peak memory, or the server's list of loaded models)",
+            "it is the largest: its weights may not fit the accelerator's memory, so that part of it ran on the CPU "
+            "(spill), or the machine throttled",
+            "compare its size with the memory (the server's list of loaded models, or peak memory); "
+            "fit the law without it and see whether the exponent holds",
         )
     elif factor > 1:
         reason, step = (
-            "slower than its size says: deeper than the others, spilled to the CPU, throttled, or mislabelled",
-            "check its parameter count, where its weights lie and what else ran",
+            "deeper than the others, throttled, measured beside other work, or its label is too small",
+            "check its parameter count and layers, where its weights lie and what else ran; measure it again",
         )
     else:
         reason, step = (
-            "faster than its size says: a mixture of experts that reads part of its weights, a smaller quantisation, "
-            "or a label too large",
+            "a mixture of experts that reads part of its weights, a smaller quantisation, or its label is too large",
             "check its parameter count, its active parameters and its quantisation",
         )
-    direction = f"{factor:.2f} x as slow as" if factor > 1 else f"{1 / factor:.2f} x faster than"
+    direction = f"{factor:.2f} x slower" if factor > 1 else f"{1 / factor:.2f} x faster"
     return Finding(
         check=FAR_OFF,
         status="found",
         where=Where(backend=key["backend"], batch_size=key["batch_size"], gen_tokens_target=key[BUDGET], model=model),
         modes=(key["mode"],),
         value=factor,
-        evidence=f"{direction} the law through the other models says (p {p:.2g} after Bonferroni); likely {reason}",
+        evidence=f"{direction} than the law through the other models says (p {p:.2g}, corrected for trying each "
+        "model), and no overhead explains it",
+        other_reading=f"likely: {reason}",
         next_step=step,
     )
 
 
-def labels(evidence: Evidence) -> Checked:
-    """Parameter counts of a label that the measured ones contradict."""
-    config, measured = pl.col("params_millions_config"), pl.col("params_millions_measured")
-    rows = (
-        evidence.run.rows.filter((config > 0) & (measured > 0))
-        .group_by(GROUP_OF_MODEL, maintain_order=True)
-        .agg(config.median(), measured.median())
-    )
-    off = rows.filter((config / measured).log().abs() > math.log1p(MISLABELLED))
-    findings = tuple(
-        Finding(
-            check=LABEL,
-            status="found",
-            where=Where(
-                backend=row["backend"],
-                batch_size=row["batch_size"],
-                gen_tokens_target=row[BUDGET],
-                model=row["model"],
-            ),
-            modes=(),
-            value=row["params_millions_config"] / row["params_millions_measured"],
-            evidence=f"the study says {row['params_millions_config']:g} M parameters, "
-            f"{row['params_millions_measured']:g} M were measured; laws use the measured figure",
-            next_step="correct the study, and check that the model is the one meant",
-        )
-        for row in off.iter_rows(named=True)
-    )
-    return Checked(
-        check=LABEL,
-        unit="models with both a label and a measurement",
-        n_checked=rows.height,
-        findings=findings,
-        false_alarms=f"none: a label may be {MISLABELLED:.0%} off by rounding",
-        not_checked=None if rows.height else "no model has both a labelled and a measured parameter count",
-    )
-
-
 def heterogeneous(evidence: Evidence) -> Checked:
-    """Laws over models of several families or quantisations: the exponent mixes size with what else differs."""
-    models = evidence.run.models
-    kinds = [name for name in ("family", "quantization_level", "dtype") if name in models.columns]
-    name_of = "kind" if "kind" in models.columns else "model_kind"
-    findings, n = [], 0
-    for key, group in evidence.per_model.filter(pl.col("mode") == "e2e_kv").group_by(GROUP[:4], maintain_order=True):
-        backend, kind, batch_size, budget = key
-        mine = models.filter(pl.col("model").is_in(group["model"].to_list())) if kinds else models
-        if kinds and name_of in models.columns:
-            mine = mine.filter(pl.col(name_of) == kind)
-        if "backend" in mine.columns:
-            mine = mine.filter(pl.col("backend") == backend)
-        mixed: dict[str, list[str]] = {
-            name: sorted(set(mine[name].drop_nulls().cast(pl.String))) for name in kinds if name != "dtype"
-        }
-        n += any(mixed.values())
-        several = {name: values for name, values in mixed.items() if len(values) > 1}
-        if several:
-            findings.append(_mixed(Where(backend=backend, batch_size=batch_size, gen_tokens_target=budget), several))
+    """Laws over models of several families, quantisations or tokenizers: the exponent mixes size with what differs."""
+    kinds = kinds_of(evidence.run)
+    findings, known = [], 0
+    groups = evidence.per_model.filter(pl.col("mode") == pl.col("mode").max().over(GROUP[:4]))
+    for key, group in groups.group_by(GROUP[:4], maintain_order=True):
+        where = Where(backend=str(key[0]), batch_size=key[2], gen_tokens_target=key[3])
+        mine = group.join(kinds, on=["backend", "model", "model_kind"], how="left")
+        mixed = {word: sorted(set(mine[name].drop_nulls())) for name, word in KINDS.items()}
+        texts = _unlike_counts(evidence, where)
+        known += any(mixed.values()) or texts is not None
+        several = {word: values for word, values in mixed.items() if len(values) > 1}
+        if several or texts:
+            findings.append(_mixed(where, several, texts))
     return Checked(
         check=HETEROGENEOUS,
-        unit="laws whose models' family or quantisation is known",
-        n_checked=n,
+        unit="laws whose models' family, quantisation or token counts of one text are known",
+        n_checked=known,
         findings=tuple(findings),
-        false_alarms="none: it is what the models say of themselves",
-        not_checked=None if n else "no model says its family or quantisation",
+        false_alarms="none: it is what the models say of themselves and how they count one text",
+        not_checked=None if known else "no model says its family or quantisation, and there is no prompt of text",
     )
 
 
-def _mixed(where: Where, several: dict[str, list[str]]) -> Finding:
-    words = {"family": "families", "quantization_level": "quantisations"}
-    said = "; ".join(f"{len(values)} {words[name]} ({', '.join(values)})" for name, values in several.items())
+def _unlike_counts(evidence: Evidence, where: Where) -> str | None:
+    """How far apart models count one text's tokens; empty where they agree, ``None`` where no text was counted."""
+    rows = evidence.measured.filter(
+        (pl.col("mode") == "prefill") & (pl.col("backend") == where.backend) & (pl.col("prompt_tokens_raw") > 0)
+        & (pl.col("batch_size") == where.batch_size)
+    )  # fmt: skip
+    if "prompt_chars" not in rows.columns:
+        return None
+    texts = rows.filter(pl.col("prompt_chars").cast(pl.Float64, strict=False) > 0)
+    counts = texts.group_by("scenario", "model").agg(pl.col("prompt_tokens_raw").median())
+    tokens = pl.col("prompt_tokens_raw")
+    spans = (
+        counts.group_by("scenario", maintain_order=True)
+        .agg(pl.len().alias("n"), tokens.min().alias("least"), tokens.max().alias("most"))
+        .filter(pl.col("n") > 1)
+        .with_columns((pl.col("most") / pl.col("least")).alias("ratio"))
+        .sort("ratio", "scenario")
+    )
+    if spans.is_empty():
+        return None
+    widest = spans.row(-1, named=True)
+    if widest["ratio"] <= 1 + OTHER_TOKENS:
+        return ""
+    return f"{widest['least']:g} to {widest['most']:g} tokens for the text of scenario {widest['scenario']!r}"
+
+
+def _mixed(where: Where, several: dict[str, list[str]], texts: str | None) -> Finding:
+    said = [f"{len(values)} {word} ({', '.join(values)})" for word, values in several.items()]
+    if texts:
+        said.append(f"several tokenizers or templates ({texts})")
     return Finding(
         check=HETEROGENEOUS,
         status="caution",
         where=where,
         modes=ALL_PHASES,
-        value=float(max(len(values) for values in several.values())),
-        evidence=f"one law over {said}: its exponent is of these models as they are, not of size alone",
-        next_step="read the law of one family beside it (scaling_fits_by_family, where it has three models), or "
-        "measure one family in several sizes at one quantisation",
+        value=float(max([2, *(len(values) for values in several.values())])),
+        evidence=f"one law over {'; '.join(said)}: its exponent is of these models as they are, not of size alone",
+        next_step="read the law of each family beside it (scaling_fits_by_family, where one has three models), or "
+        "measure one family in several sizes at one quantisation; compare prices per request, not per token",
     )

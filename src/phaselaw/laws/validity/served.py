@@ -10,8 +10,8 @@ from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.validity.findings import (
     DECODE,
     GROUP_OF_MODEL,
-    IN_PROCESS,
     PREFILL,
+    SERVED,
     Checked,
     Evidence,
     Finding,
@@ -20,18 +20,22 @@ from phaselaw.laws.validity.findings import (
 
 ONE_STEP = 1.3
 """A prefill of at most so many decode steps costs about one."""
+TELLING_STEPS = 2.0
+"""A repeated prefill that costs so many decode steps was computed: that model answers no prompt from a cache."""
 SLOW_FIRST = 1.25
-"""A first call that took so many times the repeated ones' median cost clearly more."""
+"""A first call that took so many times the repeated ones' median, and more than each of them, cost clearly more."""
 ALPHA = 0.05
-LONGER = 1.5
-"""A prompt with so many times the characters of another can't have as few tokens."""
+CHARS_PER_TOKEN = 12.0
+"""More characters than this to each further token are no text that was read to its end: texts have 3 to 6."""
+LEAST_OF_ASKED = {True: 0.5, False: 1.0}
+"""The share of a synthetic prompt's tokens below which it was cut; on servers, which know only text, it is a target."""
 
 CACHE, CONVENTION, CUT = "prompt cache", "count convention", "prompt cut"
 
 
 def prompt_cache(evidence: Evidence) -> Checked:
     """Calls answered from a prompt cache: *found* by the engine, or *suspected* on rows that we did not measure."""
-    prefills = evidence.run.rows.filter((pl.col("mode") == "prefill") & ~pl.col("backend_kind").is_in(IN_PROCESS))
+    prefills = evidence.run.rows.filter((pl.col("mode") == "prefill") & pl.col("backend_kind").is_in(SERVED))
     known = prefills.filter(pl.col("cache_check").is_not_null())
     findings = [_found(row) for row in _cells(known.filter(pl.col("cache_check") == "found")).iter_rows(named=True)]
     unknown = [] if evidence.ours else _suspected(evidence)
@@ -75,42 +79,52 @@ def _found(row: dict[str, Any]) -> Finding:
 
 
 def _suspected(evidence: Evidence) -> list[Finding]:
-    """Cells of models all of whose repeated prefills cost about one step, where the first call cost clearly more."""
-    step = pl.coalesce("kv_decode_ms_per_token", pl.col("kv_decode_ms") / pl.col("gen_tokens_raw"), "decode_step_ms")
-    per_token = (
-        [] if "kv_decode_ms_per_token" in evidence.ok.columns else [pl.lit(None).alias("kv_decode_ms_per_token")]
-    )
-    warm = ~pl.col("is_warmup")
-    calls = (
-        evidence.ok.filter((pl.col("mode") == "prefill") & ~pl.col("backend_kind").is_in(IN_PROCESS))
-        .with_columns(*per_token)
-        .with_columns(step.alias("step"))
-    )
-    order = pl.col("call_idx") if "call_idx" in calls.columns else pl.int_range(pl.len())
-    cells = (
-        calls.sort(order)
-        .group_by([*GROUP_OF_MODEL, "scenario"], maintain_order=True)
-        .agg(
-            (pl.col("latency_ms").filter(warm).median() / pl.col("step").filter(warm).median()).alias("repeated"),
-            (pl.col("latency_ms").first() / pl.col("step").filter(warm).median()).alias("first"),
-            pl.col("prompt_tokens_raw").median().alias("tokens"),
-            warm.sum().alias("n_repeated"),
-            pl.len().alias("n"),
-        )
-        .filter((pl.col("n_repeated") > 0) & (pl.col("n") > 1))
-    )
+    """Cells whose repeated prefills cost about one step where the first call cost clearly more.
+
+    Of models none of whose prompts shows, by what it costs when repeated, that it was computed.
+    """
     findings = []
-    for _key, model in cells.group_by(GROUP_OF_MODEL, maintain_order=True):
-        if not (model["repeated"] <= ONE_STEP).all():
+    for _, model in _prefills_in_steps(evidence).group_by(GROUP_OF_MODEL, maintain_order=True):
+        if (model["repeated"] >= TELLING_STEPS).any():
             continue
-        tokens = model["tokens"].to_numpy()
-        lengths = f"{tokens.min():g} to {tokens.max():g}"
-        slow = model.filter(pl.col("first") >= SLOW_FIRST * pl.col("repeated"))
-        findings += [_suspicion(row, lengths, model["tokens"].n_unique()) for row in slow.iter_rows(named=True)]
+        cached = model.filter(
+            (pl.col("repeated") <= ONE_STEP)
+            & (pl.col("first") >= SLOW_FIRST * pl.col("repeated"))
+            & (pl.col("first") > pl.col("slowest"))
+        ).unique([*GROUP_OF_MODEL, "scenario"], keep="first", maintain_order=True)
+        if cached.height:
+            tokens = cached["tokens"].drop_nulls().to_list()
+            lengths = f"{min(tokens):g} to {max(tokens):g}" if tokens else "unknown"
+            findings += [_suspicion(row, lengths, cached["tokens"].n_unique()) for row in cached.iter_rows(named=True)]
     return findings
 
 
+def _prefills_in_steps(evidence: Evidence) -> pl.DataFrame:
+    """Cells of served engines: their first call's prefill, and the repeated ones', in the cell's decode steps."""
+    nothing = pl.lit(None, dtype=pl.Float64)
+    rows = evidence.ok.filter((pl.col("mode") == "prefill") & pl.col("backend_kind").is_in(SERVED))
+    per_token = pl.col("kv_decode_ms_per_token") if "kv_decode_ms_per_token" in rows.columns else nothing
+    step = pl.coalesce("decode_step_ms", per_token, pl.col("kv_decode_ms") / pl.col("gen_tokens_raw"))
+    cell = [*GROUP_OF_MODEL, "scenario", *evidence.sources]
+    calls = rows.with_columns(step.alias("step"))
+    if "call_idx" in calls.columns:
+        calls = calls.sort("call_idx", maintain_order=True)
+    repeated = ~pl.col("is_warmup") & (pl.int_range(pl.len()) > 0)
+    typical = pl.col("step").filter(repeated).median()
+    return (
+        calls.group_by(cell, maintain_order=True)
+        .agg(
+            (pl.col("latency_ms").filter(repeated).median() / typical).alias("repeated"),
+            (pl.col("latency_ms").filter(repeated).max() / typical).alias("slowest"),
+            (pl.col("latency_ms").first() / typical).alias("first"),
+            pl.col("prompt_tokens_raw").median().alias("tokens"),
+        )
+        .filter(pl.col("repeated").is_not_null())
+    )
+
+
 def _suspicion(row: dict[str, Any], lengths: str, n_lengths: int) -> Finding:
+    prompt = "of one prompt" if row["tokens"] is None else f"of {row['tokens']:g} tokens"
     whatever = f"whatever the prompt's length ({lengths} tokens)" if n_lengths > 1 else "at the one length measured"
     return Finding(
         check=CACHE,
@@ -118,7 +132,7 @@ def _suspicion(row: dict[str, Any], lengths: str, n_lengths: int) -> Finding:
         where=_where(row),
         modes=PREFILL,
         value=row["repeated"],
-        evidence=f"repeated prefills of {row['tokens']:g} tokens took {row['repeated']:.2f} decode steps, {whatever}; "
+        evidence=f"repeated prefills {prompt} took {row['repeated']:.2f} decode steps, {whatever}; "
         f"the first call took {row['first']:.1f}",
         other_reading="a short prefill is bound by reading the weights and costs about one step anyway, and first "
         "calls are slow for other reasons",
@@ -131,17 +145,17 @@ def count_convention(evidence: Evidence) -> Checked:
     """Servers whose decode time spans one step less than the tokens they count.
 
     In ``decode ms = a + b x count``, a is then about -b: Fieller's interval of a / b holds -1 where a + b is not told
-    from 0, and leaves out 0 where a is (after Bonferroni over models).
+    from 0, and leaves out 0 where a is, each at 95 %.
     """
     rows = evidence.linearity.filter(pl.col("a_p").is_not_null())
-    odd = rows.filter((pl.col("a_ms") < 0) & (pl.col("a_p") * rows.height < ALPHA) & (pl.col("a_plus_b_p") >= ALPHA))
+    odd = rows.filter((pl.col("a_ms") < 0) & (pl.col("a_p") < ALPHA) & (pl.col("a_plus_b_p") >= ALPHA))
     findings = [_one_step_less(row, ours=evidence.ours) for row in odd.iter_rows(named=True)]
     return Checked(
         check=CONVENTION,
         unit="models whose calls differ in tokens generated",
         n_checked=rows.height,
         findings=tuple(findings),
-        false_alarms=f"at most {ALPHA / 2:.1%} a run",
+        false_alarms=f"at most {ALPHA / 2:.1%} a model",
         not_checked=None if rows.height else "no model whose calls differ in tokens generated",
     )
 
@@ -162,35 +176,62 @@ def _one_step_less(row: dict[str, Any], *, ours: bool) -> Finding:
 
 
 def prompt_cut(evidence: Evidence) -> Checked:
-    """Prompts that were cut: longer texts with no more tokens than shorter ones."""
+    """Prompts that were cut: fewer tokens than were asked for, or longer texts with hardly more tokens than shorter."""
     rows = evidence.run.rows.filter(pl.col("mode") == "prefill")
-    if "prompt_chars" not in rows.columns:
-        rows = rows.with_columns(pl.lit(None, dtype=pl.Float64).alias("prompt_chars"))
-    cut = rows.filter(pl.col("error").str.starts_with("prompt_cut")) if "error" in rows.columns else rows.clear()
-    findings = [_said_cut(row) for row in _cells(cut).iter_rows(named=True)]
-    texts = (
-        rows.filter((pl.col("status") == "ok") & (pl.col("prompt_chars").cast(pl.Float64, strict=False) > 0))
+    chars = pl.col("prompt_chars") if "prompt_chars" in rows.columns else pl.lit(None, dtype=pl.Float64)
+    error = pl.col("error") if "error" in rows.columns else pl.lit(None, dtype=pl.String)
+    findings = [
+        _said_cut(row) for row in _cells(rows.filter(error.str.starts_with("prompt_cut"))).iter_rows(named=True)
+    ]
+    prompts = (
+        rows.filter((pl.col("status") == "ok") & (pl.col("prompt_tokens_raw") > 0))
+        .with_columns(chars.cast(pl.Float64, strict=False).alias("chars"))
         .group_by([*GROUP_OF_MODEL, "scenario"], maintain_order=True)
-        .agg(
-            pl.col("prompt_chars").cast(pl.Float64, strict=False).median().alias("chars"),
-            pl.col("prompt_tokens_raw").median().alias("tokens"),
-        )
+        .agg(pl.col("chars").median(), pl.col("prompt_tokens_raw").median().alias("tokens"))
     )
+    asked = asked_tokens(evidence.run.manifest or {})
     n = 0
-    for _key, model in texts.filter(pl.col("tokens") > 0).group_by(GROUP_OF_MODEL, maintain_order=True):
-        n += model.height > 1
-        longest = model.sort("chars").row(-1, named=True)
-        same = model.filter((pl.col("tokens") >= longest["tokens"]) & (pl.col("chars") * LONGER <= longest["chars"]))
-        if same.height:
-            findings.append(_one_count(longest, same))
+    for _, model in prompts.group_by(GROUP_OF_MODEL, maintain_order=True):
+        texts = model.filter(pl.col("chars") > 0).sort("chars")
+        synthetic = [row for row in model.iter_rows(named=True) if row["scenario"] in asked]
+        n += texts.height > 1 or bool(synthetic)
+        findings += [
+            _too_few(row, row["batch_size"] * asked[row["scenario"]])
+            for row in synthetic
+            if row["tokens"]
+            < row["batch_size"] * asked[row["scenario"]] * LEAST_OF_ASKED[row["backend_kind"] in SERVED]
+        ]
+        if texts.height > 1:
+            findings += _cut_texts(texts)
     return Checked(
         check=CUT,
-        unit="models with prompts of several lengths",
+        unit="models with prompts of several lengths, or of a known one",
         n_checked=n,
         findings=tuple(findings),
-        false_alarms="none known: a text half as long again has more tokens",
-        not_checked=None if n or findings else "no model with text prompts of several lengths",
+        false_alarms="none known: a longer text has more tokens",
+        not_checked=None if n or findings else "no model with prompts of several lengths, or of a known one",
     )
+
+
+def asked_tokens(manifest: dict[str, Any]) -> dict[str, int]:
+    """The prompt tokens that a run's study asked of its synthetic scenarios, by the scenario's name."""
+    study = manifest.get("study") or {}
+    return {
+        str(scenario.get("name")): int(scenario["prompt_tokens"])
+        for scenario in study.get("scenarios") or []
+        if isinstance(scenario, dict) and scenario.get("prompt_tokens")
+    }
+
+
+def _cut_texts(texts: pl.DataFrame) -> list[Finding]:
+    """The longest text where a shorter one shows that it was not read to its end; ``texts`` ascend in characters."""
+    longest = texts.row(-1, named=True)
+    for shorter in texts.head(-1).iter_rows(named=True):
+        more_chars, more_tokens = longest["chars"] - shorter["chars"], longest["tokens"] - shorter["tokens"]
+        # One token of grace: a text that is a little longer may have as many.
+        if more_chars > CHARS_PER_TOKEN * (max(more_tokens, 0.0) + 1):
+            return [_cut_text(longest, shorter)]
+    return []
 
 
 def _said_cut(row: dict[str, Any]) -> Finding:
@@ -205,16 +246,28 @@ def _said_cut(row: dict[str, Any]) -> Finding:
     )
 
 
-def _one_count(longest: dict[str, Any], same: pl.DataFrame) -> Finding:
-    shorter = same.sort("chars").row(0, named=True)
-    where = _where(longest)
+def _too_few(row: dict[str, Any], asked: int) -> Finding:
     return Finding(
         check=CUT,
         status="found",
-        where=where,
+        where=_where(row),
+        modes=PREFILL,
+        value=row["tokens"] / asked,
+        evidence=f"{row['tokens']:g} prompt tokens were evaluated where {asked} were asked for",
+        next_step="raise the server's context length or shorten the prompt; read this cell at the length it had",
+    )
+
+
+def _cut_text(longest: dict[str, Any], shorter: dict[str, Any]) -> Finding:
+    same = longest["tokens"] <= shorter["tokens"]
+    return Finding(
+        check=CUT,
+        status="found" if same else "suspected",
+        where=_where(longest),
         modes=PREFILL,
         value=longest["tokens"],
         evidence=f"{longest['chars']:g} characters came out as {longest['tokens']:g} prompt tokens, and scenario "
         f"{shorter['scenario']!r} with {shorter['chars']:g} as {shorter['tokens']:g}",
+        other_reading=None if same else "a text of blanks or repeats may have so few tokens",
         next_step="look up the server's context length; a prompt cut to it measures another prompt",
     )
