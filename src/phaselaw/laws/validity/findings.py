@@ -86,4 +86,14 @@ class Evidence:
         return "phaselaw_version" in (self.run.manifest or {})
 
 
+def number(rows: pl.DataFrame, name: str) -> pl.Expr:
+    """A column that not every file has, as a number; empty where it is absent or holds none."""
+    return pl.col(name).cast(pl.Float64, strict=False) if name in rows.columns else pl.lit(None, dtype=pl.Float64)
+
+
+def text(rows: pl.DataFrame, name: str) -> pl.Expr:
+    """A column that not every file has, as text; empty where it is absent."""
+    return pl.col(name).cast(pl.String) if name in rows.columns else pl.lit(None, dtype=pl.String)
+
+
 GROUP_OF_MODEL = ["backend", "backend_kind", "batch_size", BUDGET, "model"]

@@ -10,7 +10,16 @@ import polars as pl
 
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws.summary import BUDGET
-from phaselaw.laws.validity.findings import ALL_PHASES, GROUP_OF_MODEL, SERVED, Checked, Evidence, Finding, Where
+from phaselaw.laws.validity.findings import (
+    ALL_PHASES,
+    GROUP_OF_MODEL,
+    SERVED,
+    Checked,
+    Evidence,
+    Finding,
+    Where,
+    number,
+)
 
 MISLABELLED = 0.1
 """A label that is off by more than this share is no rounding."""
@@ -25,7 +34,7 @@ LABEL, SPILL = "label contradicts measurement", "spill"
 
 def labels(evidence: Evidence) -> Checked:
     """Parameter counts of a label that what was measured contradicts, or the shipped ladder's model of that name."""
-    label = pl.coalesce("params_millions_config", _column(evidence.run.rows, "params_millions"))
+    label = pl.coalesce("params_millions_config", number(evidence.run.rows, "params_millions"))
     rows = (
         evidence.run.rows.filter(label > 0)
         .group_by(GROUP_OF_MODEL, maintain_order=True)
@@ -50,10 +59,6 @@ def labels(evidence: Evidence) -> Checked:
         false_alarms=f"none: a label may be {MISLABELLED:.0%} off by rounding",
         not_checked=None if known else "no model has both a labelled and a measured parameter count",
     )
-
-
-def _column(rows: pl.DataFrame, name: str) -> pl.Expr:
-    return pl.col(name) if name in rows.columns else pl.lit(None, dtype=pl.Float64)
 
 
 def _mislabelled(row: dict[str, Any], measured: float, source: str) -> Finding:

@@ -16,6 +16,8 @@ from phaselaw.laws.validity.findings import (
     Evidence,
     Finding,
     Where,
+    number,
+    text,
 )
 
 ONE_STEP = 1.3
@@ -101,9 +103,8 @@ def _suspected(evidence: Evidence) -> list[Finding]:
 
 def _prefills_in_steps(evidence: Evidence) -> pl.DataFrame:
     """Cells of served engines: their first call's prefill, and the repeated ones', in the cell's decode steps."""
-    nothing = pl.lit(None, dtype=pl.Float64)
     rows = evidence.ok.filter((pl.col("mode") == "prefill") & pl.col("backend_kind").is_in(SERVED))
-    per_token = pl.col("kv_decode_ms_per_token") if "kv_decode_ms_per_token" in rows.columns else nothing
+    per_token = number(rows, "kv_decode_ms_per_token")
     step = pl.coalesce("decode_step_ms", per_token, pl.col("kv_decode_ms") / pl.col("gen_tokens_raw"))
     cell = [*GROUP_OF_MODEL, "scenario", *evidence.sources]
     calls = rows.with_columns(step.alias("step"))
@@ -178,14 +179,13 @@ def _one_step_less(row: dict[str, Any], *, ours: bool) -> Finding:
 def prompt_cut(evidence: Evidence) -> Checked:
     """Prompts that were cut: fewer tokens than were asked for, or longer texts with hardly more tokens than shorter."""
     rows = evidence.run.rows.filter(pl.col("mode") == "prefill")
-    chars = pl.col("prompt_chars") if "prompt_chars" in rows.columns else pl.lit(None, dtype=pl.Float64)
-    error = pl.col("error") if "error" in rows.columns else pl.lit(None, dtype=pl.String)
+    error = text(rows, "error")
     findings = [
         _said_cut(row) for row in _cells(rows.filter(error.str.starts_with("prompt_cut"))).iter_rows(named=True)
     ]
     prompts = (
         rows.filter((pl.col("status") == "ok") & (pl.col("prompt_tokens_raw") > 0))
-        .with_columns(chars.cast(pl.Float64, strict=False).alias("chars"))
+        .with_columns(number(rows, "prompt_chars").alias("chars"))
         .group_by([*GROUP_OF_MODEL, "scenario"], maintain_order=True)
         .agg(pl.col("chars").median(), pl.col("prompt_tokens_raw").median().alias("tokens"))
     )
