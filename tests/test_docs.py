@@ -41,8 +41,9 @@ def keys(part: str) -> dict[str, str]:
     schema = study_schema()
     definition = schema if part == "Study" else schema["$defs"][part]
     found = {}
+    required = {*definition.get("required", ()), *definition.get("anyOf", [{}])[0].get("required", ())}
     for key, said in definition["properties"].items():
-        if key in definition.get("required", ()):
+        if key in required:
             found[key] = "required"
         elif said.get("default") is None and "anyOf" in said:
             found[key] = "none"

@@ -71,6 +71,7 @@ def _studies(path: Path, journal: Journal) -> list[Study]:
 def _rows(journal: Journal, studies: list[Study]) -> list[dict[str, Any]]:
     measured = {(loaded.backend, loaded.model): loaded.info.params_millions_measured for loaded in journal.models}
     labels = _labels(studies)
+    threads = {backend.name: getattr(backend, "threads", None) for study in studies for backend in study.backends}
     prompts = {scenario.name: scenario.prompt for study in studies for scenario in study.scenarios}
     rows: list[dict[str, Any]] = []
     for call in journal.calls:
@@ -79,6 +80,7 @@ def _rows(journal: Journal, studies: list[Study]) -> list[dict[str, Any]]:
             prompt=prompts.get(call.cell.scenario),
             params_millions_config=labels.get((call.cell.model, call.cell.backend_kind)),
             params_millions_measured=measured.get((call.cell.backend, call.cell.model)),
+            threads=threads.get(call.cell.backend),
         )
     return rows
 

@@ -6,7 +6,7 @@ This is the one place where a call's raw times become latencies, token counts an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -31,7 +31,8 @@ OWN_COLUMNS = (
     "load_ms", "output_sha256", "ttft_ms", "client_e2e_ms", "itl_p50_ms", "itl_p99_ms", "queue_ms", "connect_ms",
     "decode_step_basis", "decode_step_ms_client", "decode_step_ms_server", "model_was_loaded", "cache_check",
     "cache_reason", "head_cached", "prefill_basis", "tokens_basis", "thinking_tokens", "concurrency", "client_idx",
-    "achieved_concurrency", "queue_delay_ms", "sent_at_ms",
+    "achieved_concurrency", "queue_delay_ms", "sent_at_ms", "threads", "decode_first_half_step_ms",
+    "decode_second_half_step_ms",
 )  # fmt: skip
 """Columns of ours, after TR121's."""
 
@@ -81,6 +82,7 @@ def rows_of(
     prompt: str | None,
     params_millions_config: float | None,
     params_millions_measured: float | None,
+    threads: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One row a phase of a call, keyed by `COLUMNS`; the keys that don't apply are ``None``.
 
@@ -116,6 +118,7 @@ def rows_of(
         "calls_since_model_load": call.calls_since_model_load,
         "calls_since_shape_first_seen": call.calls_since_shape_first_seen,
         "load_ms": call.load_ms,
+        "threads": threads,
         "concurrency": cell.concurrency,
         "client_idx": call.client_idx,
         "achieved_concurrency": call.achieved_concurrency,
@@ -182,6 +185,7 @@ def _times(timing: Timing, gen_tokens: int, batch_size: int) -> dict[str, Any]:
         "gpu_peak_mb": timing.gpu_peak_mb,
         "done_reason": timing.done_reason,
         "output_sha256": timing.output_sha256,
+        **_halves(timing.decode_steps_ms or ()),
     }
     if timing.done_reason is not None and timing.kv_decode_ms is not None and timing.gen_tokens_raw > 0:
         # TR121's projection, by the engine's own decode time; on served engines it is low by about one step.
@@ -192,6 +196,18 @@ def _times(timing: Timing, gen_tokens: int, batch_size: int) -> dict[str, Any]:
             "gen_tokens_equiv": gen_tokens,
         }
     return columns
+
+
+def _halves(steps_ms: Sequence[float]) -> dict[str, float]:
+    """The mean step of each half of a decode (the second has the odd one), which tells how steps grow with context."""
+    middle = len(steps_ms) // 2
+    if not middle:
+        return {}
+    first, second = steps_ms[:middle], steps_ms[middle:]
+    return {
+        "decode_first_half_step_ms": math.fsum(first) / len(first),
+        "decode_second_half_step_ms": math.fsum(second) / len(second),
+    }
 
 
 def _served_columns(served: Served) -> dict[str, Any]:

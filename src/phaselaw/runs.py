@@ -37,7 +37,7 @@ NUMBERS = (
     "prefill_ms", "kv_decode_ms", "decode_step_ms", "decode_step_ms_client", "decode_step_ms_server",
     "kv_decode_ms_equiv", "cuda_event_ms", "gpu_peak_mb", "ollama_load_ms", "batch_size", "rep", *PARAMETER_COLUMNS,
     "concurrency", "achieved_concurrency", "queue_delay_ms", "queue_ms", "sent_at_ms", "ttft_ms", "client_e2e_ms",
-    "itl_p50_ms",
+    "itl_p50_ms", "threads", "decode_first_half_step_ms", "decode_second_half_step_ms",
 )  # fmt: skip
 """Columns the laws read as numbers; one that a file lacks is empty."""
 

@@ -20,6 +20,7 @@ from phaselaw import study_file
 from phaselaw.errors import StudyError
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import Cell, Order
+from phaselaw.study_axes import Axes, put_to_axes
 from phaselaw.study_backends import (
     Count,
     HfBackend,
@@ -57,7 +58,7 @@ SCHEMA_VERSION = 1
 """Version of the study format: raised when a study that was right is no longer, never for a new key."""
 
 MAX_ITEMS = 1000
-"""Entries of one list: models, backends, scenarios, values of an axis."""
+"""Entries of one list: models, backends, scenarios."""
 
 AnyBackend = HfBackend | SimulatedBackend | OllamaBackend | LlamacppBackend | OpenaiBackend
 Backend = Annotated[AnyBackend, Field(discriminator="kind")]
@@ -102,14 +103,6 @@ class ModelEntry(Strict):
         return of_its_kind and (self.backends is None or getattr(backend, "name", None) in self.backends)
 
 
-class Axes(Strict):
-    """Values to sweep over, each a cell of its own."""
-
-    gen_tokens: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_ITEMS)] | None = Field(
-        default=None, description="Decode budgets; replaces gen_tokens.", strict=False
-    )
-
-
 class Study(Strict):
     """What to measure: every model on every backend of its kind, under every scenario and decode budget."""
 
@@ -139,14 +132,14 @@ class Study(Strict):
         return self.axes.gen_tokens or (self.gen_tokens,)
 
     def cells(self) -> tuple[Cell, ...]:
-        """Every cell in the file's order: models x backends of the model's kind x scenarios x decode budgets."""
+        """Every cell in the file's order: models x backends x scenarios x budgets x batch sizes x clients."""
         return tuple(
             Cell(
                 backend=backend.name,
                 backend_kind=backend.kind,
                 model=model.name,
                 scenario=scenario.name,
-                batch_size=backend.batch_size,
+                batch_size=batch_size,
                 gen_tokens=budget,
                 concurrency=clients,
             )
@@ -155,8 +148,14 @@ class Study(Strict):
             if model.runs_on(backend)
             for scenario in self.scenarios
             for budget in self.budgets()
+            for batch_size in self._batch_sizes(backend)
             for clients in (backend.concurrency if isinstance(backend, ServedBackend) else (1,))
         )
+
+    def _batch_sizes(self, backend: AnyBackend) -> tuple[int, ...]:
+        """The batch sizes of a backend: the axis where there is one, else its own; a server's is always its own."""
+        own: tuple[int, ...] = (backend.batch_size,)
+        return own if isinstance(backend, ServedBackend) else self.axes.batch_size or own
 
     def calls_planned(self) -> int:
         """How many calls the whole study makes: each cell's warmups and repetitions, by each of its clients."""
@@ -197,7 +196,13 @@ class Study(Strict):
         backends = tuple(
             backend
             if isinstance(backend, SimulatedBackend)
-            else SimulatedBackend(name=backend.name, kind="simulated", batch_size=backend.batch_size, cold_start_ms=50)
+            else SimulatedBackend(
+                name=backend.name,
+                kind="simulated",
+                batch_size=backend.batch_size,
+                threads=getattr(backend, "threads", None),
+                cold_start_ms=50,
+            )
             for backend in self.backends
         )
         by_name: dict[str, list[ModelEntry]] = {}
@@ -234,11 +239,12 @@ def load_study(
 ) -> Study:
     """Read a study file or a shipped study, with ``key=value`` settings put in and allow-lists applied.
 
-    Raises `StudyError`: one line that names the file, the line, the key, what is wrong and what to do.
+    Its backends are as its axes ask (`phaselaw.study_axes`). Raises `StudyError`: one line that names the file, the
+    line, the key, what is wrong and what to do.
     """
     path = study_path(name_or_path)
     study = study_file.read(path, Study, settings)
-    return select(study, str(path), backends=backends, models=models, scenarios=scenarios)
+    return put_to_axes(select(study, str(path), backends=backends, models=models, scenarios=scenarios), str(path))
 
 
 def study_path(name_or_path: str) -> Path:

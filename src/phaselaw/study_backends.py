@@ -88,8 +88,11 @@ class HfBackend(Strict):
 class SimulatedBackend(Strict):
     """Seeded latencies from a stated law: the tests' ground truth, and what ``--dry-run`` uses.
 
-    ``step_ms = overhead_ms + params_ms * params_millions ** params_exponent * n_layer ** depth_exponent``, times noise;
-    a prefill takes ``prefill_steps`` such steps.
+    ``step_ms = overhead_ms + params_ms * params_millions ** params_exponent * n_layer ** depth_exponent``, where with
+    ``threads`` the second part takes ``serial_share + (1 - serial_share) / threads`` of its time. A decode step takes
+    ``step_ms + sequence_ms * batch + context_ms * batch * context`` (context: tokens in the cache when it begins), a
+    prefill ``prefill_steps * step_ms + prompt_ms * batch * tokens + prompt_pair_ms * batch * tokens ** 2``; all of it
+    times noise.
     """
 
     name: Name = Field(description="Name of the backend, unique within the study.")
@@ -100,6 +103,12 @@ class SimulatedBackend(Strict):
     params_exponent: Annotated[float, Field(ge=-4, le=4)] = Field(default=0.5, description="Exponent of parameters.")
     depth_exponent: Annotated[float, Field(ge=-4, le=4)] = Field(default=0.0, description="Exponent of layers.")
     prefill_steps: Annotated[float, Field(gt=0, le=1e6)] = Field(default=1.2, description="Prefill, in decode steps.")
+    sequence_ms: Milliseconds = Field(default=0.0, description="Added to a decode step for each sequence, in ms.")
+    context_ms: Milliseconds = Field(default=0.0, description="The same for each token in each sequence's cache.")
+    prompt_ms: Milliseconds = Field(default=0.0, description="Added to a prefill for each prompt token, in ms.")
+    prompt_pair_ms: Milliseconds = Field(default=0.0, description="The same for each pair of tokens of a prompt.")
+    threads: Count | None = Field(default=None, description="CPU threads; left out: one.")
+    serial_share: Share = Field(default=1.0, description="Share of the growing part that more threads don't shorten.")
     model_scatter: Deviation = Field(default=0.0, description="SD of log latency between models.")
     round_noise: Deviation = Field(default=0.0, description="SD of log latency between rounds.")
     call_noise: Deviation = Field(default=0.02, description="SD of log latency between calls.")

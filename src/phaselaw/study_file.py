@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ def read(path: Path, study_type: type[StudyType], settings: Sequence[str] = ()) 
     _fill_in_names(data, document)
     apply_settings(settings, data, document)
     _fill_in_names(data, document)
+    _fill_in_prompts(data, document)
     try:
         study = study_type.model_validate(data)
     except ValidationError as error:
@@ -65,6 +67,16 @@ def _fill_in_names(data: dict[str, Any], document: Document) -> None:
                 entries[index] = copy.deepcopy(_named(entry, known, (key, index), document))
     if "gen_tokens_list" in data:
         _move_to_axes(data, document)
+
+
+def _fill_in_prompts(data: dict[str, Any], document: Document) -> None:
+    """The scenarios of a sweep over prompt lengths, in place of any others: ``prompt_64`` for 64 tokens."""
+    axes = data.get("axes")
+    values = axes.get("prompt_tokens") if isinstance(axes, dict) else None
+    if isinstance(values, list) and values and all(type(value) is int for value in values):
+        prompts = [{"name": f"prompt_{value}", "prompt_tokens": value} for value in dict.fromkeys(values)]
+        data["scenarios"] = prompts
+        document.lines = {path: line for path, line in document.lines.items() if path[:1] != ("scenarios",)}
 
 
 def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -113,11 +125,10 @@ def _refuse_duplicates(data: dict[str, Any], document: Document) -> None:
                 what = f"{shown(entry['name'])} is there twice (first in line {line}); keep one"
                 raise document.fault((key, index), what)
             first[who] = index
-    seen: set[int] = set()
-    for index, budget in enumerate(data.get("axes", {}).get("gen_tokens") or []):
-        if budget in seen:
-            raise document.fault(("axes", "gen_tokens", index), f"{budget} is there twice; keep one")
-        seen.add(budget)
+    for axis, values in (data.get("axes") or {}).items():
+        for index, value in enumerate(values or ()):
+            if value in values[:index]:
+                raise document.fault(("axes", axis, index), f"{value} is there twice; keep one")
 
 
 def _refuse_models_without_backend(data: dict[str, Any], document: Document) -> None:
@@ -138,8 +149,9 @@ def _refuse_too_many_calls(study: dict[str, Any], document: Document) -> None:
     """Counted without listing the cells, of which a short file could ask for more than fit in memory."""
     backends = Counter(backend["kind"] for backend in study["backends"])
     pairs = sum(len(model["backends"] or ()) or backends[model["kind"]] for model in study["models"])
-    cells = pairs * len(study["scenarios"]) * len(study["axes"]["gen_tokens"] or (study["gen_tokens"],))
-    calls = cells * (study["warmup_repetitions"] + study["repetitions"])
+    values = {axis: len(values or (0,)) for axis, values in study["axes"].items() if axis != "prompt_tokens"}
+    cells = pairs * len(study["scenarios"]) * math.prod(values.values())
+    calls = cells * max(study["axes"]["concurrency"] or (1,)) * (study["warmup_repetitions"] + study["repetitions"])
     if calls > MAX_CALLS:
         what = f"{calls:,} calls in {cells:,} cells; a study has at most {MAX_CALLS:,}"
         raise document.fault(("repetitions",), what)

@@ -29,6 +29,10 @@ def editor_schema(schema: Mapping[str, Any], *, version: int) -> dict[str, Any]:
         "required": ["gen_tokens_list", "axes"],
         "properties": {"axes": {"type": "object", "required": ["gen_tokens"]}},
     }
+    swept_prompts = {
+        "required": ["axes"],
+        "properties": {"axes": {"required": ["prompt_tokens"], "properties": {"prompt_tokens": {"type": "array"}}}},
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:phaselaw:study:{version}",
@@ -38,6 +42,8 @@ def editor_schema(schema: Mapping[str, Any], *, version: int) -> dict[str, Any]:
         "properties": properties,
         "$defs": definitions,
         "not": both_names_of_the_axis,
+        "required": [key for key in schema["required"] if key != "scenarios"],
+        "anyOf": [{"required": ["scenarios"]}, swept_prompts],
     }
 
 

@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 COMMANDS = {
     "run": "measure a study, analyse it and report",
+    "sweep": "measure a study along an axis",
     "analyze": "fit the laws and write every table",
     "report": "what a run says: laws, regimes, cold start, price",
     "predict": "the latency of a model that was not measured",

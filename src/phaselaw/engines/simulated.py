@@ -33,9 +33,9 @@ def lacking(backend: SimulatedBackend, models: Sequence[ModelEntry]) -> list[str
 
 
 def step_ms(backend: SimulatedBackend, params_millions: float, n_layer: int) -> float:
-    """The law's decode step in ms, before noise."""
+    """The law's decode step in ms of one sequence without a context, before noise."""
     growing: float = backend.params_ms * params_millions**backend.params_exponent * n_layer**backend.depth_exponent
-    return backend.overhead_ms + growing
+    return backend.overhead_ms + growing * (backend.serial_share + (1 - backend.serial_share) / (backend.threads or 1))
 
 
 class SimulatedEngine:
@@ -84,26 +84,38 @@ class SimulatedModel:
             + random.Random(f"{law.name}/round/{request.study_seed}/{request.round}").gauss(0, law.round_noise)
             + draw.gauss(0, law.call_noise)
         )
-        step = self._step_ms * math.exp(log_noise)
+        noise = math.exp(log_noise)
         steps = draw.randint(1, request.gen_tokens) if stopped else request.gen_tokens
-        prefill = law.prefill_steps * step + (law.cold_start_ms if self._cold else 0.0)
-        self._cold = False
-        if law.real_time:
-            time.sleep((prefill + steps * step) / 1e3)
         prompt_tokens = request.prompt_tokens or max(1, len(request.prompt or "") // 4)
+        prefill = noise * self._prefill_ms(request.batch_size, prompt_tokens)
+        prefill += law.cold_start_ms if self._cold else 0.0
+        self._cold = False
+        first = noise * (self._step_ms + request.batch_size * (law.sequence_ms + law.context_ms * prompt_tokens))
+        longer = noise * request.batch_size * law.context_ms
+        decode = steps * (first + longer * (steps - 1) / 2)
+        if law.real_time:
+            time.sleep((prefill + decode) / 1e3)
         done_reason = None if law.early_stop_rate == 0 else ("stop" if steps < request.gen_tokens else "length")
         return Timing(
             prefill_ms=prefill,
-            kv_decode_ms=steps * step,
+            kv_decode_ms=decode,
             prompt_tokens=prompt_tokens,
             prompt_tokens_total=prompt_tokens * request.batch_size,
             gen_tokens_raw=steps,
+            # Steps that are all alike are told by their sum.
+            decode_steps_ms=tuple(first + longer * index for index in range(steps)) if longer else None,
             done_reason=done_reason,
             output_sha256=hashlib.sha256(f"{self._name}/{request.prompt}/{prompt_tokens}/{steps}".encode()).hexdigest(),
         )
 
     def close(self) -> None:
         """Nothing to free."""
+
+    def _prefill_ms(self, batch_size: int, tokens: int) -> float:
+        """The law's prefill, before noise."""
+        law = self._backend
+        growing: float = batch_size * tokens * (law.prompt_ms + law.prompt_pair_ms * tokens)
+        return law.prefill_steps * self._step_ms + growing
 
     def _generator(self, purpose: str, seed: int) -> random.Random:
         return random.Random(f"{self._backend.name}/{self._name}/{purpose}/{seed}")

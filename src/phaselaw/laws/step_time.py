@@ -177,11 +177,7 @@ def step_time_points(rows: pl.DataFrame) -> pl.DataFrame:
 def _decode_points(known: pl.DataFrame) -> list[pl.DataFrame]:
     decode = known.filter((pl.col("mode") == "kv_decode") & (pl.col("gen_tokens_target") > 0) & (pl.col("steps") > 0))
     halves = ["decode_first_half_step_ms", "decode_second_half_step_ms"]
-    both = (
-        pl.all_horizontal(pl.col(name).is_not_null() for name in halves)
-        if set(halves) <= set(decode.columns)
-        else pl.lit(False)
-    )
+    both = pl.all_horizontal(pl.col(name).is_not_null() for name in halves)
     start, steps = pl.col("prompt"), pl.col("steps")
 
     def points(of: pl.DataFrame, ms: pl.Expr, first: pl.Expr, last: pl.Expr) -> pl.DataFrame:
@@ -195,12 +191,6 @@ def _decode_points(known: pl.DataFrame) -> list[pl.DataFrame]:
     half = (steps / 2).floor()
     return [
         points(whole, pl.col("latency_ms") / pl.col("gen_tokens_target"), start, start + steps - 1),
-        *(
-            [
-                points(split, pl.col(halves[0]), start, start + half - 1),
-                points(split, pl.col(halves[1]), start + half, start + steps - 1),
-            ]
-            if split.height
-            else []
-        ),
+        points(split, pl.col(halves[0]), start, start + half - 1),
+        points(split, pl.col(halves[1]), start + half, start + steps - 1),
     ]

@@ -1,0 +1,71 @@
+"""``phaselaw sweep``: measure a study along one axis or several. A run like any other, with the axis put in."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from phaselaw.commands import COMMANDS
+from phaselaw.commands.run import DEFAULT_STUDY, add_options
+from phaselaw.commands.run import run as run_study
+from phaselaw.errors import UsageError
+
+AXES = ("gen_tokens", "batch_size", "prompt_tokens", "threads", "concurrency")
+
+EXAMPLES = """\
+examples:
+  phaselaw sweep decode-sweep-cpu                              a shipped sweep, as it is
+  phaselaw sweep gpt2-ladder-cpu --axis gen_tokens=8,32,64,128
+  phaselaw sweep gpt2-ladder-cpu --axis batch_size=1,2,4,8 --axis prompt_tokens=16,256
+  phaselaw sweep my-llamacpp.yaml --axis concurrency=1,2,4,8
+  phaselaw sweep --resume runs/a                               go on with an interrupted one
+
+Axes: gen_tokens, batch_size (engines in process), prompt_tokens, threads (hf, llamacpp), concurrency (servers). Two axes
+make a grid. Each value is a cell of one run directory; weights are loaded once for all values.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``sweep`` to the command line."""
+    parser = subparsers.add_parser(
+        "sweep",
+        help=COMMANDS["sweep"],
+        description="Measure a study along an axis: how laws, shares and times move with it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--axis", dest="axes", action="append", default=[], metavar="NAME=V1,V2", help="an axis and its values"
+    )
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, analyse, report; exit codes as ``phaselaw run``."""
+    if len({axis.partition("=")[0] for axis in args.axes}) < len(args.axes):
+        raise UsageError("--axis: one axis is given twice; give its values in one list")
+    args.settings = [*args.settings, *(setting_of(axis) for axis in args.axes)]
+    if args.resume is None:
+        _refuse_without_axis(args.study or DEFAULT_STUDY, args.settings)
+    return run_study(args)
+
+
+def setting_of(axis: str) -> str:
+    """``--axis gen_tokens=8,32`` as ``--set`` says it; raises `UsageError`."""
+    name, _, text = axis.partition("=")
+    name = name.strip()
+    if name not in AXES:
+        raise UsageError(f"--axis {name or axis}: no such axis; one of {', '.join(AXES)}, as in gen_tokens=8,32")
+    values = [value.strip() for value in text.split(",")]
+    if not all(value.isascii() and value.isdigit() and int(value) > 0 for value in values):
+        raise UsageError(f"--axis {name}: give whole numbers from 1, as in {name}=1,2,4")
+    return f"axes.{name}=[{', '.join(values)}]"
+
+
+def _refuse_without_axis(study: str, settings: Sequence[str]) -> None:
+    """Raise `UsageError` for a study that sweeps nothing."""
+    from phaselaw.study import load_study, sweeps
+
+    if not sweeps(load_study(study, settings=settings)):
+        raise UsageError(f"{study} has no axis to sweep; give one: --axis gen_tokens=8,32,64,128")
