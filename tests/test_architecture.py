@@ -20,6 +20,7 @@ FLOORS = [
     {"derived"},
     {"study", "runs"},
     {"study_file"},
+    {"study_axes"},
     {"study_backends", "study_faults", "study_settings", "study_schema"},
     {"study_text", "tr121_names"},
     {"ladder", "telemetry", "journal", "conditions"},

@@ -170,3 +170,11 @@ def test_a_load_is_told_as_hfs_only_where_it_was() -> None:
 def test_a_synthetic_prompt_is_empty_and_a_text_is_counted_in_characters() -> None:
     assert (rows(call())["prefill"]["prompt"], rows(call())["prefill"]["prompt_chars"]) == (None, None)
     assert rows(call(), prompt="häst")["prefill"]["prompt_chars"] == 4
+
+
+def test_the_halves_of_a_decode_tell_how_its_steps_grow() -> None:
+    told = rows(call(gen_tokens=5, decode_steps_ms=(1.0, 3.0, 5.0, 7.0, 9.0)), threads=2)["kv_decode"]
+    assert (told["decode_first_half_step_ms"], told["decode_second_half_step_ms"], told["threads"]) == (2.0, 7.0, 2)
+    for steps in (None, (4.0,)):
+        untold = rows(call(decode_steps_ms=steps))["kv_decode"]
+        assert untold["decode_first_half_step_ms"] is untold["decode_second_half_step_ms"] is None

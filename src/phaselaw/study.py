@@ -20,8 +20,9 @@ from phaselaw import study_file
 from phaselaw.errors import StudyError
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import Cell, Order
-from phaselaw.study_axes import Axes, put_to_axes
+from phaselaw.study_axes import Axes, backends_at, fault_of, is_put, of_backend
 from phaselaw.study_backends import (
+    AnyBackend,
     Count,
     HfBackend,
     LlamacppBackend,
@@ -60,7 +61,6 @@ SCHEMA_VERSION = 1
 MAX_ITEMS = 1000
 """Entries of one list: models, backends, scenarios."""
 
-AnyBackend = HfBackend | SimulatedBackend | OllamaBackend | LlamacppBackend | OpenaiBackend
 Backend = Annotated[AnyBackend, Field(discriminator="kind")]
 
 
@@ -244,7 +244,25 @@ def load_study(
     """
     path = study_path(name_or_path)
     study = study_file.read(path, Study, settings)
-    return put_to_axes(select(study, str(path), backends=backends, models=models, scenarios=scenarios), str(path))
+    study = select(study, str(path), backends=backends, models=models, scenarios=scenarios)
+    return _put_to_axes(study, str(path))
+
+
+def _put_to_axes(study: Study, source: str) -> Study:
+    """The study with its backends as its axes ask; raises `StudyError` where an axis can't be swept on one of them."""
+    fault = fault_of(study.axes, study.backends)
+    if fault is not None:
+        raise StudyError(f"{source}: {fault}")
+    models = study.models
+    values = study.axes.threads
+    if values is not None and not is_put(study.axes, study.backends):
+        models = tuple(
+            model.model_copy(update={"backends": tuple(of_backend(name, n) for name in model.backends for n in values)})
+            if model.backends
+            else model
+            for model in models
+        )
+    return study.model_copy(update={"backends": backends_at(study.axes, study.backends), "models": models})
 
 
 def study_path(name_or_path: str) -> Path:

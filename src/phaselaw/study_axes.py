@@ -6,16 +6,12 @@ makes a backend of each value, since a backend is an engine with its settings; `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 from pydantic import Field
 
-from phaselaw.errors import StudyError
-from phaselaw.study_backends import Clients, Count, ServedBackend, Strict
-
-if TYPE_CHECKING:
-    from phaselaw.study import AnyBackend, Study
+from phaselaw.study_backends import AnyBackend, Clients, Count, ServedBackend, Strict
 
 MAX_VALUES = 1000
 
@@ -45,54 +41,45 @@ def of_backend(backend: str, threads: int) -> str:
     return f"{backend}_threads{threads}"
 
 
-def put_to_axes(study: Study, source: str) -> Study:
-    """The study with its backends as the axes ask; raises `StudyError` where an axis can't be swept on one of them."""
-    for fault in _faults(study):
-        raise StudyError(f"{source}: {fault}")
-    study = study.model_copy(update={"backends": tuple(_with_clients(study, each) for each in study.backends)})
-    values = study.axes.threads
-    if values is None:
-        return study
-    changed: dict[str, Any] = {
-        "backends": tuple(
-            each.model_copy(update={"name": of_backend(each.name, n), "threads": n})
-            for each in study.backends
-            for n in values
-        ),
-        "models": tuple(
-            model.model_copy(update={"backends": tuple(of_backend(name, n) for name in model.backends for n in values)})
-            if model.backends
-            else model
-            for model in study.models
-        ),
-        # Done: a study that is resolved already must not be multiplied again.
-        "axes": study.axes.model_copy(update={"threads": None}),
-    }
-    return study.model_copy(update=changed)
-
-
-def _faults(study: Study) -> Iterator[str]:
-    served = [backend.name for backend in study.backends if isinstance(backend, ServedBackend)]
-    if study.axes.batch_size is not None and served:
-        yield (
+def fault_of(axes: Axes, backends: Sequence[AnyBackend]) -> str | None:
+    """Why an axis can't be swept on one of these backends, in one line; ``None`` where all can."""
+    served = [backend.name for backend in backends if isinstance(backend, ServedBackend)]
+    if axes.batch_size is not None and served:
+        return (
             f"axes.batch_size: backend {served[0]} is a server, which batches by itself; sweep its concurrency, "
             "or leave it out with --backends"
         )
-    if study.axes.concurrency is not None and not served:
-        yield "axes.concurrency: no backend is a server; sweep batch_size, or add a backend of kind llamacpp"
-    if study.axes.threads is None:
-        return
-    for backend in study.backends:
+    if axes.concurrency is not None and not served:
+        return "axes.concurrency: no backend is a server; sweep batch_size, or add a backend of kind llamacpp"
+    if axes.threads is None or is_put(axes, backends):
+        return None
+    for backend in backends:
         if "threads" not in type(backend).model_fields or getattr(backend, "url", None) is not None:
-            yield (
-                f"axes.threads: the threads of backend {backend.name} are not ours to set; leave it out with --backends"
+            who = f"backend {backend.name}"
+            return f"axes.threads: the threads of {who} are not ours to set; leave it out with --backends"
+    names = {backend.name for backend in backends}
+    taken = sorted(names & {of_backend(each, n) for each in names for n in axes.threads})
+    return f"axes.threads: it makes a backend {taken[0]}, and there is one; rename that" if taken else None
+
+
+def is_put(axes: Axes, backends: Sequence[AnyBackend]) -> bool:
+    """Whether the backends are of the ``threads`` axis already, as in a study that a run kept."""
+    return all(
+        any(each.name.endswith(of_backend("", n)) and getattr(each, "threads", None) == n for n in axes.threads or ())
+        for each in backends
+    )
+
+
+def backends_at(axes: Axes, backends: Sequence[AnyBackend]) -> tuple[AnyBackend, ...]:
+    """The backends as the axes ask: each at every number of threads, the served ones with the axis's clients."""
+    put: list[AnyBackend] = []
+    for backend in backends:
+        if axes.concurrency is not None and isinstance(backend, ServedBackend):
+            backend = backend.model_copy(update={"concurrency": axes.concurrency})
+        if axes.threads is None or is_put(axes, [backend]):
+            put.append(backend)
+        else:
+            put += (
+                backend.model_copy(update={"name": of_backend(backend.name, n), "threads": n}) for n in axes.threads
             )
-    names = {backend.name for backend in study.backends}
-    for name in sorted(names & {of_backend(each, n) for each in names for n in study.axes.threads}):
-        yield f"axes.threads: it makes a backend {name}, and there is one; rename that"
-
-
-def _with_clients(study: Study, backend: AnyBackend) -> AnyBackend:
-    if study.axes.concurrency is None or not isinstance(backend, ServedBackend):
-        return backend
-    return backend.model_copy(update={"concurrency": study.axes.concurrency})
+    return tuple(put)

@@ -203,3 +203,6 @@ class OpenaiBackend(ServedBackend):
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=0, description="Further tries of a call that was turned away; its row is an error row all the same."
     )
+
+
+AnyBackend = HfBackend | SimulatedBackend | OllamaBackend | LlamacppBackend | OpenaiBackend

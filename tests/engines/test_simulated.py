@@ -126,3 +126,22 @@ def test_a_simulation_lacks_nothing_and_says_what_it_is() -> None:
     said = simulated.create(backend).describe()
     assert (said.kind, said.name, said.settings["params_exponent"]) == ("simulated", "law", 0.7)
     assert load().info.family == "simulated"
+
+
+def test_a_decode_step_grows_with_its_sequences_and_with_the_context_that_each_has() -> None:
+    model = load(overhead_ms=2.0, params_ms=0.0, sequence_ms=0.5, context_ms=0.01, **QUIET)
+    timing = model.generate(ask(batch_size=4, prompt_tokens=100, gen_tokens=3))
+    assert timing.decode_steps_ms == pytest.approx([2 + 4 * (0.5 + 0.01 * context) for context in (100, 101, 102)])
+    assert timing.kv_decode_ms == pytest.approx(sum(timing.decode_steps_ms))
+
+
+def test_a_prefill_grows_with_its_tokens_and_with_their_pairs() -> None:
+    law = {"overhead_ms": 2.0, "params_ms": 0.0, "prefill_steps": 1.0, "prompt_ms": 0.1, "prompt_pair_ms": 0.001}
+    timing = load(**law, **QUIET).generate(ask(batch_size=2, prompt_tokens=50))
+    assert timing.prefill_ms == pytest.approx(2 + 2 * (0.1 * 50 + 0.001 * 50**2))
+
+
+def test_threads_shorten_the_part_that_is_not_serial() -> None:
+    law = {"overhead_ms": 1.0, "params_ms": 1.0, "params_exponent": 1.0, "serial_share": 0.2}
+    took = {n: step_of(load(params=10.0, threads=n, **law, **QUIET).generate(ask())) for n in (None, 1, 4)}
+    assert took == {None: pytest.approx(11.0), 1: pytest.approx(11.0), 4: pytest.approx(1 + 10 * (0.2 + 0.8 / 4))}

@@ -20,8 +20,8 @@ examples:
   phaselaw sweep my-llamacpp.yaml --axis concurrency=1,2,4,8
   phaselaw sweep --resume runs/a                               go on with an interrupted one
 
-Axes: gen_tokens, batch_size (engines in process), prompt_tokens, threads (hf, llamacpp), concurrency (servers). Two axes
-make a grid. Each value is a cell of one run directory; weights are loaded once for all values.
+Axes: gen_tokens, batch_size (engines in process), prompt_tokens, threads (hf, llamacpp), concurrency (servers). Two
+axes make a grid. Each value is a cell of one run directory; weights are loaded once for all values.
 """
 
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if len({axis.partition("=")[0] for axis in args.axes}) < len(args.axes):
         raise UsageError("--axis: one axis is given twice; give its values in one list")
     args.settings = [*args.settings, *(setting_of(axis) for axis in args.axes)]
-    if args.resume is None:
+    if args.resume is None and not args.axes:
         _refuse_without_axis(args.study or DEFAULT_STUDY, args.settings)
     return run_study(args)
 
@@ -65,7 +65,7 @@ def setting_of(axis: str) -> str:
 
 def _refuse_without_axis(study: str, settings: Sequence[str]) -> None:
     """Raise `UsageError` for a study that sweeps nothing."""
-    from phaselaw.study import load_study, sweeps
+    from phaselaw.study import load_study
 
-    if not sweeps(load_study(study, settings=settings)):
+    if not any(values for _, values in load_study(study, settings=settings).axes):
         raise UsageError(f"{study} has no axis to sweep; give one: --axis gen_tokens=8,32,64,128")
