@@ -27,9 +27,12 @@ SERVED_TEXT = ("decode_step_basis", "cache_check", "head_cached")
 
 TEXT = (
     "backend", "backend_kind", "model", "model_kind", "scenario", "mode", "status", "error", "done_reason",
-    "ollama_done_reason", "prompt", "call_id", "output_sha256", "is_warmup", *SERVED_TEXT,
+    "ollama_done_reason", "is_warmup", *SERVED_TEXT,
 )  # fmt: skip
 """Columns read as text, whatever they look like."""
+
+BULK = ("prompt", "call_id", "output_sha256")
+"""Texts that no law reads: much of a file, and read only with all its columns."""
 
 NUMBERS = (
     "latency_ms", "tokens_total", "tokens_per_s", "tokens_total_compute", "tokens_per_s_compute", "prompt_tokens",
@@ -37,7 +40,8 @@ NUMBERS = (
     "prefill_ms", "kv_decode_ms", "decode_step_ms", "decode_step_ms_client", "decode_step_ms_server",
     "kv_decode_ms_equiv", "cuda_event_ms", "gpu_peak_mb", "ollama_load_ms", "batch_size", "rep", *PARAMETER_COLUMNS,
     "concurrency", "achieved_concurrency", "queue_delay_ms", "queue_ms", "sent_at_ms", "ttft_ms", "client_e2e_ms",
-    "itl_p50_ms", "threads", "decode_first_half_step_ms", "decode_second_half_step_ms",
+    "itl_p50_ms", "kv_decode_ms_per_token", "call_idx", "process_idx", "prompt_chars", "started_at_unix", "load_ms",
+    "hf_load_ms", "threads", "decode_first_half_step_ms", "decode_second_half_step_ms",
 )  # fmt: skip
 """Columns the laws read as numbers; one that a file lacks is empty."""
 
@@ -82,10 +86,11 @@ class Run:
         return orders.pop() if len(orders) == 1 else "cells"
 
 
-def load(path: Path | str) -> Run:
+def load(path: Path | str, *, every_column: bool = False) -> Run:
     """Read a run directory (ours or TR121's) or a ``metrics.csv``.
 
-    Raises `AnalysisError` naming the file where it is absent, no CSV, or lacks a required column.
+    Of ``metrics.csv`` only the columns named here are read, since a file may be mostly prompts and hashes;
+    ``every_column`` reads the others too. Raises `AnalysisError` naming the file where it is absent, no CSV, or lacks a required column.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
@@ -96,10 +101,9 @@ def load(path: Path | str) -> Run:
     manifest_path = folder / "manifest.json"
     manifest = _read_manifest(manifest_path) if manifest_path.is_file() else None
     run_id = str((manifest or {}).get("run_id") or (folder.resolve().name if metrics.name == METRICS else path.stem))
-    types: dict[str, Any] = dict.fromkeys(TEXT, pl.String) | dict.fromkeys(NUMBERS, pl.Float64)
     return Run(
         path=path,
-        rows=normalised(read_csv(metrics, types), where=str(metrics), run=run_id),
+        rows=normalised(_read_rows(metrics, every_column=every_column), where=str(metrics), run=run_id),
         models=read_csv(models, {"model": pl.String}) if models.is_file() else pl.DataFrame(),
         manifest=manifest,
         sources=(Source(run_id=run_id, path=path, manifest=manifest),),
@@ -177,6 +181,27 @@ def _one_size_a_model(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(effective.otherwise("params_millions_effective").alias("params_millions_effective"))
 
 
+def _read_rows(path: Path, *, every_column: bool) -> pl.DataFrame:
+    """The rows of a ``metrics.csv``; columns of `TEXT` and `NUMBERS` have their types, whatever they look like."""
+    types: dict[str, Any] = dict.fromkeys((*TEXT, *BULK), pl.String) | dict.fromkeys(NUMBERS, pl.Float64)
+    if every_column:
+        return read_csv(path, types)
+    try:
+        names = pl.read_csv(path, n_rows=0, infer_schema=False).columns
+        wanted = [name for name in names if name in types and name not in BULK]
+        wanted += [alias for name, alias in ALIASES.items() if name not in names and alias in names]
+        schema = {name: types.get(name, pl.String) for name in names}
+        file = pl.scan_csv(path, schema=schema, null_values=_EMPTY).select(wanted)
+        table = file.collect(engine="streaming")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _unreadable(path, error) from None
+    return _unescaped(table)
+
+
+def _unreadable(path: Path, error: Exception) -> AnalysisError:
+    return AnalysisError(f"{path}: not a table that can be read: {str(error).splitlines()[0]}")
+
+
 def read_csv(path: Path, types: Mapping[str, Any]) -> pl.DataFrame:
     """A CSV with the types of some columns given and those of others seen; raises `AnalysisError`."""
     try:
@@ -189,19 +214,19 @@ def read_csv(path: Path, types: Mapping[str, Any]) -> pl.DataFrame:
             text = dict.fromkeys(names, pl.String) | known
             table = pl.read_csv(path, schema_overrides=text, null_values=_EMPTY)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise AnalysisError(f"{path}: not a table that can be read: {str(error).splitlines()[0]}") from None
-    return table.with_columns(_unescaped(table[name]) for name in table.columns if table.schema[name] == pl.String)
+        raise _unreadable(path, error) from None
+    return _unescaped(table)
 
 
-def _unescaped(column: pl.Series) -> pl.Series:
-    """The texts that `phaselaw.files.cell_text` made cells of."""
-    if not column.str.starts_with("'").any():
-        return column
+def _unescaped(table: pl.DataFrame) -> pl.DataFrame:
+    """A table with the texts that `phaselaw.files.cell_text` made cells of."""
+    marked = table.select(pl.selectors.string().str.starts_with("'").any())
     escaped = f"^'[{''.join(FORMULA_STARTS)}']".replace("-", r"\-")
-    name = column.name
-    return column.to_frame().select(
-        pl.when(pl.col(name).str.contains(escaped)).then(pl.col(name).str.slice(1)).otherwise(pl.col(name))
-    )[name]
+    return table.with_columns(
+        pl.when(pl.col(name).str.contains(escaped)).then(pl.col(name).str.slice(1)).otherwise(pl.col(name)).alias(name)
+        for name in marked.columns
+        if marked[name][0]
+    )
 
 
 def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFrame:
