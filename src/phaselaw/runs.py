@@ -90,7 +90,8 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     """Read a run directory (ours or TR121's) or a ``metrics.csv``.
 
     Of ``metrics.csv`` only the columns named here are read, since a file may be mostly prompts and hashes;
-    ``every_column`` reads the others too. Raises `AnalysisError` naming the file where it is absent, no CSV, or lacks a required column.
+    ``every_column`` reads the others too. Raises `AnalysisError` naming the file where it is absent, no CSV, or lacks
+    a required column.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
