@@ -20,6 +20,19 @@ def ladder_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def measured_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder in which this machine's limits are kept, really measured by ``phaselaw host``."""
+    from phaselaw.cli import main
+    from phaselaw.ladder.build import CACHE_VARIABLE
+
+    folder = tmp_path_factory.mktemp("measured-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(folder))
+        assert main(["host"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
 def reference_data() -> Path:
     """The reference data beside the repository (or ``$PHASELAW_REFERENCE_DATA``); skips where it is not at hand."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"

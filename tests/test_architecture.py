@@ -15,7 +15,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"measure", "report", "plan", "progress", "readiness"},
+    {"measure", "report", "plan", "progress", "readiness", "host"},
     {"engines", "store", "laws"},
     {"derived"},
     {"study", "runs"},
@@ -25,12 +25,12 @@ FLOORS = [
     {"study_text", "tr121_names"},
     {"ladder", "telemetry", "journal", "conditions"},
     {"metrics", "files", "redaction"},
-    {"records", "errors", "__init__"},
+    {"records", "machine", "errors", "__init__"},
 ]
 """From the top down: a room may import from the floors below its own, and from its own room."""
 
 HOMES = {
-    "torch": {"engines/hf.py", "engines/hf_clock.py", "engines/hf_model.py"},
+    "torch": {f"engines/{name}.py" for name in ("hf", "hf_clock", "hf_limits", "hf_model")},
     "transformers": {"engines/hf.py", "engines/hf_model.py"},
 }
 

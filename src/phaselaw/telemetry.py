@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ LIBRARIES = ("phaselaw", "torch", "transformers", "tokenizers", "safetensors", "
 IDENTITY = ("os", "machine", "cpu_model", "cores_physical", "cores_logical", "gpus", "python", "libraries")
 """The parts of `host` that two processes of one run must share."""
 
+_CACHE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
 
 def host() -> dict[str, Any]:
     """Operating system, processor, memory, GPUs and library versions; nothing heavy is imported for it."""
@@ -28,6 +31,7 @@ def host() -> dict[str, Any]:
         "cpu_model": _cpu_model(),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_logical": psutil.cpu_count(logical=True),
+        "caches": _caches(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": _gpus(),
         "python": platform.python_version(),
@@ -68,6 +72,21 @@ def _cpu_model() -> str | None:
         answer = _output("sysctl", "-n", "machdep.cpu.brand_string")
         return answer.strip() if answer else None
     return platform.processor() or None
+
+
+def _caches() -> list[dict[str, Any]]:
+    """The data caches of the first processor with their sizes in bytes, as Linux or macOS name them; else none."""
+    found = []
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        with suppress(OSError, ValueError, KeyError):
+            kind, level, size = ((folder / name).read_text().strip() for name in ("type", "level", "size"))
+            if kind != "Instruction":
+                found.append({"level": int(level), "bytes": int(size[:-1]) * _CACHE_UNITS[size[-1]]})
+    if platform.system() == "Darwin":
+        names = {1: "hw.l1dcachesize", 2: "hw.l2cachesize", 3: "hw.l3cachesize"}
+        sizes = {level: (_output("sysctl", "-n", name) or "").strip() for level, name in names.items()}
+        found = [{"level": level, "bytes": int(size)} for level, size in sizes.items() if size.isdecimal()]
+    return found
 
 
 def _gpus() -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "workers, $/1M tokens and $/month for a volume",
     "show": "what a run directory holds",
     "study": "check, list and show studies",
+    "host": "measure this machine: bandwidth, FLOP/s, timer, jitter",
     "models": "build, list, verify and export the model ladder",
 }
 """Each command with its line of ``phaselaw --help``, in the order of that; its file bears its name."""

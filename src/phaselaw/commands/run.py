@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phaselaw.commands import COMMANDS
 from phaselaw.errors import NotReadyError, UsageError
@@ -120,17 +120,34 @@ def _directory(args: argparse.Namespace, notes: Console) -> RunDirectory:
     from phaselaw import telemetry
     from phaselaw.store import RunDirectory
 
-    host = telemetry.host()
+    host: dict[str, Any] = telemetry.host()
     if args.resume is not None:
+        host |= _limits(host, kept_only=True, notes=notes)
         changes_study = args.study or args.settings or args.backends or args.models or args.scenarios or args.dry_run
         study = _load_study(args) if changes_study else None
         return RunDirectory.resume(args.resume, study=study, argv=sys.argv, host=host, allow_changed=args.allow_changed)
     study, skipped = _only_what_can_run(_load_study(args), available=args.available, notes=notes)
+    host |= _limits(host, kept_only=all(each.kind == "simulated" for each in study.backends), notes=notes)
     asked = {
         "study_source": args.study or DEFAULT_STUDY,
         "allow_lists": {name: getattr(args, name) for name in ("backends", "models", "scenarios")},
     }
     return RunDirectory.create(args.out, study=study, argv=sys.argv, host=host, skipped=skipped, asked=asked)
+
+
+def _limits(host: Mapping[str, Any], *, kept_only: bool, notes: Console) -> dict[str, Any]:
+    """The part ``limits`` of the host's description: kept ones, or those measured now; empty where there are none."""
+    from phaselaw.host.limits import kept_limits, limits_of
+
+    if kept_only:
+        limits = kept_limits(host)
+        return {} if limits is None else {"limits": limits.to_json()}
+    try:
+        with notes.status("measuring what this machine can do (a few seconds, then kept: phaselaw host)"):
+            return {"limits": limits_of(host).to_json()}
+    except NotReadyError as error:
+        notes.print(f"{error}; latencies will stand without them", markup=False, soft_wrap=True)
+        return {}
 
 
 def _only_what_can_run(study: Study, *, available: bool, notes: Console) -> tuple[Study, list[str]]:

@@ -20,7 +20,11 @@ def environment(subject: Subject) -> Section:
     if not manifest:
         return Section(title="Environment", blocks=(Paragraph("Not recorded: these rows came without a manifest."),))
     host: Mapping[str, Any] = manifest.get("host") or manifest.get("platform") or {}
-    facts = [f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in host.items() if value not in (None, [], "")]
+    facts = [
+        f"{key.replace('_', ' ')}: {_plain(value)}"
+        for key, value in host.items()
+        if key != "limits" and value not in (None, [], "")
+    ]
     for engine in manifest.get("engines") or []:
         settings = ", ".join(f"{key} {_plain(value)}" for key, value in engine.get("settings", {}).items())
         facts.append(f"engine {engine['kind']} {engine.get('version') or ''} ({engine['name']}): {settings}")
