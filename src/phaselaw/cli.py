@@ -3,7 +3,8 @@
 Each command is a file of `phaselaw.commands` with ``add_parser(subparsers)`` and ``run(args) -> exit code``. Only the
 file of the chosen command is loaded, so ``phaselaw --help`` loads none.
 
-Exit codes, a contract: 0 done; 1 failed; 2 usage; 3 done, but some calls failed (their rows are kept); 130 interrupted.
+Exit codes, a contract: 0 done; 1 failed; 2 usage; 3 done, but some calls failed (their rows are kept) or
+``compare`` found a significant regression; 130 interrupted.
 """
 
 from __future__ import annotations

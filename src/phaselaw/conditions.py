@@ -22,6 +22,11 @@ def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]
     return _differing("study", _study(first), _study(other)) + _differing("host", _host(first), _host(other))
 
 
+def host_is_known(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest says anything of the machine."""
+    return bool(_host(manifest))
+
+
 def _study(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved study, flat."""
     study = manifest.get("study") or manifest.get("resolved")

@@ -13,6 +13,7 @@ COMMANDS = {
     "report": "what a run says: laws, regimes, cold start, price",
     "predict": "the latency of a model that was not measured",
     "validate": "how good predictions are: each model left out in turn",
+    "compare": "what became slower from some runs to others, with exit code 3",
     "plan": "workers, $/1M tokens and $/month for a volume",
     "show": "what a run directory holds",
     "study": "check, list and show studies",

@@ -180,11 +180,13 @@ def groups(tables: Mapping[str, pl.DataFrame]) -> Iterator[tuple[dict[str, Any],
         (key, series.points.slice(int(start), int(n)))
         for key, start, n in zip(series.keys.iter_rows(named=True), series.starts, series.lengths, strict=True)
     ]
-    order: Sequence[str] = PHASES
-    yield from sorted(
-        found, key=lambda each: (each[0]["backend"], each[0]["batch_size"], each[0][BUDGET] or 0,
-                                 order.index(each[0]["mode"]))
-    )  # fmt: skip
+    order = {mode: at for at, mode in enumerate(PHASES)}
+
+    def place(group: tuple[dict[str, Any], pl.DataFrame]) -> tuple[Any, ...]:
+        key, _ = group
+        return key["backend"], key["batch_size"], key[BUDGET] or 0, order.get(key["mode"], len(order))
+
+    yield from sorted(found, key=place)
 
 
 def fit(points: pl.DataFrame, law: str) -> LawFit | None:
