@@ -15,19 +15,12 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from phaselaw.engines import module_for
 from phaselaw.ladder.spec import LADDER
 from phaselaw.laws.analysis import Analysis, Options, analyze
-from phaselaw.measure import measure
-from phaselaw.metrics import rows_of
-from phaselaw.records import Call
-from phaselaw.runs import Run, normalised
 from phaselaw.study import ModelEntry, Scenario, SimulatedBackend, Study
+from simulated_runs import simulated
 
 ASKED = 0.90
 EXPONENT, DEPTH_EXPONENT, OVERHEAD_MS, FACTOR_MS = 0.6, 0.4, 4.0, 0.5
@@ -62,26 +55,7 @@ def study(law: Mapping[str, float], seed: int) -> Study:
 
 def analysed(one: Study) -> Analysis:
     """A study measured on the simulated engine and analysed, without a file between."""
-    sizes = {model.name: model.params_millions for model in one.models}
-    [backend] = one.backends
-    events = measure(one, engines={backend.name: module_for(backend.kind).create(backend)})
-    rows = [
-        row
-        for event in events
-        if isinstance(event, Call)
-        for row in rows_of(
-            event,
-            prompt=None,
-            params_millions_config=None,
-            params_millions_measured=sizes[event.cell.model],
-        )
-    ]
-    table = pl.DataFrame(rows, infer_schema_length=None)
-    models = pl.DataFrame([{"model": model.name, "kind": model.kind, "n_layer": model.n_layer} for model in one.models])
-    run = Run(
-        path=Path("simulated"), rows=normalised(table, where="simulated"), models=models, manifest={"order": one.order}
-    )
-    return analyze(run, Options(draws=10))
+    return analyze(simulated(one), Options(draws=10))
 
 
 def hits(law: str, analysis: Analysis) -> dict[str, bool]:

@@ -25,8 +25,8 @@ _CELL = [*GROUP_OF_MODEL, "scenario"]
 def repetitions(evidence: Evidence) -> Checked:
     """Cells, and whole backends and phases, whose calls scatter too much for their number.
 
-    Spoken up where even the low end of the scatter (chi-square, Bonferroni over what is looked at) leaves the median
-    known to worse than `WANTED`; a spread that can't be seen, from one call a cell, is named too.
+    Spoken up where even the low end of the scatter (chi-square, Bonferroni over the phase and its cells) leaves the
+    median known to worse than `WANTED`; a spread that can't be seen, from one call a cell, is named too.
     """
     log = pl.col("latency_ms").log()
     cells = evidence.measured.group_by([*_CELL, "mode"], maintain_order=True).agg(
@@ -43,20 +43,21 @@ def repetitions(evidence: Evidence) -> Checked:
         calls = several["n"].to_numpy()
         fewest, degrees = int(calls.min()), calls - 1
         pooled = float((several["variance"].to_numpy() * degrees).sum() / degrees.sum())
-        if known_to(_low_end(pooled, int(degrees.sum()), ALPHA), fewest) > WANTED:
+        if known_to(_low_end(pooled, int(degrees.sum()), ALPHA / 2), fewest) > WANTED:
             findings.append(_scattered(where, str(key[3]), pooled, fewest))
             continue
         for row in several.iter_rows(named=True):
-            low = _low_end(row["variance"], row["n"] - 1, ALPHA / cells.height)
+            low = _low_end(row["variance"], row["n"] - 1, ALPHA / 2 / several.height)
             if known_to(low, row["n"]) > WANTED:
                 one = dataclasses.replace(where, model=row["model"], scenario=row["scenario"])
                 findings.append(_scattered(one, str(key[3]), row["variance"], row["n"]))
     return Checked(
         check=REPETITIONS,
-        unit="backends and phases, and their cells",
+        unit="phases of backends",
         n_checked=groups,
         findings=tuple(findings),
-        false_alarms=f"at most {ALPHA:.0%} a backend and phase, and {ALPHA:.0%} a run over its cells",
+        false_alarm_rate=ALPHA,
+        rests_on="if calls scatter independently of each other",
         not_checked=None if groups else "no measured calls",
     )
 
@@ -118,7 +119,7 @@ def comparable(evidence: Evidence) -> Checked:
         unit="models",
         n_checked=models.height,
         findings=tuple(findings),
-        false_alarms="none: it is what the manifest and the rows say",
+        rests_on="it is what the manifest and the rows say",
         not_checked=None if models.height else "no measured calls",
     )
 

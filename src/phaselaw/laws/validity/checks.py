@@ -57,6 +57,7 @@ CHECKS: dict[str, type[pl.DataType]] = {
     "n_checked": pl.Int64,
     "unit": pl.String,
     "n_findings": pl.Int64,
+    "false_alarm_rate": pl.Float64,
     "false_alarms": pl.String,
     "not_checked": pl.String,
 }
@@ -79,6 +80,7 @@ def validity_checks(outcomes: Sequence[Checked]) -> pl.DataFrame:
             "n_checked": outcome.n_checked,
             "unit": outcome.unit,
             "n_findings": len(outcome.findings),
+            "false_alarm_rate": outcome.false_alarm_rate,
             "false_alarms": outcome.false_alarms,
             "not_checked": None if outcome.findings else outcome.not_checked,
         }

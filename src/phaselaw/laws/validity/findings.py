@@ -55,10 +55,18 @@ class Checked:
     """What was looked at, in the plural."""
     n_checked: int
     findings: tuple[Finding, ...] = ()
-    false_alarms: str
-    """How often it would speak up where nothing is wrong."""
+    false_alarm_rate: float = 0.0
+    """The share of what was looked at that is *found* at most where nothing is wrong; 0: nothing is inferred."""
+    rests_on: str = ""
+    """What that rate takes for granted, or does not hold for."""
     not_checked: str | None = None
     """Why nothing could be looked at; ``None`` where something was."""
+
+    @property
+    def false_alarms(self) -> str:
+        """How often it would speak up where nothing is wrong, in words."""
+        rate = f"at most {self.false_alarm_rate:.2g} of {self.unit}" if self.false_alarm_rate else "none known"
+        return f"{rate}; {self.rests_on}" if self.rests_on else rate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

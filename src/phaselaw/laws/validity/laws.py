@@ -52,7 +52,8 @@ def far_off(evidence: Evidence) -> Checked:
         unit="laws of 4 models or more",
         n_checked=tested,
         findings=tuple(findings),
-        false_alarms=f"at most {ALPHA:.0%} a law",
+        false_alarm_rate=ALPHA,
+        rests_on="if models scatter about their law like a normal sample",
         not_checked=None if tested else "no law has models enough to hold one against the others",
     )
 
@@ -155,7 +156,7 @@ def heterogeneous(evidence: Evidence) -> Checked:
         unit="laws whose models' family, quantisation or token counts of one text are known",
         n_checked=known,
         findings=tuple(findings),
-        false_alarms="none: it is what the models say of themselves and how they count one text",
+        rests_on="it is what the models say of themselves and how they count one text",
         not_checked=None if known else "no model says its family or quantisation, and there is no prompt of text",
     )
 

@@ -56,7 +56,7 @@ def labels(evidence: Evidence) -> Checked:
         unit="models with both a label and a measurement",
         n_checked=known,
         findings=tuple(findings),
-        false_alarms=f"none: a label may be {MISLABELLED:.0%} off by rounding",
+        rests_on=f"a label may be {MISLABELLED:.0%} off by rounding",
         not_checked=None if known else "no model has both a labelled and a measured parameter count",
     )
 
@@ -101,7 +101,7 @@ def spill(evidence: Evidence) -> Checked:
         unit="models on an accelerator whose memory is known",
         n_checked=known,
         findings=tuple(findings),
-        false_alarms=f"found: none known; suspected: none below {FULL:.0%} of the memory",
+        rests_on=f"nothing is said below {FULL:.0%} of the memory",
         not_checked=None if known else "no model with its size on an accelerator with its memory known",
     )
 

@@ -55,7 +55,8 @@ def drift(evidence: Evidence) -> Checked:
         unit="backends",
         n_checked=n,
         findings=tuple(findings),
-        false_alarms=f"at most {ALPHA:.0%} a backend",
+        false_alarm_rate=ALPHA,
+        rests_on="if calls scatter independently of each other",
         not_checked=None if n else "too few cells or rounds to tell a drift from their own levels",
     )
 
@@ -126,7 +127,7 @@ def throttling(evidence: Evidence) -> Checked:
             check=THROTTLING,
             unit="backends",
             n_checked=0,
-            false_alarms=f"at most {ALPHA:.0%} a backend",
+            false_alarm_rate=ALPHA,
             not_checked="calls of a cell did not run back to back (order: rounds); a slowdown shows as drift",
         )
     findings, n = [], 0
@@ -161,7 +162,8 @@ def throttling(evidence: Evidence) -> Checked:
         unit="backends",
         n_checked=n,
         findings=tuple(findings),
-        false_alarms=f"at most {ALPHA:.0%} a backend",
+        false_alarm_rate=ALPHA,
+        rests_on="if calls scatter independently of each other",
         not_checked=None if n else "fewer than five cells with three calls or more",
     )
 

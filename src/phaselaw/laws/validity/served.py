@@ -47,7 +47,7 @@ def prompt_cache(evidence: Evidence) -> Checked:
         unit="cells of served engines",
         n_checked=n,
         findings=(*findings, *unknown),
-        false_alarms="found: none known, the engine told; suspected: not bounded, another reading is named",
+        rests_on="a suspicion is not bounded, and names its other reading",
         not_checked=None if n else "no served engine",
     )
 
@@ -156,7 +156,8 @@ def count_convention(evidence: Evidence) -> Checked:
         unit="models whose calls differ in tokens generated",
         n_checked=rows.height,
         findings=tuple(findings),
-        false_alarms=f"at most {ALPHA / 2:.1%} a model",
+        false_alarm_rate=ALPHA / 2,
+        rests_on="if the calls' noise is alike at every count",
         not_checked=None if rows.height else "no model whose calls differ in tokens generated",
     )
 
@@ -208,7 +209,7 @@ def prompt_cut(evidence: Evidence) -> Checked:
         unit="models with prompts of several lengths, or of a known one",
         n_checked=n,
         findings=tuple(findings),
-        false_alarms="none known: a longer text has more tokens",
+        rests_on="longer texts have more tokens",
         not_checked=None if n or findings else "no model with prompts of several lengths, or of a known one",
     )
 
