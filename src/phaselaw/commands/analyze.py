@@ -48,6 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples of models (default: 1000)")
     parser.add_argument("--seed", type=int, default=42, metavar="N", help="seed of the resamples (default: 42)")
     parser.add_argument("--level", type=float, default=0.95, metavar="P", help="level of the intervals (default: 0.95)")
+    parser.add_argument(
+        "--cold-start-slo", type=float, default=100.0, metavar="MS", help="what a first call may add (default: 100 ms)"
+    )
     parser.add_argument("--include-warmup", action="store_true", help="fit warmup calls too")
     parser.add_argument(
         "--models-table", type=Path, metavar="CSV", help="architecture of models whose config is absent"
@@ -66,11 +69,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("several runs have no folder in common: say with --out DIR where the tables go")
     if args.bootstrap < 1 or args.seed < 0 or not 0 < args.level < 1:
         raise UsageError("--bootstrap needs a positive count, --seed a count, --level a share between 0 and 1")
+    if not 0 <= args.cold_start_slo < float("inf"):
+        raise UsageError("--cold-start-slo needs milliseconds, 0 or more")
     options = Options(
         draws=args.bootstrap,
         seed=args.seed,
         level=args.level,
         include_warmup=args.include_warmup,
+        cold_start_slo_ms=args.cold_start_slo,
         models_table=args.models_table,
     )
     folder = args.out or _analysis_folder(args.run_paths[0])

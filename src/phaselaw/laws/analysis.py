@@ -59,7 +59,7 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     tables["step_time_model"] = step_time_model(run.rows.filter((pl.col("status") == "ok") & ~pl.col("is_warmup")))
     tables["concurrency_throughput"] = concurrency_throughput(run.rows.filter(pl.col("status") == "ok"))
     tables["concurrency_fits"] = concurrency_fits(tables["concurrency_throughput"])
-    tables["warmup_effect_summary"] = warmup_effect_summary(tables["warmup_effect"])
+    tables["warmup_effect_summary"] = warmup_effect_summary(tables["warmup_effect"], slo_ms=options.cold_start_slo_ms)
     tables["regimes"] = regimes(
         tables["scaling_fits"],
         tables["structure_predictors"],
@@ -68,7 +68,7 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     )
     tables["prediction_validation"] = prediction_validation(tables, level=options.level)
     tables["prediction_coverage"] = prediction_coverage(tables["prediction_validation"], level=options.level)
-    tables["claims"] = claims(tables, level=options.level)
+    tables["claims"] = claims(tables, options)
     tables = _checked(run, tables)
     notes = {name: _WHY_EMPTY.get(name, "no usable rows") for name, table in tables.items() if table.is_empty()}
     if run.rows[BUDGET].n_unique() <= 1:

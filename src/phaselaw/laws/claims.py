@@ -15,13 +15,15 @@ import numpy as np
 import polars as pl
 
 from phaselaw.laws import structure
+from phaselaw.laws.options import Options
 from phaselaw.laws.regression import fit_lines, t_half_width
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.verdicts import MIN_MODELS, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
+from phaselaw.laws.warmup import UNSAFE_RATIO
 
 ONE_EXPONENT = "one exponent describes inference"
 ONE_ACROSS_BACKENDS = "one exponent describes all backends"
-PARAMS_PREDICT = "parameters predict latency"
+PARAMS_PREDICT = "parameters predict latency on this backend"
 MEAN_IS_SAFE = "mean latency is safe under cold start"
 DECODE_DOMINATES = "decode dominates end to end"
 DEPTH_EXPLAINS = "depth explains latency better than parameters"
@@ -97,16 +99,16 @@ def paired_slope_difference(first: pl.DataFrame, second: pl.DataFrame, level: fl
     return SlopeDifference(difference=slope, low=slope - half, high=slope + half, n_models=n)
 
 
-def claims(tables: Mapping[str, pl.DataFrame], *, level: float) -> pl.DataFrame:
+def claims(tables: Mapping[str, pl.DataFrame], options: Options) -> pl.DataFrame:
     """The table ``claims``: a row a claim and what it is about, TR121's five first.
 
     ``tables`` are an analysis' own, all that the claims draw on among them.
     """
     rows = [
-        *_one_exponent(tables, level),
-        *_across_backends(tables, level),
+        *_one_exponent(tables, options.level),
+        *_across_backends(tables, options.level),
         *_params_predict(tables),
-        *_mean_is_safe(tables),
+        *_mean_is_safe(tables, options.cold_start_slo_ms),
         *_decode_dominates(tables),
         *_depth_explains(tables),
     ]
@@ -141,7 +143,11 @@ def _one_exponent(tables: Mapping[str, pl.DataFrame], level: float) -> Iterator[
         prefill, decode = (group.filter(pl.col("mode") == mode) for mode in _PHASES[:2])
         found = paired_slope_difference(prefill, decode, level)
         share = _decode_share(tables, about)
-        said = "" if share is None else f"; decode is {share:.1%} of end to end at the median model"
+        said = (
+            ""
+            if share is None
+            else f"; of end to end, decode is {share:.1%} and prefill {1 - share:.1%} (median model)"
+        )
         if math.isnan(found.low):
             status, evidence = TOO_FEW, f"{found.n_models} models with both phases{said}"
         else:
@@ -228,7 +234,7 @@ def _params_predict(tables: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, An
                 f"{math.exp(mean):.2f}"
             )
             if params >= mean and status in {SUPPORTED, TREND}:
-                status = WEAK
+                status, better = WEAK, f"{better}: no better"
         slope = f"{law['verdict']}: {law['n_models']} models"
         if law["slope"] is not None:
             interval = ""
@@ -248,7 +254,7 @@ def _figure(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"
 
 
-def _mean_is_safe(tables: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, Any]]:
+def _mean_is_safe(tables: Mapping[str, pl.DataFrame], slo_ms: float) -> Iterator[dict[str, Any]]:
     summary = tables["warmup_effect_summary"]
     if summary.is_empty():
         for about, _ in _backends(tables["summary_by_model_backend_mode_agg"]):
@@ -260,7 +266,7 @@ def _mean_is_safe(tables: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, Any]
             UNSAFE if row["cold_start"] else HOLDS,
             f"first calls over measured ones: p95 {row['ratio_p95']:.1f} x, {row['added_ms_p95']:.0f} ms added; worst "
             f"{row['ratio_max']:.1f} x ({row['worst_model']}, {row['worst_scenario']}: {row['worst_warmup_ms']:.0f} ms "
-            f"for {row['worst_measured_ms']:.0f} ms)",
+            f"for {row['worst_measured_ms']:.0f} ms); unsafe from {UNSAFE_RATIO:g} x and {slo_ms:g} ms on",
             "warmup_effect_summary", row, estimate=row["ratio_p95"],
         )  # fmt: skip
 

@@ -18,6 +18,8 @@ class Options:
     """Level of every interval."""
     include_warmup: bool = False
     """Whether warmup calls are fitted too."""
+    cold_start_slo_ms: float = 100.0
+    """What a first call may add, in ms, before mean latency is unsafe under cold start (method 3)."""
     models_table: Path | None = None
     """A CSV (model, n_layer, n_embd, n_head, n_inner, vocab_size, n_positions, params) for models whose architecture
     is found nowhere else."""

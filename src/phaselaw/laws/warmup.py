@@ -6,8 +6,8 @@ import polars as pl
 
 from phaselaw.laws.summary import MODEL
 
-UNSAFE_RATIO, UNSAFE_MS = 2.0, 100.0
-"""A phase's cold start is a regime of its own where p95 of the ratio, and of what is added, reach both (method 3)."""
+UNSAFE_RATIO = 2.0
+"""A phase's cold start is a regime of its own where p95 of the ratio reaches this, and p95 of what is added the SLO."""
 
 
 def warmup_effect(ok_rows: pl.DataFrame) -> pl.DataFrame:
@@ -39,15 +39,15 @@ def warmup_effect(ok_rows: pl.DataFrame) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def warmup_effect_summary(effect: pl.DataFrame) -> pl.DataFrame:
+def warmup_effect_summary(effect: pl.DataFrame, *, slo_ms: float) -> pl.DataFrame:
     """Per backend and phase, over cells: median, p95 and max of the ratio and of the added ms, and the worst event.
 
-    ``cold_start`` says whether cold start is a regime of its own there, by `UNSAFE_RATIO` and `UNSAFE_MS`.
+    ``cold_start`` says whether cold start is a regime of its own there, by `UNSAFE_RATIO` and ``slo_ms``, the added ms that are too many.
     """
     ratio, added = pl.col("warmup_to_measured_ratio"), pl.col("warmup_minus_measured_ms")
     keys = ["backend", "backend_kind", "batch_size", "gen_tokens_target", "mode"]
     worst = ratio.arg_max()
-    unsafe = (pl.col("ratio_p95") >= UNSAFE_RATIO) & (pl.col("added_ms_p95") >= UNSAFE_MS)
+    unsafe = (pl.col("ratio_p95") >= UNSAFE_RATIO) & (pl.col("added_ms_p95") >= slo_ms)
     return (
         effect.group_by(keys, maintain_order=True)
         .agg(

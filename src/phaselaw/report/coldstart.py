@@ -35,7 +35,7 @@ def cold_start(subject: Subject) -> Section:
         Paragraph(
             "A warmup call's latency over the median of the measured calls of its cell. Warmups are kept as data and "
             "left out of every law. Cold start is a regime of its own where p95 of the ratio is at least 2 and it adds "
-            "at least 100 ms."
+            f"at least {subject.analysis.options.cold_start_slo_ms:g} ms."
         ),
         Table(caption="Warmup / measured, over cells.", columns=summary, rows=rows),
         _ratios(subject),

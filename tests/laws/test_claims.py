@@ -1,0 +1,171 @@
+"""The claim table: TR121's own figures, and statuses by rule on runs whose laws are known."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from phaselaw import runs
+from phaselaw.laws import claims as c
+from phaselaw.laws.analysis import Analysis, Options, analyze
+
+PHASES = ("prefill", "kv_decode", "e2e_kv")
+BOTH_PHASES = {
+    "hf_cpu_fp32": (-0.010, -0.046, 0.025),
+    "hf_gpu_fp16": (-0.009, -0.034, 0.016),
+    "ollama": (-0.026, -0.070, 0.019),
+}
+"""Slope of prefill minus slope of decode of TR121's rows, with its 95 % interval."""
+
+
+@pytest.fixture(scope="module")
+def primary(reference_data: Path) -> Analysis:
+    return analyze(runs.load(reference_data / "tr121" / "primary_run"))
+
+
+def of(analysis: Analysis, claim: str) -> list[dict[str, object]]:
+    return analysis.tables["claims"].filter(pl.col("claim") == claim).to_dicts()
+
+
+@pytest.mark.parametrize(("backend", "figures"), BOTH_PHASES.items())
+def test_phases_of_one_backend_are_not_told_apart_in_tr121(primary, backend: str, figures) -> None:
+    [row] = [row for row in of(primary, c.ONE_EXPONENT) if row["backend"] == backend]
+    assert (row["estimate"], row["low"], row["high"]) == pytest.approx(figures, abs=6e-4)
+    assert row["status"] == c.NOT_DISTINGUISHABLE
+    assert f"at most {max(map(abs, figures)):.2f}" in str(row["evidence"])
+
+
+def test_backends_differ_in_tr121_and_the_cpu_alone_of_hf_has_a_law(primary) -> None:
+    assert {row["status"] for row in of(primary, c.ONE_ACROSS_BACKENDS)} == {c.REFUTED}
+    assert {row["backend"]: row["status"] for row in of(primary, c.PARAMS_PREDICT)} == {
+        "hf_cpu_fp32": "supported (trend)",
+        "hf_gpu_fp16": c.NOT_SUPPORTED,
+        "ollama": "supported (trend)",
+    }
+
+
+def test_cold_start_is_unsafe_where_tr121_prints_its_worst_ratios(primary) -> None:
+    rows = {(row["backend"], row["mode"]): row for row in of(primary, c.MEAN_IS_SAFE)}
+    assert {key for key, row in rows.items() if row["status"] == c.UNSAFE} == {
+        ("hf_cpu_fp32", "prefill"), ("hf_gpu_fp16", "e2e_kv"), ("ollama", "prefill"),
+    }  # fmt: skip
+    assert "194.4 x (models/tiny-gpt2, medium" in rows["hf_gpu_fp16", "prefill"]["evidence"]
+
+
+def test_decode_dominates_and_depth_explains_the_gpu_in_tr121(primary) -> None:
+    assert {row["status"] for row in of(primary, c.DECODE_DOMINATES)} == {c.HOLDS}
+    assert {row["backend"]: row["status"] for row in of(primary, c.DEPTH_EXPLAINS)} == {
+        "hf_cpu_fp32": c.NOT_SUPPORTED,
+        "hf_gpu_fp16": c.HOLDS,
+        "ollama": c.NOT_CHECKED,
+    }
+
+
+def test_a_users_slo_takes_the_place_of_the_100_ms(reference_data: Path) -> None:
+    loose = analyze(runs.load(reference_data / "tr121" / "primary_run"), Options(draws=10, cold_start_slo_ms=450.0))
+    unsafe = {(row["backend"], row["mode"]) for row in of(loose, c.MEAN_IS_SAFE) if row["status"] == c.UNSAFE}
+    assert unsafe == {("hf_cpu_fp32", "prefill"), ("ollama", "prefill")}
+    cold = loose.tables["regimes"].filter(pl.col("regime") == "cold start")
+    assert set(cold.select("backend", "mode").iter_rows()) == unsafe
+
+
+def run_of(
+    folder: Path, *, exponents=(0.5, 0.5), models: int = 5, scenarios=("a", "b"), warmups: bool = True,
+    modes=PHASES, cold: float = 1.0, backends=("x",),
+) -> Analysis:  # fmt: skip
+    """A run whose phases follow the exponents exactly, but for a fixed scatter of 1 %."""
+    rows = []
+    for backend in backends:
+        for model in range(models):
+            params = 10.0 * 4**model
+            prefill, decode = (5 * params ** exponents[0], 95 * params ** exponents[1])
+            wobble = 1 + 0.01 * math.sin(7 * model)
+            latencies = {"prefill": prefill * wobble, "kv_decode": decode / wobble, "e2e_kv": prefill + decode}
+            for scenario in scenarios:
+                for rep in range(-1 if warmups else 0, 2):
+                    for mode in modes:
+                        slower = cold if rep < 0 else 1.0
+                        rows.append(
+                            {
+                                "backend": backend, "backend_kind": "hf", "model": f"m{model}", "scenario": scenario,
+                                "mode": mode, "status": "ok", "latency_ms": latencies[mode] * slower,
+                                "params_millions": params, "is_warmup": rep < 0, "rep": max(rep, 0), "batch_size": 1,
+                                "gen_tokens_target": 16, "tokens_per_s": 1.0,
+                            }
+                        )  # fmt: skip
+    pl.DataFrame(rows).write_csv(folder / "metrics.csv")
+    return analyze(runs.load(folder), Options(draws=10))
+
+
+def test_two_exponents_that_were_put_in_refute_that_one_describes_both(tmp_path: Path) -> None:
+    [row] = of(run_of(tmp_path, exponents=(0.8, 0.5)), c.ONE_EXPONENT)
+    assert row["status"] == c.REFUTED
+    assert row["low"] <= 0.3 <= row["high"]
+    assert "decode is" in str(row["evidence"])
+
+
+def test_two_models_are_too_few_for_any_claim_about_exponents(tmp_path: Path) -> None:
+    analysis = run_of(tmp_path, models=2, backends=("x", "y"))
+    assert {row["status"] for row in of(analysis, c.ONE_EXPONENT)} == {"too few models"}
+    assert {row["status"] for row in of(analysis, c.PARAMS_PREDICT)} == {"too few models"}
+    assert {row["status"] for row in of(analysis, c.DEPTH_EXPLAINS)} == {c.NOT_CHECKED}
+    assert of(analysis, c.ONE_ACROSS_BACKENDS) == []
+
+
+def test_one_scenario_and_no_warmups_leave_cold_start_unchecked(tmp_path: Path) -> None:
+    analysis = run_of(tmp_path, scenarios=("only",), warmups=False)
+    assert {row["status"] for row in of(analysis, c.MEAN_IS_SAFE)} == {c.NOT_CHECKED}
+    assert {row["status"] for row in of(analysis, c.PARAMS_PREDICT)} == {"supported"}
+
+
+@pytest.mark.parametrize("modes", [("prefill",), ("kv_decode", "e2e_kv"), ("e2e_kv",)])
+def test_a_missing_phase_leaves_its_claims_out_and_breaks_none(modes, tmp_path: Path) -> None:
+    analysis = run_of(tmp_path, modes=modes)
+    [row] = of(analysis, c.ONE_EXPONENT)
+    assert row["status"] == "too few models"
+    assert row["estimate"] is None
+    assert len(of(analysis, c.DECODE_DOMINATES)) == (len(modes) == 2)
+
+
+@pytest.mark.parametrize(("cold", "status"), [(1.9, c.HOLDS), (2.1, c.UNSAFE)])
+def test_the_mean_is_safe_up_to_twice_the_latency(cold: float, status: str, tmp_path: Path) -> None:
+    assert {row["status"] for row in of(run_of(tmp_path, cold=cold), c.MEAN_IS_SAFE)} == {status}
+
+
+def test_the_same_backend_twice_is_not_told_apart(tmp_path: Path) -> None:
+    [row] = of(run_of(tmp_path, backends=("x", "y")), c.ONE_ACROSS_BACKENDS)
+    assert row["status"] == c.NOT_DISTINGUISHABLE
+    assert row["estimate"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_five_claims_of_tr121_come_first(tmp_path: Path) -> None:
+    order = list(dict.fromkeys(run_of(tmp_path, backends=("x", "y")).tables["claims"]["claim"]))
+    assert order == [c.ONE_EXPONENT, c.ONE_ACROSS_BACKENDS, c.PARAMS_PREDICT, c.MEAN_IS_SAFE, c.DECODE_DOMINATES,
+                     c.DEPTH_EXPLAINS]  # fmt: skip
+
+
+latencies = st.lists(st.floats(1.0, 1e4), min_size=5, max_size=5)
+
+
+@given(latencies, latencies)
+def test_the_paired_difference_is_that_of_the_two_slopes(first: list[float], second: list[float]) -> None:
+    params = [1.0, 10.0, 30.0, 200.0, 900.0]
+    tables = [
+        pl.DataFrame({"model": list("abcde"), "params_millions_effective": params, "latency_geomean_ms": values})
+        for values in (first, second)
+    ]
+    found = c.paired_slope_difference(*tables, 0.95)
+    slopes = [stats.linregress(np.log10(params), np.log10(values)).slope for values in (first, second)]
+    assert found.difference == pytest.approx(slopes[0] - slopes[1], abs=1e-9)
+    assert found.low <= found.difference <= found.high
+
+
+def test_welchs_interval_of_equal_variances_is_students() -> None:
+    found = c.welch_difference((0.5, 0.1, 5), (0.2, 0.1, 5), 0.95)
+    assert found.difference == pytest.approx(0.3)
+    assert found.high - found.difference == pytest.approx(stats.t.ppf(0.975, 10) * math.sqrt(0.02))
