@@ -36,12 +36,14 @@ SERVED_DEFECTS = ("prompt cache", "count convention", "prompt cut", "spill")
 def clean(seed: int, *, served: bool, order: str | None = None) -> Run:
     """A run with nothing wrong: law, noise, order and number of models drawn from the seed."""
     draw = random.Random(seed)
+    order = order or draw.choice(["rounds", "cells"])
     settings = {
         "overhead_ms": draw.choice([0.0, 0.2, 1.0, 5.0]),
         "params_exponent": draw.uniform(0.1, 1.0),
         "prefill_steps": draw.uniform(1.0, 1.3),
         "model_scatter": draw.choice([0.0, 0.05, 0.15]),
-        "round_noise": draw.choice([0.0, 0.02]),
+        # Where a cell's calls run back to back there are no rounds that cells could share.
+        "round_noise": draw.choice([0.0, 0.02]) if order == "rounds" else 0.0,
         "call_noise": draw.choice([0.01, 0.03, 0.05]),
         "cold_start_ms": draw.choice([0.0, 50.0, 500.0]),
         "early_stop_rate": draw.choice([0.0, 0.3]) if not served else 0.4,
@@ -51,7 +53,7 @@ def clean(seed: int, *, served: bool, order: str | None = None) -> Run:
         seed,
         models=draw.choice([4, 5, 7]),
         repetitions=draw.choice([3, 5]),
-        order=order or draw.choice(["rounds", "cells"]),
+        order=order,
     )
     run = slow_first_calls(simulated(study), seed)
     return as_served(run) if served else run

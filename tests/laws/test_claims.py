@@ -37,7 +37,7 @@ def test_phases_of_one_backend_are_not_told_apart_in_tr121(primary, backend: str
     [row] = [row for row in of(primary, c.ONE_EXPONENT) if row["backend"] == backend]
     assert (row["estimate"], row["low"], row["high"]) == pytest.approx(figures, abs=6e-4)
     assert row["status"] == c.NOT_DISTINGUISHABLE
-    assert f"at most {max(map(abs, figures)):.2f}" in str(row["evidence"])
+    assert f"at most {max(map(abs, figures)):.3f} apart" in str(row["evidence"])
 
 
 def test_backends_differ_in_tr121_and_the_cpu_alone_of_hf_has_a_law(primary) -> None:

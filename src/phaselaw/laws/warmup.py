@@ -42,7 +42,7 @@ def warmup_effect(ok_rows: pl.DataFrame) -> pl.DataFrame:
 def warmup_effect_summary(effect: pl.DataFrame, *, slo_ms: float) -> pl.DataFrame:
     """Per backend and phase, over cells: median, p95 and max of the ratio and of the added ms, and the worst event.
 
-    ``cold_start`` says whether cold start is a regime of its own there, by `UNSAFE_RATIO` and ``slo_ms``, the added ms that are too many.
+    ``cold_start`` says whether cold start is a regime of its own there, by `UNSAFE_RATIO` and ``slo_ms``.
     """
     ratio, added = pl.col("warmup_to_measured_ratio"), pl.col("warmup_minus_measured_ms")
     keys = ["backend", "backend_kind", "batch_size", "gen_tokens_target", "mode"]

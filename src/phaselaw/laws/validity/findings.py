@@ -75,7 +75,7 @@ class Evidence:
 
     run: Run
     ok: pl.DataFrame
-    """`phaselaw.laws.summary.usable` rows, warmups among them."""
+    """`phaselaw.laws.summary.usable` rows, warmups among them; ``run`` tells the runs of a pool apart."""
     measured: pl.DataFrame
     """The same without warmups."""
     per_model: pl.DataFrame
@@ -84,19 +84,9 @@ class Evidence:
     """`phaselaw.laws.served.decode_linearity`'s table."""
 
     @property
-    def sources(self) -> list[str]:
-        """The columns that tell the runs of a pool apart: calls of different runs have no common order."""
-        return ["run"] if "run" in self.ok.columns else []
-
-    @property
     def ours(self) -> bool:
         """Whether phaselaw itself measured this run."""
         return "phaselaw_version" in (self.run.manifest or {})
-
-
-def number(rows: pl.DataFrame, name: str) -> pl.Expr:
-    """A column that not every file has, as a number; empty where it is absent or holds none."""
-    return pl.col(name).cast(pl.Float64, strict=False) if name in rows.columns else pl.lit(None, dtype=pl.Float64)
 
 
 def text(rows: pl.DataFrame, name: str) -> pl.Expr:

@@ -14,7 +14,7 @@ from phaselaw.laws.overhead_interval import least_log_error
 from phaselaw.laws.regression import Floats, fit_lines
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import BUDGET, GROUP
-from phaselaw.laws.validity.findings import ALL_PHASES, Checked, Evidence, Finding, Where, number
+from phaselaw.laws.validity.findings import ALL_PHASES, Checked, Evidence, Finding, Where
 from phaselaw.laws.validity.served import prompt_cache
 
 ALPHA = 0.05
@@ -167,7 +167,7 @@ def _unlike_counts(evidence: Evidence, where: Where) -> str | None:
         (pl.col("mode") == "prefill") & (pl.col("backend") == where.backend) & (pl.col("prompt_tokens_raw") > 0)
         & (pl.col("batch_size") == where.batch_size)
     )  # fmt: skip
-    texts = rows.filter(number(rows, "prompt_chars") > 0)
+    texts = rows.filter(pl.col("prompt_chars") > 0)
     counts = texts.group_by("scenario", "model").agg(pl.col("prompt_tokens_raw").median())
     tokens = pl.col("prompt_tokens_raw")
     spans = (

@@ -18,7 +18,6 @@ from phaselaw.laws.validity.findings import (
     Evidence,
     Finding,
     Where,
-    number,
 )
 
 MISLABELLED = 0.1
@@ -34,7 +33,7 @@ LABEL, SPILL = "label contradicts measurement", "spill"
 
 def labels(evidence: Evidence) -> Checked:
     """Parameter counts of a label that what was measured contradicts, or the shipped ladder's model of that name."""
-    label = pl.coalesce("params_millions_config", number(evidence.run.rows, "params_millions"))
+    label = pl.coalesce("params_millions_config", "params_millions")
     rows = (
         evidence.run.rows.filter(label > 0)
         .group_by(GROUP_OF_MODEL, maintain_order=True)

@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
+from phaselaw.laws import summary
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.validity.findings import ALL_PHASES, GROUP_OF_MODEL, Checked, Evidence, Finding, Where
@@ -26,16 +27,13 @@ _CELL = [*GROUP_OF_MODEL, "scenario"]
 def drift(evidence: Evidence) -> Checked:
     """Latency that grows or falls with the order of the calls, beyond cells and rounds.
 
-    In order ``rounds``: each call's log latency on its place, with a level of its own for each cell and each round, so
-    that what a round does to all cells is no drift. In order ``cells``: each cell's log median on its place, with a
-    level for each model and each scenario. A t test of the slope.
+    Where calls ran in rounds: each call's log latency on its place, with a level of its own for each cell and each
+    round, so that what a round does to all cells is no drift. Where a cell's calls ran back to back: each cell's log
+    median on its place, with a level for each model and each scenario. A t test of the slope.
     """
     findings, n = [], 0
-    for key, rows in _end_to_end(evidence).group_by([*_BACKEND, *evidence.sources], maintain_order=True):
-        if evidence.run.order == "rounds":
-            slope, p = _drift_in_rounds(rows)
-        else:
-            slope, p = _drift_over_cells(rows)
+    for key, rows in _end_to_end(evidence).group_by([*_BACKEND, "run"], maintain_order=True):
+        slope, p = _drift_over_cells(rows) if back_to_back(rows) else _drift_in_rounds(rows)
         n += math.isfinite(p)
         if p < ALPHA and abs(math.expm1(slope)) >= LEAST:
             findings.append(
@@ -62,11 +60,24 @@ def drift(evidence: Evidence) -> Checked:
 
 
 def _end_to_end(evidence: Evidence) -> pl.DataFrame:
-    """Measured end-to-end rows in the order they ran."""
-    rows = evidence.measured.filter(pl.col("mode") == "e2e_kv")
-    if "call_idx" not in rows.columns or rows["call_idx"].null_count():
-        return rows.clear().with_columns(pl.lit(0.0).alias("place"))
-    return rows.sort("call_idx").with_columns(pl.col("call_idx").cast(pl.Float64).alias("place"))
+    """Measured end-to-end rows in the order they ran, with their ``place`` among all calls of their run."""
+    calls = evidence.run.rows.filter((pl.col("mode") == "e2e_kv") & ~pl.col("is_warmup"))
+    order = "call_idx" if calls["call_idx"].null_count() == 0 else "started_at_unix"
+    if calls[order].null_count():
+        return evidence.measured.clear().with_columns(pl.lit(0.0).alias("place"))
+    place = pl.col(order).rank("dense")
+    placed = calls.with_columns(place.over("run").alias("place"))
+    return summary.usable(placed).with_columns(pl.col("place").cast(pl.Float64)).sort("place")
+
+
+def back_to_back(rows: pl.DataFrame) -> bool:
+    """Whether the calls of a cell ran one after the other, as their places tell, whatever a manifest says."""
+    place = pl.col("place")
+    spans = rows.group_by([*_CELL, "run"]).agg(
+        ((place.max() - place.min() + 1) / pl.len()).alias("span"), pl.len().alias("n")
+    )
+    typical = spans.filter(pl.col("n") > 1)["span"].to_numpy()
+    return len(typical) == 0 or float(np.median(typical)) <= 1.5
 
 
 def _drift_in_rounds(rows: pl.DataFrame) -> tuple[float, float]:
@@ -122,24 +133,11 @@ def _without_levels(values: Floats, levels: list[NDArray[np.int64]]) -> Floats:
 
 def throttling(evidence: Evidence) -> Checked:
     """Calls that slow down inside their cell, over all cells of a backend whose calls ran back to back."""
-    if evidence.run.order != "cells":
-        return Checked(
-            check=THROTTLING,
-            unit="backends",
-            n_checked=0,
-            false_alarm_rate=ALPHA,
-            not_checked="calls of a cell did not run back to back (order: rounds); a slowdown shows as drift",
-        )
     findings, n = [], 0
     for key, rows in _end_to_end(evidence).group_by(_BACKEND, maintain_order=True):
-        rises = np.array(
-            [
-                rise
-                for _, cell in rows.group_by([*_CELL, *evidence.sources], maintain_order=True)
-                for rise in _rise(cell)
-            ]
-        )
-        if len(rises) < 5:
+        cells = rows.group_by([*_CELL, "run"], maintain_order=True)
+        rises = np.array([rise for _, cell in cells for rise in _rise(cell)])
+        if len(rises) < 5 or not back_to_back(rows):
             continue
         n += 1
         mean, se = float(rises.mean()), float(rises.std(ddof=1)) / math.sqrt(len(rises))
@@ -164,7 +162,9 @@ def throttling(evidence: Evidence) -> Checked:
         findings=tuple(findings),
         false_alarm_rate=ALPHA,
         rests_on="if calls scatter independently of each other",
-        not_checked=None if n else "fewer than five cells with three calls or more",
+        not_checked=None
+        if n
+        else "no five cells with three calls or more, back to back (in rounds a slowdown is drift)",
     )
 
 

@@ -16,7 +16,6 @@ from phaselaw.laws.validity.findings import (
     Evidence,
     Finding,
     Where,
-    number,
     text,
 )
 
@@ -104,12 +103,9 @@ def _suspected(evidence: Evidence) -> list[Finding]:
 def _prefills_in_steps(evidence: Evidence) -> pl.DataFrame:
     """Cells of served engines: their first call's prefill, and the repeated ones', in the cell's decode steps."""
     rows = evidence.ok.filter((pl.col("mode") == "prefill") & pl.col("backend_kind").is_in(SERVED))
-    per_token = number(rows, "kv_decode_ms_per_token")
-    step = pl.coalesce("decode_step_ms", per_token, pl.col("kv_decode_ms") / pl.col("gen_tokens_raw"))
-    cell = [*GROUP_OF_MODEL, "scenario", *evidence.sources]
-    calls = rows.with_columns(step.alias("step"))
-    if "call_idx" in calls.columns:
-        calls = calls.sort("call_idx", maintain_order=True)
+    step = pl.coalesce("decode_step_ms", "kv_decode_ms_per_token", pl.col("kv_decode_ms") / pl.col("gen_tokens_raw"))
+    cell = [*GROUP_OF_MODEL, "scenario", "run"]
+    calls = rows.with_columns(step.alias("step")).sort("call_idx", maintain_order=True)
     repeated = ~pl.col("is_warmup") & (pl.int_range(pl.len()) > 0)
     typical = pl.col("step").filter(repeated).median()
     return (
@@ -186,7 +182,7 @@ def prompt_cut(evidence: Evidence) -> Checked:
     ]
     prompts = (
         rows.filter((pl.col("status") == "ok") & (pl.col("prompt_tokens_raw") > 0))
-        .with_columns(number(rows, "prompt_chars").alias("chars"))
+        .with_columns(pl.col("prompt_chars").alias("chars"))
         .group_by([*GROUP_OF_MODEL, "scenario"], maintain_order=True)
         .agg(pl.col("chars").median(), pl.col("prompt_tokens_raw").median().alias("tokens"))
     )
