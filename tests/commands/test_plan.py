@@ -1,6 +1,7 @@
 """``phaselaw plan`` and ``analyze``: data on stdout, one JSON document with --json, one line of error."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,83 @@ def test_models_can_be_chosen_and_unknown_ones_are_named(finished: Path, capsys)
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 1
     assert main(["plan", str(finished), "--models", "nobody"]) == 2
     assert "nobody" in capsys.readouterr().err
+
+
+def plan(finished: Path, *words: str, capsys: pytest.CaptureFixture[str]) -> dict:
+    assert main(["plan", str(finished), *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_only_what_is_asked_for_is_printed(finished: Path, capsys) -> None:
+    assert main(["plan", str(finished)]) == 0
+    first = capsys.readouterr()
+    assert "Tiers" not in first.out and "--show requests,compare" in first.err
+    assert main(["plan", str(finished), "--tiers", "models/gpt2-5m,models/gpt2-100m"]) == 0
+    assert "Cascade" in capsys.readouterr().out
+    assert main(["plan", str(finished), "--show", "all"]) == 0
+    assert "Sensitivity" in capsys.readouterr().out
+
+
+def test_a_load_in_requests_of_ones_own_kinds(finished: Path, tmp_path: Path, capsys) -> None:
+    mixes = tmp_path / "mixes.csv"
+    mixes.write_text("name,prompt_tokens,output_tokens\nask,300,100\n")
+    document = plan(finished, "--requests-per-month", "2592000", "--mixes", str(mixes), capsys=capsys)
+    assert document["assumptions"]["requests_per_s"] == 1.0 and document["assumptions"]["tokens_per_request"] == 400
+    for row, load in zip(document["rows"], document["requests"], strict=True):
+        assert row["workers"] == pytest.approx(400 / row["tokens_per_s"]) == load["workers"]
+
+
+def test_whole_workers_keep_the_headroom_that_is_asked_for(finished: Path, capsys) -> None:
+    words = ("--utilisation", "0.5", "--burst", "2", "--spares", "1")
+    for row in plan(finished, *words, capsys=capsys)["rows"]:
+        assert row["whole_workers"] == math.ceil(row["workers"] * 4) + 1
+
+
+def test_a_price_list_says_which_price_and_how_old(finished: Path, tmp_path: Path, capsys) -> None:
+    prices = tmp_path / "prices.csv"
+    prices.write_text("Cloud,GPU Type,GPUs,On-demand,Per-GPU,Spot\nX,H100 (80 GB),8,24,3,\n")
+    words = ["plan", str(finished), "--prices", str(prices), "--accelerator", "h100", "--json"]
+    assert main([*words, "--prices-date", "2020-01-01"]) == 0
+    told = capsys.readouterr()
+    document = json.loads(told.out)
+    assert document["assumptions"]["usd_per_hour"] == 3.0 and document["assumptions"]["price"]["stale"] is True
+    assert "stale" in told.err and "X (8 x H100 (80 GB))" in told.err
+    assert main(words) == 0
+    assert "no date" in capsys.readouterr().err
+
+
+def test_several_runs_are_pooled_and_their_noise_is_in_the_intervals(finished: Path, tmp_path: Path, capsys) -> None:
+    others = [tmp_path / "b", tmp_path / "c"]
+    for seed, path in enumerate(others, start=5):
+        assert main(["run", "--dry-run", "--set", f"seed={seed}", "--out", str(path)]) == 0
+    capsys.readouterr()
+    document = plan(finished, *map(str, others), capsys=capsys)
+    assert {row["interval_basis"] for row in document["rows"]} == {"3 runs, between-run noise included"}
+
+
+def test_an_hours_price_for_each_backend(finished: Path, capsys) -> None:
+    [backend] = {row["backend"] for row in plan(finished, capsys=capsys)["rows"]}
+    document = plan(finished, "--usd-per-hour", f"{backend}=4", capsys=capsys)
+    assert {row["usd_per_hour"] for row in document["rows"]} == {4.0}
+    assert main(["plan", str(finished), "--usd-per-hour", "other=4"]) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--show", "everything"], ["--tiers", "one"], ["--tiers", "models/gpt2-5m,nobody"], ["--compare", "nobody"],
+        ["--utilisation", "2"], ["--burst", "0.5"], ["--spares=-1"], ["--premium-share", "2"], ["--failure-usd=-1"],
+        ["--accelerator", "H100"], ["--prices", "none.csv", "--accelerator", "H100"], ["--mixes", "none.csv"],
+        ["--success-rates", "none.csv"], ["--usd-per-hour", "cheap"], ["--rates", "x"], ["--volumes", "x"],
+        ["--requests-per-s", "0"], ["--requests-per-month", "nan"], ["--batch", "0"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_option_that_makes_no_sense_is_one_line_and_exit_2(words: list[str], finished: Path, capsys) -> None:
+    assert main(["plan", str(finished), *words]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1
+    assert words[0].split("=")[0] in told.err or "none.csv" in told.err
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "nan"])

@@ -1,20 +1,32 @@
 """Workers and dollars: TR121's printed figures, and arithmetic that can't be otherwise."""
 
+import math
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
-from phaselaw.plan.capacity import capacity, flat, usd_per_million_tokens, workers_needed
+from phaselaw.plan.capacity import (
+    Headroom,
+    capacity_row,
+    positive,
+    usd_per_million_tokens,
+    whole_workers,
+    workers_needed,
+)
+from phaselaw.plan.estimate import exact
+from phaselaw.plan.workers import Worker, stated
 
 rates = st.floats(1e-3, 1e6)
 
 
-def measured(rate: float, low: float | None = None, high: float | None = None) -> dict[str, object]:
-    return {
-        "backend": "hf_cpu_fp32", "model": "m", "batch_size": 1, "gen_tokens_target": 64, "mode": "e2e_kv",
-        "tokens_per_s": rate, "tokens_per_s_low": low, "tokens_per_s_high": high, "interval_basis": "rounds",
-    }  # fmt: skip
+def worker(*rates: float, usd_per_hour: float = 1.0) -> Worker:
+    """A worker whose rate has these draws behind its point."""
+    return Worker(
+        backend="b", model="m", batch_size=1, gen_tokens=8, tokens_per_s=np.array(rates), usd_per_hour=usd_per_hour
+    )
 
 
 @pytest.mark.parametrize(
@@ -24,35 +36,63 @@ def measured(rate: float, low: float | None = None, high: float | None = None) -
 def test_figures_that_tr121_prints_for_a_billion_tokens_a_month(
     tokens_per_s: float, workers: float, usd_per_1m: float
 ) -> None:
-    assert workers_needed(1e9, tokens_per_s) == pytest.approx(workers, abs=0.006)
-    assert usd_per_million_tokens(tokens_per_s, 1.006) == pytest.approx(usd_per_1m, abs=0.006)
+    assert workers_needed(1e9, exact(tokens_per_s))[0] == pytest.approx(workers, abs=0.006)
+    assert usd_per_million_tokens(exact(tokens_per_s), 1.006)[0] == pytest.approx(usd_per_1m, abs=0.006)
 
 
 @given(rate=rates, volume=st.floats(1e3, 1e15), price=st.floats(1e-3, 1e3))
-def test_the_month_costs_the_workers_hours(rate: float, volume: float, price: float) -> None:
-    [row] = capacity([measured(rate)], tokens_per_month=volume, usd_per_hour=price)
-    assert row.usd_per_month.value == pytest.approx(row.workers.value * 720 * price)
+def test_the_month_costs_the_workers_hours_and_the_tokens_prices(rate: float, volume: float, price: float) -> None:
+    row = capacity_row(worker(rate, usd_per_hour=price), volume, Headroom())
+    assert row["usd_per_month"] == pytest.approx(row["workers"] * 720 * price)
+    assert row["usd_per_month"] == pytest.approx(row["usd_per_1m"] * volume / 1e6)
 
 
 @given(rate=rates)
 def test_a_faster_worker_means_fewer_workers_so_the_interval_turns_round(rate: float) -> None:
-    [row] = capacity([measured(rate, rate * 0.9, rate * 1.2)], tokens_per_month=1e9, usd_per_hour=1.0)
-    for estimate in (row.workers, row.usd_per_1m, row.usd_per_month):
-        assert estimate.low is not None and estimate.high is not None
-        assert estimate.low < estimate.value < estimate.high
-        assert estimate.high / estimate.value == pytest.approx(1 / 0.9)
+    row = capacity_row(worker(rate, *np.linspace(0.9 * rate, 1.2 * rate, 1001)), 1e9, Headroom())
+    for name in ("workers", "usd_per_1m", "usd_per_month"):
+        assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
+        assert row[f"{name}_high"] / row[name] == pytest.approx(1 / 0.9075)
 
 
 def test_a_rate_without_an_interval_gives_none() -> None:
-    [row] = capacity([measured(100.0)], tokens_per_month=1e9, usd_per_hour=1.0)
-    assert flat(row)["workers_low"] is None
+    row = capacity_row(stated("m", 100.0, 1.0), 1e9, Headroom())
+    assert row["workers"] == pytest.approx(3.858, abs=1e-3)
+    assert row["workers_low"] is None and row["whole_workers_high"] is None
 
 
-def test_only_end_to_end_rates_are_planned_with() -> None:
-    assert capacity([measured(10.0) | {"mode": "prefill"}], tokens_per_month=1e9, usd_per_hour=1.0) == []
+@given(workers=st.floats(1e-6, 1e6), utilisation=st.floats(0.05, 1), burst=st.floats(1, 20), spares=st.integers(0, 9))
+def test_whole_workers_are_the_fewest_that_carry_the_peak_within_the_busy_share(
+    workers: float, utilisation: float, burst: float, spares: int
+) -> None:
+    headroom = Headroom(utilisation=utilisation, burst=burst, spares=spares)
+    [fleet] = whole_workers(exact(workers), headroom)
+    serving = fleet - spares
+    assert fleet == math.floor(fleet)
+    assert workers * burst <= serving * utilisation * (1 + 1e-9) + 1e-9
+    assert workers * burst > (serving - 1) * utilisation * (1 - 1e-9) - 1e-9
 
 
-@pytest.mark.parametrize("volume", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_volume_that_is_no_positive_number_is_refused(volume: float) -> None:
+def test_a_fraction_that_is_whole_but_for_rounding_stays_whole() -> None:
+    assert whole_workers(exact(0.1 + 0.2), Headroom(utilisation=0.1))[0] == 3
+
+
+def test_tr121s_fleet_with_headroom_by_hand() -> None:
+    # 7.36 workers at 1.5 x the mean, busy 70 % at most: 15.8, so 16, and one spare.
+    assert whole_workers(exact(7.36), Headroom(utilisation=0.7, burst=1.5, spares=1))[0] == 17
+
+
+@pytest.mark.parametrize(
+    ("settings", "option"),
+    [({"utilisation": 0}, "--utilisation"), ({"utilisation": 1.1}, "--utilisation"), ({"burst": 0.9}, "--burst"),
+     ({"burst": math.inf}, "--burst"), ({"spares": -1}, "--spares"), ({"utilisation": math.nan}, "--utilisation")],
+)  # fmt: skip
+def test_headroom_that_makes_no_sense_is_refused(settings: dict[str, float], option: str) -> None:
+    with pytest.raises(UsageError, match=option):
+        Headroom(**settings)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_an_amount_that_is_no_positive_number_is_refused(value: float) -> None:
     with pytest.raises(UsageError, match="--tokens-per-month"):
-        capacity([], tokens_per_month=volume, usd_per_hour=1.0)
+        positive("--tokens-per-month", value)

@@ -1,25 +1,42 @@
-"""``phaselaw plan``: what a monthly token volume needs and costs, from a run's measured rates."""
+"""``phaselaw plan``: what a load needs and costs, from the measured rates of a run."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phaselaw.commands import COMMANDS
-from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
+from phaselaw.commands.plan_options import (
+    PARTS,
+    add_options,
+    hourly_price,
+    parts_shown,
+    price_notes,
+    question_of,
+)
 
 if TYPE_CHECKING:
-    from phaselaw.plan.capacity import CapacityRow, Estimate
+    from phaselaw.laws.analysis import Analysis
+    from phaselaw.plan.economics import Question
+    from phaselaw.plan.prices import Choice
+    from phaselaw.plan.workers import Worker
+    from phaselaw.runs import Run
 
 EXAMPLES = """\
 examples:
   phaselaw plan runs/a --tokens-per-month 1e9 --usd-per-hour 1.006
-  phaselaw plan runs/a --tokens-per-month 5e9 --usd-per-hour 0.302 --models models/gpt2-25m --json
+  phaselaw plan runs/a runs/b runs/c --utilisation 0.7 --burst 1.5 --spares 1     intervals hold run-to-run noise
+  phaselaw plan runs/a --requests-per-s 5.5 --mixes my-mixes.csv                  requests of your own kinds
+  phaselaw plan runs/a --prices gpus.csv --accelerator 'A100 80GB' --compare      a price list; model against model
+  phaselaw plan runs/a --tiers models/gpt2-5m,models/gpt2-100m --success-rates rates.csv --failure-usd 2
+  phaselaw plan runs/a --traffic profile.json --rates-by phases                   your own traffic, by its phases
 
-Each count and price stands with its 95 % interval from the measurements. The worker count is a lower bound: workers
-busy all the time, with no bursts, no queue and no spares.
+Each count and price stands with its 95 % interval from the measurements. Workers as a fraction are a lower bound: busy
+all the time, with no bursts, no queue and no spares. More: docs/economics.md.
 """
 
 JSON_VERSION = 1
@@ -30,95 +47,128 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "plan",
         help=COMMANDS["plan"],
-        description="Turn a run's measured end-to-end tokens/s into workers and dollars.",
+        description="Turn measured tokens/s into workers, dollars, and what one model must do better than another.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_path", type=Path, metavar="RUN", help="a run directory, or a metrics.csv")
     parser.add_argument(
-        "--tokens-per-month",
-        type=float,
-        default=DEFAULT_TOKENS_PER_MONTH,
-        metavar="N",
-        help=f"prompt and generated tokens (default: {DEFAULT_TOKENS_PER_MONTH:g})",
+        "run_paths",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="a run directory or a metrics.csv; several of one study on one host are pooled",
     )
-    parser.add_argument(
-        "--usd-per-hour",
-        type=float,
-        default=TR121_USD_PER_HOUR,
-        metavar="USD",
-        help=f"price of a worker's hour (default: {TR121_USD_PER_HOUR}, TR121's shadow price)",
-    )
-    parser.add_argument("--backends", metavar="A,B", help="only these backends")
-    parser.add_argument("--models", metavar="A,B", help="only these models")
-    parser.add_argument("--json", action="store_true", help="print one JSON document, full precision")
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan; returns 0."""
     from phaselaw import runs
-    from phaselaw.errors import UsageError
     from phaselaw.laws.analysis import analyze
-    from phaselaw.plan.capacity import capacity, flat
 
-    analysis = analyze(runs.load(args.run_path))
-    measured = analysis.tables["throughput_intervals"].iter_rows(named=True)
-    rows = capacity(measured, tokens_per_month=args.tokens_per_month, usd_per_hour=args.usd_per_hour)
+    shown = parts_shown(args)
+    read = runs.load_all(args.run_paths, allow_different=args.allow_different)
+    analysis = analyze(read)
+    price, choice = hourly_price(args, read.rows["backend"].unique(maintain_order=True).to_list())
+    workers = _chosen(args, read, analysis, price)
+    question = question_of(args, [worker.model for worker in workers])
+    notes = [*read.notes, *(price_notes(choice) if choice else [])]
+    document = planned(question, workers, analysis) | {"notes": notes}
+    document["assumptions"] |= {"baseline": args.compare or None, "price": _offer(choice)}
+    for note in notes:
+        print(f"phaselaw: note: {note}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        _print(document, shown)
+    return 0
+
+
+def planned(question: Question, workers: Sequence[Worker], analysis: Analysis) -> dict[str, Any]:
+    """The plan as the document that ``--json`` prints: every table, and the assumptions."""
+    from phaselaw.laws.step_time import step_times
+    from phaselaw.plan.capacity import SECONDS_PER_MONTH
+    from phaselaw.plan.economics import answer
+    from phaselaw.plan.mixes import mean_tokens
+
+    table = analysis.tables.get("step_time_model")
+    prices = {worker.usd_per_hour for worker in workers}
+    assumptions = {
+        "tokens_per_month": question.volume,
+        "usd_per_hour": prices.pop() if len(prices) == 1 else None,
+        "seconds_per_month": SECONDS_PER_MONTH,
+        "requests_per_s": question.requests_per_s,
+        "tokens_per_request": mean_tokens(question.mixes),
+        "utilisation": question.headroom.utilisation,
+        "burst": question.headroom.burst,
+        "spares": question.headroom.spares,
+        "failure_usd": question.failure_usd,
+        "premium_share": question.premium_share,
+        "phase_split_rates": question.phase_split_rates,
+        "mixes": [
+            {"name": mix.name, "prompt_tokens": mix.prompt_tokens, "output_tokens": mix.output_tokens,
+             "share": mix.share}
+            for mix in question.mixes
+        ],
+    }  # fmt: skip
+    times = {} if table is None else step_times(table)
+    return {"schema_version": JSON_VERSION, "assumptions": assumptions, **answer(question, workers, times)}
+
+
+def _chosen(args: argparse.Namespace, read: Run, analysis: Analysis, price: float | dict[str, float]) -> list[Worker]:
+    from phaselaw.errors import AnalysisError, UsageError
+    from phaselaw.plan.workers import workers_of
+
+    workers = workers_of(read, analysis, price)
+    if not workers:
+        raise AnalysisError(f"{read.path}: no end-to-end rates to plan with (no ok rows of e2e_kv)")
     for option, key in (("backends", "backend"), ("models", "model")):
         wanted = getattr(args, option)
         if wanted is not None:
             names = [name.strip() for name in wanted.split(",")]
-            known = dict.fromkeys(getattr(row, key) for row in rows)
+            known = dict.fromkeys(getattr(worker, key) for worker in workers)
             for name in names:
                 if name not in known:
                     raise UsageError(f"--{option} {name}: not in this run; it has: {', '.join(known)}")
-            rows = [row for row in rows if getattr(row, key) in names]
-    if args.json:
-        assumptions = {"tokens_per_month": args.tokens_per_month, "usd_per_hour": args.usd_per_hour}
-        document = {
-            "schema_version": JSON_VERSION,
-            "assumptions": assumptions | {"seconds_per_month": 30 * 86_400},
-            "rows": [flat(row) for row in rows],
-        }
-        print(json.dumps(document, allow_nan=False))
-    else:
-        _print(rows, args.tokens_per_month, args.usd_per_hour)
-    return 0
+            workers = [worker for worker in workers if getattr(worker, key) in names]
+    if args.compare and args.compare not in {worker.model for worker in workers}:
+        raise UsageError(f"--compare {args.compare}: not among the models that are planned")
+    return workers
 
 
-def _print(rows: list[CapacityRow], tokens_per_month: float, usd_per_hour: float) -> None:
+def _offer(choice: Choice | None) -> dict[str, Any] | None:
+    """The offer that the price is from, for the JSON."""
+    if choice is None:
+        return None
+    offer = choice.offer
+    return {
+        "provider": offer.provider,
+        "machine": offer.machine,
+        "accelerator": offer.accelerator,
+        "accelerators_in_machine": offer.accelerators,
+        "usd_per_accelerator_hour": offer.usd_per_hour,
+        "offers": choice.offers,
+        "lowest": choice.lowest,
+        "median": choice.median,
+        "highest": choice.highest,
+        "age_days": choice.age_days,
+        "stale": choice.stale,
+        "doubt": offer.doubt,
+    }
+
+
+def _print(document: dict[str, Any], shown: Sequence[str]) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from phaselaw.report.economics import sections
+    from phaselaw.report.terminal import print_section
 
     console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("backend", "model", "batch", "tokens/s", "workers", "$/1M tokens", "$/month"):
-        table.add_column(title, justify="left" if title in {"backend", "model"} else "right", overflow="fold")
-    for row in rows:
-        table.add_row(
-            row.backend,
-            f"{row.model} *" if row.suspect else row.model,
-            str(row.batch_size),
-            in_words(row.tokens_per_s, ".1f"),
-            in_words(row.workers, ".2f"),
-            in_words(row.usd_per_1m, ".3f"),
-            in_words(row.usd_per_month, ",.0f"),
-        )
     # On a pipe nothing is wrapped or cut: the reader there is a program, or a person with a pager.
-    console.print(table) if console.is_terminal else Console(width=200, highlight=False).print(table)
-    bases = " and ".join(dict.fromkeys(row.interval_basis for row in rows))
-    for line in (
-        f"{tokens_per_month:,.0f} tokens a month at ${usd_per_hour:g} a worker's hour (assumed); "
-        "tokens/s measured, the rest derived from it.",
-        f"In brackets: 95 % intervals ({bases}).",
-        "Workers are a lower bound: busy all the time, no bursts, no queue, no spares.",
-        *(f"* {row.model} on {row.backend} stands on suspect rows: {row.suspect}." for row in rows if row.suspect),
-    ):
-        console.print(line, markup=False, soft_wrap=True)
-
-
-def in_words(estimate: Estimate, spec: str) -> str:
-    """``7.36 [7.10, 7.62]``, or the value alone where no interval was measured."""
-    value, low, high = estimate.value, estimate.low, estimate.high
-    return f"{value:{spec}}" if low is None or high is None else f"{value:{spec}} [{low:{spec}}, {high:{spec}}]"
+    console = console if console.is_terminal else Console(width=400, highlight=False)
+    for section in sections(document, shown):
+        print_section(section, console, titled=len(shown) > 1)
+    others = [part for part in PARTS if part not in shown]
+    if others:
+        print(f"More of this plan: --show {','.join(others)} (or all).", file=sys.stderr)

@@ -73,13 +73,14 @@ def report_run(path: Path, analysis: Analysis, *, out: Path | None = None) -> No
 
 
 def _subject(path: Path, analysis: Analysis) -> Subject:
-    """The run with what a first volume would need, at the defaults of ``phaselaw plan``."""
+    """The run with what a first load would need, at the defaults of ``phaselaw plan``."""
     from phaselaw import runs
-    from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
-    from phaselaw.plan.capacity import capacity, flat
+    from phaselaw.commands.plan import planned
+    from phaselaw.plan import TR121_USD_PER_HOUR
+    from phaselaw.plan.economics import Question
+    from phaselaw.plan.workers import workers_of
     from phaselaw.report.subject import Subject
 
-    volume = {"tokens_per_month": DEFAULT_TOKENS_PER_MONTH, "usd_per_hour": TR121_USD_PER_HOUR}
-    rates = analysis.tables["throughput_intervals"].iter_rows(named=True)
-    rows = [flat(row) for row in capacity(rates, **volume)]
-    return Subject(run=runs.load(path), analysis=analysis, capacity=rows, **volume)
+    run = runs.load(path)
+    workers = workers_of(run, analysis, TR121_USD_PER_HOUR)
+    return Subject(run=run, analysis=analysis, plan=planned(Question(), workers, analysis))

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from phaselaw.report import coldstart, headline, performance, prediction, provenance, scaling, served, structure
+from phaselaw.report import (
+    coldstart,
+    economics,
+    headline,
+    performance,
+    prediction,
+    provenance,
+    scaling,
+    served,
+    structure,
+)
 from phaselaw.report.document import Document
 from phaselaw.report.subject import Subject
 
@@ -28,7 +38,7 @@ def build(subject: Subject) -> Document:
         coldstart.early_stops(subject),
         served.served_engines(subject),
         served.concurrency(subject),
-        performance.capacity(subject),
+        *economics.of_report(subject.plan),
         provenance.limits(subject),
         provenance.reproduce(subject),
     )

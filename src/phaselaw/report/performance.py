@@ -1,9 +1,9 @@
-"""Performance tables: each model's latency and rate by phase, the decode's share, workers and prices."""
+"""Performance tables: each model's latency and rate by phase, and the decode's share."""
 
 from __future__ import annotations
 
-from phaselaw.report.columns import bracket, count, digits, interval, number, percent, word
-from phaselaw.report.document import Column, Paragraph, Row, Section, Table
+from phaselaw.report.columns import count, digits, interval, number, percent, word
+from phaselaw.report.document import Section, Table
 from phaselaw.report.subject import Subject
 
 
@@ -53,40 +53,3 @@ def decode_share(subject: Subject) -> Section:
         caption="Decode time / end-to-end time.", columns=columns, rows=subject.rows("decode_fraction_summary")
     )
     return Section(title="Decode's share of the whole", blocks=(table,))
-
-
-def capacity(subject: Subject) -> Section:
-    """Workers and dollars for one volume (method 5)."""
-    columns = (
-        word("backend", "backend"),
-        word("model", "model"),
-        number("tokens/s", "tokens_per_s", "measured"),
-        _with_interval("workers", "workers"),
-        _with_interval("$ per 1M tokens", "usd_per_1m"),
-        _with_interval("$ a month", "usd_per_month"),
-    )
-    bases = " and ".join(dict.fromkeys(str(row["interval_basis"]) for row in subject.capacity))
-    volume = (
-        f"For {subject.tokens_per_month:,.0f} tokens a month (assumed) at ${subject.usd_per_hour:g} a worker's hour "
-        f"(assumed). Intervals: {bases or 'none'}."
-    )
-    blocks = (
-        Paragraph(volume),
-        Table(caption="What the volume needs, by model.", columns=columns, rows=tuple(subject.capacity)),
-        Paragraph(
-            "The worker count is a lower bound: workers that are busy all the time, with no bursts, no queue and no "
-            "spares. Other volumes and prices: phaselaw plan."
-        ),
-    )
-    return Section(title="Capacity and price", blocks=blocks)
-
-
-def _with_interval(title: str, key: str) -> Column:
-    """A derived figure with its interval behind it."""
-
-    def show(row: Row) -> str:
-        low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
-        alone = digits(row.get(key))
-        return alone if low is None or high is None else f"{alone} {bracket(low, high, digits)}"
-
-    return Column(title=title, key=key, provenance="derived", show=show)

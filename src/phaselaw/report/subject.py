@@ -1,9 +1,9 @@
-"""What a report is about: a run, its tables, and the capacity that was worked out for it."""
+"""What a report is about: a run, its tables, and the plan that was made of it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import polars as pl
@@ -21,10 +21,8 @@ class Subject:
 
     run: Run
     analysis: Analysis
-    capacity: Sequence[Row]
-    """Rows of the plan (`phaselaw.plan.capacity.flat`)."""
-    tokens_per_month: float
-    usd_per_hour: float
+    plan: Mapping[str, Any]
+    """What a first load would need and cost: the document of ``phaselaw plan --json`` at its defaults."""
 
     def rows(self, table: str, **equal: Any) -> tuple[Row, ...]:
         """Rows of an analysis table whose columns equal what is given, each with ``law`` and ``phase`` in words."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from phaselaw.report.document import Document, Table
+from phaselaw.report.document import Document, Paragraph, Section, Table
 
 
 def print_summary(document: Document, console: Console) -> None:
@@ -18,6 +18,20 @@ def print_summary(document: Document, console: Console) -> None:
             if isinstance(block, Table):
                 print_table(block, console)
                 break
+
+
+def print_section(section: Section, console: Console, *, titled: bool) -> None:
+    """Print a section's tables and paragraphs, under its title where there are several."""
+    if titled:
+        console.print(section.title, style="bold", markup=False)
+    several = sum(isinstance(block, Table) for block in section.blocks) > 1
+    for block in section.blocks:
+        if isinstance(block, Table):
+            if several:
+                console.print(block.caption, markup=False, soft_wrap=True)
+            print_table(block, console)
+        elif isinstance(block, Paragraph):
+            console.print(block.text, markup=False, soft_wrap=True)
 
 
 def print_table(table: Table, console: Console) -> None:

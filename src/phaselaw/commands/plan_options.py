@@ -1,0 +1,233 @@
+"""The options of ``phaselaw plan``, and what they make of a question."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
+
+if TYPE_CHECKING:
+    from phaselaw.plan.economics import Question
+    from phaselaw.plan.mixes import Mix
+    from phaselaw.plan.prices import Choice
+
+PARTS = ("capacity", "requests", "compare", "mixes", "sensitivity", "quality", "tiers")
+"""The parts of a plan, in the order they are printed."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add every option, in groups."""
+    _add_load(parser.add_argument_group("the load"))
+    _add_price(parser.add_argument_group("what an hour costs"))
+    _add_fleet(parser.add_argument_group("whole workers"))
+    _add_decisions(parser.add_argument_group("decisions"))
+    _add_output(parser.add_argument_group("what is planned and printed"))
+
+
+def _add_load(group: Any) -> None:
+    load = group.add_mutually_exclusive_group()
+    load.add_argument(
+        "--tokens-per-month",
+        type=float,
+        default=None,
+        metavar="N",
+        help=f"prompt and generated tokens (default: {DEFAULT_TOKENS_PER_MONTH:g})",
+    )
+    load.add_argument("--requests-per-month", type=float, metavar="N", help="requests, of the tokens of --mixes")
+    load.add_argument("--requests-per-s", type=float, metavar="R", help="the same, as an average rate")
+    load.add_argument(
+        "--traffic", type=Path, metavar="FILE", help="a profile of phaselaw traffic: its rate, requests and peak"
+    )
+    group.add_argument(
+        "--mixes",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="kinds of request: a CSV (name, prompt_tokens, output_tokens, share); alone: TR121's four",
+    )
+
+
+def _add_price(group: Any) -> None:
+    group.add_argument(
+        "--usd-per-hour",
+        metavar="USD",
+        help=f"of a worker, or BACKEND=USD,... (default: {TR121_USD_PER_HOUR}, TR121's shadow price)",
+    )
+    group.add_argument("--prices", type=Path, metavar="CSV", help="a price list, to pick --accelerator from")
+    group.add_argument("--accelerator", metavar="NAME", help="such as A100 or 'A100 80GB': its lowest price is taken")
+    group.add_argument("--provider", metavar="NAME", help="only this provider's prices")
+    group.add_argument("--spot", action="store_true", help="spot prices instead of on-demand ones")
+    group.add_argument("--accelerators-per-worker", type=int, default=1, metavar="N", help="in one worker (default: 1)")
+    group.add_argument("--prices-date", metavar="DAY", help="the list's day, YYYY-MM-DD, where its rows have none")
+    group.add_argument("--rates", metavar="NAME=USD,...", help="hourly rates of the sensitivity (default: TR121's)")
+    group.add_argument("--volumes", metavar="N,...", help="its tokens a month (default: 1e8,1e9,1e10)")
+
+
+def _add_fleet(group: Any) -> None:
+    group.add_argument("--utilisation", type=float, default=1.0, metavar="U", help="busy share, at most (default: 1)")
+    group.add_argument(
+        "--burst", type=float, metavar="B", help="peak over mean load (default: 1, or the peak minute of --traffic)"
+    )
+    group.add_argument("--spares", type=int, default=0, metavar="N", help="workers on top (default: 0)")
+
+
+def _add_decisions(group: Any) -> None:
+    group.add_argument(
+        "--compare", metavar="MODEL", nargs="?", const="", help="each model against this one (alone: the cheapest)"
+    )
+    group.add_argument("--success-rates", type=Path, metavar="CSV", help="your own: model, success_rate[, n tried]")
+    group.add_argument("--failure-usd", type=float, metavar="USD", help="what one failed request costs you")
+    group.add_argument("--tiers", metavar="DEFAULT,PREMIUM", help="two models in one service, routed and cascaded")
+    group.add_argument(
+        "--premium-share", type=float, default=0.2, metavar="Q", help="share routed to premium (default: 0.2)"
+    )
+
+
+def _add_output(group: Any) -> None:
+    group.add_argument(
+        "--rates-by",
+        choices=("tokens", "phases"),
+        default="tokens",
+        help="price by the run's tokens/s (default), or by the seconds that prefill and decode of --mixes take",
+    )
+    group.add_argument("--batch", type=int, metavar="N", help="requests served at once, for the phase-split price")
+    group.add_argument("--extrapolate", action="store_true", help="phase-split prices beyond the measured range too")
+    group.add_argument("--backends", metavar="A,B", help="only these backends")
+    group.add_argument("--models", metavar="A,B", help="only these models")
+    group.add_argument(
+        "--show",
+        metavar="PART,...",
+        help=f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)",
+    )
+    group.add_argument("--allow-different", action="store_true", help="pool runs although study or host differ")
+    group.add_argument("--json", action="store_true", help="print every part as one JSON document, full precision")
+
+
+def parts_shown(args: argparse.Namespace) -> list[str]:
+    """The parts to print: those named, else capacity and what the options ask about. Raises `UsageError`."""
+    from phaselaw.errors import UsageError
+
+    if args.show is not None:
+        named = [name.strip() for name in args.show.split(",")]
+        for name in named:
+            if name not in (*PARTS, "all"):
+                raise UsageError(f"--show {name}: give some of {', '.join(PARTS)}, or all")
+        return list(PARTS) if "all" in named else named
+    asked = {
+        "capacity": True,
+        "requests": (args.requests_per_month or args.requests_per_s or args.traffic) is not None,
+        "compare": args.compare is not None,
+        "mixes": args.mixes is not None or args.traffic is not None or args.rates_by == "phases",
+        "sensitivity": (args.rates or args.volumes) is not None,
+        "quality": args.success_rates is not None,
+        "tiers": args.tiers is not None,
+    }
+    return [name for name in PARTS if asked[name]]
+
+
+def question_of(args: argparse.Namespace, models: Sequence[str]) -> Question:
+    """The question that the options ask of these models; raises `UsageError`."""
+    from phaselaw.errors import UsageError
+    from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom, positive
+    from phaselaw.plan.economics import Question
+    from phaselaw.plan.mixes import TR121_MIXES, read_mixes
+    from phaselaw.plan.quality import read_success_rates
+    from phaselaw.plan.sensitivity import TR121_TIERS, TR121_VOLUMES, read_tiers, read_volumes
+
+    mixes: tuple[Mix, ...] = read_mixes(Path(args.mixes)) if args.mixes else TR121_MIXES
+    rate, burst = None, args.burst or 1.0
+    if args.requests_per_s is not None:
+        rate = positive("--requests-per-s", args.requests_per_s)
+    elif args.requests_per_month is not None:
+        rate = positive("--requests-per-month", args.requests_per_month) / SECONDS_PER_MONTH
+    if args.failure_usd is not None:
+        positive("--failure-usd", args.failure_usd)
+    if args.batch is not None:
+        positive("--batch", args.batch)
+    tiers = None
+    if args.tiers is not None:
+        tiers = tuple(name.strip() for name in args.tiers.split(","))
+        if len(tiers) != 2:
+            raise UsageError(f"--tiers {args.tiers!r}: give two models, DEFAULT,PREMIUM")
+    volume = DEFAULT_TOKENS_PER_MONTH if args.tokens_per_month is None else args.tokens_per_month
+    return Question(
+        tokens_per_month=positive("--tokens-per-month", volume),
+        requests_per_s=rate,
+        mixes=mixes,
+        headroom=Headroom(utilisation=args.utilisation, burst=burst, spares=args.spares),
+        volumes=read_volumes(args.volumes) if args.volumes else TR121_VOLUMES,
+        tiers=read_tiers(args.rates) if args.rates else TR121_TIERS,
+        success_rates=read_success_rates(args.success_rates, set(models)) if args.success_rates else {},
+        failure_usd=args.failure_usd,
+        tier_models=tiers,
+        premium_share=args.premium_share,
+        batch=args.batch,
+        extrapolate=args.extrapolate,
+        phase_split_rates=args.rates_by == "phases",
+    )
+
+
+def hourly_price(args: argparse.Namespace, backends: Sequence[str]) -> tuple[float | dict[str, float], Choice | None]:
+    """What a worker's hour costs, one price or one a backend, and the offer it is from; raises `UsageError`."""
+    from phaselaw.errors import UsageError
+    from phaselaw.plan.prices import choose, read_date, read_offers
+
+    if (args.prices is None) != (args.accelerator is None):
+        raise UsageError("--prices and --accelerator go together: the list, and what to look up in it")
+    if args.prices is not None:
+        if args.usd_per_hour is not None:
+            raise UsageError("--usd-per-hour and --prices both say what an hour costs; give one")
+        if args.accelerators_per_worker < 1:
+            raise UsageError("--accelerators-per-worker: give a count, 1 or more")
+        dated = read_date(args.prices_date, "--prices-date") if args.prices_date else None
+        offers = read_offers(args.prices, kind="spot" if args.spot else "on-demand", dated=dated)
+        choice = choose(
+            offers,
+            args.accelerator,
+            provider=args.provider,
+            accelerators=args.accelerators_per_worker,
+            today=dt.date.today(),
+        )
+        return choice.usd_per_hour, choice
+    return _typed_price(args.usd_per_hour or str(TR121_USD_PER_HOUR), backends), None
+
+
+def _typed_price(text: str, backends: Sequence[str]) -> float | dict[str, float]:
+    from phaselaw.errors import UsageError
+    from phaselaw.plan.capacity import positive
+
+    prices = {}
+    for part in text.split(","):
+        name, _, value = part.rpartition("=")
+        try:
+            prices[name.strip()] = positive("--usd-per-hour", float(value))
+        except ValueError:
+            raise UsageError(f"--usd-per-hour {part!r}: give dollars, or BACKEND=USD,...") from None
+    if set(prices) == {""}:
+        return prices[""]
+    missing = [name for name in backends if name not in prices]
+    if missing or "" in prices:
+        raise UsageError(f"--usd-per-hour {text!r}: give one price, or one for each of {', '.join(backends)}")
+    return prices
+
+
+def price_notes(choice: Choice) -> list[str]:
+    """What to know of a price from a list: which it is, how it lies among the others, and its age."""
+    from phaselaw.plan.prices import STALE_DAYS
+
+    offer = choice.offer
+    said = [
+        f"price: {offer}, ${offer.usd_per_hour:.2f} an accelerator's hour; lowest to highest of {choice.offers} offers "
+        f"of {', '.join(choice.kinds)}: ${choice.lowest:.2f} to ${choice.highest:.2f}, median ${choice.median:.2f}"
+    ]
+    if offer.doubt is not None:
+        said.append(f"price: in doubt, since {offer.doubt}")
+    if choice.age_days is None:
+        said.append("price: the list has no date, so that its age is not known: give --prices-date")
+    elif choice.stale:
+        said.append(f"price: stale, {choice.age_days} days old (older than {STALE_DAYS}): look it up again")
+    return said

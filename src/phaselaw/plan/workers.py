@@ -1,0 +1,142 @@
+"""What plans stand on: one kind of worker, a model on a backend, with its measured rate and its hourly price."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from phaselaw.laws.analysis import Analysis
+from phaselaw.laws.draws import N_DRAWS, SEED, Drawn, draw
+from phaselaw.laws.regression import Floats
+from phaselaw.laws.summary import BUDGET, usable
+from phaselaw.laws.validity.checks import SUSPECT
+from phaselaw.plan.estimate import without_interval
+from phaselaw.runs import Run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Worker:
+    """One model on one backend at one batch size and decode budget; a quantity is a point and its draws."""
+
+    backend: str
+    model: str
+    batch_size: int
+    gen_tokens: int | None
+    """Decode budget of the measurement the rate is from."""
+    tokens_per_s: Floats
+    """Measured: end-to-end tokens (prompt and generated) a second."""
+    usd_per_hour: float
+    """Assumed: what an hour of it costs."""
+    e2e_s: Floats | None = None
+    """Measured: seconds of one call of the run's own workload."""
+    prefill_factor: Floats | None = None
+    """Draws of the prefill time over its point: how far off the step-time model's prefill may be."""
+    decode_factor: Floats | None = None
+    """The same of the decode time."""
+    interval_basis: str = "not measured"
+    """What the intervals hold: noise between runs, between rounds or between repetitions, or why there are none."""
+    suspect: str | None = None
+    """Checks that doubt its rates (`phaselaw.laws.validity`)."""
+    suspect_prefill: str | None = None
+    """Checks that doubt its prefill times."""
+    context_tokens: int | None = None
+    """Tokens that the model can attend to; ``None`` where the run does not say."""
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a row of any table about it begins with."""
+        return {"backend": self.backend, "model": self.model, "batch_size": self.batch_size}
+
+
+def stated(name: str, tokens_per_s: float, usd_per_hour: float, *, backend: str = "stated") -> Worker:
+    """A worker whose rate is given as a number, without an interval."""
+    return Worker(
+        backend=backend, model=name, batch_size=1, gen_tokens=None, tokens_per_s=without_interval(tokens_per_s),
+        usd_per_hour=usd_per_hour,
+    )  # fmt: skip
+
+
+def workers_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str, float]) -> list[Worker]:
+    """A worker for each end-to-end rate of a run, or of pooled runs, in the order of its tables.
+
+    ``usd_per_hour`` is one price, or one for each backend. Raises KeyError for a backend without one.
+    """
+    drawn = draw(usable(run.rows), in_rounds=run.order == "rounds")
+    doubts = _doubts(analysis)
+    contexts, errors = _contexts(run), _model_errors(analysis)
+    found = []
+    for key, end_to_end in drawn.items():
+        backend, model, batch_size, budget, phase = key
+        if phase != "e2e_kv" or not end_to_end.tokens_per_s[0] > 0:
+            continue
+        found.append(
+            Worker(
+                backend=backend,
+                model=model,
+                batch_size=batch_size,
+                gen_tokens=budget,
+                tokens_per_s=end_to_end.tokens_per_s,
+                usd_per_hour=usd_per_hour[backend] if isinstance(usd_per_hour, Mapping) else usd_per_hour,
+                e2e_s=end_to_end.latency_ms / 1000.0,
+                prefill_factor=_factor(drawn.get((*key[:4], "prefill")), errors.get((backend, model, "prefill"))),
+                decode_factor=_factor(drawn.get((*key[:4], "kv_decode")), errors.get((backend, model, "kv_decode"))),
+                interval_basis=end_to_end.basis,
+                suspect=doubts.get((*key[:3], budget, phase)) or doubts.get((*key[:3], None, phase)),
+                suspect_prefill=doubts.get((*key[:3], budget, "prefill")) or doubts.get((*key[:3], None, "prefill")),
+                context_tokens=contexts.get(model),
+            )
+        )
+    return found
+
+
+def _factor(drawn: Drawn | None, error: Floats | None) -> Floats | None:
+    """Draws over the point, widened by the step-time model's own relative error."""
+    if drawn is None:
+        return None
+    factor: Floats = drawn.latency_ms / drawn.latency_ms[0]
+    return factor if error is None else factor * error
+
+
+def _model_errors(analysis: Analysis) -> dict[tuple[str, str, str], Floats]:
+    """By backend, model and phase: 1, then draws of the step-time model's relative error.
+
+    Its size is the error on left-out points, else that of the residuals.
+    """
+    table = analysis.tables.get("step_time_model")
+    if table is None:
+        return {}
+    errors = {}
+    for row in table.iter_rows(named=True):
+        key = (row["backend"], row["model"], row["mode"])
+        sd = row["residual_rms"] if row["left_out_rms"] is None else row["left_out_rms"]
+        if sd is not None:
+            # Evenly spread, in an order of its own: the errors of two models have nothing to do with each other.
+            order = np.random.default_rng([SEED, zlib.crc32(repr(key).encode())]).permutation(N_DRAWS)
+            errors[key] = np.concatenate([[1.0], np.exp(sd * stats.norm.ppf((order + 0.5) / N_DRAWS))])
+    return errors
+
+
+def _doubts(analysis: Analysis) -> dict[tuple[Any, ...], str]:
+    """The marks on the rows of each model and phase; the decode budget is ``None`` where the run has but one."""
+    table = analysis.tables["summary_by_model_backend_mode_agg"]
+    if SUSPECT not in table.columns:
+        return {}
+    budgets = BUDGET in table.columns
+    return {
+        (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET] if budgets else None, row["mode"]): text
+        for row in table.iter_rows(named=True)
+        if (text := row[SUSPECT])
+    }
+
+
+def _contexts(run: Run) -> dict[str, int]:
+    """Tokens of context by model, as the run's own model table tells them."""
+    if not {"model", "n_positions"} <= set(run.models.columns):
+        return {}
+    rows = run.models.select("model", "n_positions").drop_nulls().iter_rows(named=True)
+    return {row["model"]: int(float(row["n_positions"])) for row in rows}

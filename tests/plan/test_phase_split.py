@@ -1,0 +1,137 @@
+"""The phase-split price: its parts sum to the worker's time, whatever the mixture, and it says where it ends."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phaselaw.laws.step_time import COEFFICIENTS, PhaseTime, StepTimes
+from phaselaw.plan.mixes import Mix
+from phaselaw.plan.phase_split import at_mixture, split, token_prices
+from phaselaw.plan.workers import Worker
+
+WORKER = Worker(
+    backend="b", model="m", batch_size=1, gen_tokens=8, tokens_per_s=np.array([100.0]), usd_per_hour=1.5,
+    context_tokens=4096,
+)  # fmt: skip
+
+PREFILL_MS = (2.0, 0.05, 3e-5)
+"""constant, a token, a pair of tokens"""
+STEP_MS = (7.0, 0.4, 0.002)
+"""constant, a sequence, a context token"""
+
+
+def times(tokens: tuple[float, float] = (1, 4096), batch: tuple[float, float] = (1, 8)) -> StepTimes:
+    none = dict.fromkeys(COEFFICIENTS, 0.0)
+    constant, per_token, per_pair = PREFILL_MS
+    prefill = none | {"constant_ms": constant, "per_token_ms": per_token, "per_token_pair_ms": per_pair}
+    fixed, per_sequence, per_context = STEP_MS
+    decode = none | {"constant_ms": fixed, "per_sequence_ms": per_sequence, "per_token_ms": per_context}
+    shared = {"knots": (), "knot_ms": (), "batch": batch, "tokens": tokens}
+    return StepTimes(
+        backend="b",
+        model="m",
+        prefill=PhaseTime(mode="prefill", coefficients=prefill, **shared),
+        decode=PhaseTime(mode="kv_decode", coefficients=decode, **shared),
+    )
+
+
+def seconds_step_by_step(mix: Mix, batch: int) -> float:
+    """Worker seconds of a request, a token at a time, from the coefficients alone."""
+    constant, per_token, per_pair = PREFILL_MS
+    ms = constant + sum(per_token + per_pair * mix.prompt_tokens for _ in range(batch * int(mix.prompt_tokens)))
+    fixed, per_sequence, per_context = STEP_MS
+    context = mix.prompt_tokens
+    for _ in range(int(mix.output_tokens)):
+        ms += fixed + batch * (per_sequence + per_context * context)
+        context += 1
+    return ms / 1000 / batch
+
+
+kinds = st.builds(
+    lambda p, g, share: (p, g, share), st.integers(1, 2000), st.integers(0, 1500), st.floats(0.01, 100)
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=50)
+@given(mixture=st.lists(kinds, min_size=1, max_size=6), batch=st.integers(1, 8), usd=st.floats(0.01, 50))
+def test_input_and_output_at_their_prices_are_the_workers_time_at_its_rate(
+    mixture: list[tuple[int, int, float]], batch: int, usd: float
+) -> None:
+    mixes = [Mix(name=str(at), prompt_tokens=p, output_tokens=g, share=s) for at, (p, g, s) in enumerate(mixture)]
+    prices = token_prices(mixes, [split(WORKER, times(), mix, batch=batch) for mix in mixes], usd)
+    assert prices.status == "derived" and prices.input_usd_per_1m is not None
+    inputs = sum(mix.share * mix.prompt_tokens for mix in mixes)
+    outputs = sum(mix.share * mix.output_tokens for mix in mixes)
+    told = prices.input_usd_per_1m[0] * inputs / 1e6
+    if outputs:
+        assert prices.output_usd_per_1m is not None
+        told += prices.output_usd_per_1m[0] * outputs / 1e6
+    spent = sum(mix.share * seconds_step_by_step(mix, batch) for mix in mixes) * usd / 3600
+    assert told == pytest.approx(spent, rel=1e-9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(kind=kinds, batch=st.integers(1, 8))
+def test_the_mixture_rate_serves_as_many_requests_as_the_seconds_allow(
+    kind: tuple[int, int, float], batch: int
+) -> None:
+    mix = Mix(name="a", prompt_tokens=kind[0], output_tokens=kind[1])
+    prices = token_prices([mix], [split(WORKER, times(), mix, batch=batch)], WORKER.usd_per_hour)
+    rated = at_mixture(WORKER, prices, mix.tokens)
+    assert rated is not None
+    assert rated.tokens_per_s[0] / mix.tokens == pytest.approx(1 / seconds_step_by_step(mix, batch))
+
+
+def test_outside_the_measured_range_nothing_is_told_unless_it_is_asked_for_and_then_labelled() -> None:
+    far = Mix(name="far", prompt_tokens=300, output_tokens=10)
+    found = split(WORKER, times(tokens=(10, 200)), far)
+    assert found.status == "not measured" and found.prefill_s is None
+    assert found.why is not None and "prefill measured 10 to 200" in found.why
+    asked = split(WORKER, times(tokens=(10, 200)), far, extrapolate=True)
+    assert asked.status == "extrapolated" and asked.prefill_s is not None and asked.why == found.why
+
+
+def test_a_decode_that_runs_out_of_the_measured_range_is_outside() -> None:
+    long = Mix(name="long", prompt_tokens=100, output_tokens=102)
+    assert split(WORKER, times(tokens=(10, 200)), long).status == "not measured"
+    assert split(WORKER, times(tokens=(10, 201)), long).status == "derived"
+
+
+def test_a_request_longer_than_the_models_context_is_outside() -> None:
+    worker = dataclasses.replace(WORKER, context_tokens=100)
+    found = split(worker, times(), Mix(name="a", prompt_tokens=90, output_tokens=11))
+    assert found.status == "not measured" and found.why == "101 tokens, the model's context is 100"
+
+
+@pytest.mark.parametrize("extrapolate", [False, True])
+def test_doubted_prefill_times_are_never_priced(extrapolate: bool) -> None:
+    worker = dataclasses.replace(WORKER, suspect_prefill="prompt cache suspected")
+    found = split(worker, times(), Mix(name="a", prompt_tokens=9, output_tokens=9), extrapolate=extrapolate)
+    assert found.status == "not measured" and "prompt cache suspected" in str(found.why)
+
+
+def test_a_run_without_a_step_time_model_says_so() -> None:
+    found = split(WORKER, None, Mix(name="a", prompt_tokens=9, output_tokens=9), extrapolate=True)
+    assert found.status == "not measured" and "step-time model" in str(found.why)
+
+
+def test_one_kind_that_is_not_measured_leaves_the_mixture_without_a_price() -> None:
+    mixes = [
+        Mix(name="in", prompt_tokens=20, output_tokens=5, share=3),
+        Mix(name="out", prompt_tokens=999, output_tokens=5),
+    ]
+    prices = token_prices(mixes, [split(WORKER, times(tokens=(10, 200)), mix) for mix in mixes], 1.0)
+    assert prices.status == "not measured" and prices.input_usd_per_1m is None
+    assert prices.why is not None and prices.why.startswith("25.0% of requests, such as out")
+
+
+def test_noise_of_both_phases_reaches_the_price() -> None:
+    noise = np.concatenate([[1.0], np.linspace(0.9, 1.1, 201)])
+    worker = dataclasses.replace(WORKER, prefill_factor=noise, decode_factor=noise)
+    found = split(worker, times(), Mix(name="a", prompt_tokens=50, output_tokens=50))
+    assert found.prefill_s is not None and found.decode_s is not None
+    assert np.ptp(found.prefill_s) / found.prefill_s[0] == pytest.approx(0.2)
+    assert np.ptp(found.decode_s) / found.decode_s[0] == pytest.approx(0.2)

@@ -1,0 +1,73 @@
+"""The plan's tables as a report shows them: every number with where it is from, hostile names as names."""
+
+from pathlib import Path
+
+from phaselaw.plan import economics as plan
+from phaselaw.plan.capacity import Headroom
+from phaselaw.plan.estimate import exact
+from phaselaw.plan.workers import stated
+from phaselaw.report.document import Paragraph, Section, Table
+from phaselaw.report.economics import SECTIONS, of_report, sections
+
+ASSUMED = {
+    "tokens_per_month": 1e9, "requests_per_s": None, "tokens_per_request": 384.0, "utilisation": 1.0, "burst": 1.0,
+    "spares": 0,
+}  # fmt: skip
+WORKERS = [stated("<b>small", 141.3, 1.006), stated("big", 52.4, 1.006)]
+
+
+def document(**asked: object) -> dict[str, object]:
+    return {"assumptions": ASSUMED, **plan.answer(plan.Question(**asked), WORKERS, {})}
+
+
+def texts(section: Section) -> str:
+    return " ".join(block.text for block in section.blocks if isinstance(block, Paragraph))
+
+
+def test_every_number_says_where_it_is_from() -> None:
+    built = sections(document(success_rates={"big": exact(0.9), "<b>small": exact(0.7)}))
+    assert [section.title for section in built] == [
+        "Capacity and price", "Request economics", "What choosing another model costs", "Requests",
+        "Sensitivity to volume and hourly rate", "Quality that pays", "Tiers",
+    ]  # fmt: skip
+    for section in built:
+        for block in section.blocks:
+            if isinstance(block, Table):
+                assert block.rows
+                for column in block.columns:
+                    shown = [column.show(row) for row in block.rows]
+                    assert column.provenance or not any(
+                        text.replace(",", "").replace(".", "").isdigit() for text in shown
+                    )
+
+
+def test_a_report_shows_what_needs_no_input_of_the_users() -> None:
+    assert [section.title for section in of_report(document())] == [
+        "Capacity and price", "What choosing another model costs", "Requests",
+        "Sensitivity to volume and hourly rate", "Tiers",
+    ]  # fmt: skip
+
+
+def test_the_inputs_are_called_assumed() -> None:
+    capacity, *_ = of_report(document(headroom=Headroom(spares=2)))
+    assert "1,000,000,000 tokens a month at $1.006 a worker's hour (assumed)" in texts(capacity)
+    assert "lower bound" in texts(capacity)
+
+
+def test_a_run_without_end_to_end_rates_says_so() -> None:
+    [section] = of_report({"assumptions": ASSUMED, **plan.answer(plan.Question(), [], {})})
+    assert "no end-to-end rates" in texts(section)
+
+
+def test_every_part_has_a_name_that_the_command_knows() -> None:
+    from phaselaw.commands.plan_options import PARTS
+
+    assert tuple(SECTIONS) == PARTS
+
+
+def test_the_written_report_has_the_sections_and_no_markup_of_hostile_names(hostile_run: Path) -> None:
+    text = (hostile_run / "report.md").read_text()
+    page = (hostile_run / "report.html").read_text()
+    for title in ("Capacity and price", "What choosing another model costs", "Tiers"):
+        assert f"## {title}" in text and f">{title}</h2>" in page
+    assert "<img onerror" not in page
