@@ -84,7 +84,6 @@ def capacity_row(worker: Worker, tokens_per_month: float, headroom: Headroom) ->
     whole = whole_workers(workers, headroom)
     return {
         **worker.names,
-        "gen_tokens": worker.gen_tokens,
         **flat(
             tokens_per_s=worker.tokens_per_s,
             workers=workers,
@@ -95,5 +94,4 @@ def capacity_row(worker: Worker, tokens_per_month: float, headroom: Headroom) ->
         ),
         "usd_per_hour": worker.usd_per_hour,
         "interval_basis": worker.interval_basis,
-        "suspect": worker.suspect,
     }

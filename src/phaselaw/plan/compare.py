@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
+from phaselaw.laws.validity.checks import suspicions
 from phaselaw.plan.capacity import usd_per_million_tokens, usd_per_month, workers_needed
 from phaselaw.plan.estimate import flat
 from phaselaw.plan.workers import Worker
@@ -17,8 +18,10 @@ def price(worker: Worker) -> float:
 
 
 def pairs(workers: Sequence[Worker]) -> Iterator[tuple[Worker, Worker]]:
-    """Every two workers, the cheaper first; from the cheapest pair up."""
-    yield from combinations(sorted(workers, key=price), 2)
+    """Every two workers of one batch size and decode budget, the cheaper first; from the cheapest pair up."""
+    for small, big in combinations(sorted(workers, key=price), 2):
+        if (small.batch_size, small.gen_tokens) == (big.batch_size, big.gen_tokens):
+            yield small, big
 
 
 def decision_delta(small: Worker, big: Worker, tokens_per_month: float) -> dict[str, Any]:
@@ -29,12 +32,10 @@ def decision_delta(small: Worker, big: Worker, tokens_per_month: float) -> dict[
     workers = [workers_needed(tokens_per_month, worker.tokens_per_s) for worker in (small, big)]
     months = [usd_per_month(count, worker.usd_per_hour) for count, worker in zip(workers, (small, big), strict=True)]
     return {
-        "backend": big.backend,
-        "model": big.model,
-        "batch_size": big.batch_size,
+        **big.names,
         "than_backend": small.backend,
         "than_model": small.model,
-        "than_batch_size": small.batch_size,
+        "suspect": suspicions((small.suspect, big.suspect)),
         **flat(
             delta_usd_per_month=months[1] - months[0],
             delta_workers=workers[1] - workers[0],

@@ -60,7 +60,7 @@ def split(
     prefilled alone.
     """
     batch = batch or worker.batch_size
-    if worker.suspect_prefill is not None:
+    if worker.suspect_prefill:
         return _not_measured(f"its prefill times are doubted: {worker.suspect_prefill}")
     if times is None or times.prefill is None or times.decode is None:
         return _not_measured("this run has no step-time model (prompts of several lengths are needed)")
@@ -149,9 +149,9 @@ def request_row(worker: Worker, mix: Mix, found: Split, batch: int) -> dict[str,
     """What a thousand requests of one kind take and cost on one worker, by phases."""
     whole = None if found.prefill_s is None or found.decode_s is None else found.prefill_s + found.decode_s
     return {
-        "backend": worker.backend,
-        "model": worker.model,
+        **worker.names,
         "batch_size": batch,
+        "gen_tokens": None,
         "mix": mix.name,
         "prompt_tokens": mix.prompt_tokens,
         "output_tokens": mix.output_tokens,
@@ -169,9 +169,9 @@ def request_row(worker: Worker, mix: Mix, found: Split, batch: int) -> dict[str,
 def price_row(worker: Worker, found: TokenPrices, batch: int) -> dict[str, Any]:
     """Input and output prices of one worker over the mixture."""
     return {
-        "backend": worker.backend,
-        "model": worker.model,
+        **worker.names,
         "batch_size": batch,
+        "gen_tokens": None,
         "status": found.status,
         "why": found.why,
         **flat(

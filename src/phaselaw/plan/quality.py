@@ -18,6 +18,7 @@ from scipy import stats
 from phaselaw.errors import UsageError
 from phaselaw.laws.draws import N_DRAWS, SEED
 from phaselaw.laws.regression import Floats
+from phaselaw.laws.validity.checks import suspicions
 from phaselaw.plan.estimate import estimate, exact, flat
 from phaselaw.plan.mixes import number, read_table
 from phaselaw.plan.workers import Worker
@@ -96,10 +97,10 @@ def break_even(small: Priced, big: Priced, failure_usd: float | None) -> dict[st
         return None
     needed = needed_success_rate(small.success_rate, small.usd_per_request, big.usd_per_request)
     row = {
-        "backend": big.worker.backend,
-        "model": big.worker.model,
+        **big.worker.names,
         "than_backend": small.worker.backend,
         "than_model": small.worker.model,
+        "suspect": suspicions((small.worker.suspect, big.worker.suspect)),
         **flat(
             cost_ratio=big.usd_per_request / small.usd_per_request,
             needed_success_rate=needed,

@@ -13,6 +13,7 @@ import numpy as np
 
 from phaselaw.errors import UsageError
 from phaselaw.laws.regression import Floats
+from phaselaw.laws.validity.checks import suspicions
 from phaselaw.plan.capacity import Headroom, usd_per_month, whole_workers, workers_needed
 from phaselaw.plan.estimate import exact, flat
 from phaselaw.plan.quality import Priced, usd_per_success
@@ -147,10 +148,10 @@ def cascade_row(tiers: Tiers) -> dict[str, Any]:
     )
 
 
-def _names(tiers: Tiers) -> dict[str, str]:
+def _names(tiers: Tiers) -> dict[str, Any]:
     return {
-        "backend": tiers.default.worker.backend,
-        "model": tiers.default.worker.model,
+        **tiers.default.worker.names,
         "premium_backend": tiers.premium.worker.backend,
         "premium_model": tiers.premium.worker.model,
+        "suspect": suspicions((tiers.default.worker.suspect, tiers.premium.worker.suspect)),
     }

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import polars as pl
 from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
@@ -40,17 +41,20 @@ class Worker:
     """The same of the decode time."""
     interval_basis: str = "not measured"
     """What the intervals hold: noise between runs, between rounds or between repetitions, or why there are none."""
-    suspect: str | None = None
-    """Checks that doubt its rates (`phaselaw.laws.validity`)."""
-    suspect_prefill: str | None = None
-    """Checks that doubt its prefill times."""
+    suspect: str = ""
+    """Checks that speak against its rates (`phaselaw.laws.validity.checks`); empty: none."""
+    suspect_prefill: str = ""
+    """The same of its prefill times."""
     context_tokens: int | None = None
     """Tokens that the model can attend to; ``None`` where the run does not say."""
 
     @property
     def names(self) -> dict[str, Any]:
-        """What a row of any table about it begins with."""
-        return {"backend": self.backend, "model": self.model, "batch_size": self.batch_size}
+        """What a row of any table about it has: who it is, and what speaks against its rates."""
+        return {
+            "backend": self.backend, "model": self.model, "batch_size": self.batch_size,
+            "gen_tokens": self.gen_tokens, "suspect": self.suspect,
+        }  # fmt: skip
 
 
 def stated(name: str, tokens_per_s: float, usd_per_hour: float, *, backend: str = "stated") -> Worker:
@@ -67,7 +71,7 @@ def workers_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str, 
     ``usd_per_hour`` is one price, or one for each backend. Raises KeyError for a backend without one.
     """
     drawn = draw(usable(run.rows), in_rounds=run.order == "rounds")
-    doubts = _doubts(analysis)
+    doubts = _doubts(analysis, run)
     contexts, errors = _contexts(run), _model_errors(analysis)
     found = []
     for key, end_to_end in drawn.items():
@@ -86,8 +90,8 @@ def workers_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str, 
                 prefill_factor=_factor(drawn.get((*key[:4], "prefill")), errors.get((backend, model, "prefill"))),
                 decode_factor=_factor(drawn.get((*key[:4], "kv_decode")), errors.get((backend, model, "kv_decode"))),
                 interval_basis=end_to_end.basis,
-                suspect=doubts.get((*key[:3], budget, phase)) or doubts.get((*key[:3], None, phase)),
-                suspect_prefill=doubts.get((*key[:3], budget, "prefill")) or doubts.get((*key[:3], None, "prefill")),
+                suspect=doubts.get(key, ""),
+                suspect_prefill=doubts.get((*key[:4], "prefill"), ""),
                 context_tokens=contexts.get(model),
             )
         )
@@ -121,16 +125,15 @@ def _model_errors(analysis: Analysis) -> dict[tuple[str, str, str], Floats]:
     return errors
 
 
-def _doubts(analysis: Analysis) -> dict[tuple[Any, ...], str]:
-    """The marks on the rows of each model and phase; the decode budget is ``None`` where the run has but one."""
+def _doubts(analysis: Analysis, run: Run) -> dict[tuple[Any, ...], str]:
+    """The marks on the rows of each model and phase, by the keys of `phaselaw.laws.draws.draw`."""
     table = analysis.tables["summary_by_model_backend_mode_agg"]
-    if SUSPECT not in table.columns:
-        return {}
-    budgets = BUDGET in table.columns
+    if BUDGET not in table.columns:
+        # Left out where the run has but one.
+        table = table.with_columns(pl.lit(run.rows[BUDGET].first()).alias(BUDGET))
     return {
-        (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET] if budgets else None, row["mode"]): text
+        (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row[SUSPECT]
         for row in table.iter_rows(named=True)
-        if (text := row[SUSPECT])
     }
 
 

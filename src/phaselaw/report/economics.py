@@ -25,11 +25,10 @@ def capacity(plan: Plan) -> Section:
         figure("$ per 1M tokens", "usd_per_1m", text=fixed),
         figure("$ a month, used", "usd_per_month", text=dollars),
         figure("$ a month, fleet", "usd_per_month_whole", text=dollars),
-        *_suspicion(rows),
     )
     blocks: tuple[Block, ...] = (
         Paragraph(load_words(plan)),
-        Table(caption="What the load needs, by model.", columns=columns, rows=tuple(rows)),
+        _table("What the load needs, by model.", columns=columns, rows=rows),
         Paragraph(
             "Workers as a fraction are a lower bound: busy all the time, no bursts, no queue, no spares. "
             + headroom_words(plan)
@@ -51,7 +50,7 @@ def deltas(plan: Plan) -> Section | None:
         figure("workers more", "delta_workers", text=fixed_2),
         figure("price ratio", "price_ratio", text=fixed_2),
     )
-    table = Table(caption="What the dearer model costs more.", columns=columns, rows=tuple(rows))
+    table = _table("What the dearer model costs more.", columns=columns, rows=rows)
     return Section(title="What choosing another model costs", blocks=(table,))
 
 
@@ -61,7 +60,8 @@ def _against_baseline(row: Row, plan: Plan) -> bool:
         return baseline in (row["than_model"], row["model"])
     if row["backend"] != row["than_backend"]:
         return False
-    mates = [each for each in plan["rows"] if each["backend"] == row["backend"]]
+    same = ("backend", "batch_size", "gen_tokens")
+    mates = [each for each in plan["rows"] if all(each[name] == row[name] for name in same)]
     cheapest = min(mates, key=lambda each: each["usd_per_1m"])
     return bool(row["than_model"] == cheapest["model"])
 
@@ -73,10 +73,10 @@ def mixes(plan: Plan) -> Section:
     columns = (*_names(rows), *(figure(kind, f"usd_per_1k_requests@{kind}", text=fixed) for kind in kinds))
     blocks: list[Block] = [
         Paragraph("Kinds of request (assumed): " + "; ".join(_kind_words(plan, kind) for kind in kinds) + "."),
-        Table(
-            caption="$ per 1,000 requests, token-linear: every token at the run's price, whatever the prompt's length.",
+        _table(
+            "$ per 1,000 requests, token-linear: every token at the run's price, whatever the prompt's length.",
             columns=columns,
-            rows=tuple(rows),
+            rows=rows,
         ),
         *_phase_split(plan),
     ]
@@ -104,9 +104,7 @@ def _phase_split(plan: Plan) -> list[Block]:
             figure("$ per 1,000 requests", "usd_per_1k_requests", text=fixed),
             word("status", "status"),
         )
-        blocks.append(
-            Table(caption="By phases: the seconds that such a request takes.", columns=columns, rows=tuple(rows))
-        )
+        blocks.append(_table("By phases: the seconds that such a request takes.", columns=columns, rows=rows))
     priced = [row for row in plan["token_prices"] if row["status"] != "not measured"]
     if priced:
         columns = (
@@ -117,7 +115,7 @@ def _phase_split(plan: Plan) -> list[Block]:
             word("status", "status"),
         )
         caption = "Input and output tokens apart, over these kinds in their shares."
-        blocks.append(Table(caption=caption, columns=columns, rows=tuple(priced)))
+        blocks.append(_table(caption, columns=columns, rows=priced))
     blocks += [Paragraph(f"By phases, not measured for {', '.join(models)}: {why}.") for why, models in reasons.items()]
     return blocks
 
@@ -134,7 +132,7 @@ def requests(plan: Plan) -> Section:
         figure("$ a request, fleet", "usd_per_request_whole"),
         figure("$ a month, fleet", "usd_per_month_whole", text=dollars),
     )
-    table = Table(caption="The load in requests.", columns=columns, rows=tuple(rows))
+    table = _table("The load in requests.", columns=columns, rows=rows)
     return Section(title="Request economics", blocks=(Paragraph(load_words(plan)), table))
 
 
@@ -150,23 +148,23 @@ def sensitivity(plan: Plan) -> Section:
     first = f"{volumes[0]:,.0f}"
     blocks = (
         Paragraph(f"Hourly rates (assumed): {said}. Dollars a month are the volume times the price of a token."),
-        Table(
-            caption="$ per 1M tokens by hourly rate.",
+        _table(
+            "$ per 1M tokens by hourly rate.",
             columns=(*_names(by_tier), *(figure(name, f"usd_per_1m@{name}", text=fixed) for name in tiers)),
-            rows=tuple(by_tier),
+            rows=by_tier,
         ),
-        Table(
-            caption="Workers (lower bound) by tokens a month.",
+        _table(
+            "Workers (lower bound) by tokens a month.",
             columns=(
                 *_names(by_volume),
                 *(figure(f"{volume:,.0f}", f"workers@{volume}", text=fixed_2) for volume in volumes),
             ),
-            rows=tuple(by_volume),
+            rows=by_volume,
         ),
-        Table(
-            caption=f"$ a month for {first} tokens, by hourly rate; other volumes in proportion.",
+        _table(
+            f"$ a month for {first} tokens, by hourly rate; other volumes in proportion.",
             columns=(*_names(months), *(figure(name, f"usd_per_month@{name}", text=dollars) for name in tiers)),
-            rows=tuple(months),
+            rows=months,
         ),
     )
     return Section(title="Sensitivity to volume and hourly rate", blocks=blocks)
@@ -184,22 +182,22 @@ def quality(plan: Plan) -> Section | None:
         return None
     blocks: list[Block] = [
         Paragraph("Success rates are an input (assumed): the share of your requests that pass your own acceptance."),
-        Table(
-            caption="What a success costs.",
+        _table(
+            "What a success costs.",
             columns=(
                 *_names(rows),
                 figure("success rate", "success_rate", "assumed", text=percent),
                 figure("$ a request", "usd_per_request"),
                 figure("$ a success", "usd_per_success"),
             ),
-            rows=tuple(rows),
+            rows=rows,
         ),
     ]
     pairs = plan["break_even"]
     if pairs:
         blocks.append(
-            Table(
-                caption="What the dearer model must reach to pay.",
+            _table(
+                "What the dearer model must reach to pay.",
                 columns=(
                     *_names(pairs),
                     word("in place of", "than_model"),
@@ -209,7 +207,7 @@ def quality(plan: Plan) -> Section | None:
                     figure("pays from $ a failure", "needed_failure_usd"),
                     word("on failure cost", "on_failure_cost"),
                 ),
-                rows=tuple(pairs),
+                rows=pairs,
             )
         )
     return Section(title="Quality that pays", blocks=tuple(blocks))
@@ -221,8 +219,8 @@ def tiering(plan: Plan) -> Section | None:
     if not rows:
         return None
     names = (word("default", "model"), word("premium", "premium_model"), word("backend", "backend"))
-    routed = Table(
-        caption=f"Routed: {rows[0]['premium_share']:.1%} of the requests (assumed) to the premium model.",
+    routed = _table(
+        f"Routed: {rows[0]['premium_share']:.1%} of the requests (assumed) to the premium model.",
         columns=(
             *names,
             figure("$ per 1,000 requests", "usd_per_1k_requests", text=fixed),
@@ -233,10 +231,10 @@ def tiering(plan: Plan) -> Section | None:
             figure("saved a month", "saved_usd_per_month", text=dollars),
             figure("whole fleets pay up to a share of", "stops_paying_share", text=percent),
         ),
-        rows=tuple(rows),
+        rows=rows,
     )
-    cascade = Table(
-        caption="Cascade: every request to the default model first, its failures to the premium one as well.",
+    cascade = _table(
+        "Cascade: every request to the default model first, its failures to the premium one as well.",
         columns=(
             *names,
             figure("pays while escalated below", "stops_paying_escalated_share", text=percent),
@@ -247,7 +245,7 @@ def tiering(plan: Plan) -> Section | None:
             figure("escalated latency (s)", "escalated_latency_s"),
             word("verdict", "pays"),
         ),
-        rows=tuple(plan["cascade"]),
+        rows=plan["cascade"],
     )
     note = Paragraph(
         "Saved: against the premium model for all requests. Latencies are of the run's own requests. Which requests "
@@ -314,8 +312,8 @@ def pivot(rows: Iterable[Row], by: str, key: str) -> list[Row]:
     """Rows of one worker side by side: its figure ``key`` at each value of ``by``, as ``KEY@VALUE``."""
     merged: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        names = {name: row[name] for name in ("backend", "model", "batch_size")}
-        line = merged.setdefault((*names.values(), row.get("gen_tokens")), names)
+        names = {name: row[name] for name in ("backend", "model", "batch_size", "gen_tokens", "suspect")}
+        line = merged.setdefault(tuple(names.values()), names)
         for end in ("", "_low", "_high"):
             line[f"{key}@{row[by]}{end}"] = row[f"{key}{end}"]
     return list(merged.values())
@@ -332,8 +330,11 @@ def _names(rows: Iterable[Row]) -> tuple[Column, ...]:
     return (word("backend", "backend"), word("model", "model"), *varied)
 
 
-def _suspicion(rows: Iterable[Row]) -> tuple[Column, ...]:
-    return (word("suspect", "suspect"),) if any(row.get("suspect") for row in rows) else ()
+def _table(caption: str, *, columns: tuple[Column, ...], rows: Iterable[Row]) -> Table:
+    """A table, with what speaks against its rows where anything does."""
+    rows = tuple(rows)
+    doubted = (word("suspect", "suspect"),) if any(row["suspect"] for row in rows) else ()
+    return Table(caption=caption, columns=(*columns, *doubted), rows=rows)
 
 
 def figure(title: str, key: str, provenance: Provenance = "derived", *, text: Callable[[Any], str] = digits) -> Column:
