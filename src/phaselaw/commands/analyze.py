@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phaselaw.commands import COMMANDS
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from phaselaw.laws.analysis import Analysis, Options
     from phaselaw.runs import Run
 
@@ -18,6 +21,7 @@ EXAMPLES = """\
 examples:
   phaselaw analyze runs/a                           write runs/a/analysis/*.csv
   phaselaw analyze runs/a runs/b runs/c --out abc   pool runs of one study: the intervals then hold run-to-run noise
+  phaselaw analyze sweeps/decode                    a decode sweep: a folder with the runs gen_8, gen_32, ...
   phaselaw analyze other/metrics.csv --out tables   analyse rows measured elsewhere (TR121's format)
   phaselaw analyze runs/a --bootstrap 10000 --seed 7
 """
@@ -37,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="a run directory or a metrics.csv; several of one study on one host are pooled",
+        help="a run directory, a metrics.csv, or a folder of runs gen_N; several of one study on one host are pooled",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where the tables go (default: RUN/analysis; asked for with several)"
@@ -64,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from phaselaw import runs
     from phaselaw.errors import UsageError
     from phaselaw.laws.analysis import Options
+    from phaselaw.laws.sweeps.folder import runs_of
 
     if len(args.run_paths) > 1 and args.out is None:
         raise UsageError("several runs have no folder in common: say with --out DIR where the tables go")
@@ -79,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         cold_start_slo_ms=args.cold_start_slo,
         models_table=args.models_table,
     )
+    if len(args.run_paths) == 1 and runs_of(args.run_paths[0]):
+        return _sweep(args.run_paths[0], args, options)
     folder = args.out or _analysis_folder(args.run_paths[0])
     run = runs.load_all(args.run_paths, allow_different=args.allow_different)
     for note in run.notes:
@@ -94,6 +101,34 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _sweep(folder: Path, args: argparse.Namespace, options: Options) -> int:
+    """A folder of runs ``gen_N``: each analysed in its own folder, TR121's tables at the root, the others beside."""
+    from phaselaw.laws.analysis import analyze_sweep
+    from phaselaw.laws.sweeps.folder import load_sweep, runs_of
+    from phaselaw.laws.sweeps.tables import TR121_TABLES, as_tr121
+
+    out: Path = args.out or folder
+    whole, parts = load_sweep(folder, runs_of(folder))
+    for budget, part in parts.items():
+        _analyzed(part, out / f"gen_{budget}" / "analysis", options)
+    analysis = analyze_sweep(whole, options)
+    others = {name: table for name, table in analysis.tables.items() if name not in TR121_TABLES}
+    _written(as_tr121(analysis.tables), out)
+    _written(others, out / "analysis")
+    if args.json:
+        document = {"schema_version": 1, "directory": str(out), "runs": [f"gen_{budget}" for budget in parts]}
+        counts = {name: table.height for name, table in analysis.tables.items()}
+        print(json.dumps(document | {"tables": counts, "notes": analysis.notes, "run_notes": whole.notes}))
+        return 0
+    for budget in parts:
+        print(f"{out / f'gen_{budget}' / 'analysis'}  the run's own tables")
+    for name, table in analysis.tables.items():
+        place = out if name in TR121_TABLES else out / "analysis"
+        note = f"  ({analysis.notes[name]})" if name in analysis.notes else ""
+        print(f"{place / name}.csv  {table.height} rows{note}")
+    return 0
+
+
 def analyze_run(path: Path, *, out: Path | None = None, options: Options | None = None) -> Analysis:
     """Analyse a run, write its tables (into ``RUN/analysis`` for ``None``) and return them.
 
@@ -106,16 +141,22 @@ def analyze_run(path: Path, *, out: Path | None = None, options: Options | None 
 
 def _analyzed(run: Run, folder: Path, options: Options | None) -> Analysis:
     """Analyse rows that were read, and write their tables into a folder."""
-    from phaselaw.errors import RunError
-    from phaselaw.laws.analysis import Options, analyze, write
+    from phaselaw.laws.analysis import Options, analyze
 
     analysis = analyze(run, options or Options())
+    _written(analysis.tables, folder)
+    return analysis
+
+
+def _written(tables: Mapping[str, pl.DataFrame], folder: Path) -> None:
+    from phaselaw.errors import RunError
+    from phaselaw.laws.analysis import write
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write(analysis, folder)
+        write(tables, folder)
     except OSError as error:
         raise RunError(f"{folder} can't be written ({error.strerror}); choose another place with --out") from None
-    return analysis
 
 
 def _analysis_folder(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -28,8 +29,8 @@ from phaselaw.laws.served import (
     warmup_breakdown,
 )
 from phaselaw.laws.served_clock import BASIS, STEP_TRUE, TR121, by_basis, prompt_cache_checks, server_clock
-from phaselaw.laws.step_time_fit import step_time_model
 from phaselaw.laws.summary import BUDGET
+from phaselaw.laws.sweeps.tables import TR121_TABLES, sweep_tables
 from phaselaw.laws.validation import prediction_coverage, prediction_validation
 from phaselaw.laws.validity.checks import check, marked, validity_checks, validity_findings
 from phaselaw.laws.validity.findings import Evidence
@@ -56,16 +57,10 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
         "warmup_effect": warmup_effect(summary.usable(run.rows, include_warmup=True)),
         "cuda_event_gap_summary": cuda_event_gap_summary(summary.usable(run.rows, include_warmup=True)),
     }
-    tables["step_time_model"] = step_time_model(run.rows.filter((pl.col("status") == "ok") & ~pl.col("is_warmup")))
     tables["concurrency_throughput"] = concurrency_throughput(run.rows.filter(pl.col("status") == "ok"))
     tables["concurrency_fits"] = concurrency_fits(tables["concurrency_throughput"])
-    tables["warmup_effect_summary"] = warmup_effect_summary(tables["warmup_effect"], slo_ms=options.cold_start_slo_ms)
-    tables["regimes"] = regimes(
-        tables["scaling_fits"],
-        tables["structure_predictors"],
-        tables["overhead_compute_fits"],
-        tables["warmup_effect_summary"],
-    )
+    tables |= _regimes(tables, options)
+    tables |= sweep_tables(tables, _measured(run, options), level=options.level)
     tables["prediction_validation"] = prediction_validation(tables, level=options.level)
     tables["prediction_coverage"] = prediction_coverage(tables["prediction_validation"], level=options.level)
     tables["claims"] = claims(tables, options)
@@ -76,9 +71,33 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     return Analysis(tables=tables, notes=notes, options=options)
 
 
-def write(analysis: Analysis, directory: Path) -> None:
+def analyze_sweep(run: Run, options: Options | None = None) -> Analysis:
+    """The tables of a sweep alone (`phaselaw.laws.sweeps`), of joined runs that have their own tables beside."""
+    options = options or Options()
+    tables = _summaries(run, options)
+    tables["warmup_effect"] = warmup_effect(summary.usable(run.rows, include_warmup=True))
+    tables |= _regimes(tables, options)
+    found = sweep_tables(tables, _measured(run, options), level=options.level)
+    found |= {name: tables[name] for name in TR121_TABLES if name in tables}
+    notes = {name: _WHY_EMPTY[name] for name, table in found.items() if table.is_empty()}
+    return Analysis(tables=found, notes=notes, options=options)
+
+
+def _measured(run: Run, options: Options) -> pl.DataFrame:
+    """Calls that are no warmups, unless those are asked for too, of any number of clients."""
+    ok = pl.col("status") == "ok"
+    return run.rows.filter(ok if options.include_warmup else ok & ~pl.col("is_warmup"))
+
+
+def _regimes(tables: dict[str, pl.DataFrame], options: Options) -> dict[str, pl.DataFrame]:
+    warmup = warmup_effect_summary(tables["warmup_effect"], slo_ms=options.cold_start_slo_ms)
+    found = regimes(tables["scaling_fits"], tables["structure_predictors"], tables["overhead_compute_fits"], warmup)
+    return {"warmup_effect_summary": warmup, "regimes": found}
+
+
+def write(tables: Mapping[str, pl.DataFrame], directory: Path) -> None:
     """Write each table as ``NAME.csv``, whole or not at all; the directory must be there."""
-    for name, table in analysis.tables.items():
+    for name, table in tables.items():
         write_csv(directory / f"{name}.csv", table.columns, table.iter_rows(named=True))
 
 
@@ -165,6 +184,10 @@ _KEEP_BUDGET: frozenset[str] = frozenset(
     {
         "decode_fraction_by_model",
         "decode_fraction_summary",
+        "decode_sweep_summary",
+        "exponent_by_axis",
+        "exponent_stability",
+        "sweep_curves",
         "concurrency_throughput",
         "concurrency_fits",
         "ollama_early_stop_summary",
@@ -182,7 +205,17 @@ def _without_budget(name: str, table: pl.DataFrame) -> pl.DataFrame:
 
 _NO_LAYERS = "no models whose layers are known (config, resolved_model_params.csv, ladder or --models-table)"
 _NO_REASONS = "no rows say why a generation ended (done_reason): nothing here may stop early"
+_NO_AXIS = "nothing was swept: one value of every axis (phaselaw sweep)"
 _WHY_EMPTY: dict[str, str] = {
+    "decode_sweep_summary": "one decode budget (phaselaw sweep --axis gen_tokens=8,32,64,128)",
+    "exponent_by_axis": _NO_AXIS,
+    "exponent_stability": _NO_AXIS,
+    "sweep_curves": _NO_AXIS,
+    "sweep_changes": _NO_AXIS,
+    "decode_by_batch": "fewer than three batch sizes at one length (phaselaw sweep --axis batch_size=1,2,4,8)",
+    "decode_by_context": "fewer than three context lengths at one batch size",
+    "prefill_by_length": "fewer than four prompt lengths at one batch size (phaselaw sweep --axis prompt_tokens=...)",
+    "step_time_model": "no measured prefills or decodes whose prompt tokens are known",
     "hf_model_architecture": _NO_LAYERS,
     "hf_architecture_correlations": _NO_LAYERS + ", three or more",
     "hf_multivariate_fits": _NO_LAYERS + ", three or more that differ in depth and size",

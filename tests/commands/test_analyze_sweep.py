@@ -1,0 +1,135 @@
+"""``phaselaw analyze FOLDER`` on TR121's layout of a decode sweep: runs gen_8, gen_32, ... with a metrics.csv each."""
+
+import csv
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulated_run import run_of, swept
+
+from phaselaw.cli import main
+from phaselaw.files import write_csv
+from phaselaw.metrics import TR121_COLUMNS
+
+BUDGETS = (8, 32, 64, 128)
+FRACTIONS = [
+    "backend", "backend_kind", "batch_size", "model", "model_kind", "kv_decode_latency_ms", "e2e_kv_latency_ms",
+    "gen_tokens_target", "decode_fraction",
+]  # fmt: skip
+SUMMARY = [
+    "backend", "backend_kind", "gen_tokens_target", "n_models", "decode_fraction_median", "decode_fraction_p25",
+    "decode_fraction_p75",
+]  # fmt: skip
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TR121's columns and nothing else: no manifest, none of our columns."""
+    folder = tmp_path_factory.mktemp("tr121_decode_sweep")
+    run = run_of(swept({"prefill_steps": 2.0, "call_noise": 0.05}, gen_tokens=BUDGETS, prompt_tokens=(9, 17)))
+    for budget in BUDGETS:
+        (folder / f"gen_{budget}").mkdir()
+        rows = run.rows.filter(run.rows["gen_tokens_target"] == budget)
+        write_csv(folder / f"gen_{budget}" / "metrics.csv", TR121_COLUMNS, rows.iter_rows(named=True))
+    (folder / "plots").mkdir()
+    assert main(["analyze", str(folder)]) == 0
+    return folder
+
+
+def test_the_three_tables_stand_at_the_root_with_tr121s_columns(sweep: Path) -> None:
+    assert list(read(sweep / "decode_fraction_by_model.csv")[0]) == FRACTIONS
+    assert list(read(sweep / "decode_fraction_summary.csv")[0]) == SUMMARY
+    fits = read(sweep / "decode_sweep_summary.csv")
+    assert len(fits) == 4 * 3
+    assert {row["scenario"] for row in fits} == {"__all__"}
+    assert [row["gen_tokens_target"] for row in fits if row["mode"] == "kv_decode"] == ["8", "32", "64", "128"]
+
+
+def test_a_fraction_is_decode_over_end_to_end_of_a_models_means_over_prompts(sweep: Path) -> None:
+    rows = read(sweep / "gen_32" / "metrics.csv")
+    means = {}
+    for mode in ("kv_decode", "e2e_kv"):
+        medians = [
+            statistics.median(
+                float(row["latency_ms"])
+                for row in rows
+                if (row["model"], row["scenario"], row["mode"], row["is_warmup"]) == ("m10", scenario, mode, "False")
+            )
+            for scenario in ("prompt_9", "prompt_17")
+        ]
+        means[mode] = statistics.geometric_mean(medians)
+    found = next(
+        row
+        for row in read(sweep / "decode_fraction_by_model.csv")
+        if (row["model"], row["gen_tokens_target"]) == ("m10", "32")
+    )
+    assert float(found["kv_decode_latency_ms"]) == pytest.approx(means["kv_decode"])
+    assert float(found["decode_fraction"]) == pytest.approx(means["kv_decode"] / means["e2e_kv"])
+
+
+def test_the_summary_is_the_median_and_the_linear_quartiles_over_models(sweep: Path) -> None:
+    of_64 = [
+        float(row["decode_fraction"])
+        for row in read(sweep / "decode_fraction_by_model.csv")
+        if row["gen_tokens_target"] == "64"
+    ]
+    low, middle, high = statistics.quantiles(of_64, n=4, method="inclusive")
+    row = next(row for row in read(sweep / "decode_fraction_summary.csv") if row["gen_tokens_target"] == "64")
+    assert row["n_models"] == "5"
+    found = [float(row[f"decode_fraction_{name}"]) for name in ("p25", "median", "p75")]
+    assert found == pytest.approx([low, middle, high])
+
+
+def test_each_run_has_its_own_tables_and_its_laws_are_those_of_the_sweep(sweep: Path) -> None:
+    fits = {
+        row["gen_tokens_target"]: row for row in read(sweep / "decode_sweep_summary.csv") if row["mode"] == "e2e_kv"
+    }
+    for budget in BUDGETS:
+        own = read(sweep / f"gen_{budget}" / "analysis" / "scaling_fits.csv")
+        law = next(row for row in own if (row["mode"], row["scenario"]) == ("e2e_kv", "__all__"))
+        for name in ("slope", "r2", "slope_ci_low", "slope_ci_high", "theilsen_slope"):
+            assert fits[str(budget)][name] == law[name], name
+
+
+def test_the_tables_beyond_tr121s_stand_in_its_analysis_folder(sweep: Path) -> None:
+    names = {path.stem for path in (sweep / "analysis").glob("*.csv")}
+    assert {"step_time_model", "exponent_by_axis", "exponent_stability", "sweep_changes", "sweep_curves"} <= names
+    assert "decode_fraction_summary" not in names
+    assert any("decode passes 95% of" in row["said"] for row in read(sweep / "analysis" / "sweep_changes.csv"))
+
+
+def test_rows_that_state_no_budget_have_that_of_their_folder(sweep: Path, tmp_path: Path) -> None:
+    for budget in (8, 32):
+        rows = [row | {"gen_tokens_target": ""} for row in read(sweep / f"gen_{budget}" / "metrics.csv")]
+        (tmp_path / f"gen_{budget}").mkdir()
+        write_csv(tmp_path / f"gen_{budget}" / "metrics.csv", TR121_COLUMNS, rows)
+    assert main(["analyze", str(tmp_path)]) == 0
+    expected = [row for row in read(sweep / "decode_fraction_summary.csv") if row["gen_tokens_target"] in ("8", "32")]
+    assert read(tmp_path / "decode_fraction_summary.csv") == expected
+
+
+def test_a_folder_whose_name_contradicts_its_rows_is_refused(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gen_16").mkdir()
+    (tmp_path / "gen_16" / "metrics.csv").write_bytes((sweep / "gen_8" / "metrics.csv").read_bytes())
+    assert main(["analyze", str(tmp_path)]) == 1
+    assert "its rows are of 8 generated tokens" in capsys.readouterr().err
+
+
+def test_out_leaves_the_sweep_as_it_is_and_json_says_what_was_written(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyze", str(sweep), "--out", str(tmp_path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["runs"] == ["gen_8", "gen_32", "gen_64", "gen_128"]
+    assert said["tables"]["decode_fraction_summary"] == 4
+    assert (tmp_path / "decode_fraction_summary.csv").is_file()
+    assert (tmp_path / "gen_8" / "analysis" / "scaling_fits.csv").is_file()
