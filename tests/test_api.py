@@ -51,8 +51,8 @@ def test_plan_is_what_the_command_prints(finished: Path, loaded: Loaded, capsys)
     assert main(["plan", str(finished), "--tokens-per-month", "2e9", "--usd-per-hour", "0.5", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     needs = plan(loaded, tokens_per_month=2e9, usd_per_hour=0.5)
-    assert [(need.model, need.workers[0]) for need in needs] == [(row["model"], row["workers"]) for row in rows]
-    assert all(need.usd_per_month[1] == row["usd_per_month_low"] for need, row in zip(needs, rows, strict=True))
+    assert [(need.model, need.workers.value) for need in needs] == [(row["model"], row["workers"]) for row in rows]
+    assert all(need.usd_per_month.low == row["usd_per_month_low"] for need, row in zip(needs, rows, strict=True))
 
 
 def test_compare_of_runs_that_differ_is_refused_unless_allowed(loaded: Loaded, tmp_path: Path) -> None:

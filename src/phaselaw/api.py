@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from phaselaw import runs
 from phaselaw.conditions import differences
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.laws import comparison, prediction
-from phaselaw.laws.analysis import Options, analyze
+from phaselaw.laws.analysis import Analysis, Options, analyze
 from phaselaw.laws.comparison import Comparison
 from phaselaw.laws.prediction import NewModel, Predictions
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
-from phaselaw.plan.capacity import capacity, flat
+from phaselaw.plan.capacity import Headroom, capacity_row, positive
+from phaselaw.plan.estimate import Estimate
+from phaselaw.plan.workers import workers_of
 
-__all__ = ["Law", "Loaded", "Need", "compare", "fit", "load", "plan", "predict"]
+__all__ = ["Headroom", "Law", "Loaded", "Need", "compare", "fit", "load", "plan", "predict"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,9 +48,14 @@ class Loaded:
         return self.run.models
 
     @functools.cached_property
+    def analysis(self) -> Analysis:
+        """The tables of ``phaselaw analyze``, and why those that are empty are."""
+        return analyze(self.run, self.options)
+
+    @property
     def tables(self) -> Mapping[str, pl.DataFrame]:
         """Every table of ``phaselaw analyze`` by name."""
-        return analyze(self.run, self.options).tables
+        return self.analysis.tables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,21 +80,27 @@ class Law:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Need:
-    """What one model on one backend needs for a volume of tokens; each figure is (value, low, high).
-
-    An end is ``None`` where no interval could be measured.
-    """
+    """What one model on one backend needs for a volume of tokens."""
 
     backend: str
     model: str
     batch_size: int
-    tokens_per_s: tuple[float, float | None, float | None]
-    workers: tuple[float, float | None, float | None]
-    """A lower bound: busy all the time, no bursts, no spares."""
-    usd_per_1m: tuple[float, float | None, float | None]
-    usd_per_month: tuple[float, float | None, float | None]
+    gen_tokens: int | None
+    """Decode budget of the measurement the rate is from."""
+    tokens_per_s: Estimate
+    """Measured: end-to-end tokens (prompt and generated) a second and worker."""
+    workers: Estimate
+    """Derived: workers busy all the time, a lower bound."""
+    whole_workers: Estimate
+    """Derived: whole workers, with the headroom that was asked for."""
+    usd_per_1m: Estimate
+    """Derived: dollars for a million tokens."""
+    usd_per_month: Estimate
+    """Derived: dollars a month for the time that is used."""
     interval_basis: str
     """What the intervals hold."""
+    suspect: str
+    """The validity checks that spoke up on rows behind it; empty: none."""
 
 
 def load(
@@ -161,15 +174,22 @@ def plan(
     *,
     tokens_per_month: float = DEFAULT_TOKENS_PER_MONTH,
     usd_per_hour: float = TR121_USD_PER_HOUR,
+    headroom: Headroom | None = None,
 ) -> list[Need]:
-    """Workers and dollars for a monthly volume of tokens, on each model and backend that was measured."""
-    measured = loaded.tables["throughput_intervals"].iter_rows(named=True)
-    rows = capacity(measured, tokens_per_month=tokens_per_month, usd_per_hour=usd_per_hour)
-    return [Need(**dict(_need(flat(row)))) for row in rows]
+    """Workers and dollars for a monthly volume of tokens, on each model and backend that was measured.
+
+    ``headroom`` is what whole workers keep free; ``None`` is nothing.
+    """
+    volume, price = positive("tokens_per_month", tokens_per_month), positive("usd_per_hour", usd_per_hour)
+    workers = workers_of(loaded.run, loaded.analysis, price)
+    return [_need(capacity_row(worker, volume, headroom or Headroom())) for worker in workers]
 
 
-def _need(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for field in dataclasses.fields(Need):
-        ends = f"{field.name}_low" in row
-        value = row[field.name]
-        yield field.name, (value, row[f"{field.name}_low"], row[f"{field.name}_high"]) if ends else value
+def _need(row: Mapping[str, Any]) -> Need:
+    """A row of the plan, each figure with its ends together."""
+
+    def figure(name: str) -> Any:
+        ends = f"{name}_low", f"{name}_high"
+        return Estimate(value=row[name], low=row[ends[0]], high=row[ends[1]]) if ends[0] in row else row[name]
+
+    return Need(**{field.name: figure(field.name) for field in dataclasses.fields(Need)})
