@@ -15,11 +15,12 @@ from phaselaw.laws.claims import claims
 from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
 from phaselaw.laws.cuda_events import cuda_event_gap_summary
 from phaselaw.laws.families import scaling_fits_by_family
-from phaselaw.laws.intervals import points_in_rounds, throughput_intervals
+from phaselaw.laws.intervals import throughput_intervals
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import overhead_compute_fits
+from phaselaw.laws.points import ALL, points_of, units_of
 from phaselaw.laws.regimes import regimes
-from phaselaw.laws.scaling import points_of, scaling_fits
+from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.served import (
     decode_linearity,
     decode_projection_error,
@@ -121,15 +122,15 @@ def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:
     in_rounds = run.order == "rounds"
     cells = summary.by_cell(rows)
     per_model = summary.by_model(cells)
-    rounds = points_in_rounds(rows, per_model) if in_rounds else None
+    units = units_of(rows, per_model, run)
     architecture = architectures(run, options.models_table)
     series = structure.structured(per_model, architecture)
     fractions = summary.decode_fractions(per_model)
     return {
         "summary_by_model_backend_mode": cells,
         "summary_by_model_backend_mode_agg": per_model,
-        "scaling_fits": scaling_fits(points_of(cells, per_model), rounds, options),
-        "scaling_fits_by_family": scaling_fits_by_family(cells, per_model, run, options),
+        "scaling_fits": scaling_fits(points_of(cells, per_model), units, options),
+        "scaling_fits_by_family": scaling_fits_by_family(cells, per_model, run, options, units=units),
         "hf_model_architecture": structure.model_table(architecture),
         "hf_architecture_correlations": structure.architecture_correlations(series),
         "hf_multivariate_fits": structure.multivariate_fits(series, options),
@@ -152,31 +153,35 @@ def _served(run: Run, options: Options) -> dict[str, pl.DataFrame]:
         "ollama_decode_projection_error": decode_projection_error(served, linearity),
         "server_clock": server_clock(served),
         "prompt_cache_checks": prompt_cache_checks(run.rows),
-        "scaling_fits_by_basis": _by_basis(measured, options),
-        "scaling_fits_length_limited": _limited(measured, options, whole_calls=False),
-        "scaling_fits_length_limited_calls": _limited(measured, options, whole_calls=True),
+        "scaling_fits_by_basis": _by_basis(measured, run, options),
+        "scaling_fits_length_limited": _limited(measured, run, options, whole_calls=False),
+        "scaling_fits_length_limited_calls": _limited(measured, run, options, whole_calls=True),
     }
 
 
-def _limited(served: pl.DataFrame, options: Options, *, whole_calls: bool) -> pl.DataFrame:
+def _limited(served: pl.DataFrame, run: Run, options: Options, *, whole_calls: bool) -> pl.DataFrame:
     """The laws on the aggregate, without what calls that stopped early left (method 3)."""
-    cells = summary.by_cell(length_limited(served, whole_calls=whole_calls))
-    per_model = summary.by_model(cells)
-    points = points_of(cells, per_model).filter(pl.col("aggregation") != "scenario")
-    fits = scaling_fits(points, None, options, resample_by_name=True)
+    fits = _aggregate_laws(length_limited(served, whole_calls=whole_calls), run, options, resample_by_name=True)
     name = "length_limited_calls" if whole_calls else "length_limited_decode_only"
     at = fits.columns.index("aggregation") + 1
     return fits.insert_column(at, pl.Series("filter", [name] * fits.height, dtype=pl.String))
 
 
-def _by_basis(served: pl.DataFrame, options: Options) -> pl.DataFrame:
+def _aggregate_laws(rows: pl.DataFrame, run: Run, options: Options, *, resample_by_name: bool = False) -> pl.DataFrame:
+    """``scaling_fits`` of these rows on the geometric means over scenarios."""
+    cells = summary.by_cell(rows)
+    per_model = summary.by_model(cells)
+    points = points_of(cells, per_model).filter(pl.col("scenario") == ALL)
+    return scaling_fits(points, units_of(rows, per_model, run), options, resample_by_name=resample_by_name)
+
+
+def _by_basis(served: pl.DataFrame, run: Run, options: Options) -> pl.DataFrame:
     """The laws on the aggregate of served engines, by the steps that ran and by TR121's projection (method 3)."""
     rows = by_basis(served)
     fits = []
     for basis in (STEP_TRUE, TR121):
-        cells = summary.by_cell(rows.filter(pl.col(BASIS) == basis))
-        points = points_of(cells, summary.by_model(cells)).filter(pl.col("aggregation") != "scenario")
-        fits.append(scaling_fits(points, None, options).with_columns(pl.lit(basis).alias(BASIS)))
+        of_basis = rows.filter(pl.col(BASIS) == basis)
+        fits.append(_aggregate_laws(of_basis, run, options).with_columns(pl.lit(basis).alias(BASIS)))
     return pl.concat(fits).sort(["backend", "batch_size", BUDGET, "mode", BASIS])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from phaselaw.laws.options import Options
-from phaselaw.laws.scaling import ALL, points_of, scaling_fits
+from phaselaw.laws.points import ALL, Units, points_of
+from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.summary import GROUP
 from phaselaw.laws.verdicts import MIN_MODELS
 from phaselaw.runs import Run
@@ -29,7 +30,9 @@ def kinds_of(run: Run) -> pl.DataFrame:
     return models.join(told, on=on, how="left", nulls_equal=True, maintain_order="left")
 
 
-def scaling_fits_by_family(cells: pl.DataFrame, per_model: pl.DataFrame, run: Run, options: Options) -> pl.DataFrame:
+def scaling_fits_by_family(
+    cells: pl.DataFrame, per_model: pl.DataFrame, run: Run, options: Options, *, units: Units | None
+) -> pl.DataFrame:
     """``scaling_fits`` on the aggregate of each family of three models or more, where a backend has several families.
 
     The columns are those of ``scaling_fits``, with ``family`` after ``aggregation``.
@@ -40,7 +43,8 @@ def scaling_fits_by_family(cells: pl.DataFrame, per_model: pl.DataFrame, run: Ru
     fits = []
     for (family,), part in known.group_by("family", maintain_order=True):
         points = points_of(cells.clear(), part.drop("family")).filter(pl.col("scenario") == ALL)
-        fits.append(scaling_fits(points, None, options).with_columns(pl.lit(family, dtype=pl.String).alias("family")))
+        mine = None if units is None else units.of(part)
+        fits.append(scaling_fits(points, mine, options).with_columns(pl.lit(family, dtype=pl.String).alias("family")))
     if not fits:
         empty = scaling_fits(points_of(cells.clear(), per_model.clear()), None, options)
         fits = [empty.with_columns(pl.lit(None, dtype=pl.String).alias("family"))]

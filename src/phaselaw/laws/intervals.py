@@ -1,16 +1,20 @@
-"""Throughput with an interval: what prices and worker counts stand on (issue: the first price; method 3).
+"""Throughput with an interval: what prices and worker counts stand on (method 3).
 
-The interval is of this run: it holds the noise of calls and, where calls were made in rounds, the noise between rounds.
+Of several runs the unit is the run, and the interval holds the noise between runs. Of one run it holds the noise of
+calls and, where calls were made in rounds, the noise between rounds.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
-from phaselaw.laws.summary import GROUP, MODEL, median_variance
+from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_run, median_variance, variance_for_t
 
+RUNS = "runs, the noise between them included"
 ROUNDS = "rounds, within this run only"
 CELLS = "repetitions within cells, within this run only"
 NOT_MEASURED = "not measured"
@@ -18,93 +22,86 @@ NOT_MEASURED = "not measured"
 _KEYS = [*GROUP, *MODEL]
 
 
-def points_in_rounds(rows: pl.DataFrame, per_model: pl.DataFrame) -> pl.DataFrame:
-    """The points of `phaselaw.laws.scaling.points_of`, measured in each round (``rep``) alone.
-
-    A model's mean over scenarios stands only for the rounds in which all its scenarios were measured.
-    """
-    keyed = rows.filter(pl.col("rep").is_not_null())
-    of_scenario = keyed.group_by([*_KEYS, "scenario", "rep"], maintain_order=True).agg(
-        pl.col("latency_ms").log().mean().alias("log")
-    )
-    of_all = (
-        of_scenario.group_by([*_KEYS, "rep"], maintain_order=True)
-        .agg(pl.col("log").mean(), pl.len().alias("seen"))
-        .join(per_model.select(*_KEYS, "n_scenarios"), on=_KEYS, nulls_equal=True)
-        .filter(pl.col("seen") == pl.col("n_scenarios"))
-    )
-    columns = [*_KEYS, "scenario", "aggregation", "rep", pl.col("log").exp().alias("latency")]
-    return pl.concat(
-        [
-            of_all.with_columns(
-                pl.lit("__all__").alias("scenario"), pl.lit("geomean_across_scenarios").alias("aggregation")
-            ).select(columns),
-            of_scenario.with_columns(pl.lit("scenario").alias("aggregation")).select(columns),
-        ]
-    )
-
-
 def throughput_intervals(
     rows: pl.DataFrame, cells: pl.DataFrame, per_model: pl.DataFrame, *, in_rounds: bool, level: float
 ) -> pl.DataFrame:
     """Tokens/s of each model and phase (TR121's geometric mean over scenarios) with a t interval on its log.
 
-    With ``in_rounds`` the unit is the round, since a round's calls share its noise; else the repetition within a cell.
-    ``interval_basis`` says which, or that a single repetition left nothing to measure.
+    The unit is the run where there are several; else, with ``in_rounds``, the round, since a round's calls share its
+    noise; else the repetition within a cell. ``interval_basis`` says which, or that a single unit left nothing to
+    measure; ``n_rounds`` (or repetitions) and ``n_runs`` how many there are.
     """
-    spread = _spread_over_rounds(rows) if in_rounds else _spread_within_cells(cells)
+    several = rows["run"].n_unique() > 1
+    basis = RUNS if several else ROUNDS if in_rounds else CELLS
+    if several:
+        spread = _spread_over(by_cell_and_run(rows).rename({"tokens_per_s_median": "rate"}), "run", _mean_variance)
+    elif in_rounds:
+        known = rows.filter(pl.col("rep").is_not_null()).rename({"tokens_per_s": "rate"})
+        spread = _spread_over(known, "rep", variance_for_t)
+    else:
+        spread = _spread_within_cells(cells)
     table = per_model.join(spread, on=_KEYS, how="left", nulls_equal=True, maintain_order="left")
     se = table["log_se"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     degrees = table["degrees"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     half = se * stats.t.ppf(0.5 + level / 2, degrees)
     rate = table["tokens_per_s_geomean"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    basis = np.where(np.isfinite(half), ROUNDS if in_rounds else CELLS, NOT_MEASURED)
+    n_units, none = pl.col("n_units").fill_null(0).cast(pl.Int64), pl.lit(None, dtype=pl.Int64)
     return table.select(
         "backend", "backend_kind", *MODEL, "batch_size", "mode", pl.col("tokens_per_s_geomean").alias("tokens_per_s"),
         pl.Series("tokens_per_s_low", rate * np.exp(-half)).fill_nan(None),
         pl.Series("tokens_per_s_high", rate * np.exp(half)).fill_nan(None),
-        pl.Series("interval_basis", basis, dtype=pl.String),
-        pl.col("n_rounds").fill_null(0).cast(pl.Int64),
+        pl.Series("interval_basis", np.where(np.isfinite(half), basis, NOT_MEASURED), dtype=pl.String),
+        (none if several else n_units).alias("n_rounds"),
+        (n_units if several else pl.lit(1, dtype=pl.Int64)).alias("n_runs"),
         "gen_tokens_target",
     )  # fmt: skip
 
 
-def _spread_over_rounds(rows: pl.DataFrame) -> pl.DataFrame:
-    """Per model and phase: the standard error of the log rate from its scatter over rounds, and the rounds' number.
+def _mean_variance(n: int) -> float:
+    """Variance of the mean of ``n`` values of variance 1."""
+    return 1.0 / n
 
-    Each call's log rate is taken relative to its cell's mean, so that a call that failed doesn't shift its round.
+
+def _spread_over(cells: pl.DataFrame, unit: str, variance: Callable[[int], float]) -> pl.DataFrame:
+    """Per model and phase: the standard error of the log ``rate`` from its scatter over units, and their number.
+
+    Each log rate is taken relative to its cell's mean, so that a call that failed doesn't shift its unit. ``variance``
+    is that of a point made of so many units, each of variance 1.
     """
-    relative = rows.filter(pl.col("rep").is_not_null() & (pl.col("tokens_per_s") > 0)).select(
-        *_KEYS,
-        "rep",
-        pl.col("tokens_per_s").log() - pl.col("tokens_per_s").log().mean().over([*_KEYS, "scenario"]),
-    )
+    log = pl.col("rate").log()
     spread = (
-        relative.group_by([*_KEYS, "rep"], maintain_order=True)
-        .agg(pl.col("tokens_per_s").mean())
+        cells.filter(pl.col("rate") > 0)
+        .select(*_KEYS, unit, (log - log.mean().over([*_KEYS, "scenario"])).alias("log"))
+        .group_by([*_KEYS, unit], maintain_order=True)
+        .agg(pl.col("log").mean())
         .group_by(_KEYS, maintain_order=True)
-        .agg(pl.col("tokens_per_s").std().alias("sd"), pl.len().cast(pl.Int64).alias("n_rounds"))
+        .agg(pl.col("log").std().alias("sd"), pl.len().cast(pl.Int64).alias("n_units"))
     )
-    # The point is a mean of medians over rounds: a median's variance, not a mean's.
-    factors = {n: median_variance(n) ** 0.5 for n in spread["n_rounds"].unique()}
+    factors = {n: variance(n) ** 0.5 for n in spread["n_units"].unique()}
     return spread.select(
         *_KEYS,
-        "n_rounds",
-        (pl.col("sd") * pl.col("n_rounds").replace_strict(factors, return_dtype=pl.Float64)).alias("log_se"),
-        (pl.col("n_rounds") - 1).cast(pl.Float64).alias("degrees"),
+        "n_units",
+        (pl.col("sd") * pl.col("n_units").replace_strict(factors, return_dtype=pl.Float64)).alias("log_se"),
+        (pl.col("n_units") - 1).cast(pl.Float64).alias("degrees"),
     )
 
 
 def _spread_within_cells(cells: pl.DataFrame) -> pl.DataFrame:
     """Per model and phase: the standard error of the log rate from the calls' scatter within cells.
 
-    Degrees of freedom by Welch and Satterthwaite.
+    Degrees of freedom midway between Satterthwaite's, too few for variances from so few calls, and Welch's correction
+    of them (Biometrika 34, 1947), too many where cells scatter differently; at least the fewest of a cell and at most
+    those of all.
     """
-    variance = pl.col("tokens_per_s_log_variance")
+    factors = {n: variance_for_t(n) / median_variance(n) for n in cells["n"].unique()}
+    n = pl.col("n")
+    variance = pl.col("tokens_per_s_log_variance") * n.replace_strict(factors, return_dtype=pl.Float64)
     known = variance.null_count() == 0
-    degrees = variance.sum() ** 2 / (variance**2 / (pl.col("n") - 1)).sum()
+    satterthwaite = variance.sum() ** 2 / (variance**2 / (n - 1)).sum()
+    welch = variance.sum() ** 2 / (variance**2 / (n + 1)).sum() - 2
+    degrees = (satterthwaite + pl.max_horizontal(welch, (n - 1).min())) / 2
     return cells.group_by(_KEYS, maintain_order=True).agg(
-        pl.col("n").min().alias("n_rounds"),
+        n.min().alias("n_units"),
         pl.when(known).then(variance.sum().sqrt() / pl.len()).alias("log_se"),
-        pl.when(known).then(degrees).alias("degrees"),
+        pl.when(known).then(pl.min_horizontal(degrees, (n - 1).sum())).alias("degrees"),
     )

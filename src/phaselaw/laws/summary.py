@@ -39,6 +39,15 @@ def median_variance(n: int) -> float:
     return _MEDIAN_VARIANCES[n - 1] if n <= len(_MEDIAN_VARIANCES) else math.pi / (2 * n)
 
 
+def variance_for_t(n: int) -> float:
+    """Variance of the median of ``n`` values of variance 1, for an interval by the t quantile of their deviation.
+
+    Midway between that of a median and that of a mean. The median's own would be right for a deviation that is known;
+    estimated from the same few values it makes intervals cover up to 98 % rather than 95 (`benchmarks/coverage.py`).
+    """
+    return (median_variance(n) + 1.0 / n) / 2.0
+
+
 def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:
     """The rows that laws are fitted on: ``ok``, one client, a positive latency, warmups left out unless asked for."""
     latency = pl.col("latency_ms")
@@ -46,14 +55,47 @@ def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:
     return rows.filter(kept if include_warmup else kept & ~pl.col("is_warmup"))
 
 
+_CELL = [*GROUP, *MODEL, "scenario"]
+_LOG_VARIANCES = ["latency_log_variance", "tokens_per_s_log_variance"]
+_OVER_RUNS = ["latency_median_ms", "tokens_per_s_median", "tokens_per_s_compute_median"]
+"""Medians that are geometric means over runs where several are pooled."""
+
+
 def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
     """TR121's ``summary_by_model_backend_mode``: n, mean, median, p95, p99 of each cell and phase.
 
     Percentiles interpolate linearly. Ours follow: the variance of the natural log of the median latency, and of the
-    median rate, from the scatter of the cell's calls (empty where the cell has one), and the decode budget.
+    median rate, from the scatter of the cell's calls (empty where the cell has one), and the decode budget. Of several
+    runs the median latency and rates are geometric means over the runs' medians, so that each run weighs the same.
     """
     latency = pl.col("latency_ms")
-    keys = [*GROUP, *MODEL, "scenario"]
+    cells = _grouped(
+        rows,
+        _CELL,
+        latency.mean().alias("latency_mean_ms"),
+        latency.quantile(0.95, "linear").alias("latency_p95_ms"),
+        latency.quantile(0.99, "linear").alias("latency_p99_ms"),
+        *(pl.col(source).cast(pl.Float64).median().alias(name) for name, source in _MEDIANS.items()),
+    )
+    if rows["run"].n_unique() > 1:
+        variances = (_mean_variance(name) for name in _LOG_VARIANCES)
+        each = by_cell_and_run(rows).group_by(_CELL, maintain_order=True)
+        over_runs = each.agg(pl.col(_OVER_RUNS).log().mean().exp(), *variances)
+        cells = cells.drop(*_OVER_RUNS, *_LOG_VARIANCES).join(over_runs, on=_CELL, nulls_equal=True)
+    first = ["backend", "backend_kind", "batch_size", *MODEL, "scenario", "mode", "n", "latency_mean_ms"]
+    first += ["latency_median_ms", "latency_p95_ms", "latency_p99_ms", *_MEDIANS]
+    return _ordered(cells, first).sort([*_SORTED[:4], "scenario", *_SORTED[4:]])
+
+
+def by_cell_and_run(rows: pl.DataFrame) -> pl.DataFrame:
+    """Each cell in each ``run`` alone: ``n``, the medians of latency and rates, and the variances of their logs."""
+    rates = (pl.col(_MEDIANS[name]).median().alias(name) for name in _OVER_RUNS[1:])
+    return _grouped(rows, [*_CELL, "run"], *rates).sort([*_SORTED[:4], "scenario", *_SORTED[4:], "run"])
+
+
+def _grouped(rows: pl.DataFrame, keys: list[str], *figures: pl.Expr) -> pl.DataFrame:
+    """Figures of each group of calls, with ``n``, the median latency and the variances of the log medians."""
+    latency = pl.col("latency_ms")
     texts = [name for name in keys if rows.schema[name] == pl.String]
     # Keys as codes: a third of the memory and of the time that grouping by texts takes.
     needed = rows.lazy().select(*dict.fromkeys([*keys, "latency_ms", *_MEDIANS.values()]))
@@ -62,23 +104,20 @@ def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
         .group_by(keys)
         .agg(
             latency.len().cast(pl.Int64).alias("n"),
-            latency.mean().alias("latency_mean_ms"),
             latency.median().alias("latency_median_ms"),
-            latency.quantile(0.95, "linear").alias("latency_p95_ms"),
-            latency.quantile(0.99, "linear").alias("latency_p99_ms"),
-            *(pl.col(source).cast(pl.Float64).median().alias(name) for name, source in _MEDIANS.items()),
+            *figures,
             latency.log().var().alias("latency_log_variance"),
             pl.col("tokens_per_s").log().var().alias("tokens_per_s_log_variance"),
         )
     )
-    cells = grouped.cast(dict.fromkeys(texts, pl.String)).collect()
-    factors = {n: median_variance(n) for n in cells["n"].unique()}
-    cells = cells.with_columns(
-        pl.col("latency_log_variance", "tokens_per_s_log_variance")
-        * pl.col("n").replace_strict(factors, return_dtype=pl.Float64)
-    )
-    first = ["backend", "backend_kind", "batch_size", *MODEL, "scenario", "mode"]
-    return _ordered(cells, first).sort([*_SORTED[:4], "scenario", *_SORTED[4:]])
+    found = grouped.cast(dict.fromkeys(texts, pl.String)).collect()
+    factors = {n: median_variance(n) for n in found["n"].unique()}
+    return found.with_columns(pl.col(_LOG_VARIANCES) * pl.col("n").replace_strict(factors, return_dtype=pl.Float64))
+
+
+def _mean_variance(name: str) -> pl.Expr:
+    """The variance of a mean from those of its parts, none unless all are known: a sum over some would be too small."""
+    return pl.when(pl.col(name).null_count() == 0).then(pl.col(name).sum() / pl.len().cast(pl.Float64) ** 2)
 
 
 def by_model(cells: pl.DataFrame) -> pl.DataFrame:
@@ -86,7 +125,6 @@ def by_model(cells: pl.DataFrame) -> pl.DataFrame:
 
     Ours follow: the variance of the log of each mean, as its cells' variances give it.
     """
-    variances = pl.col("latency_log_variance", "tokens_per_s_log_variance")
     aggregated = cells.group_by([*GROUP, *MODEL], maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("n_scenarios"),
         pl.col("latency_median_ms").log().mean().exp().alias("latency_geomean_ms"),
@@ -97,8 +135,7 @@ def by_model(cells: pl.DataFrame) -> pl.DataFrame:
         pl.col("ollama_load_ms_median").median(),
         pl.col("params_millions_config_median").median(),
         pl.col("params_millions_measured_median").median(),
-        # A sum over some of the cells would be too small: none unless all are known.
-        pl.when(variances.null_count() == 0).then(variances.sum() / pl.len().cast(pl.Float64) ** 2),
+        *(_mean_variance(name) for name in _LOG_VARIANCES),
     )
     return _ordered(aggregated, ["backend", "backend_kind", "batch_size", *MODEL, "mode"]).sort(_SORTED)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
-from phaselaw.laws.scaling import ALL
+from phaselaw.laws.points import ALL
 from phaselaw.laws.served_clock import BASIS, STEP_TRUE
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.validity import cells, laws, models, order, served

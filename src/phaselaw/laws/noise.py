@@ -1,0 +1,114 @@
+"""The noise of a law's slope, by where it comes from: calls, rounds of one run, runs (method 3).
+
+A law's points scatter about it by what models are and by their share of the noise, so least squares over models knows
+both. What it can't know is noise that tilts all points of one unit (a run, a round) at once: a slope that is another
+one in each run. That is estimated from the slopes of units fitted alone. Written for the points y of models i in units
+u, ``y = a + b x + model_i + level_u + tilt_u x + rest_iu``, with R units and S the sum of squares of x, the variance of
+the pooled slope is ::
+
+    var(model) / S + var(tilt) / R + var(rest) / (R S)  =  scatter + between - shared
+
+where *scatter* is the squared standard error of least squares on the pooled points, *between* the variance of the
+units' slopes over R, and *shared* what the rest alone gives, which both of them hold: a crossed design's components
+(Searle, Casella and McCulloch, Variance Components, 1992, 4.7).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from phaselaw.laws.points import KEYS, Units
+from phaselaw.laws.regression import Floats, fit_lines
+from phaselaw.laws.series import Series
+from phaselaw.laws.summary import median_variance
+
+_TWO_UNITS_SHARE = 0.2
+"""How much of ``shared`` is taken out with two units, whose variance has one degree of freedom: by simulation the
+interval then covers 93 to 99 % (`benchmarks/coverage.py`); all of it would let coverage fall to 88 %."""
+
+FEWEST_ROUNDS = 3
+"""Two rounds tell next to nothing, and would make every interval of a run with two repetitions a wide one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnitNoise:
+    """What units say of the noise of slopes, one value a law; NaN below two units that hold all models of a law."""
+
+    n_units: NDArray[np.int64]
+    between: Floats
+    """Variance of the pooled slope from that of the units' slopes."""
+    shared: Floats
+    """What of ``between`` the scatter of the points holds already."""
+
+    def added(self, level: float) -> Floats:
+        """What the noise between units adds to the square of a slope's half width at ``level``; 0 where unknown."""
+        degrees = np.where(self.n_units > 1, self.n_units - 1.0, np.nan)
+        share = np.where(self.n_units == 2, _TWO_UNITS_SHARE, 1.0)
+        beyond = np.maximum(self.between - share * np.nan_to_num(self.shared), 0.0)
+        added: Floats = np.nan_to_num(stats.t.ppf(0.5 + level / 2, degrees) ** 2 * beyond)
+        return added
+
+
+def call_noise_of_slope(x: Floats, log_variance: Floats) -> Floats:
+    """Standard error that the points' own variances (of natural logs) give a slope; NaN where one is unknown."""
+    dx = x - x.mean(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = dx / (dx * dx).sum(axis=1, keepdims=True) / math.log(10)
+        se: Floats = np.sqrt((weights * weights * log_variance).sum(axis=1))
+    return se
+
+
+def no_unit_noise(laws: int) -> UnitNoise:
+    """The noise of laws of which no units are told apart."""
+    unknown = np.full(laws, np.nan)
+    return UnitNoise(n_units=np.zeros(laws, dtype=np.int64), between=unknown, shared=unknown.copy())
+
+
+def unit_noise(series: Series, units: Units) -> UnitNoise:
+    """The noise between units of each law of ``series``, from the units that hold all of its models."""
+    found = no_unit_noise(len(series.lengths))
+    each = Series.of(units.points, [*KEYS, "unit"])
+    x, y = np.log10(each.values("params_millions_effective")), np.log10(each.values("latency"))
+    numbered = series.keys.with_columns(
+        pl.int_range(pl.len(), dtype=pl.Int64).alias("law"), pl.Series("models", series.lengths)
+    )
+    of_law = each.keys.join(numbered, on=KEYS, how="left", nulls_equal=True, maintain_order="left")
+    law = of_law["law"].fill_null(-1).to_numpy()
+    whole = (law >= 0) & (of_law["models"].fill_null(-1).to_numpy() == each.lengths)
+    for which, at in each.by_length():
+        kept = whole[which]
+        if at.shape[1] >= 2 and kept.any():
+            _add(found, law[which[kept]], x[at[kept]], y[at[kept]])
+    factor = _factors(found.n_units, units)
+    return dataclasses.replace(found, between=found.between * factor, shared=found.shared * factor)
+
+
+def _add(found: UnitNoise, law: NDArray[np.int64], x: Floats, y: Floats) -> None:
+    """Put in the variance of the slopes of units (k, models), and what of it is shared, at the places of their laws."""
+    laws, at, units = np.unique(law, return_inverse=True, return_counts=True)
+    mean = np.zeros((len(laws), y.shape[1]))
+    np.add.at(mean, at, y)
+    off = y - (mean / units[:, None])[at]
+    line = fit_lines(x, off)
+    dx = x - x.mean(axis=1, keepdims=True)
+    rest = off - off.mean(axis=1, keepdims=True) - line.slope[:, None] * dx
+    degrees = np.where(units > 1, units - 1.0, np.nan)
+    found.n_units[laws] = units
+    # Residuals about the laws' means: the mean of their slopes is 0.
+    found.between[laws] = np.bincount(at, line.slope**2) / degrees
+    if x.shape[1] > 2:
+        of_unit = (rest * rest).sum(axis=1) / (dx * dx).sum(axis=1)
+        found.shared[laws] = np.bincount(at, of_unit) / degrees / (x.shape[1] - 2)
+
+
+def _factors(n_units: NDArray[np.int64], units: Units) -> Floats:
+    """The variance of a point over that of one unit: a mean over runs, a median over rounds."""
+    if units.kind == "runs":
+        return np.asarray(1.0 / np.maximum(n_units, 1), dtype=float)
+    return np.array([median_variance(int(n)) if n else math.nan for n in n_units])

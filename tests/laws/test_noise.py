@@ -1,0 +1,141 @@
+"""The noise between runs and rounds: closed forms, and what an interval holds of it."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from phaselaw import runs
+from phaselaw.laws.analysis import Options, analyze
+from phaselaw.laws.noise import unit_noise
+from phaselaw.laws.points import KEYS, Units
+from phaselaw.laws.scaling import scaling_fits
+from phaselaw.laws.series import Series
+
+SIZES = [10.0, 40.0, 160.0, 640.0]
+MODELS = [f"m{index}" for index in range(len(SIZES))]
+
+
+def points(slope: float = 0.5, offsets: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0), **more: object) -> pl.DataFrame:
+    latency = [size**slope * 10**off for size, off in zip(SIZES, offsets, strict=True)]
+    return pl.DataFrame(
+        {
+            "backend": "x", "backend_kind": "hf", "batch_size": 1, "gen_tokens_target": 16, "mode": "e2e_kv",
+            "model": MODELS, "model_kind": "hf", "params_millions_effective": SIZES, "scenario": "__all__",
+            "aggregation": "geomean_across_scenarios", "latency": latency, "latency_log_variance": 0.0, **more,
+        }
+    )  # fmt: skip
+
+
+def units(*each: pl.DataFrame, kind: str = "runs") -> Units:
+    marked = [one.with_columns(pl.lit(str(at)).alias("unit")) for at, one in enumerate(each)]
+    return Units(kind=kind, n=len(each), points=pl.concat(marked))  # type: ignore[arg-type]
+
+
+def test_runs_that_tilt_the_law_vary_by_their_slopes() -> None:
+    slopes = [0.4, 0.5, 0.6]
+    noise = unit_noise(Series.of(points(), KEYS), units(*(points(slope) for slope in slopes)))
+    assert noise.n_units.tolist() == [3]
+    assert noise.between[0] == pytest.approx(np.var(slopes, ddof=1) / 3)
+    assert noise.shared[0] == pytest.approx(0, abs=1e-20)
+
+
+def test_runs_that_are_slower_throughout_do_not_vary_in_slope() -> None:
+    noise = unit_noise(Series.of(points(), KEYS), units(points(), points(offsets=(0.1,) * 4)))
+    assert noise.between[0] == pytest.approx(0, abs=1e-20)
+
+
+def test_what_single_models_do_in_single_runs_is_shared_with_the_scatter() -> None:
+    rng = np.random.default_rng(1)
+    between, shared = [], []
+    for _ in range(400):
+        each = (points(offsets=tuple(rng.normal(0, 0.05, 4))) for _ in range(3))
+        noise = unit_noise(Series.of(points(), KEYS), units(*each))
+        between.append(noise.between[0])
+        shared.append(noise.shared[0])
+    x = np.log10(SIZES)
+    expected = 0.05**2 / 3 / ((x - x.mean()) ** 2).sum()
+    assert np.mean(between) == pytest.approx(expected, rel=0.2)
+    assert np.mean(shared) == pytest.approx(expected, rel=0.2)
+
+
+def test_a_run_that_lacks_a_model_tells_nothing_of_the_noise() -> None:
+    noise = unit_noise(Series.of(points(), KEYS), units(points(0.4), points(0.6), points(9.0).head(3)))
+    assert noise.n_units.tolist() == [2]
+    assert noise.between[0] == pytest.approx(np.var([0.4, 0.6], ddof=1) / 2)
+
+
+def fit(each: Units | None) -> dict[str, object]:
+    offsets = (0.02, -0.02, -0.02, 0.02)
+    return scaling_fits(points(offsets=offsets), each, Options(draws=20)).row(0, named=True)
+
+
+def width(row: dict[str, object]) -> float:
+    return float(row["slope_t_ci_high"]) - float(row["slope_t_ci_low"])  # type: ignore[arg-type]
+
+
+def test_an_interval_over_runs_holds_their_tilt_and_says_so() -> None:
+    alone, pooled = fit(None), fit(units(points(0.3), points(0.5), points(0.7)))
+    assert alone["between_run_noise"] == "not measured"
+    assert alone["slope_interval_holds"] == "models and calls"
+    assert pooled["between_run_noise"] == "measured over 3 runs"
+    assert pooled["slope_interval_holds"] == "models, calls and 3 runs"
+    assert pooled["slope_run_noise_se"] == pytest.approx(0.2 / math.sqrt(3))
+    # Half widths add in quadrature: t over 2 degrees of freedom times the standard error of three slopes.
+    added = 4.30265 * 0.2 / math.sqrt(3)
+    assert width(pooled) == pytest.approx(2 * math.hypot(width(alone) / 2, added), rel=1e-4)
+
+
+def test_two_rounds_widen_nothing_and_three_do() -> None:
+    two, three = (points(0.3), points(0.7)), (points(0.3), points(0.5), points(0.7))
+    assert width(fit(units(*two, kind="rounds"))) == pytest.approx(width(fit(None)))
+    row = fit(units(*three, kind="rounds"))
+    assert width(row) > width(fit(None))
+    assert row["slope_interval_holds"] == "models, calls and 3 rounds"
+    assert row["between_run_noise"] == "not measured"
+
+
+def test_no_two_whole_runs_leave_the_noise_between_runs_unmeasured() -> None:
+    row = fit(units(points().head(2), points().tail(2), points()))
+    assert row["between_run_noise"] == "not measured: no two of 3 runs are whole"
+    assert row["slope_interval_holds"] == "models and calls"
+
+
+def a_run(folder: Path, factor: float, tilt: float = 0.0) -> Path:
+    folder.mkdir()
+    rows = [
+        {
+            "backend": "x", "backend_kind": "hf", "model": model, "scenario": scenario, "mode": mode, "status": "ok",
+            "latency_ms": factor * size ** (0.5 + tilt) * (1 + rep / 100), "params_millions": size, "rep": rep,
+            "tokens_per_s": 1000 / (factor * size ** (0.5 + tilt) * (1 + rep / 100)),
+        }
+        for model, size in zip(MODELS, SIZES, strict=True)
+        for scenario in ("a", "b")
+        for mode in ("prefill", "kv_decode", "e2e_kv")
+        for rep in range(3)
+    ]  # fmt: skip
+    pl.DataFrame(rows).write_csv(folder / "metrics.csv")
+    (folder / "manifest.json").write_text(json.dumps({"run_id": folder.name}))
+    return folder
+
+
+def test_pooled_runs_weigh_the_same_and_their_noise_is_in_every_interval(tmp_path: Path) -> None:
+    paths = [a_run(tmp_path / str(n), factor) for n, factor in enumerate((1.0, 1.1, 1.21))]
+    analysis = analyze(runs.load_all(paths), Options(draws=20))
+    cell = analysis.tables["summary_by_model_backend_mode"].row(0, named=True)
+    assert cell["n"] == 9
+    assert cell["latency_median_ms"] == pytest.approx(1.1 * cell["params_millions_effective"] ** 0.5 * 1.01)
+    rate = analysis.tables["throughput_intervals"].row(0, named=True)
+    assert rate["interval_basis"] == "runs, the noise between them included"
+    assert rate["n_runs"] == 3
+    half = 4.30265 * math.log(1.1) / math.sqrt(3)
+    assert rate["tokens_per_s_high"] / rate["tokens_per_s"] == pytest.approx(math.exp(half), rel=1e-4)
+
+
+def test_a_run_alone_is_within_this_run_only(tmp_path: Path) -> None:
+    analysis = analyze(runs.load(a_run(tmp_path / "one", 1.0)), Options(draws=20))
+    assert "within this run only" in analysis.tables["throughput_intervals"]["interval_basis"][0]
+    assert analysis.tables["scaling_fits"]["between_run_noise"].unique().to_list() == ["not measured"]

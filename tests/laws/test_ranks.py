@@ -1,0 +1,57 @@
+"""Ranks over many groups at once give what scipy gives for each."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from phaselaw.laws.ranks import spearman_rows, theil_sen_rows
+
+
+def rows_of(seed: int, n: int, *, ties: bool) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(20, n)), rng.normal(size=(20, n))
+    return (np.round(x), np.round(y)) if ties else (x, y)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10_000), n=st.integers(3, 12), ties=st.booleans())
+def test_spearman_is_scipys_in_every_row(seed: int, n: int, ties: bool) -> None:
+    x, y = rows_of(seed, n, ties=ties)
+    rho, p = spearman_rows(x, y)
+    for index in range(len(x)):
+        if len(set(x[index])) < 2 or len(set(y[index])) < 2:
+            assert np.isnan(rho[index])
+            continue
+        expected = stats.spearmanr(x[index], y[index])
+        assert rho[index] == pytest.approx(expected.statistic, abs=1e-12)
+        assert p[index] == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:All `x` coordinates are identical")
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10_000), n=st.integers(2, 12), ties=st.booleans(), level=st.sampled_from([0.8, 0.95]))
+def test_theil_sen_is_scipys_in_every_row(seed: int, n: int, ties: bool, level: float) -> None:
+    x, y = rows_of(seed, n, ties=ties)
+    line = theil_sen_rows(x, y, level)
+    for index in range(len(x)):
+        if len(set(x[index])) < 2:
+            assert np.isnan([line.slope[index], line.low[index], line.high[index]]).all()
+            continue
+        with np.errstate(invalid="ignore"):
+            expected = stats.theilslopes(y[index], x[index], level)
+        found = (line.slope[index], line.intercept[index], line.low[index], line.high[index])
+        wanted = (expected.slope, expected.intercept, expected.low_slope, expected.high_slope)
+        assert found == pytest.approx(wanted, nan_ok=True)
+
+
+def test_two_points_have_no_rank_correlation() -> None:
+    rho, p = spearman_rows(np.array([[0.0, 1.0]]), np.array([[0.0, 1.0]]))
+    assert np.isnan(rho[0]) and np.isnan(p[0])
+
+
+def test_models_in_order_of_latency_correlate_wholly() -> None:
+    rho, p = spearman_rows(np.arange(5.0)[None], np.arange(5.0)[None] ** 2)
+    assert rho[0] == pytest.approx(1)
+    assert p[0] == pytest.approx(0, abs=1e-12)
