@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is no property of what is tested: a busy machine must fail nothing.
+settings.register_profile("phaselaw", deadline=None)
+settings.load_profile("phaselaw")
 
 
 @pytest.fixture(scope="session")
