@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from phaselaw.laws.scaling import points_of
+from phaselaw.laws.points import points_of
 from phaselaw.laws.step_time import step_time_points
 from phaselaw.laws.step_time_fit import fit_step_times
 from phaselaw.laws.summary import BUDGET
