@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from phaselaw.report import (
+    claims,
     coldstart,
     economics,
     headline,
@@ -12,6 +13,7 @@ from phaselaw.report import (
     scaling,
     served,
     structure,
+    validity,
 )
 from phaselaw.report.document import Document
 from phaselaw.report.subject import Subject
@@ -22,8 +24,10 @@ def build(subject: Subject) -> Document:
     name = subject.manifest.get("run_name") or subject.run.path.name
     sections = (
         headline.exponents(subject),
+        claims.claim_status(subject),
         headline.regimes(subject),
         headline.supports(subject),
+        validity.validity(subject),
         provenance.method(subject),
         provenance.environment(subject),
         provenance.workload(subject),
