@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from phaselaw.laws.between_runs import cells, holm, whole
+from phaselaw.laws.between_runs import by_calls, cells, holm, whole
 
 MODELS = np.repeat(np.arange(4), 3)
 
@@ -70,3 +70,14 @@ def test_the_intervals_hold_the_true_ratio(run: float, cell: float) -> None:
             held[name] += float(((low <= 1.1) & (high >= 1.1)).mean()) / trials
     assert 0.93 <= held["whole"] <= 0.97  # 95 %, give or take four standard errors
     assert held["cells"] >= 0.93  # the larger of several variances: never less than asked
+
+
+def test_calls_alone_give_welchs_interval() -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(0, 0.1, 4), rng.normal(0.2, 0.3, 6)
+    parts = np.array([[a.var(ddof=1) / 4], [b.var(ddof=1) / 6]])
+    low, high = by_calls(np.array([b.mean() - a.mean()]), parts, np.array([[3.0], [5.0]])).interval(0.95)
+    expected = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    assert np.log([low[0], high[0]]) == pytest.approx([expected.low, expected.high])
+    unknown = by_calls(np.zeros(1), np.array([[0.1], [np.nan]]), np.array([[3.0], [0.0]])).interval(0.95)
+    assert np.isnan(unknown).all()

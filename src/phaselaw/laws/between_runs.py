@@ -84,6 +84,19 @@ def cells(a: Floats, b: Floats, models: NDArray[np.int64]) -> Moved:
     )
 
 
+def by_calls(log_ratio: Floats, parts: Floats, degrees: Floats) -> Moved:
+    """Ratios with the scatter of calls alone, which says nothing of another run: (k,), from ``parts`` (m, k).
+
+    Each part is a variance that adds to a ratio's, with its degrees of freedom (m, k); Welch's are the ratio's. A part
+    of 0 says nothing; a ratio with an unknown part (NaN) has no interval.
+    """
+    variance = parts.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = variance**2 / np.where(parts == 0, 0.0, parts**2 / degrees).sum(axis=0)
+    freedom = np.where(variance > 0, freedom, np.where(variance == 0, np.inf, 0.0))
+    return Moved(log_ratio=log_ratio, se=np.sqrt(variance), degrees=freedom)
+
+
 def _satterthwaite(one: float, one_degrees: float, other: float, other_degrees: float) -> float:
     """Degrees of freedom of the sum of two mean squares; those of the first where the second has none."""
     if other_degrees <= 0 or one + other <= 0:

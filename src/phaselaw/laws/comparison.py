@@ -101,7 +101,7 @@ def _phase() -> pl.Expr:
 
 
 def _cells_of_runs(rows: pl.DataFrame) -> pl.DataFrame:
-    """Each run's cells: the log of the median latency, and its variance from the scatter of the cell's calls."""
+    """Each run's cells: the log of the median latency, its variance from the scatter of its calls, and the degrees."""
     latency = pl.col("latency_ms")
     found = (
         usable(rows)
@@ -109,7 +109,10 @@ def _cells_of_runs(rows: pl.DataFrame) -> pl.DataFrame:
         .agg(latency.median().log().alias("log"), latency.log().var().alias("variance"), pl.len().alias("n"))
     )
     factors = {n: median_variance(n) for n in found["n"].unique()}
-    return found.with_columns(pl.col("variance") * pl.col("n").replace_strict(factors, return_dtype=pl.Float64))
+    return found.with_columns(
+        pl.col("variance") * pl.col("n").replace_strict(factors, return_dtype=pl.Float64),
+        (pl.col("n") - 1).cast(pl.Float64).alias("degrees"),
+    )
 
 
 def _phases(a: pl.DataFrame, b: pl.DataFrame) -> Iterator[tuple[dict[str, Any], pl.DataFrame, pl.DataFrame]]:
@@ -118,6 +121,9 @@ def _phases(a: pl.DataFrame, b: pl.DataFrame) -> Iterator[tuple[dict[str, Any], 
     for key, first in a.group_by("backend", "mode", maintain_order=True):
         if key in seconds:
             yield dict(zip(("backend", "mode"), key, strict=True)), first, seconds[key]
+
+
+_SCATTER = ("variance", "degrees")
 
 
 def _of_phase(
@@ -137,15 +143,20 @@ def _of_phase(
         .join(b.select(CELL).unique(), on=CELL, nulls_equal=True, maintain_order="left")
     )
     y = [_matrix(side, names, "log", n) for side, n in ((a, counts["a"]), (b, counts["b"]))]
-    variance = [_matrix(side, names, "variance", n) for side, n in ((a, counts["a"]), (b, counts["b"]))]
     full = np.isfinite(y[0]).all(axis=0) & np.isfinite(y[1]).all(axis=0)
     models = np.unique(names["model"].to_numpy(), return_inverse=True)[1]
     if judged:
         each = _between(y, full, models)
         overall = between_runs.whole(y[0][:, full], y[1][:, full]) if full.any() else None
     else:
-        each = _within(y, variance)
-        overall = _mean_of(each, full) if full.any() else None
+        # The mean over cells is one ratio whose parts are those of all of its cells.
+        variance, degrees = (
+            [_matrix(a, names, of, counts["a"]), _matrix(b, names, of, counts["b"])] for of in _SCATTER
+        )
+        parts, freedom, log_ratio = _parts(y, variance), np.concatenate(degrees), _mean(y[1]) - _mean(y[0])
+        each = between_runs.by_calls(log_ratio, parts, freedom)
+        columns = (parts[:, full].reshape(-1, 1) / max(int(full.sum()), 1) ** 2, freedom[:, full].reshape(-1, 1))
+        overall = between_runs.by_calls(log_ratio[full].mean(keepdims=True), *columns) if full.any() else None
     whole = [] if overall is None else _figures(overall, [side[:, full] for side in y], threshold, level, judged=judged)
     of_cells = _figures(each, y, threshold, level, judged=judged)
     rows = [name | figures for name, figures in zip(names.iter_rows(named=True), of_cells, strict=True)]
@@ -171,26 +182,13 @@ def _between(y: list[Floats], full: Any, models: Any) -> Moved:
     return moved
 
 
-def _within(y: list[Floats], variances: list[Floats]) -> Moved:
-    """Cells with the scatter of their calls alone: a normal interval, which says nothing of another run."""
-    variance = sum(np.nansum(side, axis=0) / np.isfinite(logs).sum(axis=0) ** 2
-                   for side, logs in zip(variances, y, strict=True))  # fmt: skip
-    known = np.all([np.isfinite(side).any(axis=0) for side in variances], axis=0)
-    return Moved(
-        log_ratio=_mean(y[1]) - _mean(y[0]),
-        se=np.where(known, np.sqrt(variance), np.nan),
-        degrees=np.where(known, np.inf, 0.0),
-    )
-
-
-def _mean_of(each: Moved, full: Any) -> Moved:
-    """The mean over cells whose calls scatter independently."""
-    n = int(full.sum())
-    return Moved(
-        log_ratio=np.array([each.log_ratio[full].mean()]),
-        se=np.array([math.sqrt(float((each.se[full] ** 2).sum())) / n]),
-        degrees=np.array([float(each.degrees[full].min())]),
-    )
+def _parts(y: list[Floats], variances: list[Floats]) -> Floats:
+    """What each run's cell adds to its log ratio's variance, (runs of both sides, cells); 0 where absent."""
+    each = [
+        np.where(np.isfinite(logs), variance / np.isfinite(logs).sum(axis=0) ** 2, 0.0)
+        for logs, variance in zip(y, variances, strict=True)
+    ]
+    return np.concatenate(each)
 
 
 def _mean(side: Floats) -> Floats:
