@@ -25,7 +25,7 @@ MODELS, HF_LOADS = "resolved_model_params.csv", "hf_load_ms.csv"
 MODEL_COLUMNS = (
     "model", "kind", "params_millions_config", "params_millions_measured", "parameter_size_raw", "quantization_level",
     "family", "device", "dtype", "backend", "n_layer", "n_embd", "n_head", "n_inner", "vocab_size", "n_positions",
-    "weights_bytes", "weights_sha256", "config_path",
+    "weights_bytes", "weights_sha256", "config_path", "identity",
 )  # fmt: skip
 """TR121's columns of ``resolved_model_params.csv`` first, ours after them."""
 
@@ -92,6 +92,9 @@ def _labels(studies: list[Study]) -> dict[tuple[str, str], float | None]:
 
 def _model_rows(journal: Journal, studies: list[Study]) -> list[dict[str, Any]]:
     labels = _labels(studies)
+    identities: dict[tuple[str, str], str] = {
+        (model.name, model.kind): model.identity for study in studies for model in study.models
+    }
     rows = {}
     for loaded in journal.models:
         kind = loaded.engine.kind
@@ -100,6 +103,7 @@ def _model_rows(journal: Journal, studies: list[Study]) -> list[dict[str, Any]]:
             "kind": kind,
             "backend": loaded.backend,
             "params_millions_config": labels.get((loaded.model, kind)),
+            "identity": identities.get((loaded.model, kind)),
             **{name: value for name, value in to_jsonable(loaded.info).items() if name in MODEL_COLUMNS},
         }
     return list(rows.values())

@@ -6,7 +6,7 @@ import dataclasses
 
 from phaselaw.engines import module_for
 from phaselaw.errors import NotReadyError
-from phaselaw.study import Study
+from phaselaw.study import OllamaBackend, OpenaiBackend, Study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,23 +18,30 @@ class Lack:
     """The model that can't run there; ``None`` where the whole backend can't."""
     what: str
     """One line, ending in what to do."""
+    optional: bool = False
+    """Whether the study says that it can do without."""
 
 
 def lacks(study: Study) -> list[Lack]:
     """What this machine lacks to run a study; empty when all is there. Loads no weights, downloads nothing."""
     found: list[Lack] = []
     for backend in study.backends:
+        optional = getattr(backend, "optional", False)
         try:
             module = module_for(backend.kind)
             for_backend = module.lacking(backend, ())
+            if isinstance(backend, (OllamaBackend, OpenaiBackend)):
+                names = ", ".join(model.name for model in study.models_of(backend.name))
+                for_backend = [f"{what}; it is to have {names}" for what in for_backend]
         except NotReadyError as error:
             for_backend = [f"backend {backend.name}: {error}"]
         if for_backend:
-            found += [Lack(backend=backend.name, model=None, what=what) for what in for_backend]
+            found += [Lack(backend=backend.name, model=None, what=what, optional=optional) for what in for_backend]
             continue
         for model in study.models_of(backend.name):
             found += [
-                Lack(backend=backend.name, model=model.name, what=what) for what in module.lacking(backend, (model,))
+                Lack(backend=backend.name, model=model.name, what=what, optional=optional)
+                for what in module.lacking(backend, (model,))
             ]
     return found
 

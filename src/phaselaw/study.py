@@ -96,6 +96,14 @@ class ModelEntry(Strict):
     backends: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_ITEMS, strict=False)] | None = Field(
         default=None, description="Only on these backends of its kind; left out: on all of them."
     )
+    same_as: Name | None = Field(
+        default=None, description="The name that these weights have on another engine, to compare the two."
+    )
+
+    @property
+    def identity(self) -> str:
+        """What names these weights on every engine: models of one identity are compared as one model."""
+        return self.same_as or self.name
 
     def runs_on(self, backend: Strict) -> bool:
         """Whether a backend is one of this model's."""
@@ -217,10 +225,17 @@ class Study(Strict):
 
 
 def _simulated(model: ModelEntry, backends: tuple[str, ...]) -> ModelEntry:
-    ladder = ladder_model(model.name)
+    ladder = ladder_model(model.identity)
     params = model.params_millions or (ladder.params / 1e6 if ladder else None)
     layers = model.n_layer or (ladder.n_layer if ladder else None)
-    return ModelEntry(name=model.name, kind="simulated", params_millions=params, n_layer=layers, backends=backends)
+    return ModelEntry(
+        name=model.name,
+        kind="simulated",
+        params_millions=params,
+        n_layer=layers,
+        backends=backends,
+        same_as=model.same_as,
+    )
 
 
 def shipped_studies() -> dict[str, Path]:

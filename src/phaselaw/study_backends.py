@@ -130,6 +130,9 @@ class ServedBackend(Strict):
         default=(1,), description="Clients that call at once, each number a cell of its own."
     )
     ca_file: str | None = Field(default=None, description="Certificates to trust (PEM); left out: the system's.")
+    optional: bool = Field(
+        default=False, description="Skip it, with a notice, where its server or a model of it is not here."
+    )
 
 
 class OllamaBackend(ServedBackend):

@@ -242,6 +242,27 @@ def test_available_skips_what_is_lacking_with_a_notice_and_lists_it_in_the_manif
     assert manifest(tmp_path / "run")["rows_expected"] == len(rows(tmp_path / "run"))
 
 
+OPTIONAL = """\
+run_name: optional
+gen_tokens: 4
+scenarios: [{name: a, prompt_tokens: 1}]
+backends:
+  - {name: sim, kind: simulated}
+  - {name: server, kind: ollama, url: "http://127.0.0.1:9", optional: true}
+models: [{name: m1, kind: simulated}, {name: m1-there, kind: ollama, same_as: m1}]
+"""
+
+
+def test_an_optional_backend_is_skipped_with_a_notice_by_any_run(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(OPTIONAL)
+    done = phaselaw("run", tmp_path / "s.yaml", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    [skipped] = manifest(tmp_path / "run")["skipped"]
+    assert skipped.startswith("backend server: no Ollama server") and skipped.endswith("it is to have m1-there")
+    assert f"skipped: {skipped}" in done.stderr
+    assert {row["backend"] for row in rows(tmp_path / "run")} == {"sim"}
+
+
 def test_the_parts_that_were_chosen_stand_in_the_manifest(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(QUICK)
     chosen = ("--models", "m2", "--scenarios", "b,a", "--set", "gen_tokens=6")

@@ -86,6 +86,20 @@ def test_check_of_a_sound_study_that_this_machine_cannot_run_exits_1_with_a_list
     assert [(lack["backend"], lack["model"]) for lack in told["lacking"]] == [("hf_cpu_fp32", "./not here")]
 
 
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("tr121-scaling", "qwen2.5:7b"), ("gemma-family", "gemma3:1b-it-qat"), ("cross-engine", "models/gpt2-25m:f32")],
+)
+def test_check_of_a_shipped_study_lists_the_server_and_the_models_it_is_to_have(
+    name: str, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    assert main(["study", "check", name]) == 1
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "no Ollama server" in line]
+    assert model in line.partition("it is to have ")[2]
+    assert line.endswith("(optional)") == (name == "cross-engine")
+
+
 def test_check_as_json_names_the_study_by_its_identity(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "check", str(study), "--json"]) == 0
     expected = {"study": "mine", "sha256": load_study(str(study)).sha256, "calls": 8, "lacking": []}

@@ -194,6 +194,13 @@ def test_lacking_names_missing_models_and_an_absent_server(url: str) -> None:
     assert "connection refused" in line and "ollama serve" in line
 
 
+def test_a_ladder_model_that_is_lacking_is_to_be_made_not_pulled(url: str) -> None:
+    ladder = ModelEntry(name="models/gpt2-25m:f32", kind="ollama", same_as="models/gpt2-25m")
+    (line,) = ollama.lacking(backend(url), [ladder])
+    assert "phaselaw models export gpt2-25m" in line and "ollama create models/gpt2-25m:f32" in line
+    assert "pull" not in line
+
+
 def test_lacking_tells_another_server_from_ollama() -> None:
     with scripted(answering(reply(b'{"version": 3}'))) as url:
         (line,) = ollama.lacking(backend(url), ())

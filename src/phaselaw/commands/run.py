@@ -151,15 +151,16 @@ def _limits(host: Mapping[str, Any], *, kept_only: bool, notes: Console) -> dict
 
 
 def _only_what_can_run(study: Study, *, available: bool, notes: Console) -> tuple[Study, list[str]]:
-    """The study, or with ``available`` the part of it that this machine can run, and what was left out."""
+    """The part of a study that can run here, and what was left out: what is optional, with ``available`` anything."""
     from phaselaw.readiness import lacks, runnable_part
 
     lacking = lacks(study)
     if not lacking:
         return study, []
     skipped = [lack.what for lack in lacking]
-    if not available:
-        raise NotReadyError(f"this machine lacks: {'; '.join(skipped)} (--available skips what needs them)")
+    needed = [lack.what for lack in lacking if not lack.optional]
+    if needed and not available:
+        raise NotReadyError(f"this machine lacks: {'; '.join(needed)} (--available skips what needs them)")
     for what in skipped:
         notes.print(f"skipped: {what}", markup=False, soft_wrap=True)
     return runnable_part(study, lacking), skipped

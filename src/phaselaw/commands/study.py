@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 
@@ -89,12 +90,14 @@ def _check(args: argparse.Namespace) -> int:
     lacking = lacks(study)
     calls = study.calls_planned()
     if args.json:
-        missing = [{"backend": lack.backend, "model": lack.model, "what": lack.what} for lack in lacking]
+        missing = [dataclasses.asdict(lack) for lack in lacking]
         print(json.dumps({"study": study.run_name, "sha256": study.sha256, "calls": calls, "lacking": missing}))
     elif lacking:
-        sys.stderr.write(f"{args.study} is sound; this machine lacks (phaselaw run --available skips these):\n")
+        sys.stderr.write(
+            f"{args.study} is sound; this machine lacks (run --available skips these; optional ones, any run):\n"
+        )
         for lack in lacking:
-            print(lack.what)
+            print(f"{lack.what} (optional)" if lack.optional else lack.what)
     else:
         print(f"{args.study}: sound, and all is there: {len(study.cells())} cells, {calls} calls")
     return EXIT_LACKING if lacking else EXIT_OK

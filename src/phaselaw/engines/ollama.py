@@ -15,6 +15,7 @@ from phaselaw.engines.ollama_address import address
 from phaselaw.engines.ollama_api import OllamaApi, full_name, model_info
 from phaselaw.engines.ollama_model import OllamaModel
 from phaselaw.errors import EngineError
+from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import EngineInfo
 
 if TYPE_CHECKING:
@@ -41,10 +42,18 @@ def lacking(backend: OllamaBackend, models: Sequence[ModelEntry]) -> list[str]:
     except EngineError as error:
         return [f"backend {backend.name}: no Ollama server: {error}; start one (ollama serve), or set its url"]
     return [
-        f"model {model.name}: not on the Ollama server at {api.url}; fetch it: ollama pull {model.name}"
+        f"model {model.name}: not on the Ollama server at {api.url}; {_how_to_get(model)}"
         for model in models
         if full_name(model.name) not in there
     ]
+
+
+def _how_to_get(model: ModelEntry) -> str:
+    """What a person does to have a model: it is pulled, but for one of the ladder, which no registry has."""
+    ladder = ladder_model(model.identity)
+    if ladder is None:
+        return f"fetch it: ollama pull {model.name}"
+    return f"make it: phaselaw models export {ladder.name}, and with the Modelfile: ollama create {model.name} -f FILE"
 
 
 class OllamaEngine:

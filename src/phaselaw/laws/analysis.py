@@ -13,6 +13,7 @@ from phaselaw.laws import structure, summary
 from phaselaw.laws.architecture import architectures
 from phaselaw.laws.claims import claims
 from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
+from phaselaw.laws.cross_engine import engine_laws, engine_ratios
 from phaselaw.laws.cuda_events import cuda_event_gap_summary
 from phaselaw.laws.families import scaling_fits_by_family
 from phaselaw.laws.intervals import throughput_intervals
@@ -58,6 +59,8 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
         "warmup_effect": warmup_effect(summary.usable(run.rows, include_warmup=True)),
         "cuda_event_gap_summary": cuda_event_gap_summary(summary.usable(run.rows, include_warmup=True)),
     }
+    tables["engine_ratios"] = engine_ratios(_measured(run, options), run, level=options.level)
+    tables["engine_laws"] = engine_laws(tables["engine_ratios"], level=options.level)
     tables["concurrency_throughput"] = concurrency_throughput(run.rows.filter(pl.col("status") == "ok"))
     tables["concurrency_fits"] = concurrency_fits(tables["concurrency_throughput"])
     tables |= _regimes(tables, options)
@@ -250,6 +253,8 @@ _WHY_EMPTY: dict[str, str] = {
     "validity_findings": "no check spoke up",
     "concurrency_throughput": "no served backend was called by different numbers of clients",
     "concurrency_fits": "no served backend was called by different numbers of clients",
+    "engine_ratios": "no model was measured on two backends",
+    "engine_laws": "no model was measured on two backends",
     "server_clock": "no calls with both a server's decode time and a client's token arrivals",
     "prompt_cache_checks": "no calls of an engine that may answer from a prompt cache",
     "scaling_fits_by_basis": "no served calls with both a decode step and TR121's projection",
