@@ -59,7 +59,8 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
         "warmup_effect": warmup_effect(summary.usable(run.rows, include_warmup=True)),
         "cuda_event_gap_summary": cuda_event_gap_summary(summary.usable(run.rows, include_warmup=True)),
     }
-    tables["engine_ratios"] = engine_ratios(_measured(run, options), run, level=options.level)
+    one_client = summary.usable(run.rows, include_warmup=options.include_warmup)
+    tables["engine_ratios"] = engine_ratios(one_client, run, level=options.level)
     tables["engine_laws"] = engine_laws(tables["engine_ratios"], level=options.level)
     tables["concurrency_throughput"] = concurrency_throughput(run.rows.filter(pl.col("status") == "ok"))
     tables["concurrency_fits"] = concurrency_fits(tables["concurrency_throughput"])
