@@ -25,7 +25,7 @@ FLOORS = [
     {"study_backends", "study_faults", "study_settings", "study_schema"},
     {"study_text", "tr121_names"},
     {"ladder", "telemetry", "journal", "conditions"},
-    {"metrics", "files", "redaction"},
+    {"metrics", "files", "redaction", "footprint"},
     {"records", "machine", "errors"},
 ]
 """From the top down: a room may import from the floors below its own, and from its own room."""

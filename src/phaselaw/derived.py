@@ -25,7 +25,8 @@ MODELS, HF_LOADS = "resolved_model_params.csv", "hf_load_ms.csv"
 MODEL_COLUMNS = (
     "model", "kind", "params_millions_config", "params_millions_measured", "parameter_size_raw", "quantization_level",
     "family", "device", "dtype", "backend", "n_layer", "n_embd", "n_head", "n_inner", "vocab_size", "n_positions",
-    "weights_bytes", "weights_sha256", "config_path", "identity",
+    "weights_bytes", "weights_sha256", "config_path", "identity", "n_kv_head", "head_dim", "n_experts",
+    "lookup_params", "lookup_bytes",
 )  # fmt: skip
 """TR121's columns of ``resolved_model_params.csv`` first, ours after them."""
 

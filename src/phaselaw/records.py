@@ -169,6 +169,14 @@ class ModelInfo:
     n_inner: int | None = None
     vocab_size: int | None = None
     n_positions: int | None = None
+    n_kv_head: int | None = None
+    """Heads of keys and values, where they are fewer than the heads."""
+    head_dim: int | None = None
+    n_experts: int | None = None
+    """Experts of a layer, in a mixture of experts only."""
+    lookup_params: int | None = None
+    """Parameters of tables of which a token reads but a row."""
+    lookup_bytes: int | None = None
     family: str | None = None
     quantization_level: str | None = None
     parameter_size_raw: str | None = None

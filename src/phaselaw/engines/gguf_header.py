@@ -5,6 +5,7 @@ The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import BinaryIO
 from phaselaw.errors import EngineError
 
 Scalar = int | float | bool | str
+Table = tuple[int, int]
+"""A tensor's numbers, and the bytes that they take in the file."""
 
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -22,11 +25,20 @@ _MAX_ENTRIES = 1 << 24
 
 def read_header(path: Path) -> Mapping[str, Scalar]:
     """Every scalar of a file's metadata by its key, arrays left out. Raises `EngineError` for what is no GGUF."""
+    return _read(path)[0]
+
+
+def read_tensors(path: Path) -> Mapping[str, Table]:
+    """The size of each tensor by its name; raises as `read_header`."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[dict[str, Scalar], dict[str, Table]]:
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise EngineError(f"{path}: not a GGUF file", kind="load")
-            version, _, count = _number(file, "I"), _number(file, "Q"), _number(file, "Q")
+            version, tensors, count = _number(file, "I"), _number(file, "Q"), _number(file, "Q")
             if version not in (2, 3):
                 raise EngineError(f"{path}: GGUF version {version}; versions 2 and 3 can be read", kind="load")
             found: dict[str, Scalar] = {}
@@ -34,11 +46,25 @@ def read_header(path: Path) -> Mapping[str, Scalar]:
                 key, value = _text(file), _value(file, int(_number(file, "I")))
                 if value is not None:
                     found[key] = value
-            return found
+            return found, _tables(file, _bounded(tensors), int(found.get("general.alignment", 32)))
     except OSError as error:
         raise EngineError(f"{path}: {error.strerror}", kind="load") from error
     except (struct.error, ValueError) as error:
         raise EngineError(f"{path}: its GGUF header is damaged", kind="load") from error
+
+
+def _tables(file: BinaryIO, count: int, alignment: int) -> dict[str, Table]:
+    """The tensors that the head lists; each reaches to the next one's offset, the last one to the end of the file."""
+    listed = []
+    for _ in range(count):
+        name, dimensions = _text(file), int(_number(file, "I"))
+        numbers = math.prod(int(_number(file, "Q")) for _ in range(dimensions))
+        _number(file, "I")  # its type, which its size tells already
+        listed.append((int(_number(file, "Q")), name, numbers))
+    data = -(-file.tell() // alignment) * alignment
+    listed.sort()
+    ends = [offset for offset, _, _ in listed[1:]] + [file.seek(0, 2) - data]
+    return {name: (numbers, end - offset) for (offset, name, numbers), end in zip(listed, ends, strict=True)}
 
 
 def _number(file: BinaryIO, code: str) -> int | float | bool:

@@ -173,7 +173,7 @@ def _measure(name: str, source: Path | str, weights: Any) -> ModelInfo:
     def stated(*names: str) -> int | None:
         return next((value for value in (getattr(config, each, None) for each in names) if value is not None), None)
 
-    ladder = ladder_model(name)
+    ladder, tables = ladder_model(name), _looked_up(weights)
     return ModelInfo(
         params_millions_measured=sum(tensor.numel() for tensor in tensors) / 1e6,
         n_layer=stated("num_hidden_layers"),
@@ -182,6 +182,11 @@ def _measure(name: str, source: Path | str, weights: Any) -> ModelInfo:
         n_inner=stated("n_inner", "intermediate_size", "ffn_dim"),
         vocab_size=stated("vocab_size"),
         n_positions=stated("max_position_embeddings"),
+        n_kv_head=stated("num_key_value_heads"),
+        head_dim=stated("head_dim"),
+        n_experts=stated("num_local_experts", "num_experts", "n_routed_experts"),
+        lookup_params=sum(table.numel() for table in tables),
+        lookup_bytes=sum(table.numel() * table.element_size() for table in tables),
         family=str(config.model_type),
         weights_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         dtype=str(weights.dtype).removeprefix("torch."),
@@ -189,6 +194,15 @@ def _measure(name: str, source: Path | str, weights: Any) -> ModelInfo:
         config_path=str(source / "config.json") if isinstance(source, Path) else None,
         weights_sha256=shipped_checksums()[ladder.name][WEIGHTS].sha256 if ladder else None,
     )
+
+
+def _looked_up(weights: Any) -> list[torch.Tensor]:
+    """The embeddings that are no output projection as well: of these a token reads but a row."""
+    import torch
+
+    head = weights.get_output_embeddings()
+    tables = {module.weight for module in weights.modules() if isinstance(module, torch.nn.Embedding)}
+    return [table for table in tables if head is None or table is not head.weight]
 
 
 @cache

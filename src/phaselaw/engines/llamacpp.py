@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phaselaw.engines.gguf_header import Scalar, read_header
+from phaselaw.engines.gguf_header import Scalar, Table, read_header, read_tensors
 from phaselaw.engines.http_client import Limits
 from phaselaw.engines.llamacpp_api import LlamacppApi
 from phaselaw.engines.llamacpp_model import LlamacppModel
@@ -123,14 +123,14 @@ class LlamacppEngine:
             path = _file_of(model.name, self._backend)
         except PhaselawError as error:
             raise EngineError(f"can't load {model.name}: {error}", kind="load") from error
-        header = read_header(path)
+        header, tables = read_header(path), read_tensors(path)
         server = Server(self._backend, path)
         self._servers.append(server)
         self._starts[model.name] = {"load_ms": server.load_ms, "of_which_weights_ms": server.weights_ms}
         self._observed |= {"executable": server.executable, "threads_in_force": server.threads}
         if server.executable == PACKAGE:
             self._observed["package"] = f"{PACKAGE} {package_version()}"
-        return self._model(server.api, model.name, header, died=server.died, stop=server.stop)
+        return self._model(server.api, model.name, header, tables, died=server.died, stop=server.stop)
 
     def close(self) -> None:
         """Stop every server that was started."""
@@ -147,16 +147,18 @@ class LlamacppEngine:
         if other is not None:
             raise EngineError(other, kind="missing_model")
         path = Path(str(props.get("model_path")))
-        header = read_header(path) if path.is_file() else {}
-        return self._model(api, model.name, header, died=lambda: None, stop=api.close)
+        header, tables = (read_header(path), read_tensors(path)) if path.is_file() else ({}, {})
+        return self._model(api, model.name, header, tables, died=lambda: None, stop=api.close)
 
-    def _model(self, api: LlamacppApi, name: str, header: Mapping[str, Scalar], **ends: Any) -> LlamacppModel:
+    def _model(
+        self, api: LlamacppApi, name: str, header: Mapping[str, Scalar], tables: Mapping[str, Table], **ends: Any
+    ) -> LlamacppModel:
         props = api.props()
         self._observed["build_info"] = props.get("build_info")
         self._version = self._observed.get("package") or _text(props.get("build_info"))
         generation = props.get("default_generation_settings") or {}
         context = generation.get("n_ctx") if isinstance(generation, dict) else None
-        info = model_info(api.model_meta(), props, header)
+        info = model_info(api.model_meta(), props, header, tables)
         return LlamacppModel(
             api, self._backend, name, info, context=context if isinstance(context, int) else None, **ends
         )
@@ -166,9 +168,12 @@ def _text(value: object) -> str | None:
     return value[:200] if isinstance(value, str) and value else None
 
 
-def model_info(meta: Mapping[str, Any], props: Mapping[str, Any], header: Mapping[str, Scalar]) -> ModelInfo:
-    """A model by the server's own counts, and for the architecture by its file's header."""
+def model_info(
+    meta: Mapping[str, Any], props: Mapping[str, Any], header: Mapping[str, Scalar], tables: Mapping[str, Table]
+) -> ModelInfo:
+    """A model by the server's own counts, and for the architecture by its file's header and tensors."""
     family = header.get("general.architecture")
+    looked_up = looked_up_tables(tables)
 
     def of_file(key: str) -> int | None:
         value = header.get(f"{family}.{key}")
@@ -187,8 +192,20 @@ def model_info(meta: Mapping[str, Any], props: Mapping[str, Any], header: Mappin
         n_inner=of_file("feed_forward_length"),
         vocab_size=of_server("n_vocab"),
         n_positions=of_server("n_ctx_train") or of_file("context_length"),
+        n_kv_head=of_file("attention.head_count_kv"),
+        head_dim=of_file("attention.key_length"),
+        n_experts=of_file("expert_count"),
+        lookup_params=sum(numbers for numbers, _ in looked_up) if tables else None,
+        lookup_bytes=sum(size for _, size in looked_up) if tables else None,
         family=_text(family),
         quantization_level=_text(kept),
         weights_bytes=of_server("size"),
         config_path=_text(props.get("model_path")),
     )
+
+
+def looked_up_tables(tables: Mapping[str, Table]) -> list[Table]:
+    """The tables of which a token reads but a row: positions, and the tokens' unless it is the output as well."""
+    names = ["position_embd.weight", "token_types.weight"]
+    names += ["token_embd.weight"] if "output.weight" in tables else []
+    return [tables[name] for name in names if name in tables]

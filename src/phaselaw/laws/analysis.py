@@ -19,6 +19,7 @@ from phaselaw.laws.families import scaling_fits_by_family
 from phaselaw.laws.intervals import throughput_intervals
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import overhead_compute_fits
+from phaselaw.laws.physical_limit import NO_CELLS, NO_LIMITS, limits_in, physical_limit
 from phaselaw.laws.points import ALL, points_of, units_of
 from phaselaw.laws.regimes import regimes
 from phaselaw.laws.scaling import scaling_fits
@@ -35,7 +36,7 @@ from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.sweeps.tables import TR121_TABLES, sweep_tables
 from phaselaw.laws.validation import prediction_coverage, prediction_validation
 from phaselaw.laws.validity.checks import check, marked, validity_checks, validity_findings
-from phaselaw.laws.validity.findings import Checked, Evidence
+from phaselaw.laws.validity.findings import Evidence
 from phaselaw.laws.warmup import warmup_effect, warmup_effect_summary
 from phaselaw.runs import Run
 
@@ -62,6 +63,7 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     one_client = summary.usable(run.rows, include_warmup=options.include_warmup)
     tables["engine_ratios"] = engine_ratios(one_client, run, level=options.level)
     tables["engine_laws"] = engine_laws(tables["engine_ratios"], level=options.level)
+    tables["physical_limit"] = physical_limit(run, tables["summary_by_model_backend_mode"])
     tables["concurrency_throughput"] = concurrency_throughput(run.rows.filter(pl.col("status") == "ok"))
     tables["concurrency_fits"] = concurrency_fits(tables["concurrency_throughput"])
     tables |= _regimes(tables, options)
@@ -71,6 +73,8 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     tables["claims"] = claims(tables, options)
     tables = _checked(run, tables)
     notes = {name: _WHY_EMPTY.get(name, "no usable rows") for name, table in tables.items() if table.is_empty()}
+    if "physical_limit" in notes:
+        notes["physical_limit"] = NO_LIMITS if limits_in(run.manifest) is None else NO_CELLS
     if run.rows[BUDGET].n_unique() <= 1:
         tables = {name: _without_budget(name, table) for name, table in tables.items()}
     return Analysis(tables=tables, notes=notes, options=options)
@@ -84,9 +88,6 @@ def analyze_sweep(run: Run, options: Options | None = None) -> Analysis:
     tables |= _regimes(tables, options)
     found = sweep_tables(tables, _measured(run, options), level=options.level)
     found |= {name: tables[name] for name in TR121_TABLES if name in tables}
-    tables["ollama_decode_linearity"] = decode_linearity(served_rows(summary.usable(run.rows, include_warmup=True)))
-    outcomes = _outcomes(run, tables)
-    found = {name: marked(table, outcomes) for name, table in found.items()}
     notes = {name: _WHY_EMPTY[name] for name, table in found.items() if table.is_empty()}
     return Analysis(tables=found, notes=notes, options=options)
 
@@ -111,13 +112,6 @@ def write(tables: Mapping[str, pl.DataFrame], directory: Path) -> None:
 
 def _checked(run: Run, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """The tables with what stands on suspect rows marked, and the checks that say so."""
-    outcomes = _outcomes(run, tables)
-    tables = {name: marked(table, outcomes) for name, table in tables.items()}
-    return tables | {"validity_checks": validity_checks(outcomes), "validity_findings": validity_findings(outcomes)}
-
-
-def _outcomes(run: Run, tables: Mapping[str, pl.DataFrame]) -> list[Checked]:
-    """What every validity check says of a run."""
     ok = summary.usable(run.rows, include_warmup=True)
     evidence = Evidence(
         run=run,
@@ -126,7 +120,9 @@ def _outcomes(run: Run, tables: Mapping[str, pl.DataFrame]) -> list[Checked]:
         per_model=tables["summary_by_model_backend_mode_agg"],
         linearity=tables["ollama_decode_linearity"],
     )
-    return check(evidence)
+    outcomes = check(evidence)
+    tables = {name: marked(table, outcomes) for name, table in tables.items()}
+    return tables | {"validity_checks": validity_checks(outcomes), "validity_findings": validity_findings(outcomes)}
 
 
 def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from phaselaw.report import (
-    claims,
     coldstart,
     economics,
     engines,
     headline,
+    limits_of_machine,
     performance,
     prediction,
     provenance,
     scaling,
     served,
     structure,
-    validity,
 )
 from phaselaw.report.document import Document
 from phaselaw.report.subject import Subject
@@ -25,10 +24,8 @@ def build(subject: Subject) -> Document:
     name = subject.manifest.get("run_name") or subject.run.path.name
     sections = (
         headline.exponents(subject),
-        claims.claim_status(subject),
         headline.regimes(subject),
         headline.supports(subject),
-        validity.validity(subject),
         provenance.method(subject),
         provenance.environment(subject),
         provenance.workload(subject),
@@ -37,6 +34,7 @@ def build(subject: Subject) -> Document:
         scaling.by_scenario(subject),
         structure.predictors(subject),
         structure.overhead(subject),
+        limits_of_machine.limits_of_machine(subject),
         prediction.validation(subject),
         performance.decode_share(subject),
         coldstart.cold_start(subject),

@@ -1,0 +1,225 @@
+"""How near each cell comes to what the machine can do, and the wall that it stands at (method 3, "Physical limit").
+
+What a cell must move and compute at least is from its model's architecture (`phaselaw.footprint`); what the machine can
+do is measured (`phaselaw.machine`, in the manifest), read bandwidth at the cell's own working-set size. A phase's share
+of a limit is the time that the limit alone would take over the time that it took: above 1 it is kept, and explained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from phaselaw.footprint import KV_BYTES, VALUE_BYTES, Architecture, Work, decode_step, prefill
+from phaselaw.laws.summary import BUDGET
+from phaselaw.machine import DeviceLimits, MachineLimits
+from phaselaw.runs import Run
+
+BANDWIDTH, COMPUTE, OVERHEAD = "bandwidth", "compute", "overhead"
+WALL_SHARE = 0.5
+"""The larger share from which on that limit is the wall. At a half it explains more of the time than all else together;
+below it most of the time goes where neither memory nor arithmetic is the reason: dispatch, waiting, small kernels."""
+
+_TORCH_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
+_PHASES = {"prefill": ("prefill",), "kv_decode": ("kv_decode",), "e2e_kv": ("prefill", "kv_decode")}
+
+_KEYS = ["backend", "backend_kind", "batch_size", "model", "model_kind", "params_millions_effective", "scenario",
+         "mode"]  # fmt: skip
+SCHEMA: dict[str, type[pl.DataType]] = {
+    "device": pl.String,
+    "dtype": pl.String,
+    **dict.fromkeys(
+        ("latency_median_ms", "tokens", "bytes_per_token", "flops_per_token", "working_set_mb", "bandwidth_gb_per_s",
+         "compute_gflop_per_s", "limit_gb_per_s", "limit_gflop_per_s", "bandwidth_share", "compute_share"),
+        pl.Float64,
+    ),
+    "wall": pl.String,
+    "evidence": pl.String,
+    "above_the_roof": pl.String,
+}  # fmt: skip
+
+NO_LIMITS = "the manifest holds no limits of the machine; runs measured with a later phaselaw have them (phaselaw host)"
+NO_CELLS = "no cell whose model's shape and whose device's limits are known (served elsewhere, or mixtures of experts)"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Setting:
+    """What a backend runs a model with."""
+
+    model: Architecture
+    device: str
+    limits: DeviceLimits
+    dtype: str
+    kv_bytes: float
+
+
+def limits_in(manifest: Mapping[str, Any] | None) -> MachineLimits | None:
+    """The limits of the machine that a run's manifest holds, its last process's first; ``None`` where it has none."""
+    whole = manifest or {}
+    hosts = [whole.get("host"), *(process.get("host") for process in reversed(whole.get("processes") or []))]
+    found = (MachineLimits.from_json((host or {}).get("limits")) for host in hosts)
+    return next((limits for limits in found if limits is not None), None)
+
+
+def physical_limit(run: Run, cells: pl.DataFrame) -> pl.DataFrame:
+    """The table ``physical_limit``: one row for each row of ``summary_by_model_backend_mode`` that can be placed."""
+    settings = _settings(run)
+    rows = [
+        {name: cell[name] for name in [*_KEYS, BUDGET]} | _placed(cell, setting)
+        for cell in cells.iter_rows(named=True)
+        if (setting := settings.get((cell["backend"], cell["model"]))) is not None
+        and cell["prompt_tokens_compute_median"]
+        and (cell["mode"] == "prefill" or cell[BUDGET])
+    ]
+    schema = {name: cells.schema[name] for name in _KEYS} | SCHEMA | {BUDGET: cells.schema[BUDGET]}
+    return pl.DataFrame(rows, schema=schema)
+
+
+def _settings(run: Run) -> dict[tuple[str, str], _Setting]:
+    limits = limits_in(run.manifest)
+    if limits is None or "backend" not in run.models.columns:
+        return {}
+    engines = {engine.get("name"): engine for engine in (run.manifest or {}).get("engines") or []}
+    has_gpu = bool(((run.manifest or {}).get("host") or {}).get("gpus"))
+    found = {}
+    for row in run.models.iter_rows(named=True):
+        model = Architecture.of(row)
+        engine = engines.get(row["backend"]) or {}
+        device = _device(row, engine.get("settings") or {}, has_gpu=has_gpu)
+        of_device = None if device is None else limits.device(device)
+        if model is not None and device is not None and of_device is not None:
+            dtype = _TORCH_WORDS.get(row.get("dtype") or "", "fp32")
+            found[row["backend"], row["model"]] = _Setting(
+                model=model,
+                device=device,
+                limits=of_device,
+                dtype=dtype,
+                kv_bytes=kv_bytes_of(row["kind"], dtype, engine.get("settings") or {}),
+            )
+    return found
+
+
+def kv_bytes_of(kind: str, dtype: str, settings: Mapping[str, Any]) -> float:
+    """Bytes a cached value: llama.cpp's setting (its default is f16), else the model's own number format."""
+    if kind == "llamacpp":
+        return KV_BYTES.get(str(settings.get("kv_cache") or "f16"), 2.0)
+    return VALUE_BYTES[dtype]
+
+
+def _device(model: Mapping[str, Any], settings: Mapping[str, Any], *, has_gpu: bool) -> str | None:
+    """Where a model ran, if that was on the machine of the manifest; ``None`` where it can't be told."""
+    if model["kind"] == "hf":
+        return model.get("device")
+    ours = model["kind"] == "llamacpp" and settings.get("url") is None
+    return "cpu" if ours and (settings.get("gpu_layers") == 0 or not has_gpu) else None
+
+
+def _placed(cell: Mapping[str, Any], setting: _Setting) -> dict[str, Any]:
+    """A cell's traffic and work beside its limits."""
+    batch, latency_s = int(cell["batch_size"]), cell["latency_median_ms"] / 1e3
+    prompt = cell["prompt_tokens_compute_median"] / batch
+    steps = cell[BUDGET] or 0
+    works = {
+        "prefill": (1, prompt * batch, prefill(setting.model, batch=batch, prompt=prompt, kv_bytes=setting.kv_bytes)),
+        # Step i attends to the prompt and i generated tokens: on average to (steps + 1) / 2 of them.
+        "kv_decode": (steps, steps * batch, decode_step(setting.model, batch=batch, context=prompt + (steps + 1) / 2,
+                                                        kv_bytes=setting.kv_bytes)),
+    }  # fmt: skip
+    parts = [works[phase] for phase in _PHASES[cell["mode"]]]
+    arithmetic = setting.limits.gflop_per_s(setting.dtype)
+    tokens = sum(each for _, each, _ in parts)
+    moved = sum(times * work.bytes for times, _, work in parts)
+    computed = sum(times * work.flops for times, _, work in parts)
+    reading_s = [_seconds(times * work.bytes, setting.limits.read_at(work.bytes)) for times, _, work in parts]
+    computing_s = [_seconds(times * work.flops, arithmetic) for times, _, work in parts]
+    shares = {name: _share(seconds, latency_s) for name, seconds in ((BANDWIDTH, reading_s), (COMPUTE, computing_s))}
+    one = parts[0][2] if len(parts) == 1 else None
+    row = {
+        "device": setting.device,
+        "dtype": setting.dtype,
+        "latency_median_ms": cell["latency_median_ms"],
+        "tokens": tokens,
+        "bytes_per_token": moved / tokens,
+        "flops_per_token": computed / tokens,
+        "working_set_mb": max(work.bytes for _, _, work in parts) / 1e6,
+        "bandwidth_gb_per_s": moved / latency_s / 1e9,
+        "compute_gflop_per_s": computed / latency_s / 1e9,
+        "limit_gb_per_s": None if one is None else setting.limits.read_at(one.bytes),
+        "limit_gflop_per_s": arithmetic,
+        "bandwidth_share": shares[BANDWIDTH],
+        "compute_share": shares[COMPUTE],
+    }
+    wall = wall_of(shares[BANDWIDTH], shares[COMPUTE])
+    return row | {
+        "wall": wall,
+        "evidence": _evidence(row, wall),
+        "above_the_roof": _above(
+            shares, setting.limits, max((work for _, _, work in parts), key=lambda each: each.bytes)
+        ),
+    }
+
+
+def wall_of(bandwidth_share: float | None, compute_share: float | None) -> str | None:
+    """The limit with the larger share where that is at least `WALL_SHARE`, else overhead; ``None`` without shares."""
+    shares = {BANDWIDTH: bandwidth_share, COMPUTE: compute_share}
+    known = {name: share for name, share in shares.items() if share is not None}
+    if len(known) < len(shares):
+        return None
+    name = max(known, key=lambda each: known[each])
+    return name if known[name] >= WALL_SHARE else OVERHEAD
+
+
+def _seconds(amount: float, giga_per_s: float | None) -> float | None:
+    return None if not giga_per_s else amount / (giga_per_s * 1e9)
+
+
+def _share(parts: list[float | None], latency_s: float) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) / latency_s if len(known) == len(parts) else None
+
+
+def _evidence(row: Mapping[str, Any], wall: str | None) -> str:
+    """The figures that decided, in words."""
+    if wall is None:
+        return f"no limit of {row['dtype']} arithmetic was measured on {row['device']}"
+    reading, computing = (row["latency_median_ms"] * row[f"{each}_share"] for each in (BANDWIDTH, COMPUTE))
+    return (
+        f"of {row['latency_median_ms']:.3g} ms, reading takes {reading:.3g} ms at the machine's bandwidth "
+        f"({row['bandwidth_share']:.1%}), {row['dtype']} arithmetic {computing:.3g} ms at its rate "
+        f"({row['compute_share']:.1%})"
+    )
+
+
+def _above(shares: Mapping[str, float | None], limits: DeviceLimits, work: Work) -> str | None:
+    """Why a cell does better than the limit; ``None`` where it doesn't."""
+    over = [name for name, share in shares.items() if share is not None and share > 1]
+    if not over:
+        return None
+    reasons = []
+    if BANDWIDTH in over:
+        smallest, largest = limits.read[0], limits.read[-1]
+        rate = limits.read_at(work.bytes)
+        if work.bytes < smallest.working_set_bytes:
+            reasons.append(
+                f"its {work.bytes / 1e6:.3g} MB are less than the smallest working set measured "
+                f"({smallest.working_set_bytes / 1e6:.3g} MB), and fit caches that are faster"
+            )
+        elif rate is not None and rate > 1.25 * largest.gb_per_s.median:
+            reasons.append(
+                f"its {work.bytes / 1e6:.3g} MB lie partly in a cache (the curve is at {rate:.3g} GB/s there, and at "
+                f"{largest.gb_per_s.median:.3g} in memory): the same weights stay hot from step to step"
+            )
+        else:
+            reasons.append(
+                "the cell reads faster than the curve did at this size: the machine was busier when its limits were "
+                "measured, or its cache held more of the weights (phaselaw host --refresh on an idle machine)"
+            )
+    if COMPUTE in over:
+        reasons.append(
+            "its arithmetic is faster than the matrix products measured: another number format inside (quantised "
+            "weights), another library, or a busier machine when the limits were measured"
+        )
+    return "; ".join(reasons)
