@@ -55,7 +55,7 @@ kinds = st.builds(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(mixture=st.lists(kinds, min_size=1, max_size=6), batch=st.integers(1, 8), usd=st.floats(0.01, 50))
 def test_input_and_output_at_their_prices_are_the_workers_time_at_its_rate(
     mixture: list[tuple[int, int, float]], batch: int, usd: float
@@ -73,7 +73,7 @@ def test_input_and_output_at_their_prices_are_the_workers_time_at_its_rate(
     assert told == pytest.approx(spent, rel=1e-9)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(kind=kinds, batch=st.integers(1, 8))
 def test_the_mixture_rate_serves_as_many_requests_as_the_seconds_allow(
     kind: tuple[int, int, float], batch: int

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
@@ -31,7 +31,6 @@ def tiers(default: Priced, premium: Priced, **headroom: float) -> Tiers:
 SMALL, BIG = tier("qwen2.5:7b", 141.3, p=0.7, latency_s=0.72), tier("gpt-oss-20b", 52.4, p=0.9, latency_s=2.97)
 
 
-@settings(deadline=None)
 @given(share=st.floats(0, 1))
 def test_a_blend_lies_between_the_two_models_and_costs_its_workers_hours(share: float) -> None:
     row = routed_row(tiers(SMALL, BIG), share)
@@ -54,7 +53,6 @@ def test_spares_for_two_fleets_can_cost_more_than_tiers_save() -> None:
     assert row["stops_paying_share"] == 0.0 or row["stops_paying_share"] is None
 
 
-@settings(deadline=None)
 @given(p=st.floats(0, 1))
 def test_the_cascade_pays_both_for_what_it_escalates(p: float) -> None:
     small = tier("qwen2.5:7b", 141.3, p=p, latency_s=0.72)
