@@ -15,6 +15,7 @@ COMMANDS = {
     "validate": "how good predictions are: each model left out in turn",
     "compare": "what became slower from some runs to others, with exit code 3",
     "plan": "workers, $/1M tokens and $/month for a volume",
+    "traffic": "a request log or Prometheus page as a profile to plan with",
     "show": "what a run directory holds",
     "study": "check, list and show studies",
     "host": "measure this machine: bandwidth, FLOP/s, timer, jitter",

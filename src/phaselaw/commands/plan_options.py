@@ -137,15 +137,21 @@ def question_of(args: argparse.Namespace, models: Sequence[str]) -> Question:
     from phaselaw.plan.mixes import TR121_MIXES, read_mixes
     from phaselaw.plan.quality import read_success_rates
     from phaselaw.plan.sensitivity import TR121_TIERS, TR121_VOLUMES, read_tiers, read_volumes
+    from phaselaw.plan.traffic_profile import load_of, read_profile
 
     mixes: tuple[Mix, ...] = read_mixes(Path(args.mixes)) if args.mixes else TR121_MIXES
-    rate, burst = None, args.burst or 1.0
+    rate, burst, itemised = None, 1.0, True
     if args.requests_per_s is not None:
         rate = positive("--requests-per-s", args.requests_per_s)
     elif args.requests_per_month is not None:
         rate = positive("--requests-per-month", args.requests_per_month) / SECONDS_PER_MONTH
+    elif args.traffic is not None:
+        rate, traffic, burst = load_of(read_profile(args.traffic), args.traffic)
+        mixes, itemised = (mixes, True) if args.mixes else (traffic, False)
     if args.failure_usd is not None:
         positive("--failure-usd", args.failure_usd)
+    if args.burst is not None:
+        positive("--burst", args.burst)
     if args.batch is not None:
         positive("--batch", args.batch)
     tiers = None
@@ -158,7 +164,8 @@ def question_of(args: argparse.Namespace, models: Sequence[str]) -> Question:
         tokens_per_month=positive("--tokens-per-month", volume),
         requests_per_s=rate,
         mixes=mixes,
-        headroom=Headroom(utilisation=args.utilisation, burst=burst, spares=args.spares),
+        itemised=itemised,
+        headroom=Headroom(utilisation=args.utilisation, burst=args.burst or burst, spares=args.spares),
         volumes=read_volumes(args.volumes) if args.volumes else TR121_VOLUMES,
         tiers=read_tiers(args.rates) if args.rates else TR121_TIERS,
         success_rates=read_success_rates(args.success_rates, set(models)) if args.success_rates else {},

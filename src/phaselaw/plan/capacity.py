@@ -93,5 +93,6 @@ def capacity_row(worker: Worker, tokens_per_month: float, headroom: Headroom) ->
             usd_per_month_whole=usd_per_month(whole, worker.usd_per_hour),
         ),
         "usd_per_hour": worker.usd_per_hour,
+        "rate_status": worker.rate_status,
         "interval_basis": worker.interval_basis,
     }

@@ -48,6 +48,8 @@ class Question:
     """Of no meaning where ``requests_per_s`` is given: then the requests' tokens count."""
     requests_per_s: float | None = None
     mixes: tuple[Mix, ...] = TR121_MIXES
+    itemised: bool = True
+    """Whether each kind of request gets its rows, or (the many kinds of a traffic profile) only the average one."""
     headroom: Headroom = dataclasses.field(default_factory=Headroom)
     volumes: tuple[float, ...] = TR121_VOLUMES
     tiers: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(TR121_TIERS))
@@ -87,13 +89,22 @@ def answer(question: Question, workers: Sequence[Worker], times: Mapping[tuple[s
     return {
         "rows": [capacity_row(worker, question.volume, question.headroom) for worker in workers],
         "decision_deltas": [decision_delta(small, big, question.volume) for small, big in pairs(workers)],
-        "request_mixes": [_mix_row(worker, mix) for worker in workers for mix in question.mixes],
+        "request_mixes": [_mix_row(worker, mix) for worker in workers for mix in _told(question)],
         "phase_split": split,
         "token_prices": prices,
         "requests": [_load_row(worker, question) for worker in workers],
         "sensitivity": [row for worker in workers for row in sensitivity(worker, question.volumes, question.tiers)],
         **_on_quality(question, workers),
     }
+
+
+def _told(question: Question) -> tuple[Mix, ...]:
+    """The kinds of request that get rows of their own."""
+    if question.itemised:
+        return question.mixes
+    total = sum(mix.share for mix in question.mixes)
+    prompt = sum(mix.share * mix.prompt_tokens for mix in question.mixes) / total
+    return (Mix(name="average", prompt_tokens=prompt, output_tokens=mean_tokens(question.mixes) - prompt),)
 
 
 def _mix_row(worker: Worker, mix: Mix) -> dict[str, Any]:
@@ -149,9 +160,11 @@ def _phase_split(
             )
             for mix in question.mixes
         ]
-        split += [
-            phase_split.request_row(worker, mix, each, batch) for mix, each in zip(question.mixes, found, strict=True)
-        ]
+        if question.itemised:
+            split += [
+                phase_split.request_row(worker, mix, each, batch)
+                for mix, each in zip(question.mixes, found, strict=True)
+            ]
         token_prices = phase_split.token_prices(question.mixes, found, worker.usd_per_hour)
         prices.append(phase_split.price_row(worker, token_prices, batch))
         rated = phase_split.at_mixture(worker, token_prices, mean_tokens(question.mixes))

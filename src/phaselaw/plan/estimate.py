@@ -51,7 +51,7 @@ def estimate(quantity: Floats, *, level: float = LEVEL) -> Estimate:
     if value is None or draws.size == 0 or np.isnan(draws).any():
         return Estimate(value=value)
     with np.errstate(invalid="ignore"):
-        low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
+        low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], method="inverted_cdf")
     return Estimate(value=value, low=_finite(float(low)), high=_finite(float(high)))
 
 

@@ -122,8 +122,9 @@ def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: fl
     if lacking:
         share = sum(mix.share for mix, _ in lacking) / total
         whose = "" if share == 1 and len({each.why for _, each in lacking}) == 1 else f"{share:.1%} of requests, "
-        whose += f"such as {lacking[0][0].name}: " if whose else ""
-        why = f"{whose}{lacking[0][1].why}"
+        commonest, doubt = max(lacking, key=lambda each: each[0].share)
+        whose += f"such as {commonest.name}: " if whose else ""
+        why = f"{whose}{doubt.why}"
         return TokenPrices(input_usd_per_1m=None, output_usd_per_1m=None, worker_s=None, status="not measured", why=why)
     prefill = sum((mix.share * _known(each.prefill_s) for mix, each in zip(mixes, splits, strict=True)), exact(0.0))
     decode = sum((mix.share * _known(each.decode_s) for mix, each in zip(mixes, splits, strict=True)), exact(0.0))
@@ -186,4 +187,6 @@ def at_mixture(worker: Worker, found: TokenPrices, tokens_per_request: float) ->
     """The worker with the rate at which it serves this mixture, by phases; ``None`` where that is not measured."""
     if found.worker_s is None:
         return None
-    return dataclasses.replace(worker, tokens_per_s=tokens_per_request / found.worker_s)
+    return dataclasses.replace(
+        worker, tokens_per_s=tokens_per_request / found.worker_s, rate_status=f"{found.status}, by phases"
+    )

@@ -33,6 +33,8 @@ class Worker:
     """Measured: end-to-end tokens (prompt and generated) a second."""
     usd_per_hour: float
     """Assumed: what an hour of it costs."""
+    rate_status: str = "measured"
+    """Whether that rate was measured, or worked out for a mixture of requests by phases (derived, extrapolated)."""
     e2e_s: Floats | None = None
     """Measured: seconds of one call of the run's own workload."""
     prefill_factor: Floats | None = None

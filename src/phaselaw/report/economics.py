@@ -19,7 +19,8 @@ def capacity(plan: Plan) -> Section:
     rows = plan["rows"]
     columns = (
         *_names(rows),
-        figure("tokens/s", "tokens_per_s", "measured" if _as_measured(plan) else "derived"),
+        figure("tokens/s", "tokens_per_s", "measured" if _as_measured(rows) else "derived"),
+        *(() if _as_measured(rows) else (word("that rate is", "rate_status"),)),
         figure("workers (lower bound)", "workers", text=fixed_2),
         figure("whole workers", "whole_workers", text=count),
         figure("$ per 1M tokens", "usd_per_1m", text=fixed),
@@ -69,10 +70,12 @@ def _against_baseline(row: Row, plan: Plan) -> bool:
 def mixes(plan: Plan) -> Section:
     """A thousand requests of each kind, token-linear, and by phases where that was measured (TR121 8.3.2, 8.3.3)."""
     kinds = list(dict.fromkeys(row["mix"] for row in plan["request_mixes"]))
+    many = len(plan["assumptions"]["mixes"])
+    whole = f" (the average of {many} kinds)" if many > len(kinds) else ""
     rows = pivot(plan["request_mixes"], "mix", "usd_per_1k_requests")
     columns = (*_names(rows), *(figure(kind, f"usd_per_1k_requests@{kind}", text=fixed) for kind in kinds))
     blocks: list[Block] = [
-        Paragraph("Kinds of request (assumed): " + "; ".join(_kind_words(plan, kind) for kind in kinds) + "."),
+        Paragraph("Kinds of request (assumed): " + "; ".join(_kind_words(plan, kind) for kind in kinds) + whole + "."),
         _table(
             "$ per 1,000 requests, token-linear: every token at the run's price, whatever the prompt's length.",
             columns=columns,
@@ -304,8 +307,9 @@ def headroom_words(plan: Plan) -> str:
     )
 
 
-def _as_measured(plan: Plan) -> bool:
-    return not plan["assumptions"].get("phase_split_rates")
+def _as_measured(rows: Iterable[Row]) -> bool:
+    """Whether rates are the run's own, not worked out for a mixture of requests."""
+    return all(row["rate_status"] == "measured" for row in rows)
 
 
 def pivot(rows: Iterable[Row], by: str, key: str) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from phaselaw.report.document import Document, Paragraph, Section, Table
+from phaselaw.report.document import Bullets, Document, Paragraph, Section, Table
 
 
 def print_summary(document: Document, console: Console) -> None:
@@ -32,6 +32,9 @@ def print_section(section: Section, console: Console, *, titled: bool) -> None:
             print_table(block, console)
         elif isinstance(block, Paragraph):
             console.print(block.text, markup=False, soft_wrap=True)
+        elif isinstance(block, Bullets):
+            for item in block.items:
+                console.print(f"- {item}", markup=False, soft_wrap=True)
 
 
 def print_table(table: Table, console: Console) -> None:

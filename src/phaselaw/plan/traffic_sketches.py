@@ -1,0 +1,256 @@
+"""What is kept of a stream of requests: counts and sums of fixed size, however long the stream is."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from phaselaw.errors import AnalysisError
+from phaselaw.laws.regression import Floats
+
+BIN_S = 60.0
+"""Bins of the peak: minutes from the first request."""
+WINDOW = 1_000_000
+"""Requests held back to put them in order of time."""
+MOST_BINS = 20_000_000
+"""Minutes that a log may span: 38 years; more is a wrong unit."""
+
+
+class Arrivals:
+    """Rate, busiest minute and gaps of requests that come nearly in order of time.
+
+    Requests up to `WINDOW` rows out of place are put in order. One further out of place still counts into the rate and
+    the minutes, but the gaps are not known then, and ``late`` says how many there were.
+    """
+
+    def __init__(self, anchor: float | None = None, window: int = WINDOW) -> None:
+        self._anchor, self._window = anchor, window
+        self._pending: list[Floats] = []
+        self._held = 0
+        self._last = -math.inf
+        self._bins = np.zeros(1024, dtype=np.int64)
+        self._gaps = Moments()
+        self.count, self.late = 0, 0
+        self.first, self.end = math.inf, -math.inf
+        self.misplaced_anchor = False
+        """Whether a request came before the first minute: read again, with ``first`` as the anchor."""
+
+    def add(self, sent_at: Floats) -> None:
+        """Take a chunk of times, in seconds."""
+        if not len(sent_at):
+            return
+        self.count += len(sent_at)
+        self.first, self.end = min(self.first, float(sent_at.min())), max(self.end, float(sent_at.max()))
+        self._pending.append(sent_at)
+        self._held += len(sent_at)
+        if self._held >= 2 * self._window:
+            self._release(keep=self._window)
+
+    def close(self) -> None:
+        """Take in what was held back."""
+        self._release(keep=0)
+
+    def _release(self, keep: int) -> None:
+        if not self._held:
+            return
+        times = np.sort(np.concatenate(self._pending), kind="stable")
+        ready, rest = times[: len(times) - keep], times[len(times) - keep :]
+        self._pending, self._held = [rest], len(rest)
+        if self._anchor is None:
+            self._anchor = float(ready[0])
+        self._count(ready)
+        in_time = ready[ready >= self._last]
+        self.late += len(ready) - len(in_time)
+        if len(in_time):
+            known = in_time if self._last == -math.inf else np.concatenate([[self._last], in_time])
+            self._gaps.add(np.diff(known))
+            self._last = float(in_time[-1])
+
+    def _count(self, times: Floats) -> None:
+        assert self._anchor is not None
+        at = np.floor((times - self._anchor) / BIN_S)
+        if at[0] < 0:
+            self.misplaced_anchor = True
+            at = at[at >= 0]
+        if not len(at):
+            return
+        if at[-1] >= MOST_BINS:
+            years = at[-1] * BIN_S / 31_557_600
+            raise AnalysisError(f"the log's times span {years:,.0f} years: give the unit with --timestamp-unit")
+        if at[-1] >= len(self._bins):
+            self._bins = np.concatenate([self._bins, np.zeros(int(at[-1]) + 1024, dtype=np.int64)])
+        counts = np.bincount((at - at[0]).astype(np.int64))
+        start = int(at[0])
+        self._bins[start : start + len(counts)] += counts
+
+    @property
+    def span_s(self) -> float:
+        """From the first request to the last."""
+        return self.end - self.first
+
+    @property
+    def busiest(self) -> tuple[int, int]:
+        """The busiest minute's number and its requests."""
+        at = int(self._bins.argmax())
+        return at, int(self._bins[at])
+
+    @property
+    def gap_cv(self) -> float | None:
+        """Standard deviation of the gaps over their mean; ``None`` where they are not known."""
+        return None if self.late or self._gaps.n < 2 or not self._gaps.mean > 0 else self._gaps.sd / self._gaps.mean
+
+
+class Moments:
+    """Mean and variance of a stream (Chan, Golub and LeVeque's update)."""
+
+    def __init__(self) -> None:
+        self.n, self.mean, self._squares = 0, 0.0, 0.0
+
+    def add(self, values: Floats) -> None:
+        """Take a chunk."""
+        n = len(values)
+        if not n:
+            return
+        mean = float(values.mean())
+        step = mean - self.mean
+        total = self.n + n
+        self._squares += float(((values - mean) ** 2).sum()) + step * step * self.n * n / total
+        self.mean += step * n / total
+        self.n = total
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation, of the values themselves (n, not n - 1)."""
+        return math.sqrt(self._squares / self.n) if self.n else math.nan
+
+
+class Products:
+    """The correlation of two streams."""
+
+    def __init__(self) -> None:
+        self._n, self._mean, self._cross = 0, np.zeros(2), np.zeros((2, 2))
+
+    def add(self, first: Floats, second: Floats) -> None:
+        """Take a chunk of pairs."""
+        n = len(first)
+        if not n:
+            return
+        pairs = np.stack([first, second])
+        mean = pairs.mean(axis=1)
+        centred = pairs - mean[:, None]
+        step, total = mean - self._mean, self._n + n
+        self._cross += centred @ centred.T + np.outer(step, step) * self._n * n / total
+        self._mean += step * n / total
+        self._n = total
+
+    @property
+    def correlation(self) -> float | None:
+        """Pearson's; ``None`` where one of the two does not vary."""
+        spread = math.sqrt(self._cross[0, 0] * self._cross[1, 1])
+        return float(self._cross[0, 1] / spread) if spread > 0 else None
+
+
+class Counts:
+    """The exact distribution of token counts: one counter a value, as far as values go."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(1024, dtype=np.int64)
+
+    def add(self, values: Floats) -> None:
+        """Take a chunk of counts, 0 or more."""
+        if not len(values):
+            return
+        counts = np.bincount(values.astype(np.int64))
+        if len(counts) > len(self._counts):
+            self._counts = np.concatenate([self._counts, np.zeros(len(counts), dtype=np.int64)])
+        self._counts[: len(counts)] += counts
+
+    @property
+    def n(self) -> int:
+        """Values taken."""
+        return int(self._counts.sum())
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        return float(self._counts @ np.arange(len(self._counts))) / self.n
+
+    @property
+    def sd(self) -> float:
+        """Their standard deviation."""
+        return math.sqrt(float(self._counts @ (np.arange(len(self._counts)) - self.mean) ** 2) / self.n)
+
+    def quantile(self, share: float) -> int:
+        """The least value that so large a share of all do not exceed."""
+        return int(np.searchsorted(np.cumsum(self._counts), math.ceil(share * self.n) or 1))
+
+    @property
+    def largest(self) -> int:
+        """The largest value."""
+        return int(np.flatnonzero(self._counts)[-1])
+
+
+class Kinds:
+    """Requests by the powers of two of their lengths: a count and the mean lengths of each kind."""
+
+    _SIZE = 24
+
+    def __init__(self) -> None:
+        shape = self._SIZE * self._SIZE
+        self._count, self._prompt, self._output = (np.zeros(shape) for _ in range(3))
+
+    def add(self, prompt_tokens: Floats, output_tokens: Floats) -> None:
+        """Take a chunk of requests."""
+        at = self._power(prompt_tokens) * self._SIZE + self._power(output_tokens)
+        size = self._SIZE * self._SIZE
+        self._count += np.bincount(at, minlength=size)
+        self._prompt += np.bincount(at, weights=prompt_tokens, minlength=size)
+        self._output += np.bincount(at, weights=output_tokens, minlength=size)
+
+    def _power(self, values: Floats) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """0 for no token, else 1 + the power of two."""
+        powers = np.where(values < 1, 0, 1 + np.floor(np.log2(np.maximum(values, 1))))
+        return np.minimum(powers, self._SIZE - 1).astype(np.int64)
+
+    def rows(self) -> list[dict[str, float]]:
+        """Each kind that occurred: its share of all requests and the mean of its lengths."""
+        total = self._count.sum()
+        return [
+            {
+                "share": float(self._count[at] / total),
+                "prompt_tokens": float(self._prompt[at] / self._count[at]),
+                "output_tokens": float(self._output[at] / self._count[at]),
+            }
+            for at in np.flatnonzero(self._count)
+        ]
+
+
+class LogQuantiles:
+    """Quantiles of positive values, each to within 1 %: counters on a log scale (Masson et al., DDSketch, 2019)."""
+
+    _STEP = math.log(1.02)
+    _LEAST = 1e-6
+    """In seconds: a microsecond."""
+    _SIZE = 1400
+    """Up to a million seconds."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(self._SIZE, dtype=np.int64)
+
+    def add(self, values: Floats) -> None:
+        """Take a chunk; what is smaller or larger than the scale counts at its end."""
+        at = np.floor(np.log(np.maximum(values, self._LEAST) / self._LEAST) / self._STEP)
+        self._counts += np.bincount(np.minimum(at, self._SIZE - 1).astype(np.int64), minlength=self._SIZE)
+
+    @property
+    def n(self) -> int:
+        """Values taken."""
+        return int(self._counts.sum())
+
+    def quantile(self, share: float) -> float | None:
+        """The quantile, to within 1 %; ``None`` of nothing."""
+        if not self.n:
+            return None
+        at = int(np.searchsorted(np.cumsum(self._counts), math.ceil(share * self.n) or 1))
+        return float(self._LEAST * math.exp((at + 0.5) * self._STEP))

@@ -1,0 +1,111 @@
+"""``phaselaw traffic``: data on stdout, notes on stderr, a profile that a plan goes by."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from phaselaw.cli import main
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log.csv"
+    rows = [f"{1_700_000_000 + at},{50 + at % 7},{20 + at % 5},0.1,0.9" for at in range(300)]
+    path.write_text("timestamp,prompt_tokens,output_tokens,ttft,latency\nbroken,1,1,1,1\n" + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("traffic") / "run"
+    assert main(["run", "--dry-run", "--out", str(path)]) == 0
+    return path
+
+
+def test_a_profile_is_printed_and_written_and_planned_with(log: Path, run: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "profile.json"
+    assert main(["traffic", str(log), "--out", str(out), "--json"]) == 0
+    told = capsys.readouterr()
+    document = json.loads(told.out)
+    assert document == json.loads(out.read_text())
+    assert "1 rows not read: line 2: timestamp is 'broken'" in told.err
+    assert main(["plan", str(run), "--traffic", str(out), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["assumptions"]["requests_per_s"] == document["requests_per_s"]
+    assert plan["assumptions"]["burst"] == max(1.0, document["peak_minute"]["over_mean"])
+    assert plan["assumptions"]["tokens_per_request"] == pytest.approx(document["tokens_per_request"])
+    assert {row["mix"] for row in plan["request_mixes"]} == {"average"}
+
+
+def test_a_person_reads_the_rate_the_lengths_and_the_latencies(log: Path, capsys) -> None:
+    assert main(["traffic", str(log)]) == 0
+    out = capsys.readouterr().out
+    assert "300 requests over 5.0 min" in out and "requests/s on average" in out
+    assert "prompt tokens" in out and "TTFT p50" in out
+
+
+def test_production_is_held_against_a_run(log: Path, run: Path, capsys) -> None:
+    words = ["traffic", str(log), "--against", str(run)]
+    assert main(words) == 2
+    assert "--against-model" in capsys.readouterr().err
+    assert main([*words, "--against-model", "models/gpt2-25m", "--json"]) == 0
+    against = json.loads(capsys.readouterr().out)["timings"]["against"]
+    assert against["law"] == "models/gpt2-25m on hf_cpu_fp32" and against["times_compared"] == 600
+
+
+@pytest.fixture
+def engine() -> Iterator[str]:
+    """A page whose counters grow with each reading: a stand-in for an engine's."""
+    seen = {"requests": 0}
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen["requests"] += 10
+            count = seen["requests"]
+            self.send_response(200)
+            self.end_headers()
+            page = f"vllm:prompt_tokens_total {100 * count}\nvllm:generation_tokens_total {50 * count}\n"
+            self.wfile.write(f"# TYPE x counter\n{page}vllm:request_success_total {count}\n".encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/metrics"
+        server.shutdown()
+
+
+def test_a_page_on_the_network_is_read_twice_for_a_window(engine: str, capsys) -> None:
+    assert main(["traffic", engine, "--window", "0.3", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["requests"] == 10 and document["basis"] == "between two pages"
+    assert 0.3 <= document["span_s"] < 5 and document["tokens_per_request"] == 150
+
+
+def test_a_page_in_a_file_is_known_by_its_look(tmp_path: Path, capsys) -> None:
+    page = tmp_path / "page.prom"
+    page.write_text("# TYPE a counter\nllamacpp:prompt_tokens_total 10\nllamacpp:tokens_predicted_total 5\n")
+    assert main(["traffic", str(page)]) == 0
+    assert "averages since the engine started" in capsys.readouterr().out
+    assert main(["traffic", str(page), str(page)]) == 2
+    assert "--window" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["none.csv"], 1), (["LOG", "LOG"], 2), (["LOG", "--window", "0"], 2), (["LOG", "--out", "no/where.json"], 1),
+        (["LOG", "--timestamp-column", "when"], 2), (["http://127.0.0.1:1/metrics"], 1), (["LOG", "--model", "m"], 2),
+        (["LOG", "--against", "none"], 1),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cant_be_done_is_one_line(words: list[str], code: int, log: Path, capsys) -> None:
+    assert main(["traffic", *(str(log) if word == "LOG" else word for word in words)]) == code
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1
