@@ -5,19 +5,19 @@ from pathlib import Path
 from phaselaw.plan import economics as plan
 from phaselaw.plan.capacity import Headroom
 from phaselaw.plan.estimate import exact
-from phaselaw.plan.workers import stated
+from phaselaw.plan.workers import Worker, stated
 from phaselaw.report.document import Paragraph, Section, Table
 from phaselaw.report.economics import SECTIONS, of_report, sections
 
-ASSUMED = {
-    "tokens_per_month": 1e9, "requests_per_s": None, "tokens_per_request": 384.0, "utilisation": 1.0, "burst": 1.0,
-    "spares": 0,
-}  # fmt: skip
 WORKERS = [stated("<b>small", 141.3, 1.006), stated("big", 52.4, 1.006)]
 
 
 def document(**asked: object) -> dict[str, object]:
-    return {"assumptions": ASSUMED, **plan.answer(plan.Question(**asked), WORKERS, {})}
+    return of(plan.Question(**asked), WORKERS)
+
+
+def of(question: plan.Question, workers: list[Worker]) -> dict[str, object]:
+    return {"assumptions": plan.assumptions(question, workers), **plan.answer(question, workers, {})}
 
 
 def texts(section: Section) -> str:
@@ -55,7 +55,7 @@ def test_the_inputs_are_called_assumed() -> None:
 
 
 def test_a_run_without_end_to_end_rates_says_so() -> None:
-    [section] = of_report({"assumptions": ASSUMED, **plan.answer(plan.Question(), [], {})})
+    [section] = of_report(of(plan.Question(), []))
     assert "no end-to-end rates" in texts(section)
 
 

@@ -88,32 +88,11 @@ def run(args: argparse.Namespace) -> int:
 def planned(question: Question, workers: Sequence[Worker], analysis: Analysis) -> dict[str, Any]:
     """The plan as the document that ``--json`` prints: every table, and the assumptions."""
     from phaselaw.laws.step_time import step_times
-    from phaselaw.plan.capacity import SECONDS_PER_MONTH
-    from phaselaw.plan.economics import answer
-    from phaselaw.plan.mixes import mean_tokens
+    from phaselaw.plan.economics import answer, assumptions
 
-    table = analysis.tables.get("step_time_model")
-    prices = {worker.usd_per_hour for worker in workers}
-    assumptions = {
-        "tokens_per_month": question.volume,
-        "usd_per_hour": prices.pop() if len(prices) == 1 else None,
-        "seconds_per_month": SECONDS_PER_MONTH,
-        "requests_per_s": question.requests_per_s,
-        "tokens_per_request": mean_tokens(question.mixes),
-        "utilisation": question.headroom.utilisation,
-        "burst": question.headroom.burst,
-        "spares": question.headroom.spares,
-        "failure_usd": question.failure_usd,
-        "premium_share": question.premium_share,
-        "phase_split_rates": question.phase_split_rates,
-        "mixes": [
-            {"name": mix.name, "prompt_tokens": mix.prompt_tokens, "output_tokens": mix.output_tokens,
-             "share": mix.share}
-            for mix in question.mixes
-        ],
-    }  # fmt: skip
-    times = {} if table is None else step_times(table)
-    return {"schema_version": JSON_VERSION, "assumptions": assumptions, **answer(question, workers, times)}
+    times = step_times(analysis.tables["step_time_model"])
+    tables = answer(question, workers, times)
+    return {"schema_version": JSON_VERSION, "assumptions": assumptions(question, workers), **tables}
 
 
 def _chosen(args: argparse.Namespace, read: Run, analysis: Analysis, price: float | dict[str, float]) -> list[Worker]:

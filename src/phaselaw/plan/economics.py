@@ -75,6 +75,26 @@ class Question:
 Tables = dict[str, list[dict[str, Any]]]
 
 
+def assumptions(question: Question, workers: Sequence[Worker]) -> dict[str, Any]:
+    """Every input that the plan stands on, beside the measurements."""
+    prices = {worker.usd_per_hour for worker in workers}
+    return {
+        "tokens_per_month": question.volume,
+        "usd_per_hour": prices.pop() if len(prices) == 1 else None,
+        "seconds_per_month": SECONDS_PER_MONTH,
+        "requests_per_s": question.requests_per_s,
+        "tokens_per_request": mean_tokens(question.mixes),
+        "utilisation": question.headroom.utilisation,
+        "burst": question.headroom.burst,
+        "spares": question.headroom.spares,
+        "failure_usd": question.failure_usd,
+        "premium_share": question.premium_share,
+        "phase_split_rates": question.phase_split_rates,
+        "extrapolate": question.extrapolate,
+        "mixes": [dataclasses.asdict(mix) for mix in question.mixes],
+    }
+
+
 def answer(question: Question, workers: Sequence[Worker], times: Mapping[tuple[str, str], StepTimes]) -> Tables:
     """Every table of the plan, by name; ``rows`` is the capacity.
 
