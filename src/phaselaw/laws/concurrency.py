@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy import stats
 from scipy.optimize import nnls
 
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.summary import BUDGET
+from phaselaw.laws.summary import BUDGET, median_variance
 
 _CELL = ["backend", "backend_kind", "model", "params_millions_effective", "scenario", BUDGET, "concurrency"]
 _LAW = [name for name in _CELL if name != "concurrency"]
@@ -23,11 +24,12 @@ _LAWS = {"amdahl": 2, "universal_scalability": 3}
 """Law to the number of its parameters; one value of N more is needed to fit it."""
 
 
-def concurrency_throughput(rows: pl.DataFrame) -> pl.DataFrame:
+def concurrency_throughput(rows: pl.DataFrame, *, level: float = 0.95) -> pl.DataFrame:
     """Per cell and number of clients: output tokens/s, the concurrency achieved, TTFT, ITL, e2e and queue delay.
 
     A group is the calls made at once; its throughput is their tokens over the time from the first send to the last
-    token. Groups in which a call failed are counted, and left out. Only backends with several numbers of clients.
+    token, with a t interval from its groups. Groups in which a call failed are counted, and left out. Only backends
+    with several numbers of clients.
     """
     calls = rows.filter(
         (pl.col("mode") == "kv_decode") & ~pl.col("is_warmup") & pl.col("sent_at_ms").is_not_null()
@@ -55,13 +57,28 @@ def concurrency_throughput(rows: pl.DataFrame) -> pl.DataFrame:
             pl.col("tokens_per_s").median().alias("output_tokens_per_s_median"),
             pl.col("tokens_per_s").min().alias("output_tokens_per_s_min"),
             pl.col("tokens_per_s").max().alias("output_tokens_per_s_max"),
+            pl.col("tokens_per_s").log().std().alias("log_sd"),
             *(pl.col(name).explode().median().alias(f"{name}_median") for name in figures),
             pl.col("ttft_ms").explode().quantile(0.95, "linear").alias("ttft_ms_p95"),
         )
         .join(groups.group_by(_CELL).agg((~pl.col("complete")).sum().cast(pl.Int64).alias("n_groups_with_failures")),
               on=_CELL, nulls_equal=True)
         .sort(_CELL)
+        .pipe(_with_intervals, level)
     )  # fmt: skip
+
+
+def _with_intervals(table: pl.DataFrame, level: float) -> pl.DataFrame:
+    """The throughput's t interval from the scatter of its groups, on the log; empty where there was one group."""
+    groups = table["n_groups"].to_numpy()
+    factors = np.array([median_variance(int(n)) ** 0.5 for n in groups])
+    deviation = table["log_sd"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    half = deviation * factors * stats.t.ppf(0.5 + level / 2, np.where(groups > 1, groups - 1, np.nan))
+    middle = table["output_tokens_per_s_median"].to_numpy()
+    return table.with_columns(
+        pl.Series("output_tokens_per_s_ci_low", middle * np.exp(-half)).fill_nan(None),
+        pl.Series("output_tokens_per_s_ci_high", middle * np.exp(half)).fill_nan(None),
+    ).drop("log_sd")
 
 
 def concurrency_fits(throughput: pl.DataFrame) -> pl.DataFrame:

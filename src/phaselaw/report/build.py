@@ -14,6 +14,7 @@ from phaselaw.report import (
     scaling,
     served,
     structure,
+    sweeps,
 )
 from phaselaw.report.document import Document
 from phaselaw.report.subject import Subject
@@ -37,6 +38,7 @@ def build(subject: Subject) -> Document:
         limits_of_machine.limits_of_machine(subject),
         prediction.validation(subject),
         performance.decode_share(subject),
+        sweeps.sweeps(subject),
         coldstart.cold_start(subject),
         coldstart.early_stops(subject),
         served.served_engines(subject),
@@ -48,6 +50,6 @@ def build(subject: Subject) -> Document:
     )
     return Document(
         title=f"Scaling report: {name}",
-        lead=headline.lead(subject),
+        lead=(*headline.lead(subject), *sweeps.lead(subject)),
         sections=tuple(section for section in sections if section is not None),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from phaselaw.report.document import Column, Provenance, Row
@@ -59,3 +59,8 @@ def interval(title: str, low: str, high: str, text: Callable[[Any], str] = fixed
         return bracket(row.get(low), row.get(high), text)
 
     return Column(title=title, key=low, provenance="derived", show=show)
+
+
+def doubted(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """A column that says which validity checks suspect a row; none where they suspect no row."""
+    return (word("suspect", "suspect"),) if any(row.get("suspect") for row in rows) else ()

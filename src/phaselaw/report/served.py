@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phaselaw.report.columns import count, fixed, interval, number, percent, word
+from phaselaw.report.columns import count, digits, fixed, interval, number, percent, word
 from phaselaw.report.document import Paragraph, Section, Table
 from phaselaw.report.subject import Subject
 
@@ -81,6 +81,7 @@ def concurrency(subject: Subject) -> Section | None:
             number("clients", "concurrency", "assumed", count),
             number("achieved", "achieved_concurrency_median", "measured"),
             number("output tokens/s", "output_tokens_per_s_median", "measured"),
+            interval("its interval", "output_tokens_per_s_ci_low", "output_tokens_per_s_ci_high", digits),
             number("TTFT (ms)", "ttft_ms_median", "measured"),
             number("TTFT p95 (ms)", "ttft_ms_p95", "measured"),
             number("ITL (ms)", "itl_p50_ms_median", "measured"),

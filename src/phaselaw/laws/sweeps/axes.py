@@ -93,6 +93,11 @@ def _swept(table: pl.DataFrame, axis: str, lengths: pl.DataFrame) -> pl.DataFram
     ).filter(pl.col("value").is_not_null())
 
 
+def in_order(words: str) -> list[tuple[int, str]]:
+    """A key that sorts words with the numbers in them by their size: 16 tokens before 128."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", words)]
+
+
 def held_words(row: dict[str, object]) -> str:
     """What was held along an axis, in words: ``batch 1, 64 tokens generated, prompt short``."""
     words = []

@@ -17,13 +17,15 @@ from scipy import stats
 
 from phaselaw.laws.regimes import COLD_START
 from phaselaw.laws.summary import BUDGET
-from phaselaw.laws.sweeps.axes import ALL, AXES, HELD, along_axes, held_words
+from phaselaw.laws.sweeps.axes import ALL, AXES, HELD, along_axes, held_words, in_order
 from phaselaw.laws.sweeps.exponents import MOVES
 
 DOMINANT_SHARES = (0.9, 0.95)
 """Shares of end-to-end latency at which decode dominates it (method 3), and all but is it."""
 
 NOTHING = "nothing changes"
+
+PHASES = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end-to-end latency"}
 
 SCHEMA: dict[str, Any] = {
     "axis": pl.String, "backend": pl.String, "backend_kind": pl.String, "held": pl.String, "mode": pl.String,
@@ -46,7 +48,9 @@ def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, *, 
     ]
     found += _nothing(tables["exponent_by_axis"], found)
     order = {axis: index for index, axis in enumerate(AXES)}
-    found.sort(key=lambda row: (order[row["axis"]], row["backend"], row["held"], row["what"] or "", row["mode"] or ""))
+    found.sort(
+        key=lambda row: (order[row["axis"]], row["backend"], in_order(row["held"]), row["what"], str(row["mode"]))
+    )
     return pl.DataFrame(found, schema=SCHEMA)
 
 
@@ -58,7 +62,7 @@ def _of_labels(swept: pl.DataFrame, label: str, what: str) -> Iterator[dict[str,
         for before, after in pairwise(group.select("value", label).iter_rows()):
             if before[1] != after[1]:
                 low, high = before[0], after[0]
-                subject = f"{what} on {about['mode']}" if about.get("mode") else what
+                subject = f"{what} on {PHASES[about['mode']]}" if about.get("mode") else what
                 subject += f" for {about['model']}" if about.get("model") else ""
                 said = f"{subject} goes from {before[1]} to {after[1]} between {low:g} and {high:g}"
                 yield _row(about, what=what, before=before[1], after=after[1], low=low, high=high,
@@ -90,7 +94,7 @@ def _moving_exponents(stability: pl.DataFrame) -> Iterator[dict[str, Any]]:
         first, last = row["exponent_first"], row["exponent_last"]
         moved = f"{row['change_per_tenfold']:+.3f} [{row['change_ci_low']:+.3f}, {row['change_ci_high']:+.3f}]"
         said = (
-            f"the exponent on {row['mode']} moves by {moved} for each tenfold, from {first:.3f} at "
+            f"the exponent of {PHASES[row['mode']]} moves by {moved} for each tenfold, from {first:.3f} at "
             f"{row['value_first']:g} to {last:.3f} at {row['value_last']:g}"
         )
         yield _row(row, what="the exponent", before=f"{first:.3f}", after=f"{last:.3f}", low=row["value_first"],

@@ -1,0 +1,59 @@
+"""What a report says of a sweep: TR121's figure first, what changes, and nothing of sweeps where none was run."""
+
+from pathlib import Path
+
+import pytest
+
+from phaselaw.cli import main
+
+LAW = """\
+run_name: swept
+gen_tokens: 8
+repetitions: 3
+seed: 5
+scenarios: [{name: short, prompt_tokens: 9}]
+backends: [{name: sim, kind: simulated, overhead_ms: 1, sequence_ms: 2, prompt_ms: 0.1, prompt_pair_ms: 0.001}]
+models: [{name: a, kind: simulated, params_millions: 5}, {name: b, kind: simulated, params_millions: 25},
+         {name: c, kind: simulated, params_millions: 50}, {name: d, kind: simulated, params_millions: 100}]
+"""
+
+
+def section_of(run: Path) -> str:
+    """The report's section on sweeps; empty where it has none."""
+    return (run / "report.md").read_text().partition("\n## Sweeps\n")[2].partition("\n## ")[0]
+
+
+def swept(folder: Path, *axes: str) -> Path:
+    (folder / "study.yaml").write_text(LAW)
+    words = [word for axis in axes for word in ("--axis", axis)]
+    assert main(["sweep", str(folder / "study.yaml"), *words, "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_decodes_share_comes_first_and_says_where_it_dominates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = swept(tmp_path, "gen_tokens=4,16,64")
+    section = section_of(run)
+    assert section.strip().startswith("![Decode's share of end-to-end latency")
+    assert (run / "analysis" / "plots" / "decode-fraction-by-gen-tokens.svg").read_text().startswith("<")
+    assert "decode passes 90% of end-to-end latency at" in section
+    assert "Along generated tokens, sim" in capsys.readouterr().out
+
+
+def test_a_grid_shows_rates_lengths_exponents_and_the_step_time_model(tmp_path: Path) -> None:
+    run = swept(tmp_path, "batch_size=1,2,4", "prompt_tokens=16,64,256,512")
+    section = section_of(run)
+    for said in (
+        "Along batch size:", "Along prompt tokens:", "Is the exponent stable?", "Generated tokens/s against batch size",
+        "Prefill (ms) against prompt tokens", "attention's square", "A decode step against the batch.",
+        "The step-time model",
+    ):  # fmt: skip
+        assert said in section, said
+    assert section.index("prompts of 16 tokens") < section.index("prompts of 512 tokens")
+
+
+def test_a_run_that_swept_nothing_has_no_such_section(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(LAW)
+    assert main(["run", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run")]) == 0
+    assert section_of(tmp_path / "run") == ""
