@@ -87,6 +87,7 @@ def analyze_sweep(run: Run, options: Options | None = None) -> Analysis:
     tables = _summaries(run, options)
     tables["warmup_effect"] = warmup_effect(summary.usable(run.rows, include_warmup=True))
     tables |= _regimes(tables, options)
+    tables["physical_limit"] = physical_limit(run, tables["summary_by_model_backend_mode"])
     found = sweep_tables(tables, _measured(run, options), level=options.level)
     found |= {name: tables[name] for name in TR121_TABLES if name in tables}
     notes = {name: _WHY_EMPTY[name] for name, table in found.items() if table.is_empty()}

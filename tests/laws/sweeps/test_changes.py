@@ -57,18 +57,19 @@ def test_a_verdict_that_changes_is_bracketed_by_the_two_values_it_changes_betwee
     assert row["before"] == "supported" and row["after"] in ("not identifiable", "weak")
 
 
-def test_a_wall_that_changes_is_named_with_its_model() -> None:
+def test_a_wall_that_changes_is_named_with_its_models() -> None:
     tables = analyze(run_of(swept({}, sizes=(1.0, 10.0, 100.0), batch_size=(1, 4, 16), gen_tokens=(8, 16)))).tables
     walls = [
-        {"backend": "sim", "backend_kind": "simulated", "batch_size": batch, "gen_tokens_target": 16, "model": "m1",
-         "scenario": "__all__", "mode": "prefill", "wall": wall}
+        {"backend": "sim", "backend_kind": "simulated", "batch_size": batch, "gen_tokens_target": 16, "model": model,
+         "scenario": "prompt_16", "mode": "prefill", "wall": wall}
+        for model in ("m1", "m10")
         for batch, wall in ((1, "bandwidth"), (4, "bandwidth"), (16, "compute"))
     ]  # fmt: skip
     lengths = pl.DataFrame(schema={"backend": pl.String, "scenario": pl.String, "prompt_tokens": pl.Float64})
     changes = sweep_changes({**tables, "physical_limit": pl.DataFrame(walls)}, lengths, level=0.95)
     row = changes.filter(pl.col("what") == "the wall").row(0, named=True)
     assert (row["before"], row["after"], row["low"], row["high"]) == ("bandwidth", "compute", 4, 16)
-    assert row["said"] == "the wall on prefill for m1 goes from bandwidth to compute between 4 and 16"
+    assert row["said"] == "the wall on prefill goes from bandwidth to compute between 4 and 16 for m1, m10"
 
 
 def test_a_sweep_along_which_nothing_changes_says_that() -> None:

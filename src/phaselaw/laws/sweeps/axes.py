@@ -58,14 +58,18 @@ def of_prompts(table: pl.DataFrame, *, axis: str) -> pl.DataFrame:
     return table.filter(~of_all if axis == "prompt_tokens" or lengths_swept else of_all)
 
 
-def along_axes(table: pl.DataFrame, lengths: pl.DataFrame, others: list[str]) -> Iterator[tuple[str, pl.DataFrame]]:
+def along_axes(
+    table: pl.DataFrame, lengths: pl.DataFrame, others: list[str], *, by_prompt: bool = False
+) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each axis that ``table`` was swept along, with its rows: ``axis``, ``value`` and `HELD` added or changed.
 
     ``table`` has a backend, batch size, budget and scenario in each row, ``__all__`` among the latter; ``others`` are
-    the columns that tell its rows apart beside these.
+    the columns that tell its rows apart beside these. ``by_prompt`` takes the rows of single prompts along every axis,
+    for what is told of cells alone.
     """
     for axis in AXES:
-        swept = _swept(of_prompts(table, axis=axis), axis, lengths)
+        chosen = table.filter(pl.col("scenario") != ALL) if by_prompt else of_prompts(table, axis=axis)
+        swept = _swept(chosen, axis, lengths)
         keys = [name for name in HELD if name != AXES[axis]] + others
         several = swept.group_by(keys).agg(pl.col("value").n_unique().alias("n_values")).filter(pl.col("n_values") > 1)
         swept = swept.join(several.drop("n_values"), on=keys, nulls_equal=True)

@@ -42,7 +42,7 @@ def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, *, 
     found = [
         *_of_labels(tables["exponent_by_axis"], "verdict", "the law's verdict"),
         *_regimes(tables["regimes"], lengths),
-        *_walls(tables.get("physical_limit"), lengths),
+        *_walls(tables["physical_limit"], lengths),
         *_moving_exponents(tables["exponent_stability"]),
         *_dominance(tables["decode_fraction_by_model"], level),
     ]
@@ -63,10 +63,10 @@ def _of_labels(swept: pl.DataFrame, label: str, what: str) -> Iterator[dict[str,
             if before[1] != after[1]:
                 low, high = before[0], after[0]
                 subject = f"{what} on {PHASES[about['mode']]}" if about.get("mode") else what
-                subject += f" for {about['model']}" if about.get("model") else ""
                 said = f"{subject} goes from {before[1]} to {after[1]} between {low:g} and {high:g}"
-                yield _row(about, what=what, before=before[1], after=after[1], low=low, high=high,
-                           interval="between two measured values", said=said)  # fmt: skip
+                found = _row(about, what=what, before=before[1], after=after[1], low=low, high=high,
+                             interval="between two measured values", said=said)  # fmt: skip
+                yield found | ({"model": about["model"]} if "model" in about else {})
 
 
 def _row(about: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -80,13 +80,16 @@ def _regimes(regimes: pl.DataFrame, lengths: pl.DataFrame) -> Iterator[dict[str,
         yield from _of_labels(swept, "regime", "the regime")
 
 
-def _walls(limits: pl.DataFrame | None, lengths: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """Where the physical limit that a model's cells are at becomes another."""
-    if limits is None or "wall" not in limits.columns:
-        return
+def _walls(limits: pl.DataFrame, lengths: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Where the physical limit that cells are at becomes another; models in which it does alike share a row."""
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     of_cells = limits.filter(pl.col("wall").is_not_null())
-    for _, swept in along_axes(of_cells, lengths, ["mode", "model"]):
-        yield from _of_labels(swept, "wall", "the wall")
+    for _, swept in along_axes(of_cells, lengths, ["mode", "model"], by_prompt=True):
+        for row in _of_labels(swept, "wall", "the wall"):
+            alike.setdefault(tuple(row[name] for name in SCHEMA if name not in ("said", "model")), []).append(row)
+    for rows in alike.values():
+        names = ", ".join(row.pop("model") for row in rows)
+        yield rows[0] | {"said": f"{rows[0]['said']} for {names}"}
 
 
 def _moving_exponents(stability: pl.DataFrame) -> Iterator[dict[str, Any]]:
@@ -140,7 +143,7 @@ def _nothing(swept: pl.DataFrame, found: Sequence[Mapping[str, Any]]) -> list[di
         if (axis, backend) in changed:
             continue
         low, high = group["value"].to_numpy().min(), group["value"].to_numpy().max()
-        said = f"no verdict, regime or exponent is found to change between {low:g} and {high:g}"
+        said = f"no verdict, regime, wall or exponent is found to change between {low:g} and {high:g}"
         about = {"axis": axis, "backend": backend, "backend_kind": kind}
         rows.append(_row(about, what=NOTHING, low=low, high=high, interval="all along the axis", said=said))
     return rows
