@@ -1,7 +1,9 @@
 """Prediction of a model that was not measured: closed forms, laws put in and recovered, intervals that hold."""
 
+import importlib.util
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -208,3 +210,16 @@ def test_coverage_counts_the_intervals_that_held() -> None:
 def test_the_interval_of_a_share_is_clopper_and_pearsons(hits: int, n: int) -> None:
     expected = stats.binomtest(hits, n).proportion_ci(0.95, method="exact")
     assert clopper_pearson(hits, n, 0.95) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_chosen_laws_interval_covers_although_it_was_chosen() -> None:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "prediction_coverage.py"
+    spec = importlib.util.spec_from_file_location("prediction_coverage", path)
+    assert spec is not None and spec.loader is not None
+    simulation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(simulation)
+    trials = 300
+    found = simulation.coverage(7, "layers", trials=trials)
+    # An interval that covers 93 % has fewer hits than this in one run of a thousand.
+    assert found["chosen"][0] * trials >= stats.binom.ppf(0.001, trials, simulation.LEAST)
+    assert found["chosen"][1] > found["chosen, not charged"][1]

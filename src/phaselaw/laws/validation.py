@@ -102,7 +102,8 @@ def _left_out(points: pl.DataFrame, level: float) -> Iterator[dict[str, Any]]:
         for law in (CHOSEN, *(law for law in LAWS if law in fits)):
             used = chosen if law == CHOSEN else law
             by = {"predictor": law, "predictor_used": used, "n_others": fits[used].n_models}
-            yield shared | by | _scored(measured, fits[used].latency_ms(properties, level))
+            predicted = fits[used].latency_ms(properties, level, chosen_of=len(fits) if law == CHOSEN else 1)
+            yield shared | by | _scored(measured, predicted)
         mean = math.exp(float(np.log(others["latency"].to_numpy()).mean()))
         by_mean = {"predictor": MEAN, "predictor_used": MEAN, "n_others": others.height}
         yield (

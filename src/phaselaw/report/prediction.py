@@ -127,7 +127,8 @@ def reading(predictions: Predictions) -> tuple[str, ...]:
         f"In brackets: {level:.0%} prediction intervals, where the latency of one new model lies: how far models "
         "scatter about the law, and the law's own uncertainty. Latencies are of calls that run alone.",
         "Used is the law that is off by the least when a measured model is left out (typical error, a factor), of "
-        f"those that the stated properties allow: {', '.join(_laws(predictions))}.",
+        f"those that the stated properties allow: {', '.join(_laws(predictions))}."
+        + (" Its interval is wider for having been chosen." if len(_laws(predictions)) > 1 else ""),
         *_no_better_than_the_mean(predictions),
         *(_workload(each) for each in predictions.workloads if _of(each, predictions)),
         *dict.fromkeys(
