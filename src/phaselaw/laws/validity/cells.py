@@ -107,9 +107,9 @@ def _scattered(where: Where, mode: str, variance: float, n: int) -> Finding:
 
 def comparable(evidence: Evidence) -> Checked:
     """Cells of one model that differ in more than they should: its size or weights, the prompt, the host, the study."""
-    models = evidence.measured.select("backend", "batch_size", "model").unique()
+    models = evidence.per_model.select("backend", "batch_size", "model").unique()
     findings = [
-        *_several_sizes(evidence.measured),
+        *_several_sizes(evidence.per_model),
         *_several_settings(evidence),
         *_several_prompts(evidence.measured),
         *_changed(evidence),
@@ -131,11 +131,11 @@ def _differing(where: Where, evidence: str, next_step: str) -> Finding:
     )  # fmt: skip
 
 
-def _several_sizes(measured: pl.DataFrame) -> list[Finding]:
+def _several_sizes(per_model: pl.DataFrame) -> list[Finding]:
     """Models whose rows have several parameter counts under one name."""
     size = pl.col("params_millions_effective")
     keys = ["backend", "batch_size", "model"]
-    rows = measured.group_by(keys, maintain_order=True).agg(size.drop_nulls().unique().sort().alias("sizes"))
+    rows = per_model.group_by(keys, maintain_order=True).agg(size.drop_nulls().unique().sort().alias("sizes"))
     return [
         _differing(
             Where(backend=row["backend"], batch_size=row["batch_size"], model=row["model"]),
@@ -158,7 +158,7 @@ def _several_settings(evidence: Evidence) -> list[Finding]:
     rows = table.group_by("backend", "model", maintain_order=True).agg(
         pl.col(name).drop_nulls().cast(pl.String).unique().sort() for name in settings
     )
-    measured = set(evidence.measured.select("backend", "model").unique().iter_rows())
+    measured = set(evidence.per_model.select("backend", "model").unique().iter_rows())
     return [
         _differing(
             Where(backend=row["backend"], model=row["model"]),
@@ -175,7 +175,8 @@ def _several_prompts(measured: pl.DataFrame) -> list[Finding]:
     """Scenarios whose calls on one backend had several prompts."""
     if "prompt" not in measured.columns:
         return []
-    rows = measured.group_by("backend", "scenario", maintain_order=True).agg(pl.col("prompt").drop_nulls().n_unique())
+    one_phase = measured.filter(pl.col("mode") == pl.col("mode").first())
+    rows = one_phase.group_by("backend", "scenario", maintain_order=True).agg(pl.col("prompt").drop_nulls().n_unique())
     return [
         _differing(
             Where(backend=row["backend"], scenario=row["scenario"]),
@@ -194,7 +195,7 @@ def _changed(evidence: Evidence) -> list[Finding]:
         changes += host_differences(before.get("host") or {}, after.get("host") or {})
         if before.get("study_sha256") != after.get("study_sha256"):
             changes.append("the study")
-    backends = evidence.measured["backend"].unique(maintain_order=True).to_list()
+    backends = evidence.per_model["backend"].unique(maintain_order=True).to_list()
     return [
         _differing(
             Where(backend=backend),

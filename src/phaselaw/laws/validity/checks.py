@@ -19,20 +19,6 @@ from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.validity import cells, laws, models, order, served
 from phaselaw.laws.validity.findings import Checked, Evidence, Finding, Where
 
-_CHECKS = (
-    served.prompt_cache,
-    served.count_convention,
-    served.prompt_cut,
-    laws.far_off,
-    models.spill,
-    models.labels,
-    laws.heterogeneous,
-    order.drift,
-    order.throttling,
-    cells.repetitions,
-    cells.comparable,
-)
-
 CLEAR, NOT_CHECKED = "clear", "not checked"
 
 _WHERE = [field.name for field in dataclasses.fields(Where)]
@@ -68,7 +54,20 @@ SUSPECT = "suspect"
 
 def check(evidence: Evidence) -> list[Checked]:
     """Every check's outcome, in a fixed order."""
-    return [rule(evidence) for rule in _CHECKS]
+    cache = served.prompt_cache(evidence)
+    return [
+        cache,
+        served.count_convention(evidence),
+        served.prompt_cut(evidence),
+        laws.far_off(evidence, cache),
+        models.spill(evidence),
+        models.labels(evidence),
+        laws.heterogeneous(evidence),
+        order.drift(evidence),
+        order.throttling(evidence),
+        cells.repetitions(evidence),
+        cells.comparable(evidence),
+    ]
 
 
 def validity_checks(outcomes: Sequence[Checked]) -> pl.DataFrame:

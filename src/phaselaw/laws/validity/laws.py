@@ -15,7 +15,6 @@ from phaselaw.laws.regression import Floats, fit_lines
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import BUDGET, GROUP
 from phaselaw.laws.validity.findings import ALL_PHASES, Checked, Evidence, Finding, Where
-from phaselaw.laws.validity.served import prompt_cache
 
 ALPHA = 0.05
 PROPORTIONAL = 1.0
@@ -26,13 +25,14 @@ OTHER_TOKENS = 0.05
 FAR_OFF, HETEROGENEOUS = "far off the law", "heterogeneous law"
 
 
-def far_off(evidence: Evidence) -> Checked:
+def far_off(evidence: Evidence, cache: Checked) -> Checked:
     """Models whose latency leaves the law by far more than the others' scatter: studentised residual, Bonferroni.
 
     An overhead bends a law at its small end without any model being amiss: one that the best law with an overhead
-    explains is not flagged. Prefills that a prompt cache may have answered are no law to hold a model against.
+    explains is not flagged. Prefills that a prompt cache may have answered, as ``cache`` says, are no law to hold a
+    model against.
     """
-    cached = [(each.where.backend, each.where.model) for each in prompt_cache(evidence).findings]
+    cached = [(each.where.backend, each.where.model) for each in cache.findings]
     answered = pl.struct("backend", "model").is_in([{"backend": backend, "model": model} for backend, model in cached])
     fresh = (pl.col("mode") != "prefill") | (~answered if cached else pl.lit(True))
     latency = pl.col("latency_geomean_ms").alias("latency")

@@ -118,11 +118,11 @@ def gpu_memory_mb(manifest: dict[str, Any]) -> float | None:
 
 def _on_accelerator(evidence: Evidence) -> pl.DataFrame:
     """Models of served engines, which take a GPU where there is one, and those whose peak GPU memory is known."""
-    return (
-        evidence.measured.group_by([*GROUP_OF_MODEL, "params_millions_effective"], maintain_order=True)
-        .agg(pl.col("gpu_peak_mb").max().alias("peak_mb"))
-        .filter(pl.col("backend_kind").is_in(SERVED) | (pl.col("peak_mb") > 0))
-    )
+    model = [*GROUP_OF_MODEL, "params_millions_effective"]
+    peaks = evidence.measured.filter(pl.col("gpu_peak_mb") > 0).group_by(model).agg(peak_mb=pl.col("gpu_peak_mb").max())
+    models = evidence.per_model.select(model).unique(maintain_order=True)
+    found = models.join(peaks, on=model, how="left", nulls_equal=True, maintain_order="left")
+    return found.filter(pl.col("backend_kind").is_in(SERVED) | (pl.col("peak_mb") > 0))
 
 
 def _weights_mb(row: dict[str, Any], models: pl.DataFrame) -> tuple[float | None, bool]:

@@ -176,10 +176,8 @@ def _one_step_less(row: dict[str, Any], *, ours: bool) -> Finding:
 def prompt_cut(evidence: Evidence) -> Checked:
     """Prompts that were cut: fewer tokens than were asked for, or longer texts with hardly more tokens than shorter."""
     rows = evidence.run.rows.filter(pl.col("mode") == "prefill")
-    error = text(rows, "error")
-    findings = [
-        _said_cut(row) for row in _cells(rows.filter(error.str.starts_with("prompt_cut"))).iter_rows(named=True)
-    ]
+    said = rows.with_columns(text(rows, "error").alias("error")).filter(pl.col("error").str.starts_with("prompt_cut"))
+    findings = [_said_cut(row) for row in _cells(said).iter_rows(named=True)]
     prompts = (
         rows.filter((pl.col("status") == "ok") & (pl.col("prompt_tokens_raw") > 0))
         .with_columns(pl.col("prompt_chars").alias("chars"))
