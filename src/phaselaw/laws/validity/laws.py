@@ -17,6 +17,8 @@ from phaselaw.laws.summary import BUDGET, GROUP
 from phaselaw.laws.validity.findings import ALL_PHASES, Checked, Evidence, Finding, Where
 
 ALPHA = 0.05
+FAR = 1.25
+"""A model that is off by a smaller factor is near its law, however tight that is."""
 PROPORTIONAL = 1.0
 """Beyond its overhead a latency grows at most like the parameters; a law that is steeper itself may bend as it does."""
 OTHER_TOKENS = 0.05
@@ -61,14 +63,15 @@ def far_off(evidence: Evidence, cache: Checked) -> Checked:
 def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, float, float]]:
     """The models off the law through the others: (index, factor off, p after Bonferroni); none below 4 models.
 
-    A model is out where its externally studentised residual is (Bonferroni over the models), and where the best
-    ``a + b P^s`` through all models, too, is that much worse than a line that leaves this one out.
+    A model is out where its externally studentised residual is (Bonferroni over the models), where it is off by a
+    factor of `FAR`, and where the best ``a + b P^s`` through all models, too, is that much worse than a line without
+    it.
     """
     n = len(params_millions)
     x, y = np.log(params_millions), np.log(latency_ms)
     off, p = studentised(x, y)
     found = []
-    for index in np.flatnonzero(p * n < ALPHA):
+    for index in np.flatnonzero((p * n < ALPHA) & (np.abs(off) >= math.log(FAR))):
         others = np.arange(n) != index
         line = fit_lines(x[None, others], y[None, others])
         without = float(line.residual_sd[0]) ** 2 * (n - 3)
