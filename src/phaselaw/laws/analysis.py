@@ -36,7 +36,7 @@ from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.sweeps.tables import TR121_TABLES, sweep_tables
 from phaselaw.laws.validation import prediction_coverage, prediction_validation
 from phaselaw.laws.validity.checks import check, marked, validity_checks, validity_findings
-from phaselaw.laws.validity.findings import Evidence
+from phaselaw.laws.validity.findings import Checked, Evidence
 from phaselaw.laws.warmup import warmup_effect, warmup_effect_summary
 from phaselaw.runs import Run
 
@@ -90,6 +90,9 @@ def analyze_sweep(run: Run, options: Options | None = None) -> Analysis:
     tables["physical_limit"] = physical_limit(run, tables["summary_by_model_backend_mode"])
     found = sweep_tables(tables, _measured(run, options), level=options.level)
     found |= {name: tables[name] for name in TR121_TABLES if name in tables}
+    tables["ollama_decode_linearity"] = decode_linearity(served_rows(summary.usable(run.rows, include_warmup=True)))
+    outcomes = _outcomes(run, tables)
+    found = {name: marked(table, outcomes) for name, table in found.items()}
     notes = {name: _WHY_EMPTY[name] for name, table in found.items() if table.is_empty()}
     return Analysis(tables=found, notes=notes, options=options)
 
@@ -114,6 +117,13 @@ def write(tables: Mapping[str, pl.DataFrame], directory: Path) -> None:
 
 def _checked(run: Run, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """The tables with what stands on suspect rows marked, and the checks that say so."""
+    outcomes = _outcomes(run, tables)
+    tables = {name: marked(table, outcomes) for name, table in tables.items()}
+    return tables | {"validity_checks": validity_checks(outcomes), "validity_findings": validity_findings(outcomes)}
+
+
+def _outcomes(run: Run, tables: Mapping[str, pl.DataFrame]) -> list[Checked]:
+    """What every validity check says of a run."""
     ok = summary.usable(run.rows, include_warmup=True)
     evidence = Evidence(
         run=run,
@@ -122,9 +132,7 @@ def _checked(run: Run, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFram
         per_model=tables["summary_by_model_backend_mode_agg"],
         linearity=tables["ollama_decode_linearity"],
     )
-    outcomes = check(evidence)
-    tables = {name: marked(table, outcomes) for name, table in tables.items()}
-    return tables | {"validity_checks": validity_checks(outcomes), "validity_findings": validity_findings(outcomes)}
+    return check(evidence)
 
 
 def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from phaselaw.report import (
+    claims,
     coldstart,
     economics,
     engines,
@@ -15,6 +16,7 @@ from phaselaw.report import (
     served,
     structure,
     sweeps,
+    validity,
 )
 from phaselaw.report.document import Document
 from phaselaw.report.subject import Subject
@@ -25,8 +27,10 @@ def build(subject: Subject) -> Document:
     name = subject.manifest.get("run_name") or subject.run.path.name
     sections = (
         headline.exponents(subject),
+        claims.claim_status(subject),
         headline.regimes(subject),
         headline.supports(subject),
+        validity.validity(subject),
         provenance.method(subject),
         provenance.environment(subject),
         provenance.workload(subject),

@@ -5,19 +5,23 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from phaselaw.report import claims, validity
 from phaselaw.report.document import Bullets, Document, Paragraph, Section, Table
 
 
 def print_summary(document: Document, console: Console) -> None:
-    """Print the lead and the first table of each of the first two sections."""
+    """Print the lead, the first table of each of the first two sections, and in short what the checks found."""
     for sentence in document.lead:
         console.print(sentence, markup=False, soft_wrap=True)
         console.print()
-    for section in document.sections[:2]:
+    # Claims have their evidence in sentences: too wide for a screenful.
+    for section in [each for each in document.sections if each.title != claims.TITLE][:2]:
         for block in section.blocks:
             if isinstance(block, Table):
                 print_table(block, console)
                 break
+    for table in filter(None, map(validity.brief, document.sections)):
+        print_table(table, console)
 
 
 def print_section(section: Section, console: Console, *, titled: bool) -> None:

@@ -111,7 +111,7 @@ def marked(table: pl.DataFrame, outcomes: Sequence[Checked]) -> pl.DataFrame:
     """A table of laws, models or cells with the column `SUSPECT`; one without a backend stays as it is.
 
     A finding touches a row of its phases where every property that both name is the same: one of a single model touches
-    that model's rows and each law that the model is in. A row that names no phase stands on all of them.
+    that model's rows and each law that the model is in. A row that leaves one of them empty stands on all of them.
     """
     if "backend" not in table.columns or SUSPECT in table.columns:
         return table
@@ -136,7 +136,7 @@ def _said(table: pl.DataFrame, finding: Finding) -> pl.Expr:
             same |= pl.col(name) == ALL
         elif name == "backend" and "other_backend" in table.columns:
             same |= pl.col("other_backend") == value
-        else:
+        if name != "backend":
             same |= pl.col(name).is_null()
         touched &= same.fill_null(False)
     if "mode" in table.columns:

@@ -65,7 +65,7 @@ class Checked:
     @property
     def false_alarms(self) -> str:
         """How often it would speak up where nothing is wrong, in words."""
-        rate = f"at most {self.false_alarm_rate:.2g} of {self.unit}" if self.false_alarm_rate else "none known"
+        rate = f"at most {100 * self.false_alarm_rate:g}% of {self.unit}" if self.false_alarm_rate else "none known"
         return f"{rate}; {self.rests_on}" if self.rests_on else rate
 
 

@@ -1,0 +1,63 @@
+"""The report names what the checks found, what it may be else, the next step, and the laws that it touches."""
+
+from pathlib import Path
+
+import pytest
+
+from phaselaw.cli import main
+
+
+@pytest.fixture(scope="module")
+def reported(reference_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("tr121")
+    assert main(["report", str(reference_data / "tr121" / "primary_run"), "--out", str(out)]) == 0
+    parts = (out / "report.md").read_text().split("\n## ")
+    return {part.partition("\n")[0]: part for part in parts[1:]}
+
+
+def row(section: str, start: str) -> list[str]:
+    found = next(line for line in section.splitlines() if line.startswith(f"| {start} |"))
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def test_a_suspicion_stands_with_its_cells_its_other_reading_and_the_laws_it_touches(reported) -> None:
+    check, outcome, where, evidence, laws, other, step = row(reported["Validity"], "prompt cache")
+    assert (check, outcome, where) == ("prompt cache", "suspected", "ollama: 15 cells of 5 models")
+    assert "decode steps" in evidence and "reading the weights" in other and "500 tokens" in step
+    assert laws == "ollama, end to end; ollama, prefill"
+
+
+def test_a_model_far_off_the_law_is_named_with_the_likely_reason(reported) -> None:
+    _, outcome, where, evidence, laws, other, _ = row(reported["Validity"], "far off the law")
+    assert outcome == "found"
+    assert "gpt-oss-20b" in where and "2.47 x slower" in evidence and "memory" in other
+    assert laws == "ollama, end to end; ollama, decode"
+
+
+def test_every_check_stands_there_with_what_it_looked_at_and_how_often_it_errs(reported) -> None:
+    checks = [line for line in reported["Validity"].splitlines() if line.startswith("| ") and line.count("|") == 8]
+    clear = [line for line in checks if "| clear |" in line]
+    assert len(clear) >= 5
+    assert any("at most 1% of backends" in line for line in clear)
+
+
+def test_claims_follow_the_headline_and_carry_their_marks(reported) -> None:
+    titles = list(reported)
+    assert titles.index("Claim status") == titles.index("Scaling exponents") + 1
+    [of_ollama] = [line for line in reported["Claim status"].splitlines() if "| ollama, end to end | supp" in line]
+    assert "prompt cache suspected" in of_ollama
+    [of_cpu] = [line for line in reported["Claim status"].splitlines() if "| hf_cpu_fp32, end to end | supp" in line]
+    assert of_cpu.rstrip(" |").endswith("–")
+
+
+def test_the_terminal_shows_what_was_found(reference_data: Path, tmp_path: Path, capsys) -> None:
+    assert main(["report", str(reference_data / "tr121" / "primary_run"), "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "15 cells of 5 models" in out and "far off the law" in out
+
+
+def test_a_run_without_findings_says_that_no_check_spoke_up(hostile_run: Path, capsys) -> None:
+    text = (hostile_run / "report.md").read_text()
+    assert "No check spoke up." in text
+    assert main(["report", str(hostile_run)]) == 0
+    assert "evidence" not in capsys.readouterr().out
