@@ -26,7 +26,7 @@ from scipy import stats
 from phaselaw.laws.points import KEYS, Units
 from phaselaw.laws.regression import Floats, fit_lines
 from phaselaw.laws.series import Series
-from phaselaw.laws.summary import median_variance
+from phaselaw.laws.summary import variance_for_t
 
 _TWO_UNITS_SHARE = 0.2
 """How much of ``shared`` is taken out with two units, whose variance has one degree of freedom: by simulation the
@@ -111,4 +111,4 @@ def _factors(n_units: NDArray[np.int64], units: Units) -> Floats:
     """The variance of a point over that of one unit: a mean over runs, a median over rounds."""
     if units.kind == "runs":
         return np.asarray(1.0 / np.maximum(n_units, 1), dtype=float)
-    return np.array([median_variance(int(n)) if n else math.nan for n in n_units])
+    return np.array([variance_for_t(int(n)) if n else math.nan for n in n_units])

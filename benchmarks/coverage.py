@@ -1,0 +1,369 @@
+"""How often do the intervals that phaselaw prints hold the truth?
+
+Runs are simulated whose law is known: n models over three scenarios, each measured in three rounds, with scatter of
+models about the law, noise of calls, of rounds and of runs, in realistic and in adverse shares. Each simulation is a
+backend of one big run, and goes through the code that ``phaselaw analyze`` uses. Counted is how often an interval of
+95 % holds what was put in: the exponent; a model's rate; the latency of a model that was left out; the constants of
+``a + b P^s``.
+
+A *default* interval is one that verdicts and prices stand on: it must hold the truth in 93 to 97 % of simulations. The
+others are printed beside it for what they are. Exceptions are named: with two pooled runs no interval can tell their
+noise from luck, and ours is wide rather than short; and noise that repetitions share can't be seen by them.
+
+    python benchmarks/coverage.py
+    python benchmarks/coverage.py --simulations 400 --models 4 7 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from phaselaw.laws import structure, summary
+from phaselaw.laws.intervals import throughput_intervals
+from phaselaw.laws.options import Options
+from phaselaw.laws.overhead import LINEAR, POWER, overhead_compute_fits
+from phaselaw.laws.points import ALL, points_of, units_of
+from phaselaw.laws.regression import fit_plane
+from phaselaw.laws.scaling import scaling_fits
+from phaselaw.laws.series import Series
+from phaselaw.runs import Run, normalised
+
+Floats = NDArray[np.float64]
+Kind = Literal["default", "other", "exception"]
+
+LOWEST, HIGHEST = 0.93, 0.97
+MODELS = (4, 5, 7, 12)
+SLOPE, GAMMA, A_MS, B_MS = 0.6, 0.4, 4.0, 0.5
+SCENARIOS = (1.0, 2.0, 5.0)
+LAYERS = (2, 12, 4, 24, 6, 16, 8, 32, 3, 20, 5, 28)
+"""Layers that are not in the order of the sizes, so that depth and size can be told apart."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """Standard deviations of natural logs: 0.03 is about 3 %."""
+
+    name: str
+    scatter: float = 0.20
+    """Models about the law."""
+    call: float = 0.03
+    tails: Literal["normal", "t3", "slow"] = "normal"
+    """Call noise: normal; Student's t with 3 degrees of freedom; normal with one call in twenty twice as slow."""
+    round_level: float = 0.02
+    """Rounds, all models alike."""
+    round_tilt: float = 0.0
+    """Rounds, growing with size: standard deviation of a round's exponent."""
+    runs: int = 1
+    run_level: float = 0.0
+    run_tilt: float = 0.0
+    run_rest: float = 0.0
+    """Runs, each model for itself."""
+    rounds: int = 3
+
+
+CASES = (
+    Case(name="typical: models 20 %, calls 3 %, rounds 2 %"),
+    Case(name="models that lie on the law", scatter=0.0),
+    Case(name="noise of calls alone, 10 %", scatter=0.0, call=0.10, round_level=0.0),
+    Case(name="rounds differ by 20 %", scatter=0.05, call=0.02, round_level=0.20),
+    Case(name="heavy-tailed calls (t, 3 degrees)", scatter=0.05, call=0.05, tails="t3"),
+    Case(name="one call in twenty twice as slow", scatter=0.05, tails="slow"),
+    Case(name="rounds tilt the law", scatter=0.05, round_tilt=0.05),
+    Case(name="ten rounds", scatter=0.05, rounds=10),
+)
+POOLED = (
+    Case(name="3 runs that differ by 10 %, tilt 0.03", runs=3, run_level=0.10, run_tilt=0.03, run_rest=0.05),
+    Case(name="3 runs, models on the law, tilt 0.03", scatter=0.0, runs=3, run_level=0.10, run_tilt=0.03),
+    Case(name="3 runs of the same thing", scatter=0.05, runs=3),
+    Case(name="5 runs that differ by 10 %, tilt 0.03", runs=5, run_level=0.10, run_tilt=0.03, run_rest=0.05),
+    Case(name="2 runs that differ by 10 %, tilt 0.03", runs=2, run_level=0.10, run_tilt=0.03, run_rest=0.05),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Simulated:
+    """Runs of one law over and over, each under a backend name of its own."""
+
+    run: Run
+    rates: pl.DataFrame
+    """backend, model, ``true_rate``: tokens/s of each model without the noise of calls, rounds and runs."""
+
+    @functools.cached_property
+    def cells(self) -> pl.DataFrame:
+        return summary.by_cell(self.run.rows)
+
+    @functools.cached_property
+    def per_model(self) -> pl.DataFrame:
+        return summary.by_model(self.cells)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Share:
+    """How often one interval held the truth."""
+
+    interval: str
+    kind: Kind
+    case: str
+    n_models: int
+    covered: float
+    simulations: int
+
+    @property
+    def outside(self) -> bool:
+        return self.kind == "default" and not LOWEST <= self.covered <= HIGHEST
+
+
+def log_sizes(n: int) -> Floats:
+    """log10 of parameters in millions: one model far below the others, as in TR121."""
+    return np.append(-1.0, np.linspace(0.7, 2.0, n - 1))
+
+
+def simulate(case: Case, n: int, simulations: int, *, two_variables: bool = False) -> Simulated:
+    """``simulations`` backends that follow one law; with ``two_variables`` depth has an exponent of its own."""
+    rng = np.random.default_rng([zlib.crc32(case.name.encode()), n, two_variables])
+    x = log_sizes(n) * math.log(10)
+    law = SLOPE * x + (GAMMA * np.log(np.array(LAYERS[:n], dtype=float)) if two_variables else 0.0)
+    base = law + rng.normal(0, case.scatter, (simulations, n))
+    tilted = x - x.mean()
+    # Axes: simulation, run, round, scenario, model.
+    shape = (simulations, case.runs, case.rounds, len(SCENARIOS), n)
+    run = rng.normal(0, case.run_level, (simulations, case.runs, 1)) + rng.normal(
+        0, case.run_rest, (simulations, case.runs, n)
+    )
+    run = run + rng.normal(0, case.run_tilt, (simulations, case.runs, 1)) * tilted
+    level = rng.normal(0, case.round_level, (*shape[:3], 1))
+    level = level + rng.normal(0, case.round_tilt, (*shape[:3], 1)) * tilted
+    scenario = np.log(np.array(SCENARIOS))[:, None]
+    noise = run[:, :, None, None] + level[:, :, :, None] + scenario + _call_noise(case, rng, shape)
+    latency = np.exp(base[:, None, None, None] + noise)
+    return Simulated(run=_as_run(latency, case.runs), rates=_true_rates(base))
+
+
+def _call_noise(case: Case, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    if case.tails == "t3":
+        return case.call * rng.standard_t(3, shape) / math.sqrt(3)
+    noise: Floats = rng.normal(0, case.call, shape)
+    return noise + math.log(2) * (rng.random(shape) < 0.05) if case.tails == "slow" else noise
+
+
+def _as_run(latency: Floats, runs: int) -> Run:
+    """Rows of the end-to-end phase, as they are read from a file."""
+    simulations, _, _, scenarios, n = latency.shape
+    index = [axis.ravel() for axis in np.indices(latency.shape)]
+    names = {
+        "backend": [f"simulation {at}" for at in range(simulations)],
+        "run": [f"run {at}" for at in range(runs)],
+        "scenario": [f"scenario {at}" for at in range(scenarios)],
+        "model": [f"model {at}" for at in range(n)],
+    }
+    texts = {name: pl.Series(names[name]).gather(index[at]) for name, at in zip(names, (0, 1, 3, 4), strict=True)}
+    table = pl.DataFrame(texts).with_columns(
+        pl.lit("simulated").alias("backend_kind"),
+        pl.lit("e2e_kv").alias("mode"),
+        pl.lit("ok").alias("status"),
+        pl.lit(64.0).alias("gen_tokens_target"),
+        pl.Series("params_millions", 10 ** log_sizes(n)[index[4]]),
+        pl.Series("rep", index[2]),
+        pl.Series("latency_ms", latency.ravel()),
+        pl.Series("tokens_per_s", 1e3 / latency.ravel()),
+    )
+    rows = normalised(table, where="simulated").with_columns(table["run"])
+    return Run(path=Path("simulated"), rows=rows, models=pl.DataFrame(), manifest={"order": "rounds"})
+
+
+def _true_rates(base: Floats) -> pl.DataFrame:
+    simulation, model = (axis.ravel() for axis in np.indices(base.shape))
+    mean_scenario = float(np.log(np.array(SCENARIOS)).mean())
+    return pl.DataFrame(
+        {
+            "backend": [f"simulation {at}" for at in simulation],
+            "model": [f"model {at}" for at in model],
+            "true_rate": 1e3 / np.exp(base.ravel() + mean_scenario),
+        }
+    )
+
+
+def _held(table: pl.DataFrame, low: str, high: str, truth: float | str) -> tuple[float, int]:
+    """The share of rows whose interval holds the truth, of those that have one; rounding counts as none."""
+    known = table.filter(pl.col(low).is_not_null() & pl.col(high).is_not_null())
+    true = pl.col(truth) if isinstance(truth, str) else pl.lit(truth)
+    slack = 1e-9 * true.abs()
+    inside = known.select(((pl.col(low) - slack <= true) & (true <= pl.col(high) + slack)).mean()).item()
+    return (math.nan if inside is None else float(inside)), known.height
+
+
+def of_laws(case: Case, n: int, simulated: Simulated) -> Iterator[Share]:
+    """The intervals of an exponent."""
+    points = points_of(simulated.cells, simulated.per_model).filter(pl.col("scenario") == ALL)
+    units = units_of(simulated.run.rows, simulated.per_model, simulated.run)
+    fits = scaling_fits(points, units, Options(draws=400))
+    pooled = case.runs > 1
+    kind: Kind = "exception" if case.runs == 2 else "default"
+    yield _share("exponent (default)", kind, case, n, _held(fits, "slope_t_ci_low", "slope_t_ci_high", SLOPE))
+    plain = scaling_fits(points, None, Options(draws=2))
+    if pooled or case.round_tilt:
+        name = "exponent, the noise between units left out"
+        yield _share(name, "other", case, n, _held(plain, "slope_t_ci_low", "slope_t_ci_high", SLOPE))
+    if not pooled:
+        yield _share(
+            "exponent, TR121's bootstrap", "other", case, n, _held(fits, "slope_ci_low", "slope_ci_high", SLOPE)
+        )
+        theil_sen = _held(fits, "theilsen_slope_ci_low", "theilsen_slope_ci_high", SLOPE)
+        yield _share("exponent, Theil-Sen", "other", case, n, theil_sen)
+
+
+def of_two_variables(case: Case, n: int, simulations: int) -> Iterator[Share]:
+    """The intervals of the exponents of parameters and of layers."""
+    simulated = simulate(case, n, simulations, two_variables=True)
+    per_model = simulated.per_model
+    models = per_model.select(*summary.MODEL).unique()
+    layers = pl.DataFrame(
+        {"model": [f"model {at}" for at in range(n)], "n_layer": [float(each) for each in LAYERS[:n]]}
+    )
+    unknown = [pl.lit(None, dtype=pl.Float64).alias(name) for name in ("n_embd", "weights_bytes")]
+    series = structure.structured(per_model, models.join(layers, on="model").with_columns(unknown))
+    fits = structure.multivariate_fits(series, Options(draws=2))
+    for name, truth in (("beta", SLOPE), ("gamma", GAMMA)):
+        what = "parameters" if name == "beta" else "layers"
+        held = _held(fits, f"{name}_t_ci_low", f"{name}_t_ci_high", truth)
+        yield _share(f"two variables, exponent of {what} (default)", "default", case, n, held)
+
+
+def of_rates(case: Case, n: int, simulated: Simulated) -> Iterator[Share]:
+    """The intervals of a model's tokens/s, which workers and prices stand on; from rounds, or runs."""
+    name = "tokens/s from rounds (default)" if case.runs == 1 else "tokens/s from runs (default)"
+    yield _share(name, "default", case, n, _rates(simulated, in_rounds=True))
+    if case.runs == 1:
+        # Repetitions back to back share what befell their cell: they can't know it.
+        alone = not (case.round_level or case.round_tilt)
+        name = "tokens/s from repetitions (default of order: cells)"
+        yield _share(name, "default" if alone else "exception", case, n, _rates(simulated, in_rounds=False))
+        yield _share("median of 3 calls, by their range", "other", case, n, _range_of_calls(simulated))
+
+
+def _rates(simulated: Simulated, *, in_rounds: bool) -> tuple[float, int]:
+    rows, cells, per_model = simulated.run.rows, simulated.cells, simulated.per_model
+    rates = throughput_intervals(rows, cells, per_model, in_rounds=in_rounds, level=0.95)
+    known = rates.join(simulated.rates, on=["backend", "model"])
+    return _held(known, "tokens_per_s_low", "tokens_per_s_high", "true_rate")
+
+
+def _range_of_calls(simulated: Simulated) -> tuple[float, int]:
+    """A cell's fastest and slowest call as an interval of its latency."""
+    scenario = float(np.log(np.array(SCENARIOS)).mean())
+    cells = simulated.run.rows.filter(pl.col("scenario") == "scenario 0").group_by("backend", "model").agg(
+        pl.col("latency_ms").min().alias("low"), pl.col("latency_ms").max().alias("high")
+    )  # fmt: skip
+    true = (1e3 * SCENARIOS[0] / math.exp(scenario) / pl.col("true_rate")).alias("true")
+    return _held(cells.join(simulated.rates.with_columns(true), on=["backend", "model"]), "low", "high", "true")
+
+
+def of_predictions(case: Case, n: int, simulations: int) -> Iterator[Share]:
+    """The interval of a model that was not measured: of one more model, in the middle of the range."""
+    simulated = simulate(case, n + 1, simulations)
+    per_model = simulated.per_model.with_columns(latency=pl.col("latency_geomean_ms"))
+    series = Series.of(per_model, summary.GROUP)
+    x, y = np.log(series.values("params_millions_effective")), np.log(series.values("latency"))
+    inside = 0
+    for start in series.starts:
+        here = slice(int(start), int(start) + n + 1)
+        left, kept = (n + 1) // 2, np.arange(n + 1) != (n + 1) // 2
+        plane = fit_plane(x[here][kept][:, None], y[here][kept])
+        if plane is not None:
+            value, half = plane.predict(x[here][left : left + 1], 0.95)
+            inside += abs(y[here][left] - value) <= half
+    found = (inside / len(series.starts), len(series.starts))
+    yield _share("prediction of a new model (default)", "default", case, n, found)
+
+
+def of_overhead(case: Case, n: int, simulations: int) -> Iterator[Share]:
+    """The intervals of ``a + b P^s`` in relative error; each fit is a search, so there are fewer of them."""
+    rng = np.random.default_rng([5, n])
+    sizes = 10 ** log_sizes(n)
+    for form, s in ((LINEAR, 1.0), (POWER, SLOPE)):
+        latency = (A_MS + B_MS * sizes**s) * np.exp(rng.normal(0, case.scatter, (simulations, n)))
+        run = _as_run(latency[:, None, None, None, :], 1)
+        fits = overhead_compute_fits(summary.by_model(summary.by_cell(run.rows)), level=0.95)
+        mine = fits.filter(pl.col("fit") == form)
+        truths = {"a": A_MS, "b": B_MS} | ({"s": s} if form == POWER else {})
+        for name, truth in truths.items():
+            held = _held(mine, f"relative_{name}_ci_low", f"relative_{name}_ci_high", truth)
+            yield _share(f"{form}: {name} (default)", "default", case, n, held)
+
+
+def _share(interval: str, kind: Kind, case: Case, n: int, held: tuple[float, int]) -> Share:
+    return Share(interval=interval, kind=kind, case=case.name, n_models=n, covered=held[0], simulations=held[1])
+
+
+OVERHEAD_CASES = (
+    Case(name="models 5 % about a + b P^s", scatter=0.05),
+    Case(name="models 20 % about it", scatter=0.20),
+)
+
+
+def shares(simulations: int, models: Sequence[int], overhead_simulations: int) -> Iterator[Share]:
+    """Every interval in every case, as they come out."""
+    for n in models:
+        for case in (*CASES, *POOLED):
+            simulated = simulate(case, n, simulations)
+            yield from of_laws(case, n, simulated)
+            yield from of_rates(case, n, simulated)
+        for case in CASES[:3]:
+            yield from of_two_variables(case, n, simulations)
+            yield from of_predictions(case, n, simulations)
+        for case in OVERHEAD_CASES if overhead_simulations else ():
+            yield from of_overhead(case, n, overhead_simulations)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Simulate, print, and return 0 where every default interval covers what it must, else 1."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--simulations", type=int, default=4000, metavar="N", help="of each case (default: 4000)")
+    parser.add_argument(
+        "--overhead-simulations", type=int, default=400, metavar="N", help="of a + b P^s (default: 400)"
+    )
+    parser.add_argument("--models", type=int, nargs="+", default=MODELS, metavar="N", help="numbers of models")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    args = parser.parse_args(argv)
+    found = []
+    for share in shares(args.simulations, args.models, args.overhead_simulations):
+        found.append(share)
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{len(found)} intervals, n = {share.n_models}\x1b[K")
+    if args.json:
+        print(json.dumps({"level": 0.95, "shares": [dataclasses.asdict(share) for share in found]}))
+    else:
+        _print(found, args.models)
+    return 1 if any(share.outside for share in found) else 0
+
+
+def _print(found: Sequence[Share], models: Sequence[int]) -> None:
+    """A Markdown table: an interval and a case a row, a column for each number of models."""
+    by_row: dict[tuple[str, str], dict[int, Share]] = {}
+    for share in found:
+        by_row.setdefault((share.interval, share.case), {})[share.n_models] = share
+    print("| interval | case | " + " | ".join(f"n = {n}" for n in models) + " |")
+    print("| --- | --- |" + " ---: |" * len(models))
+    for (interval, case), cells in sorted(by_row.items(), key=lambda row: row[0][0]):
+        figures = [cells.get(n) for n in models]
+        words = ["" if each is None else f"{each.covered:.1%}{' (!)' if each.outside else ''}" for each in figures]
+        print(f"| {interval} | {case} | " + " | ".join(words) + " |")
+    fewest = min(share.simulations for share in found)
+    print(f"\n(!): a default outside of {LOWEST:.0%} to {HIGHEST:.0%}; {fewest} simulations a figure or more")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
