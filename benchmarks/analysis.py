@@ -88,7 +88,8 @@ def _piece(calls: np.ndarray[Any, np.dtype[np.int64]], rng: np.random.Generator)
     phases = [
         shared.with_columns(
             pl.lit(mode).alias("mode"), pl.Series("sample_idx", 3 * calls + at),
-            pl.Series("latency_ms", latencies[mode]), pl.lit(tokens[mode]).alias("tokens_total"), pl.lit(0 if at == 0 else 64).alias("gen_tokens"),
+            pl.Series("latency_ms", latencies[mode]), pl.lit(tokens[mode]).alias("tokens_total"),
+            pl.lit(0 if at == 0 else 64).alias("gen_tokens"),
             pl.Series("tokens_per_s", 1e3 * tokens[mode] / latencies[mode]),
         )
         for at, mode in enumerate(MODES)
@@ -234,8 +235,10 @@ def _print(found: dict[str, Any]) -> None:
     print("| rows | file | read, summarised and fitted | straightforward, no resamples | the whole analysis |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     for rows, by in found["rows"].items():
-        figures = (f"{by[what]['seconds']:.2f} s (CPU {by[what]['cpu_seconds']:.2f} s), {by[what]['peak_mib']:,.0f} MiB" for what in
-                   ("phaselaw", "straightforward", "whole"))  # fmt: skip
+        figures = [
+            f"{by[what]['seconds']:.2f} s (CPU {by[what]['cpu_seconds']:.2f} s), {by[what]['peak_mib']:,.0f} MiB"
+            for what in ("phaselaw", "straightforward", "whole")
+        ]
         print(f"| {rows:,} | {by['file']['mib']:,.0f} MiB | " + " | ".join(figures) + " |")
     of = found["resampling"]
     print(

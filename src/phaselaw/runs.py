@@ -19,6 +19,9 @@ METRICS = "metrics.csv"
 REQUIRED = ("backend", "backend_kind", "model", "scenario", "mode", "status", "latency_ms")
 """Columns that no analysis can do without, beside one of `PARAMETER_COLUMNS`."""
 
+_IDENTITY = ("backend", "backend_kind", "model", "scenario", "mode")
+"""Columns that say what a row is of: none may be empty."""
+
 PARAMETER_COLUMNS = ("params_millions_measured", "params_millions", "params_millions_config")
 """Parameter counts in millions, the most trusted first: what was measured comes before any label."""
 
@@ -44,6 +47,9 @@ NUMBERS = (
     "hf_load_ms", "threads", "decode_first_half_step_ms", "decode_second_half_step_ms",
 )  # fmt: skip
 """Columns the laws read as numbers; one that a file lacks is empty."""
+
+IS_LATENCY = pl.col("latency_ms").is_between(1e-9, 1e15)
+"""Whether ``latency_ms`` can be a latency: a number, from a femtosecond to thirty thousand years."""
 
 ALIASES = {"prompt_tokens_raw": "prompt_tokens"}
 """A column's name in an early TR121 run."""
@@ -102,12 +108,15 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     manifest_path = folder / "manifest.json"
     manifest = _read_manifest(manifest_path) if manifest_path.is_file() else None
     run_id = str((manifest or {}).get("run_id") or (folder.resolve().name if metrics.name == METRICS else path.stem))
+    rows = normalised(_read_rows(metrics, every_column=every_column), where=str(metrics), run=run_id)
+    odd = rows.filter((pl.col("status") == "ok") & ~IS_LATENCY.fill_null(False)).height
     return Run(
         path=path,
-        rows=normalised(_read_rows(metrics, every_column=every_column), where=str(metrics), run=run_id),
+        rows=rows,
         models=read_csv(models, {"model": pl.String}) if models.is_file() else pl.DataFrame(),
         manifest=manifest,
         sources=(Source(run_id=run_id, path=path, manifest=manifest),),
+        notes=(f"{metrics}: {odd} row(s) are ok and have no latency; they are left out",) if odd else (),
     )
 
 
@@ -144,7 +153,7 @@ def pooled(parts: Sequence[Run], *, allow_different: bool = False) -> Run:
         models=pl.concat(models, how="diagonal_relaxed").unique(maintain_order=True) if models else first.models,
         manifest=first.manifest,
         sources=tuple(sources),
-        notes=tuple(notes),
+        notes=(*(note for part in parts for note in part.notes), *notes),
     )
 
 
@@ -190,7 +199,7 @@ def _read_rows(path: Path, *, every_column: bool) -> pl.DataFrame:
     try:
         names = pl.read_csv(path, n_rows=0, infer_schema=False).columns
         wanted = [name for name in names if name in types and name not in BULK]
-        wanted += [alias for name, alias in ALIASES.items() if name not in names and alias in names]
+        wanted += [alias for alias in ALIASES.values() if alias in names and alias not in wanted]
         schema = {name: types.get(name, pl.String) for name in names}
         file = pl.scan_csv(path, schema=schema, null_values=_EMPTY).select(wanted)
         table = file.collect(engine="streaming")
@@ -254,12 +263,28 @@ def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFr
         (pl.col("model_kind").fill_null(kind) if "model_kind" in rows.columns else kind).alias("model_kind"),
         pl.lit(run, dtype=pl.String).alias("run"),
     )
+    _refuse_unusable(rows, where)
     return rows.with_columns(
         pl.col("batch_size").fill_null(1.0).cast(pl.Int64),
         pl.col("gen_tokens_target").cast(pl.Int64),
         pl.coalesce([pl.col(name) for name in counts]).alias("params_millions_effective"),
         pl.col("prompt_tokens_compute").fill_null(pl.col("seq_len") * pl.col("batch_size")),
+        pl.col("tokens_per_s").fill_null(pl.col("tokens_total") / (pl.col("latency_ms") / 1000.0)),
     ).with_columns(*_compute_counts())
+
+
+def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
+    """Raise `AnalysisError` where a row does not say what it is of, or counts what can't be counted."""
+    for name in _IDENTITY:
+        missing = rows[name].null_count()
+        if missing:
+            raise AnalysisError(f"{where}: {missing} row(s) without a {name}; what they measured can't be told")
+    for name in ("batch_size", "gen_tokens_target"):
+        number = pl.col(name)
+        whole = number.is_finite() & (number == number.round()) & number.is_between(0, 2**53)
+        wrong = rows.filter(~whole.fill_null(True))
+        if wrong.height:
+            raise AnalysisError(f"{where}: {name} {wrong[name][0]:g} is no count, in {wrong.height} row(s)")
 
 
 def _compute_counts() -> list[pl.Expr]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 from phaselaw import runs
 from phaselaw.laws.analysis import Options, analyze
@@ -84,9 +85,16 @@ def test_an_interval_over_runs_holds_their_tilt_and_says_so() -> None:
     assert pooled["between_run_noise"] == "measured over 3 runs"
     assert pooled["slope_interval_holds"] == "models, calls and 3 runs"
     assert pooled["slope_run_noise_se"] == pytest.approx(0.2 / math.sqrt(3))
-    # Half widths add in quadrature: t over 2 degrees of freedom times the standard error of three slopes.
-    added = 4.30265 * 0.2 / math.sqrt(3)
-    assert width(pooled) == pytest.approx(2 * math.hypot(width(alone) / 2, added), rel=1e-4)
+    # Variances add, with degrees of freedom by Satterthwaite: two of three slopes, two of four models.
+    scatter, between = float(alone["slope_se"]) ** 2, 0.2**2 / 3  # type: ignore[arg-type]
+    degrees = (scatter + between) ** 2 / (scatter**2 / 2 + between**2 / 2)
+    assert width(pooled) / 2 == pytest.approx(stats.t.ppf(0.975, degrees) * math.sqrt(scatter + between))
+
+
+def test_the_interval_of_two_runs_is_wide_rather_than_narrow() -> None:
+    alone, pooled = fit(None), fit(units(points(0.3), points(0.7)))
+    added = stats.t.ppf(0.975, 1) * np.std([0.3, 0.7], ddof=1) / math.sqrt(2)
+    assert width(pooled) / 2 == pytest.approx(math.hypot(width(alone) / 2, added))
 
 
 def test_two_rounds_widen_nothing_and_three_do() -> None:

@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 from phaselaw import runs
+from phaselaw.derived import LOAD_COLUMNS, MODEL_COLUMNS
 from phaselaw.laws.analysis import Analysis, analyze
+from phaselaw.metrics import COLUMNS
 
 TABLES = (
     "cuda_event_gap_summary", "hf_architecture_correlations", "hf_model_architecture", "hf_multivariate_fits",
@@ -20,7 +22,7 @@ NOT_COMPARED = {
     "hf_model_architecture": {"config_path"},
     # One generator was shared over TR121's fits: its draws can't be had again (method 3).
     "hf_multivariate_fits": {
-        "beta_ci_low", "beta_ci_high", "gamma_ci_low", "gamma_ci_high", "r2_ci_low", "r2_ci_high", "boot_n_used",
+        "beta_ci_low", "beta_ci_high", "gamma_ci_low", "gamma_ci_high", "r2_ci_low", "r2_ci_high",
     },
 }  # fmt: skip
 DRAWN = {"slope_ci_low", "slope_ci_high", "log10_intercept_ci_low", "log10_intercept_ci_high", "boot_n_used"}
@@ -66,10 +68,24 @@ def test_fits_with_overhead_are_no_worse_than_the_reference(ours: Analysis, thei
     reference, found = theirs["overhead_compute_fits"], ours.tables["overhead_compute_fits"]
     assert found.height == reference.height == 18
     for expected, value in zip(reference.iter_rows(named=True), found.iter_rows(named=True), strict=True):
-        identity = ("backend", "mode", "fit", "n_models")
+        identity = ("backend", "backend_kind", "batch_size", "mode", "aggregation", "fit", "n_models", "ok")
         assert [expected[name] for name in identity] == [value[name] for name in identity]
         assert value["r2"] == pytest.approx(expected["r2"], rel=1e-6)
         assert value["r2"] >= expected["r2"] - 1e-9
         if expected["fit"] == "lat = a + b*P":
-            for name in ("a_ms", "b_ms_per_million_params", "overhead_fraction_at_min_model"):
+            for name in reference.columns:
                 assert same(expected[name], value[name], 1e-6), name
+
+
+def test_files_beside_the_tables_have_the_references_columns_first(reference_data: Path) -> None:
+    written = {"metrics": COLUMNS, "hf_load_ms": LOAD_COLUMNS, "resolved_model_params": MODEL_COLUMNS}
+    for name, columns in written.items():
+        header = (reference_data / "tr121" / "primary_run" / f"{name}.csv").read_text().partition("\n")[0].split(",")
+        assert list(columns[: len(header)]) == header
+
+
+def test_the_measured_sizes_are_those_that_the_run_resolved(reference_data: Path) -> None:
+    run = runs.load(reference_data / "tr121" / "primary_run")
+    resolved = run.models.select("model", pl.col("params_millions_measured")).unique().sort("model")
+    used = run.rows.select("model", pl.col("params_millions_effective")).unique().sort("model")
+    assert used.rows() == resolved.rows()

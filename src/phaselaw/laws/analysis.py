@@ -10,7 +10,7 @@ import polars as pl
 
 from phaselaw.files import write_csv
 from phaselaw.laws import structure, summary
-from phaselaw.laws.architecture import architectures
+from phaselaw.laws.architecture import architectures, with_given_sizes
 from phaselaw.laws.claims import claims
 from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
 from phaselaw.laws.cross_engine import engine_laws, engine_ratios
@@ -55,6 +55,7 @@ class Analysis:
 def analyze(run: Run, options: Options | None = None) -> Analysis:
     """Every table of a run. A table that can't be computed is empty, and ``notes`` says why."""
     options = options or Options()
+    run = with_given_sizes(run, options.models_table)
     tables = _summaries(run, options) | _served(run, options)
     tables |= {
         "warmup_effect": warmup_effect(summary.usable(run.rows, include_warmup=True)),

@@ -7,6 +7,7 @@ gives with ``--models-table``.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,17 @@ def architectures(run: Run, models_table: Path | None) -> pl.DataFrame:
     return pl.DataFrame(found, schema=SCHEMA).select(list(SCHEMA))
 
 
+def with_given_sizes(run: Run, models_table: Path | None) -> Run:
+    """The run with the ``params`` of a models table (a count) for models that have no parameter count of their own."""
+    sizes = {name: _number(row.get("params")) for name, row in _given(models_table).items()}
+    known = {name: params / 1e6 for name, params in sizes.items() if params}
+    if not known:
+        return run
+    given = pl.col("model").replace_strict(known, default=None, return_dtype=pl.Float64)
+    filled = pl.col("params_millions_effective").fill_null(given)
+    return dataclasses.replace(run, rows=run.rows.with_columns(filled))
+
+
 def _structure(
     name: str, params: float | None, resolved: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, float | None], str]:
@@ -71,7 +83,7 @@ def _structure(
     if ladder is not None and params is not None and abs(ladder.params - params * 1e6) < 0.5:
         return {key: _number(getattr(ladder, key)) for key in STRUCTURE}, "shipped ladder"
     if name in given:
-        return {key: _number(given[name].get(key)) for key in STRUCTURE}, "--models-table"
+        return {key: _number(given[name].get(key)) for key in STRUCTURE}, "models table"
     return {}, ""
 
 

@@ -28,12 +28,13 @@ from phaselaw.laws.regression import Floats, fit_lines
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import variance_for_t
 
-_TWO_UNITS_SHARE = 0.2
-"""How much of ``shared`` is taken out with two units, whose variance has one degree of freedom: by simulation the
-interval then covers 93 to 99 % (`benchmarks/coverage.py`); all of it would let coverage fall to 88 %."""
+_SHARE, _SHARE_OF_TWO = 0.5, 0.2
+"""How much of ``shared`` is taken out. All of it would be unbiased, but a variance from few units is often far too
+small by luck, and taking out less makes up for that; the figures are those whose coverage stays nearest to the level
+over shares of noise (`benchmarks/coverage.py`)."""
 
-FEWEST_ROUNDS = 3
-"""Two rounds tell next to nothing, and would make every interval of a run with two repetitions a wide one."""
+FEWEST = {"runs": 2, "rounds": 3}
+"""Units that an interval takes notice of: two rounds would make every interval of a run with two repetitions wide."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,13 +47,34 @@ class UnitNoise:
     shared: Floats
     """What of ``between`` the scatter of the points holds already."""
 
-    def added(self, level: float) -> Floats:
-        """What the noise between units adds to the square of a slope's half width at ``level``; 0 where unknown."""
-        degrees = np.where(self.n_units > 1, self.n_units - 1.0, np.nan)
-        share = np.where(self.n_units == 2, _TWO_UNITS_SHARE, 1.0)
-        beyond = np.maximum(self.between - share * np.nan_to_num(self.shared), 0.0)
-        added: Floats = np.nan_to_num(stats.t.ppf(0.5 + level / 2, degrees) ** 2 * beyond)
-        return added
+    def of(self, laws: NDArray[np.int64]) -> UnitNoise:
+        """That of some of the laws."""
+        return UnitNoise(n_units=self.n_units[laws], between=self.between[laws], shared=self.shared[laws])
+
+    def where_units(self, fewest: int) -> UnitNoise:
+        """The same with the noise of laws that have fewer units taken for none."""
+        return dataclasses.replace(self, between=np.where(self.n_units >= fewest, self.between, np.nan))
+
+    def half_width(self, slope_se: Floats, degrees: float, level: float) -> Floats:
+        """Half the width of each slope's interval; ``slope_se`` is of least squares over models.
+
+        The variances add, with degrees of freedom by Satterthwaite. Two units leave one degree of freedom, with which
+        that rule fails; there the two half widths add in quadrature, which is too wide rather than too narrow.
+        """
+        if degrees <= 0:
+            return np.full_like(slope_se, np.nan)
+        scatter, of_units = slope_se**2, np.maximum(self.n_units - 1.0, 1.0)
+        share = np.where(self.n_units == 2, _SHARE_OF_TWO, _SHARE)
+        beyond = np.nan_to_num(np.maximum(self.between - share * np.nan_to_num(self.shared), 0.0))
+        parts = scatter**2 / degrees + beyond**2 / of_units
+        both = np.where(parts > 0, (scatter + beyond) ** 2 / np.where(parts > 0, parts, 1.0), degrees)
+        apart = (_t(degrees, level) ** 2) * scatter + _t(of_units, level) ** 2 * beyond
+        half: Floats = np.sqrt(np.where(self.n_units == 2, apart, _t(both, level) ** 2 * (scatter + beyond)))
+        return half
+
+
+def _t(degrees: float | Floats, level: float) -> Floats:
+    return np.asarray(stats.t.ppf(0.5 + level / 2, degrees))
 
 
 def call_noise_of_slope(x: Floats, log_variance: Floats) -> Floats:

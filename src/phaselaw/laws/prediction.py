@@ -142,7 +142,9 @@ class LawFit:
         """
         at = np.log(np.array([properties[name] for name in COLUMNS[self.law]], dtype=float))
         value, half = self.plane.predict(at, level, charged=CHOICE if chosen_of > 1 else 0.0)
-        return math.exp(value), math.exp(value - half), math.exp(value + half)
+        with np.errstate(over="ignore"):
+            middle, low, high = np.exp(np.array([value, value - half, value + half]))
+        return float(middle), float(low), float(high)
 
 
 def predict(

@@ -171,7 +171,11 @@ def fit_plane(columns: Floats, y: Floats) -> Plane | None:
 
 
 def bootstrap_planes(columns: Floats, y: Floats, counts: Floats) -> tuple[Floats, Floats]:
-    """Coefficients (draws, terms) and R2 (draws,) of the plane in each resample; NaN where a draw can't tell."""
+    """Coefficients (draws, terms) and R2 (draws,) of the plane in each resample.
+
+    A degenerate draw, of fewer models than coefficients, gets the least coefficients that fit it, as in TR121; with as
+    few models as coefficients the interval would be made of those: there they are NaN.
+    """
     design = np.column_stack([np.ones(len(y)), columns])
     gram = np.einsum("dn,ni,nj->dij", counts, design, design)
     moment = np.einsum("dn,ni,n->di", counts, design, y)
@@ -179,6 +183,9 @@ def bootstrap_planes(columns: Floats, y: Floats, counts: Floats) -> tuple[Floats
     whole = np.linalg.cond(gram) < 1e10
     coefficients = np.full((len(counts), terms), np.nan)
     coefficients[whole] = np.linalg.solve(gram[whole], moment[whole][..., None])[..., 0]
+    if len(y) > terms and not whole.all():
+        rest = np.linalg.pinv(gram[~whole], rcond=1e-10, hermitian=True) @ moment[~whole][..., None]
+        coefficients[~whole] = rest[..., 0]
     fitted = coefficients @ design.T
     mean = (counts @ y / counts.sum(axis=1))[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.noise import FEWEST_ROUNDS, UnitNoise, call_noise_of_slope, no_unit_noise, unit_noise
+from phaselaw.laws.noise import FEWEST, UnitNoise, call_noise_of_slope, no_unit_noise, unit_noise
 from phaselaw.laws.options import Options
 from phaselaw.laws.points import KEYS, Units
 from phaselaw.laws.ranks import spearman_rows, theil_sen_rows
-from phaselaw.laws.regression import Floats, bootstrap_lines, fit_lines, quantile_interval, resamples, t_half_width
+from phaselaw.laws.regression import Floats, bootstrap_lines, fit_lines, quantile_interval, resamples
 from phaselaw.laws.series import Series
 from phaselaw.laws.verdicts import TREND, out_of_order, verdict
 
@@ -47,10 +47,10 @@ def scaling_fits(
     variance = series.values("latency_log_variance")
     found = {name: series.blank() for name in (*_FITTED, *_OURS)}
     noise = no_unit_noise(len(series.lengths)) if units is None else unit_noise(series, units)
-    added = _added_by_units(noise, units, options.level)
+    noticed = noise if units is None else noise.where_units(FEWEST[units.kind])
     for which, at in series.by_length():
         if at.shape[1] >= 2:
-            for name, value in _fits(x[at], y[at], added[which], options).items():
+            for name, value in _fits(x[at], y[at], noticed.of(which), options).items():
                 found[name][which] = value
             found["slope_call_noise_se"][which] = call_noise_of_slope(x[at], variance[at])
     if units is not None:
@@ -61,7 +61,7 @@ def scaling_fits(
         *(pl.Series(name, found[name]).fill_nan(None) for name in _FITTED),
         pl.lit(options.draws).alias("boot_n_requested"),
         *(pl.Series(name, found[name]).fill_nan(None) for name in _OURS),
-        *_in_words(noise, units, added),
+        *_in_words(noise, units),
     ).with_columns(pl.col("boot_n_used").fill_null(0).cast(pl.Int64))
     table = table.with_columns(*_verdicts(table, series, y))
     first = ["backend", "backend_kind", "batch_size", "mode", "scenario", "aggregation"]
@@ -70,20 +70,14 @@ def scaling_fits(
     return table.select([*first, *others, "gen_tokens_target"]).sort(order)
 
 
-def _added_by_units(noise: UnitNoise, units: Units | None, level: float) -> Floats:
-    """What the noise between runs, or between three rounds or more, adds to the square of a slope's half width."""
-    fewest = 2 if units is not None and units.kind == "runs" else FEWEST_ROUNDS
-    return np.where(noise.n_units >= fewest, noise.added(level), 0.0)
-
-
-def _in_words(noise: UnitNoise, units: Units | None, added: Floats) -> list[pl.Series]:
+def _in_words(noise: UnitNoise, units: Units | None) -> list[pl.Series]:
     """What a slope's default interval holds, and whether the noise between runs was measured."""
-    runs = np.full(len(added), "not measured", dtype=object)
-    holds = np.full(len(added), "models and calls", dtype=object)
+    runs = np.full(len(noise.n_units), "not measured", dtype=object)
+    holds = np.full(len(noise.n_units), "models and calls", dtype=object)
     for index, n in enumerate(noise.n_units if units is not None else ()):
         if units is not None and units.kind == "runs":
             runs[index] = f"measured over {n} runs" if n > 1 else f"not measured: no two of {units.n} runs are whole"
-        if units is not None and n >= (2 if units.kind == "runs" else FEWEST_ROUNDS):
+        if units is not None and n >= FEWEST[units.kind]:
             holds[index] = f"models, calls and {n} {units.kind}"
     return [
         pl.Series("slope_interval_holds", holds.tolist(), dtype=pl.String),
@@ -91,11 +85,11 @@ def _in_words(noise: UnitNoise, units: Units | None, added: Floats) -> list[pl.S
     ]
 
 
-def _fits(x: Floats, y: Floats, added: Floats, options: Options) -> dict[str, Any]:
-    """Every figure of laws with the same number of models; ``x`` and ``y`` are (laws, models), ``added`` (laws,)."""
+def _fits(x: Floats, y: Floats, noise: UnitNoise, options: Options) -> dict[str, Any]:
+    """Every figure of laws with the same number of models; ``x`` and ``y`` are (laws, models)."""
     n = x.shape[1]
     line = fit_lines(x, y)
-    half = np.sqrt(t_half_width(line.slope_se, n - 2, options.level) ** 2 + added)
+    half = noise.half_width(line.slope_se, n - 2, options.level)
     rho, p = spearman_rows(x, y)
     robust = theil_sen_rows(x, y, options.level)
     dx = x - x.mean(axis=1, keepdims=True)

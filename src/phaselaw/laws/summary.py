@@ -6,6 +6,8 @@ import math
 
 import polars as pl
 
+from phaselaw.runs import IS_LATENCY
+
 BUDGET = "gen_tokens_target"
 GROUP = ["backend", "backend_kind", "batch_size", BUDGET, "mode"]
 """What one law is about: a backend at one batch size and decode budget, in one phase."""
@@ -49,9 +51,8 @@ def variance_for_t(n: int) -> float:
 
 
 def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:
-    """The rows that laws are fitted on: ``ok``, one client, a positive latency, warmups left out unless asked for."""
-    latency = pl.col("latency_ms")
-    kept = (pl.col("status") == "ok") & latency.is_finite() & (latency > 0) & (pl.col("concurrency").fill_null(1) == 1)
+    """The rows that laws are fitted on: ``ok``, one client, a latency, warmups left out unless asked for."""
+    kept = (pl.col("status") == "ok") & IS_LATENCY & (pl.col("concurrency").fill_null(1) == 1)
     return rows.filter(kept if include_warmup else kept & ~pl.col("is_warmup"))
 
 

@@ -8,7 +8,7 @@ from phaselaw.laws.regimes import COLD_START, DEPTH, MIXED, OVERHEAD, SIZE, UNKN
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
 from phaselaw.report.columns import count, digits, fixed, interval, number, word
 from phaselaw.report.document import Block, Bullets, Paragraph, Row, Section, Table
-from phaselaw.report.subject import PHASE_WORDS, Subject
+from phaselaw.report.subject import Subject
 
 REGIME_WORDS = {
     SIZE: "size: latency follows the parameter count",
@@ -64,9 +64,10 @@ def _span(small: Row, big: Row) -> str:
     """How latency and price grow from the smallest to the largest model."""
     params = [row["params_millions_effective"] for row in (small, big)]
     latency = digits(big["latency_geomean_ms"] / small["latency_geomean_ms"])
-    price = digits(small["tokens_per_s_geomean"] / big["tokens_per_s_geomean"])
     grown = f"latency and the price of a token grow {latency} x"
-    if latency != price:
+    if not small["tokens_per_s_geomean"] or not big["tokens_per_s_geomean"]:
+        grown = f"latency grows {latency} x"
+    elif (price := digits(small["tokens_per_s_geomean"] / big["tokens_per_s_geomean"])) != latency:
         grown = f"latency grows {latency} x and the price of a token {price} x"
     return (
         f" From {digits(params[0])} to {digits(params[1])} M parameters ({digits(params[1] / params[0])} x), "
@@ -146,7 +147,7 @@ def supports(subject: Subject) -> Section:
     yes, no = [], []
     for law, rows in subject.laws():
         for row in rows:
-            phrase = f"{law}, {PHASE_WORDS[row['mode']]}"
+            phrase = f"{law}, {row['phase']}"
             if row["verdict"] in {SUPPORTED, TREND}:
                 yes.append(
                     f"{phrase}: latency grows with parameters between the smallest and the largest model measured."

@@ -36,9 +36,9 @@ class Subject:
         groups: dict[str, list[Row]] = {}
         for row in self.rows("scaling_fits", scenario="__all__"):
             groups.setdefault(str(row["law"]), []).append(row)
-        order = list(PHASE_WORDS)
+        order = {mode: at for at, mode in enumerate(PHASE_WORDS)}
         for law, rows in groups.items():
-            yield law, tuple(sorted(rows, key=lambda row: order.index(row["mode"])))
+            yield law, tuple(sorted(rows, key=lambda row: order.get(row["mode"], len(order))))
 
     @property
     def manifest(self) -> Mapping[str, Any]:
