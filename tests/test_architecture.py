@@ -24,7 +24,7 @@ FLOORS = [
     {"study_axes"},
     {"study_backends", "study_faults", "study_settings", "study_schema"},
     {"study_text", "tr121_names"},
-    {"ladder", "telemetry", "journal", "conditions"},
+    {"ladder", "telemetry", "peak_memory", "journal", "conditions"},
     {"metrics", "files", "redaction", "footprint"},
     {"records", "machine", "errors"},
 ]

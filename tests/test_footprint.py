@@ -102,7 +102,7 @@ def test_memory_is_weights_cache_and_the_widest_moment_of_the_prefill() -> None:
     held = memory(GPT2, batch=2, context=128, prompt=100, value_bytes=4, kv_bytes=4)
     assert held.weights == GPT2.weights_bytes
     assert held.kv_cache == 2 * 128 * 73_728
-    assert held.activations == 2 * 100 * 4 * (2 * 768 + 2 * 3072) + 2 * 50257 * 4
+    assert held.activations == 2 * 100 * 4 * (2 * 768 + 4 * 3072) + 2 * 50257 * 4
     assert held.total == held.weights + held.kv_cache + held.activations
 
 

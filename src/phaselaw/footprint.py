@@ -141,13 +141,14 @@ def memory(
 
     Activations are what is alive at the widest moment of the prefill, in the manner of Korthikanti et al. 2022
     (arXiv:2205.05198, section 4) less what only training keeps: the residual stream, its normed copy, queries, keys and
-    values, and the feed-forward's inner values twice (before and after the nonlinearity); or in the decode that follows
-    one layer's cache a second time, where a runtime grows it by copying. Logits of the last position come on top.
+    values, and the feed-forward's inner values four times (before and after the nonlinearity, and two temporaries where
+    it is written out, as GPT-2's is); or in the decode that follows one layer's cache a second time, where a runtime
+    grows it by copying. Logits of the last position come on top.
     Attention is taken to be fused: no matrix of scores is held.
     """
     kv_cache = batch * context * kv_bytes_per_token(model, kv_bytes)
     queries = model.n_head * model.head_dim + 2 * model.n_kv_head * model.head_dim
-    prefilling = batch * prompt * value_bytes * (2 * model.n_embd + max(queries, 2 * model.n_inner))
+    prefilling = batch * prompt * value_bytes * (2 * model.n_embd + max(queries, 4 * model.n_inner))
     logits = batch * model.vocab_size * value_bytes
     return Memory(
         weights=model.weights_bytes,

@@ -32,7 +32,7 @@ OWN_COLUMNS = (
     "decode_step_basis", "decode_step_ms_client", "decode_step_ms_server", "model_was_loaded", "cache_check",
     "cache_reason", "head_cached", "prefill_basis", "tokens_basis", "thinking_tokens", "concurrency", "client_idx",
     "achieved_concurrency", "queue_delay_ms", "sent_at_ms", "threads", "decode_first_half_step_ms",
-    "decode_second_half_step_ms",
+    "decode_second_half_step_ms", "rss_peak_mb",
 )  # fmt: skip
 """Columns of ours, after TR121's."""
 
@@ -183,6 +183,7 @@ def _times(timing: Timing, gen_tokens: int, batch_size: int) -> dict[str, Any]:
         "prompt_tokens_raw": timing.prompt_tokens_total,
         "prompt_tokens_compute": timing.prompt_tokens * batch_size,
         "gpu_peak_mb": timing.gpu_peak_mb,
+        "rss_peak_mb": timing.rss_peak_mb,
         "done_reason": timing.done_reason,
         "output_sha256": timing.output_sha256,
         **_halves(timing.decode_steps_ms or ()),

@@ -106,6 +106,8 @@ class Timing:
     prefill_cuda_event_ms: float | None = None
     kv_decode_cuda_event_ms: float | None = None
     gpu_peak_mb: float | None = None
+    rss_peak_mb: float | None = None
+    """Peak resident memory (2^20 bytes) of the process that holds the model, where that is known."""
     done_reason: str | None = None
     """Why generation ended: ``length`` or ``stop``; ``None`` where the engine never stops early."""
     output_sha256: str | None = None

@@ -45,6 +45,7 @@ NUMBERS = (
     "concurrency", "achieved_concurrency", "queue_delay_ms", "queue_ms", "sent_at_ms", "ttft_ms", "client_e2e_ms",
     "itl_p50_ms", "kv_decode_ms_per_token", "call_idx", "process_idx", "prompt_chars", "started_at_unix", "load_ms",
     "hf_load_ms", "threads", "decode_first_half_step_ms", "decode_second_half_step_ms",
+    "rss_peak_mb",
 )  # fmt: skip
 """Columns the laws read as numbers; one that a file lacks is empty."""
 

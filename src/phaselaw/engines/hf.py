@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phaselaw.engines.hf_model import HfModel, failures_as_engine_errors, use_threads
+from phaselaw.engines.hf_model import HfModel, failures_as_engine_errors, resident_runtime_mb, use_threads
 from phaselaw.errors import EngineError, MissingExtraError
 from phaselaw.ladder.build import resolve
 from phaselaw.ladder.spec import ladder_model
@@ -93,6 +93,7 @@ class HfEngine:
 
         use_threads(self._backend.threads)
         settings: dict[str, Any] = {
+            "resident_runtime_mb": resident_runtime_mb(),
             "device": self._backend.device,
             "dtype": self._backend.dtype,
             "batch_size": self._backend.batch_size,
@@ -121,6 +122,7 @@ class HfEngine:
             raise EngineError(f"backend {self._backend.name}: {fault}", kind="missing_device")
         for fault in _model_faults(model.name):
             raise EngineError(f"model {model.name}: {fault}", kind="missing_model")
+        resident_runtime_mb()
         with failures_as_engine_errors(f"can't load {model.name}", kind="load"):
             loaded = HfModel(model.name, resolve(model.name), self._backend)
         if not loaded.keeps_last_logits_only:

@@ -24,6 +24,7 @@ from phaselaw.engines.prompts import token_ids
 from phaselaw.errors import EngineError
 from phaselaw.ladder.files import WEIGHTS, shipped_checksums
 from phaselaw.ladder.spec import ladder_model
+from phaselaw.peak_memory import PeakMemory, resident_mb
 from phaselaw.records import ModelInfo, Request, Timing
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class HfModel:
         self._threads = backend.threads
         self._device: torch.device = self._weights.device
         self._clock = clock_of(self._device)
+        self._memory = PeakMemory()
         self._inputs: dict[tuple[str | None, int | None, int, int], torch.Tensor] = {}
         self.keeps_last_logits_only = "logits_to_keep" in inspect.signature(self._weights.forward).parameters
         self.attention = str(getattr(self._weights.config, "_attn_implementation", "unknown"))
@@ -99,6 +101,7 @@ class HfModel:
         model, clock = self._weights, self._clock
         last_only = {"logits_to_keep": 1} if self.keeps_last_logits_only else {}
         generated: list[torch.Tensor] = []
+        self._memory.reset()
         with torch.inference_mode():
             clock.prepare(n_marks=3 + gen_tokens)
             mark = clock.mark
@@ -127,6 +130,7 @@ class HfModel:
             prefill_cuda_event_ms=readings.prefill_event_ms,
             kv_decode_cuda_event_ms=readings.decode_event_ms,
             gpu_peak_mb=readings.gpu_peak_mb,
+            rss_peak_mb=self._memory.read_mb(),
             output_sha256=hashlib.sha256(tokens.tobytes()).hexdigest(),
         )
 
@@ -203,6 +207,19 @@ def _looked_up(weights: Any) -> list[torch.Tensor]:
     head = weights.get_output_embeddings()
     tables = {module.weight for module in weights.modules() if isinstance(module, torch.nn.Embedding)}
     return [table for table in tables if head is None or table is not head.weight]
+
+
+@cache
+def resident_runtime_mb() -> float:
+    """What Python and the libraries take of this process's memory (2^20 bytes); asked before any model is loaded.
+
+    What loads a model is imported, and a product multiplied, so that what the libraries set up then is counted.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel  # noqa: F401
+
+    torch.mm(torch.ones(256, 256), torch.ones(256, 256))
+    return resident_mb()
 
 
 @cache

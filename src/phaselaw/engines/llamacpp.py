@@ -19,6 +19,7 @@ from phaselaw.engines.llamacpp_process import PACKAGE, Server, find_server, noth
 from phaselaw.errors import EngineError, MissingExtraError, PhaselawError
 from phaselaw.ladder.gguf_export import export, gguf_file, is_exported, ladder_refusal
 from phaselaw.ladder.spec import ladder_model
+from phaselaw.peak_memory import PeakMemory
 from phaselaw.records import EngineInfo, ModelInfo
 
 if TYPE_CHECKING:
@@ -130,7 +131,9 @@ class LlamacppEngine:
         self._observed |= {"executable": server.executable, "threads_in_force": server.threads}
         if server.executable == PACKAGE:
             self._observed["package"] = f"{PACKAGE} {package_version()}"
-        return self._model(server.api, model.name, header, tables, died=server.died, stop=server.stop)
+        return self._model(
+            server.api, model.name, header, tables, died=server.died, stop=server.stop, memory=PeakMemory(server.pid)
+        )
 
     def close(self) -> None:
         """Stop every server that was started."""
@@ -148,7 +151,7 @@ class LlamacppEngine:
             raise EngineError(other, kind="missing_model")
         path = Path(str(props.get("model_path")))
         header, tables = (read_header(path), read_tensors(path)) if path.is_file() else ({}, {})
-        return self._model(api, model.name, header, tables, died=lambda: None, stop=api.close)
+        return self._model(api, model.name, header, tables, died=lambda: None, stop=api.close, memory=None)
 
     def _model(
         self, api: LlamacppApi, name: str, header: Mapping[str, Scalar], tables: Mapping[str, Table], **ends: Any

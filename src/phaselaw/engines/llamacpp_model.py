@@ -7,12 +7,14 @@ machine whose cores the server fills, the client may be woken late; the server's
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from phaselaw.engines.llamacpp_api import LlamacppApi, Reply
 from phaselaw.engines.prompts import token_ids
 from phaselaw.engines.served_clock import DecodeStep, decode_step
 from phaselaw.errors import EngineError
+from phaselaw.peak_memory import PeakMemory
 from phaselaw.records import ModelInfo, Request, Served, Timing
 
 if TYPE_CHECKING:
@@ -36,11 +38,12 @@ class LlamacppModel:
         context: int | None,
         died: Callable[[], str | None],
         stop: Callable[[], None],
+        memory: PeakMemory | None,
     ) -> None:
-        """``context`` is in tokens; ``died`` says how a server of ours ended, ``stop`` ends it."""
+        """``context`` is in tokens; ``died`` says how a server of ours ended, ``stop`` ends it, ``memory`` is its."""
         self.info = info
         self._api, self._backend, self._name, self._context = api, backend, name, context
-        self._died, self._stop = died, stop
+        self._died, self._stop, self._memory = died, stop, memory
         self._prompts: dict[str, list[int]] = {}
 
     def generate(self, request: Request) -> Timing:
@@ -48,6 +51,8 @@ class LlamacppModel:
         try:
             prompt = self._prompt_of(request)
             self._refuse_too_long(len(prompt), request.gen_tokens)
+            if self._memory is not None:
+                self._memory.reset()  # by each of several clients, all before the first of them sends
             reply = self._api.complete(
                 prompt, request.gen_tokens, ignore_eos=self._backend.ignore_eos, before_send=request.before_send
             )
@@ -56,7 +61,8 @@ class LlamacppModel:
             if end is None:
                 raise
             raise EngineError(end, kind="server_died") from error
-        return timing_of(reply, len(prompt), request.gen_tokens)
+        peak_mb = None if self._memory is None else self._memory.read_mb()
+        return replace(timing_of(reply, len(prompt), request.gen_tokens), rss_peak_mb=peak_mb)
 
     def close(self) -> None:
         """Stop the server where it is ours."""

@@ -15,8 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from phaselaw.engines.http_client import Limits
 from phaselaw.engines.llamacpp_api import LlamacppApi
@@ -111,6 +114,13 @@ class Server:
         """How the server ended, in one line; ``None`` while it runs."""
         code = self._process.poll()
         return None if code is None else f"llama-server ended with exit code {code}: {self._last_words()}"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's own process, the guard's child; ``None`` where it is gone."""
+        with suppress(psutil.Error):
+            return next((child.pid for child in psutil.Process(self._process.pid).children()), None)
+        return None
 
     @property
     def threads(self) -> int | None:

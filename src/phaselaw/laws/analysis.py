@@ -17,6 +17,8 @@ from phaselaw.laws.cross_engine import engine_laws, engine_ratios
 from phaselaw.laws.cuda_events import cuda_event_gap_summary
 from phaselaw.laws.families import scaling_fits_by_family
 from phaselaw.laws.intervals import throughput_intervals
+from phaselaw.laws.memory_peak import WHY_EMPTY as NO_PEAKS
+from phaselaw.laws.memory_peak import memory_peaks
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import overhead_compute_fits
 from phaselaw.laws.physical_limit import NO_CELLS, NO_LIMITS, limits_in, physical_limit
@@ -64,6 +66,7 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     one_client = summary.usable(run.rows, include_warmup=options.include_warmup)
     tables["engine_ratios"] = engine_ratios(one_client, run, level=options.level)
     tables["engine_laws"] = engine_laws(tables["engine_ratios"], level=options.level)
+    tables["memory_peaks"] = memory_peaks(run, run.rows.filter(pl.col("status") == "ok"))
     tables["physical_limit"] = physical_limit(run, tables["summary_by_model_backend_mode"])
     ok = run.rows.filter(pl.col("status") == "ok")
     tables["concurrency_throughput"] = concurrency_throughput(ok, level=options.level)
@@ -231,6 +234,7 @@ _NO_LAYERS = "no models whose layers are known (config, resolved_model_params.cs
 _NO_REASONS = "no rows say why a generation ended (done_reason): nothing here may stop early"
 _NO_AXIS = "nothing was swept: one value of every axis (phaselaw sweep)"
 _WHY_EMPTY: dict[str, str] = {
+    "memory_peaks": NO_PEAKS,
     "decode_sweep_summary": "one decode budget (phaselaw sweep --axis gen_tokens=8,32,64,128)",
     "exponent_by_axis": _NO_AXIS,
     "exponent_stability": _NO_AXIS,

@@ -7,13 +7,13 @@ of a limit is the time that the limit alone would take over the time that it too
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
-from phaselaw.footprint import KV_BYTES, VALUE_BYTES, Architecture, Work, decode_step, prefill
+from phaselaw.footprint import Work, decode_step, prefill
+from phaselaw.laws.shapes import Shape, shapes
 from phaselaw.laws.summary import BUDGET
 from phaselaw.machine import DeviceLimits, MachineLimits
 from phaselaw.runs import Run
@@ -23,7 +23,6 @@ WALL_SHARE = 0.5
 """The larger share from which on that limit is the wall. At a half it explains more of the time than all else together;
 below it most of the time goes where neither memory nor arithmetic is the reason: dispatch, waiting, small kernels."""
 
-_TORCH_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 _PHASES = {"prefill": ("prefill",), "kv_decode": ("kv_decode",), "e2e_kv": ("prefill", "kv_decode")}
 
 _KEYS = ["backend", "backend_kind", "batch_size", "model", "model_kind", "params_millions_effective", "scenario",
@@ -45,17 +44,6 @@ NO_LIMITS = "the manifest holds no limits of the machine; runs measured with a l
 NO_CELLS = "no cell whose model's shape and whose device's limits are known (served elsewhere, or mixtures of experts)"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Setting:
-    """What a backend runs a model with."""
-
-    model: Architecture
-    device: str
-    limits: DeviceLimits
-    dtype: str
-    kv_bytes: float
-
-
 def limits_in(manifest: Mapping[str, Any] | None) -> MachineLimits | None:
     """The limits of the machine that a run's manifest holds, its last process's first; ``None`` where it has none."""
     whole = manifest or {}
@@ -66,11 +54,11 @@ def limits_in(manifest: Mapping[str, Any] | None) -> MachineLimits | None:
 
 def physical_limit(run: Run, cells: pl.DataFrame) -> pl.DataFrame:
     """The table ``physical_limit``: one row for each row of ``summary_by_model_backend_mode`` that can be placed."""
-    settings = _settings(run)
+    known = _on_known_devices(run)
     rows = [
-        {name: cell[name] for name in [*_KEYS, BUDGET]} | _placed(cell, setting)
+        {name: cell[name] for name in [*_KEYS, BUDGET]} | _placed(cell, *found)
         for cell in cells.iter_rows(named=True)
-        if (setting := settings.get((cell["backend"], cell["model"]))) is not None
+        if (found := known.get((cell["backend"], cell["model"]))) is not None
         and cell["prompt_tokens_compute_median"]
         and (cell["mode"] == "prefill" or cell[BUDGET])
     ]
@@ -78,68 +66,40 @@ def physical_limit(run: Run, cells: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def _settings(run: Run) -> dict[tuple[str, str], _Setting]:
+def _on_known_devices(run: Run) -> dict[tuple[str, str], tuple[Shape, DeviceLimits]]:
     limits = limits_in(run.manifest)
-    if limits is None or "backend" not in run.models.columns:
+    if limits is None:
         return {}
-    engines = {engine.get("name"): engine for engine in (run.manifest or {}).get("engines") or []}
-    has_gpu = bool(((run.manifest or {}).get("host") or {}).get("gpus"))
-    found = {}
-    for row in run.models.iter_rows(named=True):
-        model = Architecture.of(row)
-        engine = engines.get(row["backend"]) or {}
-        device = _device(row, engine.get("settings") or {}, has_gpu=has_gpu)
-        of_device = None if device is None else limits.device(device)
-        if model is not None and device is not None and of_device is not None:
-            dtype = _TORCH_WORDS.get(row.get("dtype") or "", "fp32")
-            found[row["backend"], row["model"]] = _Setting(
-                model=model,
-                device=device,
-                limits=of_device,
-                dtype=dtype,
-                kv_bytes=kv_bytes_of(row["kind"], dtype, engine.get("settings") or {}),
-            )
-    return found
+    return {
+        key: (shape, of_device)
+        for key, shape in shapes(run).items()
+        if shape.device is not None and (of_device := limits.device(shape.device)) is not None
+    }
 
 
-def kv_bytes_of(kind: str, dtype: str, settings: Mapping[str, Any]) -> float:
-    """Bytes a cached value: llama.cpp's setting (its default is f16), else the model's own number format."""
-    if kind == "llamacpp":
-        return KV_BYTES.get(str(settings.get("kv_cache") or "f16"), 2.0)
-    return VALUE_BYTES[dtype]
-
-
-def _device(model: Mapping[str, Any], settings: Mapping[str, Any], *, has_gpu: bool) -> str | None:
-    """Where a model ran, if that was on the machine of the manifest; ``None`` where it can't be told."""
-    if model["kind"] == "hf":
-        return model.get("device")
-    ours = model["kind"] == "llamacpp" and settings.get("url") is None
-    return "cpu" if ours and (settings.get("gpu_layers") == 0 or not has_gpu) else None
-
-
-def _placed(cell: Mapping[str, Any], setting: _Setting) -> dict[str, Any]:
+def _placed(cell: Mapping[str, Any], shape: Shape, limits: DeviceLimits) -> dict[str, Any]:
     """A cell's traffic and work beside its limits."""
     batch, latency_s = int(cell["batch_size"]), cell["latency_median_ms"] / 1e3
     prompt = cell["prompt_tokens_compute_median"] / batch
     steps = cell[BUDGET] or 0
     works = {
-        "prefill": (1, prompt * batch, prefill(setting.model, batch=batch, prompt=prompt, kv_bytes=setting.kv_bytes)),
+        "prefill": (1, prompt * batch, prefill(shape.model, batch=batch, prompt=prompt, kv_bytes=shape.kv_bytes)),
         # Step i attends to the prompt and i generated tokens: on average to (steps + 1) / 2 of them.
-        "kv_decode": (steps, steps * batch, decode_step(setting.model, batch=batch, context=prompt + (steps + 1) / 2,
-                                                        kv_bytes=setting.kv_bytes)),
+        "kv_decode": (steps, steps * batch, decode_step(shape.model, batch=batch, context=prompt + (steps + 1) / 2,
+                                                        kv_bytes=shape.kv_bytes)),
     }  # fmt: skip
     parts = [works[phase] for phase in _PHASES[cell["mode"]]]
-    arithmetic = setting.limits.gflop_per_s(setting.dtype)
+    arithmetic = limits.gflop_per_s(shape.dtype)
     tokens = sum(each for _, each, _ in parts)
     moved = sum(times * work.bytes for times, _, work in parts)
     computed = sum(times * work.flops for times, _, work in parts)
-    reading_s = [_seconds(times * work.bytes, setting.limits.read_at(work.bytes)) for times, _, work in parts]
+    reading_s = [_seconds(times * work.bytes, limits.read_at(work.bytes)) for times, _, work in parts]
     computing_s = [_seconds(times * work.flops, arithmetic) for times, _, work in parts]
     shares = {name: _share(seconds, latency_s) for name, seconds in ((BANDWIDTH, reading_s), (COMPUTE, computing_s))}
     one = parts[0][2] if len(parts) == 1 else None
     row = {
-        "device": setting.device,
-        "dtype": setting.dtype,
+        "device": shape.device,
+        "dtype": shape.dtype,
         "latency_median_ms": cell["latency_median_ms"],
         "tokens": tokens,
         "bytes_per_token": moved / tokens,
@@ -147,7 +107,7 @@ def _placed(cell: Mapping[str, Any], setting: _Setting) -> dict[str, Any]:
         "working_set_mb": max(work.bytes for _, _, work in parts) / 1e6,
         "bandwidth_gb_per_s": moved / latency_s / 1e9,
         "compute_gflop_per_s": computed / latency_s / 1e9,
-        "limit_gb_per_s": None if one is None else setting.limits.read_at(one.bytes),
+        "limit_gb_per_s": None if one is None else limits.read_at(one.bytes),
         "limit_gflop_per_s": arithmetic,
         "bandwidth_share": shares[BANDWIDTH],
         "compute_share": shares[COMPUTE],
@@ -156,9 +116,7 @@ def _placed(cell: Mapping[str, Any], setting: _Setting) -> dict[str, Any]:
     return row | {
         "wall": wall,
         "evidence": _evidence(row, wall),
-        "above_the_roof": _above(
-            shares, setting.limits, max((work for _, _, work in parts), key=lambda each: each.bytes)
-        ),
+        "above_the_roof": _above(shares, limits, max((work for _, _, work in parts), key=lambda each: each.bytes)),
     }
 
 

@@ -40,6 +40,7 @@ def build(subject: Subject) -> Document:
         structure.predictors(subject),
         structure.overhead(subject),
         limits_of_machine.limits_of_machine(subject),
+        limits_of_machine.memory(subject),
         prediction.validation(subject),
         performance.decode_share(subject),
         sweeps.sweeps(subject),

@@ -142,3 +142,31 @@ def _plot(limits: DeviceLimits, device: str, decodes: list[Row]) -> CurvePlot:
         y=Axis(title="read bandwidth (GB/s)", log=True),
         curves=(roof, *cells),
     )
+
+
+def memory(subject: Subject) -> Section:
+    """Memory predicted from the model's shape beside the measured peak; or why there is none."""
+    title, rows = "Memory", subject.rows("memory_peaks")
+    if not rows:
+        note = subject.analysis.notes.get("memory_peaks", "no peak was measured")
+        return Section(title=title, blocks=(Paragraph(f"Not computed: {note}."),))
+    columns = (
+        word("backend", "law"),
+        word("model", "model"),
+        word("scenario", "scenario"),
+        word("memory", "memory"),
+        number("runtime", "runtime_mb", "measured"),
+        number("other models", "other_weights_mb", "derived"),
+        number("weights", "weights_mb", "measured"),
+        number("cache", "kv_cache_mb", "derived"),
+        number("activations", "activations_mb", "derived"),
+        number("predicted", "predicted_mb", "derived"),
+        number("measured", "measured_mb", "measured"),
+        number("error", "error", "derived", percent),
+    )
+    said = Paragraph(
+        "The highest peak of each cell's calls, in MB of 2^20 bytes, beside what the shape predicts. In process "
+        "a call's peak holds the weights of every model loaded by then and what Python and its libraries take; what "
+        "a server takes beside its model is not known and is part of the error. Does it fit elsewhere: phaselaw memory."
+    )
+    return Section(title=title, blocks=(said, Table(caption="Memory of each cell (MB).", columns=columns, rows=rows)))

@@ -1,0 +1,126 @@
+"""``phaselaw memory``: does a model fit a memory, and the largest batch or context that does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from phaselaw.commands import COMMANDS
+
+if TYPE_CHECKING:
+    from phaselaw.plan.memory import Fit
+
+EXAMPLES = """\
+examples:
+  phaselaw memory models/gpt2-100m --memory 2GB
+  phaselaw memory model-folder --memory 24GB --dtype bf16 --batch 8 --context 4096
+  phaselaw memory model-q4_0.gguf --memory 8GB --kv-cache q8_0
+  phaselaw memory runs/a --memory 16GB --json          every model of a run
+
+Weights as counted in the file, the cache of keys and values and the activations from the model's shape. The reserve is
+for what the runtime itself takes. A run's report sets the same prediction beside the peak that was measured.
+"""
+
+JSON_VERSION = 1
+DEFAULT_RESERVE = "0.5GB"
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 1 << 10, "MIB": 1 << 20,
+          "GIB": 1 << 30, "TIB": 1 << 40}  # fmt: skip
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``memory`` to the command line."""
+    parser = subparsers.add_parser(
+        "memory",
+        help=COMMANDS["memory"],
+        description="Predict a model's memory from its shape: weights, cache and activations, against a memory.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a ladder model, a model folder, a GGUF file, or a run directory"
+    )
+    parser.add_argument("--memory", type=size, required=True, metavar="SIZE", help="the memory, such as 16GB or 80GiB")
+    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="sequences at once (default: 1)")
+    parser.add_argument(
+        "--context", type=_positive, default=1024, metavar="N", help="tokens of a sequence in all (default: 1024)"
+    )
+    parser.add_argument(
+        "--dtype", choices=("fp32", "fp16", "bf16"), help="number format of the weights (default: as stored)"
+    )
+    parser.add_argument(
+        "--kv-cache",
+        choices=("f32", "f16", "bf16", "q8_0", "q4_0"),
+        help="format of the cache (default: that of --dtype; f32 without)",
+    )
+    parser.add_argument(
+        "--reserve", type=size, default=DEFAULT_RESERVE, metavar="SIZE",
+        help=f"kept for the runtime (default: {DEFAULT_RESERVE}, an assumption)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON document, in bytes")
+    parser.set_defaults(run=run)
+
+
+def size(text: str) -> float:
+    """``16GB`` (1e9) or ``16GiB`` (2^30) in bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)", text.strip().upper())
+    unit = None if found is None else found[2] if found[2].endswith("B") or not found[2] else found[2] + "B"
+    if found is None or unit not in _UNITS or (float(found[1]) == 0 and text != "0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 16GB or 16GiB")
+    return float(found[1]) * _UNITS[unit]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("give a number from 1 on")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print each model's need and bounds; returns 0 whether it fits or not."""
+    from phaselaw.footprint import KV_BYTES, VALUE_BYTES
+    from phaselaw.plan.memory import fit
+    from phaselaw.plan.model_shapes import shapes_of
+
+    value_bytes = VALUE_BYTES[args.dtype or "fp32"]
+    kv_bytes = value_bytes if args.kv_cache is None else KV_BYTES[args.kv_cache]
+    fits = {
+        name: fit(model, memory_bytes=args.memory, batch=args.batch, context=args.context, value_bytes=value_bytes,
+                  kv_bytes=kv_bytes, reserve_bytes=args.reserve)
+        for name, model in shapes_of(args.model, dtype=args.dtype).items()
+    }  # fmt: skip
+    if args.json:
+        asked = {"batch": args.batch, "context_tokens": args.context, "memory_bytes": args.memory,
+                 "reserve_bytes": args.reserve, "value_bytes": value_bytes, "kv_bytes": kv_bytes}  # fmt: skip
+        rows = [_row(name, each) for name, each in fits.items()]
+        print(json.dumps({"schema_version": JSON_VERSION, "assumptions": asked, "rows": rows}, allow_nan=False))
+        return 0
+    for name, each in fits.items():
+        _print(name, each, args.batch, args.context)
+    return 0
+
+
+def _row(name: str, fit: Fit) -> dict[str, Any]:
+    return {
+        "model": name, "fits": fit.fits, "total_bytes": fit.total_bytes, "weights_bytes": fit.need.weights,
+        "kv_cache_bytes": fit.need.kv_cache, "activations_bytes": fit.need.activations,
+        "largest_batch": fit.largest_batch, "largest_context_tokens": fit.largest_context,
+        "context_bounded_by": "model" if fit.context_is_the_models else "memory",
+    }  # fmt: skip
+
+
+def _print(name: str, fit: Fit, batch: int, context: int) -> None:
+    verdict = "fits" if fit.fits else "does not fit"
+    print(f"{name}: batch {batch} at {context} tokens {verdict}: {_gb(fit.total_bytes)} of {_gb(fit.memory_bytes)}")
+    need = fit.need
+    print(f"  weights {_gb(need.weights)}, cache {_gb(need.kv_cache)}, activations {_gb(need.activations)}, "
+          f"reserve {_gb(fit.reserve_bytes)} (assumed)")  # fmt: skip
+    print(f"  largest batch at {context} tokens: {fit.largest_batch or 'none fits'}")
+    bound = " (the model's positions)" if fit.context_is_the_models else ""
+    print(f"  largest context at batch {batch}: {fit.largest_context or 'none fits'}{bound}")
+
+
+def _gb(size_bytes: float) -> str:
+    return f"{size_bytes / 1e9:.3g} GB"

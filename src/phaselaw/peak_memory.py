@@ -1,0 +1,48 @@
+"""Peak resident memory of a process while a call runs.
+
+On Linux the kernel keeps a process's high-water mark of resident memory (``VmHWM``) and resets it when 5 is written to
+``/proc/PID/clear_refs`` (proc(5)): reset before the call, read after it, nothing sampled in between. Elsewhere, or
+where the process is another user's, there is no figure.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+MB = 1 << 20
+"""Bytes in what a column calls MB: as TR121's ``gpu_peak_mb``, 2^20."""
+
+
+class PeakMemory:
+    """The peak of one process, from one `reset` to the next `read_mb`."""
+
+    def __init__(self, pid: int | str | None = "self") -> None:
+        """Of this process, or of another by its number; ``None`` is one that can't be found, and has no figure."""
+        self._folder = Path("/proc") / str(pid)
+        self._was_reset = False
+
+    def reset(self) -> None:
+        """Let the peak begin anew at what is resident now."""
+        try:
+            (self._folder / "clear_refs").write_text("5")
+            self._was_reset = True
+        except OSError:
+            self._was_reset = False
+
+    def read_mb(self) -> float | None:
+        """The peak since the last reset, in MB of 2^20 bytes; ``None`` where it couldn't be reset or read."""
+        if self._was_reset:
+            with suppress(OSError):
+                found = re.search(r"^VmHWM:\s+(\d+) kB", (self._folder / "status").read_text(), re.MULTILINE)
+                return None if found is None else int(found[1]) * 1024 / MB
+        return None
+
+
+def resident_mb() -> float:
+    """What is resident of this process now, in MB of 2^20 bytes."""
+    resident: int = psutil.Process().memory_info().rss
+    return resident / MB

@@ -1,0 +1,61 @@
+"""What fits: the largest batch fits and one more does not, and more memory never fits less."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phaselaw.footprint import Architecture, memory
+from phaselaw.plan.memory import LARGEST, Fit, fit, largest
+
+MODEL = Architecture(params=1e9, weights_bytes=2e9, n_layer=16, n_embd=2048, n_head=32, n_kv_head=8, head_dim=64,
+                     n_inner=8192, vocab_size=128_000, n_positions=8192)  # fmt: skip
+
+sizes = st.floats(1e8, 1e12)
+
+
+def fitted(memory_bytes: float, *, batch: int = 1, context: int = 1024, model: Architecture = MODEL) -> Fit:
+    return fit(model, memory_bytes=memory_bytes, batch=batch, context=context, value_bytes=2, kv_bytes=2,
+               reserve_bytes=5e8)  # fmt: skip
+
+
+def needed(batch: int, context: int) -> float:
+    held = memory(MODEL, batch=batch, context=context, prompt=context, value_bytes=2, kv_bytes=2)
+    return held.total + 5e8
+
+
+@given(sizes, st.integers(1, 8192))
+def test_the_largest_batch_fits_and_one_more_does_not(memory_bytes: float, context: int) -> None:
+    found = fitted(memory_bytes, context=context).largest_batch
+    assert found == 0 or needed(found, context) <= memory_bytes
+    assert found == LARGEST or needed(found + 1, context) > memory_bytes
+
+
+@given(sizes, st.integers(1, 64))
+def test_the_largest_context_fits_and_one_more_does_not_or_is_beyond_the_model(memory_bytes: float, batch: int) -> None:
+    found = fitted(memory_bytes, batch=batch)
+    assert found.largest_context == 0 or needed(batch, found.largest_context) <= memory_bytes
+    assert found.context_is_the_models or needed(batch, found.largest_context + 1) > memory_bytes
+    assert found.largest_context <= 8192
+
+
+@given(sizes, sizes)
+def test_more_memory_never_fits_less(one: float, other: float) -> None:
+    small, big = fitted(min(one, other)), fitted(max(one, other))
+    assert small.largest_batch <= big.largest_batch
+    assert small.largest_context <= big.largest_context
+    assert small.fits <= big.fits
+
+
+@given(sizes, st.integers(1, 64), st.integers(1, 8192))
+def test_what_fits_agrees_with_the_bounds(memory_bytes: float, batch: int, context: int) -> None:
+    found = fitted(memory_bytes, batch=batch, context=context)
+    assert found.fits == (batch <= found.largest_batch) == (context <= found.largest_context)
+
+
+def test_where_not_even_the_weights_fit_nothing_does() -> None:
+    found = fitted(2.4e9)
+    assert (found.fits, found.largest_batch, found.largest_context) == (False, 0, 0)
+
+
+@given(st.integers(0, 1000), st.integers(1, 1000))
+def test_the_search_finds_the_last_that_fits(bound: int, most: int) -> None:
+    assert largest(lambda number: number <= bound, most) == min(bound, most)
