@@ -44,6 +44,7 @@ def test_decodes_share_comes_first_and_says_where_it_dominates(
 def test_a_grid_shows_rates_lengths_exponents_and_the_step_time_model(tmp_path: Path) -> None:
     run = swept(tmp_path, "batch_size=1,2,4", "prompt_tokens=16,64,256,512")
     section = section_of(run)
+    assert "are geometric means over prompts of 16 to 512 tokens" in (run / "report.md").read_text()
     for said in (
         "Along batch size:", "Along prompt tokens:", "Is the exponent stable?", "Generated tokens/s against batch size",
         "Prefill (ms) against prompt tokens", "attention's square", "A decode step against the batch.",

@@ -92,6 +92,8 @@ def analyze_sweep(run: Run, options: Options | None = None) -> Analysis:
     tables["warmup_effect"] = warmup_effect(summary.usable(run.rows, include_warmup=True))
     tables |= _regimes(tables, options)
     tables["physical_limit"] = physical_limit(run, tables["summary_by_model_backend_mode"])
+    ok = run.rows.filter(pl.col("status") == "ok")
+    tables["concurrency_throughput"] = concurrency_throughput(ok, level=options.level)
     found = sweep_tables(tables, _measured(run, options), level=options.level)
     found |= {name: tables[name] for name in TR121_TABLES if name in tables}
     tables["ollama_decode_linearity"] = decode_linearity(served_rows(summary.usable(run.rows, include_warmup=True)))

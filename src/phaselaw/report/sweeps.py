@@ -16,7 +16,7 @@ _MOST_SENTENCES = 12
 
 def lead(subject: Subject) -> tuple[str, ...]:
     """What the sweeps say, in a sentence for each axis, for the head of the report."""
-    said = []
+    said = list(_mean_over_lengths(subject))
     for axis, rows in _by_axis(subject.rows("sweep_changes")):
         if axis == "prompt_tokens" and not _is_swept(subject):
             continue
@@ -24,6 +24,16 @@ def lead(subject: Subject) -> tuple[str, ...]:
         more = f" ({len(sentences) - 2} more in the report)" if len(sentences) > 2 else ""
         said.append(f"Along {AXIS_WORDS[axis]}, {'; '.join(sentences[:2])}{more}.")
     return tuple(said)
+
+
+def _mean_over_lengths(subject: Subject) -> Iterator[str]:
+    """A word of warning where prompt lengths were swept, since the laws' rows of all prompts are means over them."""
+    lengths = sorted({row["value"] for row in subject.rows("sweep_curves", axis="prompt_tokens")})
+    if _is_swept(subject) and len(lengths) > 1:
+        yield (
+            f"Figures of all prompts together are geometric means over prompts of {lengths[0]:g} to {lengths[-1]:g} "
+            "tokens; the sweep's tables and the step-time model keep the lengths apart."
+        )
 
 
 def sweeps(subject: Subject) -> Section | None:

@@ -25,6 +25,9 @@ DOMINANT_SHARES = (0.9, 0.95)
 
 NOTHING = "nothing changes"
 
+CLIENTS = "concurrency"
+"""The axis of clients, which has tables of its own."""
+
 PHASES = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end-to-end latency"}
 
 SCHEMA: dict[str, Any] = {
@@ -45,9 +48,10 @@ def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, *, 
         *_walls(tables["physical_limit"], lengths),
         *_moving_exponents(tables["exponent_stability"]),
         *_dominance(tables["decode_fraction_by_model"], level),
+        *_most_clients(tables["concurrency_throughput"]),
     ]
     found += _nothing(tables["exponent_by_axis"], found)
-    order = {axis: index for index, axis in enumerate(AXES)}
+    order = {axis: index for index, axis in enumerate([*AXES, CLIENTS])}
     found.sort(
         key=lambda row: (order[row["axis"]], row["backend"], in_order(row["held"]), row["what"], str(row["mode"]))
     )
@@ -132,6 +136,24 @@ def dominance_budget(fractions: pl.DataFrame, share: float, level: float) -> tup
         return float(np.exp(middle)), None, None
     half = float(stats.t.ppf(0.5 + level / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
     return float(np.exp(middle)), float(np.exp(middle - half)), float(np.exp(middle + half))
+
+
+def _most_clients(throughput: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Between which numbers of clients a server's output is largest, or that it still grew at the most tried."""
+    keys = ["backend", "backend_kind", "model", "scenario", BUDGET]
+    for key, group in throughput.sort(CLIENTS).group_by(keys, maintain_order=True):
+        clients, rates = group[CLIENTS].to_list(), group["output_tokens_per_s_median"].to_list()
+        best = int(np.argmax(rates))
+        about = dict(zip(keys, key, strict=True)) | {"axis": CLIENTS, "mode": "kv_decode"}
+        gain = f"{rates[best] / rates[0]:.2f} x one client's" if clients[0] == 1 else f"{rates[best]:.3g} tokens/s"
+        if best == len(clients) - 1:
+            said = f"output of {about['model']} still grows at {clients[best]} clients, the most tried: {gain}"
+            yield _row(about, what=NOTHING, low=clients[0], high=clients[-1], interval="all along the axis", said=said)
+            continue
+        low, high = clients[max(best - 1, 0)], clients[best + 1]
+        said = f"output of {about['model']} is largest between {low} and {high} clients: {gain} at {clients[best]}"
+        yield _row(about, what="the largest output", at=clients[best], low=low, high=high,
+                   interval="between measured values", said=said)  # fmt: skip
 
 
 def _nothing(swept: pl.DataFrame, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
