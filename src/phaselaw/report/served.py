@@ -23,6 +23,8 @@ def served_engines(subject: Subject) -> Section | None:
                 number("steps spanned less tokens counted", "steps_spanned_minus_count", "derived", _two_places),
                 number("time / count is off by", "per_count_bias", "derived", percent),
                 number("time / (count - 1) is off by", "per_step_bias", "derived", percent),
+                number("calls of 300 ms or more", "n_long", "measured", count),
+                number("the worst of these is off by", "per_step_bias_worst", "derived", _two_percent),
                 number("TTFT less the server's prefill (ms)", "ttft_minus_prefill_ms", "derived"),
             ),
             rows=clock,
@@ -112,3 +114,7 @@ def concurrency(subject: Subject) -> Section | None:
 
 def _two_places(value: float | None) -> str:
     return fixed(value, 2)
+
+
+def _two_percent(value: float | None) -> str:
+    return percent(value) if value is None else f"{100 * value:.2f} %"
