@@ -13,8 +13,9 @@ from phaselaw.tr121_names import BACKENDS, MODELS, SCENARIOS
 
 STUDY_FORMAT = Path(__file__).parent.parent / "docs" / "study-format.md"
 TEXT = STUDY_FORMAT.read_text(encoding="utf-8")
+ENGINES = (STUDY_FORMAT.parent / "engines.md").read_text(encoding="utf-8")
 README = (STUDY_FORMAT.parent.parent / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", TEXT + README, flags=re.MULTILINE | re.DOTALL)
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", TEXT + README + ENGINES, flags=re.MULTILINE | re.DOTALL)
 
 PARTS = {
     "The keys of a study": "Study",

@@ -37,6 +37,28 @@ def test_the_servers_step_over_one_less_is_right_on_the_new_server_and_3_percent
         assert step.server_ms / step.client_ms - 1 == pytest.approx(bias, abs=0.003)
 
 
+@pytest.mark.parametrize(
+    ("version", "label", "per_count", "per_step"),
+    [
+        (OLD, f"length 32, raw, {SMOLLM2}", -0.060, -0.029),
+        (OLD, f"warm, micro, 64, {GEMMA3}", -0.063, -0.048),
+        (OLD, f"warm, medium, 64, {GEMMA3}", -0.058, -0.043),
+        (NEW, f"length 32, raw, {SMOLLM2}", -0.030, 0.001),
+        (NEW, f"length 32, raw, {GEMMA3}", -0.031, 0.000),
+        (NEW, f"warm, medium, 64, {GEMMA3}", -0.015, 0.000),
+    ],
+)
+def test_the_bias_of_the_servers_figures_depends_on_version_model_and_length(
+    version: str, label: str, per_count: float, per_step: float
+) -> None:
+    reply = recorded(version)[label].reply
+    step, eval_ms, count = step_of(reply), reply.ms("eval_duration"), reply.count("eval_count")
+    assert step.basis == "client" and step.ms is not None and step.server_ms is not None
+    assert eval_ms is not None and count is not None
+    assert eval_ms / count / step.ms - 1 == pytest.approx(per_count, abs=0.001)
+    assert step.server_ms / step.ms - 1 == pytest.approx(per_step, abs=0.001)
+
+
 @pytest.mark.parametrize("version", [OLD, NEW])
 @pytest.mark.parametrize("model", [SMOLLM2, GEMMA3])
 def test_every_recorded_generation_gives_no_negative_time(version: str, model: str) -> None:

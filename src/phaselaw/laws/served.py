@@ -29,8 +29,13 @@ def length_limited(served: pl.DataFrame, *, whole_calls: bool) -> pl.DataFrame:
 
 
 def warmup_breakdown(served: pl.DataFrame) -> pl.DataFrame:
-    """``ollama_warmup_breakdown``: prefill alone and with the load, warmup against measured, per cell."""
-    latency, load = pl.col("latency_ms"), pl.col("ollama_load_ms")
+    """``ollama_warmup_breakdown``: prefill alone and with the load, warmup against measured, per cell.
+
+    Of backends that tell a load: Ollama's in each call, llama-server's where its start loaded the model for the call.
+    OpenAI's protocol tells none.
+    """
+    latency, load = pl.col("latency_ms"), pl.col("__load_ms")
+    served = _with_loads(served)
     keys = ["backend", "model", "scenario"]
     own = ["batch_size", "params_millions_effective", "gen_tokens_target"]
     figures = []
@@ -57,6 +62,13 @@ def warmup_breakdown(served: pl.DataFrame) -> pl.DataFrame:
         .select(*keys, pl.exclude([*keys, *own]), *own)
         .sort([*keys, *own])
     )
+
+
+def _with_loads(served: pl.DataFrame) -> pl.DataFrame:
+    """The rows with ``__load_ms``: a call's load, 0 where its backend told those of other calls, null where of none."""
+    told = pl.when(pl.col("backend_kind") != "openai").then(pl.coalesce("ollama_load_ms", "load_ms"))
+    none = pl.when(told.is_not_null().any().over("backend")).then(0.0)
+    return served.with_columns(told.fill_null(none).alias("__load_ms"))
 
 
 def early_stop_summary(served: pl.DataFrame) -> pl.DataFrame:
