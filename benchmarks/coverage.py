@@ -233,8 +233,10 @@ def of_two_variables(case: Case, n: int, simulations: int) -> Iterator[Share]:
     layers = pl.DataFrame(
         {"model": [f"model {at}" for at in range(n)], "n_layer": [float(each) for each in LAYERS[:n]]}
     )
-    unknown = [pl.lit(None, dtype=pl.Float64).alias(name) for name in ("n_embd", "weights_bytes")]
-    series = structure.structured(per_model, models.join(layers, on="model").with_columns(unknown))
+    architecture = models.join(layers, on="model").with_columns(n_embd=pl.lit(None, dtype=pl.Float64))
+    weights = per_model.select("backend", "model", "params_millions_effective").unique()
+    unknown = weights.with_columns(weights_bytes=pl.lit(None, dtype=pl.Float64))
+    series = structure.structured(per_model, architecture, unknown)
     fits = structure.multivariate_fits(series, Options(draws=2))
     for name, truth in (("beta", SLOPE), ("gamma", GAMMA)):
         what = "parameters" if name == "beta" else "layers"

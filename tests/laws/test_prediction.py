@@ -165,6 +165,13 @@ def test_two_models_leave_no_interval_and_so_no_prediction() -> None:
     assert "2 models measured" in found.refused[0].reason
 
 
+def test_an_interval_that_nothing_bounds_is_infinite_and_no_error() -> None:
+    four = tables([1.0, 9.0, 2.0, 40.0], params=PARAMS[:4], layers=[2, 2, 2, 24])  # the last alone tells of depth
+    row = used(predict(four, NewModel(params_millions=5, n_layer=3), level=0.999999))
+    assert row.latency_ms_low < row.latency_ms < row.latency_ms_high
+    assert prediction_validation(four, level=0.999999).height > 0
+
+
 def test_a_law_on_suspect_rows_is_marked() -> None:
     found = predict(tables(power_law(0.5, scatter=0.1), suspect="prompt cache found"), NewModel(params_millions=30))
     assert used(found).suspect == "prompt cache found"

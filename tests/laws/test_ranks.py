@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from phaselaw.laws.ranks import spearman_rows, theil_sen_rows
+from phaselaw.laws.ranks import exact_spearman, spearman_rows, theil_sen_rows
 
 
 def rows_of(seed: int, n: int, *, ties: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -55,3 +55,29 @@ def test_models_in_order_of_latency_correlate_wholly() -> None:
     rho, p = spearman_rows(np.arange(5.0)[None], np.arange(5.0)[None] ** 2)
     assert rho[0] == pytest.approx(1)
     assert p[0] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "p"), [(3, 2 / 6), (4, 2 / 24), (7, 2 / 5040)])
+def test_a_perfect_order_of_few_has_the_exact_p_of_its_orders(n: int, p: float) -> None:
+    assert exact_spearman(np.arange(n), np.arange(n) ** 2.0) == pytest.approx((1.0, p))
+
+
+@pytest.mark.parametrize(
+    ("order", "rho", "significant"),
+    [
+        ([3, 2, 1, 5, 4, 7, 6], 0.786, True),
+        ([1, 2, 3, 7, 4, 6, 5], 0.750, False),
+        ([2, 1, 4, 3, 5, 6], 0.886, True),
+        ([2, 1, 4, 3, 6, 5], 0.829, False),
+    ],
+)
+def test_exact_p_values_have_the_published_critical_points(order: list[int], rho: float, significant: bool) -> None:
+    # Zar (1972): the two-sided 5 % point of rho is 0.786 for 7 points and 0.886 for 6.
+    found, p = exact_spearman(np.arange(len(order)), np.array(order, dtype=float))
+    assert found == pytest.approx(rho, abs=0.001)
+    assert (p <= 0.05) == significant
+
+
+def test_beyond_eight_points_the_approximation_serves() -> None:
+    x, y = rows_of(1, 12, ties=False)
+    assert exact_spearman(x[0], y[0]) == pytest.approx(tuple(stats.spearmanr(x[0], y[0])))

@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     if not predictions.rows:
         raise AnalysisError(_refusal(predictions))
     if args.json:
-        print(json.dumps({"schema_version": JSON_VERSION, **dataclasses.asdict(predictions)}, allow_nan=False))
+        document = {"schema_version": JSON_VERSION, **dataclasses.asdict(predictions)}
+        print(json.dumps(finite(document), allow_nan=False))
         return 0
     _print(predictions)
     return 0
@@ -100,6 +101,15 @@ def params_millions(text: str) -> float:
     if not 0 < found < math.inf:
         raise UsageError(f"--params {text}: give a count of parameters, such as 3e9, 3B or 135M")
     return found
+
+
+def finite(value: Any) -> Any:
+    """A document with ``None`` for what is no number in JSON: an end of an interval that nothing bounds."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _positive(value: float | None, option: str) -> float | None:

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from phaselaw.commands import COMMANDS
-from phaselaw.commands.predict import add_shared, analysed_tables
+from phaselaw.commands.predict import add_shared, analysed_tables, finite
 
 EXAMPLES = """\
 examples:
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         document = {"schema_version": JSON_VERSION, "level": args.level}
         rows = {"predictions": validation.to_dicts(), "coverage": coverage.to_dicts()}
-        print(json.dumps(document | rows, allow_nan=False))
+        print(json.dumps(finite(document | rows), allow_nan=False))
         return 0
     from rich.console import Console
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from phaselaw.files import write_csv
 from phaselaw.laws import structure, summary
-from phaselaw.laws.architecture import architectures, with_given_sizes
+from phaselaw.laws.architecture import architectures, weight_bytes, with_given_sizes
 from phaselaw.laws.claims import claims
 from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
 from phaselaw.laws.cross_engine import engine_laws, engine_ratios
@@ -148,7 +148,7 @@ def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:
     per_model = summary.by_model(cells)
     units = units_of(rows, per_model, run)
     architecture = architectures(run, options.models_table)
-    series = structure.structured(per_model, architecture)
+    series = structure.structured(per_model, architecture, weight_bytes(run))
     fractions = summary.decode_fractions(per_model)
     return {
         "summary_by_model_backend_mode": cells,

@@ -31,13 +31,17 @@ _CONFIG_NAMES = {
 }
 """A model config's own names for each, GPT-2's and most others'."""
 
+BITS = {"F32": 32, "F16": 16, "BF16": 16, "Q8": 8.5, "Q6": 6.6, "Q5": 5.6, "Q4": 4.7, "Q3": 3.7, "Q2": 2.8,
+        "MXFP4": 4.25, "FP32": 32, "FP16": 16}  # fmt: skip
+"""Bits a parameter of number formats and of llama.cpp's quantisations, scales included, by the name's beginning: good
+to about 10 %."""
+
 SCHEMA: dict[str, type[pl.DataType]] = {
     "model": pl.String,
     "config_path": pl.String,
     **dict.fromkeys(STRUCTURE, pl.Float64),
     "params_millions_effective": pl.Float64,
     "model_kind": pl.String,
-    "weights_bytes": pl.Float64,
     "source": pl.String,
 }
 
@@ -54,7 +58,7 @@ def architectures(run: Run, models_table: Path | None) -> pl.DataFrame:
         if structure.get("n_layer"):
             found.append(
                 {"model": name, "model_kind": kind, "params_millions_effective": params, "source": source}
-                | {"config_path": row.get("config_path"), "weights_bytes": _number(row.get("weights_bytes"))}
+                | {"config_path": row.get("config_path")}
                 | {key: structure.get(key) for key in STRUCTURE}
             )
     return pl.DataFrame(found, schema=SCHEMA).select(list(SCHEMA))
@@ -69,6 +73,35 @@ def with_given_sizes(run: Run, models_table: Path | None) -> Run:
     given = pl.col("model").replace_strict(known, default=None, return_dtype=pl.Float64)
     filled = pl.col("params_millions_effective").fill_null(given)
     return dataclasses.replace(run, rows=run.rows.with_columns(filled))
+
+
+def bits_of(label: Any) -> float | None:
+    """Bits a parameter of a quantisation or number format; ``None`` for one that is not known."""
+    said = str(label or "").upper()
+    return next((bits for name, bits in BITS.items() if said.startswith(name)), None)
+
+
+def weight_bytes(run: Run) -> pl.DataFrame:
+    """Bytes of weights of each backend's models, as measured, else parameters times the bits of their format.
+
+    Of a model that a table without backends lists in several formats, the format is unknown: a backend has one, so that
+    its models' sizes stand in the same proportion by any.
+    """
+    told: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in run.models.iter_rows(named=True):
+        told.setdefault((row.get("backend"), row.get("kind"), row.get("model")), []).append(row)
+    found = []
+    names = ("backend", "backend_kind", "model", "params_millions_effective")
+    for backend, kind, model, params in run.rows.select(names).unique().sort(names).iter_rows():
+        rows = told.get((backend, kind, model)) or told.get((None, kind, model)) or []
+        measured = {_number(row.get("weights_bytes")) for row in rows}
+        bits = {bits_of(row.get("quantization_level") or row.get("dtype")) for row in rows}
+        size = measured.pop() if len(measured) == 1 else None
+        if size is None and params and rows and None not in bits:
+            size = params * 1e6 * min(each for each in bits if each is not None) / 8
+        found.append({"backend": backend, "model": model, "params_millions_effective": params, "weights_bytes": size})
+    columns = {"backend": pl.String, "model": pl.String, "params_millions_effective": pl.Float64}
+    return pl.DataFrame(found, schema=columns | {"weights_bytes": pl.Float64})
 
 
 def _structure(

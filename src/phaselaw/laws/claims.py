@@ -16,7 +16,7 @@ import polars as pl
 
 from phaselaw.laws import structure
 from phaselaw.laws.options import Options
-from phaselaw.laws.regression import fit_lines, t_half_width
+from phaselaw.laws.regression import exponential, fit_lines, t_half_width
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.verdicts import MIN_MODELS, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
 from phaselaw.laws.warmup import UNSAFE_RATIO
@@ -230,8 +230,8 @@ def _params_predict(tables: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, An
         better = "; leaving one model out can't be tried"
         if params is not None and mean is not None:
             better = (
-                f"; a model left out is off by a factor {math.exp(params):.2f}, predicting the mean by "
-                f"{math.exp(mean):.2f}"
+                f"; a model left out is off by a factor {exponential(params):.2f}, predicting the mean by "
+                f"{exponential(mean):.2f}"
             )
             if params >= mean and status in {SUPPORTED, TREND}:
                 status, better = WEAK, f"{better}: no better"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.regression import Floats, Plane, fit_plane, leave_one_out_errors
+from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, leave_one_out_errors
 from phaselaw.laws.series import Series
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
 from phaselaw.laws.summary import BUDGET, GROUP, MODEL
@@ -142,9 +142,7 @@ class LawFit:
         """
         at = np.log(np.array([properties[name] for name in COLUMNS[self.law]], dtype=float))
         value, half = self.plane.predict(at, level, charged=CHOICE if chosen_of > 1 else 0.0)
-        with np.errstate(over="ignore"):
-            middle, low, high = np.exp(np.array([value, value - half, value + half]))
-        return float(middle), float(low), float(high)
+        return exponential(value), exponential(value - half), exponential(value + half)
 
 
 def predict(
@@ -218,7 +216,7 @@ def typical_factors(points: pl.DataFrame, laws: Sequence[str]) -> dict[str, floa
         columns, latency = _logs(known, law)
         errors = leave_one_out_errors(columns if columns.size else None, latency)
         if errors is not None:
-            found[law] = math.exp(float(np.sqrt((errors * errors).mean())))
+            found[law] = exponential(float(np.sqrt((errors * errors).mean())))
     return found
 
 
@@ -290,8 +288,10 @@ def _by_each_law(points: pl.DataFrame, model: NewModel, level: float) -> list[di
 def _rate(row: Mapping[str, Any], tokens: float | None) -> dict[str, Any]:
     """Tokens a second of a call that takes so long; the interval's ends change places."""
     ends = {"": "latency_ms", "_low": "latency_ms_high", "_high": "latency_ms_low"}
-    rates = {f"tokens_per_s{end}": tokens and 1000 * tokens / row[latency] for end, latency in ends.items()}
-    return {"tokens": tokens} | rates
+    rates: dict[str, float | None] = {"tokens": tokens}
+    for end, latency in ends.items():
+        rates[f"tokens_per_s{end}"] = tokens and (1000 * tokens / row[latency] if row[latency] > 0 else math.inf)
+    return rates
 
 
 def workloads_of(cells: pl.DataFrame) -> list[Workload]:

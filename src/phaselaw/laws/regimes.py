@@ -89,7 +89,7 @@ def _regime(
     verdict = law["verdict"]
     # Single properties only: params + depth is no axis that models could be lined up on.
     known = {name: error for name, error in errors.items() if error is not None and name != structure.BOTH}
-    best = min(known, key=lambda name: known[name]) if known else None
+    best = min(known, key=lambda name: round(known[name], 9)) if known else None
     share = fits.get(LINEAR, {}).get("relative_share_at_median")
     if verdict == TOO_FEW:
         return UNKNOWN, f"{law['n_models']} models: too few for a law"

@@ -44,6 +44,12 @@ def fit_lines(x: Floats, y: Floats) -> Line:
     return Line(slope=slope, intercept=intercept, r2=r2, slope_se=se, residual_sd=sd)
 
 
+def exponential(value: float) -> float:
+    """``e^value``; infinite where that is too large for a float, as a poorly determined figure can be."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(value))
+
+
 def p_of_zero_at(x: Floats, y: Floats, at: float) -> float:
     """Two-sided p of the least-squares line of ``y`` on ``x``, both (points,), being 0 at ``at``; NaN below 3 points.
 

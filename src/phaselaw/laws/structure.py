@@ -5,7 +5,6 @@ All on the aggregate (geometric means over scenarios), on log scales, over the m
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,11 @@ import polars as pl
 
 from phaselaw.laws.architecture import STRUCTURE
 from phaselaw.laws.options import Options
+from phaselaw.laws.ranks import exact_spearman
 from phaselaw.laws.regression import (
     Floats,
     bootstrap_planes,
+    exponential,
     fit_plane,
     leave_one_out_errors,
     quantile_interval,
@@ -55,10 +56,12 @@ def model_table(architecture: pl.DataFrame) -> pl.DataFrame:
     ).sort("model", "params_millions_effective")
 
 
-def structured(per_model: pl.DataFrame, architecture: pl.DataFrame) -> Series:
+def structured(per_model: pl.DataFrame, architecture: pl.DataFrame, weights: pl.DataFrame) -> Series:
     """The aggregates of each group, with the structure of each model beside them, empty where it is unknown."""
-    known = architecture.select(*MODEL, "n_layer", "n_embd", "weights_bytes")
-    joined = per_model.join(known, on=MODEL, how="left", nulls_equal=True)
+    known = architecture.select(*MODEL, "n_layer", "n_embd")
+    joined = per_model.join(known, on=MODEL, how="left", nulls_equal=True).join(
+        weights, on=["backend", "model", "params_millions_effective"], how="left", nulls_equal=True
+    )
     return Series.of(joined.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
 
 
@@ -147,7 +150,8 @@ def structure_predictors(series: Series) -> pl.DataFrame:
 
     Where at least three models of a group have known layers, all predictors are compared on those; else parameters and
     the mean on all models. ``loo_rmse_log`` is in natural log units, ``loo_typical_factor`` its exponential (1.10: off
-    by about 10 %). ``best`` marks the least error; ``warning`` says what a small sample can't tell.
+    by about 10 %), the p of the rank correlation exact for few models. ``best`` marks the least error, one law a group;
+    ``warning`` says what a small sample can't tell.
     """
     rows = []
     for key, points in _groups(series):
@@ -155,10 +159,16 @@ def structure_predictors(series: Series) -> pl.DataFrame:
         compared = layered if layered.height >= 3 else points
         group = [key | row for row in _compared(compared)]
         errors = [row["loo_rmse_log"] for row in group if row["loo_rmse_log"] is not None]
+        # Bytes in proportion to parameters predict as these do, but for rounding: the first in order is the best.
+        best = next((row for row in group if errors and _at_most(row["loo_rmse_log"], min(errors))), None)
         for row in group:
-            row["best"] = bool(errors) and row["loo_rmse_log"] == min(errors)
+            row["best"] = row is best
         rows += group
     return _table(rows, series, _PREDICTORS).select(*_FIRST, *_PREDICTORS, "gen_tokens_target")
+
+
+def _at_most(error: float | None, least: float) -> bool:
+    return error is not None and error <= least * (1 + 1e-9)
 
 
 _PREDICTORS: dict[str, type[pl.DataType]] = {
@@ -181,13 +191,13 @@ def _compared(points: pl.DataFrame) -> list[dict[str, Any]]:
         errors = leave_one_out_errors(columns, latency)
         rmse = None if errors is None else float(np.sqrt((errors * errors).mean()))
         plane = None if columns is None else fit_plane(columns, latency)
-        rho, p = spearman(columns[:, 0], latency) if columns is not None and len(names) == 1 else (math.nan, math.nan)
+        rho, p = exact_spearman(columns[:, 0], latency) if columns is not None and len(names) == 1 else (None, None)
         rows.append(
             {
                 "predictor": predictor,
                 "n_models": points.height,
                 "loo_rmse_log": rmse,
-                "loo_typical_factor": None if rmse is None else math.exp(rmse),
+                "loo_typical_factor": None if rmse is None else exponential(rmse),
                 "r2": None if plane is None else plane.r2,
                 "spearman_rho": rho,
                 "spearman_p": p,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from scipy import stats
 
 from phaselaw.laws import prediction
 from phaselaw.laws.prediction import LAWS, NewModel
+from phaselaw.laws.regression import exponential
 from phaselaw.laws.structure import MEAN
 from phaselaw.laws.summary import BUDGET, GROUP
 
@@ -104,7 +104,7 @@ def _left_out(points: pl.DataFrame, level: float) -> Iterator[dict[str, Any]]:
             by = {"predictor": law, "predictor_used": used, "n_others": fits[used].n_models}
             predicted = fits[used].latency_ms(properties, level, chosen_of=len(fits) if law == CHOSEN else 1)
             yield shared | by | _scored(measured, predicted)
-        mean = math.exp(float(np.log(others["latency"].to_numpy()).mean()))
+        mean = exponential(float(np.log(others["latency"].to_numpy()).mean()))
         by_mean = {"predictor": MEAN, "predictor_used": MEAN, "n_others": others.height}
         yield (
             shared
@@ -140,7 +140,7 @@ def _scored(measured: float, predicted: tuple[float, float, float]) -> dict[str,
 def _factor(group: pl.DataFrame) -> float:
     """What predictions are off by: the exponential of the root mean square of log(predicted / measured)."""
     off = np.log((group["latency_predicted_ms"] / group["latency_measured_ms"]).to_numpy())
-    return math.exp(float(np.sqrt((off * off).mean())))
+    return exponential(float(np.sqrt((off * off).mean())))
 
 
 def _by(table: pl.DataFrame, keys: list[str]) -> Iterator[tuple[tuple[Any, ...], pl.DataFrame]]:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from phaselaw.ladder.spec import ladder_model
+from phaselaw.laws.architecture import bits_of
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.validity.findings import (
     ALL_PHASES,
@@ -24,10 +25,6 @@ MISLABELLED = 0.1
 """A label that is off by more than this share is no rounding."""
 FULL = 0.9
 """Weights that take this share of the accelerator's memory leave no room for its cache and its buffers."""
-BITS = {"F32": 32, "F16": 16, "BF16": 16, "Q8": 8.5, "Q6": 6.6, "Q5": 5.6, "Q4": 4.7, "Q3": 3.7, "Q2": 2.8,
-        "MXFP4": 4.25}  # fmt: skip
-"""Bits a parameter of llama.cpp's quantisations, scales included, by the name's beginning: good to about 10 %."""
-
 LABEL, SPILL = "label contradicts measurement", "spill"
 
 
@@ -135,8 +132,7 @@ def _weights_mb(row: dict[str, Any], models: pl.DataFrame) -> tuple[float | None
     told = mine.row(0, named=True)
     if told.get("weights_bytes"):
         return float(told["weights_bytes"]) / 2**20, True
-    level = str(told.get("quantization_level") or "").upper()
-    bits = next((bits for name, bits in BITS.items() if level.startswith(name)), None)
+    bits = bits_of(told.get("quantization_level"))
     params = row["params_millions_effective"]
     return (None, False) if bits is None or not params else (params * 1e6 * bits / 8 / 2**20, False)
 
