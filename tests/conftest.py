@@ -4,17 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 from hypothesis import settings
 
 # How long an example takes is no property of what is tested: a busy machine must fail nothing.
 settings.register_profile("phaselaw", deadline=None)
 settings.load_profile("phaselaw")
-
-hypothesis.settings.register_profile("phaselaw", deadline=None)
-"""How fast this machine is at the moment is no property of what is tested."""
-hypothesis.settings.load_profile("phaselaw")
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ def test_several_runs_are_pooled_and_their_noise_is_in_the_intervals(finished: P
         assert main(["run", "--dry-run", "--set", f"seed={seed}", "--out", str(path)]) == 0
     capsys.readouterr()
     document = plan(finished, *map(str, others), capsys=capsys)
-    assert {row["interval_basis"] for row in document["rows"]} == {"3 runs, between-run noise included"}
+    assert {row["interval_basis"] for row in document["rows"]} == {"runs, the noise between them included"}
 
 
 def test_an_hours_price_for_each_backend(finished: Path, capsys) -> None:

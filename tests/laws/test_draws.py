@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from phaselaw.laws.draws import CELLS, NOT_MEASURED, ROUNDS, draw
-from phaselaw.laws.intervals import throughput_intervals
-from phaselaw.laws.summary import by_cell, by_model, median_variance
+from phaselaw.laws.draws import draw
+from phaselaw.laws.intervals import CELLS, NOT_MEASURED, ROUNDS, RUNS, throughput_intervals
+from phaselaw.laws.summary import by_cell, by_model, variance_for_t
 from phaselaw.runs import normalised
 
 KEY = ("b", "m0", 1, 8, "e2e_kv")
@@ -40,7 +40,7 @@ def half_width(draws: np.ndarray) -> float:
 def test_one_model_has_the_t_interval_of_its_rounds(n: int) -> None:
     latencies = np.exp(np.random.default_rng(n).normal(0, 0.1, n))
     drawn = draw(rows({"m0": latencies.tolist()}), in_rounds=True)[KEY]
-    expected = np.log(latencies).std(ddof=1) * math.sqrt(median_variance(n)) * stats.t.ppf(0.975, n - 1)
+    expected = np.log(latencies).std(ddof=1) * math.sqrt(variance_for_t(n)) * stats.t.ppf(0.975, n - 1)
     assert half_width(drawn.tokens_per_s) == pytest.approx(expected, rel=0.03)
     assert half_width(drawn.latency_ms) == pytest.approx(expected, rel=0.03)
     assert drawn.tokens_per_s[0] == pytest.approx(np.median(10_000 / latencies))
@@ -53,7 +53,7 @@ def test_a_ratio_of_two_models_has_the_paired_interval() -> None:
     drawn = draw(rows({f"m{at}": np.exp(shared + own[at]).tolist() for at in range(2)}), in_rounds=True)
     ratio = drawn[KEY].latency_ms / drawn["b", "m1", 1, 8, "e2e_kv"].latency_ms
     sd = (own[0] - own[1]).std(ddof=1)
-    assert half_width(ratio) == pytest.approx(sd * math.sqrt(median_variance(5)) * stats.t.ppf(0.975, 4), rel=0.03)
+    assert half_width(ratio) == pytest.approx(sd * math.sqrt(variance_for_t(5)) * stats.t.ppf(0.975, 4), rel=0.03)
 
 
 def test_what_slows_all_models_alike_cancels_in_their_ratio() -> None:
@@ -88,9 +88,9 @@ def test_several_runs_are_the_units_and_their_noise_is_in_the_draws() -> None:
     pooled = rows({"m0": values}, runs=["a", "a", "b", "b", "c", "c"])
     drawn = draw(pooled, in_rounds=True)[KEY]
     means = np.log(values).reshape(3, 2).mean(axis=1)
-    expected = means.std(ddof=1) * math.sqrt(median_variance(3)) * stats.t.ppf(0.975, 2)
+    expected = means.std(ddof=1) * math.sqrt(1 / 3) * stats.t.ppf(0.975, 2)
     assert half_width(drawn.tokens_per_s) == pytest.approx(expected, rel=0.03)
-    assert drawn.basis == "3 runs, between-run noise included"
+    assert drawn.basis == RUNS
 
 
 def test_draws_are_the_same_every_time_and_know_no_order_of_rows(

@@ -14,22 +14,18 @@ The draws are a scrambled Sobol sequence: repeatable, and quantiles settle with 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
-from phaselaw.laws.intervals import CELLS, NOT_MEASURED, ROUNDS
+from phaselaw.laws.intervals import CELLS, NOT_MEASURED, ROUNDS, RUNS, spread_within_cells
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.summary import BUDGET, by_cell, by_model, median_variance
+from phaselaw.laws.summary import BUDGET, by_cell, by_cell_and_run, by_model, variance_for_t
 
 N_DRAWS = 8192
 SEED = 42
-RUN = "run"
-"""The column that tells pooled runs apart."""
-
-BETWEEN_RUNS = "{n} runs, between-run noise included"
 
 
 Key = tuple[str, str, int, int | None, str]
@@ -57,13 +53,13 @@ def draw(rows: pl.DataFrame, *, in_rounds: bool, n: int = N_DRAWS, seed: int = S
     """
     cells = by_cell(rows)
     points = by_model(cells)
-    runs = rows[RUN].n_unique() if RUN in rows.columns else 1
-    if runs > 1:
-        deviations, basis = _deviations(rows, RUN), BETWEEN_RUNS.format(n=runs)
-        relative = _in_units(deviations, n, seed)
+    if rows["run"].n_unique() > 1:
+        # The point is a mean over runs of each run's medians.
+        medians = by_cell_and_run(rows).rename({"latency_median_ms": "ms"})
+        relative, basis = _in_units(_deviations(medians, "run"), lambda units: 1 / units, n, seed), RUNS
     elif in_rounds:
-        deviations, basis = _deviations(rows.filter(pl.col("rep").is_not_null()), "rep"), ROUNDS
-        relative = _in_units(deviations, n, seed)
+        calls = rows.filter(pl.col("rep").is_not_null()).rename({"latency_ms": "ms"})
+        relative, basis = _in_units(_deviations(calls, "rep"), variance_for_t, n, seed), ROUNDS
     else:
         relative, basis = _in_cells(cells, n, seed), CELLS
     unknown = np.full(n, np.nan)
@@ -93,12 +89,12 @@ def _key(row: Mapping[str, object]) -> Key:
 
 
 def _deviations(rows: pl.DataFrame, unit: str) -> dict[Key, dict[object, float]]:
-    """Each unit's mean log latency relative to the mean of its cells, by model and phase.
+    """Each unit's mean log ``ms`` relative to the mean of its cells, by model and phase.
 
     Relative to the cell's mean, so that a call that failed does not shift its unit.
     """
     cell = [*_KEY, "scenario"]
-    relative = pl.col("latency_ms").log() - pl.col("latency_ms").log().mean().over(cell)
+    relative = pl.col("ms").log() - pl.col("ms").log().mean().over(cell)
     table = (
         rows.select(*_KEY, unit, relative.alias("log"))
         .group_by([*_KEY, unit], maintain_order=True)
@@ -110,8 +106,13 @@ def _deviations(rows: pl.DataFrame, unit: str) -> dict[Key, dict[object, float]]
     return {key: values for key, values in found.items() if len(values) > 1}
 
 
-def _in_units(deviations: Mapping[Key, Mapping[object, float]], n: int, seed: int) -> dict[Key, Floats]:
-    """Factors on the points: joint over models, with the covariance over units, a t's tails for each."""
+def _in_units(
+    deviations: Mapping[Key, Mapping[object, float]], variance: Callable[[int], float], n: int, seed: int
+) -> dict[Key, Floats]:
+    """Factors on the points: joint over models, with the covariance over units, a t's tails for each.
+
+    ``variance`` is that of a point made of so many units, each of variance 1.
+    """
     if not deviations:
         return {}
     # Sorted, so that the order of rows changes nothing.
@@ -121,9 +122,8 @@ def _in_units(deviations: Mapping[Key, Mapping[object, float]], n: int, seed: in
     for at, key in enumerate(keys):
         values = deviations[key]
         centred = np.array(list(values.values())) - np.mean(list(values.values()))
-        # The point is made of medians over units: a median's variance, not a mean's.
         size = len(values)
-        scaled[at, [units[unit] for unit in values]] = centred * np.sqrt(median_variance(size) / (size - 1))
+        scaled[at, [units[unit] for unit in values]] = centred * np.sqrt(variance(size) / (size - 1))
     uniform = _uniform(n, len(keys) + 1, seed)
     eigenvalues, vectors = np.linalg.eigh(scaled @ scaled.T)
     root = vectors * np.sqrt(np.clip(eigenvalues, 0.0, None))
@@ -133,29 +133,21 @@ def _in_units(deviations: Mapping[Key, Mapping[object, float]], n: int, seed: in
         degrees: np.sqrt(degrees / stats.chi2.ppf(uniform[:, -1], degrees))
         for degrees in {len(values) - 1 for values in deviations.values()}
     }
-    # With two units the tails are Cauchy's: a draw may be too large for a float, and infinite serves as well.
-    with np.errstate(over="ignore"):
-        return {key: np.exp(normal[:, at] * widths[len(deviations[key]) - 1]) for at, key in enumerate(keys)}
+    # With two units the tails are Cauchy's: beyond these limits a draw may as well be at them.
+    return {
+        key: np.exp(np.clip(normal[:, at] * widths[len(deviations[key]) - 1], -300.0, 300.0))
+        for at, key in enumerate(keys)
+    }
 
 
 def _in_cells(cells: pl.DataFrame, n: int, seed: int) -> dict[Key, Floats]:
-    """Factors on the points: each model's own t, degrees of freedom by Welch and Satterthwaite."""
-    variance = pl.col("latency_log_variance")
-    spread = (
-        cells.group_by(_KEY, maintain_order=True)
-        .agg(
-            (variance.sum().sqrt() / pl.len()).alias("se"),
-            (variance.sum() ** 2 / (variance**2 / (pl.col("n") - 1)).sum()).alias("degrees"),
-            variance.null_count().alias("unknown"),
-        )
-        .filter((pl.col("unknown") == 0) & (pl.col("se") > 0))
-        .sort(_KEY)
-    )
+    """Factors on the points: each model's own t, from its cells alone."""
+    spread = spread_within_cells(cells).filter((pl.col("log_se") > 0) & pl.col("degrees").is_finite()).sort(_KEY)
     if spread.is_empty():
         return {}
     uniform = _uniform(n, spread.height, seed)
     return {
-        _key(row): np.exp(row["se"] * stats.t.ppf(uniform[:, at], row["degrees"]))
+        _key(row): np.exp(row["log_se"] * stats.t.ppf(uniform[:, at], row["degrees"]))
         for at, row in enumerate(spread.iter_rows(named=True))
     }
 

@@ -39,7 +39,7 @@ def throughput_intervals(
         known = rows.filter(pl.col("rep").is_not_null()).rename({"tokens_per_s": "rate"})
         spread = _spread_over(known, "rep", variance_for_t)
     else:
-        spread = _spread_within_cells(cells)
+        spread = spread_within_cells(cells)
     table = per_model.join(spread, on=_KEYS, how="left", nulls_equal=True, maintain_order="left")
     se = table["log_se"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     degrees = table["degrees"].cast(pl.Float64).fill_null(np.nan).to_numpy()
@@ -86,7 +86,7 @@ def _spread_over(cells: pl.DataFrame, unit: str, variance: Callable[[int], float
     )
 
 
-def _spread_within_cells(cells: pl.DataFrame) -> pl.DataFrame:
+def spread_within_cells(cells: pl.DataFrame) -> pl.DataFrame:
     """Per model and phase: the standard error of the log rate from the calls' scatter within cells.
 
     Degrees of freedom midway between Satterthwaite's, too few for variances from so few calls, and Welch's correction

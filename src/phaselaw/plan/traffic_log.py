@@ -15,7 +15,8 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -117,7 +118,7 @@ class Log:
     def _chunks(self, text: TextIO) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
         """Line numbers and, by meaning, the raw values of some rows."""
         first = _first_line(text)
-        source = _Peeked(first, text)
+        source = chain([first] if first else [], text)
         if first.lstrip().startswith("{"):
             yield from self._json_chunks(source)
         elif first.lstrip().startswith("["):
@@ -140,17 +141,19 @@ class Log:
         columns = self._known(fields).names
         at = {meaning: fields.index(name) for meaning, name in columns.items()}
         width = max(at.values()) + 1
-        while rows := [(reader.line_num, row) for row in islice(reader, CHUNK)]:
-            kept = []
-            for line, row in rows:
-                if len(row) >= width:
-                    kept.append((line, row))
-                elif row:
-                    self.faults.add(line, f"{len(row)} columns, {width} expected")
-            yield (
-                [line for line, _ in kept],
-                {meaning: [row[index] for _, row in kept] for meaning, index in at.items()},
-            )
+        while True:
+            before = reader.line_num
+            rows = list(islice(reader, CHUNK))
+            if not rows:
+                return
+            lines = _lines(rows, before, reader.line_num)
+            if min(map(len, rows)) < width:
+                for line, row in zip(lines, rows, strict=True):
+                    if row and len(row) < width:
+                        self.faults.add(line, f"{len(row)} columns, {width} expected")
+                lines = [line for line, row in zip(lines, rows, strict=True) if len(row) >= width]
+                rows = [row for row in rows if len(row) >= width]
+            yield lines, {meaning: list(map(itemgetter(index), rows)) for meaning, index in at.items()}
 
     def _json_chunks(self, source: Iterator[str]) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
         numbered = enumerate(source, start=1)
@@ -255,22 +258,15 @@ def _first_line(text: TextIO) -> str:
     return ""
 
 
-class _Peeked:
-    """Lines of a file whose first was read already."""
-
-    def __init__(self, first: str, rest: Iterator[str]) -> None:
-        self._first: str | None = first or None
-        self._rest = rest
-
-    def __iter__(self) -> _Peeked:
-        return self
-
-    def __next__(self) -> str:
-        if self._first is not None:
-            line, self._first = self._first, None
-            return line
-        # A spreadsheet's zero byte is no reason to stop.
-        return next(self._rest).replace("\0", "")
+def _lines(rows: list[list[str]], before: int, last: int) -> list[int]:
+    """The line that each row ends on: one a row, but for texts that hold line ends."""
+    if last - before == len(rows):
+        return list(range(before + 1, last + 1))
+    lines, line = [], before
+    for row in rows:
+        line += 1 + sum(cell.count("\n") for cell in row)
+        lines.append(line)
+    return lines
 
 
 def _paths(record: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
