@@ -47,8 +47,8 @@ def simulated(study: Study) -> Run:
     """A study measured on the simulated engine, as it is read for analysis."""
     sizes = {model.name: model.params_millions for model in study.models}
     prompts = {scenario.name: scenario.prompt for scenario in study.scenarios}
-    [backend] = study.backends
-    events = measure(study, engines={backend.name: module_for(backend.kind).create(backend)})
+    threads = {backend.name: getattr(backend, "threads", None) for backend in study.backends}
+    events = measure(study, engines={each.name: module_for(each.kind).create(each) for each in study.backends})
     rows = [
         row
         for event in events
@@ -58,6 +58,7 @@ def simulated(study: Study) -> Run:
             prompt=prompts[event.cell.scenario],
             params_millions_config=None,
             params_millions_measured=sizes[event.cell.model],
+            threads=threads[event.cell.backend],
         )
     ]
     models = [{"model": model.name, "kind": model.kind, "n_layer": model.n_layer} for model in study.models]

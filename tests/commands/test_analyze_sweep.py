@@ -6,12 +6,14 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from simulated_run import run_of, swept
 
 from phaselaw.cli import main
 from phaselaw.files import write_csv
 from phaselaw.metrics import TR121_COLUMNS
+from simulated_runs import as_served, ladder_study, prompt_cache, simulated
 
 BUDGETS = (8, 32, 64, 128)
 FRACTIONS = [
@@ -133,3 +135,18 @@ def test_out_leaves_the_sweep_as_it_is_and_json_says_what_was_written(
     assert said["tables"]["decode_fraction_summary"] == 4
     assert (tmp_path / "decode_fraction_summary.csv").is_file()
     assert (tmp_path / "gen_8" / "analysis" / "scaling_fits.csv").is_file()
+
+
+def test_a_run_of_a_sweep_that_a_check_speaks_against_marks_its_budget_alone(tmp_path: Path) -> None:
+    for budget in (8, 16):
+        (tmp_path / f"gen_{budget}").mkdir()
+        clean = as_served(simulated(ladder_study({"prefill_steps": 1.2}, 3, gen_tokens=budget, order="cells")))
+        run = prompt_cache(clean) if budget == 16 else clean
+        run.rows.write_csv(tmp_path / f"gen_{budget}" / "metrics.csv")
+    assert main(["analyze", str(tmp_path)]) == 0
+    for name in ("decode_sweep_summary", "decode_fraction_by_model", "decode_fraction_summary"):
+        table = pl.read_csv(tmp_path / f"{name}.csv")
+        laws = table.filter(pl.col("mode") != "kv_decode") if "mode" in table.columns else table
+        marked = laws.with_columns(pl.col("suspect").fill_null("")).group_by("gen_tokens_target").agg("suspect")
+        said = {budget: set(marks) for budget, marks in marked.iter_rows()}
+        assert said == {8: {""}, 16: {"prompt cache suspected"}}, name

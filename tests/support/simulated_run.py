@@ -1,17 +1,12 @@
 """A study on the simulated engine as rows, in this process and without a file: the laws put in are known."""
 
-from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from phaselaw.engines import module_for
-from phaselaw.measure import measure
-from phaselaw.metrics import rows_of
-from phaselaw.records import Call
-from phaselaw.runs import Run, normalised
 from phaselaw.study import ModelEntry, Scenario, SimulatedBackend, Study
 from phaselaw.study_axes import Axes, backends_at
+from simulated_runs import simulated as run_of
+
+__all__ = ["SIZES", "run_of", "swept"]
 
 SIZES = (1.0, 3.0, 10.0, 30.0, 100.0)
 """Parameters of the simulated models, in millions."""
@@ -32,25 +27,3 @@ def swept(law: dict[str, Any], *, seed: int = 1, repetitions: int = 3, sizes: An
         backends=backends_at(values, [backend]),
         models=tuple(ModelEntry(name=f"m{size:g}", kind="simulated", params_millions=size) for size in sizes),
     )
-
-
-def run_of(study: Study) -> Run:
-    """The study measured, as it is read for analysis."""
-    sizes = {model.name: model.params_millions for model in study.models}
-    threads = {backend.name: getattr(backend, "threads", None) for backend in study.backends}
-    engines = {backend.name: module_for(backend.kind).create(backend) for backend in study.backends}
-    rows = [
-        row
-        for event in measure(study, engines=engines)
-        if isinstance(event, Call)
-        for row in rows_of(
-            event,
-            prompt=None,
-            params_millions_config=None,
-            params_millions_measured=sizes[event.cell.model],
-            threads=threads[event.cell.backend],
-        )
-    ]
-    table = normalised(pl.DataFrame(rows, infer_schema_length=None), where="simulated")
-    manifest = {"order": study.order, "run_id": "simulated"}
-    return Run(path=Path("simulated"), rows=table, models=pl.DataFrame(), manifest=manifest)

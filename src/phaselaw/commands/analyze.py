@@ -111,7 +111,7 @@ def _sweep(folder: Path, args: argparse.Namespace, options: Options) -> int:
     whole, parts = load_sweep(folder, runs_of(folder))
     for budget, part in parts.items():
         _analyzed(part, out / f"gen_{budget}" / "analysis", options)
-    analysis = analyze_sweep(whole, options)
+    analysis = analyze_sweep(whole, parts, options)
     others = {name: table for name, table in analysis.tables.items() if name not in TR121_TABLES}
     _written(as_tr121(analysis.tables), out)
     _written(others, out / "analysis")

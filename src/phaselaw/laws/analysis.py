@@ -85,8 +85,11 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     return Analysis(tables=tables, notes=notes, options=options)
 
 
-def analyze_sweep(run: Run, options: Options | None = None) -> Analysis:
-    """The tables of a sweep alone (`phaselaw.laws.sweeps`), of joined runs that have their own tables beside."""
+def analyze_sweep(run: Run, parts: Mapping[int, Run], options: Options | None = None) -> Analysis:
+    """The tables of a sweep alone (`phaselaw.laws.sweeps`), of joined runs that have their own tables beside.
+
+    ``parts`` are the runs by budget: each is checked alone, since calls of several runs have no common order.
+    """
     options = options or Options()
     tables = _summaries(run, options)
     tables["warmup_effect"] = warmup_effect(summary.usable(run.rows, include_warmup=True))
@@ -96,8 +99,7 @@ def analyze_sweep(run: Run, options: Options | None = None) -> Analysis:
     tables["concurrency_throughput"] = concurrency_throughput(ok, level=options.level)
     found = sweep_tables(tables, _measured(run, options), level=options.level)
     found |= {name: tables[name] for name in TR121_TABLES if name in tables}
-    tables["ollama_decode_linearity"] = decode_linearity(served_rows(summary.usable(run.rows, include_warmup=True)))
-    outcomes = _outcomes(run, tables)
+    outcomes = [outcome for budget, part in parts.items() for outcome in _outcomes_at(budget, part)]
     found = {name: marked(table, outcomes) for name, table in found.items()}
     notes = {name: _WHY_EMPTY[name] for name, table in found.items() if table.is_empty()}
     return Analysis(tables=found, notes=notes, options=options)
@@ -139,6 +141,14 @@ def _outcomes(run: Run, tables: Mapping[str, pl.DataFrame]) -> list[Checked]:
         linearity=tables["ollama_decode_linearity"],
     )
     return check(evidence)
+
+
+def _outcomes_at(budget: int, run: Run) -> list[Checked]:
+    """What the checks say of one run of a sweep, each finding told to be of its budget."""
+    per_model = summary.by_model(summary.by_cell(summary.usable(run.rows)))
+    linearity = decode_linearity(served_rows(summary.usable(run.rows, include_warmup=True)))
+    tables = {"summary_by_model_backend_mode_agg": per_model, "ollama_decode_linearity": linearity}
+    return [outcome.at_budget(budget) for outcome in _outcomes(run, tables)]
 
 
 def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:

@@ -15,6 +15,7 @@ from phaselaw.laws.sweeps.changes import sweep_changes
 from phaselaw.laws.sweeps.curves import sweep_curves
 from phaselaw.laws.sweeps.exponents import exponent_by_axis, exponent_stability
 from phaselaw.laws.sweeps.relations import decode_by_batch, decode_by_context, prefill_by_length
+from phaselaw.laws.validity.checks import SUSPECT
 
 TR121_TABLES = ("decode_sweep_summary", "decode_fraction_by_model", "decode_fraction_summary")
 """The tables that TR121 has at the root of its decode sweep."""
@@ -64,15 +65,20 @@ def sweep_tables(
 def as_tr121(tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """TR121's three tables as they stand at the root of its sweep: of the fractions, its columns and no other.
 
-    Where batch sizes differ, their column follows.
+    Where batch sizes differ, their column follows, and where rows are suspect, their marks.
     """
     shares, summary = tables["decode_fraction_by_model"], tables["decode_fraction_summary"]
     batches = ["batch_size"] if summary["batch_size"].n_unique() > 1 else []
     return {
         "decode_sweep_summary": tables["decode_sweep_summary"],
-        "decode_fraction_by_model": shares.select(_FRACTIONS),
-        "decode_fraction_summary": summary.select([*_FRACTION_SUMMARY, *batches]),
+        "decode_fraction_by_model": shares.select([*_FRACTIONS, *_marks(shares)]),
+        "decode_fraction_summary": summary.select([*_FRACTION_SUMMARY, *batches, *_marks(summary)]),
     }
+
+
+def _marks(table: pl.DataFrame) -> list[str]:
+    """The column of the validity checks' marks, where any row has one."""
+    return [SUSPECT] if SUSPECT in table.columns and (table[SUSPECT] != "").any() else []
 
 
 def decode_sweep_summary(fits: pl.DataFrame) -> pl.DataFrame:

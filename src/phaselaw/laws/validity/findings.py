@@ -62,6 +62,14 @@ class Checked:
     not_checked: str | None = None
     """Why nothing could be looked at; ``None`` where something was."""
 
+    def at_budget(self, gen_tokens: int) -> Checked:
+        """The same of a run whose every call had this decode budget: no finding is of another."""
+        wheres = [dataclasses.replace(each.where, gen_tokens_target=gen_tokens) for each in self.findings]
+        pairs = zip(self.findings, wheres, strict=True)
+        return dataclasses.replace(
+            self, findings=tuple(dataclasses.replace(each, where=where) for each, where in pairs)
+        )
+
     @property
     def false_alarms(self) -> str:
         """How often it would speak up where nothing is wrong, in words."""
