@@ -24,7 +24,7 @@ import polars as pl
 from phaselaw import runs
 from phaselaw.engines import module_for
 from phaselaw.laws.step_time import step_time_points, step_times
-from phaselaw.laws.step_time_fit import fit_step_times
+from phaselaw.laws.step_time_fit import step_time_model
 from phaselaw.measure import measure
 from phaselaw.metrics import rows_of
 from phaselaw.records import Call, ModelLoaded
@@ -77,7 +77,7 @@ def predictions(rows: pl.DataFrame, *, batch: float, prompt: float) -> list[dict
     lengths = sorted(rows["seq_len"].drop_nulls().unique())
     beyond = min((length for length in lengths if length > prompt), default=float("inf"))
     same_call = (pl.col("fold") >= prompt) & (pl.col("fold") < beyond)
-    table = fit_step_times(points.filter(~same_call & (pl.col("batch") != batch)))
+    table = step_time_model(points.filter(~same_call & (pl.col("batch") != batch)))
     forms = {(row["backend"], row["model"], row["mode"]): row["form"] for row in table.iter_rows(named=True)}
     found = []
     for (backend, model), times in step_times(table).items():

@@ -1,6 +1,7 @@
 """The step-time model: laws put in come out, points left out are predicted, and nothing is said beyond the range."""
 
 import math
+import random
 from typing import Any
 
 import polars as pl
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from phaselaw import runs
 from phaselaw.files import write_csv
 from phaselaw.laws.step_time import StepTimes, step_time_points, step_times
-from phaselaw.laws.step_time_fit import fit_step_times, step_time_model
+from phaselaw.laws.step_time_fit import step_time_model
 from phaselaw.runs import normalised
 
 COEFFICIENTS = st.floats(min_value=0.01, max_value=10)
@@ -52,8 +53,12 @@ def calls(prefill: Any, step: Any, *, batches: Any = (1, 2, 4, 8), prompts: Any 
     return normalised(pl.DataFrame(found), where="test")
 
 
+def table_of(rows: pl.DataFrame) -> pl.DataFrame:
+    return step_time_model(step_time_points(rows))
+
+
 def model_of(rows: pl.DataFrame) -> tuple[StepTimes, dict[str, dict[str, Any]]]:
-    table = step_time_model(rows)
+    table = table_of(rows)
     return step_times(table)["cpu", "m"], {line["mode"]: line for line in table.iter_rows(named=True)}
 
 
@@ -125,10 +130,13 @@ def test_what_was_not_varied_has_a_range_of_one_value() -> None:
 
 
 def test_noise_does_not_pull_a_fit_towards_the_fast_points() -> None:
-    rows = [row("kv_decode", 16 * ms, seq_len=10 + index) for index, ms in enumerate((5.0, 15.0, 5.0, 15.0))]
-    points = step_time_points(normalised(pl.DataFrame(rows), where="test"))
-    table = fit_step_times(points, {("cpu", "m", "kv_decode"): "constant"})
-    assert table["constant_ms"].to_list() == pytest.approx([10.0], rel=0.01)
+    draw = random.Random(4)
+    rows = [row("kv_decode", 160 * math.exp(0.4 * draw.gauss(0, 1) - 0.08), seq_len=10 + n) for n in range(300)]
+    (line,) = table_of(normalised(pl.DataFrame(rows), where="test")).to_dicts()
+    mean = sum(each["latency_ms"] for each in rows) / len(rows) / 16
+    middle = step_times(table_of(normalised(pl.DataFrame(rows), where="test")))["cpu", "m"].decode_step_s(1, 150)
+    assert middle is not None, line["form"]
+    assert middle.seconds * 1e3 == pytest.approx(mean, rel=0.03)
 
 
 def test_clients_of_a_server_stand_for_the_batch_of_a_step_but_not_of_a_prefill() -> None:
@@ -138,7 +146,7 @@ def test_clients_of_a_server_stand_for_the_batch_of_a_step_but_not_of_a_prefill(
         for mode in ("prefill", "kv_decode")
         for _ in range(clients)
     ]
-    lines = {line["mode"]: line for line in step_time_model(normalised(pl.DataFrame(rows), where="test")).to_dicts()}
+    lines = {line["mode"]: line for line in table_of(normalised(pl.DataFrame(rows), where="test")).to_dicts()}
     assert (lines["kv_decode"]["batch_max"], lines["kv_decode"]["batch_basis"]) == (4, "clients")
     assert lines["kv_decode"]["per_sequence_ms"] == pytest.approx(1)
     assert lines["prefill"]["batch_max"] == 1
@@ -146,7 +154,7 @@ def test_clients_of_a_server_stand_for_the_batch_of_a_step_but_not_of_a_prefill(
 
 def test_the_table_says_the_same_after_it_was_a_file(tmp_path) -> None:
     steps = {1: 10.0, 2: 19.0, 4: 20.0, 8: 22.0}
-    table = step_time_model(calls(lambda b, n: b * n, of_batch(steps), batches=tuple(steps)))
+    table = table_of(calls(lambda b, n: b * n, of_batch(steps), batches=tuple(steps)))
     write_csv(tmp_path / "t.csv", table.columns, table.iter_rows(named=True))
     again = step_times(runs.read_csv(tmp_path / "t.csv", {}))
     assert again["cpu", "m"] == step_times(table)["cpu", "m"]
@@ -154,7 +162,7 @@ def test_the_table_says_the_same_after_it_was_a_file(tmp_path) -> None:
 
 def test_tr121s_own_rows_give_a_model_with_the_range_of_its_prompts(reference_data) -> None:
     run = runs.load(reference_data / "tr121" / "primary_run")
-    table = step_time_model(run.rows.filter((pl.col("status") == "ok") & ~pl.col("is_warmup")))
+    table = table_of(run.rows.filter((pl.col("status") == "ok") & ~pl.col("is_warmup")))
     assert table.height == 19 * 2
     cpu = table.filter((pl.col("backend") == "hf_cpu_fp32") & (pl.col("mode") == "prefill"))
     assert cpu.select("tokens_min", "tokens_max").unique().rows() == [(1, 17)]

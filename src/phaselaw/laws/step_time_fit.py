@@ -21,12 +21,16 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.step_time import COEFFICIENTS, KEYS, Mode, PhaseTime, step_time_points
+from phaselaw.laws.step_time import COEFFICIENTS, KEYS, Mode, PhaseTime
 
 AS_GOOD = 0.003
 """A form with more terms is taken where its relative error is less by more than this."""
 
 _ROUNDS = 4
+
+_MOST = 40
+"""Knots that are interpolated between, and values of an axis that are left out in turn: a sweep has fewer, a log of
+traffic has thousands, which tell a curve without either."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,24 +71,17 @@ SCHEMA: dict[str, Any] = {
 }  # fmt: skip
 
 
-def step_time_model(rows: pl.DataFrame) -> pl.DataFrame:
-    """``step_time_model``: a row a backend, model and phase, from measured calls (`step_time_points`).
+def step_time_model(points: pl.DataFrame) -> pl.DataFrame:
+    """``step_time_model``: a row a backend, model and phase, from `phaselaw.laws.step_time.step_time_points`.
 
     Errors are relative: residuals, and on left-out points. ``tokens_min`` and ``tokens_max`` are of the prompt, or of
     the context a step begins with; an axis that was not varied has a range of one value.
     """
-    return fit_step_times(step_time_points(rows))
-
-
-def fit_step_times(points: pl.DataFrame, forms: Mapping[tuple[str, str, str], str] | None = None) -> pl.DataFrame:
-    """The table from points; ``forms`` (by backend, model, mode) states a form, as for draws of one fitted before."""
     found = []
     for key, group in points.group_by([*KEYS, "mode"], maintain_order=True):
         about = dict(zip([*KEYS, "mode"], key, strict=True))
-        mode = cast(Mode, about["mode"])
-        stated = None if forms is None else forms.get((about["backend"], about["model"], mode))
-        usual = "batch_size" if about["backend_kind"] in ("hf", "simulated") else "clients"
-        found.append(about | _row(mode, group, stated) | {"batch_basis": usual})
+        of_batch = "batch_size" if about["backend_kind"] in ("hf", "simulated") else "clients"
+        found.append(about | _row(cast(Mode, about["mode"]), group) | {"batch_basis": of_batch})
     return pl.DataFrame(found, schema=SCHEMA)
 
 
@@ -113,6 +110,8 @@ def _fit(mode: Mode, form: Form, points: _Points) -> PhaseTime | None:
     terms = dict(zip(COEFFICIENTS, (np.ones_like(ms), batch, batch * tokens, batch * tokens**2), strict=True))
     along = batch * tokens if mode == "prefill" else batch
     knots = np.unique(along) if form.interpolated else np.array([])
+    if len(knots) > _MOST:
+        return None
     columns = [*_ramps(along, knots), *(terms[name] for name in form.coefficients)]
     solution = _relative_nnls(np.stack(columns, axis=1), ms)
     if solution is None:
@@ -176,16 +175,16 @@ def _left_out_errors(mode: Mode, form: Form, points: _Points) -> Floats | None:
 def _folds(points: _Points) -> Iterator[NDArray[np.bool_]]:
     """Which points are left out together: those of one value of an axis, where that lies between two others."""
     for axis in (points.batch, points.fold):
-        for value in np.unique(axis)[1:-1]:
+        between = np.unique(axis)[1:-1]
+        for value in between[:: max(1, -(-len(between) // _MOST))]:
             yield axis == value
 
 
-def _row(mode: Mode, table: pl.DataFrame, stated: str | None) -> dict[str, Any]:
+def _row(mode: Mode, table: pl.DataFrame) -> dict[str, Any]:
     points = _Points.of(table)
     best: tuple[float, Form, PhaseTime, Floats] | None = None
     for form in FORMS[mode]:
-        phase = _fit(mode, form, points) if stated in (None, form.name) else None
-        left_out = np.full(len(points.ms), np.nan) if stated else _left_out_errors(mode, form, points)
+        phase, left_out = _fit(mode, form, points), _left_out_errors(mode, form, points)
         if phase is None or left_out is None:
             continue
         residuals = _errors(phase, points)

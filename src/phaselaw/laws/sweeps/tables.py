@@ -8,7 +8,7 @@ import polars as pl
 
 from phaselaw.laws.points import points_of
 from phaselaw.laws.step_time import step_time_points
-from phaselaw.laws.step_time_fit import fit_step_times
+from phaselaw.laws.step_time_fit import step_time_model
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.sweeps.axes import ALL, prompt_lengths
 from phaselaw.laws.sweeps.changes import sweep_changes
@@ -57,7 +57,7 @@ def sweep_tables(
         "decode_by_batch": decode_by_batch(points, level=level),
         "decode_by_context": decode_by_context(points, level=level),
         "prefill_by_length": prefill_by_length(points, level=level),
-        "step_time_model": fit_step_times(points),
+        "step_time_model": step_time_model(points),
     }
     return found | {"sweep_changes": sweep_changes({**tables, **found}, lengths, level=level)}
 
