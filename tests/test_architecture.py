@@ -31,7 +31,7 @@ FLOORS = [
 """From the top down: a room may import from the floors below its own, and from its own room."""
 
 HOMES = {
-    "torch": {f"engines/{name}.py" for name in ("hf", "hf_clock", "hf_limits", "hf_model")},
+    "torch": {f"engines/{name}.py" for name in ("hf", "hf_clock", "hf_limits", "hf_model", "hf_profile")},
     "transformers": {"engines/hf.py", "engines/hf_model.py"},
 }
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "traffic": "a request log or Prometheus page as a profile to plan with",
     "show": "what a run directory holds",
     "study": "check, list and show studies",
+    "profile": "operators or kernels a token, and how busy the device is",
     "memory": "does a model fit, and the largest batch or context that does",
     "host": "measure this machine: bandwidth, FLOP/s, timer, jitter",
     "models": "build, list, verify and export the model ladder",

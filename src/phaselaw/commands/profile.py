@@ -1,0 +1,96 @@
+"""``phaselaw profile``: what a decode step is made of, and how busy the device is in it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+from phaselaw.commands import COMMANDS
+
+if TYPE_CHECKING:
+    from phaselaw.engines.hf_profile import Profile
+
+EXAMPLES = """\
+examples:
+  phaselaw profile models/gpt2-5m                    operators a token and layer, and the device-busy share
+  phaselaw profile models/gpt2-100m --device cuda --dtype fp16
+  phaselaw profile model-folder --tokens 64 --json
+
+A step whose device is busy a small part of the time waits for Python and dispatch: a faster device, or fewer weights,
+won't make it faster. This pass is slowed by the profiler, and is no measurement for a law.
+"""
+
+JSON_VERSION = 1
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``profile`` to the command line."""
+    parser = subparsers.add_parser(
+        "profile",
+        help=COMMANDS["profile"],
+        description="Profile decode steps of a model under transformers: operators (CPU) or kernels (CUDA) a token and "
+        "layer, and the share of a step in which the device computes.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a ladder model (models/NAME), or a model folder")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format (fp32)")
+    parser.add_argument("--tokens", type=_positive, default=32, metavar="N", help="decode steps to profile (32)")
+    parser.add_argument("--prompt-tokens", type=_positive, default=32, metavar="N", help="length of the prompt (32)")
+    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="sequences at once (1)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads (default: torch's own)")
+    parser.add_argument("--top", type=_positive, default=12, metavar="N", help="operators to show (12)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document with every operator")
+    parser.set_defaults(run=run)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("give a number from 1 on")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the profile; returns 0."""
+    from pydantic import ValidationError
+    from rich.console import Console
+
+    from phaselaw.engines.hf_profile import profile
+    from phaselaw.errors import UsageError
+    from phaselaw.study import HfBackend, ModelEntry
+
+    try:
+        backend = HfBackend(
+            name="profile", kind="hf", device=args.device, dtype=args.dtype, batch_size=args.batch, threads=args.threads
+        )
+        model = ModelEntry(name=args.model, kind="hf")
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise UsageError(f"--{fault['loc'][0]}: {fault['msg']}") from None
+    with Console(stderr=True).status(f"profiling {args.model}"):
+        found = profile(backend, model, tokens=args.tokens, prompt_tokens=args.prompt_tokens)
+    if args.json:
+        per_layer = {"calls_per_token_and_layer": found.calls_per_token_and_layer}
+        print(json.dumps({"schema_version": JSON_VERSION, **dataclasses.asdict(found), **per_layer}, allow_nan=False))
+        return 0
+    _print(found, args.top)
+    return 0
+
+
+def _print(found: Profile, top: int) -> None:
+    at_most = "" if found.unit == "kernels" else "at most "
+    print(f"{found.model} on {found.device}, {found.dtype}, batch {found.batch_size}: {found.step_ms:.3f} ms a step "
+          f"({found.profiled_step_ms:.3f} ms under the profiler, {found.tokens} steps)")  # fmt: skip
+    per_layer = found.calls_per_token_and_layer
+    layers = "" if per_layer is None else f", {per_layer:.1f} a layer ({found.n_layer} layers)"
+    print(f"{found.unit}: {found.calls_per_token:.0f} a token{layers}")
+    print(f"device busy: {at_most}{found.busy_share:.1%} of a step ({found.busy_ms:.3f} ms); the rest is Python, "
+          "dispatch and waiting")  # fmt: skip
+    print(f"\n{'ms a token':>11} {'calls':>7}  {found.unit[:-1]}")
+    for each in found.operators[:top]:
+        print(f"{each.ms_per_token:>11.4f} {each.calls_per_token:>7.1f}  {each.name[:90]}"
+              + ("" if each.computes else "  (computes nothing itself)"))  # fmt: skip
