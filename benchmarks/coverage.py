@@ -3,8 +3,8 @@
 Runs are simulated whose law is known: n models over three scenarios, each measured in three rounds, with scatter of
 models about the law, noise of calls, of rounds and of runs, in realistic and in adverse shares. Each simulation is a
 backend of one big run, and goes through the code that ``phaselaw analyze`` uses. Counted is how often an interval of
-95 % holds what was put in: the exponent; a model's rate; the latency of a model that was left out; the constants of
-``a + b P^s``.
+95 % holds what was put in: the exponent; a model's rate; the latency of a model that was left out, by one law (for the
+choice among laws see `prediction_coverage.py`); the constants of ``a + b P^s``.
 
 A *default* interval is one that verdicts and prices stand on: it must hold the truth in 93 to 97 % of simulations. The
 others are printed beside it for what they are. Exceptions are named: with two pooled runs no interval can tell their
@@ -288,7 +288,7 @@ def of_predictions(case: Case, n: int, simulations: int) -> Iterator[Share]:
             value, half = plane.predict(x[here][left : left + 1], 0.95)
             inside += abs(y[here][left] - value) <= half
     found = (inside / len(series.starts), len(series.starts))
-    yield _share("prediction of a new model (default)", "default", case, n, found)
+    yield _share("prediction of a new model by one law (default)", "default", case, n, found)
 
 
 def of_overhead(case: Case, n: int, simulations: int) -> Iterator[Share]:

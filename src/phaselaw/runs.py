@@ -268,7 +268,9 @@ def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFr
     return rows.with_columns(
         pl.col("batch_size").fill_null(1.0).cast(pl.Int64),
         pl.col("gen_tokens_target").cast(pl.Int64),
-        pl.coalesce([pl.col(name) for name in counts]).alias("params_millions_effective"),
+        pl.coalesce([pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in counts]).alias(
+            "params_millions_effective"
+        ),
         pl.col("prompt_tokens_compute").fill_null(pl.col("seq_len") * pl.col("batch_size")),
         pl.col("tokens_per_s").fill_null(pl.col("tokens_total") / (pl.col("latency_ms") / 1000.0)),
     ).with_columns(*_compute_counts())

@@ -28,10 +28,11 @@ from phaselaw.laws.regression import Floats, fit_lines
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import variance_for_t
 
-_SHARE, _SHARE_OF_TWO = 0.5, 0.2
+_SHARE = {"runs": 0.5, "rounds": 1.0}
+_SHARE_OF_TWO = 0.2
 """How much of ``shared`` is taken out. All of it would be unbiased, but a variance from few units is often far too
-small by luck, and taking out less makes up for that; the figures are those whose coverage stays nearest to the level
-over shares of noise (`benchmarks/coverage.py`)."""
+small by luck, and taking out less makes up for that: for runs, whose noise is often large; rounds seldom tilt a law.
+With these figures coverage stays nearest to the level over shares of noise (`benchmarks/coverage.py`)."""
 
 FEWEST = {"runs": 2, "rounds": 3}
 """Units that an interval takes notice of: two rounds would make every interval of a run with two repetitions wide."""
@@ -46,10 +47,13 @@ class UnitNoise:
     """Variance of the pooled slope from that of the units' slopes."""
     shared: Floats
     """What of ``between`` the scatter of the points holds already."""
+    taken_out: float = 0.0
+    """How much of ``shared`` an interval of three units or more takes out."""
 
     def of(self, laws: NDArray[np.int64]) -> UnitNoise:
         """That of some of the laws."""
-        return UnitNoise(n_units=self.n_units[laws], between=self.between[laws], shared=self.shared[laws])
+        of_laws = {name: getattr(self, name)[laws] for name in ("n_units", "between", "shared")}
+        return dataclasses.replace(self, **of_laws)
 
     def where_units(self, fewest: int) -> UnitNoise:
         """The same with the noise of laws that have fewer units taken for none."""
@@ -64,7 +68,7 @@ class UnitNoise:
         if degrees <= 0:
             return np.full_like(slope_se, np.nan)
         scatter, of_units = slope_se**2, np.maximum(self.n_units - 1.0, 1.0)
-        share = np.where(self.n_units == 2, _SHARE_OF_TWO, _SHARE)
+        share = np.where(self.n_units == 2, _SHARE_OF_TWO, self.taken_out)
         beyond = np.nan_to_num(np.maximum(self.between - share * np.nan_to_num(self.shared), 0.0))
         parts = scatter**2 / degrees + beyond**2 / of_units
         both = np.where(parts > 0, (scatter + beyond) ** 2 / np.where(parts > 0, parts, 1.0), degrees)
@@ -108,7 +112,8 @@ def unit_noise(series: Series, units: Units) -> UnitNoise:
         if at.shape[1] >= 2 and kept.any():
             _add(found, law[which[kept]], x[at[kept]], y[at[kept]])
     factor = _factors(found.n_units, units)
-    return dataclasses.replace(found, between=found.between * factor, shared=found.shared * factor)
+    shared = found.shared * factor
+    return dataclasses.replace(found, between=found.between * factor, shared=shared, taken_out=_SHARE[units.kind])
 
 
 def _add(found: UnitNoise, law: NDArray[np.int64], x: Floats, y: Floats) -> None:

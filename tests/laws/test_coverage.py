@@ -1,0 +1,59 @@
+"""Intervals hold the truth as often as they say (benchmarks/coverage.py at length)."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from scipy import stats
+
+SIMULATIONS = 300
+
+
+@pytest.fixture(scope="module")
+def coverage() -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("interval_coverage", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def plausible(covered: float, simulations: int) -> bool:
+    """Whether a coverage of 93 to 97 % would give this share but once in ten thousand times."""
+    fewest = stats.binom.ppf(5e-5, simulations, 0.93) / simulations
+    most = stats.binom.ppf(1 - 5e-5, simulations, 0.97) / simulations
+    return bool(fewest <= covered <= most)
+
+
+@pytest.mark.parametrize("n", [4, 7])
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_default_intervals_of_one_run_cover(at: int, n: int, coverage: ModuleType) -> None:
+    case = coverage.CASES[at]
+    simulated = coverage.simulate(case, n, SIMULATIONS)
+    shares = [*coverage.of_laws(case, n, simulated), *coverage.of_rates(case, n, simulated)]
+    defaults = [share for share in shares if share.kind == "default"]
+    assert len(defaults) >= 2
+    for share in defaults:
+        assert plausible(share.covered, SIMULATIONS), share
+
+
+def test_intervals_of_pooled_runs_cover_where_one_runs_do_not(coverage: ModuleType) -> None:
+    case = coverage.POOLED[1]
+    shares = {share.interval: share for share in coverage.of_laws(case, 7, coverage.simulate(case, 7, SIMULATIONS))}
+    assert plausible(shares["exponent (default)"].covered, SIMULATIONS)
+    assert shares["exponent, the noise between units left out"].covered < 0.5
+
+
+def test_the_percentile_bootstrap_covers_less(coverage: ModuleType) -> None:
+    case = coverage.CASES[0]
+    shares = {share.interval: share for share in coverage.of_laws(case, 5, coverage.simulate(case, 5, 600))}
+    assert shares["exponent, TR121's bootstrap"].covered < shares["exponent (default)"].covered
+
+
+def test_a_share_that_is_off_is_found_out() -> None:
+    assert not plausible(0.85, SIMULATIONS)
+    assert not plausible(1.0, 1000)
