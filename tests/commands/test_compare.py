@@ -113,6 +113,16 @@ def test_what_can_not_be_followed_is_a_usage_error(runs: dict[str, Path], wrong:
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_runs_with_no_cell_in_common_are_told_in_one_line(runs: dict[str, Path], tmp_path: Path, capsys) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(STUDY.replace("name: sim", "name: another"))
+    assert main(["run", str(other), "--out", str(tmp_path / "other")]) == 0
+    capsys.readouterr()
+    assert main([*words(runs, "compare", "a1"), str(tmp_path / "other"), "--allow-different"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and "no cell in common" in captured.err and captured.err.count("\n") == 1
+
+
 def test_a_run_given_twice_on_one_side_is_refused(runs: dict[str, Path], capsys) -> None:
     assert main(words(runs, "compare", "a1", "a1", "--with", "a2", "a3")) == 1
     assert "twice" in capsys.readouterr().err

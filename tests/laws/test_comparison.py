@@ -1,13 +1,11 @@
 """``compare`` on simulated runs: it does not cry wolf, hears a real one, and says what it could not compare."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import polars as pl
 import pytest
+from benchmark import benchmark
 from scipy import stats
 
 from phaselaw.laws.comparison import Comparison, compare, prompt_differences
@@ -15,13 +13,7 @@ from phaselaw.laws.comparison import Comparison, compare, prompt_differences
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "compare_false_alarms.py"
-    spec = importlib.util.spec_from_file_location("compare_false_alarms", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its data classes look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("compare_false_alarms")
 
 
 @pytest.mark.parametrize("case", ["realistic", "the run's shift is all", "one model in ten slowed"])
@@ -78,6 +70,13 @@ def test_cells_of_one_side_are_listed_and_those_a_run_lacks_are_not_judged(simul
     assert set(lacking["verdict"]) == {"not judged"} and set(lacking["n_runs_b"]) == {1}
     assert lacking["ratio"].is_not_null().all()
     assert told.whole["n_cells"].to_list() == [15, 15, 15]
+
+
+def test_without_a_cell_in_every_run_nothing_is_judged(simulation: ModuleType) -> None:
+    a, b = sides(simulation)
+    one_each = (pl.col("run") == "r0") == (pl.col("model") == "m1")
+    told = compared(simulation, a, b.filter(one_each))
+    assert not told.judged and told.n_slower == 0 and told.n_not_judged == told.cells.height > 0
 
 
 def test_failed_calls_and_warmups_are_no_part_of_it(simulation: ModuleType) -> None:

@@ -1,13 +1,12 @@
 """Prediction of a model that was not measured: closed forms, laws put in and recovered, intervals that hold."""
 
-import importlib.util
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from benchmark import benchmark
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -210,6 +209,7 @@ def test_coverage_counts_the_intervals_that_held() -> None:
     [row] = prediction_coverage(validation, level=0.95).filter(pl.col("predictor") == "params").to_dicts()
     assert (row["n_models"], row["n_inside"]) == (7, 6)
     assert row["coverage"] == pytest.approx(6 / 7)
+    assert (row["n_interpolated"], row["n_inside_interpolated"]) == (3, 3)
     assert row["mean_factor"] > 1
 
 
@@ -220,11 +220,7 @@ def test_the_interval_of_a_share_is_clopper_and_pearsons(hits: int, n: int) -> N
 
 
 def test_the_chosen_laws_interval_covers_although_it_was_chosen() -> None:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "prediction_coverage.py"
-    spec = importlib.util.spec_from_file_location("prediction_coverage", path)
-    assert spec is not None and spec.loader is not None
-    simulation = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(simulation)
+    simulation = benchmark("prediction_coverage")
     trials = 300
     found = simulation.coverage(7, "layers", trials=trials)
     # An interval that covers 93 % has fewer hits than this in one run of a thousand.

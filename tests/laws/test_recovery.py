@@ -1,10 +1,9 @@
 """What is put into the simulated engine lies inside the intervals that come out (benchmarks/recovery.py at length)."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from benchmark import benchmark
 from scipy import stats
 
 SEEDS = 30
@@ -12,12 +11,7 @@ SEEDS = 30
 
 @pytest.fixture(scope="module")
 def recovery() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "recovery.py"
-    spec = importlib.util.spec_from_file_location("recovery", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("recovery")
 
 
 def test_intervals_of_the_three_laws_hold_what_was_put_in(recovery: ModuleType) -> None:

@@ -62,7 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; returns 3 where a regression is significant, else 0."""
     from phaselaw import runs
-    from phaselaw.errors import UsageError
+    from phaselaw.errors import AnalysisError, UsageError
     from phaselaw.laws.comparison import compare
 
     first, second = _sides(args)
@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     a, b = (runs.load_all(paths, allow_different=args.allow_different) for paths in (first, second))
     notes = _checked(a, b, allow_different=args.allow_different)
     comparison = compare(a, b, threshold=args.threshold, level=args.level)
+    if comparison.cells.is_empty():
+        raise AnalysisError("A and B have no cell in common: backend, model, scenario, batch size and budget alike")
     if args.json:
         print(json.dumps(_document(comparison, a, b, notes), allow_nan=False))
     else:

@@ -53,8 +53,13 @@ class Comparison:
 
     @property
     def judged(self) -> bool:
-        """Whether significance could be judged: two or more runs a side."""
-        return self.basis == BETWEEN_RUNS
+        """Whether significance could be judged: two or more runs a side, and a cell that every run has."""
+        return self.basis == BETWEEN_RUNS and self.n_not_judged < self.cells.height
+
+    @property
+    def n_not_judged(self) -> int:
+        """Ratios of cells without a judgement: those that some run lacks, or all of them."""
+        return int((self.cells["verdict"] == NOT_JUDGED).sum())
 
     @property
     def n_slower(self) -> int:

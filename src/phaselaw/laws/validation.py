@@ -39,7 +39,8 @@ COVERAGE: dict[str, type[pl.DataType]] = {
         ("coverage", "coverage_low", "coverage_high", "asked", "typical_factor", "mean_factor", "interval_factor"),
         pl.Float64,
     ),
-    "n_extrapolated": pl.Int64,
+    "n_interpolated": pl.Int64,
+    "n_inside_interpolated": pl.Int64,
 }
 
 _FIRST = ["backend", "backend_kind", "batch_size", "mode"]
@@ -60,21 +61,23 @@ def prediction_coverage(validation: pl.DataFrame, *, level: float) -> pl.DataFra
 
     ``coverage_low`` and ``coverage_high`` are Clopper and Pearson's interval at the same level, as if the models were
     independent trials. ``typical_factor`` is what a prediction is off by, ``mean_factor`` the same for the others'
-    geometric mean, ``interval_factor`` the median reach of an interval to either side, all factors.
+    geometric mean, ``interval_factor`` the median reach of an interval to either side, all factors. Last come the
+    models inside the range of the others, as ``phaselaw predict`` asks for, and how many of their intervals held.
     """
     rows = []
     means = dict(_by(validation.filter(pl.col("predictor") == MEAN), GROUP))
     for key, group in _by(validation.filter(pl.col("predictor") != MEAN), [*GROUP, "predictor"]):
         n, inside = group.height, int(group["inside"].sum())
         low, high = clopper_pearson(inside, n, level)
-        mean = means.get(key[:-1])
+        between, mean = group.filter(~pl.col("extrapolated")), means.get(key[:-1])
         mean_factor = None if mean is None else _factor(mean)
         reach = (group["latency_predicted_ms_high"] / group["latency_predicted_ms"]).to_numpy()
         rows.append(
             dict(zip([*GROUP, "predictor"], key, strict=True))
             | {"n_models": n, "n_inside": inside, "coverage": inside / n, "coverage_low": low, "coverage_high": high,
                "asked": level, "typical_factor": _factor(group), "mean_factor": mean_factor,
-               "interval_factor": float(np.median(reach)), "n_extrapolated": int(group["extrapolated"].sum())}
+               "interval_factor": float(np.median(reach)), "n_interpolated": between.height,
+               "n_inside_interpolated": int(between["inside"].sum())}
         )  # fmt: skip
     return _table(rows, COVERAGE, {"summary_by_model_backend_mode_agg": validation})
 

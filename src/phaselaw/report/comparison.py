@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phaselaw.laws.comparison import FASTER, SLOWER, Comparison
+from phaselaw.laws.comparison import FASTER, SLOWER, WITHIN_RUNS, Comparison
 from phaselaw.report.columns import bracket, count, fixed, number, word
 from phaselaw.report.document import Column, Row, Table
 from phaselaw.report.subject import law_words, table_rows
@@ -46,7 +46,9 @@ def cells(comparison: Comparison) -> Table:
 def reading(comparison: Comparison) -> tuple[str, ...]:
     """How the comparison came out and what it stands on, in sentences."""
     said = [_outcome(comparison)]
-    if comparison.judged:
+    if comparison.judged and comparison.n_not_judged:
+        said.append(f"{comparison.n_not_judged} ratios are not judged: some run lacks their cells.")
+    if comparison.basis != WITHIN_RUNS:
         said.append(
             f"In brackets: {comparison.level:.0%} intervals of one ratio, by how far runs of one side differ; p is "
             f"corrected for all {comparison.whole.height + comparison.cells.height} ratios (Holm)."
@@ -67,8 +69,10 @@ def reading(comparison: Comparison) -> tuple[str, ...]:
 
 def _outcome(comparison: Comparison) -> str:
     beyond = f"more than {comparison.threshold:.1%}"
-    if not comparison.judged:
+    if comparison.basis == WITHIN_RUNS:
         return "Significance can't be judged: that takes two or more runs a side (RUN RUN --with RUN RUN)."
+    if not comparison.judged:
+        return "Significance can't be judged: no cell was measured in every run."
     faster = sum(int((table["verdict"] == FASTER).sum()) for table in (comparison.whole, comparison.cells))
     if comparison.n_slower:
         return f"REGRESSION: {comparison.n_slower} ratios are significantly {beyond} slower, {faster} {beyond} faster."

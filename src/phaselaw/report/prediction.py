@@ -16,6 +16,7 @@ READING = (
     "from the others, by its leave-one-out error among them.",
     "Extrapolated: the model lies outside the others' range, as the smallest and the largest always do; phaselaw "
     "predict would refuse.",
+    "Inside the others' range: of the models that are not extrapolated, how many intervals held.",
     "The share of intervals that held is of few models: its own interval (Clopper and Pearson) stands beside it.",
 )
 """How to read the tables of left-out models."""
@@ -80,6 +81,12 @@ def coverages(rows: tuple[Row, ...]) -> Table:
             show=lambda row: bracket(row["coverage_low"], row["coverage_high"], percent),
         ),
         number("asked", "asked", "assumed", percent),
+        Column(
+            title="inside the others' range",
+            key="n_inside_interpolated",
+            provenance="derived",
+            show=lambda row: f"{row['n_inside_interpolated']} of {row['n_interpolated']}",
+        ),
         number("typical error", "typical_factor", "derived", _factor),
         number("predicting the mean", "mean_factor", "derived", _factor),
         number("interval reaches", "interval_factor", "derived", _factor),
