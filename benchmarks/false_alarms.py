@@ -26,11 +26,14 @@ from phaselaw.laws import summary
 from phaselaw.laws.served import decode_linearity, served_rows
 from phaselaw.laws.validity.checks import check
 from phaselaw.laws.validity.findings import Checked, Evidence, Finding
+from phaselaw.records import PHASES
 from phaselaw.runs import Run
 from simulated_runs import DEFECTS, as_served, ladder_study, simulated, slow_first_calls
 
 SERVED_DEFECTS = ("prompt cache", "count convention", "prompt cut", "spill")
 """What only a server can have."""
+BY_PHASE = ("far off the law", "too few repetitions")
+"""Checks that look at each phase of a backend."""
 
 
 def clean(seed: int, *, served: bool, order: str | None = None) -> Run:
@@ -82,8 +85,7 @@ def alarms(outcome: Checked) -> int:
 def _unit(name: str, finding: Finding) -> tuple[object, ...]:
     where = finding.where
     law = (where.backend, where.batch_size, where.gen_tokens_target)
-    by_phase = name in {"far off the law", "too few repetitions"}
-    return (*law, *finding.modes) if by_phase else (*law, where.model, where.scenario)
+    return (*law, *finding.modes) if name in BY_PHASE else (*law, where.model, where.scenario)
 
 
 def false_alarms(runs: int, first: int = 0) -> dict[str, dict[str, float]]:
@@ -101,9 +103,14 @@ def false_alarms(runs: int, first: int = 0) -> dict[str, dict[str, float]]:
     return dict(counts)
 
 
-def too_many(count: dict[str, float]) -> bool:
-    """Whether more was found than the stated rate gives but once in a thousand times."""
-    return bool(count["found"] > stats.binom.ppf(0.999, int(count["looked_at"]), count["stated"]))
+def too_many(name: str, count: dict[str, float]) -> bool:
+    """Whether more was found than the stated rate gives but once in a thousand times.
+
+    Phases of one simulated backend follow one law and speak up together, so three of them are one trial.
+    """
+    together = len(PHASES) if name in BY_PHASE else 1
+    trials = int(count["looked_at"] / together)
+    return bool(count["found"] / together > stats.binom.ppf(0.999, trials, count["stated"]))
 
 
 def caught(name: str, seed: int) -> bool:
@@ -129,11 +136,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, count in found.items():
             print(
                 f"{name:<30}{count['looked_at']:>10.0f}{count['found']:>7.0f}{count['share']:>8.2%}"
-                f"{count['stated']:>8.1%}{count['suspected']:>16.0f}{'  TOO MANY' if too_many(count) else ''}"
+                f"{count['stated']:>8.1%}{count['suspected']:>16.0f}{'  TOO MANY' if too_many(name, count) else ''}"
             )
         for name, share in power.items():
             print(f"{name:<30} put into {args.defects} clean runs: caught in {share:.0%}")
-    return 1 if any(map(too_many, found.values())) else 0
+    return 1 if any(too_many(*each) for each in found.items()) else 0
 
 
 if __name__ == "__main__":

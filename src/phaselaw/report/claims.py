@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from phaselaw.report.columns import MISSING, word
-from phaselaw.report.document import Column, Paragraph, Row, Section, Table
+from phaselaw.report.columns import doubted, word
+from phaselaw.report.document import Paragraph, Row, Section, Table
 from phaselaw.report.subject import Subject
 
 TITLE = "Claim status"
@@ -27,7 +27,7 @@ def claim_status(subject: Subject) -> Section:
         word("status", "status"),
         word("evidence", "evidence"),
         word("tables", "source_table"),
-        *suspect(rows),
+        *doubted(rows),
     )
     return Section(title=TITLE, blocks=(said, Table(caption="Claims.", columns=columns, rows=rows)))
 
@@ -35,10 +35,3 @@ def claim_status(subject: Subject) -> Section:
 def _of(row: Row) -> str:
     """What a claim is about, its phase in words."""
     return str(row["subject"]).removesuffix(f", {row['mode']}") + ("" if row["mode"] is None else f", {row['phase']}")
-
-
-def suspect(rows: tuple[Row, ...]) -> tuple[Column, ...]:
-    """A column that says what speaks against each row, where anything does against any."""
-    if not any(row.get("suspect") for row in rows):
-        return ()
-    return (Column(title="on suspect rows", key="suspect", show=lambda row: row.get("suspect") or MISSING),)

@@ -56,7 +56,13 @@ def test_what_the_engine_found_itself_is_found_and_its_error_rows_are_counted() 
     hit = [row | {"cache_check": "found", "status": "error"} for row in call(0)]
     rows = hit + [row | {"cache_check": "fresh"} for row in call(1)]
     [found] = outcome(run_of(rows, manifest={"phaselaw_version": "1"}), CACHE).findings
-    assert (found.status, found.value) == ("found", 1.0)
+    assert (found.status, found.value, found.modes) == ("found", 1.0, ())
+
+
+def test_hits_that_stand_in_laws_all_the_same_mark_them() -> None:
+    rows = [row | {"cache_check": "found"} for row in call(0)]
+    [found] = outcome(run_of(rows, manifest={"phaselaw_version": "1"}), CACHE).findings
+    assert found.modes == ("prefill", "e2e_kv")
 
 
 def decodes(steps_less: int, counts=range(20, 65, 4)) -> list[dict]:
@@ -116,3 +122,4 @@ def test_what_the_engine_said_was_cut_is_found() -> None:
     rows = [row | {"status": "error", "error": "prompt_cut: 10 of 20 tokens"} for row in call(0)] + call(1)
     [found] = outcome(run_of(rows), CUT).findings
     assert "1 calls" in found.evidence
+    assert found.modes == ()

@@ -53,7 +53,9 @@ def prompt_cache(evidence: Evidence) -> Checked:
 
 def _cells(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.group_by([*GROUP_OF_MODEL, "scenario"], maintain_order=True).agg(
-        pl.len().alias("n"), pl.col("prompt_tokens_raw").median().alias("tokens")
+        pl.len().alias("n"),
+        (pl.col("status") == "ok").any().alias("used"),
+        pl.col("prompt_tokens_raw").median().alias("tokens"),
     )
 
 
@@ -67,14 +69,20 @@ def _where(row: dict[str, Any]) -> Where:
     )
 
 
+def _of_used(row: dict[str, Any]) -> tuple[str, ...]:
+    """The phases that stand on calls of a cell: none where they all are error rows."""
+    return PREFILL if row["used"] else ()
+
+
 def _found(row: dict[str, Any]) -> Finding:
     return Finding(
         check=CACHE,
         status="found",
         where=_where(row),
-        modes=PREFILL,
+        modes=_of_used(row),
         value=float(row["n"]),
-        evidence=f"{row['n']} calls were answered from the server's prompt cache; they are error rows",
+        evidence=f"{row['n']} calls were answered from the server's prompt cache"
+        + ("" if row["used"] else "; they are error rows, and stand in no law"),
         next_step="nothing to do if enough calls are left; else run with another seed, so that prompts are new",
     )
 
@@ -234,9 +242,10 @@ def _said_cut(row: dict[str, Any]) -> Finding:
         check=CUT,
         status="found",
         where=_where(row),
-        modes=PREFILL,
+        modes=_of_used(row),
         value=float(row["n"]),
-        evidence=f"{row['n']} calls evaluated fewer prompt tokens than were sent; they are error rows",
+        evidence=f"{row['n']} calls evaluated fewer prompt tokens than were sent"
+        + ("" if row["used"] else "; they are error rows, and stand in no law"),
         next_step="raise the context length (options: {num_ctx: ...}) or shorten the prompt",
     )
 
