@@ -32,7 +32,7 @@ def validation(subject: Subject) -> Section:
     blocks: tuple[Block, ...] = (
         Paragraph(
             "What these laws say of a model that was not measured, tried on the models that were. "
-            "`phaselaw predict` makes such a prediction, inside the measured range."
+            "The command phaselaw predict makes such a prediction, inside the measured range."
         ),
         coverages(subject.rows("prediction_coverage")),
         left_out(rows),
