@@ -1,0 +1,32 @@
+"""docs/intervals.md: its commands run in order, and the columns and words that it names are those of the tables."""
+
+import re
+import shlex
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from phaselaw.cli import main
+from phaselaw.laws import intervals
+
+PAGE = (Path(__file__).parent.parent / "docs" / "intervals.md").read_text(encoding="utf-8")
+
+
+def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"^```sh\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            assert main(shlex.split(line)[1:]) == 0, line
+    fits = pl.read_csv(tmp_path / "runs" / "pooled" / "scaling_fits.csv", infer_schema_length=None)
+    assert fits["between_run_noise"].unique().to_list() == ["measured over 3 runs"]
+    for column in re.findall(r"`(slope_\w+|between_run_noise)`", PAGE):
+        assert column in fits.columns
+    alone = pl.read_csv(tmp_path / "runs" / "monday" / "analysis" / "scaling_fits.csv", infer_schema_length=None)
+    assert alone["between_run_noise"].unique().to_list() == ["not measured"]
+    assert alone["slope_interval_holds"].unique().to_list() == ["models, calls and 3 rounds"]
+
+
+def test_every_basis_of_a_rate_is_explained() -> None:
+    for basis in (intervals.RUNS, intervals.ROUNDS, intervals.CELLS, intervals.NOT_MEASURED):
+        assert f"| {basis} |" in PAGE
