@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(find_server(None) is None, reason="no llama-server here: install phaselaw[llamacpp]"),
 ]
 
-EXACT = LlamacppBackend(name="f32", kind="llamacpp", weights="f32", kv_cache="f32", flash_attention=False)
+EXACT = LlamacppBackend(name="f32", kind="llamacpp", weights="f32", kv_cache="f32", flash_attention=False, threads=1)
 STEPS = 64
 
 

@@ -111,7 +111,7 @@ def timing_of(reply: Reply, prompt_tokens: int, gen_tokens: int) -> Timing:
         arrivals_ms=reply.arrivals_ms,
         decode_step_ms=step.server_ms,
         decode_step_basis=None if step.server_ms is None else "server",
-        decode_step_ms_client=step.client_ms if step.basis == "client" else None,
+        decode_step_ms_client=_client_step_ms(reply, step),
         decode_step_ms_server=step.server_ms,
         queue_ms=max(0.0, reply.arrivals_ms[0] - prefill_ms),
         model_was_loaded=True,
@@ -130,6 +130,20 @@ def timing_of(reply: Reply, prompt_tokens: int, gen_tokens: int) -> Timing:
         server={name: reply.timing(name) for name in CLAIMS},
         served=served,
     )
+
+
+def _client_step_ms(reply: Reply, step: DecodeStep) -> float | None:
+    """One decode step by the client's clock; ``None`` where it can't be told which tokens came when.
+
+    The server holds tokens back whose text ends inside a character, so that chunks may be fewer than tokens; but each
+    chunk says how many tokens there were by then.
+    """
+    if step.basis == "client":
+        return step.client_ms
+    arrivals, numbers = reply.arrivals_ms, reply.token_numbers
+    if len(numbers) < 2 or numbers[-1] <= numbers[0] or arrivals[-1] <= arrivals[0]:
+        return None
+    return (arrivals[-1] - arrivals[0]) / (numbers[-1] - numbers[0])
 
 
 def _cache_hit(reply: Reply, prompt_tokens: int) -> str | None:

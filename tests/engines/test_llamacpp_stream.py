@@ -1,0 +1,53 @@
+"""llama-server's stream: the client's clock with text that is held back, and the cost of being a client."""
+
+import json
+from typing import Any
+
+import pytest
+
+from phaselaw.engines.http_client import Line
+from phaselaw.engines.llamacpp_api import Reply, read_stream
+from phaselaw.engines.llamacpp_model import timing_of
+from phaselaw.records import Served
+
+STEP_MS, PROMPT_MS, COST_MS = 10.0, 40.0, 3.0
+
+
+def stream(numbers: list[int], *, tokens: int, says_numbers: bool = True) -> Reply:
+    """A reply of so many tokens whose chunks came after the n-th token each, 10 ms a token, the first after 43 ms."""
+    lines = []
+    for number in numbers:
+        said: dict[str, Any] = {"content": "x", "tokens": [number], "stop": False}
+        at_ms = PROMPT_MS + COST_MS + (number - 1) * STEP_MS
+        lines.append((at_ms, said | ({"tokens_predicted": number} if says_numbers else {})))
+    timings = {"cache_n": 0, "prompt_n": 9, "prompt_ms": PROMPT_MS, "predicted_n": tokens,
+               "predicted_ms": (tokens - 1) * STEP_MS}  # fmt: skip
+    lines.append((lines[-1][0], {"content": "", "stop": True, "tokens_predicted": tokens, "timings": timings}))
+    return read_stream([Line(int(ms * 1e6), b"data: " + json.dumps(said).encode()) for ms, said in lines], 0)
+
+
+def served(reply: Reply) -> Served:
+    found = timing_of(reply, 9, 64).served
+    assert found is not None
+    return found
+
+
+def test_where_each_chunk_is_a_token_both_clocks_tell_the_same_step() -> None:
+    found = served(stream(list(range(1, 65)), tokens=64))
+    assert found.decode_step_ms_client == pytest.approx(STEP_MS)
+    assert found.decode_step_ms_server == pytest.approx(STEP_MS)
+
+
+def test_where_text_is_held_back_the_clients_step_is_told_by_the_tokens_that_each_chunk_counts() -> None:
+    found = served(stream([1, 2, 40, 41, 60], tokens=64))
+    assert found.decode_step_ms_client == pytest.approx(STEP_MS)
+
+
+def test_where_text_is_held_back_and_nothing_is_counted_the_clients_step_is_not_told() -> None:
+    assert served(stream([1, 2, 40, 41, 60], tokens=64, says_numbers=False)).decode_step_ms_client is None
+
+
+def test_ttft_less_the_servers_prompt_time_is_the_cost_of_being_a_client() -> None:
+    found = served(stream(list(range(1, 65)), tokens=64))
+    assert found.ttft_ms - PROMPT_MS == pytest.approx(COST_MS)
+    assert found.queue_ms == pytest.approx(COST_MS)
