@@ -76,7 +76,8 @@ def by_llama_bench(program: str, asked: Setting) -> float:
     """Tokens/s by llama-bench."""
     command = [program, "-m", str(asked.file), "-t", str(asked.threads), "-p", "0", "-n", str(asked.steps),
                "-d", str(asked.depth), "-r", "1", "-fa", "1", "-o", "json"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # In a session of its own, as the server is: Linux shares a busy machine out between sessions.
+    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     if done.returncode:
         sys.exit(f"{program} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
     return rate_of(done.stdout, asked.steps)
@@ -159,8 +160,8 @@ def main() -> int:
     for name, each in found.items():
         print(f"by the {name:14}: {each.value:.3f} [{each.low:.3f}, {each.high:.3f}] of llama-bench's tokens/s (95 %)")
     print(
-        f"A server's step takes {statistics.median(apart_us):.0f} microseconds more (median): it samples, makes text "
-        "of the token and streams it, which llama-bench does not."
+        f"A server's step takes {statistics.median(apart_us):+.0f} microseconds (median): it samples, makes text of the "
+        "token and streams it, which llama-bench does not."
     )
     return 0
 

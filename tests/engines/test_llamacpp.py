@@ -44,8 +44,8 @@ def reference(ladder_cache: Path):
     return hf.create(HfBackend(name="h", kind="hf")).load(ModelEntry(name=MODEL, kind="hf"))
 
 
-# At step 5 of the 17-token prompt this model's two best tokens are a near tie (0.036 standard deviations of its
-# logits, the least gap of all these steps), which llama.cpp's rounding decides the other way.
+# After 17 tokens this model's text soon ends inside a character: the server holds it back, and a stream lacks the ids
+# that a fingerprint is of. tests/engines/test_same_weights.py asks for the ids themselves.
 @pytest.mark.parametrize(("prompt_tokens", "steps"), [(1, 64), (9, 64), (17, 4)])
 def test_greedy_tokens_equal_the_hf_engines(model, reference, prompt_tokens: int, steps: int) -> None:
     expected = reference.generate(asked(prompt_tokens, steps))
