@@ -160,8 +160,8 @@ def main() -> int:
     for name, each in found.items():
         print(f"by the {name:14}: {each.value:.3f} [{each.low:.3f}, {each.high:.3f}] of llama-bench's tokens/s (95 %)")
     print(
-        f"A server's step takes {statistics.median(apart_us):+.0f} microseconds (median): it samples, makes text of the "
-        "token and streams it, which llama-bench does not."
+        f"A server's step takes {statistics.median(apart_us):+.0f} microseconds (median): it samples, makes text of "
+        "the token and streams it, which llama-bench does not."
     )
     return 0
 
