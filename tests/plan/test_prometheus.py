@@ -1,9 +1,13 @@
 """An engine's page: counters to means and rates, buckets to quantiles, two pages to the time between."""
 
+import json
 import math
 
 import pytest
+from llama_server import llama_server
 
+from phaselaw.cli import main
+from phaselaw.engines.http_client import HttpClient
 from phaselaw.errors import AnalysisError
 from phaselaw.plan.prometheus import bucket_quantile, looks_like_a_page, parse, profile
 
@@ -75,6 +79,18 @@ def test_llama_server_counts_tokens_but_no_requests() -> None:
     found = profile(parse(LLAMA), now=NOW)
     assert found["requests"] is None and found["kinds"] == []
     assert found["prompt_tokens_per_s_busy"] == 500 and found["decode_tokens_per_s_busy"] == 30
+
+
+def test_a_real_llama_server_is_read_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with llama_server() as url:
+        server = HttpClient(url)
+        for _ in range(2):
+            server.json("POST", "/completion", {"prompt": "Once upon a time", "n_predict": 8, "cache_prompt": False})
+        assert main(["traffic", f"{url}/metrics", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["requests"] is None and found["basis"] == "averages since the engine started"
+    assert found["output_tokens_total"] == 16 and found["prompt_tokens_total"] >= 8
+    assert found["decode_tokens_per_s_busy"] > 1 and found["prompt_tokens_per_s_busy"] > 1
 
 
 def test_models_on_one_page_can_be_told_apart() -> None:

@@ -25,6 +25,7 @@ import sys, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.port, params.hostnames = sys.argv[1], int(sys.argv[2]), ["127.0.0.1"]
 params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 2048, 1, 1
+params.endpoint_metrics = True
 server = xllamacpp.Server(params)
 sys.stdin.read()
 """

@@ -111,6 +111,8 @@ def profile(page: Page, *, earlier: Page | None = None, seconds: float | None = 
         "requests": requests,
         "span_s": seconds,
         "requests_per_s": None if requests is None or not seconds else requests / seconds,
+        "prompt_tokens_total": counted.total(PROMPT),
+        "output_tokens_total": counted.total(OUTPUT),
         "prompt_tokens_per_s": _rate(counted.total(PROMPT), seconds),
         "output_tokens_per_s": _rate(counted.total(OUTPUT), seconds),
         "peak_minute": None,

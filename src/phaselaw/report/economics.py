@@ -5,6 +5,7 @@ A plan is the JSON document of ``phaselaw plan``: tables of rows, and the assump
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -221,7 +222,8 @@ def tiering(plan: Plan) -> Section | None:
     rows = plan["tiering"]
     if not rows:
         return None
-    names = (word("default", "model"), word("premium", "premium_model"), word("backend", "backend"))
+    default, model, *varied = _names(rows)
+    names = (default, dataclasses.replace(model, title="default"), word("premium", "premium_model"), *varied)
     routed = _table(
         f"Routed: {rows[0]['premium_share']:.1%} of the requests (assumed) to the premium model.",
         columns=(

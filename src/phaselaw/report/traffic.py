@@ -51,7 +51,17 @@ def _facts(profile: Profile) -> list[str]:
         said.append(f"Timestamps: {profile['timestamps']}.")
     if profile.get("basis"):
         said.append(f"From a Prometheus page: {profile['basis']}.")
+        said += [_counted(profile, of) for of in ("prompt", "output") if profile[f"{of}_tokens_total"] is not None]
     return said
+
+
+def _counted(profile: Profile, of: str) -> str:
+    """What a page counts of one kind of tokens, and how fast, as far as it tells."""
+    said = f"{profile[f'{of}_tokens_total']:,.0f} {of} tokens"
+    if profile[f"{of}_tokens_per_s"] is not None:
+        said += f", {digits(profile[f'{of}_tokens_per_s'])} a second"
+    busy = profile["prompt_tokens_per_s_busy" if of == "prompt" else "decode_tokens_per_s_busy"]
+    return said + (f", {digits(busy)} a second while at it." if busy is not None else ".")
 
 
 def _length_columns(rows: list[Row]) -> tuple[Column, ...]:
