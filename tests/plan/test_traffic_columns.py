@@ -21,8 +21,10 @@ from phaselaw.plan.traffic_columns import recognise
          ["arrival_time", "num_prompt_tokens", "num_generation_tokens"]),
         (["ts", "body.meta.prompt_tokens", "body.meta.output_tokens"],
          ["ts", "body.meta.prompt_tokens", "body.meta.output_tokens"]),
+        (["metadata.timestamp_ns", "input_tokens", "output_tokens"],
+         ["metadata.timestamp_ns", "input_tokens", "output_tokens"]),
     ],
-    ids=["azure", "burstgpt", "mooncake", "litellm", "openai", "vllm", "nested"],
+    ids=["azure", "burstgpt", "mooncake", "litellm", "openai", "vllm", "nested", "a unit in the name"],
 )  # fmt: skip
 def test_common_names_are_known(fields: list[str], found: list[str]) -> None:
     names = recognise(fields, {}).names

@@ -132,22 +132,14 @@ def parts_shown(args: argparse.Namespace) -> list[str]:
 def question_of(args: argparse.Namespace, models: Sequence[str]) -> Question:
     """The question that the options ask of these models; raises `UsageError`."""
     from phaselaw.errors import UsageError
-    from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom, positive
+    from phaselaw.plan.capacity import Headroom, positive
     from phaselaw.plan.economics import Question
-    from phaselaw.plan.mixes import TR121_MIXES, read_mixes
     from phaselaw.plan.quality import read_success_rates
     from phaselaw.plan.sensitivity import TR121_TIERS, TR121_VOLUMES, read_tiers, read_volumes
-    from phaselaw.plan.traffic_profile import load_of, read_profile
 
-    mixes: tuple[Mix, ...] = read_mixes(Path(args.mixes)) if args.mixes else TR121_MIXES
-    rate, burst, itemised = None, 1.0, True
-    if args.requests_per_s is not None:
-        rate = positive("--requests-per-s", args.requests_per_s)
-    elif args.requests_per_month is not None:
-        rate = positive("--requests-per-month", args.requests_per_month) / SECONDS_PER_MONTH
-    elif args.traffic is not None:
-        rate, traffic, burst = load_of(read_profile(args.traffic), args.traffic)
-        mixes, itemised = (mixes, True) if args.mixes else (traffic, False)
+    rate, mixes, burst = _load(args)
+    if args.failure_usd is not None and args.success_rates is None:
+        raise UsageError("--failure-usd needs --success-rates: how often each model fails")
     if args.failure_usd is not None:
         positive("--failure-usd", args.failure_usd)
     if args.burst is not None:
@@ -164,7 +156,7 @@ def question_of(args: argparse.Namespace, models: Sequence[str]) -> Question:
         tokens_per_month=positive("--tokens-per-month", volume),
         requests_per_s=rate,
         mixes=mixes,
-        itemised=itemised,
+        itemised=args.traffic is None or args.mixes is not None,
         headroom=Headroom(utilisation=args.utilisation, burst=args.burst or burst, spares=args.spares),
         volumes=read_volumes(args.volumes) if args.volumes else TR121_VOLUMES,
         tiers=read_tiers(args.rates) if args.rates else TR121_TIERS,
@@ -178,6 +170,23 @@ def question_of(args: argparse.Namespace, models: Sequence[str]) -> Question:
     )
 
 
+def _load(args: argparse.Namespace) -> tuple[float | None, tuple[Mix, ...], float]:
+    """Requests/s where the load is in requests, the kinds of request, and the peak over the mean."""
+    from phaselaw.plan.capacity import SECONDS_PER_MONTH, positive
+    from phaselaw.plan.mixes import TR121_MIXES, read_mixes
+    from phaselaw.plan.traffic_profile import load_of, read_profile
+
+    mixes = read_mixes(Path(args.mixes)) if args.mixes else TR121_MIXES
+    if args.traffic is not None:
+        rate, kinds, peak = load_of(read_profile(args.traffic), args.traffic)
+        return rate, kinds if args.mixes is None else mixes, peak
+    if args.requests_per_s is not None:
+        return positive("--requests-per-s", args.requests_per_s), mixes, 1.0
+    if args.requests_per_month is not None:
+        return positive("--requests-per-month", args.requests_per_month) / SECONDS_PER_MONTH, mixes, 1.0
+    return None, mixes, 1.0
+
+
 def hourly_price(args: argparse.Namespace, backends: Sequence[str]) -> tuple[float | dict[str, float], Choice | None]:
     """What a worker's hour costs, one price or one a backend, and the offer it is from; raises `UsageError`."""
     from phaselaw.errors import UsageError
@@ -185,6 +194,9 @@ def hourly_price(args: argparse.Namespace, backends: Sequence[str]) -> tuple[flo
 
     if (args.prices is None) != (args.accelerator is None):
         raise UsageError("--prices and --accelerator go together: the list, and what to look up in it")
+    idle = [name for name in ("provider", "spot", "prices_date") if getattr(args, name) and args.prices is None]
+    if idle:
+        raise UsageError(f"--{idle[0].replace('_', '-')} is about a price list; give --prices and --accelerator")
     if args.prices is not None:
         if args.usd_per_hour is not None:
             raise UsageError("--usd-per-hour and --prices both say what an hour costs; give one")

@@ -105,13 +105,13 @@ def recognise(found: Iterable[str], asked: Mapping[str, str], *, duration_unit: 
 
 
 def _known(meaning: str, fields: list[str]) -> str | None:
-    """The likeliest field of a meaning: by its whole name first, then by its last part; durations with their unit."""
+    """The likeliest field of a meaning: by its whole name first, then by its last part; times with their unit."""
     for of in (plain, lambda name: plain(name.rsplit(".", 1)[-1])):
         by_name: dict[str, str] = {}
         for field in fields:
             by_name.setdefault(of(field), field)
         for known in KNOWN[meaning]:
-            for unit in ("", *_UNITS) if meaning in DURATIONS else ("",):
+            for unit in ("", *_UNITS) if meaning in (*DURATIONS, TIMESTAMP) else ("",):
                 if known + unit in by_name:
                     return by_name[known + unit]
     return None

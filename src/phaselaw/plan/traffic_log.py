@@ -301,23 +301,32 @@ def _number(value: Any) -> float:
 
 def _dates(texts: list[str]) -> Floats:
     """ISO dates as seconds since 1970; NaN where one is none. A chunk of one form is read at once."""
-    zone = texts[0][-1:] if texts else ""
-    shorn = [text[:-1] for text in texts] if zone == "Z" and all(text.endswith("Z") for text in texts) else texts
+    zone = _ZONE.search(texts[0]) if texts else None
+    end = zone[0] if zone else ""
+    alike = len(texts[0]) >= 10 and all(text.endswith(end) for text in texts) if texts else False
     try:
-        if any(len(text) < 10 or _ZONE.search(text) for text in shorn[:1] + shorn[-1:]):
-            raise ValueError("a zone, or no date: read one by one")
+        if not alike:
+            raise ValueError("of several forms: read one by one")
+        offset = _offset_s(end)
         with warnings.catch_warnings():
             # A zone in between would be a warning.
             warnings.simplefilter("error")
-            moments = np.array(shorn, dtype="datetime64[ns]")
+            moments = np.array([text[: len(text) - len(end)] for text in texts], dtype="datetime64[ns]")
     except (ValueError, UserWarning, DeprecationWarning):
         return np.array([_date(text) for text in texts])
-    seconds = moments.astype(np.int64) / 1e9
-    found: Floats = np.where(np.isnat(moments), math.nan, seconds)
+    found: Floats = np.where(np.isnat(moments), math.nan, moments.astype(np.int64) / 1e9 - offset)
     return found
 
 
-_ZONE = re.compile(r"(?:[+-]\d{2}:?\d{2}|Z|z)$")
+def _offset_s(zone: str) -> float:
+    """Seconds that a zone such as ``+01:00`` is ahead of UTC."""
+    if not zone or zone in "Zz":
+        return 0.0
+    hours, minutes = int(zone[1:3]), int(zone[-2:])
+    return (-1 if zone[0] == "-" else 1) * (hours * 3600.0 + minutes * 60.0)
+
+
+_ZONE = re.compile(r"(?<=[\d:.]{3})(?:[+-]\d{2}:?\d{2}|[Zz])$")
 
 
 def _date(text: str) -> float:
