@@ -40,7 +40,7 @@ GEN_TOKENS = 32
 MODELS = ("models/gpt2-5m", "models/gpt2-25m", "models/gpt2-100m")
 
 
-def study(models: Sequence[str], repetitions: int) -> Study:
+def study(models: Sequence[str], repetitions: int, threads: int | None) -> Study:
     """The grid, with the point that will be left out."""
     return Study(
         run_name="step-time",
@@ -48,7 +48,7 @@ def study(models: Sequence[str], repetitions: int) -> Study:
         repetitions=repetitions,
         axes=Axes(batch_size=BATCHES, prompt_tokens=PROMPTS),
         scenarios=tuple(Scenario(name=f"prompt_{length}", prompt_tokens=length) for length in PROMPTS),
-        backends=(HfBackend(name="hf_cpu_fp32", kind="hf"),),
+        backends=(HfBackend(name="hf_cpu_fp32", kind="hf", threads=threads),),
         models=tuple(ModelEntry(name=name, kind="hf") for name in models),
     )
 
@@ -120,12 +120,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="NAME", help="ladder models to measure")
     parser.add_argument("--repetitions", type=int, default=5, metavar="N", help="measured calls of each cell")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument("--run", type=Path, metavar="RUN", help="take the points of a run instead of measuring")
     parser.add_argument("--batch", type=int, default=BATCH_OUT, metavar="N", help="the batch size to leave out")
     parser.add_argument("--prompt", type=int, default=PROMPT_OUT, metavar="N", help="the prompt length to leave out")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     args = parser.parse_args()
-    rows = runs.load(args.run).rows if args.run else measured(study(args.models, args.repetitions))
+    rows = runs.load(args.run).rows if args.run else measured(study(args.models, args.repetitions, args.threads))
     found = predictions(rows, batch=args.batch, prompt=args.prompt)
     if args.json:
         print(json.dumps({"asked": ASKED, "predictions": found}))

@@ -99,6 +99,17 @@ def test_exact_data_gives_the_coefficients_back_and_the_form_by_name() -> None:
     assert whole.seconds * 1e3 == pytest.approx(sum(8 + 6 + 0.06 * (100 + index) for index in range(50)))
 
 
+def test_a_prefill_that_costs_something_for_each_sequence_is_told_from_one_that_does_for_each_token() -> None:
+    model, lines = model_of(calls(lambda b, n: 2 + 5 * b + 0.1 * b * n, always(7)))
+    assert lines["prefill"]["form"] == "linear and batch"
+    assert [lines["prefill"][name] for name in ("constant_ms", "per_sequence_ms", "per_token_ms")] == pytest.approx(
+        [2, 5, 0.1]
+    )
+    at = model.prefill_s(200, batch=3)
+    assert at is not None
+    assert at.seconds * 1e3 == pytest.approx(77)
+
+
 def test_an_engine_whose_kernels_change_with_the_batch_is_interpolated_and_never_falls() -> None:
     steps = {1: 10.0, 2: 14.0, 3: 15.0, 4: 15.5, 8: 17.0, 12: 18.5, 14: 29.0, 16: 40.0}
     model, lines = model_of(calls(always(1), of_batch(steps), batches=tuple(steps), prompts=(16,)))

@@ -3,7 +3,8 @@
 Two phases of each backend and model, in ms, with ``b`` sequences in the batch, each of ``n`` prompt or context tokens
 (context: the tokens in the KV cache when a step begins):
 
-- prefill: ``constant + per_token b n + per_token_pair b n^2``; the square is attention's.
+- prefill: ``constant + per_sequence b + per_token b n + per_token_pair b n^2``; attention makes the square, the logits
+  of each last position the price of a sequence.
 - decode step: ``constant + per_sequence b + per_token b n``; weights are read once a step, the cache of each sequence.
 
 Either may instead be interpolated between measured knots (prefill: of ``b n``; decode: of ``b``), since an engine that
@@ -155,11 +156,18 @@ def step_time_points(rows: pl.DataFrame) -> pl.DataFrame:
     """
     length = pl.coalesce(pl.col("seq_len"), pl.col("prompt_tokens_raw") / pl.col("batch_size"))
     clients = pl.col("concurrency").fill_null(1.0)
-    known = rows.with_columns(
-        length.alias("prompt"),
-        pl.coalesce("gen_tokens_raw", pl.col("gen_tokens_target").cast(pl.Float64)).alias("steps"),
-        clients.alias("clients"),
-    ).filter(pl.col("prompt").is_not_null() & pl.col("latency_ms").is_finite() & (pl.col("latency_ms") > 0))
+    # Names are compared as numbers: a log of a million calls has few of them.
+    names = [pl.col(name).cast(pl.Categorical) for name in ("backend", "backend_kind", "model")]
+    known = (
+        rows.filter(pl.col("mode") != "e2e_kv")
+        .with_columns(
+            *names,
+            length.alias("prompt"),
+            pl.coalesce("gen_tokens_raw", pl.col("gen_tokens_target").cast(pl.Float64)).alias("steps"),
+            clients.alias("clients"),
+        )
+        .filter(pl.col("prompt").is_not_null() & pl.col("latency_ms").is_finite() & (pl.col("latency_ms") > 0))
+    )
     prefill = known.filter((pl.col("mode") == "prefill") & (pl.col("clients") == 1)).select(
         *KEYS, "mode", pl.col("batch_size").cast(pl.Float64).alias("batch"), pl.col("prompt").alias("tokens"),
         pl.col("latency_ms").alias("ms"), pl.col("prompt").alias("first"), pl.col("prompt").alias("last"),
@@ -170,6 +178,7 @@ def step_time_points(rows: pl.DataFrame) -> pl.DataFrame:
         .group_by([*KEYS, "mode", "batch", "tokens"])
         .agg(pl.len().cast(pl.Int64).alias("n"), pl.col("ms").median(), pl.col("first").min(), pl.col("last").max(),
              pl.col("fold").first())
+        .with_columns(pl.col("backend", "backend_kind", "model").cast(pl.String))
         .sort([*KEYS, "mode", "batch", "tokens"])
     )  # fmt: skip
 

@@ -47,7 +47,10 @@ FORMS: Mapping[Mode, tuple[Form, ...]] = {
         Form(name="constant", coefficients=("constant_ms",)),
         Form(name="linear", coefficients=("constant_ms", "per_token_ms")),
         Form(name="quadratic", coefficients=("constant_ms", "per_token_ms", "per_token_pair_ms")),
+        Form(name="linear and batch", coefficients=("constant_ms", "per_sequence_ms", "per_token_ms")),
+        Form(name="quadratic and batch", coefficients=COEFFICIENTS),
         Form(name="interpolated", coefficients=(), interpolated=True),
+        Form(name="interpolated and batch", coefficients=("per_sequence_ms",), interpolated=True),
         Form(name="interpolated and quadratic", coefficients=("per_token_pair_ms",), interpolated=True),
     ),
     "kv_decode": (

@@ -37,13 +37,12 @@ _THREADS = r"_threads(\d+)$"
 def prompt_lengths(rows: pl.DataFrame) -> pl.DataFrame:
     """Per backend and scenario: the prompt's tokens, the median over its calls (models may count differently)."""
     length = pl.coalesce(pl.col("seq_len"), pl.col("prompt_tokens_raw") / pl.col("batch_size"))
-    prefills = rows.filter(pl.col("mode") == "prefill").with_columns(length.alias("prompt_tokens"))
-    return (
-        prefills.drop_nulls("prompt_tokens")
-        .group_by("backend", "scenario")
-        .agg(pl.col("prompt_tokens").median(), pl.col("prompt_tokens").n_unique().alias("lengths"))
-        .sort("backend", "prompt_tokens")
+    names = ["backend", "scenario"]
+    prefills = rows.filter(pl.col("mode") == "prefill").select(
+        *(pl.col(name).cast(pl.Categorical) for name in names), length.alias("prompt_tokens")
     )
+    medians = prefills.drop_nulls("prompt_tokens").group_by(names).agg(pl.col("prompt_tokens").median())
+    return medians.with_columns(pl.col(names).cast(pl.String)).sort("backend", "prompt_tokens")
 
 
 def of_prompts(table: pl.DataFrame, *, axis: str) -> pl.DataFrame:
