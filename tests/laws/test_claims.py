@@ -3,12 +3,8 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from phaselaw import runs
 from phaselaw.laws import claims as c
@@ -147,25 +143,3 @@ def test_five_claims_of_tr121_come_first(tmp_path: Path) -> None:
     order = list(dict.fromkeys(run_of(tmp_path, backends=("x", "y")).tables["claims"]["claim"]))
     assert order == [c.ONE_EXPONENT, c.ONE_ACROSS_BACKENDS, c.PARAMS_PREDICT, c.MEAN_IS_SAFE, c.DECODE_DOMINATES,
                      c.DEPTH_EXPLAINS]  # fmt: skip
-
-
-latencies = st.lists(st.floats(1.0, 1e4), min_size=5, max_size=5)
-
-
-@given(latencies, latencies)
-def test_the_paired_difference_is_that_of_the_two_slopes(first: list[float], second: list[float]) -> None:
-    params = [1.0, 10.0, 30.0, 200.0, 900.0]
-    tables = [
-        pl.DataFrame({"model": list("abcde"), "params_millions_effective": params, "latency_geomean_ms": values})
-        for values in (first, second)
-    ]
-    found = c.paired_slope_difference(*tables, 0.95)
-    slopes = [stats.linregress(np.log10(params), np.log10(values)).slope for values in (first, second)]
-    assert found.difference == pytest.approx(slopes[0] - slopes[1], abs=1e-9)
-    assert found.low <= found.difference <= found.high
-
-
-def test_welchs_interval_of_equal_variances_is_students() -> None:
-    found = c.welch_difference((0.5, 0.1, 5), (0.2, 0.1, 5), 0.95)
-    assert found.difference == pytest.approx(0.3)
-    assert found.high - found.difference == pytest.approx(stats.t.ppf(0.975, 10) * math.sqrt(0.02))

@@ -75,7 +75,8 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     tables |= sweep_tables(tables, _measured(run, options), level=options.level)
     tables["prediction_validation"] = prediction_validation(tables, level=options.level)
     tables["prediction_coverage"] = prediction_coverage(tables["prediction_validation"], level=options.level)
-    tables["claims"] = claims(tables, options)
+    units = units_of(one_client, tables["summary_by_model_backend_mode_agg"], run)
+    tables["claims"] = claims(tables, options, units)
     tables = _checked(run, tables)
     notes = {name: _WHY_EMPTY.get(name, "no usable rows") for name, table in tables.items() if table.is_empty()}
     if "physical_limit" in notes:

@@ -5,20 +5,20 @@ Nothing here is worded for one data set: each row has the figures that decided a
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from phaselaw.laws import structure
 from phaselaw.laws.options import Options
-from phaselaw.laws.regression import exponential, fit_lines, t_half_width
+from phaselaw.laws.points import Units
+from phaselaw.laws.regression import exponential
+from phaselaw.laws.slope_difference import paired_slope_difference, unpaired_slope_difference
 from phaselaw.laws.summary import BUDGET
-from phaselaw.laws.verdicts import MIN_MODELS, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
+from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
 from phaselaw.laws.warmup import UNSAFE_RATIO
 
 ONE_EXPONENT = "one exponent describes inference"
@@ -61,52 +61,15 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SlopeDifference:
-    """The difference of two slopes with its default interval; NaN where it can't be told."""
-
-    difference: float
-    low: float
-    high: float
-    n_models: int
-
-    @property
-    def distinct(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
-
-    @property
-    def at_most(self) -> float:
-        """So far apart the two are at most."""
-        return max(abs(self.low), abs(self.high))
-
-
-def paired_slope_difference(first: pl.DataFrame, second: pl.DataFrame, level: float) -> SlopeDifference:
-    """Slope of ``first`` minus slope of ``second`` over the models that both have, with a t interval over models.
-
-    Both have model, parameters and ``latency_geomean_ms``. It is the slope of log(first / second) on log parameters:
-    what a model does to both alike cancels.
-    """
-    keys = ["model", "params_millions_effective"]
-    both = first.select(*keys, a="latency_geomean_ms").join(second.select(*keys, b="latency_geomean_ms"), on=keys)
-    both = both.filter((pl.col("params_millions_effective") > 0) & (pl.col("a") > 0) & (pl.col("b") > 0))
-    n = both.height
-    if n < MIN_MODELS or both["params_millions_effective"].n_unique() < 2:
-        return SlopeDifference(difference=math.nan, low=math.nan, high=math.nan, n_models=n)
-    x = np.log10(both["params_millions_effective"].to_numpy())
-    line = fit_lines(x[None], np.log10((both["a"] / both["b"]).to_numpy())[None])
-    slope, half = float(line.slope[0]), float(t_half_width(line.slope_se, n - 2, level)[0])
-    return SlopeDifference(difference=slope, low=slope - half, high=slope + half, n_models=n)
-
-
-def claims(tables: Mapping[str, pl.DataFrame], options: Options) -> pl.DataFrame:
+def claims(tables: Mapping[str, pl.DataFrame], options: Options, units: Units | None = None) -> pl.DataFrame:
     """The table ``claims``: a row a claim and what it is about, TR121's five first.
 
-    ``tables`` are an analysis' own, all that the claims draw on among them.
+    ``tables`` are an analysis' own, all that the claims draw on among them; ``units`` the runs or rounds that they are
+    from, for the noise between them.
     """
     rows = [
-        *_one_exponent(tables, options.level),
-        *_across_backends(tables, options.level),
+        *_one_exponent(tables, options.level, units),
+        *_across_backends(tables, options.level, units),
         *_params_predict(tables),
         *_mean_is_safe(tables, options.cold_start_slo_ms),
         *_decode_dominates(tables),
@@ -138,10 +101,10 @@ def _backends(table: pl.DataFrame) -> Iterator[tuple[dict[str, Any], pl.DataFram
         yield dict(zip(_BACKEND, key, strict=True)), group
 
 
-def _one_exponent(tables: Mapping[str, pl.DataFrame], level: float) -> Iterator[dict[str, Any]]:
+def _one_exponent(tables: Mapping[str, pl.DataFrame], level: float, units: Units | None) -> Iterator[dict[str, Any]]:
     for about, group in _backends(tables["summary_by_model_backend_mode_agg"]):
         prefill, decode = (group.filter(pl.col("mode") == mode) for mode in _PHASES[:2])
-        found = paired_slope_difference(prefill, decode, level)
+        found = paired_slope_difference(prefill, decode, level, units=units)
         share = _decode_share(tables, about)
         said = (
             ""
@@ -174,18 +137,22 @@ def _of(table: pl.DataFrame, about: Mapping[str, Any]) -> list[dict[str, Any]]:
     return table.filter(pl.all_horizontal(same)).to_dicts()
 
 
-def _across_backends(tables: Mapping[str, pl.DataFrame], level: float) -> Iterator[dict[str, Any]]:
+def _across_backends(tables: Mapping[str, pl.DataFrame], level: float, units: Units | None) -> Iterator[dict[str, Any]]:
     """Each pair of backends on end-to-end latency: the models they share, or, where too few, law against law."""
     latency = tables["summary_by_model_backend_mode_agg"].filter(pl.col("mode") == "e2e_kv")
     groups = list(_backends(latency))
     laws = tables["scaling_fits"].filter((pl.col("scenario") == "__all__") & (pl.col("mode") == "e2e_kv"))
     for (one, first), (other, second) in itertools.combinations(groups, 2):
-        if one[BUDGET] != other[BUDGET]:
+        alike = one["batch_size"] == other["batch_size"] and one[BUDGET] == other[BUDGET]
+        if one["backend"] == other["backend"] or not alike:
             continue
-        found = paired_slope_difference(first, second, level)
+        found = paired_slope_difference(first, second, level, units=units)
         shared = "over the models that both ran"
         if math.isnan(found.low):
-            found, shared = _unpaired(_of(laws, one), _of(laws, other), level), "of laws over different models"
+            mine, theirs = _of(laws, one), _of(laws, other)
+            if not mine or not theirs:
+                continue
+            found, shared = unpaired_slope_difference(mine[0], theirs[0], level), "of laws over different models"
         if math.isnan(found.low):
             continue
         apart = "" if found.distinct else f", at most {found.at_most:.3f} apart"
@@ -198,26 +165,6 @@ def _across_backends(tables: Mapping[str, pl.DataFrame], level: float) -> Iterat
             "scaling_fits", about, subject=f"{_words(one)} against {_words(other)}",
             estimate=found.difference, low=found.low, high=found.high, n_models=found.n_models,
         )  # fmt: skip
-
-
-def _unpaired(one: list[dict[str, Any]], other: list[dict[str, Any]], level: float) -> SlopeDifference:
-    """The difference of two independent slopes, by Welch and Satterthwaite."""
-    nothing = SlopeDifference(difference=math.nan, low=math.nan, high=math.nan, n_models=0)
-    if not one or not other or one[0]["slope_se"] is None or other[0]["slope_se"] is None:
-        return nothing
-    a, b = one[0], other[0]
-    return welch_difference(
-        (a["slope"], a["slope_se"], a["n_models"] - 2), (b["slope"], b["slope_se"], b["n_models"] - 2), level
-    )
-
-
-def welch_difference(one: tuple[float, float, int], other: tuple[float, float, int], level: float) -> SlopeDifference:
-    """First minus second of two independent slopes, each (slope, standard error, degrees of freedom)."""
-    (a, a_se, a_df), (b, b_se, b_df) = one, other
-    variance = a_se**2 + b_se**2
-    degrees = variance**2 / (a_se**4 / a_df + b_se**4 / b_df) if variance > 0 else math.inf
-    half = float(t_half_width(np.array([math.sqrt(variance)]), degrees, level)[0])
-    return SlopeDifference(difference=a - b, low=a - b - half, high=a - b + half, n_models=a_df + b_df + 4)
 
 
 def _params_predict(tables: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, Any]]:
