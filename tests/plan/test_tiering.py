@@ -64,7 +64,7 @@ def test_the_cascade_pays_both_for_what_it_escalates(p: float) -> None:
     assert row["usd_per_month"] == pytest.approx(row["workers"] * 720 * 1.006)
     assert row["mean_latency_s"] == pytest.approx(0.72 + (1 - p) * 2.97)
     assert row["escalated_latency_s"] == pytest.approx(0.72 + 2.97)
-    assert (row["pays"] == "pays") == (cost < c_big)
+    assert (row["pays"] == "pays") == (cost <= c_big)
     assert row["stops_paying_escalated_share"] == pytest.approx(1 - c_small / c_big)
 
 

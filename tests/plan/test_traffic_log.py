@@ -121,6 +121,12 @@ def test_a_log_longer_than_a_chunk_keeps_its_lines(tmp_path: Path) -> None:
     assert log.faults.first == ["line 110002: timestamp is 'broken'"]
 
 
+def test_a_log_may_carry_whole_prompts(tmp_path: Path) -> None:
+    long = "word " * 60_000
+    chunk, log = read(written(tmp_path, f'timestamp,prompt,prompt_tokens\n1700000000,"{long}",60000\n'))
+    assert chunk.prompt_tokens.tolist() == [60_000] and log.faults.count == 0
+
+
 def test_what_is_no_log_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(AnalysisError, match="JSON lines"):
         list(Log(written(tmp_path, "[{}]"), Reading()))

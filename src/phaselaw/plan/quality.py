@@ -122,7 +122,7 @@ def _on_success(needed: Floats, reached: Floats | None) -> str:
         return "impossible" if certain else "impossible, though the interval reaches below 1"
     if reached is None:
         return "not known: no success rate"
-    return _verdict(reached - needed)
+    return verdict(reached - needed)
 
 
 def _on_failure(worth: Floats, failure_usd: float | None) -> str:
@@ -131,10 +131,10 @@ def _on_failure(worth: Floats, failure_usd: float | None) -> str:
     if failure_usd is None:
         return "depends on what a failure costs"
     # At infinity nothing pays: a finite stand-in keeps the comparison's sign.
-    return _verdict(failure_usd - np.where(np.isinf(worth), np.finfo(float).max, worth))
+    return verdict(failure_usd - np.where(np.isinf(worth), np.finfo(float).max, worth))
 
 
-def _verdict(gain: Floats) -> str:
+def verdict(gain: Floats) -> str:
     """By the interval of what is gained: pays, does not pay, or the measurements can't tell."""
     told = estimate(gain)
     pays = told.value is not None and told.value >= 0

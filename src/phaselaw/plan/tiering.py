@@ -16,7 +16,7 @@ from phaselaw.laws.regression import Floats
 from phaselaw.laws.validity.checks import suspicions
 from phaselaw.plan.capacity import Headroom, usd_per_month, whole_workers, workers_needed
 from phaselaw.plan.estimate import exact, flat
-from phaselaw.plan.quality import Priced, usd_per_success
+from phaselaw.plan.quality import Priced, usd_per_success, verdict
 
 _STEPS = 1000
 """Shares tried for the one at which tiers stop paying: to a tenth of a percent."""
@@ -144,7 +144,7 @@ def cascade_row(tiers: Tiers) -> dict[str, Any]:
             success_rate_at_most=rate,
             usd_per_success_at_least=None if rate is None else usd_per_success(cost, rate),
         )
-        | {"pays": "pays" if cost[0] < premium.usd_per_request[0] else "does not pay: premium alone is cheaper"}
+        | {"pays": verdict(premium.usd_per_request - cost)}
     )
 
 

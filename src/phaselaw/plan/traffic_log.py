@@ -14,6 +14,7 @@ import json
 import math
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from operator import itemgetter
@@ -29,6 +30,8 @@ from phaselaw.plan.traffic_columns import Columns, recognise
 
 CHUNK = 50_000
 """Rows read at once."""
+LONGEST_CELL = 2**24
+"""Characters of a cell: a log may carry whole prompts, but an open quote must not take the whole file for one."""
 SHOWN_FAULTS = 5
 MOST_TOKENS = 2**22
 """Tokens of a request that are believed: no model takes more."""
@@ -111,7 +114,7 @@ class Log:
                         self._progress(raw.tell())
                     if lines:
                         yield self._requests(lines, records)
-        except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        except (OSError, EOFError, zlib.error, csv.Error) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise AnalysisError(f"{self._path}: can't be read: {reason}") from None
 
@@ -136,6 +139,7 @@ class Log:
 
     def _csv_chunks(self, source: Iterator[str], first: str) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
         delimiter = max(",;\t", key=first.count)
+        csv.field_size_limit(LONGEST_CELL)
         reader = csv.reader(source, delimiter=delimiter, skipinitialspace=True)
         fields = [name.strip() for name in next(reader, [])]
         columns = self._known(fields).names
@@ -252,7 +256,7 @@ def _text(raw: BinaryIO) -> TextIO:
 
 def _first_line(text: TextIO) -> str:
     """The first line that is not empty."""
-    for line in text:
+    while line := text.readline(LONGEST_CELL):
         if line.strip():
             return line
     return ""

@@ -185,7 +185,10 @@ def quality(plan: Plan) -> Section | None:
     if not rows:
         return None
     blocks: list[Block] = [
-        Paragraph("Success rates are an input (assumed): the share of your requests that pass your own acceptance."),
+        Paragraph(
+            "Success rates are an input (assumed): the share of your requests that pass your own acceptance. "
+            + _request_words(plan)
+        ),
         _table(
             "What a success costs.",
             columns=(
@@ -254,9 +257,14 @@ def tiering(plan: Plan) -> Section | None:
     )
     note = Paragraph(
         "Saved: against the premium model for all requests. Latencies are of the run's own requests. Which requests "
-        "go where is the router's art; how often the default model fails is an input (--success-rates)."
+        "go where is the router's art; how often the default model fails is an input (--success-rates). "
+        + _request_words(plan)
     )
     return Section(title="Tiers", blocks=(routed, cascade, note))
+
+
+def _request_words(plan: Plan) -> str:
+    return f"A request is of {plan['assumptions']['tokens_per_request']:,.0f} tokens, the average of --mixes (assumed)."
 
 
 SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {
