@@ -8,7 +8,6 @@ from hard_rows import rows
 
 from phaselaw.cli import main
 
-LATENCY = pl.col("latency_ms")
 USABLE = {
     "two models": rows(models=2),
     "one model": rows(models=1),
@@ -20,7 +19,9 @@ USABLE = {
     "a model that failed": rows().with_columns(
         pl.when(pl.col("model") == "m1").then(pl.lit("error")).otherwise("status").alias("status")
     ),
-    "no latency": rows().with_columns(pl.when(pl.col("model") == "m1").then(float("nan")).otherwise(LATENCY)),
+    "no latency": rows().with_columns(
+        pl.when(pl.col("model") == "m1").then(float("nan")).otherwise("latency_ms").alias("latency_ms")
+    ),
     "a served engine": rows().with_columns(
         pl.lit("ollama").alias("backend_kind"), pl.lit(9.0).alias("gen_tokens_raw"), pl.lit("stop").alias("done_reason")
     ),
@@ -70,3 +71,8 @@ def test_a_file_that_is_no_run_is_refused_in_a_line(
     assert main([command, run]) == 1
     [line] = capsys.readouterr().err.strip().splitlines()
     assert "latency_ms" in line and "metrics.csv" in line
+
+
+def test_a_report_says_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", written(USABLE["no latency"], tmp_path)]) == 0
+    assert "18 row(s) are ok and have no latency" in capsys.readouterr().err

@@ -147,3 +147,14 @@ def test_a_run_alone_is_within_this_run_only(tmp_path: Path) -> None:
     analysis = analyze(runs.load(a_run(tmp_path / "one", 1.0)), Options(draws=20))
     assert "within this run only" in analysis.tables["throughput_intervals"]["interval_basis"][0]
     assert analysis.tables["scaling_fits"]["between_run_noise"].unique().to_list() == ["not measured"]
+
+
+def test_runs_that_each_measured_another_budget_are_not_pooled(tmp_path: Path) -> None:
+    for budget in (8, 64):
+        path = a_run(tmp_path / str(budget), 1.0 + budget / 100) / "metrics.csv"
+        pl.read_csv(path).with_columns(pl.lit(budget).alias("gen_tokens_target")).write_csv(path)
+    sweep = runs.load_all([tmp_path / "8", tmp_path / "64"], allow_different=True)
+    analysis = analyze(sweep, Options(draws=20))
+    assert analysis.tables["scaling_fits"]["between_run_noise"].unique().to_list() == ["not measured"]
+    bases = analysis.tables["throughput_intervals"]["interval_basis"].unique().to_list()
+    assert bases == ["repetitions within cells, within this run only"]

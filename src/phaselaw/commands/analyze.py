@@ -88,8 +88,6 @@ def run(args: argparse.Namespace) -> int:
         return _sweep(args.run_paths[0], args, options)
     folder = args.out or _analysis_folder(args.run_paths[0])
     run = runs.load_all(args.run_paths, allow_different=args.allow_different)
-    for note in run.notes:
-        print(f"phaselaw: note: {note}", file=sys.stderr)
     analysis = _analyzed(run, folder, options)
     counts = {name: table.height for name, table in analysis.tables.items()}
     if args.json:
@@ -143,6 +141,8 @@ def _analyzed(run: Run, folder: Path, options: Options | None) -> Analysis:
     """Analyse rows that were read, and write their tables into a folder."""
     from phaselaw.laws.analysis import Options, analyze
 
+    for note in run.notes:
+        print(f"phaselaw: note: {note}", file=sys.stderr)
     analysis = analyze(run, options or Options())
     _written(analysis.tables, folder)
     return analysis

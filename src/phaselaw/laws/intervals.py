@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_run, median_variance, variance_for_t
+from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_run, median_variance, runs_pooled, variance_for_t
 
 RUNS = "runs, the noise between them included"
 ROUNDS = "rounds, within this run only"
@@ -31,7 +31,7 @@ def throughput_intervals(
     noise; else the repetition within a cell. ``interval_basis`` says which, or that a single unit left nothing to
     measure; ``n_rounds`` (or repetitions) and ``n_runs`` how many there are.
     """
-    several = rows["run"].n_unique() > 1
+    several = runs_pooled(rows) > 1
     basis = RUNS if several else ROUNDS if in_rounds else CELLS
     if several:
         spread = _spread_over(by_cell_and_run(rows).rename({"tokens_per_s_median": "rate"}), "run", _mean_variance)

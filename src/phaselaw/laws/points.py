@@ -7,7 +7,7 @@ from typing import Literal
 
 import polars as pl
 
-from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_run
+from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_run, runs_pooled
 from phaselaw.runs import Run
 
 ALL = "__all__"
@@ -53,7 +53,7 @@ def units_of(rows: pl.DataFrame, per_model: pl.DataFrame, run: Run) -> Units | N
     ``None`` where nothing tells calls apart that did not share their noise. A model's mean over scenarios stands only
     for the units in which all its scenarios were measured.
     """
-    n_runs = rows["run"].n_unique()
+    n_runs = runs_pooled(rows)
     if n_runs > 1:
         each = by_cell_and_run(rows).select(
             *_MODEL_KEYS, "scenario", pl.col("run").alias("unit"), pl.col("latency_median_ms").log().alias("log")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import polars as pl
 
 from phaselaw.runs import IS_LATENCY
@@ -56,6 +57,14 @@ def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:
     return rows.filter(kept if include_warmup else kept & ~pl.col("is_warmup"))
 
 
+def runs_pooled(rows: pl.DataFrame) -> int:
+    """The most runs that one law is over: 1 where each run measured something else, such as a decode budget."""
+    if rows["run"].n_unique() < 2:
+        return min(rows.height, 1)
+    runs = rows.group_by(GROUP).agg(pl.col("run").n_unique())["run"].max()
+    return int(np.asarray(runs))
+
+
 _CELL = [*GROUP, *MODEL, "scenario"]
 _LOG_VARIANCES = ["latency_log_variance", "tokens_per_s_log_variance"]
 _OVER_RUNS = ["latency_median_ms", "tokens_per_s_median", "tokens_per_s_compute_median"]
@@ -78,7 +87,7 @@ def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
         latency.quantile(0.99, "linear").alias("latency_p99_ms"),
         *(pl.col(source).cast(pl.Float64).median().alias(name) for name, source in _MEDIANS.items()),
     )
-    if rows["run"].n_unique() > 1:
+    if runs_pooled(rows) > 1:
         variances = (_mean_variance(name) for name in _LOG_VARIANCES)
         each = by_cell_and_run(rows).group_by(_CELL, maintain_order=True)
         over_runs = each.agg(pl.col(_OVER_RUNS).log().mean().exp(), *variances)
