@@ -1,12 +1,23 @@
 """A run whose names are hostile, simulated, and its document."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from phaselaw.cli import main
 
-HOSTILE = ("<img onerror=alert(1)>", "=cmd() x", "[a](javascript:b)_c_ `d` $e$", "plain")
+HOSTILE = (
+    "<img onerror=alert(1)>",
+    "=cmd() x",
+    "[a](javascript:b)_c_ `d` $e$",
+    "plain",
+    "models/" + "a-very-long-name-that-no-column-was-made-for-" * 4,
+    "turned \u202e around \u200b",
+    "\u05de\u05d5\u05d3\u05dc 7b",
+    "<script>alert(2)</script>",
+)
+"""Markup of three kinds, a formula, a name that is too long, one that turns what follows it, one that is Hebrew."""
 
 STUDY = """
 run_name: "hostile <b>&amp;"
@@ -32,7 +43,8 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     study = folder / "study.yaml"
     models = "".join(
-        f"  - {{name: {name!r}, kind: simulated, params_millions: {10.0 * 3**at}}}\n" for at, name in enumerate(HOSTILE)
+        f"  - {{name: {json.dumps(name)}, kind: simulated, params_millions: {10.0 * 2**at}}}\n"
+        for at, name in enumerate(HOSTILE)
     )
     study.write_text(STUDY + models)
     assert main(["run", str(study), "--out", str(folder / "run")]) == 0

@@ -1,5 +1,6 @@
 """The report's content: what it must say, and that it says nothing that the run doesn't."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def test_a_simulated_run_says_so_first(hostile_run: Path) -> None:
 def test_every_plot_that_the_report_shows_is_there(hostile_run: Path) -> None:
     text = (hostile_run / "report.md").read_text()
     shown = [part.partition(")")[0] for part in text.split("](")[1:] if part.startswith("analysis/plots/")]
-    assert len(shown) == 3
+    assert len(shown) >= 5 and len(set(shown)) == len(shown)
     assert all((hostile_run / name).read_text().startswith("<svg") for name in shown)
 
 
@@ -54,6 +55,88 @@ def test_the_reference_run_is_governed_as_its_authors_found(reference_data: Path
     regimes = sections((tmp_path / "report.md").read_text())["Regimes"]
     for backend, regime in (("hf_cpu_fp32", "size"), ("hf_gpu_fp16", "depth"), ("ollama", "size")):
         assert f"| {backend} | end to end | {regime}:" in regimes
+
+
+@pytest.fixture(scope="module")
+def reference_sections(
+    reference_data: Path, hostile_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The report of TR121's own rows, another run beside it."""
+    out = tmp_path_factory.mktemp("reference")
+    run = reference_data / "tr121" / "primary_run"
+    assert main(["report", str(run), "--out", str(out), "--with", str(hostile_run)]) == 0
+    return sections((out / "report.md").read_text())
+
+
+def table_rows(section: str, *first: str) -> list[list[str]]:
+    """Cells of the table rows that begin with these cells."""
+    lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return [cells for cells in lines if tuple(cells[: len(first)]) == first]
+
+
+def test_tr121s_first_page_says_what_breaks_first(reference_sections: dict[str, str]) -> None:
+    [ollama] = table_rows(reference_sections["What breaks first"], "ollama")
+    assert ollama[1:4] == ["cold start", "latency", "size"]
+    assert ollama[6] == "23.9 x"  # 2965.75 / 123.90 of TR121 3.5
+
+
+def test_tr121s_tables_are_there_with_its_figures(reference_sections: dict[str, str]) -> None:
+    text = reference_sections
+    [model] = table_rows(text["Performance by model"], "ollama", "gpt-oss-20b:latest")
+    assert model[2:10] == ["20,900", "50.8", "1,799", "2,914", "22.0", "45.5", "2,966", "52.4"]  # 3.5
+    assert table_rows(text["Workload"], "ollama", "micro") == [["ollama", "micro", "11", "10", "84"]]  # 3.5.1
+    assert table_rows(text["Acceptance"], "hf_cpu_fp32")[0][1] == "252"  # 3.1
+    assert "5291e18bc612158e476a7c57d18b20e8950e75405581f418d0d4232cbc5c1ccd" in text["Acceptance"]
+    stops = table_rows(text["Early stops"], "ollama", "short")[0]
+    assert stops[:5] == ["ollama", "short", "5", "15", "80.0 %"]  # 4.1.1
+    [depth] = table_rows(text["Model structure"], "hf_gpu_fp16", "end to end")
+    assert depth[3:7] == ["0.286", "0.535", "0.811", "0.027"]  # 5.2
+    worst = table_rows(text["Cold start"], "prefill", "hf_gpu_fp16", "models/tiny-gpt2", "medium")[0]
+    assert worst[4:8] == ["836", "4.30", "832", "194"]  # 7.3
+    assert any(
+        cells[-2:] == ["54.0", "⚠ prompt cache suspected, far off the law, spill suspected"] or "54.0" in cells
+        for cells in table_rows(text["Cold start"], "ollama", "gpt-oss-20b:latest")
+    )  # 7.1.1
+    [gap] = table_rows(text["Device clock"], "hf_gpu_fp16", "prefill", "measured")
+    assert gap[4:6] == ["0.944 %", "1.99 %"]  # 2.2.1
+
+
+def test_a_law_on_suspect_rows_is_marked_where_it_stands(reference_sections: dict[str, str]) -> None:
+    for title in ("Scaling exponents", "Scenario by scenario", "Overhead and compute", "Runs side by side"):
+        marked = [line for line in reference_sections[title].splitlines() if "| ollama" in line and "prefill" in line]
+        assert marked and all("⚠ prompt cache suspected" in line for line in marked), title
+        sound = [line for line in reference_sections[title].splitlines() if "| hf_cpu_fp32" in line]
+        assert sound and not any("⚠" in line for line in sound), title
+
+
+def test_each_policy_has_the_figure_that_triggered_it(reference_sections: dict[str, str]) -> None:
+    policies = {line.split(" | ")[0].strip("| "): line for line in reference_sections["Guidance"].splitlines()}
+    by_decode = next(line for policy, line in policies.items() if policy.startswith("Plan capacity by decode"))
+    assert "98.0 % of end to end at 64 tokens" in by_decode
+    warm = next(line for policy, line in policies.items() if policy.startswith("Keep a pool of warm workers"))
+    assert "18.6 x" in warm and "33.2 x" in warm
+
+
+def test_several_runs_stand_side_by_side_and_nothing_is_written_into_them(
+    reference_sections: dict[str, str], hostile_run: Path
+) -> None:
+    text = reference_sections["Runs side by side"]
+    assert [cells[1] for cells in table_rows(text, "end to end")].count("hostile \\<b\\>\\&amp; (run)") == 1
+    assert "laws_side_by_side" in reference_sections["Files"]
+    assert not (hostile_run / "analysis" / "laws_side_by_side.csv").exists()
+
+
+def test_the_index_names_raw_data_with_their_hashes(reference_sections: dict[str, str], reference_data: Path) -> None:
+    raw = (reference_data / "tr121" / "primary_run" / "metrics.csv").read_bytes()
+    [row] = table_rows(reference_sections["Files"], "metrics.csv")
+    assert row[2:] == [f"{len(raw):,}", hashlib.sha256(raw).hexdigest()]
+
+
+def test_every_table_of_the_analysis_is_in_the_index_with_what_it_holds(hostile_run: Path) -> None:
+    text = sections((hostile_run / "report.md").read_text())["Files"]
+    for path in (hostile_run / "analysis").glob("*.csv"):
+        [row] = table_rows(text, f"analysis/{path.name}")
+        assert row[1] != path.stem.replace("_", " "), f"{path.stem}: say in phaselaw.report.reproduce what it holds"
 
 
 @pytest.mark.parametrize("content", ["", "backend,model\n"])

@@ -16,6 +16,7 @@ from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
 from phaselaw.laws.cross_engine import engine_laws, engine_ratios
 from phaselaw.laws.cuda_events import cuda_event_gap_summary
 from phaselaw.laws.families import scaling_fits_by_family
+from phaselaw.laws.first_to_break import what_breaks_first
 from phaselaw.laws.intervals import throughput_intervals
 from phaselaw.laws.memory_peak import WHY_EMPTY as NO_PEAKS
 from phaselaw.laws.memory_peak import memory_peaks
@@ -75,6 +76,7 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     tables |= sweep_tables(tables, _measured(run, options), level=options.level)
     tables["prediction_validation"] = prediction_validation(tables, level=options.level)
     tables["prediction_coverage"] = prediction_coverage(tables["prediction_validation"], level=options.level)
+    tables["what_breaks_first"] = what_breaks_first(tables, cold_start_ms=options.cold_start_slo_ms)
     units = units_of(one_client, tables["summary_by_model_backend_mode_agg"], run)
     tables["claims"] = claims(tables, options, units)
     tables = _checked(run, tables)
@@ -273,6 +275,7 @@ _WHY_EMPTY: dict[str, str] = {
     "scaling_fits_length_limited_calls": _NO_REASONS,
     "scaling_fits_by_family": "no backend with several families, one of them of three models or more",
     "regimes": "no e2e_kv rows to fit",
+    "what_breaks_first": "no e2e_kv rows with a parameter count",
     "prediction_validation": "no law over four models, so that three are left to predict one from",
     "prediction_coverage": "no law over four models, so that three are left to predict one from",
     "validity_findings": "no check spoke up",

@@ -1,4 +1,4 @@
-"""The whole report, section by section, in TR121's order."""
+"""The whole report, section by section, in TR121's order: first what decides, then what it stands on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from phaselaw.report import (
     coldstart,
     economics,
     engines,
+    guidance,
     headline,
     limits_of_machine,
     performance,
     prediction,
     provenance,
+    reproduce,
     scaling,
     served,
+    side_by_side,
     structure,
     sweeps,
     validity,
@@ -26,17 +29,22 @@ def build(subject: Subject) -> Document:
     """The report of a run as a document."""
     name = subject.manifest.get("run_name") or subject.run.path.name
     sections = (
+        headline.first_to_break(subject),
         headline.exponents(subject),
         claims.claim_status(subject),
         headline.regimes(subject),
         headline.supports(subject),
         validity.validity(subject),
+        guidance.guidance(subject),
+        side_by_side.laws(subject),
         provenance.method(subject),
         provenance.environment(subject),
         provenance.workload(subject),
+        provenance.acceptance(subject),
         performance.by_model(subject),
         scaling.plots(subject),
         scaling.by_scenario(subject),
+        structure.architecture(subject),
         structure.predictors(subject),
         structure.overhead(subject),
         limits_of_machine.limits_of_machine(subject),
@@ -47,11 +55,13 @@ def build(subject: Subject) -> Document:
         coldstart.cold_start(subject),
         coldstart.early_stops(subject),
         served.served_engines(subject),
+        served.device_clock(subject),
         served.concurrency(subject),
         engines.compared(subject),
         *economics.of_report(subject.plan),
-        provenance.limits(subject),
-        provenance.reproduce(subject),
+        reproduce.limits(subject),
+        reproduce.reproduce(subject),
+        reproduce.index(subject),
     )
     return Document(
         title=f"Scaling report: {name}",

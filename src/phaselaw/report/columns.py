@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from phaselaw.laws.validity.checks import SUSPECT
 from phaselaw.report.document import Column, Provenance, Row
 
 MISSING = "–"
@@ -42,25 +43,33 @@ def bracket(low: Any, high: Any, text: Callable[[Any], str] = fixed) -> str:
     return MISSING if low is None or high is None else f"[{text(low)}, {text(high)}]"
 
 
-def word(title: str, key: str) -> Column:
+def word(title: str, key: str, *, detail: bool = False) -> Column:
     """A column of names or words."""
-    return Column(title=title, key=key, show=lambda row: MISSING if row.get(key) is None else str(row[key]))
+
+    def show(row: Row) -> str:
+        return MISSING if row.get(key) is None else str(row[key])
+
+    return Column(title=title, key=key, show=show, detail=detail)
 
 
-def number(title: str, key: str, provenance: Provenance, text: Callable[[Any], str] = digits) -> Column:
+def number(
+    title: str, key: str, provenance: Provenance, text: Callable[[Any], str] = digits, *, detail: bool = False
+) -> Column:
     """A column of numbers."""
-    return Column(title=title, key=key, provenance=provenance, show=lambda row: text(row.get(key)))
+    return Column(title=title, key=key, provenance=provenance, show=lambda row: text(row.get(key)), detail=detail)
 
 
-def interval(title: str, low: str, high: str, text: Callable[[Any], str] = fixed) -> Column:
+def interval(title: str, low: str, high: str, text: Callable[[Any], str] = fixed, *, detail: bool = False) -> Column:
     """A column of intervals, sorted by their low ends."""
 
     def show(row: Row) -> str:
         return bracket(row.get(low), row.get(high), text)
 
-    return Column(title=title, key=low, provenance="derived", show=show)
+    return Column(title=title, key=low, provenance="derived", show=show, detail=detail)
 
 
-def doubted(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """A column that says which validity checks suspect a row; none where they suspect no row."""
-    return (word("suspect", "suspect"),) if any(row.get("suspect") for row in rows) else ()
+def doubted(rows: Iterable[Row]) -> tuple[Column, ...]:
+    """A column that says what is suspect of each row, where anything is of any."""
+    if not any(row.get(SUSPECT) for row in rows):
+        return ()
+    return (Column(title="suspect", key=SUSPECT, show=lambda row: f"⚠ {row[SUSPECT]}" if row.get(SUSPECT) else ""),)

@@ -24,6 +24,8 @@ class Column:
     show: Callable[[Row], str]
     provenance: Provenance | None = None
     """``None`` for names and words."""
+    detail: bool = False
+    """Left out where there is little room (a terminal)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,8 +80,8 @@ class Panel:
     law: Law | None
     said: str = ""
     """What the law says, in a few words under the title."""
-    suspect: bool = False
-    """Whether the law stands on rows that a validity check suspects: then its line is dashed."""
+    warning: str = ""
+    """What is suspect of the rows that the law stands on: then its line is dashed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,24 +28,27 @@ class Field:
     y: Scale
     title: str
     said: str
+    warning: str
     reference: float | None
     legend: tuple[tuple[int, ...], ...]
     """Lines of the legend: the numbers of the curves in each."""
 
     @classmethod
     def of(
-        cls, curves: tuple[Curve, ...], x: Axis, y: Axis, *, title: str, said: str = "",
+        cls, curves: tuple[Curve, ...], x: Axis, y: Axis, *, title: str, said: str = "", warning: str = "",
         reference: float | None = None, legend: bool = False,
     ) -> Field:  # fmt: skip
         """The field that shows all of the curves' points; a legend only where there are several curves."""
         lines = _legend(curves) if legend and len(curves) > 1 else ()
-        top = 12 + _LINE * (bool(title) + bool(said) + len(lines))
+        top = 12 + _LINE * (bool(title) + bool(said) + bool(warning) + len(lines))
         low, high = limits(y, _heights(curves, y, reference), margin=0.16)
         up = Scale(axis=y, low=low, high=high, start=HEIGHT - _BOTTOM, end=top)
         left = 26.0 + max(width_of(up.text(tick)) for tick in up.ticks())
-        low, high = limits(x, (point.x for curve in curves for point in curve.points), margin=0.06)
+        low, high = limits(x, (point.x for curve in curves for point in curve.points), margin=0.09)
         across = Scale(axis=x, low=low, high=high, start=left, end=WIDTH - _RIGHT)
-        return cls(curves=curves, x=across, y=up, title=title, said=said, reference=reference, legend=lines)
+        return cls(
+            curves=curves, x=across, y=up, title=title, said=said, warning=warning, reference=reference, legend=lines
+        )
 
     def drawn(self, alt: str, say: svg.Said, *, titled: bool) -> Element:
         """The drawing; ``say`` is what a point's tooltip says (`phaselaw.report.svg.dot`: ``titled``)."""
@@ -66,7 +69,8 @@ class Field:
 
     def _words(self, root: Element) -> None:
         down = 0.0
-        for text, classes, font in ((self.title, "title", _TITLE_FONT), (self.said, "said", FONT)):
+        words = (self.title, "title", _TITLE_FONT), (self.said, "said", FONT), (self.warning, "warned", FONT)
+        for text, classes, font in words:
             if text:
                 down += _LINE
                 svg.write(root, fitting(text, WIDTH - 14, font), 10, down, classes)

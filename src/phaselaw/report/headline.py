@@ -1,14 +1,18 @@
-"""The first page: what grows, what governs it, what the run supports and what to do about it."""
+"""The first page: what breaks first, how latency grows, what governs it, and what the run supports."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 
+from phaselaw.laws.first_to_break import COLD_START as BREAKS_COLD
+from phaselaw.laws.first_to_break import NEITHER
+from phaselaw.laws.first_to_break import UNKNOWN as FIRST_UNKNOWN
 from phaselaw.laws.regimes import COLD_START, DEPTH, MIXED, OVERHEAD, SIZE, UNKNOWN
+from phaselaw.laws.validity.checks import SUSPECT
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
-from phaselaw.report.columns import count, digits, fixed, interval, number, word
-from phaselaw.report.document import Block, Bullets, Paragraph, Row, Section, Table
-from phaselaw.report.subject import Subject
+from phaselaw.report.columns import bracket, count, digits, doubted, fixed, interval, number, word
+from phaselaw.report.document import Block, Bullets, Column, Paragraph, Row, Section, Table
+from phaselaw.report.subject import PHASE_WORDS, Subject
 
 REGIME_WORDS = {
     SIZE: "size: latency follows the parameter count",
@@ -18,61 +22,109 @@ REGIME_WORDS = {
     UNKNOWN: "unknown: too little was measured to say",
     COLD_START: "cold start: a first call is so much slower that it is a regime of its own",
 }
-
-_ADVICE = {
-    SIZE: "plan with the law in parameters, inside the measured range; predict a size that was not measured by it",
-    DEPTH: "compare models by layers, not by parameters; a shallower model of the same size will be faster",
-    OVERHEAD: "a smaller model buys little here: raise the batch size, or remove the overhead (a compiled or fused "
-    "runtime), before buying hardware",
-    MIXED: "measure each candidate model itself; don't carry one model's latency over to another",
-    UNKNOWN: "measure more models, or more repetitions, before planning with a law",
-    COLD_START: "keep a pool of warm workers, send a warmup call after each load, and set SLOs on the first call apart",
-}
+_FEW_MODELS = 10
 
 
 def lead(subject: Subject) -> tuple[str, ...]:
-    """What the run says, a sentence a backend."""
-    sentences = [_growth(subject, law) for law, _ in subject.laws()]
+    """What the run says, two or three sentences a backend."""
+    sentences = [
+        f"{row['law']}: {_order(row)}. {_governs(subject, row)}{_first_calls(row)}"
+        for row in subject.rows("what_breaks_first")
+    ]
     if not sentences:
         sentences = ["No law could be fitted: no model has a usable end-to-end latency."]
     if subject.simulated:
         sentences.insert(0, "SIMULATED: latencies come from a stated law, nothing was measured.")
+    marked = [row for row in subject.rows("scaling_fits", scenario="__all__") if row.get(SUSPECT)]
+    if marked:
+        laws = _joined(dict.fromkeys(str(row["law"]) for row in marked))
+        checks = _joined(dict.fromkeys(part for row in marked for part in str(row[SUSPECT]).split(", ")))
+        sentences.append(f"⚠ Laws of {laws} stand on suspect rows ({checks}); they are marked wherever they appear.")
     return tuple(sentences)
 
 
-def _growth(subject: Subject, law: str) -> str:
-    by_size = sorted(
-        (
-            row
-            for row in subject.rows("summary_by_model_backend_mode_agg", mode="e2e_kv")
-            if row["law"] == law and row["params_millions_effective"]
-        ),
-        key=lambda row: float(row["params_millions_effective"]),
-    )
-    span = ""
-    if len(by_size) >= 2:
-        span = _span(by_size[0], by_size[-1])
-    mine = [row for row in subject.rows("regimes") if row["law"] == law]
-    regime = next((f"{row['regime']} ({row['reason']})" for row in mine if row["regime"] != COLD_START), UNKNOWN)
-    first = "".join(
-        f" First calls are unsafe in {row['phase']}: {row['reason']}." for row in mine if row["regime"] == COLD_START
-    )
-    return f"{law}: {regime}.{span}{first}"
+def _order(row: Row) -> str:
+    """What breaks first and what then."""
+    if row["first"] == BREAKS_COLD:
+        then = f"beyond it {row['then']}" if row["then"] == NEITHER else f"then {row['then']}"
+        return f"first to break: the cold start, {then}"
+    if row["first"] == FIRST_UNKNOWN:
+        return "what breaks first is unknown"
+    return str(row["first"]) if row["first"] == NEITHER else f"first to break: {row['first']}"
 
 
-def _span(small: Row, big: Row) -> str:
-    """How latency and price grow from the smallest to the largest model."""
-    params = [row["params_millions_effective"] for row in (small, big)]
-    latency = digits(big["latency_geomean_ms"] / small["latency_geomean_ms"])
-    grown = f"latency and the price of a token grow {latency} x"
-    if not small["tokens_per_s_geomean"] or not big["tokens_per_s_geomean"]:
-        grown = f"latency grows {latency} x"
-    elif (price := digits(small["tokens_per_s_geomean"] / big["tokens_per_s_geomean"])) != latency:
-        grown = f"latency grows {latency} x and the price of a token {price} x"
+def _governs(subject: Subject, row: Row) -> str:
+    """Which regime it is, and how far latency spreads over the models."""
+    regime = next((one for one in subject.ordered("regimes", regime=SIZE) if one["law"] == row["law"]), None)
+    span = f"{digits(row['smallest_params_millions'])} to {digits(row['largest_params_millions'])} M parameters"
+    if regime is not None:
+        ends = bracket(regime["slope_t_ci_low"], regime["slope_t_ci_high"])
+        grown = f"latency grows {digits(row['latency_factor'])} x"
+        grown += f", the price of a token {digits(row['price_factor'])} x" if row["price_factor"] else ""
+        return f"Size governs latency, as params^{fixed(regime['slope'])} {ends}: from {span}, {grown}."
+    others = [one["regime"] for one in subject.ordered("regimes") if one["law"] == row["law"]]
+    named = next((one for one in others if one not in {COLD_START, UNKNOWN}), None)
+    if named is None or row["n_models"] < 2:
+        return "Too little was measured to say what governs latency."
+    governs = REGIME_WORDS[named].partition(": ")[2].capitalize()
     return (
-        f" From {digits(params[0])} to {digits(params[1])} M parameters ({digits(params[1] / params[0])} x), "
-        f"end-to-end {grown}."
+        f"{governs}: over {span} the slowest model, {row['slowest_model']}, "
+        f"takes {digits(row['slowest_to_fastest'])} x the fastest, {row['fastest_model']}."
     )
+
+
+def _first_calls(row: Row) -> str:
+    if row["cold_mode"] is None:
+        return ""
+    return (
+        f" First calls take {digits(row['cold_ratio_p95'])} x a warm one in {PHASE_WORDS[row['cold_mode']]} "
+        f"(+{digits(row['cold_added_ms_p95'])} ms; p95 over cells)."
+    )
+
+
+def first_to_break(subject: Subject) -> Section:
+    """The report's question, answered in a row a backend."""
+    regimes = {row["law"]: row["regime"] for row in subject.ordered("regimes") if row["regime"] != COLD_START}
+    rows = tuple(
+        row | {"regime": regimes.get(row["law"], UNKNOWN), "cold_phase": PHASE_WORDS.get(row["cold_mode"] or "")}
+        for row in subject.rows("what_breaks_first")
+    )
+    columns = (
+        word("backend", "law"),
+        word("first", "first"),
+        word("then", "then"),
+        word("regime", "regime"),
+        Column(
+            title="parameters (M)", key="largest_params_millions", provenance="measured", detail=True,
+            show=lambda row: f"{digits(row['smallest_params_millions'])} to {digits(row['largest_params_millions'])}",
+        ),
+        Column(
+            title="latency (ms)", key="largest_latency_ms", provenance="measured", detail=True,
+            show=lambda row: f"{digits(row['smallest_latency_ms'])} to {digits(row['largest_latency_ms'])}",
+        ),
+        number("latency grows", "latency_factor", "derived", _times),
+        interval("by the law", "law_factor_low", "law_factor_high", digits, detail=True),
+        number("price grows", "price_factor", "derived", _times),
+        number("first calls, p95", "cold_ratio_p95", "derived", _times),
+        number("added (ms)", "cold_added_ms_p95", "derived", detail=True),
+        *doubted(rows),
+    )  # fmt: skip
+    blocks = (
+        Paragraph(
+            "A cold start that is a regime of its own breaks before any growth. After it comes what grows more from "
+            "the smallest model to the largest: end-to-end latency, or the price of a token."
+        ),
+        Table(
+            caption="As the model grows, what breaks first: latency, the cold start, or the budget?",
+            columns=columns,
+            rows=rows,
+        ),
+    )  # fmt: skip
+    return Section(title="What breaks first", blocks=blocks if rows else blocks[:1])
+
+
+def _times(value: float | None) -> str:
+    return digits(value) + ("" if value is None else " x")
 
 
 def exponents(subject: Subject) -> Section:
@@ -82,14 +134,15 @@ def exponents(subject: Subject) -> Section:
     columns = (
         word("backend", "law"),
         word("phase", "phase"),
-        number("models", "n_models", "measured", count),
+        number("models", "n_models", "measured", count, detail=True),
         number("exponent", "slope", "derived", fixed),
         interval(f"{level} interval", "slope_t_ci_low", "slope_t_ci_high"),
         number("R2", "r2", "derived", fixed),
-        number("rank correlation", "spearman_rho_loglog", "derived", fixed),
+        number("rank correlation", "spearman_rho_loglog", "derived", fixed, detail=True),
         word("verdict", "verdict"),
-        interval("TR121's bootstrap", "slope_ci_low", "slope_ci_high"),
-        word("its verdict", "tr121_verdict"),
+        interval("TR121's bootstrap", "slope_ci_low", "slope_ci_high", detail=True),
+        word("its verdict", "tr121_verdict", detail=True),
+        *doubted(rows),
     )
     blocks = (
         Paragraph(
@@ -107,67 +160,73 @@ def _reading(rows: tuple[Row, ...], level: str) -> tuple[str, ...]:
     items = [
         f"The {level} interval is a t interval over models: it covers at small n. TR121's percentile bootstrap stands "
         "beside it; with so few models it is too narrow.",
-        f"{SUPPORTED}: the interval leaves out 0 and R2 is at least 0.7. {WEAK}: it leaves out 0, R2 is below 0.7. "
-        f"{NOT_IDENTIFIABLE}: it holds 0. {TOO_FEW}: fewer than 3 models.",
+        f"{SUPPORTED}: the interval leaves out 0 and R2 is at least 0.7; (trend): some models are out of order. "
+        f"{WEAK}: it leaves out 0, R2 is below 0.7. {NOT_IDENTIFIABLE}: it holds 0. {TOO_FEW}: fewer than 3 models.",
     ]
-    items += [
-        f"{row['law']}, {row['phase']}: a trend, not an order. Out of order: {row['trend_exceptions']}."
-        for row in rows
-        if row["verdict"] == TREND and row.get("trend_exceptions")
-    ]
+    exceptions = [(f"{row['law']}: out of order", row["trend_exceptions"], row) for row in rows
+                  if row["verdict"] == TREND and row.get("trend_exceptions")]  # fmt: skip
+    groups: dict[tuple[str, str], list[str]] = {}
+    for law, models, row in exceptions:
+        groups.setdefault((law, models), []).append(str(row["phase"]))
+    items += [f"{law} in {_joined(phases)}: {models}." for (law, models), phases in groups.items()]
     noise = [row for row in rows if row.get("slope_call_noise_se") is not None]
     if noise:
         worst = max(noise, key=lambda row: row["slope_call_noise_se"])
         items.append(
             f"Of an exponent's uncertainty, the scatter of calls is at most {fixed(worst['slope_call_noise_se'], 4)} "
-            f"(standard error; {worst['law']}, {worst['phase']}); the rest is how models differ. Noise between runs "
-            "was not measured: it takes several runs."
+            f"(standard error; {worst['law']}, {worst['phase']}); the rest is how models differ."
         )
     return tuple(items)
 
 
+def _joined(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def regimes(subject: Subject) -> Section:
     """What governs latency on each backend, by rule, with the figures that decided."""
-    rows = tuple(row | {"meaning": REGIME_WORDS.get(row["regime"], row["regime"])} for row in subject.rows("regimes"))
+    rows = tuple(
+        row | {"meaning": REGIME_WORDS.get(row["regime"], row["regime"])} for row in subject.ordered("regimes")
+    )
     columns = (
         word("backend", "law"), word("phase", "phase"), word("regime", "meaning"), word("because", "reason"),
+        *doubted(rows),
     )  # fmt: skip
-    advice = tuple(
-        f"{row['law']}, {row['phase']} ({row['regime']}): {_ADVICE[row['regime']]}."
-        for row in rows
-        if row["regime"] in _ADVICE
-    )
-    blocks = (Table(caption="The regime of each backend, and what decided.", columns=columns, rows=rows),
-              Paragraph("What follows from it:"), Bullets(advice))  # fmt: skip
-    return Section(title="Regimes", blocks=blocks if advice else blocks[:1])
+    table = Table(caption="The regime of each backend, and the figures that decided.", columns=columns, rows=rows)
+    return Section(title="Regimes", blocks=(table,))
 
 
 def supports(subject: Subject) -> Section:
-    """What can be concluded from this run, and what can't."""
-    yes, no = [], []
+    """What can be concluded from this run, what only with care, and what can't."""
+    yes, care, no = [], [], []
     for law, rows in subject.laws():
-        for row in rows:
-            phrase = f"{law}, {row['phase']}"
-            if row["verdict"] in {SUPPORTED, TREND}:
-                yes.append(
-                    f"{phrase}: latency grows with parameters between the smallest and the largest model measured."
-                )
-            else:
-                no.append(f"{phrase}: no law in parameters to plan with ({row['verdict']}).")
-    no.append("Sizes outside the measured range: every law here is fitted inside it.")
-    no.append("Other prompt lengths, decode budgets and batch sizes than the ones measured.")
-    no.append("Load: every call ran alone, so there is no queueing here.")
-    if _few_models(subject):
+        sound = [row for row in rows if row["verdict"] in {SUPPORTED, TREND} and not row.get(SUSPECT)]
+        marked = [row for row in rows if row["verdict"] in {SUPPORTED, TREND} and row.get(SUSPECT)]
+        grows = "latency grows with parameters between the smallest and the largest model measured"
+        if sound:
+            yes.append(f"{law}, {_phases(sound)}: {grows}.")
+        care += [f"{law}, {row['phase']}: {grows}, if its rows are sound ({row[SUSPECT]})." for row in marked]
+        for verdict in (WEAK, NOT_IDENTIFIABLE, TOO_FEW):
+            mine = [row for row in rows if row["verdict"] == verdict]
+            if mine:
+                no.append(f"{law}, {_phases(mine)}: no law in parameters to plan with ({verdict}).")
+    no += [
+        "Sizes outside the measured range: every law here is fitted inside it.",
+        "Other prompt lengths, decode budgets and batch sizes than the ones measured.",
+        "Load: every call ran alone, so there is no queueing here.",
+        "Answers' quality: only time was measured.",
+    ]
+    counts = [row["n_models"] for _, rows in subject.laws() for row in rows]
+    if counts and min(counts) < _FEW_MODELS:
         no.append("Fine differences between exponents: with so few models the intervals are wide.")
     if subject.simulated:
-        yes, no = [], ["Anything about real machines: the latencies are simulated.", *no]
-    blocks: tuple[Block, ...] = (Paragraph("This run supports:"), Bullets(tuple(yes))) if yes else ()
-    return Section(
-        title="What this run supports, and what it does not",
-        blocks=(*blocks, Paragraph("It does not support:"), Bullets(tuple(no))),
-    )
+        yes, care, no = [], [], ["Anything about real machines: the latencies are simulated.", *no]
+    blocks: list[Block] = []
+    for said, items in (("It supports:", yes), ("Only with care:", care), ("It does not support:", no)):
+        blocks += [Paragraph(said), Bullets(tuple(items))] if items else []
+    return Section(title="What this run supports, and what it does not", blocks=tuple(blocks))
 
 
-def _few_models(subject: Subject) -> bool:
-    counts = [row["n_models"] for _, rows in subject.laws() for row in rows]
-    return bool(counts) and min(counts) < 10 and not math.isnan(min(counts))
+def _phases(rows: Iterable[Row]) -> str:
+    return _joined([str(row["phase"]) for row in rows])

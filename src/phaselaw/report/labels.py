@@ -6,6 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
+from phaselaw.report.safe_text import seen
+
 FONT = 10.5
 """Size of a name, in pixels of the drawing (`plots.css`)."""
 LONGEST = 24
@@ -59,12 +61,13 @@ def width_of(text: str, font: float = FONT) -> float:
 
 def short(name: str) -> str:
     """A model's name without the folders before it, cut where it is very long."""
-    last = name.rstrip("/").rsplit("/", 1)[-1] or name
+    last = seen(name.rstrip("/").rsplit("/", 1)[-1] or name)
     return last if len(last) <= LONGEST else f"{last[: LONGEST - 1]}…"
 
 
 def fitting(text: str, width: float, font: float) -> str:
     """A text cut to a width in pixels."""
+    text = seen(text)
     if width_of(text, font) <= width:
         return text
     while text and width_of(text + "…", font) > width:

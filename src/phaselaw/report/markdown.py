@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table
+from phaselaw.report.document import Block, Bullets, Code, Column, Document, Figure, Paragraph, Table
+from phaselaw.report.safe_text import seen
 
 PLOTS = "analysis/plots"
 """Where a report's plots lie, seen from it."""
@@ -12,7 +13,6 @@ PLOTS = "analysis/plots"
 _MARKUP = re.compile(r"[\\`*\[<>|~$&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=:)//|(?<=www)\.", re.IGNORECASE)
 """What Markdown, GitHub's formulas and its automatic links would take for markup."""
 _LINE_START = re.compile(r"^(?:[-+=#]|\d+(?=[.)]))")
-_NUMERIC_PROVENANCE = ("measured", "derived", "extrapolated", "assumed")
 
 
 def to_markdown(document: Document) -> str:
@@ -26,7 +26,7 @@ def to_markdown(document: Document) -> str:
 
 def escaped(text: str) -> str:
     """A text that Markdown shows as it is, in one line."""
-    return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(seen(text).split()))
 
 
 def _line(text: str) -> str:
@@ -46,7 +46,7 @@ def _block(block: Block) -> str:
         return "\n".join(f"- {_line(item)}" for item in block.items)
     if isinstance(block, Code):
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", block.text)), default=0))
-        return f"{fence}\n{block.text}\n{fence}"
+        return f"{fence}\n{seen(block.text)}\n{fence}"
     if isinstance(block, Figure):
         return f"![{escaped(block.plot.alt)}]({PLOTS}/{block.plot.name}.svg)\n\n*{escaped(block.caption)}*"
     return _table(block)
@@ -55,18 +55,13 @@ def _block(block: Block) -> str:
 def _table(table: Table) -> str:
     if not table.rows:
         return f"{_line(table.caption)} (no rows)"
-    titles = " | ".join(escaped(column.title) for column in table.columns)
+    titles = " | ".join(_heading(column) for column in table.columns)
     rules = " | ".join("---:" if column.provenance else "---" for column in table.columns)
     lines = [f"| {titles} |", f"| {rules} |"]
     lines += ["| " + " | ".join(escaped(column.show(row)) for column in table.columns) + " |" for row in table.rows]
-    return f"{_line(table.caption)} {_sources(table)}".rstrip() + "\n\n" + "\n".join(lines)
+    return f"{_line(table.caption)}\n\n" + "\n".join(lines)
 
 
-def _sources(table: Table) -> str:
-    """Where the table's numbers are from, the columns named."""
-    words = []
-    for provenance in _NUMERIC_PROVENANCE:
-        titles = dict.fromkeys(column.title for column in table.columns if column.provenance == provenance)
-        if titles:
-            words.append(f"{provenance}: {', '.join(escaped(title) for title in titles if title)}")
-    return f"({'; '.join(words)})" if words else ""
+def _heading(column: Column) -> str:
+    """A column's title, and where its numbers are from."""
+    return escaped(column.title) + (f" ({column.provenance})" if column.provenance else "")

@@ -9,8 +9,16 @@ import math
 from importlib import resources
 from typing import Any
 
-from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table
+from phaselaw.laws.validity.checks import SUSPECT
+from phaselaw.report.columns import MISSING
+from phaselaw.report.document import Block, Bullets, Code, Column, Document, Figure, Paragraph, Row, Table
 from phaselaw.report.plots import pieces
+from phaselaw.report.safe_text import seen
+
+_NAME_ON_ONE_LINE, _WORDS_ON_ONE_LINE = 30, 18
+"""Characters of a name, and of several words, that a cell does not break."""
+_WIDE = 10
+"""A table of more columns is set smaller, so that it fits the page."""
 
 
 def to_html(document: Document) -> str:
@@ -18,26 +26,27 @@ def to_html(document: Document) -> str:
     style, script = _part("page.css") + _part("plots.css"), _part("page.js")
     # The page may run this script and no other, and may fetch nothing at all.
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_digest(script)}'; img-src data:"
-    title = html.escape(document.title)
+    title = _text(document.title)
     sections = [
-        f'<section id="s{at}" aria-labelledby="h{at}"><h2 id="h{at}">{html.escape(section.title)}</h2>\n'
+        f'<section id="s{at}" aria-labelledby="h{at}"><h2 id="h{at}">{_text(section.title)}</h2>\n'
         + "\n".join(_block(block) for block in section.blocks)
         + "</section>"
         for at, section in enumerate(document.sections)
     ]
+    first, rest = "".join(sections[:1]), sections[1:]  # what decides comes before the contents
     contents = "".join(
-        f'<li><a href="#s{at}">{html.escape(section.title)}</a></li>' for at, section in enumerate(document.sections)
+        f'<li><a href="#s{at}">{_text(section.title)}</a></li>' for at, section in enumerate(document.sections)
     )
-    lead = "".join(f'<p class="lead">{html.escape(sentence)}</p>\n' for sentence in document.lead)
+    lead = "".join(f'<p class="lead">{_text(sentence)}</p>\n' for sentence in document.lead)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n'
         f'<a class="skip" href="#main">To the report</a>\n<header><h1>{title}</h1>\n{lead}</header>\n'
-        f'<nav aria-label="Contents"><ul>{contents}</ul></nav>\n<main id="main">\n'
-        + "\n".join(sections)
-        + f'\n</main>\n<div id="tip" role="status" hidden></div>\n<script>{script}</script>\n</body>\n</html>\n'
+        f'<main id="main">\n{first}\n<nav aria-label="Contents"><ul>{contents}</ul></nav>\n'
+        + "\n".join(rest)
+        + f'\n</main>\n<div id="tip" aria-hidden="true" hidden></div>\n<script>{script}</script>\n</body>\n</html>\n'
     )
 
 
@@ -51,40 +60,63 @@ def _digest(script: str) -> str:
 
 def _block(block: Block) -> str:
     if isinstance(block, Paragraph):
-        return f"<p>{html.escape(block.text)}</p>"
+        return f"<p>{_text(block.text)}</p>"
     if isinstance(block, Bullets):
-        return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in block.items) + "</ul>"
+        return "<ul>" + "".join(f"<li>{_text(item)}</li>" for item in block.items) + "</ul>"
     if isinstance(block, Code):
-        return f"<pre><code>{html.escape(block.text)}</code></pre>"
+        return f"<pre><code>{_text(block.text)}</code></pre>"
     if isinstance(block, Figure):
         drawings = "".join(pieces(block.plot))
-        caption = html.escape(block.caption)
+        caption = _text(block.caption)
         return f'<figure><div class="panels">{drawings}</div><figcaption>{caption}</figcaption></figure>'
     return _table(block)
 
 
 def _table(table: Table) -> str:
-    caption = html.escape(table.caption)
+    caption = _text(table.caption)
     if not table.rows:
         return f"<p>{caption} (no rows)</p>"
-    heads, titles = [], [html.escape(column.title) for column in table.columns]
-    for column, title in zip(table.columns, titles, strict=True):
+    heads = []
+    for column in table.columns:
         source = f'<span class="source">{column.provenance}</span>' if column.provenance else ""
-        kind = ' class="number"' if column.provenance else ""
-        heads.append(f'<th scope="col"{kind}><button type="button">{title or "&nbsp;"}</button>{source}</th>')
+        kind = ' class="n"' if column.provenance else ""
+        heads.append(f'<th scope="col"{kind}><button type="button">{_text(column.title)}</button>{source}</th>')
     body = []
     for row in table.rows:
-        cells = []
-        for column, title in zip(table.columns, titles, strict=True):
-            kind = ' class="number"' if column.provenance else ""
-            value = html.escape(_sort_value(row.get(column.key)))
-            shown = html.escape(column.show(row))
-            cells.append(f'<td{kind} data-title="{title}" data-value="{value}">{shown}</td>')
-        body.append(f"<tr>{''.join(cells)}</tr>")
+        marked = ' class="suspect"' if row.get(SUSPECT) else ""
+        body.append(f"<tr{marked}>{''.join(_cell(column, row) for column in table.columns)}</tr>")
     rows = "\n".join(body)
-    return f"<table><caption>{caption}</caption><thead><tr>{''.join(heads)}</tr></thead>\n<tbody>{rows}</tbody></table>"
+    wide = ' class="wide"' if len(table.columns) > _WIDE else ""
+    return (
+        f'<div class="scroll"><table{wide}><caption>{caption}</caption><thead><tr>{"".join(heads)}</tr></thead>\n'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _cell(column: Column, row: Row) -> str:
+    """A cell. Its class is short, since a large run has tens of thousands; its heading's words come by the script."""
+    shown = column.show(row)
+    if column.provenance:
+        kind, value = "n", f' data-v="{_sort_value(row.get(column.key))}"'
+    else:
+        kind, value = ("warning" if column.key == SUSPECT else _kind_of(shown)), ""
+    if shown in {"", MISSING}:
+        kind += " none"
+    return f'<td class="{kind}"{value}>{_text(shown)}</td>'
+
+
+def _kind_of(words: str) -> str:
+    """How a cell of words may be broken."""
+    if len(words) <= (_WORDS_ON_ONE_LINE if " " in words else _NAME_ON_ONE_LINE):
+        return "name"
+    return "long" if len(words) > _NAME_ON_ONE_LINE else "words"
 
 
 def _sort_value(value: Any) -> str:
-    missing = value is None or (isinstance(value, float) and not math.isfinite(value))
-    return "" if missing else str(value)
+    """A number as the script reads it; empty where it is missing."""
+    sound = isinstance(value, int | float) and math.isfinite(value)
+    return f"{value:.6g}" if sound else ""
+
+
+def _text(text: str) -> str:
+    return html.escape(seen(text))

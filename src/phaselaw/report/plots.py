@@ -13,7 +13,8 @@ from phaselaw.report import svg
 from phaselaw.report.axes import value_text
 from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Law, Panel, Plot, Point
 from phaselaw.report.dot_rows import dot_rows
-from phaselaw.report.field import Field
+from phaselaw.report.field import WIDTH, Field
+from phaselaw.report.labels import width_of
 
 Floats = NDArray[np.float64]
 
@@ -52,9 +53,18 @@ def _panels(plot: Plot, *, titled: bool) -> list[Element]:
 def _scaling(panel: Panel, alt: str, *, titled: bool) -> Element:
     models = Curve(label="models", points=panel.points, joined=False, named=True)
     curves = (models,) if panel.law is None else (_law(panel.law, panel), models)
-    field = Field.of(curves, _PARAMS, _LATENCY, title=panel.title, said=panel.said)
-    words = ". ".join(part for part in (alt, panel.title, panel.said) if part)
+    warning = _warning(panel.warning)
+    field = Field.of(curves, _PARAMS, _LATENCY, title=panel.title, said=panel.said, warning=warning)
+    words = ". ".join(part for part in (alt, panel.title, panel.said, panel.warning) if part)
     return field.drawn(words, lambda point: f"{point.label}: {_params_and_ms(point)}", titled=titled)
+
+
+def _warning(suspicions: str) -> str:
+    """What is suspect in a line: by name, or, where that is too long, by count."""
+    if not suspicions:
+        return ""
+    named = f"⚠ {suspicions}"
+    return named if width_of(named) < WIDTH - 14 else f"⚠ {len(suspicions.split(', '))} checks suspect its rows"
 
 
 def _params_and_ms(point: Point) -> str:
@@ -64,7 +74,7 @@ def _params_and_ms(point: Point) -> str:
 def _law(law: Law, panel: Panel) -> Curve:
     """A law's line with its band, between its smallest and its largest model."""
     ends = [math.log10(point.x) for point in panel.points] or [0.0, 1.0]
-    at = np.linspace(min(ends), max(ends), 40)
+    at = np.linspace(min(ends), max(ends), 24)
     line, half = law.log10_intercept + law.slope * at, band(law, at)
     points = [Point(label="", x=10**x, y=10**y) for x, y in zip(at.tolist(), line.tolist(), strict=True)]
     if half is not None:
@@ -72,7 +82,7 @@ def _law(law: Law, panel: Panel) -> Curve:
             Point(label="", x=point.x, y=point.y, low=point.y / 10**one, high=point.y * 10**one)
             for point, one in zip(points, half.tolist(), strict=True)
         ]
-    return Curve(label="law", points=tuple(points), dots=False, dashed=panel.suspect)
+    return Curve(label="law", points=tuple(points), dots=False, dashed=bool(panel.warning))
 
 
 def _said_by(x: Axis, y: Axis) -> svg.Said:

@@ -1,40 +1,67 @@
-"""Where the numbers are from: the machine, the settings, the workload, what was accepted, and how to do it again."""
+"""Where the numbers are from: the definitions, the machine, the models, the workload and what was accepted."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import polars as pl
 
-from phaselaw import __version__
 from phaselaw.report.columns import count, number, word
-from phaselaw.report.document import Block, Bullets, Code, Paragraph, Section, Table
+from phaselaw.report.document import Block, Bullets, Paragraph, Row, Section, Table
 from phaselaw.report.subject import Subject
 
 
+def method(subject: Subject) -> Section:
+    """The definitions, in short."""
+    del subject
+    items = (
+        "prefill: one forward pass over the prompt. decode: single-token steps on the KV cache, exactly as many as "
+        "asked for. end to end: the sum of the two, of the same call.",
+        "A cell is one backend, model, scenario, batch size and decode budget; its latency is the median of its "
+        "measured calls. A model's latency is the geometric mean of its cells' over scenarios.",
+        "Parameters are measured, never taken from a label. A rate counts the tokens of its phase.",
+        "Each number says where it is from: measured (by a clock, or counted), derived (arithmetic on measured), "
+        "extrapolated (outside the data) or assumed (an input). Figures in sentences are derived unless they say else.",
+    )
+    return Section(title="Method in short", blocks=(Bullets(items),))
+
+
 def environment(subject: Subject) -> Section:
-    """The host, the engines with their settings, the order of the calls."""
+    """The host, the engines with their settings, the order of the calls, the models."""
     manifest = subject.manifest
     if not manifest:
         return Section(title="Environment", blocks=(Paragraph("Not recorded: these rows came without a manifest."),))
+    facts = tuple({"what": what, "value": value} for what, value in _facts(subject, manifest))
+    table = Table(
+        caption="Machine, software and order.", columns=(word("what", "what"), word("value", "value")), rows=facts
+    )
+    models = _models(subject)
+    return Section(title="Environment", blocks=(table, *((models,) if models.rows else ())))
+
+
+def _facts(subject: Subject, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     host: Mapping[str, Any] = manifest.get("host") or manifest.get("platform") or {}
-    facts = [
-        f"{key.replace('_', ' ')}: {_plain(value)}"
-        for key, value in host.items()
-        if key != "limits" and value not in (None, [], "")
-    ]
+    for key, value in host.items():
+        if key != "limits" and value not in (None, [], {}, ""):
+            yield key.replace("_", " "), _plain(value)
+    gpu = manifest.get("nvml") or {}
+    if gpu.get("name"):
+        yield "GPU", f"{gpu['name']}, {count(gpu.get('memory_total_mb'))} MB"
+    if manifest.get("torch"):
+        yield "libraries", _plain(manifest["torch"])
     for engine in manifest.get("engines") or []:
         settings = ", ".join(f"{key} {_plain(value)}" for key, value in engine.get("settings", {}).items())
-        facts.append(f"engine {engine['kind']} {engine.get('version') or ''} ({engine['name']}): {settings}")
-    facts.append(
-        f"order of the calls: {subject.run.order}; seed {manifest.get('seed')}; {manifest.get('repetitions')} "
-        f"repetitions and {manifest.get('warmup_repetitions')} warmups a cell; "
-        f"{manifest.get('gen_tokens')} tokens a call"
-    )
-    facts += [f"skipped, since this machine lacked it: {what}" for what in manifest.get("skipped") or []]
-    return Section(title="Environment", blocks=(Bullets(tuple(facts)),))
+        yield f"engine {engine['name']}", f"{engine['kind']} {engine.get('version') or ''}: {settings}"
+    yield "order of the calls", f"{subject.run.order}; seed {manifest.get('seed')}"
+    calls = _several(manifest.get("repetitions"), "repetition"), _several(manifest.get("warmup_repetitions"), "warmup")
+    yield "calls a cell", f"{', '.join(calls)}; {manifest.get('gen_tokens')} tokens asked for"
+    for what in manifest.get("skipped") or []:
+        yield "skipped, since this machine lacked it", _plain(what)
+
+
+def _several(number: Any, of: str) -> str:
+    return f"{number} {of}" + ("" if number == 1 else "s")
 
 
 def _plain(value: Any) -> str:
@@ -45,19 +72,51 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and value > 99_999 else str(value)
 
 
+def _models(subject: Subject) -> Table:
+    """What each model is, as it was resolved when the run began."""
+    known = subject.run.models
+    names = [name for name in ("family", "quantization_level", "device", "dtype") if name in known.columns]
+    order = [name for name in ("kind", "params_millions_measured", "model", "device") if name in known.columns]
+    rows = tuple(known.unique().sort(order).iter_rows(named=True)) if "model" in known.columns else ()
+    return Table(
+        caption="Models, as resolved when the run began.",
+        columns=(
+            word("model", "model"),
+            word("engine", "kind"),
+            number("params (M)", "params_millions_measured", "measured"),
+            number("as labelled (M)", "params_millions_config", "assumed"),
+            *(word(name.replace("_level", ""), name) for name in names if any(row[name] for row in rows)),
+        ),
+        rows=rows,
+    )
+
+
 def workload(subject: Subject) -> Section:
-    """Prompt tokens by backend and scenario, and what of the rows was accepted."""
-    rows = subject.run.rows
+    """Prompt tokens by backend and scenario (TR121 3.5.1)."""
+    raw = pl.col("prompt_tokens_raw")
     prompts = (
-        rows.filter((pl.col("mode") == "prefill") & ~pl.col("is_warmup") & (pl.col("status") == "ok"))
+        subject.run.rows.filter((pl.col("mode") == "prefill") & ~pl.col("is_warmup") & (pl.col("status") == "ok"))
         .group_by("backend", "scenario", maintain_order=True)
-        .agg(
-            pl.col("prompt_tokens_raw").median().alias("median"),
-            pl.col("prompt_tokens_raw").min().alias("min"),
-            pl.col("prompt_tokens_raw").max().alias("max"),
-        )
+        .agg(raw.median().alias("median"), raw.min().alias("min"), raw.max().alias("max"))
         .sort("backend", "median", "scenario")
     )
+    table = Table(
+        caption="Prompt tokens of a call, by backend and scenario. They differ inside a scenario where tokenizers do.",
+        columns=(
+            word("backend", "backend"),
+            word("scenario", "scenario"),
+            number("median", "median", "measured", count),
+            number("least", "min", "measured", count),
+            number("most", "max", "measured", count),
+        ),
+        rows=tuple(prompts.iter_rows(named=True)),
+    )
+    return Section(title="Workload", blocks=(table,))
+
+
+def acceptance(subject: Subject) -> Section:
+    """What of the rows was accepted: per backend and status, against what was expected (TR121 3.1, 3.7)."""
+    rows, manifest = subject.run.rows, subject.manifest
     accepted = (
         rows.group_by("backend", maintain_order=True)
         .agg(
@@ -68,23 +127,9 @@ def workload(subject: Subject) -> Section:
         )
         .sort("backend")
     )
-    manifest = subject.manifest
-    expected = manifest.get("rows_expected", manifest.get("records_expected"))
-    sha = manifest.get("config_sha256")
     blocks: list[Block] = [
         Table(
-            caption="Prompt tokens of a call, by backend and scenario.",
-            columns=(
-                word("backend", "backend"),
-                word("scenario", "scenario"),
-                number("median", "median", "measured", count),
-                number("least", "min", "measured", count),
-                number("most", "max", "measured", count),
-            ),
-            rows=tuple(prompts.iter_rows(named=True)),
-        ),
-        Table(
-            caption="Rows (one a phase and call). Warmup rows are left out of laws; failed ones of all but this.",
+            caption="Rows (one a phase and call). Warmup rows are left out of laws; failed ones of all but this table.",
             columns=(
                 word("backend", "backend"),
                 number("rows", "rows", "measured", count),
@@ -93,70 +138,32 @@ def workload(subject: Subject) -> Section:
                 number("warmup", "warmup", "measured", count),
             ),
             rows=tuple(accepted.iter_rows(named=True)),
-        ),
-    ]
-    if expected is not None:
-        blocks.append(Paragraph(f"{count(expected)} rows were expected, {count(rows.height)} are there."))
-    if sha:
-        blocks.append(Paragraph(f"SHA-256 of the study: {sha}."))
-    return Section(title="Workload and acceptance", blocks=tuple(blocks))
-
-
-def method(subject: Subject) -> Section:
-    """The definitions, in short."""
-    del subject
-    items = (
-        "prefill: one forward pass over the prompt. decode: single-token steps on the KV cache, exactly as many as "
-        "asked for. end to end: the sum of the two, of the same call.",
-        "Parameters are measured, never taken from a label. A rate counts the tokens of its phase.",
-        "Each number says where it is from: measured (by a clock, or counted), derived (arithmetic on measured), "
-        "extrapolated (outside the data) or assumed (an input).",
-    )
-    return Section(title="Method in short", blocks=(Bullets(items),))
-
-
-def limits(subject: Subject) -> Section:
-    """What stands against every number in the report."""
-    items = ["Each call ran alone: no queue, no other user, no concurrency.",
-             "The laws describe these models on this host and runtime; another runtime is another law."]  # fmt: skip
-    models = [str(name) for name in subject.run.rows["model"].unique().to_list()]
-    if any(name.startswith("models/") for name in models):
-        items.append(
-            "The ladder's models have random weights and differ in depth and width as well as in size: right for "
-            "timing, and not a family that was scaled up evenly."
         )
-    if subject.run.order == "cells":
-        items.append("A cell's calls ran back to back, so drift of the machine looks like a difference between cells.")
-    items.append("One run: how much another run would differ was not measured.")
-    return Section(title="Limits", blocks=(Bullets(tuple(items)),))
-
-
-def reproduce(subject: Subject) -> Section:
-    """The commands that made this, and an index of what lies beside it."""
-    manifest = subject.manifest
-    where = subject.run.path.as_posix()
-    commands = []
-    argv = manifest.get("argv")
-    if argv:
-        commands.append(shlex.join(["phaselaw" if "phaselaw" in str(argv[0]) else str(argv[0]), *map(str, argv[1:])]))
-    commands += [f"phaselaw analyze {shlex.quote(where)}", f"phaselaw report {shlex.quote(where)}"]
-    facts = [f"phaselaw {__version__} wrote this report."]
-    if manifest.get("phaselaw_version"):
-        facts.append(f"phaselaw {manifest['phaselaw_version']} measured it.")
-    commit = manifest.get("git_commit") or manifest.get("git_head")
-    if commit:
-        facts.append(f"Commit of the working directory it was measured in: {commit}.")
-    tables = [
-        {"file": f"analysis/{name}.csv", "rows": table.height, "note": subject.analysis.notes.get(name, "")}
-        for name, table in subject.analysis.tables.items()
     ]
-    blocks = (
-        Code("\n".join(commands)),
-        Bullets(tuple(facts)),
-        Table(
-            caption="Every table of the analysis.",
-            columns=(word("file", "file"), number("rows", "rows", "measured", count), word("why empty", "note")),
-            rows=tuple(tables),
-        ),
-    )
-    return Section(title="How to reproduce", blocks=blocks)
+    failures = _failures(rows)
+    if failures:
+        blocks.append(
+            Table(
+                caption="Why rows failed, the most frequent first.",
+                columns=(
+                    word("backend", "backend"), word("status", "status"), number("rows", "rows", "measured", count),
+                    word("error", "error"),
+                ),
+                rows=failures,
+            )
+        )  # fmt: skip
+    facts = []
+    expected = manifest.get("rows_expected", manifest.get("records_expected"))
+    if expected is not None:
+        facts.append(f"{count(expected)} rows were expected, {count(rows.height)} are there.")
+    if manifest.get("config_sha256"):
+        facts.append(f"SHA-256 of the study: {manifest['config_sha256']}.")
+    facts += list(subject.run.notes)
+    return Section(title="Acceptance", blocks=(*blocks, Bullets(tuple(facts))) if facts else tuple(blocks))
+
+
+def _failures(rows: pl.DataFrame) -> tuple[Row, ...]:
+    failed = rows.filter(pl.col("status") != "ok")
+    keys = [name for name in ("backend", "status", "error") if name in rows.columns]
+    counted = failed.group_by(keys, maintain_order=True).agg(pl.len().alias("rows")).sort("rows", descending=True)
+    return tuple(counted.head(12).iter_rows(named=True))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from phaselaw.report.columns import count, fixed, interval, number, word
+from phaselaw.laws.validity.checks import SUSPECT
+from phaselaw.report.columns import bracket, count, doubted, fixed, interval, number, word
 from phaselaw.report.document import Block, Figure, Law, Panel, Paragraph, Point, Row, ScalingPlot, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
+
+_MOST_PANELS = 48
 
 
 def plots(subject: Subject) -> Section:
@@ -14,16 +18,15 @@ def plots(subject: Subject) -> Section:
     figures: list[Block] = []
     for name, laws in subject.laws():
         panels = tuple(_panel(subject, row, str(row["phase"])) for row in laws)
-        alt = "; ".join(f"{row['phase']}: exponent {fixed(row['slope'])}, {row['verdict']}" for row in laws)
         figures.append(
             Figure(
                 plot=ScalingPlot(
                     name=f"scaling-{file_name(name)}",
-                    alt=f"Latency against parameters on {name}. {alt}.",
+                    alt=f"Latency against parameters on {name}",
                     panels=panels,
                 ),
                 caption=f"{name}: median latency (geometric mean over scenarios) against parameters. Line: least "
-                f"squares; band: its {subject.analysis.options.level:.0%} interval.",
+                f"squares; band: its {subject.analysis.options.level:.0%} interval; dashed: on suspect rows.",
             )
         )
     if not figures:
@@ -32,8 +35,8 @@ def plots(subject: Subject) -> Section:
 
 
 def by_scenario(subject: Subject) -> Section:
-    """The same laws for each scenario alone."""
-    rows = tuple(row for row in subject.rows("scaling_fits") if row["scenario"] != "__all__")
+    """The same laws for each scenario alone: one exponent may hide several."""
+    rows = tuple(row for row in subject.ordered("scaling_fits") if row["scenario"] != "__all__")
     columns = (
         word("backend", "law"),
         word("phase", "phase"),
@@ -42,38 +45,40 @@ def by_scenario(subject: Subject) -> Section:
         number("exponent", "slope", "derived", fixed),
         interval("interval", "slope_t_ci_low", "slope_t_ci_high"),
         number("R2", "r2", "derived", fixed),
+        number("rank correlation", "spearman_rho_loglog", "derived", fixed),
         word("verdict", "verdict"),
+        *doubted(rows),
     )
-    scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
-    figures = []
-    for name in dict.fromkeys(str(row["law"]) for row in rows):
-        mine = [row for row in rows if row["law"] == name and row["mode"] == "e2e_kv"]
-        if len(scenarios) > 1 and mine:
-            figures.append(
-                Figure(
-                    plot=ScalingPlot(
-                        name=f"scenarios-{file_name(name)}",
-                        alt=f"End-to-end latency against parameters on {name}, a panel for each scenario.",
-                        panels=tuple(_panel(subject, row, str(row["scenario"])) for row in mine),
-                    ),
-                    caption=f"{name}: end-to-end latency by scenario.",
-                )
-            )
     table = Table(caption="Each law on one scenario's medians alone.", columns=columns, rows=rows)
-    return Section(title="Scenario by scenario", blocks=(table, *figures))
+    several = len({row["scenario"] for row in rows}) > 1
+    return Section(title="Scenario by scenario", blocks=(table, *(_scenario_figures(subject, rows) if several else ())))
+
+
+def _scenario_figures(subject: Subject, rows: tuple[Row, ...]) -> Iterator[Figure]:
+    """A figure a backend and phase; of a run with very many, end to end alone, so that the page stays small."""
+    phases = tuple(PHASE_WORDS) if len(rows) <= _MOST_PANELS else ("e2e_kv",)
+    for law in dict.fromkeys(str(row["law"]) for row in rows):
+        for mode in phases:
+            mine = [row for row in rows if row["law"] == law and row["mode"] == mode]
+            if not mine:
+                continue
+            phase = PHASE_WORDS[mode]
+            yield Figure(
+                plot=ScalingPlot(
+                    name=f"scenarios-{file_name(law)}-{file_name(phase)}",
+                    alt=f"Latency of {phase} against parameters on {law}, a panel for each scenario",
+                    panels=tuple(_panel(subject, row, str(row["scenario"])) for row in mine),
+                ),
+                caption=f"{law}: {phase} latency by scenario.",
+            )
 
 
 def _panel(subject: Subject, row: Row, title: str) -> Panel:
-    if row["scenario"] == "__all__":
-        source, latency = "summary_by_model_backend_mode_agg", "latency_geomean_ms"
-        equal = {"mode": row["mode"]}
-    else:
-        source, latency = "summary_by_model_backend_mode", "latency_median_ms"
-        equal = {"mode": row["mode"], "scenario": row["scenario"]}
+    latency = "latency_geomean_ms" if row["scenario"] == "__all__" else "latency_median_ms"
     points = tuple(
         Point(label=str(model["model"]), x=model["params_millions_effective"], y=model[latency])
-        for model in subject.rows(source, **equal)
-        if model["law"] == row["law"] and (model["params_millions_effective"] or 0) > 0
+        for model in subject.models_of(row)
+        if (model["params_millions_effective"] or 0) > 0
     )
     law = None
     if row["slope"] is not None:
@@ -86,7 +91,15 @@ def _panel(subject: Subject, row: Row, title: str) -> Panel:
             n_models=row["n_models"],
             level=subject.analysis.options.level,
         )
-    return Panel(title=PHASE_WORDS.get(title, title), points=points, law=law)
+    return Panel(title=title, points=points, law=law, said=_said(row), warning=row.get(SUSPECT) or "")
+
+
+def _said(row: Row) -> str:
+    """A law in a line: its exponent, how well it fits, what that is called."""
+    if row["slope"] is None:
+        return str(row["verdict"])
+    ends = bracket(row["slope_t_ci_low"], row["slope_t_ci_high"])
+    return f"exponent {fixed(row['slope'])} {ends}: {row['verdict']}"
 
 
 def file_name(text: str) -> str:

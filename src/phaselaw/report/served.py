@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from phaselaw.report.columns import count, digits, fixed, interval, number, percent, word
+from phaselaw.report.columns import count, digits, doubted, fixed, interval, number, percent, word
 from phaselaw.report.document import Paragraph, Section, Table
 from phaselaw.report.subject import Subject
 
 
 def served_engines(subject: Subject) -> Section | None:
     """The server's figures against the client's clock, the laws by either, cache checks; ``None`` without a server."""
-    clock, bases = subject.rows("server_clock"), subject.rows("scaling_fits_by_basis")
+    clock, bases = subject.rows("server_clock"), subject.ordered("scaling_fits_by_basis")
     checks = subject.rows("prompt_cache_checks")
+    linearity, errors = subject.ordered("ollama_decode_linearity"), subject.ordered("ollama_decode_projection_error")
     tables = (
         Table(
             caption="A server's decode time against the client's clock.",
@@ -37,10 +38,41 @@ def served_engines(subject: Subject) -> Section | None:
                 word("basis", "latency_basis"),
                 number("models", "n_models", "measured", count),
                 number("exponent", "slope", "derived", fixed),
-                interval("95 % CI", "slope_t_ci_low", "slope_t_ci_high"),
+                interval("interval", "slope_t_ci_low", "slope_t_ci_high"),
                 word("verdict", "verdict"),
+                *doubted(bases),
             ),
             rows=bases,
+        ),
+        Table(
+            caption="Is decode time linear in tokens? decode ms = a + b x count, of each model.",
+            columns=(
+                word("backend", "law"),
+                word("model", "model"),
+                number("calls", "n", "measured", count),
+                number("fewest tokens", "gen_tokens_raw_min", "measured", count),
+                number("most tokens", "gen_tokens_raw_max", "measured", count),
+                number("a (ms)", "a_ms", "derived", _two_places),
+                number("b (ms a token)", "b_ms_per_token", "derived"),
+                number("R2", "r2", "derived", fixed),
+                *doubted(linearity),
+            ),
+            rows=linearity,
+        ),
+        Table(
+            caption="What scaling to the tokens asked for errs by: proportional less a + b x count, at that many.",
+            columns=(
+                word("backend", "law"),
+                word("model", "model"),
+                number("calls", "n", "measured", count),
+                number("tokens asked", "gen_tokens_target", "assumed", count),
+                number("median (ms)", "prop_minus_affine_ms_median", "derived"),
+                number("p95 (ms)", "prop_minus_affine_ms_p95", "derived"),
+                number("least (ms)", "prop_minus_affine_ms_min", "derived"),
+                number("most (ms)", "prop_minus_affine_ms_max", "derived"),
+                *doubted(errors),
+            ),
+            rows=errors,
         ),
         Table(
             caption="Calls by what is known of the prompt cache.",
@@ -67,6 +99,38 @@ def served_engines(subject: Subject) -> Section | None:
         "the prompt."
     )
     return Section(title="Served engines", blocks=(said, *filled))
+
+
+def device_clock(subject: Subject) -> Section | None:
+    """The device's own clock against the wall's, on CUDA; ``None`` where there are no event times (TR121 2.2.1)."""
+    rows = tuple(
+        row | {"calls": "warmup" if row["is_warmup"] else "measured"}
+        for row in subject.ordered("cuda_event_gap_summary")
+    )
+    if not rows:
+        return None
+    columns = (
+        word("backend", "law"),
+        word("phase", "phase"),
+        word("calls", "calls"),
+        number("rows", "n", "measured", count),
+        number("gap, median", "rel_gap_median", "derived", _small_percent),
+        number("gap, p95", "rel_gap_p95", "derived", _small_percent),
+        number("gap, median (ms)", "abs_gap_ms_median", "derived"),
+        number("gap, p95 (ms)", "abs_gap_ms_p95", "derived"),
+    )
+    said = Paragraph(
+        "CUDA events time the device alone. Where the wall clock agrees, the timed region holds no host work after the "
+        "last kernel; it does not show that the device was busy all the while."
+    )
+    table = Table(
+        caption="Wall clock less CUDA events, as a share of the wall clock and in ms.", columns=columns, rows=rows
+    )
+    return Section(title="Device clock", blocks=(said, table))
+
+
+def _small_percent(value: float | None) -> str:
+    return percent(None) if value is None else f"{digits(100 * value)} %"
 
 
 def concurrency(subject: Subject) -> Section | None:

@@ -16,6 +16,15 @@ PHASE_WORDS = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end to en
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Companion:
+    """A further run, analysed."""
+
+    name: str
+    run: Run
+    analysis: Analysis
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Subject:
     """Everything that the sections of a report draw on."""
 
@@ -23,13 +32,40 @@ class Subject:
     analysis: Analysis
     plan: Mapping[str, Any]
     """What a first load would need and cost: the document of ``phaselaw plan --json`` at its defaults."""
+    beside: tuple[Companion, ...] = ()
+    """Further runs whose laws stand beside this one's."""
 
     def rows(self, table: str, **equal: Any) -> tuple[Row, ...]:
         """Rows of an analysis table whose columns equal what is given, each with ``law`` and ``phase`` in words."""
         found = self.analysis.tables.get(table)
         if found is None:
             return ()
-        return tuple(row for row in table_rows(found) if all(row.get(name) == value for name, value in equal.items()))
+        several = self.run.rows["gen_tokens_target"].n_unique() > 1
+        rows = table_rows(found, budget=several)
+        return tuple(row for row in rows if all(row.get(name) == value for name, value in equal.items()))
+
+    def ordered(self, table: str, **equal: Any) -> tuple[Row, ...]:
+        """`rows` as people read them: by backend, phase (prefill first), size of model, and length of prompt."""
+        rows = self.rows(table, **equal)
+        laws = {law: at for at, law in enumerate(dict.fromkeys(row["law"] for row in rows))}
+        phases, scenarios = list(PHASE_WORDS), self._scenarios()
+
+        def key(row: Row) -> tuple[float, ...]:
+            mode, scenario = row.get("mode"), row.get("scenario")
+            size = row.get("params_millions_effective") or row.get("params_millions_effective_median") or 0.0
+            return (
+                laws[row["law"]],
+                phases.index(mode) if mode in phases else -1,
+                size,
+                scenarios.index(scenario) if scenario in scenarios else -1,
+            )
+
+        return tuple(sorted(rows, key=key))
+
+    def _scenarios(self) -> list[str]:
+        """The scenarios, the shortest prompt first."""
+        lengths = self.run.rows.group_by("scenario", maintain_order=True).agg(pl.col("prompt_tokens_raw").median())
+        return [str(name) for name in lengths.sort("prompt_tokens_raw", "scenario")["scenario"]]
 
     def laws(self) -> Iterator[tuple[str, tuple[Row, ...]]]:
         """Each backend (at one batch size and budget) with the laws of its phases on all scenarios together."""
@@ -39,6 +75,14 @@ class Subject:
         order = {mode: at for at, mode in enumerate(PHASE_WORDS)}
         for law, rows in groups.items():
             yield law, tuple(sorted(rows, key=lambda row: order.get(row["mode"], len(order))))
+
+    def models_of(self, law: Row) -> tuple[Row, ...]:
+        """The models that a row of ``scaling_fits`` was fitted to, with their latencies."""
+        if law["scenario"] == "__all__":
+            rows = self.rows("summary_by_model_backend_mode_agg", mode=law["mode"])
+        else:
+            rows = self.rows("summary_by_model_backend_mode", mode=law["mode"], scenario=law["scenario"])
+        return tuple(row for row in rows if row["law"] == law["law"])
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -51,19 +95,21 @@ class Subject:
         return "simulated" in self.run.rows["backend_kind"].to_list()
 
 
-def table_rows(table: pl.DataFrame) -> tuple[Row, ...]:
-    """Rows of a table, each with ``law`` (the backend with its settings) and ``phase`` in words."""
+def table_rows(table: pl.DataFrame, *, budget: bool = True) -> tuple[Row, ...]:
+    """Rows of a table, each with ``law`` (the backend with its settings, `law_words`) and ``phase`` in words."""
     return tuple(
-        row | {"law": law_words(row), "phase": PHASE_WORDS.get(row.get("mode", ""), row.get("mode"))}
+        row | {"law": law_words(row, budget=budget), "phase": PHASE_WORDS.get(row.get("mode", ""), row.get("mode"))}
         for row in table.iter_rows(named=True)
     )
 
 
-def law_words(row: Row) -> str:
-    """A backend with its batch size, and its decode budget where the run has several."""
+def law_words(row: Row, *, budget: bool = True) -> str:
+    """A backend with its batch size, and, unless a run has but one, its decode budget."""
+    if row.get("backend") is None:
+        return ""
     words = str(row["backend"])
     if row.get("batch_size") not in (None, 1):
         words += f", batch {row['batch_size']:g}"
-    if row.get("gen_tokens_target") is not None:
+    if budget and row.get("gen_tokens_target") is not None:
         words += f", {row['gen_tokens_target']:g} tokens"
     return words

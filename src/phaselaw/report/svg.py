@@ -18,7 +18,7 @@ Said = Callable[[Point], str]
 NAMESPACE = "http://www.w3.org/2000/svg"
 
 PAPER = {
-    "ink": "#1f2328", "soft": "#59636e", "page": "#ffffff", "line": "#d1d9e0",
+    "ink": "#1f2328", "soft": "#59636e", "page": "#ffffff", "line": "#d1d9e0", "warn": "#9a4a00",
     "c0": "#0969da", "c1": "#bc4c00", "c2": "#1a7f37", "c3": "#8250df", "c4": "#cf222e", "c5": "#0e7490",
 }  # fmt: skip
 """The colours of a drawing that stands alone; a page has its own, light and dark (`page.css`)."""
@@ -49,15 +49,13 @@ def write(parent: Element, text: str, x: float, y: float, classes: str, *, ancho
 
 
 def dot(parent: Element, at: tuple[float, float], colour: int, said: str, *, titled: bool) -> None:
-    """A dot that says what it is, with room around it for a finger.
+    """A dot that says what it is; an unseen rim gives the pointer room (`plots.css`).
 
     ``titled`` gives it a title, which a viewer of a file shows; a page shows its label itself.
     """
-    group = add(parent, "g", "point", role="img", aria_label=seen(said))
+    spot = add(parent, "circle", f"point c{colour}", cx=at[0], cy=at[1], r=3.8, aria_label=seen(said))
     if titled:
-        SubElement(group, "title").text = seen(said)
-    add(group, "circle", "hit", cx=at[0], cy=at[1], r=9)
-    add(group, "circle", f"dot c{colour}", cx=at[0], cy=at[1], r=3.6)
+        SubElement(spot, "title").text = seen(said)
 
 
 def ticks_below(parent: Element, scale: Scale, top: float, bottom: float, *, within: float) -> None:

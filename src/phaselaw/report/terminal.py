@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
+from phaselaw.laws.validity.checks import SUSPECT
 from phaselaw.report import claims, validity
 from phaselaw.report.document import Bullets, Document, Paragraph, Section, Table
+from phaselaw.report.safe_text import seen
+
+_ROOMY = 140
+"""Characters of a terminal's line from which a table shows its details too."""
 
 
 def print_summary(document: Document, console: Console) -> None:
     """Print the lead, the first table of each of the first two sections, and in short what the checks found."""
     for sentence in document.lead:
-        console.print(sentence, markup=False, soft_wrap=True)
+        # A person's lines break between words; a pipe's are left to what reads them.
+        console.print(Text(seen(sentence)), soft_wrap=not console.is_terminal)
         console.print()
     # Claims have their evidence in sentences: too wide for a screenful.
     for section in [each for each in document.sections if each.title != claims.TITLE][:2]:
         for block in section.blocks:
             if isinstance(block, Table):
-                print_table(block, console)
+                print_table(block, console, brief=True)
                 break
     for table in filter(None, map(validity.brief, document.sections)):
         print_table(table, console)
@@ -27,30 +34,37 @@ def print_summary(document: Document, console: Console) -> None:
 def print_section(section: Section, console: Console, *, titled: bool) -> None:
     """Print a section's tables and paragraphs, under its title where there are several."""
     if titled:
-        console.print(section.title, style="bold", markup=False)
+        console.print(seen(section.title), style="bold", markup=False)
     several = sum(isinstance(block, Table) for block in section.blocks) > 1
     for block in section.blocks:
         if isinstance(block, Table):
             if several:
-                console.print(block.caption, markup=False, soft_wrap=True)
+                console.print(seen(block.caption), markup=False, soft_wrap=True)
             print_table(block, console)
         elif isinstance(block, Paragraph):
-            console.print(block.text, markup=False, soft_wrap=True)
+            console.print(seen(block.text), markup=False, soft_wrap=True)
         elif isinstance(block, Bullets):
             for item in block.items:
-                console.print(f"- {item}", markup=False, soft_wrap=True)
+                console.print(seen(f"- {item}"), markup=False, soft_wrap=True)
 
 
-def print_table(table: Table, console: Console) -> None:
-    """Print a table of a report in columns, nothing of it taken for markup."""
+def print_table(table: Table, console: Console, *, brief: bool = False) -> None:
+    """Print a table of a report in columns, nothing of it taken for markup; details only where there is room.
+
+    ``brief`` says of a suspect row that it is suspect, not why, where there is little room.
+    """
+    roomy = console.width >= _ROOMY
+    columns = [column for column in table.columns if roomy or not column.detail]
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
-    for column in table.columns:
-        shown.add_column(column.title, justify="right" if column.provenance else "left", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*(_plain(column.show(row)) for column in table.columns))
+    cells = [[seen(column.show(row)) for row in table.rows] for column in columns]
+    for column, texts in zip(columns, cells, strict=True):
+        if column.provenance:  # a number is not broken, its title may be
+            shown.add_column(Text(column.title), justify="right", min_width=max(map(len, texts), default=0))
+        else:
+            shown.add_column(Text(column.title), overflow="fold")
+        if brief and not roomy and column.key == SUSPECT:
+            texts[:] = [text[:1] for text in texts]
+    for row in zip(*cells, strict=True):
+        shown.add_row(*(Text(text) for text in row))
     console.print(shown)
     console.print()
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -1,0 +1,161 @@
+"""What stands against the report, how to make it again, and what lies beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from phaselaw import __version__
+from phaselaw.report.columns import count, number, word
+from phaselaw.report.document import Bullets, Code, Row, Section, Table
+from phaselaw.report.subject import Subject
+
+_TABLES = {
+    "summary_by_model_backend_mode": "latency, rates and tokens of each cell and phase",
+    "summary_by_model_backend_mode_agg": "the same of each model, over scenarios",
+    "scaling_fits": "laws with intervals and verdicts, per scenario and over all",
+    "scaling_fits_length_limited": "laws without decodes that stopped early (TR121's filter)",
+    "scaling_fits_length_limited_calls": "laws without calls that stopped early",
+    "scaling_fits_by_basis": "served engines' laws by the steps that ran and by TR121's projection",
+    "overhead_compute_fits": "overhead and compute told apart",
+    "hf_model_architecture": "layers, width, heads of each model",
+    "hf_architecture_correlations": "rank correlation of latency with structure",
+    "hf_multivariate_fits": "parameters and layers together",
+    "structure_predictors": "which property predicts a model left out",
+    "throughput_intervals": "tokens/s with intervals, what prices stand on",
+    "decode_fraction_by_model": "decode's share, of each model",
+    "decode_fraction_summary": "decode's share, over models",
+    "warmup_effect": "warmup against measured, every cell and phase",
+    "warmup_effect_summary": "the same over cells, with the worst event",
+    "ollama_warmup_breakdown": "loading told apart from the first prefill",
+    "ollama_early_stop_summary": "early stops by model and scenario",
+    "ollama_decode_linearity": "decode time against tokens generated",
+    "ollama_decode_projection_error": "what scaling to the tokens asked for errs by",
+    "cuda_event_gap_summary": "wall clock against CUDA events",
+    "server_clock": "a server's times against the client's clock",
+    "prompt_cache_checks": "what is known of the prompt cache, per model",
+    "concurrency_throughput": "rates and latencies by number of clients",
+    "concurrency_fits": "laws of throughput against clients",
+    "regimes": "what governs latency, by rule",
+    "what_breaks_first": "cold start, latency or budget, by rule",
+    "claims": "TR121's claims and two more, by rule",
+    "validity_checks": "each check and whether it spoke up",
+    "validity_findings": "each finding with its evidence and the next step",
+    "scaling_fits_by_family": "a law of each family of models",
+    "engine_ratios": "engines on the same weights, model by model",
+    "engine_laws": "whether engines differ in exponent or in constant",
+    "memory_peaks": "memory predicted and measured",
+    "physical_limit": "each cell's share of what the machine can do",
+    "decode_sweep_summary": "laws at each decode budget",
+    "exponent_by_axis": "laws at each value of a sweep",
+    "exponent_stability": "whether the exponent stays the same along a sweep",
+    "sweep_curves": "latency and rates along a sweep",
+    "decode_by_batch": "decode step against batch size",
+    "decode_by_context": "decode step against context length",
+    "prefill_by_length": "prefill against prompt length",
+    "step_time_model": "prefill and decode step by batch and length",
+    "sweep_changes": "where along a sweep something changes",
+    "prediction_validation": "each model predicted from the others",
+    "prediction_coverage": "how many prediction intervals held",
+    "laws_side_by_side": "laws of several runs and their differences",
+}
+_FILES = {
+    "metrics.csv": "raw rows, one a phase and call",
+    "manifest.json": "environment, resolved study, seed, hashes",
+    "journal.jsonl": "every call as it was made",
+    "resolved_model_params.csv": "parameters measured of each model",
+    "hf_load_ms.csv": "load times",
+    "telemetry.csv": "the machine's state while it measured",
+}
+
+
+def limits(subject: Subject) -> Section:
+    """What stands against every number in the report."""
+    items = [
+        "Each call ran alone: no queue, no other user, no concurrency.",
+        "The laws describe these models on this host and runtime; another runtime is another law.",
+        "Only time was measured: nothing here says how good an answer is.",
+    ]
+    models = [str(name) for name in subject.run.rows["model"].unique().to_list()]
+    if any(name.startswith("models/") for name in models):
+        items.append(
+            "The ladder's models have random weights and differ in depth and width as well as in size: right for "
+            "timing, and not a family that was scaled up evenly."
+        )
+    if len(subject.run.rows["backend_kind"].unique()) > 1:
+        items.append("Backends of different kinds ran different models: compare their regimes, not their seconds.")
+    if subject.rows("ollama_early_stop_summary"):
+        items.append("Decodes that stopped early are reported as if they had run to the budget: a modelling choice.")
+    if subject.run.order == "cells":
+        items.append("A cell's calls ran back to back, so drift of the machine looks like a difference between cells.")
+    if len(subject.run.sources) < 2:
+        items.append("One run: how much another run would differ was not measured.")
+    return Section(title="Limits", blocks=(Bullets(tuple(items)),))
+
+
+def reproduce(subject: Subject) -> Section:
+    """The commands that made this, with the versions and commits that they were made at."""
+    manifest = subject.manifest
+    paths = [source.path.as_posix() for source in subject.run.sources] or [subject.run.path.as_posix()]
+    commands = []
+    argv = [str(part) for part in manifest.get("argv") or []]
+    if argv:
+        ours = Path(argv[0]).name in {"phaselaw", "__main__.py"}
+        script = ["python", argv[0]] if argv[0].endswith(".py") else [argv[0]]
+        commands.append(shlex.join([*(["phaselaw"] if ours else script), *argv[1:]]))
+    commands += [f"phaselaw {verb} {shlex.join(paths)}" for verb in ("analyze", "report")]
+    if subject.beside:
+        commands[-1] += f" --with {shlex.join(other.run.path.as_posix() for other in subject.beside)}"
+    facts = [f"phaselaw {__version__} wrote this report."]
+    if manifest.get("phaselaw_version"):
+        facts.append(f"phaselaw {manifest['phaselaw_version']} measured it.")
+    commit = manifest.get("git_commit") or manifest.get("git_head")
+    if commit:
+        facts.append(f"Commit of the working directory it was measured in: {commit}.")
+    options = subject.analysis.options
+    facts.append(f"Bootstrap: {count(options.draws)} draws, seed {options.seed}; intervals at {options.level:.0%}.")
+    return Section(title="How to reproduce", blocks=(Code("\n".join(commands)), Bullets(tuple(facts))))
+
+
+def index(subject: Subject) -> Section:
+    """Every file that the report draws on or comes with: what it holds, and for raw data its size and hash."""
+    columns = (
+        word("file", "file"),
+        word("holds", "holds"),
+        number("bytes", "bytes", "measured", count),
+        word("SHA-256", "sha256"),
+    )
+    raw = Table(caption="What was measured.", columns=columns, rows=tuple(_raw(subject)))
+    tables = tuple(
+        {
+            "file": f"analysis/{name}.csv",
+            "holds": _TABLES.get(name, name.replace("_", " ")),
+            "rows": table.height,
+            "note": subject.analysis.notes.get(name, ""),
+        }
+        for name, table in subject.analysis.tables.items()
+    )
+    analysed = Table(
+        caption="What was worked out. Plots are in analysis/plots, the report also as report.md.",
+        columns=(
+            word("file", "file"), word("holds", "holds"), number("rows", "rows", "derived", count),
+            word("why empty", "note"),
+        ),
+        rows=tables,
+    )  # fmt: skip
+    return Section(title="Files", blocks=(raw, analysed) if raw.rows else (analysed,))
+
+
+def _raw(subject: Subject) -> Iterator[Row]:
+    for source in subject.run.sources:
+        folder = source.path if source.path.is_dir() else source.path.parent
+        names = _FILES if source.path.is_dir() else {source.path.name: _FILES["metrics.csv"]}
+        for name, holds in names.items():
+            path = folder / name
+            if path.is_file():
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                shown = name if len(subject.run.sources) == 1 else f"{source.run_id}/{name}"
+                yield {"file": shown, "holds": holds, "bytes": path.stat().st_size, "sha256": digest}
