@@ -17,6 +17,8 @@ from phaselaw.report.safe_text import seen
 
 _NAME_ON_ONE_LINE, _WORDS_ON_ONE_LINE = 30, 18
 """Characters of a name, and of several words, that a cell does not break."""
+_SENTENCE = 60
+"""Characters from which a cell of words is set as a sentence, in a column of its own width."""
 _WIDE = 10
 """A table of more columns is set smaller, so that it fits the page."""
 
@@ -109,6 +111,8 @@ def _kind_of(words: str) -> str:
     """How a cell of words may be broken."""
     if len(words) <= (_WORDS_ON_ONE_LINE if " " in words else _NAME_ON_ONE_LINE):
         return "name"
+    if " " in words and len(words) > _SENTENCE:
+        return "long text"
     return "long" if len(words) > _NAME_ON_ONE_LINE else "words"
 
 
