@@ -13,8 +13,8 @@ from typing import Any
 
 import polars as pl
 
-from phaselaw.laws.claims import SlopeDifference, paired_slope_difference, welch_difference
-from phaselaw.laws.summary import BUDGET
+from phaselaw.laws.slope_difference import SlopeDifference, paired_slope_difference, unpaired_slope_difference
+from phaselaw.laws.summary import BUDGET, GROUP
 
 PAIRED, INDEPENDENT, NONE = "paired over models", "independent laws (Welch)", "no interval"
 
@@ -91,9 +91,7 @@ def _difference(
     if shared == mine.height == theirs.height:
         found = paired_slope_difference(mine, theirs, level)
     elif law["slope_se"] is not None and reference["slope_se"] is not None:
-        basis = INDEPENDENT
-        ours, other = ((one["slope"], one["slope_se"], one["n_models"] - 2) for one in (law, reference))
-        found = welch_difference(ours, other, level)
+        basis, found = INDEPENDENT, unpaired_slope_difference(law, reference, level)
     known = found is not None and not math.isnan(found.low)
     return {
         "against": first[0],
@@ -121,7 +119,9 @@ def _points(tables: Tables, law: Mapping[str, Any]) -> pl.DataFrame:
     keys = [name for name in ("backend", "batch_size", BUDGET, "mode") if name in table.columns]
     same = [pl.col(name).eq_missing(pl.lit(law.get(name), dtype=table.schema[name])) for name in keys]
     usable = (pl.col("params_millions_effective") > 0) & (pl.col("latency_geomean_ms") > 0)
-    return table.filter(pl.all_horizontal(same) & usable)
+    # A column that says nothing in one run is left out of its tables.
+    left_out = [pl.lit(None).alias(name) for name in GROUP if name not in table.columns]
+    return table.filter(pl.all_horizontal(same) & usable).with_columns(left_out)
 
 
 def _differs(law: Mapping[str, Any], reference: Mapping[str, Any], models: tuple[int, int, int]) -> str:
