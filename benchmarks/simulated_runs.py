@@ -24,6 +24,7 @@ from phaselaw.records import Call
 from phaselaw.runs import Run, normalised
 from phaselaw.study import ModelEntry, Scenario, SimulatedBackend, Study
 
+_HOST = {"gpus": [{"name": "one", "memory": "8192 MiB"}]}
 TEXTS = {"micro": "Tell a short joke.", "short": "Summarise the plan. " * 4, "medium": "Explain every step. " * 12}
 
 
@@ -71,13 +72,17 @@ def simulated(study: Study) -> Run:
 
 
 def as_served(run: Run) -> Run:
-    """The rows as an Ollama server's that were measured by another tool: no word of its prompt cache."""
+    """The rows as an Ollama server's that were measured by another tool: no word of its prompt cache.
+
+    The largest model's weights take 85 % of the GPU's memory, the others' less.
+    """
+    weights = [int(0.85 * 2**33 * (at + 1) / run.models.height) for at in range(run.models.height)]
     served = [pl.lit("ollama").alias(name) for name in ("backend_kind", "model_kind")]
     return dataclasses.replace(
         run,
         rows=run.rows.with_columns(*served, pl.col("done_reason").fill_null("length").alias("ollama_done_reason")),
-        models=run.models.with_columns(pl.lit("ollama").alias("kind")),
-        manifest={"order": run.order},
+        models=run.models.with_columns(pl.lit("ollama").alias("kind"), pl.Series("weights_bytes", weights)),
+        manifest={"order": run.order, "host": _HOST},
     )
 
 
@@ -180,11 +185,10 @@ def mixed_families(run: Run) -> Run:
 def spill(run: Run) -> Run:
     """A largest model whose weights exceed the GPU's memory."""
     weights = [2**30] * (run.models.height - 1) + [9 * 2**30]
-    gpus = [{"name": "one", "memory": "8192 MiB"}]
     return dataclasses.replace(
         run,
         models=run.models.with_columns(pl.Series("weights_bytes", weights)),
-        manifest={**(run.manifest or {}), "host": {"gpus": gpus}},
+        manifest={**(run.manifest or {}), "host": _HOST},
     )
 
 
