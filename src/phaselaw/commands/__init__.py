@@ -37,3 +37,11 @@ class Command(Protocol):
 def load(name: str) -> Command:
     """The file of a command of `COMMANDS`."""
     return cast(Command, importlib.import_module(f"phaselaw.commands.{name}"))
+
+
+def positive(text: str) -> int:
+    """The value of an option that counts things: 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("give a number from 1 on")
+    return value

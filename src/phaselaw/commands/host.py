@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from phaselaw.commands import COMMANDS
+from phaselaw.commands import COMMANDS, positive
 
 if TYPE_CHECKING:
     from phaselaw.machine import DeviceLimits, MachineLimits, Spread
@@ -37,16 +37,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--refresh", action="store_true", help="measure again, whatever was kept")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="threads to use (default: all that there are)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads to use (default: all that there are)")
     parser.add_argument("--json", action="store_true", help="print one JSON document, full precision")
     parser.set_defaults(run=run)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("give a number of threads from 1 on")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:

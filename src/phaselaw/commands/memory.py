@@ -7,7 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from phaselaw.commands import COMMANDS
+from phaselaw.commands import COMMANDS, positive
 
 if TYPE_CHECKING:
     from phaselaw.plan.memory import Fit
@@ -42,9 +42,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "model", metavar="MODEL", help="a ladder model, a model folder, a GGUF file, or a run directory"
     )
     parser.add_argument("--memory", type=size, required=True, metavar="SIZE", help="the memory, such as 16GB or 80GiB")
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="sequences at once (default: 1)")
+    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="sequences at once (default: 1)")
     parser.add_argument(
-        "--context", type=_positive, default=1024, metavar="N", help="tokens of a sequence in all (default: 1024)"
+        "--context", type=positive, default=1024, metavar="N", help="tokens of a sequence in all (default: 1024)"
     )
     parser.add_argument(
         "--dtype", choices=("fp32", "fp16", "bf16"), help="number format of the weights (default: as stored)"
@@ -69,13 +69,6 @@ def size(text: str) -> float:
     if found is None or unit not in _UNITS or (float(found[1]) == 0 and text != "0"):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 16GB or 16GiB")
     return float(found[1]) * _UNITS[unit]
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("give a number from 1 on")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:

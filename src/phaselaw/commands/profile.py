@@ -7,7 +7,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from phaselaw.commands import COMMANDS
+from phaselaw.commands import COMMANDS, positive
 
 if TYPE_CHECKING:
     from phaselaw.engines.hf_profile import Profile
@@ -38,20 +38,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("model", metavar="MODEL", help="a ladder model (models/NAME), or a model folder")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format (fp32)")
-    parser.add_argument("--tokens", type=_positive, default=32, metavar="N", help="decode steps to profile (32)")
-    parser.add_argument("--prompt-tokens", type=_positive, default=32, metavar="N", help="length of the prompt (32)")
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="sequences at once (1)")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="threads (default: torch's own)")
-    parser.add_argument("--top", type=_positive, default=12, metavar="N", help="operators to show (12)")
+    parser.add_argument("--tokens", type=positive, default=32, metavar="N", help="decode steps to profile (32)")
+    parser.add_argument("--prompt-tokens", type=positive, default=32, metavar="N", help="length of the prompt (32)")
+    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="sequences at once (1)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads (default: torch's own)")
+    parser.add_argument("--top", type=positive, default=12, metavar="N", help="operators to show (12)")
     parser.add_argument("--json", action="store_true", help="print one JSON document with every operator")
     parser.set_defaults(run=run)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("give a number from 1 on")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:

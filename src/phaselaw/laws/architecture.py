@@ -21,13 +21,16 @@ from phaselaw.runs import Run, read_csv
 
 STRUCTURE = ("n_layer", "n_embd", "n_head", "n_inner", "vocab_size", "n_positions")
 
-_CONFIG_NAMES = {
+CONFIG_NAMES = {
     "n_layer": ("n_layer", "num_hidden_layers"),
     "n_embd": ("n_embd", "hidden_size"),
     "n_head": ("n_head", "num_attention_heads"),
     "n_inner": ("n_inner", "intermediate_size"),
     "vocab_size": ("vocab_size",),
     "n_positions": ("n_positions", "max_position_embeddings"),
+    "n_kv_head": ("num_key_value_heads",),
+    "head_dim": ("head_dim",),
+    "n_experts": ("num_local_experts", "num_experts", "n_routed_experts"),
 }
 """A model config's own names for each, GPT-2's and most others'."""
 
@@ -132,7 +135,7 @@ def _config(path: str | None) -> dict[str, float | None]:
         return {}
     found = {
         key: next((_number(config[name]) for name in names if config.get(name) is not None), None)
-        for key, names in _CONFIG_NAMES.items()
+        for key, names in CONFIG_NAMES.items()
     }
     return found if found["n_layer"] else {}
 

@@ -18,22 +18,11 @@ from phaselaw.engines.llamacpp import model_info
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.footprint import VALUE_BYTES, Architecture
 from phaselaw.ladder.spec import ladder_model
+from phaselaw.laws.architecture import CONFIG_NAMES
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
           "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip
 """Bytes a number, by safetensors' names."""
-_NAMES = {
-    "n_layer": ("n_layer", "num_hidden_layers"),
-    "n_embd": ("n_embd", "hidden_size"),
-    "n_head": ("n_head", "num_attention_heads"),
-    "n_inner": ("n_inner", "intermediate_size", "ffn_dim"),
-    "vocab_size": ("vocab_size",),
-    "n_positions": ("n_positions", "max_position_embeddings"),
-    "n_kv_head": ("num_key_value_heads",),
-    "head_dim": ("head_dim",),
-    "n_experts": ("num_local_experts", "num_experts", "n_routed_experts"),
-}
-"""A model config's own names for each."""
 
 
 def shapes_of(source: str, *, dtype: str | None) -> dict[str, Architecture]:
@@ -83,7 +72,9 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise AnalysisError(f"{folder}: its config or weights can't be read: {error}") from None
     config = config.get("text_config", config)
-    facts = {key: next((config[name] for name in names if config.get(name)), None) for key, names in _NAMES.items()}
+    facts = {
+        key: next((config[name] for name in names if config.get(name)), None) for key, names in CONFIG_NAMES.items()
+    }
     sizes = [(name, math.prod(each["shape"]), _BYTES[each["dtype"]]) for name, each in tensors]
     # Weights that are tied are stored once, under either name.
     has_head = any(name.endswith("lm_head.weight") for name, _, _ in sizes)
