@@ -61,3 +61,12 @@ def test_a_run_without_findings_says_that_no_check_spoke_up(hostile_run: Path, c
     assert "No check spoke up." in text
     assert main(["report", str(hostile_run)]) == 0
     assert "evidence" not in capsys.readouterr().out
+
+
+def test_a_users_slo_decides_what_a_first_call_may_add(hostile_run: Path, tmp_path: Path, capsys) -> None:
+    unsafe = "| unsafe |"
+    assert unsafe in (hostile_run / "report.md").read_text()  # 900 ms are added to a first call
+    assert main(["report", str(hostile_run), "--out", str(tmp_path), "--cold-start-slo", "5000"]) == 0
+    assert unsafe not in (tmp_path / "report.md").read_text()
+    assert main(["report", str(hostile_run), "--cold-start-slo", "nan"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

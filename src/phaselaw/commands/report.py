@@ -38,16 +38,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--with", dest="beside", type=Path, nargs="+", default=[], metavar="RUN", help="further runs to compare it with"
     )
+    parser.add_argument(
+        "--cold-start-slo", type=float, default=100.0, metavar="MS", help="what a first call may add (default: 100 ms)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Analyse, write the report, print the summary; returns 0."""
     from phaselaw.commands.analyze import analyze_run
+    from phaselaw.errors import UsageError
+    from phaselaw.laws.options import Options
 
+    if not 0 <= args.cold_start_slo < float("inf"):
+        raise UsageError("--cold-start-slo needs milliseconds, 0 or more")
     out = None if args.out is None else args.out / "analysis"
     beside = _companions(args.beside, taken=args.run_path)
-    report_run(args.run_path, analyze_run(args.run_path, out=out), out=args.out, beside=beside)
+    analysis = analyze_run(args.run_path, out=out, options=Options(cold_start_slo_ms=args.cold_start_slo))
+    report_run(args.run_path, analysis, out=args.out, beside=beside)
     return 0
 
 
