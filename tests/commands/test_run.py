@@ -295,11 +295,13 @@ def test_two_processes_cant_write_one_run(study: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with Running(study, run) as first:
         first.after(calls=1)
+        # Stopped, it holds its lock however slow the machine is, and can't end before the others have tried.
+        first.process.send_signal(signal.SIGSTOP)
         for words in (("--resume", run), (study, "--out", run)):
             done = phaselaw("run", *words)
             assert done.returncode == 1
             assert "being written by another phaselaw" in one_line(done)
-        assert first.process.poll() is None
+        first.process.send_signal(signal.SIGCONT)
 
 
 def test_resume_and_out_together_are_a_usage_error(finished: Path) -> None:
