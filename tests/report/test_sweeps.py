@@ -58,3 +58,20 @@ def test_a_run_that_swept_nothing_has_no_such_section(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(LAW)
     assert main(["run", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run")]) == 0
     assert section_of(tmp_path / "run") == ""
+
+
+def test_a_few_prompts_that_backends_count_differently_are_no_sweep_of_lengths(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(
+        LAW.replace("{name: short, prompt_tokens: 9}", "{name: one, prompt_tokens: 1}, {name: nine, prompt_tokens: 9}")
+    )
+    run = tmp_path / "run"
+    assert main(["run", str(tmp_path / "study.yaml"), "--out", str(run)]) == 0
+    metrics = (run / "metrics.csv").read_text().splitlines()
+    seq_len = metrics[0].split(",").index("seq_len")
+    others = [line.replace(",sim,", ",other,").split(",") for line in metrics[1:]]
+    for cells in others:
+        cells[seq_len] = str(20 + int(cells[seq_len]))
+    rows = [*metrics, *(",".join(cells) for cells in others)]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    assert main(["report", str(tmp_path / "metrics.csv")]) == 0
+    assert "Along prompt tokens" not in (tmp_path / "report.md").read_text()

@@ -50,7 +50,11 @@ def sweeps(subject: Subject) -> Section | None:
 
 def _is_swept(subject: Subject) -> bool:
     """Whether prompt lengths were an axis, rather than TR121's few prompts."""
-    return len({row["value"] for row in subject.rows("exponent_by_axis", axis="prompt_tokens")}) > 3 or any(
+    lengths: dict[str, set[float]] = {}
+    for row in subject.rows("exponent_by_axis", axis="prompt_tokens"):
+        # By backend: tokenizers count the same few prompts differently.
+        lengths.setdefault(row["backend"], set()).add(row["value"])
+    return any(len(values) > 3 for values in lengths.values()) or any(
         str(scenario).startswith("prompt_") for scenario in subject.run.rows["scenario"].unique()
     )
 
