@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from statistics import quantiles
 from typing import Any, Self
 
-LIMITS_VERSION = 1
+LIMITS_VERSION = 2
 """Rises when the measuring changes, so that limits kept before are measured anew."""
 
 

@@ -7,6 +7,9 @@ which reads each weight once.
 
 from __future__ import annotations
 
+import mmap
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -69,7 +72,14 @@ def copy_rate(threads: int, size: int) -> Bandwidth:
 def _buffers(threads: int, size: int) -> list[Bytes]:
     """A buffer a thread, each page touched first by a thread of its own, so that it lies near one processor."""
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda _: np.ones(size // threads, dtype=np.uint8), range(threads)))
+        return list(pool.map(lambda _: _touched(size // threads), range(threads)))
+
+
+def _touched(size: int) -> Bytes:
+    """A buffer in pages of the system's usual size, as weights are; numpy asks for huge ones."""
+    buffer = np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)
+    buffer.fill(1)
+    return buffer
 
 
 def _samples(threads: int, work: Work) -> list[float]:
@@ -85,6 +95,7 @@ def _passes(threads: int, work: Work, *, passes: int, samples: int) -> Iterator[
     begun, ended = [[0.0] * threads for _ in range(samples)], [[0.0] * threads for _ in range(samples)]
 
     def run(index: int) -> None:
+        _stay_on_one_processor(index)
         for sample in range(samples):
             together.wait()
             begun[sample][index] = perf_counter()
@@ -98,3 +109,10 @@ def _passes(threads: int, work: Work, *, passes: int, samples: int) -> Iterator[
     for thread in crew:
         thread.join()
     return ((max(last) - min(first)) / passes for first, last in zip(begun, ended, strict=True))
+
+
+def _stay_on_one_processor(index: int) -> None:
+    """Keep this thread on a processor of its own, where the system has that: two threads on one would read as one."""
+    if sys.platform == "linux":
+        processors = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {processors[index % len(processors)]})
