@@ -33,6 +33,7 @@ FLOORS = [
 HOMES = {
     "torch": {f"engines/{name}.py" for name in ("hf", "hf_clock", "hf_limits", "hf_model", "hf_profile")},
     "transformers": {"engines/hf.py", "engines/hf_model.py"},
+    "matplotlib": {"report/plots.py"},
 }
 
 

@@ -2,12 +2,15 @@
 
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Law, Panel, Point, ScalingPlot
-from phaselaw.report.plots import band, draw, pieces
+from phaselaw.report.plots import LONGEST, band, draw, pieces
 
 POINTS = (Point(label="<a>$x$", x=1.0, y=10.0), Point(label="b", x=10.0, y=30.0), Point(label="c", x=100.0, y=100.0))
 
@@ -32,7 +35,9 @@ def plot(law: Law | None = None) -> ScalingPlot:
 
 
 def test_the_same_plot_gives_the_same_bytes() -> None:
-    assert draw(plot(law_of(POINTS))) == draw(plot(law_of(POINTS)))
+    before = draw(plot(law_of(POINTS)))
+    pieces.cache_clear()
+    assert draw(plot(law_of(POINTS))) == before
 
 
 def test_every_point_names_itself_and_its_values() -> None:
@@ -138,3 +143,78 @@ def test_an_interval_that_flies_off_does_not_flatten_the_points() -> None:
     drawn = ElementTree.fromstring(curves(Curve(label="a", points=points, joined=False), y=Axis(title="ms")))
     heights = [float(one.get("cy")) for one in drawn.iter() if one.get("class") == "point c0"]
     assert abs(heights[0] - heights[1]) > 50
+
+
+def of_class(drawn: str, name: str) -> list[ElementTree.Element]:
+    return [one for one in ElementTree.fromstring(drawn).iter() if name in one.get("class", "").split()]
+
+
+LOG = Axis(title="t", log=True)
+
+
+@pytest.mark.parametrize(
+    ("axis", "low", "high", "texts"),
+    [
+        (LOG, 1e-3, 1e4, ["0.0001", "0.01", "1", "100", "10,000"]),
+        (LOG, 160, 3600, ["100", "200", "500", "1,000", "2,000", "5,000"]),
+        (LOG, 1.22, 1.88, ["1.2", "1.4", "1.6", "1.8", "2"]),
+        (Axis(title="t"), 0.1, 0.5, ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]),
+        (Axis(title="t", percent=True), 0.91, 0.99, ["90 %", "92 %", "94 %", "96 %", "98 %", "100 %"]),
+    ],
+)
+def test_ticks_are_round_values_as_people_write_them(axis: Axis, low: float, high: float, texts: list[str]) -> None:
+    points = (Point(label="a", x=1.0, y=low), Point(label="b", x=1.0, y=high))
+    drawn = curves(Curve(label="a", points=points), x=Axis(title=""), y=axis)
+    assert [one.text for one in of_class(drawn, "tick") if one.get("text-anchor") == "end"] == texts
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.booleans(), st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=6))
+def test_an_axis_shows_every_value_and_a_few_ticks(log: bool, values: list[float]) -> None:
+    points = tuple(Point(label="p", x=value, y=value) for value in values)
+    axis = Axis(title="t", log=log)
+    drawn = curves(Curve(label="a", points=points), x=axis, y=axis)
+    spots = [(float(one.get("cx")), float(one.get("cy"))) for one in of_class(drawn, "point")]
+    assert len(spots) == len(values) and all(26 < x < 400 and 0 < y < 261 for x, y in spots)
+    assert 2 <= len(of_class(drawn, "tick")) <= 18
+
+
+def heap(*names: str) -> str:
+    """Models of almost one size and latency, drawn."""
+    points = [Point(label=name, x=300 + at % 3, y=100 + at // 3) for at, name in enumerate(names)]
+    far = Point(label="far", x=1.0, y=1.0)
+    [drawn] = pieces(ScalingPlot(name="p", alt="a", panels=(Panel(title="t", points=(far, *points), law=None),)))
+    return drawn
+
+
+def test_twelve_models_in_a_heap_are_all_named_and_the_panel_is_small() -> None:
+    drawn = heap(*(f"family/model-number-{at}" for at in range(12)))
+    assert len(of_class(drawn, "name")) == 13
+    assert len(of_class(drawn, "leader")) >= 6  # a line leads to those that stand far away
+    assert len(drawn) < 6000  # a run of 12 backends has a hundred panels, and a page less than 2 MB
+
+
+def test_a_folder_is_left_out_of_a_name_and_a_long_one_is_cut() -> None:
+    names = {one.text for one in of_class(heap("models/gpt2-5m", "x" * 100, "a\u202eb\nc", "模型"), "name")}
+    assert names == {"far", "gpt2-5m", "x" * (LONGEST - 1) + "…", "a<U+202E>b c", "模型"}
+
+
+def test_what_a_users_matplotlibrc_says_changes_nothing() -> None:
+    before = draw(plot())
+    pieces.cache_clear()
+    with mpl.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": False, "svg.hashsalt": None}):
+        assert draw(plot()) == before
+
+
+def test_a_point_of_a_file_has_a_title_and_that_of_a_page_has_its_label_alone() -> None:
+    [title] = [
+        one.text for one in ElementTree.fromstring(draw(plot())).iter() if one.text and one.text.startswith("b:")
+    ]
+    assert title == "b: 10 M parameters, 30 ms"
+    assert "<title" not in pieces(plot())[0]  # a browser would show it beside the page's own
+
+
+def test_a_page_gives_colours_and_ids_are_left_to_it() -> None:
+    drawn = pieces(plot(law_of(POINTS)))[0]
+    assert "style=" not in drawn and "#" not in drawn and " id=" not in drawn
+    assert "var(--" not in draw(plot())

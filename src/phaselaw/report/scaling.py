@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from phaselaw.laws.validity.checks import SUSPECT
 from phaselaw.report.columns import bracket, count, doubted, fixed, interval, number, word
@@ -11,13 +11,18 @@ from phaselaw.report.document import Block, Figure, Law, Panel, Paragraph, Point
 from phaselaw.report.subject import PHASE_WORDS, Subject
 
 _MOST_PANELS = 48
+"""Of a section: beyond these the page would take long to draw and to load."""
 
 
 def plots(subject: Subject) -> Section:
     """A figure a backend, a panel a phase."""
-    figures: list[Block] = []
-    for name, laws in subject.laws():
-        panels = tuple(_panel(subject, row, str(row["phase"])) for row in laws)
+    laws = dict(subject.laws())
+    phases, drawn, rest = _drawn([*laws], scenarios=1)
+    figures: list[Block] = [*rest]
+    for name in drawn:
+        panels = tuple(_panel(subject, row, str(row["phase"])) for row in laws[name] if row["mode"] in phases)
+        if not panels:
+            continue
         figures.append(
             Figure(
                 plot=ScalingPlot(
@@ -54,10 +59,12 @@ def by_scenario(subject: Subject) -> Section:
     return Section(title="Scenario by scenario", blocks=(table, *(_scenario_figures(subject, rows) if several else ())))
 
 
-def _scenario_figures(subject: Subject, rows: tuple[Row, ...]) -> Iterator[Figure]:
-    """A figure a backend and phase; of a run with very many, end to end alone, so that the page stays small."""
-    phases = tuple(PHASE_WORDS) if len(rows) <= _MOST_PANELS else ("e2e_kv",)
-    for law in dict.fromkeys(str(row["law"]) for row in rows):
+def _scenario_figures(subject: Subject, rows: tuple[Row, ...]) -> Iterator[Block]:
+    """A figure a backend and phase."""
+    laws = [str(row["law"]) for row in rows]
+    phases, drawn, rest = _drawn([*dict.fromkeys(laws)], scenarios=len({row["scenario"] for row in rows}))
+    yield from rest
+    for law in drawn:
         for mode in phases:
             mine = [row for row in rows if row["law"] == law and row["mode"] == mode]
             if not mine:
@@ -71,6 +78,18 @@ def _scenario_figures(subject: Subject, rows: tuple[Row, ...]) -> Iterator[Figur
                 ),
                 caption=f"{law}: {phase} latency by scenario.",
             )
+
+
+def _drawn(laws: Sequence[str], *, scenarios: int) -> tuple[tuple[str, ...], Sequence[str], tuple[Paragraph, ...]]:
+    """The phases and laws that are drawn, and where those are that are not: of a run with many the page stays small."""
+    phases = tuple(PHASE_WORDS) if len(laws) * scenarios * len(PHASE_WORDS) <= _MOST_PANELS else ("e2e_kv",)
+    drawn = laws[: max(1, _MOST_PANELS // (scenarios * len(phases)))]
+    if len(phases) == len(PHASE_WORDS) and len(drawn) == len(laws):
+        return phases, drawn, ()
+    which = "" if len(drawn) == len(laws) else f", of {len(drawn)} of {len(laws)} laws"
+    rest = "Prefill and decode" if not which else "All others"
+    said = f"Drawn are end-to-end latencies alone{which}. {rest} stand in the tables and in analysis/scaling_fits.csv."
+    return phases, drawn, (Paragraph(said),)
 
 
 def _panel(subject: Subject, row: Row, title: str) -> Panel:
