@@ -43,6 +43,12 @@ _ROW = 36.0
 """Height of a row of a dot plot: its label, and its dots under it."""
 _COLOURS = 6
 _MOST_TICKS = 9
+_ROOM_OF_TICK = 18.0
+"""Height that a value beside an axis needs, in pixels."""
+_NEAR = 12
+"""How many of the places that `_spots` gives are beside the point."""
+_LEAST_SPAN = 2e-3
+"""Of an axis, as a share of its values."""
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
     "svg.hashsalt": "phaselaw",  # the same plot gives the same bytes
@@ -113,9 +119,11 @@ def _curves(
     if legend:
         down += _legend(figure, curves, down)
     pane = _pane(figure, down + 12)
+    if reference is not None and not _shows(axes[1], reference):
+        reference = None
     shown = [(curve, _visible(curve, axes)) for curve in curves]
     _limits(pane, [point for _, points in shown for point in points], axes, reference)
-    _axes(pane, axes, down + 12)
+    _axes(figure, pane, axes, down + 12)
     if reference is not None:
         pane.axhline(reference, gid=_classed("reference"), clip_on=False)
     said: list[str] = []
@@ -147,7 +155,7 @@ def _dots(plot: DotPlot) -> str:
     _scale(pane, axes, [*ends, *([] if plot.reference is None else [(plot.reference, 0.0)])], margins=(0.04, 0.0))
     pane.set_ylim(bottom, top)  # down the drawing, in pixels
     _ticks(pane, plot.axis, "x")
-    _frame(pane, "bottom")
+    pane.spines["bottom"].set_gid(_classed("frame"))
     if plot.reference is not None:
         pane.axvline(plot.reference, gid=_classed("reference"), clip_on=False)
     said: list[str] = []
@@ -184,8 +192,7 @@ def _pane(figure: Figure, top: float, *, left: float = 60.0) -> Axes:
     """Axes so many pixels from the edges of the figure."""
     width, height = figure.get_size_inches() * _DPI
     pane = figure.add_axes(_share(width, height, left, top))
-    pane.minorticks_off()
-    pane.tick_params(which="both", length=0)
+    pane.tick_params(length=0)
     return pane
 
 
@@ -238,7 +245,8 @@ def _limits(pane: Axes, points: Sequence[Point], axes: tuple[Axis, Axis], refere
     floor, ceiling = (least / 8, most * 8) if axes[1].log else (least - room, most + room)
     at = [(point.x, point.y) for point in points]
     for point in points:
-        at += [(point.x, min(max(end, floor), ceiling)) for end in (point.low, point.high) if end is not None]
+        ends = [end for end in (point.low, point.high) if end is not None and math.isfinite(end)]
+        at += [(point.x, min(max(end, floor), ceiling)) for end in ends]
     if reference is not None and at:
         at.append((at[0][0], reference))
     _scale(pane, axes, at, margins=(0.09, 0.16))
@@ -256,32 +264,32 @@ def _scale(
         pane.update_datalim(values)
     pane.autoscale_view()
     limits = pane.get_xlim(), pane.get_ylim()
-    pane.set_xlim(_from_zero(limits[0], axes[0], [x for x, _ in values]))
-    pane.set_ylim(_from_zero(limits[1], axes[1], [y for _, y in values]))
+    pane.set_xlim(_shown_limits(limits[0], axes[0], [x for x, _ in values]))
+    pane.set_ylim(_shown_limits(limits[1], axes[1], [y for _, y in values]))
 
 
-def _from_zero(limits: tuple[float, float], axis: Axis, values: Sequence[float]) -> tuple[float, float]:
-    """Shares and rates begin at 0: an axis that is cut there shows less than it hides."""
-    return (0.0, limits[1]) if values and not axis.log and 0 <= min(values) < 0.5 * max(values) else limits
+def _shown_limits(limits: tuple[float, float], axis: Axis, values: Sequence[float]) -> tuple[float, float]:
+    """The limits that fit the values, made wider where that would mislead."""
+    low, high = limits
+    # Shares and rates begin at 0: an axis that is cut there shows less than it hides.
+    if values and not axis.log and 0 <= min(values) < 0.5 * max(values):
+        return 0.0, high
+    # What differs by less than anyone measures is drawn as equal, on ticks that can be written.
+    middle = math.sqrt(low * high) if axis.log else (low + high) / 2
+    room = _LEAST_SPAN * abs(middle) / 2
+    return min(low, middle - room), max(high, middle + room)
 
 
-def _axes(pane: Axes, axes: tuple[Axis, Axis], top: float) -> None:
+def _axes(figure: Figure, pane: Axes, axes: tuple[Axis, Axis], top: float) -> None:
     """Ticks, grid, frame and titles; the left margin is as wide as the values beside it need."""
-    figure, across = pane.get_figure(root=True), axes[0]
-    assert figure is not None
     left = 26.0 + _ticks(pane, axes[1], "y")
     pane.set_position(_share(WIDTH, HEIGHT, left, top))
-    _ticks(pane, across, "x")
-    _frame(pane, "left", "bottom")
+    _ticks(pane, axes[0], "x")
+    pane.spines[["left", "bottom"]].set_gid(_classed("frame"))
     middle = (left + WIDTH - _RIGHT) / 2
-    _write(figure, (middle, HEIGHT - 8), _fitting(across.title, WIDTH - left, _FONT), "said", ha="center")
+    _write(figure, (middle, HEIGHT - 8), _fitting(axes[0].title, WIDTH - left, _FONT), "said", ha="center")
     title = _fitting(axes[1].title, HEIGHT - _BOTTOM - top + 20, _FONT)
     _write(figure, (11, (top + HEIGHT - _BOTTOM) / 2), title, "said", ha="center", rotation=90)
-
-
-def _frame(pane: Axes, *sides: str) -> None:
-    for side in sides:
-        pane.spines[side].set_gid(_classed("frame"))
 
 
 def _ticks(pane: Axes, axis: Axis, which: str) -> float:
@@ -289,12 +297,12 @@ def _ticks(pane: Axes, axis: Axis, which: str) -> float:
     drawn = pane.xaxis if which == "x" else pane.yaxis
     low, high = drawn.get_view_interval()
     ticks: list[float] = []
-    texts: list[str] = []
     for locator in _locators(axis, low, high):
-        ticks = [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
-        texts = [_tick_text(tick, axis) for tick in ticks]
-        if 2 <= len(ticks) <= _MOST_TICKS and _apart(pane, ticks, texts, which):
+        found = [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
+        ticks, apart = _readable(pane, found, axis, which)
+        if 2 <= len(ticks) <= _MOST_TICKS and apart:
             break
+    texts = [_tick_text(tick, axis) for tick in ticks]
     drawn.set_ticks(ticks, texts)
     for tick in drawn.get_major_ticks():
         tick.gridline.set(visible=True, clip_on=False, gid=_classed("grid"))
@@ -307,18 +315,21 @@ def _locators(axis: Axis, low: float, high: float) -> Iterator[Locator]:
     if axis.log and high > 8 * low:
         yield LogLocator(subs=(1, 2, 5))
         yield LogLocator(subs=(1, 3))
-        yield LogLocator()
+        yield from (LogLocator(numticks=most) for most in (8, 6, 5, 4, 3))
     for most in (6, 5, 4, 3, 2):
         yield MaxNLocator(most, steps=[1, 2, 5, 10])
 
 
-def _apart(pane: Axes, ticks: Sequence[float], texts: Sequence[str], which: str) -> bool:
-    """Whether ticks' texts stand apart from each other and inside the figure."""
-    across = which == "x"
-    spots = pane.transData.transform([(tick, 1.0) if across else (1.0, tick) for tick in ticks])[:, 0 if across else 1]
-    halves = np.array([_width(text) / 2 + 3 if across else 9.0 for text in texts])
-    inside = not across or bool((spots - halves > 0).all() and (spots + halves < WIDTH).all())
-    return inside and bool((np.diff(spots) >= halves[1:] + halves[:-1]).all())
+def _readable(pane: Axes, ticks: Sequence[float], axis: Axis, which: str) -> tuple[list[float], bool]:
+    """The ticks whose texts lie inside the figure, and whether these stand apart from each other."""
+    if which == "y":
+        rows = pane.transData.transform([(1.0, tick) for tick in ticks] or [(1.0, 1.0)])[:, 1]
+        return list(ticks), bool((np.diff(rows) >= _ROOM_OF_TICK).all())
+    spots = pane.transData.transform([(tick, 1.0) for tick in ticks] or [(1.0, 1.0)])[: len(ticks), 0]
+    halves = np.array([_width(_tick_text(tick, axis)) / 2 + 3 for tick in ticks])
+    inside = (spots - halves > 0) & (spots + halves < WIDTH)
+    apart = np.diff(spots[inside]) >= halves[inside][1:] + halves[inside][:-1]
+    return [tick for tick, one in zip(ticks, inside, strict=True) if one], bool(apart.all())
 
 
 def _tick_text(value: float, axis: Axis) -> str:
@@ -386,10 +397,6 @@ def _names(pane: Axes, points: Sequence[Point]) -> None:
             fontsize=_FONT, gid=_classed("name"), arrowprops=line if free[0] >= _NEAR else None,
         )  # fmt: skip
         taken = np.vstack([taken, np.hstack([spot, spot + size])])
-
-
-_NEAR = 12
-"""How many of the places that `_spots` gives are beside the point."""
 
 
 def _spots(at: Floats, size: Floats, within: Bbox) -> Floats:
