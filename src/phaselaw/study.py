@@ -241,7 +241,7 @@ def _simulated(model: ModelEntry, backends: tuple[str, ...]) -> ModelEntry:
 def shipped_studies() -> dict[str, Path]:
     """The studies that ship with the package, by name."""
     folder = Path(str(resources.files("phaselaw").joinpath("studies")))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def load_study(
