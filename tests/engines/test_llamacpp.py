@@ -59,9 +59,12 @@ def test_its_parameters_are_the_ladders(model) -> None:
 
 
 def test_decode_by_the_servers_clock_is_decode_by_ours(model) -> None:
-    timing = model.generate(asked(gen_tokens=200))
-    assert timing.served is not None
-    assert timing.served.decode_step_ms_client == pytest.approx(timing.served.decode_step_ms_server, rel=0.05)
+    def apart() -> float:
+        served = model.generate(asked(gen_tokens=50)).served
+        return abs(served.decode_step_ms_client / served.decode_step_ms_server - 1)
+
+    # Of the call that a busy machine disturbed the least; one step more or less would be 2 %.
+    assert min(apart() for _ in range(5)) < 0.01
 
 
 def test_a_prompt_beyond_the_context_is_refused_in_one_line(model) -> None:
