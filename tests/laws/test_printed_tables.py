@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from phaselaw.laws import structure, summary
-from phaselaw.laws.architecture import architectures
+from phaselaw.laws.architecture import architectures, weight_bytes
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import overhead_compute_fits
 from phaselaw.laws.points import points_of
@@ -137,7 +137,7 @@ def by_structure(
     rows = [{"model": model, "n_layer": layers, "n_embd": width} for model, (layers, width) in LAYERS.items()]
     pl.DataFrame(rows).write_csv(path)
     end_to_end = per_model.filter(pl.col("mode") == "e2e_kv")
-    series = structure.structured(end_to_end, architectures(printed, path))
+    series = structure.structured(end_to_end, architectures(printed, path), weight_bytes(printed))
     return structure.architecture_correlations(series), structure.multivariate_fits(series, Options(draws=1))
 
 

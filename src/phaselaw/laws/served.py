@@ -66,7 +66,8 @@ def warmup_breakdown(served: pl.DataFrame) -> pl.DataFrame:
 
 def _with_loads(served: pl.DataFrame) -> pl.DataFrame:
     """The rows with ``__load_ms``: a call's load, 0 where its backend told those of other calls, null where of none."""
-    told = pl.when(pl.col("backend_kind") != "openai").then(pl.coalesce("ollama_load_ms", "load_ms"))
+    start = pl.when(pl.col("backend_kind") == "llamacpp").then(pl.col("load_ms"))
+    told = pl.coalesce(pl.col("ollama_load_ms"), start)
     none = pl.when(told.is_not_null().any().over("backend")).then(0.0)
     return served.with_columns(told.fill_null(none).alias("__load_ms"))
 
