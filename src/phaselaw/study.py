@@ -199,7 +199,8 @@ class Study(Strict):
     def as_simulated(self) -> Study:
         """The same cells on simulated engines: every backend keeps its name and batch size, every model its name.
 
-        A server is simulated as one client: its cells of several clients become one. A backend that is simulated already keeps its law.
+        A server is simulated as one client: its cells of several clients become one. A backend that is simulated
+        already keeps its law.
         """
         backends = tuple(
             backend
