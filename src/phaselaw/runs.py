@@ -204,6 +204,9 @@ def _read_rows(path: Path, *, every_column: bool) -> pl.DataFrame:
         schema = {name: types.get(name, pl.String) for name in names}
         file = pl.scan_csv(path, schema=schema, null_values=_EMPTY).select(wanted)
         table = file.collect(engine="streaming")
+        # An empty column takes as much memory as a full one; `normalised` puts back what is worth one value.
+        empty = [name for name in table.columns if table[name].null_count() == table.height]
+        table = table.drop(name for name in empty if name in NUMBERS and name not in (*REQUIRED, *PARAMETER_COLUMNS))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _unreadable(path, error) from None
     return _unescaped(table)
