@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -43,6 +44,14 @@ class Phaselaw:
             [sys.executable, "-m", "phaselaw", "run", *map(str, words)], env={**os.environ, MARK: self.mark},
             start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+
+    def end(self) -> None:
+        """Whatever the test found, nothing of it goes on."""
+        self.process.kill()
+        for process in self.servers():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(60)
 
     def servers(self) -> list[psutil.Process]:
         """The processes of this run that are not phaselaw itself."""
@@ -86,6 +95,23 @@ def study(ladder_cache: Path, tmp_path: Path) -> Callable[[int], Path]:
     return write
 
 
+Start = Callable[..., Phaselaw]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts ``phaselaw run`` with the words given; all that it started is ended after the test."""
+    started: list[Phaselaw] = []
+
+    def one(*words: str | Path) -> Phaselaw:
+        started.append(Phaselaw(*words))
+        return started[-1]
+
+    yield one
+    for run in started:
+        run.end()
+
+
 def interrupt(run: Phaselaw) -> None:
     run.process.send_signal(signal.SIGINT)
 
@@ -103,9 +129,9 @@ ENDS = {"Ctrl-C": (interrupt, 130), "kill -9": (kill, -9), "kill -9 of the group
 
 @pytest.mark.parametrize(("end", "code"), ENDS.values(), ids=ENDS.keys())
 def test_a_run_that_is_stopped_leaves_no_server(
-    end: Callable[[Phaselaw], None], code: int, study: Callable[[int], Path], tmp_path: Path
+    end: Callable[[Phaselaw], None], code: int, study: Callable[[int], Path], start: Start, tmp_path: Path
 ) -> None:
-    run = Phaselaw(study(10_000), "--out", tmp_path / "run")
+    run = start(study(10_000), "--out", tmp_path / "run")
     run.after_a_call(tmp_path / "run")
     end(run)
     assert run.process.wait(60) == code
@@ -113,25 +139,27 @@ def test_a_run_that_is_stopped_leaves_no_server(
 
 
 def test_a_run_that_was_killed_goes_on_and_leaves_no_server_in_the_end(
-    study: Callable[[int], Path], tmp_path: Path
+    study: Callable[[int], Path], start: Start, tmp_path: Path
 ) -> None:
-    killed = Phaselaw(study(40), "--out", tmp_path / "run")
+    killed = start(study(40), "--out", tmp_path / "run")
     killed.after_a_call(tmp_path / "run")
     kill_the_group(killed)
     killed.process.wait(60)
     before = killed.calls(tmp_path / "run")
-    resumed = Phaselaw("--resume", tmp_path / "run")
+    resumed = start("--resume", tmp_path / "run")
     assert resumed.process.wait(240) == 0
     assert before < resumed.calls(tmp_path / "run") == 80
     assert killed.nothing_left() and resumed.nothing_left()
 
 
-def test_a_server_whose_guard_is_killed_goes_too(study: Callable[[int], Path], tmp_path: Path) -> None:
-    run = Phaselaw(study(10_000), "--out", tmp_path / "run")
+def test_a_server_whose_guard_is_killed_goes_too(study: Callable[[int], Path], start: Start, tmp_path: Path) -> None:
+    run = start(study(10_000), "--out", tmp_path / "run")
     run.after_a_call(tmp_path / "run")
-    for process in run.servers():
-        if "phaselaw.engines.llamacpp_guard" in process.cmdline():
-            process.kill()
+    # Found before any is killed: a server whose guard is gone can't be asked what it is.
+    guards = [process for process in run.servers() if "phaselaw.engines.llamacpp_guard" in process.cmdline()]
+    assert guards
+    for guard in guards:
+        guard.kill()
     kill_the_group(run)
     run.process.wait(60)
     assert run.nothing_left()
