@@ -9,86 +9,8 @@ from phaselaw.report.subject import Subject
 
 def served_engines(subject: Subject) -> Section | None:
     """The server's figures against the client's clock, the laws by either, cache checks; ``None`` without a server."""
-    clock, bases = subject.rows("server_clock"), subject.ordered("scaling_fits_by_basis")
-    checks = subject.rows("prompt_cache_checks")
-    linearity, errors = subject.ordered("ollama_decode_linearity"), subject.ordered("ollama_decode_projection_error")
-    tables = (
-        Table(
-            caption="A server's decode time against the client's clock.",
-            columns=(
-                word("backend", "backend"),
-                word("model", "model"),
-                number("calls", "n", "measured", count),
-                number("step by the client (ms)", "decode_step_ms_client_median", "measured"),
-                number("step by the server (ms)", "decode_step_ms_server_median", "measured"),
-                number("steps spanned less tokens counted", "steps_spanned_minus_count", "derived", _two_places),
-                number("time / count is off by", "per_count_bias", "derived", percent),
-                number("time / (count - 1) is off by", "per_step_bias", "derived", percent),
-                number("calls of 300 ms or more", "n_long", "measured", count),
-                number("the worst of these is off by", "per_step_bias_worst", "derived", _two_percent),
-                number("TTFT less the server's prefill (ms)", "ttft_minus_prefill_ms", "derived"),
-            ),
-            rows=clock,
-        ),
-        Table(
-            caption="Exponents by the steps that ran (step_true) and by TR121's projection (tr121).",
-            columns=(
-                word("backend", "law"),
-                word("phase", "phase"),
-                word("basis", "latency_basis"),
-                number("models", "n_models", "measured", count),
-                number("exponent", "slope", "derived", fixed),
-                interval("interval", "slope_t_ci_low", "slope_t_ci_high"),
-                word("verdict", "verdict"),
-                *doubted(bases),
-            ),
-            rows=bases,
-        ),
-        Table(
-            caption="Is decode time linear in tokens? decode ms = a + b x count, of each model.",
-            columns=(
-                word("backend", "law"),
-                word("model", "model"),
-                number("calls", "n", "measured", count),
-                number("fewest tokens", "gen_tokens_raw_min", "measured", count),
-                number("most tokens", "gen_tokens_raw_max", "measured", count),
-                number("a (ms)", "a_ms", "derived", _two_places),
-                number("b (ms a token)", "b_ms_per_token", "derived"),
-                number("R2", "r2", "derived", fixed),
-                *doubted(linearity),
-            ),
-            rows=linearity,
-        ),
-        Table(
-            caption="What scaling to the tokens asked for errs by: proportional less a + b x count, at that many.",
-            columns=(
-                word("backend", "law"),
-                word("model", "model"),
-                number("calls", "n", "measured", count),
-                number("tokens asked", "gen_tokens_target", "assumed", count),
-                number("median (ms)", "prop_minus_affine_ms_median", "derived"),
-                number("p95 (ms)", "prop_minus_affine_ms_p95", "derived"),
-                number("least (ms)", "prop_minus_affine_ms_min", "derived"),
-                number("most (ms)", "prop_minus_affine_ms_max", "derived"),
-                *doubted(errors),
-            ),
-            rows=errors,
-        ),
-        Table(
-            caption="Calls by what is known of the prompt cache.",
-            columns=(
-                word("backend", "backend"),
-                word("model", "model"),
-                number("calls", "n", "measured", count),
-                number("fresh", "fresh", "measured", count),
-                number("answered from the cache", "found", "measured", count),
-                number("can't be told", "undecidable", "measured", count),
-                number("head cached", "head_cached", "measured", count),
-            ),
-            rows=checks,
-        ),
-    )
-    filled = tuple(table for table in tables if table.rows)
+    tables = (_clocks, _exponents_by_basis, _linearity, _projection_errors, _cache_checks)
+    filled = tuple(table for each in tables if (table := each(subject)).rows)
     if not filled:
         return None
     said = Paragraph(
@@ -99,6 +21,100 @@ def served_engines(subject: Subject) -> Section | None:
         "the prompt."
     )
     return Section(title="Served engines", blocks=(said, *filled))
+
+
+def _clocks(subject: Subject) -> Table:
+    rows = subject.rows("server_clock")
+    return Table(
+        caption="A server's decode time against the client's clock.",
+        columns=(
+            word("backend", "backend"),
+            word("model", "model"),
+            number("calls", "n", "measured", count),
+            number("step by the client (ms)", "decode_step_ms_client_median", "measured"),
+            number("step by the server (ms)", "decode_step_ms_server_median", "measured"),
+            number("steps spanned less tokens counted", "steps_spanned_minus_count", "derived", _two_places),
+            number("time / count is off by", "per_count_bias", "derived", percent),
+            number("time / (count - 1) is off by", "per_step_bias", "derived", percent),
+            number("calls of 300 ms or more", "n_long", "measured", count),
+            number("the worst of these is off by", "per_step_bias_worst", "derived", _two_percent),
+            number("TTFT less the server's prefill (ms)", "ttft_minus_prefill_ms", "derived"),
+        ),
+        rows=rows,
+    )
+
+
+def _exponents_by_basis(subject: Subject) -> Table:
+    rows = subject.ordered("scaling_fits_by_basis")
+    return Table(
+        caption="Exponents by the steps that ran (step_true) and by TR121's projection (tr121).",
+        columns=(
+            word("backend", "law"),
+            word("phase", "phase"),
+            word("basis", "latency_basis"),
+            number("models", "n_models", "measured", count),
+            number("exponent", "slope", "derived", fixed),
+            interval("interval", "slope_t_ci_low", "slope_t_ci_high"),
+            word("verdict", "verdict"),
+            *doubted(rows),
+        ),
+        rows=rows,
+    )
+
+
+def _linearity(subject: Subject) -> Table:
+    rows = subject.ordered("ollama_decode_linearity")
+    return Table(
+        caption="Is decode time linear in tokens? decode ms = a + b x count, of each model.",
+        columns=(
+            word("backend", "law"),
+            word("model", "model"),
+            number("calls", "n", "measured", count),
+            number("fewest tokens", "gen_tokens_raw_min", "measured", count),
+            number("most tokens", "gen_tokens_raw_max", "measured", count),
+            number("a (ms)", "a_ms", "derived", _two_places),
+            number("b (ms a token)", "b_ms_per_token", "derived"),
+            number("R2", "r2", "derived", fixed),
+            *doubted(rows),
+        ),
+        rows=rows,
+    )
+
+
+def _projection_errors(subject: Subject) -> Table:
+    rows = subject.ordered("ollama_decode_projection_error")
+    return Table(
+        caption="What scaling to the tokens asked for errs by: proportional less a + b x count, at that many.",
+        columns=(
+            word("backend", "law"),
+            word("model", "model"),
+            number("calls", "n", "measured", count),
+            number("tokens asked", "gen_tokens_target", "assumed", count),
+            number("median (ms)", "prop_minus_affine_ms_median", "derived"),
+            number("p95 (ms)", "prop_minus_affine_ms_p95", "derived"),
+            number("least (ms)", "prop_minus_affine_ms_min", "derived"),
+            number("most (ms)", "prop_minus_affine_ms_max", "derived"),
+            *doubted(rows),
+        ),
+        rows=rows,
+    )
+
+
+def _cache_checks(subject: Subject) -> Table:
+    rows = subject.rows("prompt_cache_checks")
+    return Table(
+        caption="Calls by what is known of the prompt cache.",
+        columns=(
+            word("backend", "backend"),
+            word("model", "model"),
+            number("calls", "n", "measured", count),
+            number("fresh", "fresh", "measured", count),
+            number("answered from the cache", "found", "measured", count),
+            number("can't be told", "undecidable", "measured", count),
+            number("head cached", "head_cached", "measured", count),
+        ),
+        rows=rows,
+    )
 
 
 def device_clock(subject: Subject) -> Section | None:
