@@ -11,6 +11,18 @@ the pooled slope is ::
 where *scatter* is the squared standard error of least squares on the pooled points, *between* the variance of the
 units' slopes over R, and *shared* what the rest alone gives, which both of them hold: a crossed design's components
 (Searle, Casella and McCulloch, Variance Components, 1992, 4.7).
+
+Both variances are estimated, from ``m = models - 2`` and ``u = R - 1`` degrees of freedom: the problem of Behrens and
+Fisher, for which no exact interval is known. Satterthwaite's degrees of freedom fail where u is small, and adding the
+half widths of both in quadrature (Banerjee, Sankhya 24, 1962) is too wide, by up to the half. So quadrature is
+tempered by the share that the units have of the variance, ``w = beyond / (scatter + beyond)``::
+
+    half width^2  =  t(m)^2 scatter (1 - w)^(4 / m u)  +  t(u)^2 beyond w^(4 / m + 1 / 2 u)
+
+which is the t interval of either where it is alone, and exact where m and u are large. Its exponents, and how much of
+``shared`` is taken out of ``between`` to give ``beyond``, are ours: with them coverage stays nearest to the level over
+numbers of models, units, and shares of noise (`benchmarks/coverage.py`). Two units can't be helped wholly: where the
+noise between them is nearly all there is, the interval is short in the one case of ten in which they agree by luck.
 """
 
 from __future__ import annotations
@@ -28,11 +40,9 @@ from phaselaw.laws.regression import Floats, fit_lines
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import variance_for_t
 
-_SHARE = {"runs": 0.5, "rounds": 1.0}
-_SHARE_OF_TWO = 0.2
+_TAKEN_OUT = 0.9
 """How much of ``shared`` is taken out. All of it would be unbiased, but a variance from few units is often far too
-small by luck, and taking out less makes up for that: for runs, whose noise is often large; rounds seldom tilt a law.
-With these figures coverage stays nearest to the level over shares of noise (`benchmarks/coverage.py`)."""
+small by luck, and taking out less makes up for that."""
 
 FEWEST = {"runs": 2, "rounds": 3}
 """Units that an interval takes notice of: two rounds would make every interval of a run with two repetitions wide."""
@@ -47,8 +57,6 @@ class UnitNoise:
     """Variance of the pooled slope from that of the units' slopes."""
     shared: Floats
     """What of ``between`` the scatter of the points holds already."""
-    taken_out: float = 0.0
-    """How much of ``shared`` an interval of three units or more takes out."""
 
     def of(self, laws: NDArray[np.int64]) -> UnitNoise:
         """That of some of the laws."""
@@ -60,20 +68,16 @@ class UnitNoise:
         return dataclasses.replace(self, between=np.where(self.n_units >= fewest, self.between, np.nan))
 
     def half_width(self, slope_se: Floats, degrees: float, level: float) -> Floats:
-        """Half the width of each slope's interval; ``slope_se`` is of least squares over models.
-
-        The variances add, with degrees of freedom by Satterthwaite. Two units leave one degree of freedom, with which
-        that rule fails; there the two half widths add in quadrature, which is too wide rather than too narrow.
-        """
+        """Half the width of each slope's interval; ``slope_se`` is of least squares over models."""
         if degrees <= 0:
             return np.full_like(slope_se, np.nan)
         scatter, of_units = slope_se**2, np.maximum(self.n_units - 1.0, 1.0)
-        share = np.where(self.n_units == 2, _SHARE_OF_TWO, self.taken_out)
-        beyond = np.nan_to_num(np.maximum(self.between - share * np.nan_to_num(self.shared), 0.0))
-        parts = scatter**2 / degrees + beyond**2 / of_units
-        both = np.where(parts > 0, (scatter + beyond) ** 2 / np.where(parts > 0, parts, 1.0), degrees)
-        apart = (_t(degrees, level) ** 2) * scatter + _t(of_units, level) ** 2 * beyond
-        half: Floats = np.sqrt(np.where(self.n_units == 2, apart, _t(both, level) ** 2 * (scatter + beyond)))
+        beyond = np.nan_to_num(np.maximum(self.between - _TAKEN_OUT * np.nan_to_num(self.shared), 0.0))
+        both = scatter + beyond
+        share = np.divide(beyond, both, out=np.zeros_like(both), where=both > 0)
+        of_models = _t(degrees, level) ** 2 * scatter * (1 - share) ** (4 / (degrees * of_units))
+        apart = _t(of_units, level) ** 2 * beyond * share ** (4 / degrees + 0.5 / of_units)
+        half: Floats = np.sqrt(of_models + apart)
         return half
 
 
@@ -113,7 +117,7 @@ def unit_noise(series: Series, units: Units) -> UnitNoise:
             _add(found, law[which[kept]], x[at[kept]], y[at[kept]])
     factor = _factors(found.n_units, units)
     shared = found.shared * factor
-    return dataclasses.replace(found, between=found.between * factor, shared=shared, taken_out=_SHARE[units.kind])
+    return dataclasses.replace(found, between=found.between * factor, shared=shared)
 
 
 def _add(found: UnitNoise, law: NDArray[np.int64], x: Floats, y: Floats) -> None:
