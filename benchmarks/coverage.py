@@ -32,14 +32,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from phaselaw.laws import structure, summary
+from phaselaw.laws import prediction, structure, summary
 from phaselaw.laws.intervals import throughput_intervals
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import LINEAR, POWER, overhead_compute_fits
 from phaselaw.laws.points import ALL, points_of, units_of
-from phaselaw.laws.regression import fit_plane
 from phaselaw.laws.scaling import scaling_fits
-from phaselaw.laws.series import Series
 from phaselaw.runs import Run, normalised
 
 Floats = NDArray[np.float64]
@@ -228,8 +226,7 @@ def of_laws(case: Case, n: int, simulated: Simulated) -> Iterator[Share]:
     units = units_of(simulated.run.rows, simulated.per_model, simulated.run)
     fits = scaling_fits(points, units, Options(draws=400))
     pooled = case.runs > 1
-    kind: Kind = "exception" if case.exception else "default"
-    yield _share("exponent (default)", kind, case, n, _held(fits, "slope_t_ci_low", "slope_t_ci_high", SLOPE))
+    yield _share("exponent (default)", _kind(case), case, n, _held(fits, "slope_t_ci_low", "slope_t_ci_high", SLOPE))
     plain = scaling_fits(points, None, Options(draws=2))
     if pooled or case.round_tilt:
         name = "exponent, the noise between units left out"
@@ -254,11 +251,12 @@ def of_two_variables(case: Case, n: int, simulations: int) -> Iterator[Share]:
     weights = per_model.select("backend", "model", "params_millions_effective").unique()
     unknown = weights.with_columns(weights_bytes=pl.lit(None, dtype=pl.Float64))
     series = structure.structured(per_model, architecture, unknown)
-    fits = structure.multivariate_fits(series, Options(draws=2))
+    units = units_of(simulated.run.rows, per_model, simulated.run)
+    fits = structure.multivariate_fits(series, units, Options(draws=2))
     for name, truth in (("beta", SLOPE), ("gamma", GAMMA)):
         what = "parameters" if name == "beta" else "layers"
         held = _held(fits, f"{name}_t_ci_low", f"{name}_t_ci_high", truth)
-        yield _share(f"two variables, exponent of {what} (default)", "default", case, n, held)
+        yield _share(f"two variables, exponent of {what} (default)", _kind(case), case, n, held)
 
 
 def of_rates(case: Case, n: int, simulated: Simulated) -> Iterator[Share]:
@@ -291,21 +289,29 @@ def _range_of_calls(simulated: Simulated) -> tuple[float, int]:
 
 
 def of_predictions(case: Case, n: int, simulations: int) -> Iterator[Share]:
-    """The interval of a model that was not measured: of one more model, in the middle of the range."""
+    """The interval of a model that was not measured: of one more model, in the middle of the range.
+
+    Of one run the truth is what that run measured of it, what the run does to all models included; of several runs it
+    is the model's latency without the noise of any run.
+    """
     simulated = simulate(case, n + 1, simulations)
-    per_model = simulated.per_model.with_columns(latency=pl.col("latency_geomean_ms"))
-    series = Series.of(per_model, summary.GROUP)
-    x, y = np.log(series.values("params_millions_effective")), np.log(series.values("latency"))
-    inside = 0
-    for start in series.starts:
-        here = slice(int(start), int(start) + n + 1)
-        left, kept = (n + 1) // 2, np.arange(n + 1) != (n + 1) // 2
-        plane = fit_plane(x[here][kept][:, None], y[here][kept])
-        if plane is not None:
-            value, half = plane.predict(x[here][left : left + 1], 0.95)
-            inside += abs(y[here][left] - value) <= half
-    found = (inside / len(series.starts), len(series.starts))
-    yield _share("prediction of a new model by one law (default)", "default", case, n, found)
+    left, others = f"model {(n + 1) // 2}", pl.col("model") != f"model {(n + 1) // 2}"
+    per_model = simulated.per_model.with_columns(latency=pl.col("latency_geomean_ms"), n_layer=None, n_embd=None)
+    units = units_of(simulated.run.rows, per_model, simulated.run) if case.runs > 1 else None
+    in_runs = None if units is None else units.by_model().partition_by("backend", as_dict=True)
+    rates = {(backend, model): rate for backend, model, rate in simulated.rates.iter_rows()}
+    inside = []
+    for key, points in per_model.partition_by("backend", as_dict=True).items():
+        new = points.filter(model=left).row(0, named=True)
+        law = prediction.fit(points.filter(others), structure.PARAMS)
+        if law is None:
+            continue
+        runs = None if in_runs is None else in_runs[key].filter(others)
+        _, low, high = law.latency_ms(new, 0.95, runs=runs)
+        true = new["latency"] if case.runs == 1 else 1e3 / rates[str(key[0]), left]
+        inside.append(low <= true <= high)
+    held = (sum(inside) / len(inside), len(inside))
+    yield _share("prediction of a new model by one law (default)", _kind(case), case, n, held)
 
 
 def of_overhead(case: Case, n: int, simulations: int) -> Iterator[Share]:
@@ -321,6 +327,10 @@ def of_overhead(case: Case, n: int, simulations: int) -> Iterator[Share]:
         for name, truth in truths.items():
             held = _held(mine, f"relative_{name}_ci_low", f"relative_{name}_ci_high", truth)
             yield _share(f"{form}: {name} (default)", "default", case, n, held)
+
+
+def _kind(case: Case) -> Kind:
+    return "exception" if case.exception else "default"
 
 
 def _share(interval: str, kind: Kind, case: Case, n: int, held: tuple[float, int]) -> Share:
@@ -340,7 +350,7 @@ def shares(simulations: int, models: Sequence[int], overhead_simulations: int) -
             simulated = simulate(case, n, simulations)
             yield from of_laws(case, n, simulated)
             yield from of_rates(case, n, simulated)
-        for case in CASES[:3]:
+        for case in (*CASES[:3], *POOLED):
             yield from of_two_variables(case, n, simulations)
             yield from of_predictions(case, n, simulations)
         for case in OVERHEAD_CASES if overhead_simulations else ():

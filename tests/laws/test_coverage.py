@@ -48,6 +48,14 @@ def test_intervals_of_pooled_runs_cover_where_one_runs_do_not(coverage: ModuleTy
     assert shares["exponent, the noise between units left out"].covered < 0.5
 
 
+def test_intervals_in_two_variables_and_of_predictions_hold_the_noise_between_pooled_runs(coverage: ModuleType) -> None:
+    case = coverage.POOLED[0]
+    shares = [*coverage.of_two_variables(case, 7, SIMULATIONS), *coverage.of_predictions(case, 7, SIMULATIONS)]
+    assert len(shares) == 3
+    for share in shares:
+        assert plausible(share.covered, SIMULATIONS), share
+
+
 def test_the_percentile_bootstrap_covers_less(coverage: ModuleType) -> None:
     case = coverage.CASES[0]
     shares = {share.interval: share for share in coverage.of_laws(case, 5, coverage.simulate(case, 5, 600))}

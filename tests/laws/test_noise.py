@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from phaselaw import runs
 from phaselaw.laws.analysis import Options, analyze
-from phaselaw.laws.noise import unit_noise
+from phaselaw.laws.noise import UnitNoise, noise_of, unit_noise
 from phaselaw.laws.points import KEYS, Units
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.series import Series
@@ -85,16 +87,66 @@ def test_an_interval_over_runs_holds_their_tilt_and_says_so() -> None:
     assert pooled["between_run_noise"] == "measured over 3 runs"
     assert pooled["slope_interval_holds"] == "models, calls and 3 runs"
     assert pooled["slope_run_noise_se"] == pytest.approx(0.2 / math.sqrt(3))
-    # Variances add, with degrees of freedom by Satterthwaite: two of three slopes, two of four models.
-    scatter, between = float(alone["slope_se"]) ** 2, 0.2**2 / 3  # type: ignore[arg-type]
-    degrees = (scatter + between) ** 2 / (scatter**2 / 2 + between**2 / 2)
-    assert width(pooled) / 2 == pytest.approx(stats.t.ppf(0.975, degrees) * math.sqrt(scatter + between))
+    assert width(pooled) > width(alone)
 
 
-def test_the_interval_of_two_runs_is_wide_rather_than_narrow() -> None:
-    alone, pooled = fit(None), fit(units(points(0.3), points(0.7)))
-    added = stats.t.ppf(0.975, 1) * np.std([0.3, 0.7], ddof=1) / math.sqrt(2)
-    assert width(pooled) / 2 == pytest.approx(math.hypot(width(alone) / 2, added))
+def half_width(*, scatter: float, beyond: float, degrees: int, n_units: int) -> float:
+    """Of variances that are known apart: nothing is shared."""
+    noise = UnitNoise(n_units=np.array([n_units]), between=np.array([beyond]), shared=np.array([0.0]))
+    return float(noise.half_width(np.array([math.sqrt(scatter)]), degrees, 0.95)[0])
+
+
+def t(degrees: float) -> float:
+    return float(stats.t.ppf(0.975, degrees))
+
+
+@pytest.mark.parametrize(("degrees", "n_units"), [(2, 2), (5, 3), (10, 10)])
+def test_either_noise_alone_has_its_own_t_interval(degrees: int, n_units: int) -> None:
+    assert half_width(scatter=0.04, beyond=0.0, degrees=degrees, n_units=n_units) == pytest.approx(t(degrees) * 0.2)
+    assert half_width(scatter=0.0, beyond=0.04, degrees=degrees, n_units=n_units) == pytest.approx(t(n_units - 1) * 0.2)
+
+
+def test_variances_that_are_known_well_add() -> None:
+    half = half_width(scatter=0.03, beyond=0.01, degrees=2000, n_units=2001)
+    assert half == pytest.approx(1.96 * 0.2, rel=2e-3)
+
+
+@given(
+    share=st.floats(0.001, 0.999),
+    degrees=st.integers(2, 20),
+    n_units=st.integers(2, 12),
+)
+def test_an_interval_of_both_is_no_wider_than_quadrature_and_no_narrower_than_known_variances_would_be(
+    share: float, degrees: int, n_units: int
+) -> None:
+    half = half_width(scatter=1 - share, beyond=share, degrees=degrees, n_units=n_units)
+    quadrature = math.hypot(t(degrees) * math.sqrt(1 - share), t(n_units - 1) * math.sqrt(share))
+    assert half <= quadrature * (1 + 1e-9)
+    assert half >= 1.5
+
+
+@given(degrees=st.integers(1, 20), n_units=st.integers(2, 12), factor=st.floats(0.01, 100))
+def test_half_widths_scale_with_the_noise(degrees: int, n_units: int, factor: float) -> None:
+    one = half_width(scatter=0.3, beyond=0.1, degrees=degrees, n_units=n_units)
+    other = half_width(scatter=0.3 * factor**2, beyond=0.1 * factor**2, degrees=degrees, n_units=n_units)
+    assert other == pytest.approx(factor * one)
+
+
+def test_the_noise_of_any_estimate_of_a_plane_is_that_of_the_units_own_fits() -> None:
+    rng = np.random.default_rng(3)
+    columns, at = rng.normal(size=(6, 2)), np.array([1.0, 0.3, -0.2])
+    logs = rng.normal(size=(3, 6))
+    design = np.column_stack([np.ones(6), columns])
+    fitted = [np.linalg.lstsq(design, row, rcond=None)[0] @ at for row in logs]
+    noise = noise_of(at, columns, logs, kind="runs")
+    assert noise.n_units.tolist() == [3]
+    assert noise.between[0] == pytest.approx(np.var(fitted, ddof=1) / 3)
+
+
+def test_one_unit_tells_of_no_noise() -> None:
+    noise = noise_of(np.array([0.0, 1.0]), np.arange(4.0)[:, None], np.zeros((1, 4)), kind="runs")
+    assert noise.n_units.tolist() == [0]
+    assert np.isnan(noise.between[0])
 
 
 def test_two_rounds_widen_nothing_and_three_do() -> None:
@@ -141,6 +193,17 @@ def test_pooled_runs_weigh_the_same_and_their_noise_is_in_every_interval(tmp_pat
     assert rate["n_runs"] == 3
     half = 4.30265 * math.log(1.1) / math.sqrt(3)
     assert rate["tokens_per_s_high"] / rate["tokens_per_s"] == pytest.approx(math.exp(half), rel=1e-4)
+
+
+def test_pooled_runs_have_a_table_of_each_models_latency_in_each_run(tmp_path: Path) -> None:
+    paths = [a_run(tmp_path / str(n), factor) for n, factor in enumerate((1.0, 1.1))]
+    pooled = analyze(runs.load_all(paths), Options(draws=20)).tables["summary_by_model_and_run"]
+    assert pooled.height == 2 * 3 * len(MODELS)
+    of_model = pooled.filter(model="m0", mode="prefill").sort("run")["latency_geomean_ms"].to_list()
+    assert of_model[1] / of_model[0] == pytest.approx(1.1)
+    alone = analyze(runs.load(paths[0]), Options(draws=20))
+    assert alone.tables["summary_by_model_and_run"].columns == pooled.columns
+    assert "pooled" in alone.notes["summary_by_model_and_run"]
 
 
 def test_a_run_alone_is_within_this_run_only(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from phaselaw.laws.prediction import NewModel, Prediction, Predictions, predict
+from phaselaw.laws.prediction import NewModel, Prediction, Predictions, choice_charge, predict
 from phaselaw.laws.regression import fit_plane
 from phaselaw.laws.validation import CHOSEN, clopper_pearson, prediction_coverage, prediction_validation
 from phaselaw.laws.validity.laws import studentised
@@ -27,6 +27,7 @@ def tables(
     params: Sequence[float] = PARAMS,
     layers: Sequence[int | None] = LAYERS,
     suspect: str | None = None,
+    runs: Sequence[Sequence[float]] = (),
 ) -> dict[str, pl.DataFrame]:
     """The tables of an analysis, as far as predictions read them: one backend, end to end, two scenarios."""
     group = {"backend": "cpu", "backend_kind": "hf", "batch_size": 1, "gen_tokens_target": 64, "mode": "e2e_kv"}
@@ -34,11 +35,17 @@ def tables(
         {"model": [f"m{index}" for index in range(len(latencies))], "params_millions_effective": list(params)}
     ).with_columns(model_kind=pl.lit("hf"))
     keys = [pl.lit(value).alias(name) for name, value in group.items()]
+    in_runs = [
+        models.with_columns(*keys, pl.Series("latency_geomean_ms", each), pl.lit(f"run {at}").alias("run"))
+        for at, each in enumerate(runs)
+    ]
+    none = models.with_columns(*keys, latency_geomean_ms=pl.lit(0.0), run=pl.lit("")).clear()
     cells = [{"scenario": name, "tokens_total_median": tokens} for name, tokens in (("short", 65.0), ("long", 260.0))]
     return {
         "summary_by_model_backend_mode_agg": models.with_columns(
             *keys, pl.Series("latency_geomean_ms", latencies, dtype=pl.Float64)
         ),
+        "summary_by_model_and_run": pl.concat(in_runs) if in_runs else none,
         "hf_model_architecture": models.with_columns(
             pl.Series("n_layer", layers, dtype=pl.Float64), n_embd=pl.lit(None, dtype=pl.Float64)
         ),
@@ -98,6 +105,27 @@ def test_the_interval_is_the_textbooks_for_a_new_point_on_a_line() -> None:
     )
 
 
+def test_runs_that_differ_throughout_are_in_the_interval_though_models_lie_on_the_law() -> None:
+    latencies, factors = power_law(0.5), (1 / 1.2, 1.0, 1.2)
+    pooled = tables(latencies, runs=[[factor * each for each in latencies] for factor in factors])
+    row = used(predict(pooled, NewModel(params_millions=30)))
+    half = stats.t.ppf(0.975, 2) * math.log(1.2) / math.sqrt(3)
+    assert row.latency_ms_high / row.latency_ms == pytest.approx(math.exp(half))
+    assert row.interval_holds == "models, calls and 3 runs"
+    assert used(predict(tables(latencies), NewModel(params_millions=30))).interval_holds == "models and calls"
+
+
+def test_runs_that_agree_widen_no_prediction() -> None:
+    latencies = power_law(0.5, scatter=0.2)
+    alone = used(predict(tables(latencies), NewModel(params_millions=30)))
+    pooled = used(predict(tables(latencies, runs=[latencies] * 3), NewModel(params_millions=30)))
+    assert pooled.latency_ms_high == pytest.approx(alone.latency_ms_high)
+
+
+def test_choosing_a_law_costs_half_a_degree_of_freedom_or_a_fifth_of_few() -> None:
+    assert [choice_charge(degrees) for degrees in (1, 2, 3, 10)] == [0.2, 0.4, 0.5, 0.5]
+
+
 @pytest.mark.parametrize("terms", [1, 2])
 def test_the_prediction_interval_covers_a_new_model_at_its_level(terms: int) -> None:
     rng, trials, hits = np.random.default_rng(5), 3000, 0
@@ -106,8 +134,8 @@ def test_the_prediction_interval_covers_a_new_model_at_its_level(terms: int) -> 
     for _ in range(trials):
         plane = fit_plane(columns, columns @ truth + rng.normal(0, 0.2, 7))
         assert plane is not None
-        value, half = plane.predict(at, 0.95)
-        hits += abs(value - at @ truth - rng.normal(0, 0.2)) <= half
+        se, degrees = plane.new_point_error(at)
+        hits += abs(plane.at(at) - at @ truth - rng.normal(0, 0.2)) <= stats.t.ppf(0.975, degrees) * se
     assert 0.935 <= hits / trials <= 0.965  # 95 %, give or take four standard errors
 
 

@@ -138,7 +138,7 @@ def by_structure(
     pl.DataFrame(rows).write_csv(path)
     end_to_end = per_model.filter(pl.col("mode") == "e2e_kv")
     series = structure.structured(end_to_end, architectures(printed, path), weight_bytes(printed))
-    return structure.architecture_correlations(series), structure.multivariate_fits(series, Options(draws=1))
+    return structure.architecture_correlations(series), structure.multivariate_fits(series, None, Options(draws=1))
 
 
 def assert_printed(table: pl.DataFrame, backend: str, figure: str, printed: str) -> None:

@@ -10,7 +10,7 @@ ROW = Prediction(
     backend="cpu", backend_kind="hf", batch_size=1, gen_tokens_target=None, mode="e2e_kv", predictor="params",
     used=False, n_models=7, latency_ms=100.0, latency_ms_low=50.0, latency_ms_high=math.inf, tokens=None,
     tokens_per_s=None, tokens_per_s_low=None, tokens_per_s_high=None, level=0.95, typical_factor=1.5, mean_factor=1.4,
-    provenance="derived", outside=None, suspect=None,
+    interval_holds="models and calls", provenance="derived", outside=None, suspect=None,
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from phaselaw.laws.memory_peak import memory_peaks
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import overhead_compute_fits
 from phaselaw.laws.physical_limit import NO_CELLS, NO_LIMITS, limits_in, physical_limit
-from phaselaw.laws.points import ALL, points_of, units_of
+from phaselaw.laws.points import ALL, by_model_and_run, points_of, units_of
 from phaselaw.laws.regimes import regimes
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.served import (
@@ -166,11 +166,12 @@ def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:
     return {
         "summary_by_model_backend_mode": cells,
         "summary_by_model_backend_mode_agg": per_model,
+        "summary_by_model_and_run": by_model_and_run(units, per_model),
         "scaling_fits": scaling_fits(points_of(cells, per_model), units, options),
         "scaling_fits_by_family": scaling_fits_by_family(cells, per_model, run, options, units=units),
         "hf_model_architecture": structure.model_table(architecture),
         "hf_architecture_correlations": structure.architecture_correlations(series),
-        "hf_multivariate_fits": structure.multivariate_fits(series, options),
+        "hf_multivariate_fits": structure.multivariate_fits(series, units, options),
         "structure_predictors": structure.structure_predictors(series),
         "overhead_compute_fits": overhead_compute_fits(per_model, level=options.level),
         "throughput_intervals": throughput_intervals(rows, cells, per_model, in_rounds=in_rounds, level=options.level),
@@ -249,6 +250,7 @@ _NO_LAYERS = "no models whose layers are known (config, resolved_model_params.cs
 _NO_REASONS = "no rows say why a generation ended (done_reason): nothing here may stop early"
 _NO_AXIS = "nothing was swept: one value of every axis (phaselaw sweep)"
 _WHY_EMPTY: dict[str, str] = {
+    "summary_by_model_and_run": "one run: several of one study are pooled (phaselaw analyze RUN RUN --out DIR)",
     "memory_peaks": NO_PEAKS,
     "decode_sweep_summary": "one decode budget (phaselaw sweep --axis gen_tokens=8,32,64,128)",
     "exponent_by_axis": _NO_AXIS,

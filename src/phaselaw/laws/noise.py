@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw.laws.points import KEYS, Units
-from phaselaw.laws.regression import Floats, fit_lines
+from phaselaw.laws.regression import Floats
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import variance_for_t
 
@@ -50,11 +51,11 @@ FEWEST = {"runs": 2, "rounds": 3}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnitNoise:
-    """What units say of the noise of slopes, one value a law; NaN below two units that hold all models of a law."""
+    """What units say of the noise of estimates, a slope's or another's, one value a law; NaN below two whole units."""
 
     n_units: NDArray[np.int64]
     between: Floats
-    """Variance of the pooled slope from that of the units' slopes."""
+    """Variance of the pooled estimate from that of the units' estimates."""
     shared: Floats
     """What of ``between`` the scatter of the points holds already."""
 
@@ -67,11 +68,11 @@ class UnitNoise:
         """The same with the noise of laws that have fewer units taken for none."""
         return dataclasses.replace(self, between=np.where(self.n_units >= fewest, self.between, np.nan))
 
-    def half_width(self, slope_se: Floats, degrees: float, level: float) -> Floats:
-        """Half the width of each slope's interval; ``slope_se`` is of least squares over models."""
+    def half_width(self, se: Floats, degrees: float, level: float) -> Floats:
+        """Half the width of each estimate's interval; ``se`` and ``degrees`` are of least squares over models."""
         if degrees <= 0:
-            return np.full_like(slope_se, np.nan)
-        scatter, of_units = slope_se**2, np.maximum(self.n_units - 1.0, 1.0)
+            return np.full_like(se, np.nan)
+        scatter, of_units = se**2, np.maximum(self.n_units - 1.0, 1.0)
         beyond = np.nan_to_num(np.maximum(self.between - _TAKEN_OUT * np.nan_to_num(self.shared), 0.0))
         both = scatter + beyond
         share = np.divide(beyond, both, out=np.zeros_like(both), where=both > 0)
@@ -101,7 +102,7 @@ def no_unit_noise(laws: int) -> UnitNoise:
 
 
 def unit_noise(series: Series, units: Units) -> UnitNoise:
-    """The noise between units of each law of ``series``, from the units that hold all of its models."""
+    """The noise between units of the slope of each law of ``series``, from the units that hold all of its models."""
     found = no_unit_noise(len(series.lengths))
     each = Series.of(units.points, [*KEYS, "unit"])
     x, y = np.log10(each.values("params_millions_effective")), np.log10(each.values("latency"))
@@ -112,34 +113,38 @@ def unit_noise(series: Series, units: Units) -> UnitNoise:
     law = of_law["law"].fill_null(-1).to_numpy()
     whole = (law >= 0) & (of_law["models"].fill_null(-1).to_numpy() == each.lengths)
     for which, at in each.by_length():
-        kept = whole[which]
-        if at.shape[1] >= 2 and kept.any():
-            _add(found, law[which[kept]], x[at[kept]], y[at[kept]])
-    factor = _factors(found.n_units, units)
-    shared = found.shared * factor
-    return dataclasses.replace(found, between=found.between * factor, shared=shared)
+        kept = np.flatnonzero(whole[which]) if at.shape[1] >= 2 else np.array([], dtype=np.int64)
+        by_law = kept[np.argsort(law[which[kept]], kind="stable")]
+        laws, starts = np.unique(law[which[by_law]], return_index=True)
+        for one, rows in zip(laws, np.split(at[by_law], starts[1:]), strict=True) if len(laws) else ():
+            noise = noise_of(_SLOPE, x[rows[0]][:, None], y[rows], kind=units.kind)
+            for name in ("n_units", "between", "shared"):
+                getattr(found, name)[one] = getattr(noise, name)[0]
+    return found
 
 
-def _add(found: UnitNoise, law: NDArray[np.int64], x: Floats, y: Floats) -> None:
-    """Put in the variance of the slopes of units (k, models), and what of it is shared, at the places of their laws."""
-    laws, at, units = np.unique(law, return_inverse=True, return_counts=True)
-    mean = np.zeros((len(laws), y.shape[1]))
-    np.add.at(mean, at, y)
-    off = y - (mean / units[:, None])[at]
-    line = fit_lines(x, off)
-    dx = x - x.mean(axis=1, keepdims=True)
-    rest = off - off.mean(axis=1, keepdims=True) - line.slope[:, None] * dx
-    degrees = np.where(units > 1, units - 1.0, np.nan)
-    found.n_units[laws] = units
-    # Residuals about the laws' means: the mean of their slopes is 0.
-    found.between[laws] = np.bincount(at, line.slope**2) / degrees
-    if x.shape[1] > 2:
-        of_unit = (rest * rest).sum(axis=1) / (dx * dx).sum(axis=1)
-        found.shared[laws] = np.bincount(at, of_unit) / degrees / (x.shape[1] - 2)
+_SLOPE = np.array([0.0, 1.0])
 
 
-def _factors(n_units: NDArray[np.int64], units: Units) -> Floats:
-    """The variance of a point over that of one unit: a mean over runs, a median over rounds."""
-    if units.kind == "runs":
-        return np.asarray(1.0 / np.maximum(n_units, 1), dtype=float)
-    return np.array([variance_for_t(int(n)) if n else math.nan for n in n_units])
+def noise_of(at: Floats, columns: Floats, logs: Floats, *, kind: Literal["rounds", "runs"]) -> UnitNoise:
+    """The noise between units of one estimate of one law: ``at`` (k + 1,) times the law's coefficients.
+
+    The law is a plane in ``columns`` (models, k) with a constant before them, fitted to each row of ``logs`` (units,
+    models) alone. ``kind`` says what the units are.
+    """
+    units, models = logs.shape
+    if units < 2:
+        return no_unit_noise(1)
+    design = np.column_stack([np.ones(models), columns])
+    weights = np.linalg.pinv(design)
+    off = logs - logs.mean(axis=0)
+    coefficients = off @ weights.T
+    rest = off - coefficients @ design.T
+    factor = 1.0 / units if kind == "runs" else variance_for_t(units)  # a point is a mean over runs, a median of rounds
+    # Of residuals about the law's means, whose coefficients' mean is 0.
+    between = ((coefficients @ at) ** 2).sum() / (units - 1)
+    degrees = (units - 1) * (models - design.shape[1])
+    shared = (rest**2).sum() / degrees * ((at @ weights) ** 2).sum() if degrees > 0 else np.nan
+    return UnitNoise(
+        n_units=np.array([units]), between=np.array([between * factor]), shared=np.array([shared * factor])
+    )

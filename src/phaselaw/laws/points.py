@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
-from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_run, runs_pooled
+from phaselaw.laws.regression import Floats
+from phaselaw.laws.summary import BUDGET, GROUP, MODEL, by_cell_and_run, runs_pooled
 from phaselaw.runs import Run
 
 ALL = "__all__"
@@ -32,6 +34,34 @@ class Units:
         """The units' points of these models alone."""
         kept = self.points.join(models.select(_MODEL_KEYS).unique(), on=_MODEL_KEYS, how="semi", nulls_equal=True)
         return dataclasses.replace(self, points=kept)
+
+    def by_model(self) -> pl.DataFrame:
+        """The geometric means over scenarios alone, named as in `phaselaw.laws.summary.by_model`, with ``unit``."""
+        of_all = self.points.filter(pl.col("scenario") == ALL)
+        return of_all.select(*_MODEL_KEYS, "unit", pl.col("latency").alias("latency_geomean_ms"))
+
+
+def logs_by_unit(by_model: pl.DataFrame, models: pl.DataFrame) -> Floats:
+    """Log latencies, (units, models), from rows of `Units.by_model`: one group's models in their order.
+
+    Only of units that hold all of the models.
+    """
+    numbered = models.select(_MODEL_KEYS).with_row_index("at")
+    found = by_model.join(numbered, on=_MODEL_KEYS, nulls_equal=True).sort("unit", "at")
+    whole = found.filter(pl.len().over("unit") == models.height)
+    logs: Floats = np.log(whole["latency_geomean_ms"].to_numpy()).reshape(-1, models.height)
+    return logs
+
+
+def by_model_and_run(units: Units | None, per_model: pl.DataFrame) -> pl.DataFrame:
+    """The table ``summary_by_model_and_run``: each model's aggregate in each run of a pool; empty for one run alone."""
+    if units is not None and units.kind == "runs":
+        return units.by_model().rename({"unit": "run"}).sort(*_SORTED, "run")
+    none = per_model.clear().with_columns(pl.lit(None, dtype=pl.String).alias("run"))
+    return none.select(*_MODEL_KEYS, "run", "latency_geomean_ms")
+
+
+_SORTED = ["backend", "batch_size", BUDGET, "mode", "params_millions_effective", "model"]
 
 
 def points_of(cells: pl.DataFrame, per_model: pl.DataFrame) -> pl.DataFrame:

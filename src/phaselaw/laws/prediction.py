@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from phaselaw.laws.noise import no_unit_noise, noise_of
+from phaselaw.laws.points import logs_by_unit
 from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, leave_one_out_errors
 from phaselaw.laws.series import Series
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
@@ -30,9 +32,15 @@ PROPERTIES = {"params_millions_effective": "M parameters", "n_layer": "layers", 
 ROUNDING = 0.005
 """A range is told in three digits, so a value that is off by no more than their rounding lies in it."""
 
-CHOICE = 0.5
-"""Degrees of freedom that choosing a law costs: the one of least error looks better than it is, so that its plain
-interval covers less than it says. So charged it covers (benchmarks/prediction_coverage.py shows both)."""
+
+def choice_charge(degrees: int) -> float:
+    """Degrees of freedom that choosing a law costs: half a one, or a fifth of those there are where that is less.
+
+    The law of least error looks better than it is, so that its plain interval covers less than it says. So charged it
+    covers (benchmarks/prediction_coverage.py shows both).
+    """
+    return min(0.5, degrees / 5)
+
 
 MIN_MODELS = 3
 """Below this a line leaves no scatter to make an interval of."""
@@ -81,6 +89,8 @@ class Prediction:
     tokens_per_s_high: float | None
     level: float
     """Of the intervals, which are of a new model: the scatter of models about the law, and the law's uncertainty."""
+    interval_holds: str
+    """What noise the intervals hold: that between runs only where the run is several, pooled."""
     typical_factor: float | None
     """What a measured model is off by when predicted from the others: 1.1 is about 10 %."""
     mean_factor: float | None
@@ -131,17 +141,26 @@ class LawFit:
 
     law: str
     plane: Plane
-    n_models: int
+    models: pl.DataFrame
+    """The models it is fitted to."""
 
     def latency_ms(
-        self, properties: Mapping[str, Any], level: float, *, chosen_of: int = 1
+        self, properties: Mapping[str, Any], level: float, *, chosen_of: int = 1, runs: pl.DataFrame | None = None
     ) -> tuple[float, float, float]:
         """The latency of a new model with these properties, and its prediction interval, in ms.
 
-        ``chosen_of`` is the number of laws that this one was chosen from, by the data, for its small error.
+        ``chosen_of`` is the number of laws that this one was chosen from, by the data, for its small error; ``runs``
+        are the models' latencies in each run (`phaselaw.laws.points.Units.by_model`), for the noise between runs.
         """
         at = np.log(np.array([properties[name] for name in COLUMNS[self.law]], dtype=float))
-        value, half = self.plane.predict(at, level, charged=CHOICE if chosen_of > 1 else 0.0)
+        se, degrees = self.plane.new_point_error(
+            at, charged=choice_charge(self.plane.degrees) if chosen_of > 1 else 0.0
+        )
+        noise = no_unit_noise(1)
+        if runs is not None:
+            columns, _ = _logs(self.models, self.law)
+            noise = noise_of(np.append(1.0, at), columns, logs_by_unit(runs, self.models), kind="runs")
+        value, half = self.plane.at(at), float(noise.half_width(np.array([se]), degrees, level)[0])
         return exponential(value), exponential(value - half), exponential(value + half)
 
 
@@ -157,13 +176,14 @@ def predict(
     workloads = workloads_of(tables["summary_by_model_backend_mode"])
     tokens = {(each.backend, each.batch_size, each.gen_tokens_target): each.tokens for each in workloads}
     suspects = _suspects(tables["scaling_fits"])
+    runs = _runs(tables)
     for key, points in groups(tables):
         where = {name: key[name] for name in ("backend", "batch_size", BUDGET)}
         outside = outside_range(points, model)
         if outside and not extrapolate:
             refused[Refusal(**where, reason=outside)] = None
             continue
-        found = _by_each_law(points, model, level)
+        found = _by_each_law(points, model, level, runs)
         if not found:
             few = f"{points.height} models measured: a prediction interval takes {MIN_MODELS} of different sizes"
             refused[Refusal(**where, reason=few)] = None
@@ -202,7 +222,7 @@ def fit(points: pl.DataFrame, law: str) -> LawFit | None:
     """A law fitted to the models whose properties are known; ``None`` where they leave no scatter to judge it by."""
     known = _known(points, [law])
     plane = fit_plane(*_logs(known, law))
-    return None if plane is None or plane.degrees < 1 else LawFit(law=law, plane=plane, n_models=known.height)
+    return None if plane is None or plane.degrees < 1 else LawFit(law=law, plane=plane, models=known)
 
 
 def typical_factors(points: pl.DataFrame, laws: Sequence[str]) -> dict[str, float]:
@@ -269,16 +289,26 @@ def _far_from_all(points: pl.DataFrame, model: NewModel) -> bool:
     return fitted.plane.leverage(at) > max(map(fitted.plane.leverage, measured)) * (1 + ROUNDING)
 
 
-def _by_each_law(points: pl.DataFrame, model: NewModel, level: float) -> list[dict[str, Any]]:
+def _runs(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame | None:
+    """The models' latencies in each run; ``None`` where there is but one."""
+    table = _with_budget(tables["summary_by_model_and_run"])
+    return None if table.is_empty() else table.rename({"run": "unit"})
+
+
+def _by_each_law(
+    points: pl.DataFrame, model: NewModel, level: float, runs: pl.DataFrame | None
+) -> list[dict[str, Any]]:
     properties = model.properties()
     fits = applicable(points, properties)
     factors = typical_factors(points, list(fits))
     used = best_law(fits, factors)
     rows = []
     for law, fitted in fits.items():
-        value, low, high = fitted.latency_ms(properties, level, chosen_of=len(fits) if law == used else 1)
+        value, low, high = fitted.latency_ms(properties, level, chosen_of=len(fits) if law == used else 1, runs=runs)
+        n_runs = 0 if runs is None else len(logs_by_unit(runs, fitted.models))
         rows.append(
-            {"predictor": law, "used": law == used, "n_models": fitted.n_models, "latency_ms": value,
+            {"predictor": law, "used": law == used, "n_models": fitted.models.height, "latency_ms": value,
+             "interval_holds": f"models, calls and {n_runs} runs" if n_runs > 1 else "models and calls",
              "latency_ms_low": low, "latency_ms_high": high, "typical_factor": factors.get(law),
              "mean_factor": factors.get(MEAN)}
         )  # fmt: skip

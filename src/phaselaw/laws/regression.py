@@ -141,17 +141,20 @@ class Plane:
         x = np.concatenate([[1.0], at])
         return float(x @ self.inverse_gram @ x)
 
-    def predict(self, at: Floats, level: float, *, charged: float = 0.0) -> tuple[float, float]:
-        """The plane at ``at`` (k,) and half the width of the interval that a *new point's* value there lies in.
+    def at(self, at: Floats) -> float:
+        """The plane's value at ``at`` (k,)."""
+        return float(self.coefficients[0] + at @ self.coefficients[1:])
 
-        ``t s sqrt(1 + x' (X'X)^-1 x)``: the scatter of points about the plane and the plane's own uncertainty
-        (Montgomery, Peck and Vining, Introduction to Linear Regression Analysis, 3.5). NaN without degrees of freedom.
-        ``charged`` are degrees of freedom that were spent elsewhere, fewer than there are.
+    def new_point_error(self, at: Floats, *, charged: float = 0.0) -> tuple[float, float]:
+        """Standard error of a *new point's* value at ``at`` (k,), and its degrees of freedom.
+
+        ``s sqrt(1 + x' (X'X)^-1 x)``: the scatter of points about the plane and the plane's own uncertainty
+        (Montgomery, Peck and Vining, Introduction to Linear Regression Analysis, 3.5). ``charged`` are degrees of
+        freedom that were spent elsewhere, fewer than there are.
         """
-        value, degrees = float(self.coefficients[0] + at @ self.coefficients[1:]), self.degrees - charged
+        degrees = self.degrees - charged
         variance = self.residual_variance * self.degrees / degrees if degrees > 0 else np.nan
-        se = np.array([np.sqrt(variance * (1 + self.leverage(at)))])
-        return value, float(t_half_width(se, degrees, level)[0])
+        return float(np.sqrt(variance * (1 + self.leverage(at)))), degrees
 
 
 def fit_plane(columns: Floats, y: Floats) -> Plane | None:

@@ -5,13 +5,15 @@ All on the aggregate (geometric means over scenarios), on log scales, over the m
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from phaselaw.laws.architecture import STRUCTURE
+from phaselaw.laws.noise import FEWEST, noise_of
 from phaselaw.laws.options import Options
+from phaselaw.laws.points import Units, logs_by_unit
 from phaselaw.laws.ranks import exact_spearman
 from phaselaw.laws.regression import (
     Floats,
@@ -22,7 +24,6 @@ from phaselaw.laws.regression import (
     quantile_interval,
     resamples,
     spearman,
-    t_half_width,
 )
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP, MODEL
@@ -91,11 +92,12 @@ _CORRELATED = {
 }
 
 
-def multivariate_fits(series: Series, options: Options) -> pl.DataFrame:
+def multivariate_fits(series: Series, units: Units | None, options: Options) -> pl.DataFrame:
     """The table ``hf_multivariate_fits``: ``log lat = alpha + beta log P + gamma log layers``.
 
     TR121's columns with their percentile bootstrap (one generator a fit, unlike TR121's), then the default intervals:
-    t over models, n - 3 degrees of freedom, and a verdict of each coefficient by it.
+    over models (n - 3 degrees of freedom) and, where ``units`` tell of it, the noise between runs or rounds; with a
+    verdict of each coefficient by it.
     """
     rows = []
     for key, points in _groups(series):
@@ -107,7 +109,7 @@ def multivariate_fits(series: Series, options: Options) -> pl.DataFrame:
         counts = resamples(points.height, options.draws, options.seed)
         coefficients, r2 = bootstrap_planes(columns, _log(points, "latency"), counts)
         low, high, used = quantile_interval(np.vstack([coefficients[:, 1:].T, r2]), options.level)
-        half = t_half_width(plane.standard_errors[1:], plane.degrees, options.level)
+        kind, logs = _noticed(units, points)
         row: dict[str, Any] = key | {
             "n_models": points.height,
             "beta_log_params": plane.coefficients[1],
@@ -120,7 +122,10 @@ def multivariate_fits(series: Series, options: Options) -> pl.DataFrame:
             row[f"{name}_ci_low"], row[f"{name}_ci_high"] = low[index], high[index]
         for index, name in enumerate(("beta", "gamma")):
             middle = plane.coefficients[index + 1]
-            row[f"{name}_t_ci_low"], row[f"{name}_t_ci_high"] = middle - half[index], middle + half[index]
+            noise = noise_of(np.eye(3)[index + 1], columns, logs, kind=kind)
+            se = plane.standard_errors[index + 1 : index + 2]
+            half = float(noise.half_width(se, plane.degrees, options.level)[0])
+            row[f"{name}_t_ci_low"], row[f"{name}_t_ci_high"] = middle - half, middle + half
             row[f"{name}_verdict"] = verdict(
                 n_models=points.height,
                 low=row[f"{name}_t_ci_low"],
@@ -128,8 +133,17 @@ def multivariate_fits(series: Series, options: Options) -> pl.DataFrame:
                 r2=plane.r2,
                 rho=1.0,
             )
-        rows.append(row)
+        holds = f"models, calls and {len(logs)} {kind}" if len(logs) else "models and calls"
+        rows.append(row | {"interval_holds": holds})
     return _table(rows, series, _MULTIVARIATE).select(*_FIRST, *_MULTIVARIATE, "gen_tokens_target")
+
+
+def _noticed(units: Units | None, points: pl.DataFrame) -> tuple[Literal["rounds", "runs"], Floats]:
+    """What the units are, and these models' log latencies in each, (units, models); none where units are too few."""
+    if units is None:
+        return "runs", np.empty((0, points.height))
+    logs = logs_by_unit(units.by_model(), points)
+    return units.kind, logs if len(logs) >= FEWEST[units.kind] else logs[:0]
 
 
 _MULTIVARIATE: dict[str, type[pl.DataType]] = {
@@ -142,6 +156,7 @@ _MULTIVARIATE: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("beta_t_ci_low", "beta_t_ci_high", "gamma_t_ci_low", "gamma_t_ci_high"), pl.Float64),
     "beta_verdict": pl.String,
     "gamma_verdict": pl.String,
+    "interval_holds": pl.String,
 }  # fmt: skip
 
 

@@ -50,7 +50,8 @@ def prediction_validation(tables: Mapping[str, pl.DataFrame], *, level: float) -
     """The table ``prediction_validation``: each model predicted from the others, by each law and by the `CHOSEN` one.
 
     ``error`` is predicted / measured - 1; ``inside`` says whether the measured latency lies in the interval;
-    ``extrapolated`` that the model lies outside of the range of the others, as the smallest and the largest do.
+    ``extrapolated`` that the model lies outside of the range of the others, as the smallest and the largest do. The
+    intervals are without the noise between runs: what a run does to all models is in the model left out as well.
     """
     rows = [key | row for key, points in prediction.groups(tables) for row in _left_out(points, level)]
     return _table(rows, VALIDATION, tables)
@@ -104,7 +105,7 @@ def _left_out(points: pl.DataFrame, level: float) -> Iterator[dict[str, Any]]:
         measured = float(model["latency"])
         for law in (CHOSEN, *(law for law in LAWS if law in fits)):
             used = chosen if law == CHOSEN else law
-            by = {"predictor": law, "predictor_used": used, "n_others": fits[used].n_models}
+            by = {"predictor": law, "predictor_used": used, "n_others": fits[used].models.height}
             predicted = fits[used].latency_ms(properties, level, chosen_of=len(fits) if law == CHOSEN else 1)
             yield shared | by | _scored(measured, predicted)
         mean = exponential(float(np.log(others["latency"].to_numpy()).mean()))

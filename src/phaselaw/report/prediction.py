@@ -122,6 +122,7 @@ def predicted(predictions: Predictions) -> Table:
         _ends("interval", "latency_ms"),
         number("tokens/s", "tokens_per_s", "derived"),
         _ends("interval", "tokens_per_s"),
+        word("intervals hold", "interval_holds"),
         *((word("", "beyond"),) if any(row["beyond"] for row in rows) else ()),
         *_marked(rows),
     )

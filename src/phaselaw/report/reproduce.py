@@ -15,6 +15,7 @@ from phaselaw.report.subject import Subject
 _TABLES = {
     "summary_by_model_backend_mode": "latency, rates and tokens of each cell and phase",
     "summary_by_model_backend_mode_agg": "the same of each model, over scenarios",
+    "summary_by_model_and_run": "each model's latency in each run, of runs that were pooled",
     "scaling_fits": "laws with intervals and verdicts, per scenario and over all",
     "scaling_fits_length_limited": "laws without decodes that stopped early (TR121's filter)",
     "scaling_fits_length_limited_calls": "laws without calls that stopped early",

@@ -90,6 +90,7 @@ def predictors(subject: Subject) -> Section:
         interval("interval", "gamma_t_ci_low", "gamma_t_ci_high"),
         word("verdict", "gamma_verdict"),
         number("R2", "r2", "derived", fixed),
+        word("intervals hold", "interval_holds"),
         *doubted(subject.ordered("hf_multivariate_fits")),
     )
     blocks = (
