@@ -14,15 +14,15 @@ units' slopes over R, and *shared* what the rest alone gives, which both of them
 
 Both variances are estimated, from ``m = models - 2`` and ``u = R - 1`` degrees of freedom: the problem of Behrens and
 Fisher, for which no exact interval is known. Satterthwaite's degrees of freedom fail where u is small, and adding the
-half widths of both in quadrature (Banerjee, Sankhya 24, 1962) is too wide, by up to the half. So quadrature is
+half widths of both in quadrature (Banerjee, Sankhya A 23, 1961) is too wide. So quadrature is
 tempered by the share that the units have of the variance, ``w = beyond / (scatter + beyond)``::
 
-    half width^2  =  t(m)^2 scatter (1 - w)^(4 / m u)  +  t(u)^2 beyond w^(4 / m + 1 / 2 u)
+    half width^2  =  t(m)^2 scatter (1 - w)^(4 / m u)  +  t(u)^2 beyond w^(4 / m + 0.6 / u^2)
 
-which is the t interval of either where it is alone, and exact where m and u are large. Its exponents, and how much of
-``shared`` is taken out of ``between`` to give ``beyond``, are ours: with them coverage stays nearest to the level over
-numbers of models, units, and shares of noise (`benchmarks/coverage.py`). Two units can't be helped wholly: where the
-noise between them is nearly all there is, the interval is short in the one case of ten in which they agree by luck.
+which is the t interval of either where it is alone, and adds the variances where m and u are large. ``beyond`` is
+``between - shared``, or 0. The exponents are ours: with them coverage stays nearest to the level over numbers of models
+and units, and shares of noise (`benchmarks/coverage.py`). Few units can't be helped wholly: where the noise between
+them is nearly all there is, the interval is short in the one case of ten in which they agree by luck.
 """
 
 from __future__ import annotations
@@ -40,10 +40,6 @@ from phaselaw.laws.points import KEYS, Units
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import variance_for_t
-
-_TAKEN_OUT = 0.9
-"""How much of ``shared`` is taken out. All of it would be unbiased, but a variance from few units is often far too
-small by luck, and taking out less makes up for that."""
 
 FEWEST = {"runs": 2, "rounds": 3}
 """Units that an interval takes notice of: two rounds would make every interval of a run with two repetitions wide."""
@@ -73,11 +69,11 @@ class UnitNoise:
         if degrees <= 0:
             return np.full_like(se, np.nan)
         scatter, of_units = se**2, np.maximum(self.n_units - 1.0, 1.0)
-        beyond = np.nan_to_num(np.maximum(self.between - _TAKEN_OUT * np.nan_to_num(self.shared), 0.0))
+        beyond = np.nan_to_num(np.maximum(self.between - np.nan_to_num(self.shared), 0.0))
         both = scatter + beyond
         share = np.divide(beyond, both, out=np.zeros_like(both), where=both > 0)
         of_models = _t(degrees, level) ** 2 * scatter * (1 - share) ** (4 / (degrees * of_units))
-        apart = _t(of_units, level) ** 2 * beyond * share ** (4 / degrees + 0.5 / of_units)
+        apart = _t(of_units, level) ** 2 * beyond * share ** (4 / degrees + 0.6 / of_units**2)
         half: Floats = np.sqrt(of_models + apart)
         return half
 
