@@ -122,3 +122,27 @@ def test_a_size_that_one_run_measured_serves_the_run_that_only_had_a_label(tmp_p
     pool = runs.load_all([a_run(tmp_path / "a", measured=9.5), a_run(tmp_path / "b", factor=1.1)])
     sizes = pool.rows.filter(pl.col("model") == "m0")["params_millions_effective"].unique().to_list()
     assert sizes == [9.5]
+
+
+def test_a_column_of_one_value_takes_no_memory_and_is_read_as_it_stands(tmp_path: Path) -> None:
+    path = a_run(tmp_path / "one") / "metrics.csv"
+    pl.concat([pl.read_csv(path)] * 100).with_columns(pl.lit(None).alias("gpu_peak_mb")).write_csv(path)
+    rows = runs.load(path).rows
+    constant = ["backend", "backend_kind", "scenario", "status", "gpu_peak_mb"]
+    assert rows.filter(pl.col("rep") > 0).select(constant).estimated_size() < 100
+    assert rows["backend"].to_list() == ["x"] * 2700
+    assert rows["gpu_peak_mb"].dtype == pl.Float64 and rows["gpu_peak_mb"].null_count() == 2700
+    assert rows["params_millions_measured"].null_count() == 2700
+    assert rows["rep"].to_list() == [0.0, 1.0, 2.0] * 900
+
+
+def test_a_value_beside_missing_ones_is_no_constant() -> None:
+    table = pl.DataFrame({"some": [1.0, None], "none": [None, None], "same": ["a", "a"], "other": [1, 2]})
+    assert runs.constants(table) == ["none", "same"]
+
+
+def test_a_large_file_is_read_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = a_run(tmp_path / "one")
+    whole = runs.load(path).rows
+    monkeypatch.setattr(runs, "_READ_WHOLE_BYTES", 0)
+    assert runs.load(path).rows.equals(whole)

@@ -56,6 +56,7 @@ ALIASES = {"prompt_tokens_raw": "prompt_tokens"}
 """A column's name in an early TR121 run."""
 
 _EMPTY = ["", "nan", "NaN"]
+_READ_WHOLE_BYTES = 2**29
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -202,14 +203,22 @@ def _read_rows(path: Path, *, every_column: bool) -> pl.DataFrame:
         wanted = [name for name in names if name in types and name not in BULK]
         wanted += [alias for alias in ALIASES.values() if alias in names and alias not in wanted]
         schema = {name: types.get(name, pl.String) for name in names}
-        file = pl.scan_csv(path, schema=schema, null_values=_EMPTY).select(wanted)
-        table = file.collect(engine="streaming")
-        # An empty column takes as much memory as a full one; `normalised` puts back what is worth one value.
-        empty = [name for name in table.columns if table[name].null_count() == table.height]
-        table = table.drop(name for name in empty if name in NUMBERS and name not in (*REQUIRED, *PARAMETER_COLUMNS))
+        # Bytes read here go back to the system at once; those that polars reads itself, in pieces as a large file needs
+        # it, stay with its allocator for seconds: a quarter of a gigabyte on top of what follows.
+        source = path.read_bytes() if path.stat().st_size <= _READ_WHOLE_BYTES else path
+        table = pl.scan_csv(source, schema=schema, null_values=_EMPTY).select(wanted).collect(engine="streaming")
+        del source
+        # A constant takes as much memory as a latency, in every frame filtered from this one; `first` is kept once.
+        table = table.with_columns(pl.col(constants(table)).first())
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _unreadable(path, error) from None
     return _unescaped(table)
+
+
+def constants(table: pl.DataFrame) -> list[str]:
+    """The columns of one value, or of none: much of a run, such as its status, kinds and token counts."""
+    same = table.select(pl.all().eq_missing(pl.all().first()).all())
+    return [name for name in same.columns if same[name][0]]
 
 
 def _unreadable(path: Path, error: Exception) -> AnalysisError:
@@ -281,8 +290,7 @@ def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFr
 
 def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
     """Raise `AnalysisError` where a row does not say what it is of, or counts what can't be counted."""
-    for name in _IDENTITY:
-        missing = rows[name].null_count()
+    for name, missing in rows.select(pl.col(_IDENTITY).null_count()).row(0, named=True).items():
         if missing:
             raise AnalysisError(f"{where}: {missing} row(s) without a {name}; what they measured can't be told")
     for name in ("batch_size", "gen_tokens_target"):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import polars as pl
 
-from phaselaw.runs import IS_LATENCY
+from phaselaw.runs import IS_LATENCY, constants
 
 BUDGET = "gen_tokens_target"
 GROUP = ["backend", "backend_kind", "batch_size", BUDGET, "mode"]
@@ -59,7 +59,7 @@ def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:
 
 def runs_pooled(rows: pl.DataFrame) -> int:
     """The most runs that one law is over: 1 where each run measured something else, such as a decode budget."""
-    if rows["run"].n_unique() < 2:
+    if rows.select(pl.col("run").n_unique()).item() < 2:
         return min(rows.height, 1)
     runs = rows.group_by(GROUP).agg(pl.col("run").n_unique())["run"].max()
     return int(np.asarray(runs))
@@ -109,10 +109,14 @@ def _grouped(rows: pl.DataFrame, keys: list[str], *figures: pl.Expr) -> pl.DataF
     texts = [name for name in keys if rows.schema[name] == pl.String]
     # Keys as codes: a third of the memory and of the time that grouping by texts takes.
     needed = rows.lazy().select(*dict.fromkeys([*keys, "latency_ms", *_MEDIANS.values()]))
+    # A key of one value tells no groups apart, and each row's keys are held in one piece until the medians are taken.
+    alike = constants(rows.select(keys))
+    telling = [name for name in keys if name not in alike] or keys[:1]
     grouped = (
         needed.cast(dict.fromkeys(texts, pl.Categorical))
-        .group_by(keys)
+        .group_by(telling)
         .agg(
+            pl.col(name for name in keys if name not in telling).first(),
             latency.len().cast(pl.Int64).alias("n"),
             latency.median().alias("latency_median_ms"),
             *figures,
@@ -120,7 +124,7 @@ def _grouped(rows: pl.DataFrame, keys: list[str], *figures: pl.Expr) -> pl.DataF
             pl.col("tokens_per_s").log().var().alias("tokens_per_s_log_variance"),
         )
     )
-    found = grouped.cast(dict.fromkeys(texts, pl.String)).collect()
+    found = grouped.select(*keys, pl.exclude(keys)).cast(dict.fromkeys(texts, pl.String)).collect()
     factors = {n: median_variance(n) for n in found["n"].unique()}
     return found.with_columns(pl.col(_LOG_VARIANCES) * pl.col("n").replace_strict(factors, return_dtype=pl.Float64))
 
