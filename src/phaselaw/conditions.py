@@ -71,11 +71,23 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _differing(of: str, first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     if not first or not other:
         return []
-    return [
-        f"{of} {key}: {_said(first.get(key))} and {_said(other.get(key))}"
-        for key in dict.fromkeys([*first, *other])
-        if first.get(key) != other.get(key)
-    ]
+    lines = []
+    for key in dict.fromkeys([*first, *other]):
+        entry = _entry_of_one(key, first, other)
+        if entry is not None:
+            lines.append(f"{of} {entry}: only in the {'first' if key in first else 'other'}")
+        elif first.get(key) != other.get(key):
+            lines.append(f"{of} {key}: {_said(first.get(key))} and {_said(other.get(key))}")
+    return list(dict.fromkeys(lines))
+
+
+def _entry_of_one(key: str, first: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """The outermost entry of a list that holds ``key`` and that only one side has; ``None`` where there is none."""
+    for end in (at + 1 for at, letter in enumerate(key) if letter == "]"):
+        entry = key[:end]
+        if not all(any(each.startswith(entry) for each in side) for side in (first, other)):
+            return entry
+    return None
 
 
 def _said(value: Any) -> str:

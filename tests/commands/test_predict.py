@@ -62,6 +62,16 @@ def test_outside_the_range_it_is_refused_in_one_line_that_says_how_to_insist(fin
     assert out.count("extrapolated") >= 9 and "EXTRAPOLATED on hf_cpu_fp32" in out
 
 
+def test_too_few_models_are_refused_without_the_advice_to_extrapolate(tmp_path: Path, capsys) -> None:
+    models = "models/tiny-gpt2,models/gpt2-100m"
+    assert main(["run", "--dry-run", "--models", models, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "run"), "--params", "30M"]) == 1
+    said = capsys.readouterr().err
+    assert "2 models measured" in said
+    assert "--extrapolate" not in said and "outside" not in said
+
+
 def test_validate_shows_each_model_and_how_many_intervals_held(finished: Path, capsys) -> None:
     assert main(["validate", str(finished)]) == 0
     out = capsys.readouterr().out

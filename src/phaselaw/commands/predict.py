@@ -154,9 +154,9 @@ def _refusal(predictions: Predictions) -> str:
     for refused in predictions.refused:
         reasons.setdefault(refused.reason, []).append(_where(refused))
     said = "; ".join(f"{', '.join(dict.fromkeys(where))}: {reason}" for reason, where in reasons.items())
-    outside = any("measured:" in refused.reason or "measured ones" in refused.reason for refused in predictions.refused)
-    hint = "; --extrapolate predicts it all the same, labelled" if outside else ""
-    return f"the model lies outside of what was measured: {said}{hint}" if outside else f"{said}"
+    if not any(refused.outside for refused in predictions.refused):
+        return said
+    return f"the model lies outside of what was measured: {said}; --extrapolate predicts it all the same, labelled"
 
 
 def _where(about: Any) -> str:

@@ -110,6 +110,8 @@ class Refusal:
     batch_size: int
     gen_tokens_target: int | None
     reason: str
+    outside: bool
+    """Whether it is for lying outside of the measured range, so that an extrapolation could be asked for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,12 +183,12 @@ def predict(
         where = {name: key[name] for name in ("backend", "batch_size", BUDGET)}
         outside = outside_range(points, model)
         if outside and not extrapolate:
-            refused[Refusal(**where, reason=outside)] = None
+            refused[Refusal(**where, reason=outside, outside=True)] = None
             continue
         found = _by_each_law(points, model, level, runs)
         if not found:
             few = f"{points.height} models measured: a prediction interval takes {MIN_MODELS} of different sizes"
-            refused[Refusal(**where, reason=few)] = None
+            refused[Refusal(**where, reason=few, outside=False)] = None
         shared: dict[str, Any] = {
             "level": level,
             "outside": outside,
