@@ -100,6 +100,7 @@ def multivariate_fits(series: Series, units: Units | None, options: Options) -> 
     verdict of each coefficient by it.
     """
     rows = []
+    in_units = {} if units is None else units.by_model().partition_by(GROUP, as_dict=True)
     for key, points in _groups(series):
         points = points.filter(pl.col("n_layer") > 0)
         columns = np.column_stack([_log(points, name) for name in COLUMNS[BOTH]])
@@ -109,7 +110,7 @@ def multivariate_fits(series: Series, units: Units | None, options: Options) -> 
         counts = resamples(points.height, options.draws, options.seed)
         coefficients, r2 = bootstrap_planes(columns, _log(points, "latency"), counts)
         low, high, used = quantile_interval(np.vstack([coefficients[:, 1:].T, r2]), options.level)
-        kind, logs = _noticed(units, points)
+        kind, logs = _noticed(units, in_units.get(tuple(key[name] for name in GROUP)), points)
         row: dict[str, Any] = key | {
             "n_models": points.height,
             "beta_log_params": plane.coefficients[1],
@@ -138,11 +139,13 @@ def multivariate_fits(series: Series, units: Units | None, options: Options) -> 
     return _table(rows, series, _MULTIVARIATE).select(*_FIRST, *_MULTIVARIATE, "gen_tokens_target")
 
 
-def _noticed(units: Units | None, points: pl.DataFrame) -> tuple[Literal["rounds", "runs"], Floats]:
+def _noticed(
+    units: Units | None, in_units: pl.DataFrame | None, points: pl.DataFrame
+) -> tuple[Literal["rounds", "runs"], Floats]:
     """What the units are, and these models' log latencies in each, (units, models); none where units are too few."""
-    if units is None:
+    if units is None or in_units is None:
         return "runs", np.empty((0, points.height))
-    logs = logs_by_unit(units.by_model(), points)
+    logs = logs_by_unit(in_units, points)
     return units.kind, logs if len(logs) >= FEWEST[units.kind] else logs[:0]
 
 
