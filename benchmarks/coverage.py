@@ -37,7 +37,7 @@ from phaselaw.laws import prediction, structure, summary
 from phaselaw.laws.intervals import throughput_intervals
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import LINEAR, POWER, overhead_compute_fits
-from phaselaw.laws.points import ALL, points_of, units_of
+from phaselaw.laws.points import ALL, logs_by_unit, points_of, units_of
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.runs import Run, normalised
 
@@ -315,7 +315,7 @@ def of_predictions(case: Case, n: int, simulations: int) -> Iterator[Share]:
         law = prediction.fit(points.filter(others), structure.PARAMS)
         if law is None:
             continue
-        runs = None if in_runs is None else in_runs[key].filter(others)
+        runs = None if in_runs is None else logs_by_unit(in_runs[key], law.models)
         _, low, high = law.latency_ms(new, 0.95, runs=runs)
         true = new["latency"] if case.runs == 1 else 1e3 / rates[str(key[0]), left]
         inside.append(low <= true <= high)

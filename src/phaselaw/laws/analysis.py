@@ -23,7 +23,7 @@ from phaselaw.laws.memory_peak import memory_peaks
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import overhead_compute_fits
 from phaselaw.laws.physical_limit import NO_CELLS, NO_LIMITS, limits_in, physical_limit
-from phaselaw.laws.points import ALL, by_model_and_run, points_of, units_of
+from phaselaw.laws.points import ALL, Units, by_model_and_run, points_of, units_of
 from phaselaw.laws.regimes import regimes
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.served import (
@@ -59,7 +59,8 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     """Every table of a run. A table that can't be computed is empty, and ``notes`` says why."""
     options = options or Options()
     run = with_given_sizes(run, options.models_table)
-    tables = _summaries(run, options) | _served(run, options)
+    tables, units = _summaries(run, options)
+    tables |= _served(run, options)
     tables |= {
         "warmup_effect": warmup_effect(summary.usable(run.rows, include_warmup=True)),
         "cuda_event_gap_summary": cuda_event_gap_summary(summary.usable(run.rows, include_warmup=True)),
@@ -77,7 +78,6 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     tables["prediction_validation"] = prediction_validation(tables, level=options.level)
     tables["prediction_coverage"] = prediction_coverage(tables["prediction_validation"], level=options.level)
     tables["what_breaks_first"] = what_breaks_first(tables, cold_start_ms=options.cold_start_slo_ms)
-    units = units_of(one_client, tables["summary_by_model_backend_mode_agg"], run)
     tables["claims"] = claims(tables, options, units)
     tables = _checked(run, tables)
     notes = {name: _WHY_EMPTY.get(name, "no usable rows") for name, table in tables.items() if table.is_empty()}
@@ -94,7 +94,7 @@ def analyze_sweep(run: Run, parts: Mapping[int, Run], options: Options | None = 
     ``parts`` are the runs by budget: each is checked alone, since calls of several runs have no common order.
     """
     options = options or Options()
-    tables = _summaries(run, options)
+    tables, _ = _summaries(run, options)
     tables["warmup_effect"] = warmup_effect(summary.usable(run.rows, include_warmup=True))
     tables |= _regimes(tables, options)
     tables["physical_limit"] = physical_limit(run, tables["summary_by_model_backend_mode"])
@@ -154,7 +154,8 @@ def _outcomes_at(budget: int, run: Run) -> list[Checked]:
     return [outcome.at_budget(budget) for outcome in _outcomes(run, tables)]
 
 
-def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:
+def _summaries(run: Run, options: Options) -> tuple[dict[str, pl.DataFrame], Units | None]:
+    """The tables of calls that were alone, and the units that their laws' noise is estimated from."""
     rows = summary.usable(run.rows, include_warmup=options.include_warmup)
     in_rounds = run.order == "rounds"
     cells = summary.by_cell(rows)
@@ -163,7 +164,7 @@ def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:
     architecture = architectures(run, options.models_table)
     series = structure.structured(per_model, architecture, weight_bytes(run))
     fractions = summary.decode_fractions(per_model)
-    return {
+    tables = {
         "summary_by_model_backend_mode": cells,
         "summary_by_model_backend_mode_agg": per_model,
         "summary_by_model_and_run": by_model_and_run(units, per_model),
@@ -178,6 +179,7 @@ def _summaries(run: Run, options: Options) -> dict[str, pl.DataFrame]:
         "decode_fraction_by_model": fractions,
         "decode_fraction_summary": summary.decode_fraction_summary(fractions),
     }
+    return tables, units
 
 
 def _served(run: Run, options: Options) -> dict[str, pl.DataFrame]:

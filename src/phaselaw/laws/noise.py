@@ -14,8 +14,8 @@ units' slopes over R, and *shared* what the rest alone gives, which both of them
 
 Both variances are estimated, from ``m = models - 2`` and ``u = R - 1`` degrees of freedom: the problem of Behrens and
 Fisher, for which no exact interval is known. Satterthwaite's degrees of freedom fail where u is small, and adding the
-half widths of both in quadrature (Banerjee, Sankhya A 23, 1961) is too wide. So quadrature is
-tempered by the share that the units have of the variance, ``w = beyond / (scatter + beyond)``::
+half widths of both in quadrature (Banerjee, Sankhya A 23, 1961) is too wide. So quadrature is tempered by the share
+that the units have of the variance, ``w = beyond / (scatter + beyond)``::
 
     half width^2  =  t(m)^2 scatter (1 - w)^(4 / m u)  +  t(u)^2 beyond w^(4 / m + 0.6 / u^2)
 
@@ -29,20 +29,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from phaselaw.laws.points import KEYS, Units
+from phaselaw.laws.points import KEYS, UnitKind, Units
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import variance_for_t
 
-FEWEST = {"runs": 2, "rounds": 3}
+_FEWEST: dict[UnitKind, int] = {"runs": 2, "rounds": 3}
 """Units that an interval takes notice of: two rounds would make every interval of a run with two repetitions wide."""
+
+
+def interval_holds(n_units: int, kind: UnitKind) -> str:
+    """In words, what noise an interval holds of which so many units are whole."""
+    return f"models, calls and {n_units} {kind}" if n_units >= _FEWEST[kind] else "models and calls"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,9 +64,9 @@ class UnitNoise:
         of_laws = {name: getattr(self, name)[laws] for name in ("n_units", "between", "shared")}
         return dataclasses.replace(self, **of_laws)
 
-    def where_units(self, fewest: int) -> UnitNoise:
-        """The same with the noise of laws that have fewer units taken for none."""
-        return dataclasses.replace(self, between=np.where(self.n_units >= fewest, self.between, np.nan))
+    def noticed(self, kind: UnitKind) -> UnitNoise:
+        """The same with the noise of laws that have too few units of this kind taken for none."""
+        return dataclasses.replace(self, between=np.where(self.n_units >= _FEWEST[kind], self.between, np.nan))
 
     def half_width(self, se: Floats, degrees: float, level: float) -> Floats:
         """Half the width of each estimate's interval; ``se`` and ``degrees`` are of least squares over models."""
@@ -105,14 +109,15 @@ def unit_noise(series: Series, units: Units) -> UnitNoise:
     numbered = series.keys.with_columns(
         pl.int_range(pl.len(), dtype=pl.Int64).alias("law"), pl.Series("models", series.lengths)
     )
-    of_law = each.keys.join(numbered, on=KEYS, how="left", nulls_equal=True, maintain_order="left")
-    law = of_law["law"].fill_null(-1).to_numpy()
-    whole = (law >= 0) & (of_law["models"].fill_null(-1).to_numpy() == each.lengths)
+    known = each.keys.join(numbered, on=KEYS, how="left", nulls_equal=True, maintain_order="left")
+    law = known["law"].fill_null(-1).to_numpy()
+    whole = known["models"].fill_null(-1).to_numpy() == each.lengths
     for which, at in each.by_length():
-        kept = np.flatnonzero(whole[which]) if at.shape[1] >= 2 else np.array([], dtype=np.int64)
-        by_law = kept[np.argsort(law[which[kept]], kind="stable")]
-        laws, starts = np.unique(law[which[by_law]], return_index=True)
-        for one, rows in zip(laws, np.split(at[by_law], starts[1:]), strict=True) if len(laws) else ():
+        if at.shape[1] < 2:
+            continue
+        of_law = np.where(whole[which], law[which], -1)
+        for one in np.unique(of_law[of_law >= 0]):
+            rows = at[of_law == one]
             noise = noise_of(_SLOPE, x[rows[0]][:, None], y[rows], kind=units.kind)
             for name in ("n_units", "between", "shared"):
                 getattr(found, name)[one] = getattr(noise, name)[0]
@@ -122,7 +127,7 @@ def unit_noise(series: Series, units: Units) -> UnitNoise:
 _SLOPE = np.array([0.0, 1.0])
 
 
-def noise_of(at: Floats, columns: Floats, logs: Floats, *, kind: Literal["rounds", "runs"]) -> UnitNoise:
+def noise_of(at: Floats, columns: Floats, logs: Floats, *, kind: UnitKind) -> UnitNoise:
     """The noise between units of one estimate of one law: ``at`` (k + 1,) times the law's coefficients.
 
     The law is a plane in ``columns`` (models, k) with a constant before them, fitted to each row of ``logs`` (units,

@@ -21,11 +21,14 @@ KEYS = [*GROUP, "scenario", "aggregation"]
 _MODEL_KEYS = [*GROUP, *MODEL]
 
 
+UnitKind = Literal["rounds", "runs"]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Units:
     """The points of each unit alone, between which noise is estimated: the runs of a pool, or the rounds of one run."""
 
-    kind: Literal["rounds", "runs"]
+    kind: UnitKind
     n: int
     points: pl.DataFrame
     """As `points_of`, with the column ``unit``."""

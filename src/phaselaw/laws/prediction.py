@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.noise import no_unit_noise, noise_of
+from phaselaw.laws.noise import interval_holds, no_unit_noise, noise_of
 from phaselaw.laws.points import logs_by_unit
 from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, leave_one_out_errors
 from phaselaw.laws.series import Series
@@ -147,12 +147,12 @@ class LawFit:
     """The models it is fitted to."""
 
     def latency_ms(
-        self, properties: Mapping[str, Any], level: float, *, chosen_of: int = 1, runs: pl.DataFrame | None = None
+        self, properties: Mapping[str, Any], level: float, *, chosen_of: int = 1, runs: Floats | None = None
     ) -> tuple[float, float, float]:
         """The latency of a new model with these properties, and its prediction interval, in ms.
 
         ``chosen_of`` is the number of laws that this one was chosen from, by the data, for its small error; ``runs``
-        are the models' latencies in each run (`phaselaw.laws.points.Units.by_model`), for the noise between runs.
+        are the log latencies of its `models` in each run, (runs, models), for the noise between runs.
         """
         at = np.log(np.array([properties[name] for name in COLUMNS[self.law]], dtype=float))
         se, degrees = self.plane.new_point_error(
@@ -161,7 +161,7 @@ class LawFit:
         noise = no_unit_noise(1)
         if runs is not None:
             columns, _ = _logs(self.models, self.law)
-            noise = noise_of(np.append(1.0, at), columns, logs_by_unit(runs, self.models), kind="runs")
+            noise = noise_of(np.append(1.0, at), columns, runs, kind="runs")
         value, half = self.plane.at(at), float(noise.half_width(np.array([se]), degrees, level)[0])
         return exponential(value), exponential(value - half), exponential(value + half)
 
@@ -306,11 +306,11 @@ def _by_each_law(
     used = best_law(fits, factors)
     rows = []
     for law, fitted in fits.items():
-        value, low, high = fitted.latency_ms(properties, level, chosen_of=len(fits) if law == used else 1, runs=runs)
-        n_runs = 0 if runs is None else len(logs_by_unit(runs, fitted.models))
+        logs = None if runs is None else logs_by_unit(runs, fitted.models)
+        value, low, high = fitted.latency_ms(properties, level, chosen_of=len(fits) if law == used else 1, runs=logs)
         rows.append(
             {"predictor": law, "used": law == used, "n_models": fitted.models.height, "latency_ms": value,
-             "interval_holds": f"models, calls and {n_runs} runs" if n_runs > 1 else "models and calls",
+             "interval_holds": interval_holds(0 if logs is None else len(logs), "runs"),
              "latency_ms_low": low, "latency_ms_high": high, "typical_factor": factors.get(law),
              "mean_factor": factors.get(MEAN)}
         )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.noise import FEWEST, UnitNoise, call_noise_of_slope, no_unit_noise, unit_noise
+from phaselaw.laws.noise import UnitNoise, call_noise_of_slope, interval_holds, no_unit_noise, unit_noise
 from phaselaw.laws.options import Options
 from phaselaw.laws.points import KEYS, Units
 from phaselaw.laws.ranks import spearman_rows, theil_sen_rows
@@ -47,7 +47,7 @@ def scaling_fits(
     variance = series.values("latency_log_variance")
     found = {name: series.blank() for name in (*_FITTED, *_OURS)}
     noise = no_unit_noise(len(series.lengths)) if units is None else unit_noise(series, units)
-    noticed = noise if units is None else noise.where_units(FEWEST[units.kind])
+    noticed = noise if units is None else noise.noticed(units.kind)
     for which, at in series.by_length():
         if at.shape[1] >= 2:
             for name, value in _fits(x[at], y[at], noticed.of(which), options).items():
@@ -73,14 +73,12 @@ def scaling_fits(
 def _in_words(noise: UnitNoise, units: Units | None) -> list[pl.Series]:
     """What a slope's default interval holds, and whether the noise between runs was measured."""
     runs = np.full(len(noise.n_units), "not measured", dtype=object)
-    holds = np.full(len(noise.n_units), "models and calls", dtype=object)
+    holds = [interval_holds(int(n), "runs" if units is None else units.kind) for n in noise.n_units]
     for index, n in enumerate(noise.n_units if units is not None else ()):
         if units is not None and units.kind == "runs":
             runs[index] = f"measured over {n} runs" if n > 1 else f"not measured: no two of {units.n} runs are whole"
-        if units is not None and n >= FEWEST[units.kind]:
-            holds[index] = f"models, calls and {n} {units.kind}"
     return [
-        pl.Series("slope_interval_holds", holds.tolist(), dtype=pl.String),
+        pl.Series("slope_interval_holds", holds, dtype=pl.String),
         pl.Series("between_run_noise", runs.tolist(), dtype=pl.String),
     ]
 

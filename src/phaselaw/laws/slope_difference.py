@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from phaselaw.laws.noise import FEWEST, UnitNoise, no_unit_noise, unit_noise
+from phaselaw.laws.noise import UnitNoise, no_unit_noise, unit_noise
 from phaselaw.laws.points import ALL, KEYS, Units
 from phaselaw.laws.regression import fit_lines, t_half_width
 from phaselaw.laws.series import Series
@@ -82,7 +82,7 @@ def _noise(series: Series, units: Units, first: pl.DataFrame, second: pl.DataFra
     one, other = (of_all.join(rows.select(GROUP).unique(), on=GROUP, how="semi", nulls_equal=True)
                   for rows in (first, second))  # fmt: skip
     ratios = dataclasses.replace(units, points=_ratio(one, other, [*_SAME, "unit"]))
-    return unit_noise(series, ratios).where_units(FEWEST[units.kind])
+    return unit_noise(series, ratios).noticed(units.kind)
 
 
 def unpaired_slope_difference(one: Mapping[str, Any], other: Mapping[str, Any], level: float) -> SlopeDifference:

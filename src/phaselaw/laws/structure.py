@@ -5,15 +5,15 @@ All on the aggregate (geometric means over scenarios), on log scales, over the m
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from phaselaw.laws.architecture import STRUCTURE
-from phaselaw.laws.noise import FEWEST, noise_of
+from phaselaw.laws.noise import interval_holds, noise_of
 from phaselaw.laws.options import Options
-from phaselaw.laws.points import Units, logs_by_unit
+from phaselaw.laws.points import UnitKind, Units, logs_by_unit
 from phaselaw.laws.ranks import exact_spearman
 from phaselaw.laws.regression import (
     Floats,
@@ -100,6 +100,7 @@ def multivariate_fits(series: Series, units: Units | None, options: Options) -> 
     verdict of each coefficient by it.
     """
     rows = []
+    kind: UnitKind = "runs" if units is None else units.kind
     in_units = {} if units is None else units.by_model().partition_by(GROUP, as_dict=True)
     for key, points in _groups(series):
         points = points.filter(pl.col("n_layer") > 0)
@@ -110,7 +111,8 @@ def multivariate_fits(series: Series, units: Units | None, options: Options) -> 
         counts = resamples(points.height, options.draws, options.seed)
         coefficients, r2 = bootstrap_planes(columns, _log(points, "latency"), counts)
         low, high, used = quantile_interval(np.vstack([coefficients[:, 1:].T, r2]), options.level)
-        kind, logs = _noticed(units, in_units.get(tuple(key[name] for name in GROUP)), points)
+        of_group = in_units.get(tuple(key[name] for name in GROUP))
+        logs = np.empty((0, points.height)) if of_group is None else logs_by_unit(of_group, points)
         row: dict[str, Any] = key | {
             "n_models": points.height,
             "beta_log_params": plane.coefficients[1],
@@ -123,7 +125,7 @@ def multivariate_fits(series: Series, units: Units | None, options: Options) -> 
             row[f"{name}_ci_low"], row[f"{name}_ci_high"] = low[index], high[index]
         for index, name in enumerate(("beta", "gamma")):
             middle = plane.coefficients[index + 1]
-            noise = noise_of(np.eye(3)[index + 1], columns, logs, kind=kind)
+            noise = noise_of(np.eye(3)[index + 1], columns, logs, kind=kind).noticed(kind)
             se = plane.standard_errors[index + 1 : index + 2]
             half = float(noise.half_width(se, plane.degrees, options.level)[0])
             row[f"{name}_t_ci_low"], row[f"{name}_t_ci_high"] = middle - half, middle + half
@@ -134,19 +136,8 @@ def multivariate_fits(series: Series, units: Units | None, options: Options) -> 
                 r2=plane.r2,
                 rho=1.0,
             )
-        holds = f"models, calls and {len(logs)} {kind}" if len(logs) else "models and calls"
-        rows.append(row | {"interval_holds": holds})
+        rows.append(row | {"interval_holds": interval_holds(len(logs), kind)})
     return _table(rows, series, _MULTIVARIATE).select(*_FIRST, *_MULTIVARIATE, "gen_tokens_target")
-
-
-def _noticed(
-    units: Units | None, in_units: pl.DataFrame | None, points: pl.DataFrame
-) -> tuple[Literal["rounds", "runs"], Floats]:
-    """What the units are, and these models' log latencies in each, (units, models); none where units are too few."""
-    if units is None or in_units is None:
-        return "runs", np.empty((0, points.height))
-    logs = logs_by_unit(in_units, points)
-    return units.kind, logs if len(logs) >= FEWEST[units.kind] else logs[:0]
 
 
 _MULTIVARIATE: dict[str, type[pl.DataType]] = {
