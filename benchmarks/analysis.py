@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from phaselaw.metrics import TR121_COLUMNS
+from phaselaw.rundir.columns import TR121_COLUMNS
 
 BACKENDS, SCENARIOS, MODELS = 4, 3, 12
 MODES = ("prefill", "kv_decode", "e2e_kv")
@@ -100,11 +100,11 @@ def _piece(calls: np.ndarray[Any, np.dtype[np.int64]], rng: np.random.Generator)
 
 def ours(path: Path) -> float:
     """Read, summarised and fitted by phaselaw; seconds."""
-    from phaselaw import runs
     from phaselaw.laws import summary
     from phaselaw.laws.options import Options
     from phaselaw.laws.points import points_of, units_of
     from phaselaw.laws.scaling import scaling_fits
+    from phaselaw.rundir import read as runs
 
     begun = perf_counter()
     run = runs.load(path)
@@ -120,8 +120,8 @@ def ours(path: Path) -> float:
 
 def whole(path: Path) -> float:
     """Every table and check of ``phaselaw analyze``; seconds."""
-    from phaselaw import runs
     from phaselaw.laws.analysis import Options, analyze
+    from phaselaw.rundir import read as runs
 
     begun = perf_counter()
     analyze(runs.load(path), Options(draws=DRAWS))

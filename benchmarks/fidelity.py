@@ -30,10 +30,10 @@ from typing import Any, NamedTuple, Self
 from phaselaw.engines import Model, hf
 from phaselaw.ladder.build import resolve
 from phaselaw.measure import measure
-from phaselaw.metrics import phase_latency_ms
 from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
-from phaselaw.store import RunDirectory
-from phaselaw.study import HfBackend, ModelEntry, Study
+from phaselaw.rundir.columns import phase_latency_ms
+from phaselaw.rundir.write import RunDirectory
+from phaselaw.study.model import HfBackend, ModelEntry, Study
 
 MODELS = ("models/gpt2-25m", "models/gpt2-100m")
 SHORTEST = "models/tiny-gpt2"

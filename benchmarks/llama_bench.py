@@ -32,7 +32,7 @@ from phaselaw.engines.llamacpp_process import find_server, nothing_to_start
 from phaselaw.ladder.gguf_export import gguf_file
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import Request
-from phaselaw.study import LlamacppBackend, ModelEntry
+from phaselaw.study.model import LlamacppBackend, ModelEntry
 
 ROUNDS = 5
 MISSING = 2

@@ -25,7 +25,7 @@ from phaselaw.engines import llamacpp
 from phaselaw.engines.llamacpp_process import find_server, nothing_to_start
 from phaselaw.laws.served_clock import LONG_MS
 from phaselaw.records import Request
-from phaselaw.study import LlamacppBackend, ModelEntry
+from phaselaw.study.model import LlamacppBackend, ModelEntry
 
 AGREES = 0.01
 

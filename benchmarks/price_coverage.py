@@ -30,8 +30,8 @@ from phaselaw.plan.economics import Question, Tables, answer
 from phaselaw.plan.estimate import exact
 from phaselaw.plan.mixes import Mix
 from phaselaw.plan.workers import Worker, stated, workers_of
-from phaselaw.runs import Run, Source, pooled
-from phaselaw.study import ModelEntry, Scenario, SimulatedBackend, Study
+from phaselaw.rundir.read import Run, Source, pooled
+from phaselaw.study.model import ModelEntry, Scenario, SimulatedBackend, Study
 from simulated_runs import simulated
 
 ASKED = 0.90

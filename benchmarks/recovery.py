@@ -19,7 +19,7 @@ from typing import Any
 
 from phaselaw.ladder.spec import LADDER
 from phaselaw.laws.analysis import Analysis, Options, analyze
-from phaselaw.study import ModelEntry, Scenario, SimulatedBackend, Study
+from phaselaw.study.model import ModelEntry, Scenario, SimulatedBackend, Study
 from simulated_runs import simulated
 
 ASKED = 0.90

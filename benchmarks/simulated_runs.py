@@ -19,10 +19,10 @@ import polars as pl
 from phaselaw.engines import module_for
 from phaselaw.ladder.spec import LADDER
 from phaselaw.measure import measure
-from phaselaw.metrics import rows_of
 from phaselaw.records import Call
-from phaselaw.runs import Run, normalised
-from phaselaw.study import ModelEntry, Scenario, SimulatedBackend, Study
+from phaselaw.rundir.columns import rows_of
+from phaselaw.rundir.read import Run, normalised
+from phaselaw.study.model import ModelEntry, Scenario, SimulatedBackend, Study
 
 _HOST = {"gpus": [{"name": "one", "memory": "8192 MiB"}]}
 TEXTS = {"micro": "Tell a short joke.", "short": "Summarise the plan. " * 4, "medium": "Explain every step. " * 12}

@@ -21,16 +21,16 @@ from typing import Any
 
 import polars as pl
 
-from phaselaw import runs
 from phaselaw.engines import module_for
 from phaselaw.laws.step_time import step_time_points, step_times
 from phaselaw.laws.step_time_fit import step_time_model
 from phaselaw.measure import measure
-from phaselaw.metrics import rows_of
 from phaselaw.records import Call, ModelLoaded
-from phaselaw.runs import normalised
-from phaselaw.study import HfBackend, ModelEntry, Scenario, Study
-from phaselaw.study_axes import Axes
+from phaselaw.rundir import read as runs
+from phaselaw.rundir.columns import rows_of
+from phaselaw.rundir.read import normalised
+from phaselaw.study.axes import Axes
+from phaselaw.study.model import HfBackend, ModelEntry, Scenario, Study
 
 ASKED = 0.10
 BATCHES, BATCH_OUT = (1, 2, 3, 4, 8), 3

@@ -26,8 +26,8 @@ BLOCK = 100_000
 WORK = (
     "import resource, sys\n"
     "from pathlib import Path\n"
-    "from phaselaw.plan.traffic_log import Reading\n"
-    "from phaselaw.plan.traffic_profile import profile\n"
+    "from phaselaw.traffic.log import Reading\n"
+    "from phaselaw.traffic.profile import profile\n"
     "found = profile(Path(sys.argv[1]), Reading())\n"
     "print(found['requests'], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
 )

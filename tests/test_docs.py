@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from phaselaw.cli import build_parser
-from phaselaw.study import load_study, study_schema
-from phaselaw.tr121_names import BACKENDS, MODELS, SCENARIOS
+from phaselaw.study.model import load_study, study_schema
+from phaselaw.study.tr121_names import BACKENDS, MODELS, SCENARIOS
 
 STUDY_FORMAT = Path(__file__).parent.parent / "docs" / "study-format.md"
 TEXT = STUDY_FORMAT.read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from phaselaw import runs
 from phaselaw.files import cell_text, plain_text, write_csv, write_json, write_whole
+from phaselaw.rundir import read as runs
 
 
 def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:

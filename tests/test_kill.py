@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from phaselaw.journal import JOURNAL, read_journal
 from phaselaw.measure import schedule
-from phaselaw.study import load_study
+from phaselaw.rundir.journal import JOURNAL, read_journal
+from phaselaw.study.model import load_study
 
 DRIVER = Path(__file__).parent / "kill_driver.py"
 KILLS = 50

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from phaselaw.errors import EngineError
 from phaselaw.measure import measure, schedule
 from phaselaw.records import Call, EngineInfo, ModelInfo, ModelLoaded, PlannedCall, Request, Rewarmed, Timing
-from phaselaw.study import ModelEntry, Study
+from phaselaw.study.model import ModelEntry, Study
 
 TIMING = Timing(prefill_ms=2.0, kv_decode_ms=8.0, prompt_tokens=1, prompt_tokens_total=1, gen_tokens_raw=4)
 

@@ -12,7 +12,7 @@ from phaselaw.engines import ollama
 from phaselaw.errors import EngineError
 from phaselaw.measure import measure, schedule
 from phaselaw.records import Call, EngineInfo, ModelInfo, Request, Served, Timing, to_jsonable
-from phaselaw.study import Study
+from phaselaw.study.model import Study
 
 
 def study(concurrency: list[int], url: str = "http://127.0.0.1:1") -> Study:

@@ -15,8 +15,6 @@ from typing import Any
 
 import polars as pl
 
-from phaselaw import runs
-from phaselaw.conditions import differences
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.laws import comparison, prediction
 from phaselaw.laws.analysis import Analysis, Options, analyze
@@ -26,6 +24,8 @@ from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 from phaselaw.plan.capacity import Headroom, capacity_row, positive
 from phaselaw.plan.estimate import Estimate
 from phaselaw.plan.workers import workers_of
+from phaselaw.rundir import read as runs
+from phaselaw.rundir.conditions import differences
 
 __all__ = ["Headroom", "Law", "Loaded", "Need", "compare", "fit", "load", "plan", "predict"]
 

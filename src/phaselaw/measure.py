@@ -22,8 +22,8 @@ from itertools import groupby
 from phaselaw.engines import Engine, Model
 from phaselaw.errors import EngineError
 from phaselaw.records import Call, Cell, ModelLoaded, PlannedCall, Request, Rewarmed, Timing, to_jsonable
-from phaselaw.redaction import redacted
-from phaselaw.study import Study
+from phaselaw.rundir.redaction import redacted
+from phaselaw.study.model import Study
 
 Event = ModelLoaded | Rewarmed | Call
 Outcome = tuple[Timing | None, str | None]

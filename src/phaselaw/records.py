@@ -1,7 +1,7 @@
 """The vocabulary: what is asked of an engine, what comes back, and what is kept of each call.
 
 Every type is frozen and keyword-only; missing is ``None``, never ``-1`` or ``""``; every quantity has its unit in
-its name. Nothing here prints, saves or computes a metric: rows are made from calls in `phaselaw.metrics`.
+its name. Nothing here prints, saves or computes a metric: rows are made from calls in `phaselaw.rundir.columns`.
 
 This module imports nothing heavy.
 """

@@ -12,7 +12,7 @@ from simulated_run import run_of, swept
 
 from phaselaw.cli import main
 from phaselaw.files import write_csv
-from phaselaw.metrics import TR121_COLUMNS
+from phaselaw.rundir.columns import TR121_COLUMNS
 from simulated_runs import as_served, ladder_study, prompt_cache, simulated
 
 BUDGETS = (8, 32, 64, 128)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from phaselaw import telemetry
 from phaselaw.cli import main
-from phaselaw.host import limits as kept
-from phaselaw.machine import MachineLimits
+from phaselaw.machine import identity as telemetry
+from phaselaw.machine import kept
+from phaselaw.machine.limits import MachineLimits
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from phaselaw.journal import JOURNAL, read_journal
 from phaselaw.measure import schedule
-from phaselaw.study import load_study
+from phaselaw.rundir.journal import JOURNAL, read_journal
+from phaselaw.study.model import load_study
 
 PHASELAW = (sys.executable, "-m", "phaselaw")
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from phaselaw import telemetry
 from phaselaw.cli import main
 from phaselaw.engines import module_for
-from phaselaw.journal import JOURNAL
+from phaselaw.machine import identity as telemetry
 from phaselaw.measure import measure
-from phaselaw.store import RunDirectory
-from phaselaw.study import Study
+from phaselaw.rundir.journal import JOURNAL
+from phaselaw.rundir.write import RunDirectory
+from phaselaw.study.model import Study
 
 STUDY = {
     "run_name": "shown",

@@ -13,7 +13,7 @@ import pytest
 
 from phaselaw.commands.sweep import setting_of
 from phaselaw.errors import UsageError
-from phaselaw.journal import JOURNAL, read_journal
+from phaselaw.rundir.journal import JOURNAL, read_journal
 
 PHASELAW = (sys.executable, "-m", "phaselaw")
 

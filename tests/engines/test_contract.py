@@ -13,7 +13,7 @@ from phaselaw.errors import EngineError, NotReadyError
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.measure import measure
 from phaselaw.records import Call, EngineInfo, Request, from_jsonable, to_jsonable
-from phaselaw.study import HfBackend, ModelEntry, SimulatedBackend, Study
+from phaselaw.study.model import HfBackend, ModelEntry, SimulatedBackend, Study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

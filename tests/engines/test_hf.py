@@ -16,7 +16,7 @@ from phaselaw.engines import hf, hf_model
 from phaselaw.errors import EngineError, MissingExtraError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.records import Request
-from phaselaw.study import HfBackend, ModelEntry
+from phaselaw.study.model import HfBackend, ModelEntry
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -333,7 +333,7 @@ def test_nothing_is_lacking_for_the_ladder_on_the_cpu() -> None:
 
 def test_making_an_engine_loads_nothing_heavy_and_measuring_prints_nothing() -> None:
     script = (
-        "import sys\nfrom phaselaw.engines import hf\nfrom phaselaw.study import HfBackend, ModelEntry\n"
+        "import sys\nfrom phaselaw.engines import hf\nfrom phaselaw.study.model import HfBackend, ModelEntry\n"
         "from phaselaw.records import Request\n"
         "engine = hf.create(HfBackend(name='a', kind='hf'))\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from phaselaw.cli import main  # noqa: E402
 from phaselaw.engines import hf_profile  # noqa: E402
-from phaselaw.study import HfBackend, ModelEntry  # noqa: E402
+from phaselaw.study.model import HfBackend, ModelEntry  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("ladder_cache")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")

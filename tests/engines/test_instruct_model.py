@@ -13,8 +13,8 @@ from phaselaw.commands.report import report_run
 from phaselaw.engines.llamacpp_process import find_server
 from phaselaw.laws.analysis import Analysis, analyze
 from phaselaw.records import Call
-from phaselaw.runs import load
-from phaselaw.study import Study
+from phaselaw.rundir.read import load
+from phaselaw.study.model import Study
 
 pytestmark = [
     pytest.mark.slow,

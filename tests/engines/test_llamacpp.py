@@ -14,7 +14,7 @@ from phaselaw.engines import hf, llamacpp
 from phaselaw.engines.llamacpp_process import find_server
 from phaselaw.errors import EngineError
 from phaselaw.records import Request
-from phaselaw.study import HfBackend, LlamacppBackend, ModelEntry
+from phaselaw.study.model import HfBackend, LlamacppBackend, ModelEntry
 
 pytestmark = pytest.mark.skipif(find_server(None) is None, reason="no llama-server here: install phaselaw[llamacpp]")
 
@@ -86,7 +86,7 @@ def test_a_server_of_ours_does_not_outlive_a_killed_phaselaw(ladder_cache: Path)
     before = servers()
     script = (
         "import time\nfrom phaselaw.engines import llamacpp\n"
-        "from phaselaw.study import LlamacppBackend, ModelEntry\n"
+        "from phaselaw.study.model import LlamacppBackend, ModelEntry\n"
         "engine = llamacpp.create(LlamacppBackend(name='x', kind='llamacpp', threads=1))\n"
         f"model = engine.load(ModelEntry(name={MODEL!r}, kind='llamacpp'))\n"
         "print('ready', flush=True)\ntime.sleep(60)\n"

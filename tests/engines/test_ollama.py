@@ -16,9 +16,9 @@ from phaselaw.engines.ollama_api import full_name, parameter_millions
 from phaselaw.engines.prompts import WORDS, Nonces, text_of
 from phaselaw.errors import EngineError
 from phaselaw.measure import measure
-from phaselaw.metrics import rows_of
 from phaselaw.records import Call, Request, Timing, to_jsonable
-from phaselaw.study import ModelEntry, OllamaBackend, Study
+from phaselaw.rundir.columns import rows_of
+from phaselaw.study.model import ModelEntry, OllamaBackend, Study
 
 PROMPT = "Explain the difference between latency and throughput in simple terms for engineers."
 

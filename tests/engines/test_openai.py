@@ -16,7 +16,7 @@ from phaselaw.engines.openai import timing_of
 from phaselaw.engines.openai_stream import Reply, read_stream
 from phaselaw.errors import EngineError, NotReadyError
 from phaselaw.records import Request
-from phaselaw.study import ModelEntry, OpenaiBackend
+from phaselaw.study.model import ModelEntry, OpenaiBackend
 
 
 def event(**said: Any) -> str:

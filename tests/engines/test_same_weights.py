@@ -21,7 +21,7 @@ from phaselaw.errors import EngineError
 from phaselaw.ladder.build import CACHE_VARIABLE
 from phaselaw.ladder.spec import LADDER, VOCAB_SIZE
 from phaselaw.records import Request, Timing
-from phaselaw.study import HfBackend, LlamacppBackend, ModelEntry
+from phaselaw.study.model import HfBackend, LlamacppBackend, ModelEntry
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,7 +15,7 @@ from measured import calls_of
 from scripted_server import CHUNKED_HEAD, LAST_CHUNK, chunk, read_request, reply, scripted
 
 from phaselaw.records import Call
-from phaselaw.study import Study
+from phaselaw.study.model import Study
 
 KINDS = ("llamacpp", "ollama", "openai")
 Fault = bytes | Callable[[socket.socket], None]

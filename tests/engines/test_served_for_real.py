@@ -10,7 +10,7 @@ from scripted_server import scripted
 from phaselaw.engines import ollama, openai
 from phaselaw.engines.prompts import Nonces
 from phaselaw.records import Request, Timing
-from phaselaw.study import ModelEntry, OllamaBackend, OpenaiBackend
+from phaselaw.study.model import ModelEntry, OllamaBackend, OpenaiBackend
 
 pytestmark = pytest.mark.slow
 

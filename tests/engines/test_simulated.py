@@ -9,7 +9,7 @@ import pytest
 from phaselaw.engines import simulated
 from phaselaw.errors import EngineError
 from phaselaw.records import Request, Timing
-from phaselaw.study import ModelEntry, SimulatedBackend
+from phaselaw.study.model import ModelEntry, SimulatedBackend
 
 QUIET = {"call_noise": 0.0}
 

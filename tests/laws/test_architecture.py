@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from hard_rows import rows
 
-from phaselaw import runs
 from phaselaw.ladder.spec import LADDER
 from phaselaw.laws.analysis import Options, analyze
 from phaselaw.laws.architecture import architectures
+from phaselaw.rundir import read as runs
 
 MODEL = LADDER[2]
 

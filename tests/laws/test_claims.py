@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from phaselaw import runs
 from phaselaw.laws import claims as c
 from phaselaw.laws.analysis import Analysis, Options, analyze
+from phaselaw.rundir import read as runs
 
 PHASES = ("prefill", "kv_decode", "e2e_kv")
 BOTH_PHASES = {

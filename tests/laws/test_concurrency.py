@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
-from phaselaw.runs import normalised
+from phaselaw.rundir.read import normalised
 
 CLIENTS = (1, 2, 4, 8, 16)
 

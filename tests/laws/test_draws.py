@@ -11,7 +11,7 @@ from scipy import stats
 from phaselaw.laws.draws import draw
 from phaselaw.laws.intervals import CELLS, NOT_MEASURED, ROUNDS, RUNS, throughput_intervals
 from phaselaw.laws.summary import by_cell, by_model, variance_for_t
-from phaselaw.runs import normalised
+from phaselaw.rundir.read import normalised
 
 KEY = ("b", "m0", 1, 8, "e2e_kv")
 

@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from hard_rows import rows
 
-from phaselaw import runs
 from phaselaw.errors import AnalysisError
 from phaselaw.laws.analysis import analyze
-from phaselaw.metrics import TR121_COLUMNS
+from phaselaw.rundir import read as runs
+from phaselaw.rundir.columns import TR121_COLUMNS
 
 
 def analysed(table: pl.DataFrame, folder: Path):

@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from phaselaw import runs
 from phaselaw.laws.memory_peak import GPU, RESIDENT, memory_peaks
+from phaselaw.rundir import read as runs
 
 MB = 1 << 20
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from phaselaw import runs
 from phaselaw.laws.analysis import Options, analyze
 from phaselaw.laws.noise import UnitNoise, noise_of, unit_noise
 from phaselaw.laws.points import KEYS, Units
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.series import Series
+from phaselaw.rundir import read as runs
 
 SIZES = [10.0, 40.0, 160.0, 640.0]
 MODELS = [f"m{index}" for index in range(len(SIZES))]

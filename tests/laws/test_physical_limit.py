@@ -7,13 +7,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from phaselaw import runs
 from phaselaw.cli import main
-from phaselaw.footprint import Architecture, decode_step, prefill
 from phaselaw.laws.analysis import analyze
 from phaselaw.laws.physical_limit import BANDWIDTH, COMPUTE, OVERHEAD, limits_in, physical_limit, wall_of
 from phaselaw.laws.summary import by_cell, usable
-from phaselaw.machine import LIMITS_VERSION
+from phaselaw.machine.footprint import Architecture, decode_step, prefill
+from phaselaw.machine.limits import LIMITS_VERSION
+from phaselaw.rundir import read as runs
 
 MB = 1 << 20
 MODEL = {

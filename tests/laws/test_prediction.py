@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from phaselaw.laws.checks.laws import studentised
 from phaselaw.laws.prediction import NewModel, Prediction, Predictions, choice_charge, predict
 from phaselaw.laws.regression import fit_plane
 from phaselaw.laws.validation import CHOSEN, clopper_pearson, prediction_coverage, prediction_validation
-from phaselaw.laws.validity.laws import studentised
 
 PARAMS = (1.0, 4.0, 9.0, 20.0, 45.0, 70.0, 100.0)
 LAYERS = (2, 12, 4, 24, 6, 16, 8)

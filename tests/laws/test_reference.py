@@ -7,10 +7,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from phaselaw import runs
-from phaselaw.derived import LOAD_COLUMNS, MODEL_COLUMNS
 from phaselaw.laws.analysis import Analysis, analyze
-from phaselaw.metrics import COLUMNS
+from phaselaw.rundir import read as runs
+from phaselaw.rundir.columns import COLUMNS
+from phaselaw.rundir.derive import LOAD_COLUMNS, MODEL_COLUMNS
 
 TABLES = (
     "cuda_event_gap_summary", "hf_architecture_correlations", "hf_model_architecture", "hf_multivariate_fits",

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from phaselaw.laws.analysis import analyze
-from phaselaw.runs import Run, normalised
+from phaselaw.rundir.read import Run, normalised
 
 PARAMS = {"small": 100.0, "middle": 400.0, "large": 1600.0}
 
@@ -81,7 +81,7 @@ def test_a_run_of_engines_in_process_has_neither() -> None:
 
 
 def test_tr121s_own_ollama_law_moves_little_with_the_basis(reference_data: Any) -> None:
-    from phaselaw.runs import load
+    from phaselaw.rundir.read import load
 
     fits = analyze(load(reference_data / "tr121" / "primary_run")).tables["scaling_fits_by_basis"]
     slopes = fits.filter((pl.col("mode") == "kv_decode") & (pl.col("backend") == "ollama"))

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phaselaw import runs
 from phaselaw.files import write_csv
 from phaselaw.laws.step_time import StepTimes, step_time_points, step_times
 from phaselaw.laws.step_time_fit import step_time_model
-from phaselaw.runs import normalised
+from phaselaw.rundir import read as runs
+from phaselaw.rundir.read import normalised
 
 COEFFICIENTS = st.floats(min_value=0.01, max_value=10)
 

@@ -7,7 +7,7 @@ import pytest
 
 from phaselaw.laws.architecture import bits_of, weight_bytes
 from phaselaw.laws.structure import structure_predictors, structured
-from phaselaw.runs import Run, load
+from phaselaw.rundir.read import Run, load
 
 ROWS = pl.DataFrame(
     {

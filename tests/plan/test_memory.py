@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phaselaw.footprint import Architecture, memory
+from phaselaw.machine.footprint import Architecture, memory
 from phaselaw.plan.memory import LARGEST, Fit, fit, largest
 
 MODEL = Architecture(params=1e9, weights_bytes=2e9, n_layer=16, n_embd=2048, n_head=32, n_kv_head=8, head_dim=64,

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phaselaw import runs
 from phaselaw.cli import main
 from phaselaw.laws.analysis import Analysis, analyze
 from phaselaw.laws.step_time import step_times
 from phaselaw.plan.workers import workers_of
-from phaselaw.runs import Run
+from phaselaw.rundir import read as runs
+from phaselaw.rundir.read import Run
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from phaselaw.engines import module_for
+from phaselaw.machine.identity import IDENTITY
 from phaselaw.measure import measure
 from phaselaw.records import Call
-from phaselaw.store import RunDirectory
-from phaselaw.study import Study
-from phaselaw.telemetry import IDENTITY
+from phaselaw.rundir.write import RunDirectory
+from phaselaw.study.model import Study
 
 
 def measured(study: Study, path: Path) -> Path:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from phaselaw.study import ModelEntry, Scenario, SimulatedBackend, Study
-from phaselaw.study_axes import Axes, backends_at
+from phaselaw.study.axes import Axes, backends_at
+from phaselaw.study.model import ModelEntry, Scenario, SimulatedBackend, Study
 from simulated_runs import simulated as run_of
 
 __all__ = ["SIZES", "run_of", "swept"]

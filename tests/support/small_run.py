@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 
 from false_alarms import checked
-from phaselaw.laws.validity.findings import Checked
-from phaselaw.runs import Run, normalised
+from phaselaw.laws.checks.findings import Checked
+from phaselaw.rundir.read import Run, normalised
 
 PHASES = ("prefill", "kv_decode", "e2e_kv")
 

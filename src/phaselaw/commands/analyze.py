@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from phaselaw.laws.analysis import Analysis, Options
-    from phaselaw.runs import Run
+    from phaselaw.rundir.read import Run
 
 EXAMPLES = """\
 examples:
@@ -65,10 +65,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Write the tables and say what they are; returns 0."""
-    from phaselaw import runs
     from phaselaw.errors import UsageError
     from phaselaw.laws.analysis import Options
-    from phaselaw.laws.sweeps.folder import runs_of
+    from phaselaw.rundir import read as runs
+    from phaselaw.rundir.sweep_folder import runs_of
 
     if len(args.run_paths) > 1 and args.out is None:
         raise UsageError("several runs have no folder in common: say with --out DIR where the tables go")
@@ -102,8 +102,8 @@ def run(args: argparse.Namespace) -> int:
 def _sweep(folder: Path, args: argparse.Namespace, options: Options) -> int:
     """A folder of runs ``gen_N``: each analysed in its own folder, TR121's tables at the root, the others beside."""
     from phaselaw.laws.analysis import analyze_sweep
-    from phaselaw.laws.sweeps.folder import load_sweep, runs_of
-    from phaselaw.laws.sweeps.tables import TR121_TABLES, as_tr121
+    from phaselaw.laws.sweep_tables import TR121_TABLES, as_tr121
+    from phaselaw.rundir.sweep_folder import load_sweep, runs_of
 
     out: Path = args.out or folder
     whole, parts = load_sweep(folder, runs_of(folder))
@@ -132,7 +132,7 @@ def analyze_run(path: Path, *, out: Path | None = None, options: Options | None 
 
     Raises `RunError` where they can't be written, and what reading and analysing raise.
     """
-    from phaselaw import runs
+    from phaselaw.rundir import read as runs
 
     return _analyzed(runs.load(path), out or _analysis_folder(path), options)
 

@@ -13,7 +13,7 @@ from phaselaw.commands import COMMANDS
 
 if TYPE_CHECKING:
     from phaselaw.laws.comparison import Comparison
-    from phaselaw.runs import Run
+    from phaselaw.rundir.read import Run
 
 EXAMPLES = """\
 examples:
@@ -61,9 +61,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; returns 3 where a regression is significant, else 0."""
-    from phaselaw import runs
     from phaselaw.errors import AnalysisError, UsageError
     from phaselaw.laws.comparison import compare
+    from phaselaw.rundir import read as runs
 
     first, second = _sides(args)
     if not 0 <= args.threshold < math.inf or not 0 < args.level < 1:
@@ -92,9 +92,9 @@ def _sides(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
 
 def _checked(a: Run, b: Run, *, allow_different: bool) -> list[str]:
     """What a reader must know of the two sides; raises `AnalysisError` where study or host differ."""
-    from phaselaw.conditions import differences, host_is_known
     from phaselaw.errors import AnalysisError
     from phaselaw.laws.comparison import prompt_differences
+    from phaselaw.rundir.conditions import differences, host_is_known
 
     found = differences(a.manifest or {}, b.manifest or {})
     if a.manifest is None or b.manifest is None:

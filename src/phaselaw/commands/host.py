@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from phaselaw.commands import COMMANDS, positive
 
 if TYPE_CHECKING:
-    from phaselaw.machine import DeviceLimits, MachineLimits, Spread
+    from phaselaw.machine.limits import DeviceLimits, MachineLimits, Spread
 
 EXAMPLES = """\
 examples:
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the machine and its limits; returns 0."""
     from rich.console import Console
 
-    from phaselaw import telemetry
-    from phaselaw.host.limits import limits_of
+    from phaselaw.machine import identity as telemetry
+    from phaselaw.machine.kept import limits_of
 
     host = telemetry.host()
     with Console(stderr=True).status("measuring this machine (a few seconds)"):

@@ -73,7 +73,7 @@ def size(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Print each model's need and bounds; returns 0 whether it fits or not."""
-    from phaselaw.footprint import KV_BYTES, VALUE_BYTES
+    from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES
     from phaselaw.plan.memory import fit
     from phaselaw.plan.model_shapes import shapes_of
 

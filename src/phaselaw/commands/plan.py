@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from phaselaw.plan.economics import Question
     from phaselaw.plan.prices import Choice
     from phaselaw.plan.workers import Worker
-    from phaselaw.runs import Run
+    from phaselaw.rundir.read import Run
 
 EXAMPLES = """\
 examples:
@@ -64,8 +64,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan; returns 0."""
-    from phaselaw import runs
     from phaselaw.laws.analysis import analyze
+    from phaselaw.rundir import read as runs
 
     shown = parts_shown(args)
     read = runs.load_all(args.run_paths, allow_different=args.allow_different)

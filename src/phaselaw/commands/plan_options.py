@@ -174,7 +174,7 @@ def _load(args: argparse.Namespace) -> tuple[float | None, tuple[Mix, ...], floa
     """Requests/s where the load is in requests, the kinds of request, and the peak over the mean."""
     from phaselaw.plan.capacity import SECONDS_PER_MONTH, positive
     from phaselaw.plan.mixes import TR121_MIXES, read_mixes
-    from phaselaw.plan.traffic_profile import load_of, read_profile
+    from phaselaw.traffic.profile import load_of, read_profile
 
     mixes = read_mixes(Path(args.mixes)) if args.mixes else TR121_MIXES
     if args.traffic is not None:

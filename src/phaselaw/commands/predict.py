@@ -124,9 +124,9 @@ def analysed_tables(args: argparse.Namespace) -> dict[str, Any]:
     """The analysis' tables of the runs that were named, of the backends that were; notes go to stderr."""
     import polars as pl
 
-    from phaselaw import runs
     from phaselaw.errors import UsageError
     from phaselaw.laws.analysis import Options, analyze
+    from phaselaw.rundir import read as runs
 
     if not 0 < args.level < 1:
         raise UsageError(f"--level {args.level:g}: give a share between 0 and 1")

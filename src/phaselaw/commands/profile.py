@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     from phaselaw.engines.hf_profile import profile
     from phaselaw.errors import UsageError
-    from phaselaw.study import HfBackend, ModelEntry
+    from phaselaw.study.model import HfBackend, ModelEntry
 
     try:
         backend = HfBackend(

@@ -13,7 +13,7 @@ from phaselaw.commands import COMMANDS
 if TYPE_CHECKING:
     from phaselaw.laws.analysis import Analysis
     from phaselaw.report.subject import Companion, Subject
-    from phaselaw.runs import Run
+    from phaselaw.rundir.read import Run
 
 EXAMPLES = """\
 examples:
@@ -97,10 +97,10 @@ def report_run(path: Path, analysis: Analysis, *, out: Path | None = None, besid
 
 def _companions(paths: Sequence[Path], *, taken: Path) -> tuple[Companion, ...]:
     """Further runs, analysed; nothing is written into them."""
-    from phaselaw import runs
     from phaselaw.errors import UsageError
     from phaselaw.laws.analysis import analyze
     from phaselaw.report.subject import Companion
+    from phaselaw.rundir import read as runs
 
     found: list[Companion] = []
     for path in paths:
@@ -119,13 +119,13 @@ def run_name(run: Run) -> str:
 
 def _subject(path: Path, analysis: Analysis, beside: tuple[Companion, ...]) -> Subject:
     """The run with what a first load would need, at the defaults of ``phaselaw plan``."""
-    from phaselaw import runs
     from phaselaw.commands.plan import planned
     from phaselaw.laws.side_by_side import side_by_side
     from phaselaw.plan import TR121_USD_PER_HOUR
     from phaselaw.plan.economics import Question
     from phaselaw.plan.workers import workers_of
     from phaselaw.report.subject import Subject
+    from phaselaw.rundir import read as runs
 
     run = runs.load(path)
     plan = planned(Question(), workers_of(run, analysis, TR121_USD_PER_HOUR), analysis)

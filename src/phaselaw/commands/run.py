@@ -17,8 +17,8 @@ from phaselaw.errors import NotReadyError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from phaselaw.store import RunDirectory
-    from phaselaw.study import Study
+    from phaselaw.rundir.write import RunDirectory
+    from phaselaw.study.model import Study
 
 DEFAULT_STUDY = "gpt2-ladder-cpu"
 
@@ -103,7 +103,7 @@ def _comma_list(text: str) -> tuple[str, ...]:
 
 
 def _load_study(args: argparse.Namespace) -> Study:
-    from phaselaw.study import load_study
+    from phaselaw.study.model import load_study
 
     study = load_study(
         args.study or DEFAULT_STUDY,
@@ -117,8 +117,8 @@ def _load_study(args: argparse.Namespace) -> Study:
 
 def _directory(args: argparse.Namespace, notes: Console) -> RunDirectory:
     """The run directory, locked: a fresh one, or the one to go on with."""
-    from phaselaw import telemetry
-    from phaselaw.store import RunDirectory
+    from phaselaw.machine import identity as telemetry
+    from phaselaw.rundir.write import RunDirectory
 
     host: dict[str, Any] = telemetry.host()
     if args.resume is not None:
@@ -137,7 +137,7 @@ def _directory(args: argparse.Namespace, notes: Console) -> RunDirectory:
 
 def _limits(host: Mapping[str, Any], *, kept_only: bool, notes: Console) -> dict[str, Any]:
     """The part ``limits`` of the host's description: kept ones, or those measured now; empty where there are none."""
-    from phaselaw.host.limits import kept_limits, limits_of
+    from phaselaw.machine.kept import kept_limits, limits_of
 
     if kept_only:
         limits = kept_limits(host)
@@ -152,7 +152,7 @@ def _limits(host: Mapping[str, Any], *, kept_only: bool, notes: Console) -> dict
 
 def _only_what_can_run(study: Study, *, available: bool, notes: Console) -> tuple[Study, list[str]]:
     """The part of a study that can run here, and what was left out: what is optional, with ``available`` anything."""
-    from phaselaw.readiness import lacks, runnable_part
+    from phaselaw.engines.readiness import lacks, runnable_part
 
     lacking = lacks(study)
     if not lacking:
@@ -206,9 +206,9 @@ def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
 
 def _measure(directory: RunDirectory, notes: Console) -> bool:
     """Measure what the run still lacks; true where it was asked to stop before the end."""
+    from phaselaw.commands.progress import RunProgress
     from phaselaw.engines import module_for
     from phaselaw.measure import measure, schedule
-    from phaselaw.progress import RunProgress
 
     study, done = directory.study, directory.done
     engines = {backend.name: module_for(backend.kind).create(backend) for backend in study.backends}

@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
 def contents(path: Path) -> dict[str, Any]:
     """What a run holds, read from its journal, so that it is true of a run in progress or cut short too."""
-    from phaselaw.derived import kept_study
     from phaselaw.errors import RunError
-    from phaselaw.journal import JOURNAL, read_journal
+    from phaselaw.rundir.derive import kept_study
+    from phaselaw.rundir.journal import JOURNAL, read_journal
 
     if not (path / JOURNAL).is_file():
         raise RunError(f"{path} holds no run of ours (no {JOURNAL})")

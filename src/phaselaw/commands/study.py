@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from phaselaw.study import load_study, shipped_studies
+    from phaselaw.study.model import load_study, shipped_studies
 
     listed = []
     for name, path in shipped_studies().items():
@@ -72,7 +72,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from phaselaw.study import load_study, study_path
+    from phaselaw.study.model import load_study, study_path
 
     study = load_study(args.study)
     if args.json:
@@ -83,8 +83,8 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from phaselaw.readiness import lacks
-    from phaselaw.study import load_study
+    from phaselaw.engines.readiness import lacks
+    from phaselaw.study.model import load_study
 
     study = load_study(args.study)
     lacking = lacks(study)
@@ -104,7 +104,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _schema(args: argparse.Namespace) -> int:
-    from phaselaw.study import study_schema
+    from phaselaw.study.model import study_schema
 
     del args
     print(json.dumps(study_schema(), indent=2))

@@ -65,7 +65,7 @@ def setting_of(axis: str) -> str:
 
 def _refuse_without_axis(study: str, settings: Sequence[str]) -> None:
     """Raise `UsageError` for a study that sweeps nothing."""
-    from phaselaw.study import load_study
+    from phaselaw.study.model import load_study
 
     if not any(values for _, values in load_study(study, settings=settings).axes):
         raise UsageError(f"{study} has no axis to sweep; give one: --axis gen_tokens=8,32,64,128")

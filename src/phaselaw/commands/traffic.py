@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from phaselaw.commands import COMMANDS
 
 if TYPE_CHECKING:
-    from phaselaw.plan.traffic_timings import Law
+    from phaselaw.traffic.timings import Law
 
 EXAMPLES = """\
 examples:
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _are_pages(args: argparse.Namespace) -> bool:
     from phaselaw.errors import UsageError
-    from phaselaw.plan.prometheus import looks_like_a_page
+    from phaselaw.traffic.prometheus import looks_like_a_page
 
     if len(args.sources) > 2:
         raise UsageError("give one request log, or one or two Prometheus pages")
@@ -134,9 +134,9 @@ def _head(source: str) -> str:
 
 
 def _of_log(args: argparse.Namespace) -> dict[str, Any]:
-    from phaselaw.plan.traffic_log import Reading
-    from phaselaw.plan.traffic_profile import profile
-    from phaselaw.plan.traffic_timings import Timings
+    from phaselaw.traffic.log import Reading
+    from phaselaw.traffic.profile import profile
+    from phaselaw.traffic.timings import Timings
 
     path = Path(args.sources[0])
     columns = {meaning: getattr(args, f"{meaning}_column") for meaning in COLUMN_OPTIONS}
@@ -157,7 +157,7 @@ def _progress(path: Path) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from phaselaw.progress import PLAIN_LINE_EVERY_S
+    from phaselaw.commands.progress import PLAIN_LINE_EVERY_S
 
     size, console = path.stat().st_size if path.exists() else 0, Console(stderr=True)
     told = time.monotonic()
@@ -180,12 +180,12 @@ def _law(args: argparse.Namespace) -> Law | None:
     """The step times that the log is held against; raises `UsageError` where they are not one model's."""
     if args.against is None:
         return None
-    from phaselaw import runs
     from phaselaw.errors import UsageError
     from phaselaw.laws.analysis import analyze
     from phaselaw.laws.step_time import step_times
-    from phaselaw.plan.traffic_timings import Law
     from phaselaw.plan.workers import workers_of
+    from phaselaw.rundir import read as runs
+    from phaselaw.traffic.timings import Law
 
     read = runs.load(args.against)
     analysis = analyze(read)
@@ -216,7 +216,7 @@ def _law(args: argparse.Namespace) -> Law | None:
 
 def _of_pages(args: argparse.Namespace) -> dict[str, Any]:
     from phaselaw.errors import UsageError
-    from phaselaw.plan.prometheus import parse, profile
+    from phaselaw.traffic.prometheus import parse, profile
 
     sources = list(args.sources)
     if args.against is not None:

@@ -21,7 +21,7 @@ from phaselaw.errors import NotReadyError
 from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
 
 if TYPE_CHECKING:
-    from phaselaw.study import Backend, ModelEntry
+    from phaselaw.study.model import Backend, ModelEntry
 
 MODULES = {
     "hf": "phaselaw.engines.hf",

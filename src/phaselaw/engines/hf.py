@@ -18,7 +18,7 @@ from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import EngineInfo
 
 if TYPE_CHECKING:
-    from phaselaw.study import HfBackend, ModelEntry
+    from phaselaw.study.model import HfBackend, ModelEntry
 
 
 def create(backend: HfBackend) -> HfEngine:

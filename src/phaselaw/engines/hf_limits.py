@@ -1,6 +1,6 @@
 """What torch can be asked for when a machine's limits are measured: matrix products, and reading a GPU's memory.
 
-Each function gives work to be timed elsewhere (`phaselaw.host`); on a GPU it is over when the device is done.
+Each function gives work to be timed elsewhere (`phaselaw.machine`); on a GPU it is over when the device is done.
 """
 
 from __future__ import annotations

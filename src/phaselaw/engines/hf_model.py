@@ -24,13 +24,13 @@ from phaselaw.engines.prompts import token_ids
 from phaselaw.errors import EngineError
 from phaselaw.ladder.files import WEIGHTS, shipped_checksums
 from phaselaw.ladder.spec import ladder_model
-from phaselaw.peak_memory import PeakMemory, resident_mb
+from phaselaw.machine.peak_memory import PeakMemory, resident_mb
 from phaselaw.records import ModelInfo, Request, Timing
 
 if TYPE_CHECKING:
     import torch
 
-    from phaselaw.study import HfBackend
+    from phaselaw.study.model import HfBackend
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """A study's word for a number format, and torch's."""

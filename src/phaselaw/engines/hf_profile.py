@@ -18,7 +18,7 @@ from phaselaw.records import Request
 
 if TYPE_CHECKING:
     from phaselaw.engines.hf_model import HfModel
-    from phaselaw.study import HfBackend, ModelEntry
+    from phaselaw.study.model import HfBackend, ModelEntry
 
 WARMUPS, TIMED = 2, 3
 

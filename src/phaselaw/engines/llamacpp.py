@@ -19,11 +19,11 @@ from phaselaw.engines.llamacpp_process import PACKAGE, Server, find_server, noth
 from phaselaw.errors import EngineError, MissingExtraError, PhaselawError
 from phaselaw.ladder.gguf_export import export, gguf_file, is_exported, ladder_refusal
 from phaselaw.ladder.spec import ladder_model
-from phaselaw.peak_memory import PeakMemory
+from phaselaw.machine.peak_memory import PeakMemory
 from phaselaw.records import EngineInfo, ModelInfo
 
 if TYPE_CHECKING:
-    from phaselaw.study import LlamacppBackend, ModelEntry
+    from phaselaw.study.model import LlamacppBackend, ModelEntry
 
 _QUICK = Limits(connect_s=5.0, idle_s=10.0, total_s=20.0)
 

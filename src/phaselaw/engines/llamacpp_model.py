@@ -14,11 +14,11 @@ from phaselaw.engines.llamacpp_api import LlamacppApi, Reply
 from phaselaw.engines.prompts import token_ids
 from phaselaw.engines.served_clock import DecodeStep, decode_step
 from phaselaw.errors import EngineError
-from phaselaw.peak_memory import PeakMemory
+from phaselaw.machine.peak_memory import PeakMemory
 from phaselaw.records import ModelInfo, Request, Served, Timing
 
 if TYPE_CHECKING:
-    from phaselaw.study import LlamacppBackend
+    from phaselaw.study.model import LlamacppBackend
 
 CLAIMS = ("cache_n", "prompt_n", "prompt_ms", "predicted_n", "predicted_ms")
 """The server's figures that are kept raw."""

@@ -26,7 +26,7 @@ from phaselaw.engines.llamacpp_api import LlamacppApi
 from phaselaw.errors import EngineError
 
 if TYPE_CHECKING:
-    from phaselaw.study import LlamacppBackend
+    from phaselaw.study.model import LlamacppBackend
 
 PACKAGE = "xllamacpp"
 """The Python package that carries the server."""

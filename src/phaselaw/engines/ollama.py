@@ -19,7 +19,7 @@ from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import EngineInfo
 
 if TYPE_CHECKING:
-    from phaselaw.study import ModelEntry, OllamaBackend
+    from phaselaw.study.model import ModelEntry, OllamaBackend
 
 QUICK = Limits(connect_s=5.0, idle_s=10.0, total_s=20.0)
 """For questions that need no model."""

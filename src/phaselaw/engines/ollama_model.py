@@ -14,7 +14,7 @@ from phaselaw.errors import EngineError
 from phaselaw.records import ModelInfo, Request, Served, Timing
 
 if TYPE_CHECKING:
-    from phaselaw.study import OllamaBackend
+    from phaselaw.study.model import OllamaBackend
 
 PROBE_WORDS, PROBE_SHORT_WORDS, PROBE_TOKENS = 640, 16, 8
 """A probe's long and short prompt, and what it has generated: 640 words are at least 512 tokens anywhere."""

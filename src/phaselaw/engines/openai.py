@@ -21,7 +21,7 @@ from phaselaw.errors import EngineError, NotReadyError
 from phaselaw.records import EngineInfo, ModelInfo, Request, Served, Timing
 
 if TYPE_CHECKING:
-    from phaselaw.study import ModelEntry, OpenaiBackend
+    from phaselaw.study.model import ModelEntry, OpenaiBackend
 
 PATHS = {"completions": "completions", "chat": "chat/completions"}
 NONCE_WORDS = 3

@@ -1,7 +1,7 @@
 """The simulated engine: seeded latencies from a stated law. It measures nothing, and its rows say so.
 
 It is the tests' ground truth (the analysis must recover the exponents put in), what ``phaselaw run --dry-run`` uses,
-and the measure of phaselaw's own overhead. The law stands in `phaselaw.study.SimulatedBackend`.
+and the measure of phaselaw's own overhead. The law stands in `phaselaw.study.model.SimulatedBackend`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from phaselaw.errors import EngineError
 from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
-from phaselaw.study import ModelEntry, SimulatedBackend
+from phaselaw.study.model import ModelEntry, SimulatedBackend
 
 DEFAULT_PARAMS_MILLIONS = 100.0
 """Parameters of a simulated model whose study states none."""

@@ -11,6 +11,8 @@ import polars as pl
 from phaselaw.files import write_csv
 from phaselaw.laws import structure, summary
 from phaselaw.laws.architecture import architectures, weight_bytes, with_given_sizes
+from phaselaw.laws.checks.checks import check, marked, validity_checks, validity_findings
+from phaselaw.laws.checks.findings import Checked, Evidence
 from phaselaw.laws.claims import claims
 from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
 from phaselaw.laws.cross_engine import engine_laws, engine_ratios
@@ -36,12 +38,10 @@ from phaselaw.laws.served import (
 )
 from phaselaw.laws.served_clock import BASIS, STEP_TRUE, TR121, by_basis, prompt_cache_checks, server_clock
 from phaselaw.laws.summary import BUDGET
-from phaselaw.laws.sweeps.tables import TR121_TABLES, sweep_tables
+from phaselaw.laws.sweep_tables import TR121_TABLES, sweep_tables
 from phaselaw.laws.validation import prediction_coverage, prediction_validation
-from phaselaw.laws.validity.checks import check, marked, validity_checks, validity_findings
-from phaselaw.laws.validity.findings import Checked, Evidence
 from phaselaw.laws.warmup import warmup_effect, warmup_effect_summary
-from phaselaw.runs import Run
+from phaselaw.rundir.read import Run
 
 __all__ = ["Analysis", "Options", "analyze", "write"]
 

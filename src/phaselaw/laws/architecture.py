@@ -17,7 +17,7 @@ import polars as pl
 
 from phaselaw.errors import AnalysisError
 from phaselaw.ladder.spec import ladder_model
-from phaselaw.runs import Run, read_csv
+from phaselaw.rundir.read import Run, read_csv
 
 STRUCTURE = ("n_layer", "n_embd", "n_head", "n_inner", "vocab_size", "n_positions")
 

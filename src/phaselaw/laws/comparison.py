@@ -15,7 +15,7 @@ from phaselaw.laws.between_runs import MIN_RUNS, Moved, holm
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, median_variance, usable
 from phaselaw.records import PHASES
-from phaselaw.runs import Run
+from phaselaw.rundir.read import Run
 
 CELL = ["backend", "batch_size", BUDGET, "mode", "model", "scenario"]
 """What one ratio is about."""
@@ -68,7 +68,7 @@ class Comparison:
 
 
 def compare(a: Run, b: Run, *, threshold: float = 0.05, level: float = 0.95) -> Comparison:
-    """Compare two sides, each one or more runs pooled (`phaselaw.runs.load_all`).
+    """Compare two sides, each one or more runs pooled (`phaselaw.rundir.read.load_all`).
 
     With two or more runs a side a ratio is *slower* where it exceeds ``1 + threshold``, *faster* where it is below
     ``1 / (1 + threshold)``, at Holm's corrected level. Half of what may go wrong (1 - level) is given to the backends'

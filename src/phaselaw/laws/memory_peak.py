@@ -13,11 +13,11 @@ from typing import Any
 
 import polars as pl
 
-from phaselaw.footprint import VALUE_BYTES, memory
 from phaselaw.laws.shapes import Shape, shapes
 from phaselaw.laws.summary import BUDGET
-from phaselaw.peak_memory import MB
-from phaselaw.runs import Run
+from phaselaw.machine.footprint import VALUE_BYTES, memory
+from phaselaw.machine.peak_memory import MB
+from phaselaw.rundir.read import Run
 
 RESIDENT, GPU = "resident", "GPU"
 WHY_EMPTY = "no calls with a measured peak whose model's shape is known (resident memory: Linux; GPU: CUDA)"

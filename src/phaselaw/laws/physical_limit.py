@@ -1,8 +1,9 @@
 """How near each cell comes to what the machine can do, and the wall that it stands at (method 3, "Physical limit").
 
-What a cell must move and compute at least is from its model's architecture (`phaselaw.footprint`); what the machine can
-do is measured (`phaselaw.machine`, in the manifest), read bandwidth at the cell's own working-set size. A phase's share
-of a limit is the time that the limit alone would take over the time that it took: above 1 it is kept, and explained.
+What a cell must move and compute at least is from its model's architecture (`phaselaw.machine.footprint`); what the
+machine can do is measured (`phaselaw.machine.limits`, in the manifest), read bandwidth at the cell's own working-set
+size. A phase's share of a limit is the time that the limit alone would take over the time that it took: above 1 it is
+kept, and explained.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any
 
 import polars as pl
 
-from phaselaw.footprint import Work, decode_step, prefill
 from phaselaw.laws.shapes import Shape, shapes
 from phaselaw.laws.summary import BUDGET
-from phaselaw.machine import DeviceLimits, MachineLimits
-from phaselaw.runs import Run
+from phaselaw.machine.footprint import Work, decode_step, prefill
+from phaselaw.machine.limits import DeviceLimits, MachineLimits
+from phaselaw.rundir.read import Run
 
 BANDWIDTH, COMPUTE, OVERHEAD = "bandwidth", "compute", "overhead"
 WALL_SHARE = 0.5

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
-from phaselaw.laws.validity.checks import suspicions
+from phaselaw.laws.checks.checks import suspicions
 from phaselaw.plan.capacity import usd_per_million_tokens, usd_per_month, workers_needed
 from phaselaw.plan.estimate import flat
 from phaselaw.plan.workers import Worker

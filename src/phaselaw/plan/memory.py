@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from phaselaw.footprint import Architecture, Memory, memory
+from phaselaw.machine.footprint import Architecture, Memory, memory
 
 LARGEST = 1 << 24
 """Batch sizes and contexts beyond this are not looked for."""

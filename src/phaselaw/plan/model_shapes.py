@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from phaselaw import runs
 from phaselaw.engines.gguf_header import read_header, read_tensors
 from phaselaw.engines.llamacpp import model_info
 from phaselaw.errors import AnalysisError, UsageError
-from phaselaw.footprint import VALUE_BYTES, Architecture
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws.architecture import CONFIG_NAMES
+from phaselaw.machine.footprint import VALUE_BYTES, Architecture
+from phaselaw.rundir import read as runs
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
           "F8_E4M3": 1, "F8_E5M2": 1}  # fmt: skip

@@ -16,9 +16,9 @@ import numpy as np
 from scipy import stats
 
 from phaselaw.errors import UsageError
+from phaselaw.laws.checks.checks import suspicions
 from phaselaw.laws.draws import N_DRAWS, SEED
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.validity.checks import suspicions
 from phaselaw.plan.estimate import estimate, exact, flat
 from phaselaw.plan.mixes import number, read_table
 from phaselaw.plan.workers import Worker

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from phaselaw.errors import UsageError
+from phaselaw.laws.checks.checks import suspicions
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.validity.checks import suspicions
 from phaselaw.plan.capacity import Headroom, usd_per_month, whole_workers, workers_needed
 from phaselaw.plan.estimate import exact, flat
 from phaselaw.plan.quality import Priced, usd_per_success, verdict

@@ -12,12 +12,12 @@ import polars as pl
 from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
+from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.laws.draws import N_DRAWS, SEED, Drawn, draw
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, usable
-from phaselaw.laws.validity.checks import SUSPECT
 from phaselaw.plan.estimate import without_interval
-from phaselaw.runs import Run
+from phaselaw.rundir.read import Run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Worker:
     interval_basis: str = "not measured"
     """What the intervals hold: noise between runs, between rounds or between repetitions, or why there are none."""
     suspect: str = ""
-    """Checks that speak against its rates (`phaselaw.laws.validity.checks`); empty: none."""
+    """Checks that speak against its rates (`phaselaw.laws.checks.checks`); empty: none."""
     suspect_prefill: str = ""
     """The same of its prefill times."""
     context_tokens: int | None = None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from phaselaw.laws.validity.checks import SUSPECT
+from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.report.document import Column, Provenance, Row
 
 MISSING = "–"

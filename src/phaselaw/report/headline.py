@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.laws.first_to_break import COLD_START as BREAKS_COLD
 from phaselaw.laws.first_to_break import NEITHER
 from phaselaw.laws.first_to_break import UNKNOWN as FIRST_UNKNOWN
 from phaselaw.laws.regimes import COLD_START, DEPTH, MIXED, OVERHEAD, SIZE, UNKNOWN
-from phaselaw.laws.validity.checks import SUSPECT
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
 from phaselaw.report.columns import bracket, count, digits, doubted, fixed, interval, number, word
 from phaselaw.report.document import Block, Bullets, Column, Paragraph, Row, Section, Table

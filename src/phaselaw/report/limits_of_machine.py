@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from phaselaw.laws.physical_limit import OVERHEAD, WALL_SHARE, limits_in
-from phaselaw.machine import DeviceLimits
+from phaselaw.machine.limits import DeviceLimits
 from phaselaw.report.columns import digits, number, percent, word
 from phaselaw.report.document import (
     Axis,

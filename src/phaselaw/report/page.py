@@ -9,7 +9,7 @@ import math
 from importlib import resources
 from typing import Any
 
-from phaselaw.laws.validity.checks import SUSPECT
+from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.report.columns import MISSING
 from phaselaw.report.document import Block, Bullets, Code, Column, Document, Figure, Paragraph, Row, Table
 from phaselaw.report.plots import pieces

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phaselaw.laws.validity.checks import SUSPECT
+from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.report.columns import count, digits, doubted, interval, number, percent, word
 from phaselaw.report.document import Axis, DotPlot, Figure, Paragraph, Point, Section, Table
 from phaselaw.report.subject import Subject

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from phaselaw.laws.validity.checks import SUSPECT
+from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.report.columns import bracket, count, doubted, fixed, interval, number, word
 from phaselaw.report.document import Block, Figure, Law, Panel, Paragraph, Point, Row, ScalingPlot, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject

@@ -10,7 +10,7 @@ import polars as pl
 
 from phaselaw.laws.analysis import Analysis
 from phaselaw.report.document import Row
-from phaselaw.runs import Run
+from phaselaw.rundir.read import Run
 
 PHASE_WORDS = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end to end"}
 

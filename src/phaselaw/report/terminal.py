@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from phaselaw.laws.validity.checks import SUSPECT
+from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.report import claims, validity
 from phaselaw.report.document import Bullets, Document, Paragraph, Section, Table
 from phaselaw.report.safe_text import seen

@@ -1,0 +1,136 @@
+"""The live display of a run: cells done, the current cell, the last timings, and when it will be over.
+
+On a terminal one block is redrawn; elsewhere (a pipe, CI) one plain line is written now and then. All on stderr.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from phaselaw.records import Call, ModelLoaded, PlannedCall, Rewarmed
+from phaselaw.rundir.columns import decode_step_ms, phase_latency_ms
+
+PLAIN_LINE_EVERY_S = 10.0
+
+
+class RemainingTime:
+    """Estimates the seconds left from what each cell has taken so far.
+
+    A call is expected to take its cell's mean; a cell not yet seen takes its model's mean on that backend, and a model
+    not yet seen the mean of all calls.
+    """
+
+    def __init__(self, schedule: Sequence[PlannedCall]) -> None:
+        self._open = {planned.call_id: planned.cell for planned in schedule}
+        self._seen: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def record(self, call_id: str, seconds: float) -> None:
+        """A call of the schedule ended after that many seconds."""
+        cell = self._open.pop(call_id)
+        for group in ((cell.key,), (cell.backend, cell.model), ()):
+            total = self._seen[group]
+            total[0] += seconds
+            total[1] += 1
+
+    def seconds(self) -> float | None:
+        """Seconds left, or ``None`` before the first call has ended."""
+        if () not in self._seen:
+            return 0.0 if not self._open else None
+        remaining = 0.0
+        for cell in self._open.values():
+            for group in ((cell.key,), (cell.backend, cell.model), ()):
+                if group in self._seen:
+                    total, count = self._seen[group]
+                    remaining += total / count
+                    break
+        return remaining
+
+
+def format_duration(seconds: float) -> str:
+    """``75`` as ``1 min 15 s``; hours from 60 minutes on."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def describe_call(call: Call) -> str:
+    """One line of a call: its cell, which call of the cell it was, and its timings or its error."""
+    which = f"warmup {call.warmup_idx}" if call.is_warmup else f"round {call.rep}"
+    cell = f"{call.cell.backend} {call.cell.model} {call.cell.scenario} ({which})"
+    if call.timing is None:
+        return f"{cell}: failed: {call.error}"
+    latencies = phase_latency_ms(call.timing, call.cell.gen_tokens)
+    return (
+        f"{cell}: prefill {latencies['prefill']:.1f} ms, decode {latencies['kv_decode']:.1f} ms "
+        f"({decode_step_ms(call.timing):.2f} ms a step)"
+    )
+
+
+class RunProgress:
+    """Shows the events of a run as they come; a context manager."""
+
+    def __init__(self, schedule: Sequence[PlannedCall], *, already_done: int, console: Console) -> None:
+        self._remaining = RemainingTime(schedule)
+        self._console = console
+        self._live = console.is_terminal
+        self._done, self._total, self._failed = already_done, already_done + len(schedule), 0
+        self._last_event = self._last_line = time.monotonic()
+        self._bar = Progress(
+            TextColumn("measuring"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("calls · {task.fields[left]}"),
+            TextColumn("{task.fields[now]}", markup=False),
+            console=console,
+            disable=not self._live,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=self._total, completed=already_done, left="", now="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, event: ModelLoaded | Rewarmed | Call) -> None:
+        """Take one event of the run and redraw."""
+        now = time.monotonic()
+        if isinstance(event, ModelLoaded):
+            self._note(f"loaded {event.model} on {event.backend} in {event.load_ms / 1000:.1f} s")
+        elif isinstance(event, Rewarmed):
+            self._note(f"warmed up again after the resume: {event.cell_key}")
+        else:
+            self._done += 1
+            self._failed += event.status != "ok"
+            self._remaining.record(event.call_id, now - self._last_event)
+            if event.status != "ok" and self._live:
+                self._console.print(Text(describe_call(event)), style="red")
+            self._note(describe_call(event))
+        self._last_event = now
+
+    def _left(self) -> str:
+        seconds = self._remaining.seconds()
+        failed = f", {self._failed} failed" if self._failed else ""
+        return ("" if seconds is None else f"about {format_duration(seconds)} left") + failed
+
+    def _note(self, what: str) -> None:
+        if self._live:
+            self._bar.update(self._task, completed=self._done, left=self._left(), now=what)
+        elif self._done == self._total or time.monotonic() - self._last_line >= PLAIN_LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.print(Text(f"{self._done}/{self._total} calls, {self._left()}; {what}"), soft_wrap=True)

@@ -1,0 +1,151 @@
+"""What a machine can do at most, as measured: read bandwidth by working-set size, FLOP/s by number format, its clock.
+
+`phaselaw.machine` measures it; it stands in each run's manifest (``host.limits``), where the laws read it. Bandwidth is
+in GB/s (1e9 bytes), a rate of arithmetic in GFLOP/s (1e9 operations, a multiply-add counted as two).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from statistics import quantiles
+from typing import Any, Self
+
+LIMITS_VERSION = 2
+"""Rises when the measuring changes, so that limits kept before are measured anew."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """A figure that was measured several times: the median and the quartiles."""
+
+    median: float
+    p25: float
+    p75: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """The spread of at least one value; quartiles interpolate linearly."""
+        if len(values) == 1:
+            return cls(median=values[0], p25=values[0], p75=values[0], n=1)
+        low, middle, high = quantiles(values, n=4, method="inclusive")
+        return cls(median=middle, p25=low, p75=high, n=len(values))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Bandwidth:
+    """Bytes read a second from a working set that is read over and over."""
+
+    working_set_bytes: int
+    gb_per_s: Spread
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Compute:
+    """Rate of a large matrix product in one number format, by the library that was fastest at it."""
+
+    dtype: str
+    """A study's word: ``fp32``, ``fp64``, ``bf16``, ``fp16``."""
+    gflop_per_s: Spread
+    library: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceLimits:
+    """The limits of the processor, or of one GPU."""
+
+    name: str
+    read: tuple[Bandwidth, ...]
+    """By working-set size, ascending."""
+    compute: tuple[Compute, ...]
+    copy: Bandwidth | None = None
+    """The largest working set copied; bytes read and bytes written both count."""
+
+    def read_at(self, working_set_bytes: float) -> float | None:
+        """GB/s at a working-set size, linear between the measured sizes on a log axis of size.
+
+        Below the smallest and above the largest measured size it is that size's; ``None`` where none was measured.
+        """
+        if not self.read:
+            return None
+        sizes = [math.log(point.working_set_bytes) for point in self.read]
+        rates = [point.gb_per_s.median for point in self.read]
+        at = math.log(max(working_set_bytes, 1.0))
+        if at <= sizes[0]:
+            return rates[0]
+        for left in range(len(sizes) - 1):
+            if at <= sizes[left + 1]:
+                share = (at - sizes[left]) / (sizes[left + 1] - sizes[left])
+                return rates[left] + share * (rates[left + 1] - rates[left])
+        return rates[-1]
+
+    def gflop_per_s(self, dtype: str) -> float | None:
+        """GFLOP/s in a number format; ``None`` where that was not measured."""
+        return next((each.gflop_per_s.median for each in self.compute if each.dtype == dtype), None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Clock:
+    """The process's timer, and how much of its time the process did not have."""
+
+    resolution_ns: float
+    """Smallest step between two readings that differ."""
+    read_ns: float
+    """Median time from one reading to the next: what a reading costs."""
+    watched_s: float
+    gap_p99_us: float
+    """Of all gaps between readings, the 99th percentile in microseconds."""
+    gap_max_us: float
+    taken_share: float
+    """Share of the watched time in gaps over 10 microseconds: someone else had the core."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MachineLimits:
+    """All that was measured of a machine."""
+
+    version: int
+    threads: int
+    measured_at_unix: float
+    took_s: float
+    clock: Clock
+    devices: Mapping[str, DeviceLimits]
+    """``cpu``, and ``cuda:0`` and so on where there are GPUs that torch can use."""
+
+    def device(self, name: str | None) -> DeviceLimits | None:
+        """The limits of a device as an engine names it; ``cuda`` is ``cuda:0``, and none at all the processor."""
+        wanted = name or "cpu"
+        return self.devices.get(f"{wanted}:0" if wanted == "cuda" else wanted)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Any) -> MachineLimits | None:
+        """What `to_json` wrote; ``None`` for anything else, another version's document among it."""
+        try:
+            if document["version"] != LIMITS_VERSION:
+                return None
+            devices = {str(name): _device(each) for name, each in document["devices"].items()}
+            return cls(**{**document, "clock": Clock(**document["clock"]), "devices": devices})
+        except (TypeError, KeyError, AttributeError, ValueError):
+            return None
+
+
+def _device(document: Mapping[str, Any]) -> DeviceLimits:
+    copy = document["copy"]
+    return DeviceLimits(
+        name=str(document["name"]),
+        read=tuple(_bandwidth(each) for each in document["read"]),
+        compute=tuple(
+            Compute(**{**each, "gflop_per_s": Spread(**each["gflop_per_s"])}) for each in document["compute"]
+        ),
+        copy=None if copy is None else _bandwidth(copy),
+    )
+
+
+def _bandwidth(document: Mapping[str, Any]) -> Bandwidth:
+    return Bandwidth(working_set_bytes=int(document["working_set_bytes"]), gb_per_s=Spread(**document["gb_per_s"]))

@@ -1,0 +1,1 @@
+"""A run directory: what stands in it, written and read."""

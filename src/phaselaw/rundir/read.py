@@ -1,0 +1,320 @@
+"""A run as it is read for analysis: its rows, its models, its manifest. Ours, TR121's, or a bare ``metrics.csv``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from phaselaw.errors import AnalysisError
+from phaselaw.files import FORMULA_STARTS
+from phaselaw.rundir.conditions import differences
+
+METRICS = "metrics.csv"
+
+REQUIRED = ("backend", "backend_kind", "model", "scenario", "mode", "status", "latency_ms")
+"""Columns that no analysis can do without, beside one of `PARAMETER_COLUMNS`."""
+
+_IDENTITY = ("backend", "backend_kind", "model", "scenario", "mode")
+"""Columns that say what a row is of: none may be empty."""
+
+PARAMETER_COLUMNS = ("params_millions_measured", "params_millions", "params_millions_config")
+"""Parameter counts in millions, the most trusted first: what was measured comes before any label."""
+
+SERVED_TEXT = ("decode_step_basis", "cache_check", "head_cached")
+"""Columns of served engines; one that a file lacks is empty."""
+
+TEXT = (
+    "backend", "backend_kind", "model", "model_kind", "scenario", "mode", "status", "error", "done_reason",
+    "ollama_done_reason", "is_warmup", *SERVED_TEXT,
+)  # fmt: skip
+"""Columns read as text, whatever they look like."""
+
+BULK = ("prompt", "call_id", "output_sha256")
+"""Texts that no law reads: much of a file, and read only with all its columns."""
+
+NUMBERS = (
+    "latency_ms", "tokens_total", "tokens_per_s", "tokens_total_compute", "tokens_per_s_compute", "prompt_tokens",
+    "prompt_tokens_raw", "prompt_tokens_compute", "seq_len", "gen_tokens", "gen_tokens_raw", "gen_tokens_target",
+    "prefill_ms", "kv_decode_ms", "decode_step_ms", "decode_step_ms_client", "decode_step_ms_server",
+    "kv_decode_ms_equiv", "cuda_event_ms", "gpu_peak_mb", "ollama_load_ms", "batch_size", "rep", *PARAMETER_COLUMNS,
+    "concurrency", "achieved_concurrency", "queue_delay_ms", "queue_ms", "sent_at_ms", "ttft_ms", "client_e2e_ms",
+    "itl_p50_ms", "kv_decode_ms_per_token", "call_idx", "process_idx", "prompt_chars", "started_at_unix", "load_ms",
+    "hf_load_ms", "threads", "decode_first_half_step_ms", "decode_second_half_step_ms",
+    "rss_peak_mb",
+)  # fmt: skip
+"""Columns the laws read as numbers; one that a file lacks is empty."""
+
+IS_LATENCY = pl.col("latency_ms").is_between(1e-9, 1e15)
+"""Whether ``latency_ms`` can be a latency: a number, from a femtosecond to thirty thousand years."""
+
+ALIASES = {"prompt_tokens_raw": "prompt_tokens"}
+"""A column's name in an early TR121 run."""
+
+_EMPTY = ["", "nan", "NaN"]
+_READ_WHOLE_BYTES = 2**29
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """One run directory, or file, that rows were read from."""
+
+    run_id: str
+    """Its manifest's ``run_id``, else the name of its folder or file; unique among the runs of a pool."""
+    path: Path
+    manifest: dict[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run, or several of one study pooled: ``rows`` one a phase and call, ``models`` one a backend and model."""
+
+    path: Path
+    rows: pl.DataFrame
+    """`REQUIRED` and `NUMBERS` (floats; batch size and decode budget as integers), ``is_warmup``, ``model_kind``,
+    ``params_millions_effective`` and ``run``, the run's id; other columns as read."""
+    models: pl.DataFrame
+    """``resolved_model_params.csv``, empty where the run has none."""
+    manifest: dict[str, Any] | None
+    """The first run's, where several are pooled; all of them are in ``sources``."""
+    sources: tuple[Source, ...] = ()
+    """The runs that ``rows`` are from, in the order given."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of how the runs were put together."""
+
+    @property
+    def order(self) -> str:
+        """The order the calls were made in: ``rounds`` where every manifest says so, else ``cells`` (TR121's)."""
+        manifests = [source.manifest for source in self.sources] or [self.manifest]
+        orders = {str((manifest or {}).get("order", "cells")) for manifest in manifests}
+        return orders.pop() if len(orders) == 1 else "cells"
+
+
+def load(path: Path | str, *, every_column: bool = False) -> Run:
+    """Read a run directory (ours or TR121's) or a ``metrics.csv``.
+
+    Of ``metrics.csv`` only the columns named here are read, since a file may be mostly prompts and hashes;
+    ``every_column`` reads the others too. Raises `AnalysisError` naming the file where it is absent, no CSV, or lacks
+    a required column.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    metrics = path / METRICS if path.is_dir() else path
+    if not metrics.is_file():
+        raise AnalysisError(f"{metrics}: no such file; give a run directory or a metrics.csv")
+    models = folder / "resolved_model_params.csv"
+    manifest_path = folder / "manifest.json"
+    manifest = _read_manifest(manifest_path) if manifest_path.is_file() else None
+    run_id = str((manifest or {}).get("run_id") or (folder.resolve().name if metrics.name == METRICS else path.stem))
+    rows = normalised(_read_rows(metrics, every_column=every_column), where=str(metrics), run=run_id)
+    odd = rows.filter((pl.col("status") == "ok") & ~IS_LATENCY.fill_null(False)).height
+    return Run(
+        path=path,
+        rows=rows,
+        models=read_csv(models, {"model": pl.String}) if models.is_file() else pl.DataFrame(),
+        manifest=manifest,
+        sources=(Source(run_id=run_id, path=path, manifest=manifest),),
+        notes=(f"{metrics}: {odd} row(s) are ok and have no latency; they are left out",) if odd else (),
+    )
+
+
+def load_all(paths: Sequence[Path | str], *, allow_different: bool = False) -> Run:
+    """Read runs of one study on one host as one; a single path is `load`.
+
+    Raises `AnalysisError` as `load` does, where a run is given twice, and where study or host differ, naming the
+    differences; ``allow_different`` makes notes of these. A run without a manifest is pooled with a note.
+    """
+    if not paths:
+        raise AnalysisError("no run given; give one or more run directories")
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise AnalysisError("a run is given twice; its noise would be counted as that of several runs")
+    return pooled([load(path) for path in paths], allow_different=allow_different)
+
+
+def pooled(parts: Sequence[Run], *, allow_different: bool = False) -> Run:
+    """Several runs, at least one, as one; see `load_all`."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    notes = _checked_alike(parts, allow_different=allow_different)
+    rows: list[pl.DataFrame] = []
+    sources: list[Source] = []
+    for part, name in zip(parts, _unique_names([part.sources[0].run_id for part in parts]), strict=True):
+        if any(part.rows.drop("run").equals(other.drop("run")) for other in rows):
+            raise AnalysisError(f"{part.path} holds the same rows as another run given; pool each run once")
+        rows.append(part.rows.with_columns(pl.lit(name).alias("run")))
+        sources.append(dataclasses.replace(part.sources[0], run_id=name))
+    models = [part.models for part in parts if part.models.width]
+    return Run(
+        path=first.path,
+        rows=_one_size_a_model(pl.concat(rows, how="diagonal_relaxed")),
+        models=pl.concat(models, how="diagonal_relaxed").unique(maintain_order=True) if models else first.models,
+        manifest=first.manifest,
+        sources=tuple(sources),
+        notes=(*(note for part in parts for note in part.notes), *notes),
+    )
+
+
+def _checked_alike(parts: Sequence[Run], *, allow_different: bool) -> list[str]:
+    """Notes on what could not be checked; raises `AnalysisError` where the runs are not of one study on one host."""
+    unknown = [str(part.path) for part in parts if part.manifest is None]
+    notes = [f"{path}: no manifest, so that it is of the same study and host is taken on trust" for path in unknown]
+    told = [part for part in parts if part.manifest is not None]
+    differing = [
+        (part.path, line) for part in told[1:] for line in differences(told[0].manifest or {}, part.manifest or {})
+    ]
+    lines = [f"{told[0].path} and {path} differ in {line}" for path, line in differing]
+    if lines and not allow_different:
+        more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
+        raise AnalysisError(
+            f"{'; '.join(lines[:4])}{more}; only runs of one study on one host are pooled (--allow-different pools)"
+        )
+    return notes + [f"pooled although {line}" for line in lines]
+
+
+def _unique_names(names: Sequence[str]) -> list[str]:
+    """The names, with ``#2`` and so on after one that is there already."""
+    found: list[str] = []
+    for name in names:
+        free = (name if n == 1 else f"{name}#{n}" for n in range(1, len(names) + 1))
+        found.append(next(candidate for candidate in free if candidate not in found))
+    return found
+
+
+def _one_size_a_model(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows in which a model whose size one run measured, and another only labelled, has the measured one throughout."""
+    measured = pl.col("params_millions_measured").drop_nulls().unique()
+    model = ["backend", "model", "model_kind"]
+    effective = pl.when(measured.len().over(model) == 1).then(measured.first().over(model))
+    return rows.with_columns(effective.otherwise("params_millions_effective").alias("params_millions_effective"))
+
+
+def _read_rows(path: Path, *, every_column: bool) -> pl.DataFrame:
+    """The rows of a ``metrics.csv``; columns of `TEXT` and `NUMBERS` have their types, whatever they look like."""
+    types: dict[str, Any] = dict.fromkeys((*TEXT, *BULK), pl.String) | dict.fromkeys(NUMBERS, pl.Float64)
+    if every_column:
+        return read_csv(path, types)
+    try:
+        names = pl.read_csv(path, n_rows=0, infer_schema=False).columns
+        wanted = [name for name in names if name in types and name not in BULK]
+        wanted += [alias for alias in ALIASES.values() if alias in names and alias not in wanted]
+        schema = {name: types.get(name, pl.String) for name in names}
+        # Bytes read here go back to the system at once; those that polars reads itself, in pieces as a large file needs
+        # it, stay with its allocator for seconds: a quarter of a gigabyte on top of what follows.
+        source = path.read_bytes() if path.stat().st_size <= _READ_WHOLE_BYTES else path
+        table = pl.scan_csv(source, schema=schema, null_values=_EMPTY).select(wanted).collect(engine="streaming")
+        del source
+        # A constant takes as much memory as a latency, in every frame filtered from this one; `first` is kept once.
+        table = table.with_columns(pl.col(constants(table)).first())
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _unreadable(path, error) from None
+    return _unescaped(table)
+
+
+def constants(table: pl.DataFrame) -> list[str]:
+    """The columns of one value, or of none: much of a run, such as its status, kinds and token counts."""
+    same = table.select(pl.all().eq_missing(pl.all().first()).all())
+    return [name for name in same.columns if same[name][0]]
+
+
+def _unreadable(path: Path, error: Exception) -> AnalysisError:
+    return AnalysisError(f"{path}: not a table that can be read: {str(error).splitlines()[0]}")
+
+
+def read_csv(path: Path, types: Mapping[str, Any]) -> pl.DataFrame:
+    """A CSV with the types of some columns given and those of others seen; raises `AnalysisError`."""
+    try:
+        names = pl.read_csv(path, n_rows=0, infer_schema=False).columns
+        known = {name: types[name] for name in names if name in types}
+        try:
+            table = pl.read_csv(path, schema_overrides=known, null_values=_EMPTY, infer_schema_length=1000)
+        except pl.exceptions.ComputeError:
+            # A column of someone else's whose type shows late in the file: it is text.
+            text = dict.fromkeys(names, pl.String) | known
+            table = pl.read_csv(path, schema_overrides=text, null_values=_EMPTY)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _unreadable(path, error) from None
+    return _unescaped(table)
+
+
+def _unescaped(table: pl.DataFrame) -> pl.DataFrame:
+    """A table with the texts that `phaselaw.files.cell_text` made cells of."""
+    marked = table.select(pl.selectors.string().str.starts_with("'").any())
+    escaped = f"^'[{''.join(FORMULA_STARTS)}']".replace("-", r"\-")
+    return table.with_columns(
+        pl.when(pl.col(name).str.contains(escaped)).then(pl.col(name).str.slice(1)).otherwise(pl.col(name)).alias(name)
+        for name in marked.columns
+        if marked[name][0]
+    )
+
+
+def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFrame:
+    """Rows as `Run.rows` describes them, all of the run ``run``.
+
+    Raises `AnalysisError` naming ``where`` and the columns that it lacks.
+    """
+    missing = [name for name in REQUIRED if name not in rows.columns]
+    if missing:
+        raise AnalysisError(f"{where}: required column(s) missing: {', '.join(missing)}")
+    counts = [name for name in PARAMETER_COLUMNS if name in rows.columns]
+    if not counts:
+        raise AnalysisError(f"{where}: no parameter count: one of {', '.join(PARAMETER_COLUMNS)} is required")
+    for name, alias in ALIASES.items():
+        if name not in rows.columns and alias in rows.columns:
+            rows = rows.with_columns(pl.col(alias).alias(name))
+    warmup = pl.col("is_warmup").cast(pl.String).str.to_lowercase().is_in(["true", "1", "1.0"]).fill_null(False)
+    kind = pl.col("backend_kind").cast(pl.String)
+    rows = rows.with_columns(
+        *(pl.col(name).cast(pl.Float64) for name in NUMBERS if name in rows.columns),
+        *(pl.lit(None, dtype=pl.Float64).alias(name) for name in NUMBERS if name not in rows.columns),
+        *(pl.lit(None, dtype=pl.String).alias(name) for name in SERVED_TEXT if name not in rows.columns),
+        warmup if "is_warmup" in rows.columns else pl.lit(False).alias("is_warmup"),
+        (pl.col("model_kind").fill_null(kind) if "model_kind" in rows.columns else kind).alias("model_kind"),
+        pl.lit(run, dtype=pl.String).alias("run"),
+    )
+    _refuse_unusable(rows, where)
+    return rows.with_columns(
+        pl.col("batch_size").fill_null(1.0).cast(pl.Int64),
+        pl.col("gen_tokens_target").cast(pl.Int64),
+        pl.coalesce([pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in counts]).alias(
+            "params_millions_effective"
+        ),
+        pl.col("prompt_tokens_compute").fill_null(pl.col("seq_len") * pl.col("batch_size")),
+        pl.col("tokens_per_s").fill_null(pl.col("tokens_total") / (pl.col("latency_ms") / 1000.0)),
+    ).with_columns(*_compute_counts())
+
+
+def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
+    """Raise `AnalysisError` where a row does not say what it is of, or counts what can't be counted."""
+    for name, missing in rows.select(pl.col(_IDENTITY).null_count()).row(0, named=True).items():
+        if missing:
+            raise AnalysisError(f"{where}: {missing} row(s) without a {name}; what they measured can't be told")
+    for name in ("batch_size", "gen_tokens_target"):
+        number = pl.col(name)
+        whole = number.is_finite() & (number == number.round()) & number.is_between(0, 2**53)
+        wrong = rows.filter(~whole.fill_null(True))
+        if wrong.height:
+            raise AnalysisError(f"{where}: {name} {wrong[name][0]:g} is no count, in {wrong.height} row(s)")
+
+
+def _compute_counts() -> list[pl.Expr]:
+    """Tokens that were computed, padding counted, and their rate, where a file has but the tokens asked for."""
+    padding = (pl.col("prompt_tokens_compute") - pl.col("prompt_tokens_raw")).fill_null(0.0)
+    decode = pl.col("mode") == "kv_decode"
+    total = pl.col("tokens_total") + pl.when(decode).then(0.0).otherwise(padding)
+    computed = pl.col("tokens_total_compute").fill_null(total)
+    return [computed, pl.col("tokens_per_s_compute").fill_null(computed / (pl.col("latency_ms") / 1000.0))]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise AnalysisError(f"{path}: not a JSON document that can be read") from None
+    if not isinstance(manifest, dict):
+        raise AnalysisError(f"{path}: not a manifest")
+    return manifest

@@ -1,0 +1,234 @@
+"""A run directory while it is written: its lock, its journal, and when the files derived from that are written.
+
+The journal is `phaselaw.rundir.journal`, what derives from it `phaselaw.rundir.derive`;
+the formats stand in docs/run-directory.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from filelock import FileLock, Timeout
+
+from phaselaw import __version__
+from phaselaw.errors import RunError
+from phaselaw.files import write_whole
+from phaselaw.machine import identity as telemetry
+from phaselaw.records import Call
+from phaselaw.rundir.derive import kept_study, write_derived, write_manifest
+from phaselaw.rundir.journal import JOURNAL, JOURNAL_VERSION, Event, Journal, JournalWriter, read_journal
+from phaselaw.rundir.redaction import redacted_words
+from phaselaw.study.model import Study
+
+Status = Literal["complete", "interrupted"]
+"""How a process ended."""
+
+
+class RunDirectory:
+    """A run directory that this process writes, and no other can: a context manager that holds its lock."""
+
+    def __init__(self, path: Path, study: Study, lock: FileLock, journal: Journal) -> None:
+        self.path, self.study = path, study
+        self._lock = lock
+        self.calls: list[Call] = list(journal.calls)
+        self.process_idx = len(journal.processes)
+        self.finished = False
+        """Whether everything was measured before this process came: it then has nothing to do."""
+        self._writer = JournalWriter(path / JOURNAL, journal.whole_bytes)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | None,
+        *,
+        study: Study,
+        argv: Sequence[str],
+        host: Mapping[str, Any],
+        skipped: Sequence[str] = (),
+        asked: Mapping[str, Any] | None = None,
+    ) -> RunDirectory:
+        """A fresh run directory (``runs/NAME/TIME`` for ``None``).
+
+        ``asked`` is what stands in the manifest of where the study came from. Raises `RunError` where the folder holds
+        a journal already, another process writes it, or it can't be written.
+        """
+        with _faults_in_words(path or Path("runs")):
+            path = _new_folder(Path("runs") / _folder_name(study.run_name)) if path is None else path
+            path.mkdir(parents=True, exist_ok=True)
+        with _locked(path) as lock:
+            if (path / JOURNAL).exists():
+                raise RunError(f"{path} holds a run already; go on with it: --resume {path}, or choose another --out")
+            header = {
+                "event": "header",
+                "journal_version": JOURNAL_VERSION,
+                "phaselaw_version": __version__,
+                "run_id": path.resolve().name,
+                "argv": redacted_words(argv),
+                "asked": dict(asked or {}),
+                "study": study.resolved(),
+                "study_sha256": study.sha256,
+                "git_commit": telemetry.git_commit(),
+                "skipped": list(skipped),
+                "created_at_unix": time.time(),
+            }
+            # Renamed into place, so that a journal always has its header.
+            write_whole(path / JOURNAL, json.dumps(header, allow_nan=False) + "\n")
+            _fsync_folder(path)
+            directory = cls(path, study, lock, read_journal(path / JOURNAL))
+            directory._begin_process(host, argv, [])
+            return directory
+
+    @classmethod
+    def resume(
+        cls,
+        path: Path,
+        *,
+        study: Study | None,
+        argv: Sequence[str],
+        host: Mapping[str, Any],
+        allow_changed: bool = False,
+    ) -> RunDirectory:
+        """The directory of a run to go on with, under its own study for ``study=None``; a complete one is `finished`.
+
+        Raises `RunError` where there is no run, another process writes it, or the study or the host is not the one the
+        run began with; ``allow_changed`` permits that, and the manifest then records both.
+        """
+        if not (path / JOURNAL).is_file():
+            raise RunError(f"{path} holds no run to resume (no {JOURNAL}); start one: phaselaw run --out {path}")
+        with _locked(path) as lock:
+            journal = read_journal(path / JOURNAL)
+            kept = kept_study(path, journal)
+            changes = telemetry.host_differences(journal.processes[-1]["host"], host) if journal.processes else []
+            if study is not None and study.sha256 != kept.sha256:
+                changes.insert(0, f"study: {kept.sha256[:12]} became {study.sha256[:12]}")
+            if changes and not allow_changed:
+                raise RunError(
+                    f"{path} was begun otherwise ({'; '.join(changes)}); --allow-changed goes on and records both"
+                )
+            directory = cls(path, study or kept, lock, journal)
+            directory.finished = not changes and journal.end is not None and journal.end["status"] == "complete"
+            if not directory.finished:
+                directory._begin_process(host, argv, changes)
+            return directory
+
+    @property
+    def done(self) -> frozenset[str]:
+        """Ids of the calls that are kept, failed ones among them."""
+        return frozenset(call.call_id for call in self.calls)
+
+    @property
+    def next_call_idx(self) -> int:
+        """The execution index of the next call."""
+        return len(self.calls)
+
+    def append(self, event: Event) -> None:
+        """Keep one event: when this returns, it is on the disk. Raises `RunError` where it can't be written."""
+        with _faults_in_words(self.path):
+            self._writer.append(event)
+        if isinstance(event, Call):
+            self.calls.append(event)
+
+    def finish(self, status: Status) -> None:
+        """End this process's part: write the journal's end event and every derived file; raises `RunError`."""
+        end = {"status": status, "process_idx": self.process_idx, "at_unix": time.time()}
+        with _faults_in_words(self.path):
+            self._writer.write("end", end)
+        self.write_derived()
+
+    def write_derived(self) -> None:
+        """Write the files that derive from the journal, each whole; raises `RunError`."""
+        with _faults_in_words(self.path):
+            write_derived(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None and not self.finished:
+                # What ended the run is told, not that a full disk then refuses its tables too.
+                with suppress(RunError):
+                    self.finish("interrupted")
+        finally:
+            self._writer.close()
+            self._lock.release()
+
+    def _begin_process(self, host: Mapping[str, Any], argv: Sequence[str], changes: Sequence[str]) -> None:
+        event = {
+            "process_idx": self.process_idx,
+            "host": dict(host),
+            "argv": redacted_words(argv),
+            "study": self.study.resolved(),
+            "study_sha256": self.study.sha256,
+            "phaselaw_version": __version__,
+            "changes": list(changes),
+            "started_at_unix": time.time(),
+        }
+        self._writer.write("process", event)
+        write_manifest(self.path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[FileLock]:
+    """The lock of a run directory, held on, unless the block fails."""
+    lock = FileLock(path / ".lock")
+    with _faults_in_words(path):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"{path} is being written by another phaselaw; wait for it, or choose another --out"
+            ) from None
+        try:
+            yield lock
+        except BaseException:
+            lock.release()
+            raise
+
+
+@contextmanager
+def _faults_in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} can't be written: {error.strerror or error}") from None
+
+
+def _new_folder(parent: Path) -> Path:
+    """A new folder named for this second; two runs that start in one second get one each."""
+    parent.mkdir(parents=True, exist_ok=True)
+    now = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
+    path, number = parent / now, 1
+    while True:
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+            path = parent / f"{now}_{number}"
+        else:
+            return path
+
+
+def _fsync_folder(path: Path) -> None:
+    """Make a new file's name durable too, where folders can be synced."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _folder_name(run_name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", run_name).strip(".-") or "run"

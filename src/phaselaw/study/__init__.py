@@ -1,0 +1,1 @@
+"""What to measure: the study file, its types, the cells it expands into."""

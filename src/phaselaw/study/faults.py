@@ -1,0 +1,109 @@
+"""What is wrong with a study, in words: the first of pydantic's errors as one line with file, line and key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from phaselaw.errors import StudyError
+from phaselaw.study.text import Document, KeyPath, shown
+
+_IN_OUR_WORDS = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys",
+    "model_type": "a mapping of keys",
+    "model_attributes_type": "a mapping of keys",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+}
+
+
+def first_fault(
+    error: ValidationError, data: dict[str, Any], document: Document, study_type: type[BaseModel]
+) -> StudyError:
+    """The fault that stands first in the file, and how many more there are."""
+    found: dict[KeyPath, list[ErrorDetails]] = {}
+    for details in error.errors():
+        found.setdefault(_path_of(details, data), []).append(details)
+    # A list whose items are all wrong is also called too short: the items' own faults say more.
+    above = {path[:end] for path in found for end in range(len(path))}
+    deepest = [path for path in found if path not in above]
+    path = min(deepest, key=lambda each: document.lines.get(each, 10**9))
+    more = f" (and {len(deepest) - 1} more)" if len(deepest) > 1 else ""
+    return document.fault(path, _in_words(found[path], path, data, study_type) + more)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that begins with a blank, or nothing where no known word is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6) if len(word) <= 200 else []
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _path_of(details: ErrorDetails, data: Any) -> KeyPath:
+    """Pydantic's location without the words that name a union's branch."""
+    path: KeyPath = ()
+    here = data
+    loc = details["loc"]
+    for at, part in enumerate(loc):
+        inside = (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        )
+        if inside:
+            here, path = here[part], (*path, part)
+        elif at == len(loc) - 1 and details["type"] == "missing":
+            path = (*path, part)
+    return path
+
+
+def _in_words(found: list[ErrorDetails], path: KeyPath, data: dict[str, Any], study_type: type[BaseModel]) -> str:
+    details = found[0]
+    kind, context = details["type"], details.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key{did_you_mean(str(path[-1]), _keys_beside(path, data, study_type))}; remove or correct it"
+    if kind == "missing":
+        return "missing; add it"
+    if kind == "union_tag_not_found":
+        return "kind is missing; say which engine, such as kind: hf"
+    if kind == "union_tag_invalid":
+        return f"kind {shown(context.get('tag'))} is unknown; one of {context.get('expected_tags')}"
+    if kind == "value_error":
+        return details["msg"].removeprefix("Value error, ")
+    if kind == "too_short":
+        return "is empty; give at least one"
+    if kind == "too_long":
+        return f"has too many items; at most {context['max_length']}"
+    given = details["input"]
+    wanted = " or ".join(dict.fromkeys(_wanted(each) for each in found))
+    unquoted = len(found) == 1 and kind == "string_type" and isinstance(given, bool | int | float)
+    return f"should be {wanted}, not {shown(given)}{'; put it in quotes' if unquoted else ''}"
+
+
+def _wanted(details: ErrorDetails) -> str:
+    if details["type"] in _IN_OUR_WORDS:
+        return _IN_OUR_WORDS[details["type"]]
+    if details["type"] == "string_too_short":
+        return "at least one character"
+    if details["type"] == "string_too_long":
+        return f"at most {details['ctx']['max_length']} characters"
+    return details["msg"].removeprefix("Input should ").removeprefix("be ")
+
+
+def _keys_beside(path: KeyPath, data: dict[str, Any], study_type: type[BaseModel]) -> list[str]:
+    """The keys that may stand where an unknown one does, from the schema's definitions."""
+    schema = study_type.model_json_schema()
+    if len(path) == 1:
+        return list(schema["properties"])
+    title = {"scenarios": "Scenario", "models": "ModelEntry", "axes": "Axes"}.get(str(path[0]))
+    if path[0] == "backends":
+        entry = data["backends"][path[1]]
+        for definition in schema["$defs"].values():
+            if definition.get("properties", {}).get("kind", {}).get("const") == entry.get("kind"):
+                return list(definition["properties"])
+    return list(schema["$defs"][title]["properties"]) if title else []

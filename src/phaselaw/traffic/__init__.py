@@ -1,0 +1,1 @@
+"""Request logs and metrics pages, as a profile to plan with."""

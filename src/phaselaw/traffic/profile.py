@@ -1,0 +1,170 @@
+"""A traffic profile: what a request log says of rate, bursts and lengths (method 5), as a document of its own format.
+
+Definitions: the mean rate is all requests over the whole span, first to last; the peak is the busiest of the 60 s bins
+that begin with the first request; the CV of the gaps is their standard deviation over their mean.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phaselaw.errors import AnalysisError, UsageError
+from phaselaw.plan.mixes import Mix
+from phaselaw.traffic.log import Faults, Log, Reading
+from phaselaw.traffic.sketches import BIN_S, WINDOW, Arrivals, Counts, Kinds, Products
+from phaselaw.traffic.timings import Timings
+
+SCHEMA_VERSION = 1
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+
+
+class Profiler:
+    """Takes requests in and tells their profile."""
+
+    def __init__(self, timings: Timings, anchor: float | None = None) -> None:
+        self.arrivals = Arrivals(anchor)
+        self._prompt, self._output = Counts(), Counts()
+        self._lengths, self._log_lengths, self._kinds = Products(), Products(), Kinds()
+        self.timings = timings
+
+    def profile(self, log: Log) -> dict[str, Any]:
+        """The profile of a whole log. Raises `AnalysisError` where it has no readable request."""
+        for chunk in log:
+            self.arrivals.add(chunk.sent_at)
+            prompt, output = chunk.prompt_tokens, chunk.output_tokens
+            self._prompt.add(prompt[np.isfinite(prompt)])
+            self._output.add(output[np.isfinite(output)])
+            both = np.isfinite(prompt) & np.isfinite(output)
+            self._lengths.add(prompt[both], output[both])
+            self._log_lengths.add(np.log1p(prompt[both]), np.log1p(output[both]))
+            self._kinds.add(prompt[both], output[both])
+            self.timings.add(chunk)
+        self.arrivals.close()
+        if not self.arrivals.count:
+            raise AnalysisError(f"no request could be read: {_fault_words(log.faults) or 'the log has no rows'}")
+        return self._document(log)
+
+    def _document(self, log: Log) -> dict[str, Any]:
+        lengths = {"prompt_tokens": self._prompt, "output_tokens": self._output}
+        per_request = [counts.mean for counts in lengths.values() if counts.n]
+        has_both = bool(self._prompt.n and self._output.n)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "source": "request log",
+            "requests": self.arrivals.count,
+            "rows_not_read": {"count": log.faults.count, "first": log.faults.first},
+            "columns": dict(log.columns.names) if log.columns else {},
+            "timestamps": log.timestamps,
+            **_rates(self.arrivals),
+            **{name: _distribution(counts) for name, counts in lengths.items()},
+            "tokens_per_request": sum(per_request) if has_both else None,
+            "correlation": self._lengths.correlation if has_both else None,
+            "correlation_of_logs": self._log_lengths.correlation if has_both else None,
+            "kinds": self._kinds.rows() if has_both else [],
+            "timings": self.timings.document(),
+        }
+
+
+def profile(
+    path: Path,
+    reading: Reading,
+    make_timings: Callable[[], Timings] = Timings,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """The profile of a request log, read once; twice where its first rows are not its earliest by far.
+
+    Raises as `Log` does.
+    """
+    log = Log(path, reading, progress)
+    first = Profiler(make_timings())
+    document = first.profile(log)
+    if first.arrivals.misplaced_anchor:
+        document = Profiler(make_timings(), anchor=first.arrivals.first).profile(Log(path, reading, progress))
+    return document
+
+
+def _rates(arrivals: Arrivals) -> dict[str, Any]:
+    span = arrivals.span_s
+    mean = arrivals.count / span if span > 0 else None
+    peak = None
+    if mean is not None and span >= BIN_S:
+        at, count = arrivals.busiest
+        peak = {
+            "requests_per_s": count / BIN_S,
+            "over_mean": count / BIN_S / mean,
+            "starts_after_s": at * BIN_S,
+        }
+    why = None
+    if arrivals.late:
+        why = f"{arrivals.late} requests were more than {WINDOW:,} rows out of order: sort the log by time"
+    return {
+        "starts_at": _date(arrivals.first),
+        "span_s": span,
+        "requests_per_s": mean,
+        "peak_minute": peak,
+        "gap_cv": arrivals.gap_cv,
+        "gap_cv_unknown": why,
+    }
+
+
+def _date(seconds: float) -> str | None:
+    """The moment, in UTC; ``None`` where the log counts from its own start."""
+    if seconds < 1e8:
+        return None
+    return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).isoformat()
+
+
+def _distribution(counts: Counts) -> dict[str, float] | None:
+    if not counts.n:
+        return None
+    quantiles = {f"p{share * 100:g}": counts.quantile(share) for share in QUANTILES}
+    return {"mean": counts.mean, "sd": counts.sd, **quantiles, "max": counts.largest}
+
+
+def _fault_words(faults: Faults) -> str:
+    return f"{faults.count} rows can't be read, such as {'; '.join(faults.first[:2])}" if faults.count else ""
+
+
+def read_profile(path: Path) -> dict[str, Any]:
+    """A profile as ``phaselaw traffic --out`` wrote it. Raises `UsageError` for another file or a newer format."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no JSON"
+        raise UsageError(f"{path}: no traffic profile that can be read ({reason})") from None
+    if not isinstance(document, dict) or "kinds" not in document or "requests_per_s" not in document:
+        raise UsageError(f"{path}: no traffic profile; make one with phaselaw traffic LOG --out {path.name}")
+    if document.get("schema_version") != SCHEMA_VERSION:
+        raise UsageError(f"{path}: a traffic profile of version {document.get('schema_version')}, not {SCHEMA_VERSION}")
+    return document
+
+
+def load_of(document: Mapping[str, Any], path: Path) -> tuple[float, tuple[Mix, ...], float]:
+    """What a plan takes from a profile: requests/s, kinds of request, and the peak over the mean (1 where not known).
+
+    Raises `UsageError` where the profile has no rate, or no lengths.
+    """
+    rate, kinds = document["requests_per_s"], document["kinds"]
+    if not isinstance(rate, int | float) or not rate > 0 or not math.isfinite(rate):
+        raise UsageError(f"{path}: the profile has no rate of requests to plan with")
+    mixes = tuple(
+        Mix(
+            name=f"about {kind['prompt_tokens']:.0f} in, {kind['output_tokens']:.0f} out",
+            prompt_tokens=kind["prompt_tokens"],
+            output_tokens=kind["output_tokens"],
+            share=kind["share"],
+        )
+        for kind in kinds
+        if kind["prompt_tokens"] + kind["output_tokens"] > 0
+    )
+    if not mixes:
+        raise UsageError(f"{path}: the profile has no lengths of prompts and answers to plan with")
+    peak = document.get("peak_minute") or {}
+    return float(rate), mixes, max(1.0, float(peak.get("over_mean", 1.0)))

@@ -1,0 +1,83 @@
+"""The display's estimates are arithmetic on what was seen; the drawing is rich's."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from phaselaw.commands.progress import RemainingTime, RunProgress, format_duration
+from phaselaw.records import Call, Cell, PlannedCall, Timing
+
+
+def planned(model: str, scenario: str, rep: int) -> PlannedCall:
+    cell = Cell(backend="b", backend_kind="simulated", model=model, scenario=scenario, batch_size=1, gen_tokens=8)
+    return PlannedCall(
+        call_id=f"{model}-{scenario}-{rep}", cell=cell, task_idx=0, is_warmup=False, warmup_idx=None, rep=rep
+    )
+
+
+def call_of(plan: PlannedCall, *, error: str | None = None) -> Call:
+    timing = Timing(prefill_ms=2.0, kv_decode_ms=16.0, prompt_tokens=1, prompt_tokens_total=1, gen_tokens_raw=8)
+    return Call(
+        call_id=plan.call_id,
+        call_idx=0,
+        cell=plan.cell,
+        task_idx=0,
+        is_warmup=False,
+        warmup_idx=None,
+        rep=plan.rep,
+        status="ok" if error is None else "error",
+        error=error,
+        started_at_unix=0.0,
+        process_idx=0,
+        calls_since_process_start=0,
+        calls_since_model_load=0,
+        calls_since_shape_first_seen=0,
+        load_ms=None,
+        timing=timing if error is None else None,
+    )
+
+
+def test_nothing_is_estimated_before_the_first_call() -> None:
+    assert RemainingTime([planned("m", "s", 0)]).seconds() is None
+
+
+def test_a_cell_is_expected_to_take_what_it_took_before() -> None:
+    schedule = [planned("small", "s", 0), planned("small", "s", 1), planned("big", "s", 0), planned("big", "s", 1)]
+    left = RemainingTime(schedule)
+    left.record("small-s-0", 1.0)
+    left.record("big-s-0", 10.0)
+    assert left.seconds() == pytest.approx(11.0)
+
+
+def test_an_unseen_cell_takes_its_models_mean_and_an_unseen_model_the_mean_of_all() -> None:
+    schedule = [planned("small", "s", 0), planned("small", "t", 0), planned("big", "s", 0)]
+    left = RemainingTime(schedule)
+    left.record("small-s-0", 3.0)
+    assert left.seconds() == pytest.approx(6.0)
+
+
+def test_a_finished_schedule_has_no_time_left() -> None:
+    left = RemainingTime([planned("m", "s", 0)])
+    left.record("m-s-0", 2.0)
+    assert left.seconds() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (75, "1 min 15 s"), (3600, "1 h 00 min"), (7384, "2 h 03 min")]
+)
+def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_off_a_terminal_the_last_call_is_a_plain_line_without_escape_codes() -> None:
+    out = io.StringIO()
+    schedule = [planned("m", "[bold]s", 0), planned("m", "[bold]s", 1)]
+    with RunProgress(schedule, already_done=3, console=Console(file=out, width=400)) as progress:
+        progress.show(call_of(schedule[0]))
+        progress.show(call_of(schedule[1], error="it broke"))
+    assert "5/5 calls" in out.getvalue()
+    assert "1 failed" in out.getvalue()
+    assert "it broke" in out.getvalue()
+    assert "[bold]s" in out.getvalue()
+    assert "\x1b" not in out.getvalue()

@@ -1,0 +1,84 @@
+"""Each defect put into a clean simulated run is caught by its check, and the clean run is not."""
+
+import dataclasses
+
+import polars as pl
+import pytest
+from scipy import stats
+
+import false_alarms
+from phaselaw.laws.analysis import analyze
+from phaselaw.rundir.read import Run
+from simulated_runs import DEFECTS, as_served, ladder_study, simulated, slow_first_calls
+
+QUIET = {"call_noise": 0.02, "model_scatter": 0.05, "prefill_steps": 1.15, "cold_start_ms": 100.0, "overhead_ms": 0.0}
+OF_SERVERS = false_alarms.SERVED_DEFECTS
+STATEMENTS = ("label contradicts measurement", "heterogeneous law", "cells not comparable")
+
+
+@pytest.fixture(scope="module")
+def clean() -> Run:
+    return simulated(ladder_study(QUIET, 3, order="cells"))
+
+
+@pytest.fixture(scope="module")
+def clean_served() -> Run:
+    settings = QUIET | {"early_stop_rate": 0.4, "call_noise": 0.005, "cold_start_ms": 0.0}
+    return as_served(simulated(ladder_study(settings, 3, order="cells")))
+
+
+def outcome(run: Run, check: str):
+    [found] = [each for each in false_alarms.checked(run) if each.check == check]
+    return found
+
+
+@pytest.mark.parametrize("check", DEFECTS)
+def test_a_defect_is_caught_and_its_absence_is_clear(check: str, clean: Run, clean_served: Run) -> None:
+    run = clean_served if check in OF_SERVERS else clean
+    assert outcome(run, check).findings == ()
+    findings = outcome(DEFECTS[check](run), check).findings
+    assert findings
+    for finding in findings:
+        assert finding.evidence and finding.next_step
+        assert finding.status != "suspected" or finding.other_reading
+
+
+@pytest.mark.parametrize("check", DEFECTS)
+def test_every_check_was_tried_and_says_how_often_it_errs(check: str, clean: Run, clean_served: Run) -> None:
+    found = outcome(DEFECTS[check](clean_served if check in OF_SERVERS else clean), check)
+    assert found.n_checked > 0
+    assert found.false_alarms
+    assert (found.false_alarm_rate == 0) == (check in (*STATEMENTS, "prompt cache", "prompt cut", "spill"))
+
+
+def test_a_defect_touches_no_other_check(clean: Run) -> None:
+    for check in ("far off the law", *STATEMENTS):
+        others = [each for each in false_alarms.checked(DEFECTS[check](clean)) if each.findings]
+        assert [each.check for each in others] == [check]
+
+
+def test_in_rounds_a_drift_is_told_from_the_noise_of_rounds() -> None:
+    run = simulated(ladder_study(QUIET | {"round_noise": 0.05}, 5, order="rounds"))
+    assert outcome(run, "drift").findings == ()
+    [found] = outcome(DEFECTS["drift"](run), "drift").findings
+    assert found.value == pytest.approx(0.3, abs=0.15)
+
+
+def test_clean_runs_raise_no_more_false_alarms_than_stated() -> None:
+    for name, count in false_alarms.false_alarms(24, first=5000).items():
+        assert count["found"] <= stats.binom.ppf(0.9999, int(count["looked_at"]), count["stated"]), name
+
+
+def test_short_prefills_after_slow_first_calls_are_no_cache_in_process_or_where_the_engine_looked() -> None:
+    run = slow_first_calls(simulated(ladder_study(QUIET, 4)), 4)
+    assert outcome(run, "prompt cache").findings == ()
+    ours = dataclasses.replace(as_served(run), manifest=run.manifest)
+    assert outcome(ours, "prompt cache").findings == ()
+    assert {each.status for each in outcome(as_served(run), "prompt cache").findings} == {"suspected"}
+
+
+def test_the_marks_of_a_defect_are_on_the_laws_of_its_phases_alone(clean_served: Run) -> None:
+    laws = analyze(DEFECTS["prompt cache"](clean_served)).tables["scaling_fits"]
+    marked = laws.group_by("mode").agg((pl.col("suspect") == "prompt cache suspected").all()).sort("mode")
+    assert marked.rows() == [("e2e_kv", True), ("kv_decode", False), ("prefill", True)]
+    assert laws.filter(pl.col("mode") == "kv_decode")["suspect"].unique().to_list() == [""]

@@ -1,0 +1,71 @@
+"""Axes found in the rows: each setting with several values, all else alike; lengths that were swept stay apart."""
+
+from typing import Any
+
+import polars as pl
+import pytest
+from simulated_run import run_of, swept
+
+from phaselaw.laws.analysis import Analysis, analyze
+from phaselaw.laws.sweep_axes import held_words
+
+
+def analysed(**axes: Any) -> Analysis:
+    return analyze(run_of(swept({}, sizes=(1.0, 10.0, 100.0), repetitions=2, **axes)))
+
+
+def sweeps_of(table: pl.DataFrame) -> dict[str, list[float]]:
+    """Each axis with the values that the table has along it."""
+    return {
+        str(axis): sorted(group["value"].unique()) for (axis,), group in table.group_by(["axis"], maintain_order=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [("gen_tokens", (4, 16)), ("batch_size", (1, 8)), ("prompt_tokens", (16, 64)), ("threads", (1, 2))],
+)
+def test_each_axis_is_found_in_the_rows_and_no_other(axis: str, values: tuple[int, ...]) -> None:
+    tables = analysed(**{axis: values}).tables
+    for name in ("exponent_by_axis", "sweep_curves"):
+        assert sweeps_of(tables[name]) == {axis: list(values)}, name
+    assert tables["exponent_stability"]["axis"].unique().to_list() == [axis]
+    assert tables["exponent_by_axis"]["backend"].unique().to_list() == ["sim"]
+
+
+def test_a_run_of_one_value_of_everything_is_no_sweep_and_says_so() -> None:
+    analysis = analysed()
+    for name in ("exponent_by_axis", "exponent_stability", "sweep_curves", "sweep_changes", "decode_sweep_summary"):
+        assert analysis.tables[name].is_empty()
+        assert analysis.notes[name]
+
+
+def test_a_grid_is_a_sweep_along_each_axis_at_every_value_of_the_other() -> None:
+    curves = (
+        analysed(batch_size=(1, 8), gen_tokens=(4, 16))
+        .tables["sweep_curves"]
+        .filter((pl.col("model") == "m1") & (pl.col("mode") == "kv_decode"))
+    )
+    along = curves.filter(pl.col("axis") == "batch_size").select("gen_tokens_target", "value").rows()
+    assert sorted(along) == [(4, 1), (4, 8), (16, 1), (16, 8)]
+
+
+def test_prompt_lengths_that_were_swept_are_not_averaged_over_along_another_axis() -> None:
+    laws = analysed(batch_size=(1, 8), prompt_tokens=(16, 512)).tables["exponent_by_axis"]
+    along_batch = laws.filter(pl.col("axis") == "batch_size")
+    assert along_batch["scenario"].unique().sort().to_list() == ["prompt_16", "prompt_512"]
+
+
+def test_intervals_of_a_curve_stand_about_its_points_and_a_rate_is_tokens_over_latency() -> None:
+    curves = analysed(batch_size=(1, 8)).tables["sweep_curves"].filter(pl.col("mode") == "kv_decode")
+    assert (curves["latency_ci_low"] < curves["latency_ms"]).all()
+    assert (curves["latency_ms"] < curves["latency_ci_high"]).all()
+    tokens = curves["value"] * 16
+    assert (curves["tokens_per_s"] * curves["latency_ms"] / 1e3 / tokens).to_list() == pytest.approx([1] * 6, rel=0.03)
+    assert (curves["ms_per_token"] * curves["tokens_per_s"]).to_list() == pytest.approx([1e3] * 6)
+
+
+def test_what_was_held_is_said_in_words() -> None:
+    held = {"batch_size": 2, "gen_tokens_target": 64, "scenario": "prompt_128", "threads": None}
+    assert held_words(held) == "batch 2, 64 tokens generated, prompts of 128 tokens"
+    assert held_words({"scenario": "__all__", "threads": 2.0}) == "all prompts, 2 threads"

@@ -1,0 +1,100 @@
+"""Where something changes along an axis: found between the right two values, or said not to be found at all."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from simulated_run import run_of, swept
+
+from phaselaw.laws.analysis import analyze
+from phaselaw.laws.sweep_changes import NOTHING, dominance_budget, sweep_changes
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.1, 50), st.floats(0.5, 0.99))
+def test_decode_passes_a_share_where_its_steps_outweigh_the_prefill_by_it(steps: float, share: float) -> None:
+    rows = [
+        {"model": model, "gen_tokens_target": budget, "decode_fraction": budget / (budget + steps)}
+        for model in ("a", "b")
+        for budget in (8, 64)
+    ]
+    at, low, high = dominance_budget(pl.DataFrame(rows), share, 0.95)
+    assert at / (at + steps) == pytest.approx(share)
+    assert low == pytest.approx(at) and high == pytest.approx(at)
+
+
+def test_the_interval_of_that_budget_covers_it_over_models() -> None:
+    draw, trials, held = np.random.default_rng(2), 400, 0
+    for _ in range(trials):
+        steps = 1.2 * np.exp(0.3 * draw.standard_normal(7))
+        rows = [{"model": f"m{i}", "gen_tokens_target": b, "decode_fraction": b / (b + each)}
+                for i, each in enumerate(steps) for b in (8, 32)]  # fmt: skip
+        _, low, high = dominance_budget(pl.DataFrame(rows), 0.9, 0.95)
+        assert low is not None and high is not None
+        held += low <= 9 * 1.2 <= high
+    bounds = stats.binom.interval(0.999, trials, 0.95)
+    assert bounds[0] <= held <= bounds[1]
+
+
+def test_a_sweep_of_budgets_says_at_which_one_decode_dominates() -> None:
+    tables = analyze(run_of(swept({"prefill_steps": 2.0}, gen_tokens=(4, 16, 64)))).tables
+    found = {row["what"]: row for row in tables["sweep_changes"].to_dicts()}
+    row = found["decode's share passes 0.9"]
+    assert row["at"] == pytest.approx(18, rel=0.02)
+    assert row["low"] <= row["at"] <= row["high"]
+    assert "decode passes 90% of end-to-end latency at 18" in row["said"]
+    summary = tables["decode_fraction_summary"]
+    assert summary["decode_fraction_median"].to_list() == pytest.approx([4 / 6, 16 / 18, 64 / 66], rel=0.01)
+
+
+def test_a_verdict_that_changes_is_bracketed_by_the_two_values_it_changes_between() -> None:
+    law = {"overhead_ms": 0.0, "params_exponent": 0.5, "sequence_ms": 20.0, "call_noise": 0.02}
+    changes = analyze(run_of(swept(law, batch_size=(1, 2, 512)))).tables["sweep_changes"]
+    row = changes.filter((pl.col("what") == "the law's verdict") & (pl.col("mode") == "kv_decode")).row(0, named=True)
+    assert (row["low"], row["high"], row["interval"]) == (2, 512, "between two measured values")
+    assert row["before"] == "supported" and row["after"] in ("not identifiable", "weak")
+
+
+def test_a_wall_that_changes_is_named_with_its_models() -> None:
+    tables = analyze(run_of(swept({}, sizes=(1.0, 10.0, 100.0), batch_size=(1, 4, 16), gen_tokens=(8, 16)))).tables
+    walls = [
+        {"backend": "sim", "backend_kind": "simulated", "batch_size": batch, "gen_tokens_target": 16, "model": model,
+         "scenario": "prompt_16", "mode": "prefill", "wall": wall}
+        for model in ("m1", "m10")
+        for batch, wall in ((1, "bandwidth"), (4, "bandwidth"), (16, "compute"))
+    ]  # fmt: skip
+    lengths = pl.DataFrame(schema={"backend": pl.String, "scenario": pl.String, "prompt_tokens": pl.Float64})
+    changes = sweep_changes({**tables, "physical_limit": pl.DataFrame(walls)}, lengths, level=0.95)
+    row = changes.filter(pl.col("what") == "the wall").row(0, named=True)
+    assert (row["before"], row["after"], row["low"], row["high"]) == ("bandwidth", "compute", 4, 16)
+    assert row["said"] == "the wall on prefill goes from bandwidth to compute between 4 and 16 for m1, m10"
+
+
+def test_the_largest_output_of_a_server_is_bracketed_or_still_grows() -> None:
+    tables = dict(analyze(run_of(swept({}, sizes=(1.0, 10.0, 100.0), repetitions=2, gen_tokens=(8, 16)))).tables)
+    lengths = pl.DataFrame(schema={"backend": pl.String, "scenario": pl.String, "prompt_tokens": pl.Float64})
+
+    def found(rates: tuple[float, ...]) -> dict[str, object]:
+        rows = [
+            {"backend": "cpp", "backend_kind": "llamacpp", "model": "m", "scenario": "s", "gen_tokens_target": 16,
+             "concurrency": clients, "output_tokens_per_s_median": rate}
+            for clients, rate in zip((1, 2, 4, 8), rates, strict=True)
+        ]  # fmt: skip
+        changes = sweep_changes({**tables, "concurrency_throughput": pl.DataFrame(rows)}, lengths, level=0.95)
+        return changes.filter(pl.col("axis") == "concurrency").row(0, named=True)
+
+    peaked, growing = found((100.0, 180.0, 250.0, 240.0)), found((100.0, 180.0, 250.0, 300.0))
+    assert (peaked["at"], peaked["low"], peaked["high"]) == (4, 2, 8)
+    assert "2.50 x one client's at 4" in str(peaked["said"])
+    assert (growing["what"], growing["high"]) == (NOTHING, 8)
+    assert "still grows at 8 clients" in str(growing["said"])
+
+
+def test_a_sweep_along_which_nothing_changes_says_that() -> None:
+    law = {"overhead_ms": 0.0, "serial_share": 0.1, "call_noise": 0.001}
+    changes = analyze(run_of(swept(law, threads=(1, 2, 4), seed=4))).tables["sweep_changes"]
+    assert [(row["axis"], row["what"], row["low"], row["high"]) for row in changes.to_dicts()] == [
+        ("threads", NOTHING, 1, 4)
+    ]

@@ -1,0 +1,59 @@
+"""A GPU's limits: each kind of device is measured once. torch's part is a stand-in but for the test marked gpu."""
+
+import time
+
+import pytest
+
+from phaselaw.machine import gpu
+from phaselaw.machine.bandwidth import SIZES_BYTES
+from phaselaw.machine.limits import Compute, Spread
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Three devices of two kinds, as a stand-in for torch's; what was measured of them."""
+    from phaselaw.engines import hf_limits
+
+    asked: list[str] = []
+    spread = Spread.of([1.0])
+    monkeypatch.setattr(hf_limits, "gpu_names", lambda: ["big", "big", "small"])
+    monkeypatch.setattr(hf_limits, "free_gpu_bytes", lambda device: 1 << (40 if device != "cuda:2" else 27))
+    monkeypatch.setattr(hf_limits, "gpu_read", lambda size, *, device: lambda passes: time.sleep(1e-5))  # noqa: ARG005
+    monkeypatch.setattr(gpu, "SAMPLE_S", 1e-4)
+
+    def products(device: str, sides: tuple[int, ...]) -> list[Compute]:
+        del sides
+        asked.append(device)
+        return [Compute(dtype="fp16", gflop_per_s=spread, library="torch")]
+
+    monkeypatch.setattr(gpu, "torch_products", products)
+    return asked
+
+
+def test_devices_of_one_name_are_measured_once(measured: list[str]) -> None:
+    found = gpu.gpu_limits()
+    assert measured == ["cuda:0", "cuda:2"]
+    assert found["cuda:0"] is found["cuda:1"]
+    assert found["cuda:2"].name == "small"
+    assert len(found["cuda:0"].read) == len(SIZES_BYTES)
+    assert [point.working_set_bytes for point in found["cuda:2"].read] == [4 << 20, 8 << 20, 16 << 20, 32 << 20]
+
+
+def test_a_rate_counts_the_bytes_of_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "SAMPLE_S", 0.02)
+    spread = gpu.rates_of(lambda passes: time.sleep(0.005 * passes), 10**6)
+    assert 1e6 / 0.01 / 1e9 < spread.median <= 1e6 / 0.005 / 1e9
+
+
+@pytest.mark.gpu
+def test_on_cuda_the_devices_limits_are_measured() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device here")
+    limits = gpu.gpu_limits()["cuda:0"]
+    rates = {each.dtype: each.gflop_per_s.median for each in limits.compute}
+    assert limits.read[-1].gb_per_s.median > 50
+    assert rates["fp16"] > rates["fp32"] > 0

@@ -1,0 +1,104 @@
+"""The limits of this machine: measured in a process of their own, kept for one machine, measured anew when asked."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from phaselaw.errors import NotReadyError
+from phaselaw.machine import identity as telemetry
+from phaselaw.machine import kept
+from phaselaw.machine.limits import MachineLimits
+
+
+@pytest.fixture(scope="module")
+def measured(measured_cache: Path) -> MachineLimits:
+    """This machine, really measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHASELAW_CACHE", str(measured_cache))
+        limits = kept.kept_limits(telemetry.host())
+    assert limits is not None
+    return limits
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PHASELAW_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def probes(measured: MachineLimits, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What was asked of a stand-in for the probe, which gives back what was really measured."""
+    asked: list[int] = []
+
+    def probe(threads: int) -> MachineLimits:
+        asked.append(threads)
+        return measured
+
+    monkeypatch.setattr(kept, "_measured", probe)
+    return asked
+
+
+def test_this_machine_is_measured_whole(measured: MachineLimits) -> None:
+    cpu = measured.devices["cpu"]
+    assert measured.threads == kept.all_threads()
+    assert cpu.read[0].working_set_bytes == 4 << 20
+    assert all(point.gb_per_s.median > 0.1 for point in cpu.read)
+    assert (cpu.gflop_per_s("fp32") or 0) > 0.1
+    assert 0 < measured.took_s < kept.LONGEST_S
+
+
+def test_what_was_measured_is_kept_and_not_measured_twice(cache: Path, probes: list[int]) -> None:
+    host = telemetry.host()
+    assert kept.kept_limits(host) is None
+    first = kept.limits_of(host)
+    assert kept.limits_of(host) == kept.kept_limits(host) == first
+    assert len(probes) == 1
+    assert len(list((cache / "host").iterdir())) == 1
+
+
+def test_it_is_measured_again_when_asked_for_other_threads_or_on_another_machine(
+    cache: Path, probes: list[int]
+) -> None:
+    host = telemetry.host()
+    kept.limits_of(host, threads=1)
+    kept.limits_of(host, threads=2)
+    kept.limits_of(host, threads=1, refresh=True)
+    kept.limits_of(host | {"cpu_model": "another"}, threads=1)
+    kept.limits_of(host | {"load_average": [9, 9, 9]}, threads=1)
+    assert probes == [1, 2, 1, 1]
+    assert len(list((cache / "host").iterdir())) == 3
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[1]"])
+def test_a_damaged_file_is_measured_anew(content: str, cache: Path, probes: list[int]) -> None:
+    host = telemetry.host()
+    kept.limits_of(host)
+    [path] = (cache / "host").iterdir()
+    path.write_text(content)
+    assert kept.limits_of(host) is not None
+    assert len(probes) == 2
+    assert json.loads(path.read_text())["version"]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, probes: list[int], monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PHASELAW_CACHE", str(tmp_path / "file"))
+    assert kept.limits_of(telemetry.host()) is not None
+    assert len(probes) == 1
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        (subprocess.CompletedProcess([], 1, "", "Traceback\nMemoryError: none left\n"), "MemoryError: none left"),
+        (subprocess.CompletedProcess([], 0, "nonsense", ""), "exit code 0"),
+    ],
+)
+def test_a_probe_that_fails_is_one_line(done, said: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(NotReadyError, match=said):
+        kept.limits_of(telemetry.host())
+    assert not (cache / "host").exists()
