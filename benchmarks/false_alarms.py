@@ -51,13 +51,7 @@ def clean(seed: int, *, served: bool, order: str | None = None) -> Run:
         "cold_start_ms": draw.choice([0.0, 50.0, 500.0]),
         "early_stop_rate": draw.choice([0.0, 0.3]) if not served else 0.4,
     }
-    study = ladder_study(
-        settings,
-        seed,
-        models=draw.choice([4, 5, 7]),
-        repetitions=draw.choice([3, 5]),
-        order=order,
-    )
+    study = ladder_study(settings, seed, models=draw.choice([4, 5, 7]), repetitions=draw.choice([3, 5]), order=order)
     run = slow_first_calls(simulated(study), seed)
     return as_served(run) if served else run
 

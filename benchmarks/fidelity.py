@@ -103,13 +103,7 @@ def bare_loop(model: Any, model_name: str, *, device: str, gen_tokens: int) -> C
 def request(prompt: str, gen_tokens: int) -> Request:
     """What the engine is asked for."""
     return Request(
-        prompt=prompt,
-        prompt_tokens=None,
-        gen_tokens=gen_tokens,
-        batch_size=1,
-        study_seed=42,
-        seed=42,
-        round=None,
+        prompt=prompt, prompt_tokens=None, gen_tokens=gen_tokens, batch_size=1, study_seed=42, seed=42, round=None
     )
 
 

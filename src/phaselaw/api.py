@@ -140,12 +140,7 @@ def fit(loaded: Loaded) -> list[Law]:
 
 
 def predict(
-    loaded: Loaded,
-    *,
-    params: float,
-    layers: float | None = None,
-    width: float | None = None,
-    extrapolate: bool = False,
+    loaded: Loaded, *, params: float, layers: float | None = None, width: float | None = None, extrapolate: bool = False
 ) -> Predictions:
     """The latency of a model of ``params`` parameters (a count, such as 3e9), as ``phaselaw predict`` makes it.
 

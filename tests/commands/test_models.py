@@ -36,10 +36,7 @@ def test_build_as_json_is_one_document(tmp_path: Path, capsys) -> None:
 def test_names_are_separated_by_commas_or_blanks(ladder_cache: Path, capsys) -> None:
     for names in (["tiny-gpt2,gpt2-5m"], ["tiny-gpt2", "gpt2-5m"]):
         assert run("build", *names) == 0
-        assert capsys.readouterr().out.split() == [
-            str(ladder_cache / "tiny-gpt2"),
-            str(ladder_cache / "gpt2-5m"),
-        ]
+        assert capsys.readouterr().out.split() == [str(ladder_cache / "tiny-gpt2"), str(ladder_cache / "gpt2-5m")]
 
 
 def test_list_shows_the_whole_ladder_and_what_is_built(tmp_path: Path, capsys) -> None:

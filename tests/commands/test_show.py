@@ -21,10 +21,7 @@ STUDY = {
     "repetitions": 3,
     "warmup_repetitions": 1,
     "scenarios": [{"name": "micro", "prompt_tokens": 1}],
-    "backends": [
-        {"name": "sure", "kind": "simulated"},
-        {"name": "unsure", "kind": "simulated", "failure_rate": 1.0},
-    ],
+    "backends": [{"name": "sure", "kind": "simulated"}, {"name": "unsure", "kind": "simulated", "failure_rate": 1.0}],
     "models": [{"name": "models/m", "kind": "simulated"}],
 }
 

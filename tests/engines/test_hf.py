@@ -182,12 +182,7 @@ def test_what_was_loaded_is_measured_not_taken_from_a_label(small, ladder_cache:
     assert info.params_millions_measured == 5.03672
     assert (info.n_layer, info.n_embd, info.n_head, info.n_inner) == (12, 80, 2, 320)
     assert (info.vocab_size, info.n_positions) == (50257, 1024)
-    assert (info.weights_bytes, info.dtype, info.device, info.family) == (
-        4 * 5_036_720,
-        "float32",
-        "cpu",
-        "gpt2",
-    )
+    assert (info.weights_bytes, info.dtype, info.device, info.family) == (4 * 5_036_720, "float32", "cpu", "gpt2")
     assert info.config_path == str(ladder_cache / "gpt2-5m" / "config.json")
     weights = (ladder_cache / "gpt2-5m" / "model.safetensors").read_bytes()
     assert info.weights_sha256 == hashlib.sha256(weights).hexdigest()
@@ -280,10 +275,7 @@ def test_a_model_that_is_not_here_says_what_to_do(name: str, what: str) -> None:
     ("raised", "kind"),
     [
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
-        (
-            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
-            "out_of_memory",
-        ),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
         (IndexError("index out of range\nsecond line"), "engine"),
     ],

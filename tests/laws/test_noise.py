@@ -111,11 +111,7 @@ def test_variances_that_are_known_well_add() -> None:
     assert half == pytest.approx(1.96 * 0.2, rel=2e-3)
 
 
-@given(
-    share=st.floats(0.001, 0.999),
-    degrees=st.integers(2, 20),
-    n_units=st.integers(2, 12),
-)
+@given(share=st.floats(0.001, 0.999), degrees=st.integers(2, 20), n_units=st.integers(2, 12))
 def test_an_interval_of_both_is_no_wider_than_quadrature_and_no_narrower_than_known_variances_would_be(
     share: float, degrees: int, n_units: int
 ) -> None:

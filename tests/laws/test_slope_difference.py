@@ -10,11 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from phaselaw.laws.points import Units
-from phaselaw.laws.slope_difference import (
-    paired_slope_difference,
-    unpaired_slope_difference,
-    welch_difference,
-)
+from phaselaw.laws.slope_difference import paired_slope_difference, unpaired_slope_difference, welch_difference
 
 SIZES = [1.0, 10.0, 30.0, 200.0, 900.0]
 KEYS = {"backend": "b", "backend_kind": "hf", "batch_size": 1, "gen_tokens_target": 64}

@@ -39,4 +39,4 @@ def test_a_share_is_a_percentage() -> None:
 
 def test_an_interval_without_an_end_is_a_dash() -> None:
     assert bracket(0.1, 0.2) == "[0.100, 0.200]"
-    assert interval("i", "low", "high").show({"low": 0.1, "high": None}) == MISSING
+    assert interval("i", "low", "high").text({"low": 0.1, "high": None}) == MISSING

@@ -35,7 +35,7 @@ def test_every_number_says_where_it_is_from() -> None:
             if isinstance(block, Table):
                 assert block.rows
                 for column in block.columns:
-                    shown = [column.show(row) for row in block.rows]
+                    shown = [column.text(row) for row in block.rows]
                     assert column.provenance or not any(
                         text.replace(",", "").replace(".", "").isdigit() for text in shown
                     )

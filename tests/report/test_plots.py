@@ -43,11 +43,7 @@ def test_the_same_plot_gives_the_same_bytes() -> None:
 def test_every_point_names_itself_and_its_values() -> None:
     root = ElementTree.fromstring(draw(plot()))
     named = [element.get("aria-label") for element in root.iter() if element.get("class", "").startswith("point")]
-    assert named == [
-        "<a>$x$: 1 M parameters, 10 ms",
-        "b: 10 M parameters, 30 ms",
-        "c: 100 M parameters, 100 ms",
-    ]
+    assert named == ["<a>$x$: 1 M parameters, 10 ms", "b: 10 M parameters, 30 ms", "c: 100 M parameters, 100 ms"]
     assert root.get("aria-label") == "what is there"
 
 

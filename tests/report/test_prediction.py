@@ -21,7 +21,7 @@ def of(*rows: Prediction) -> Predictions:
 
 def shown(predictions: Predictions) -> list[list[str]]:
     table = predicted(predictions)
-    return [[column.show(row) for column in table.columns] for row in table.rows]
+    return [[column.text(row) for column in table.columns] for row in table.rows]
 
 
 def test_the_law_that_is_used_comes_first_and_the_phases_in_their_order() -> None:

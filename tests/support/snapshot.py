@@ -1,7 +1,7 @@
 """What the tool says of runs that never change, as fingerprints: rebuilding the house must not move a figure.
 
-Each output is kept as a few facts (`Fingerprint`), so that a changed figure, a changed word and a changed shape are told
-apart, and no copied data stands in the repository.
+Each output is kept as a few facts (`Fingerprint`), so that a changed figure, a changed word and a changed shape are
+told apart, and no copied data stands in the repository.
 
 ``python tests/support/snapshot.py --keep FOLDER`` writes the whole outputs, to look at a difference; ``--write`` makes
 the kept fingerprints anew, after a change that was meant.
@@ -76,7 +76,8 @@ def _documents(a: str, b: str) -> Iterator[tuple[str, str]]:
         "plan": f"plan {a} --tokens-per-month 2e9 --usd-per-hour 0.302",
         "plan-pooled": f"plan {a} {b} --allow-different",
         "plan-traffic": f"plan {a} --traffic profile.json",
-        "plan-tiers": f"plan {a} --mixes --compare --utilisation 0.7 --burst 1.5 --spares 1 --tiers models/gpt2-5m,models/gpt2-50m",
+        "plan-tiers": f"plan {a} --mixes --compare --utilisation 0.7 --burst 1.5 --spares 1 "
+        "--tiers models/gpt2-5m,models/gpt2-50m",
         "predict": f"predict {a} --params 60M --layers 6",
         "predict-outside": f"predict {a} --params 3B --extrapolate",
         "validate": f"validate {a}",

@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phaselaw.commands import COMMANDS
-from phaselaw.commands.plan_options import (
-    PARTS,
-    add_options,
-    hourly_price,
-    parts_shown,
-    price_notes,
-    question_of,
-)
+from phaselaw.commands.plan_options import PARTS, add_options, hourly_price, parts_shown, price_notes, question_of
 
 if TYPE_CHECKING:
     from phaselaw.laws.analysis import Analysis

@@ -106,10 +106,7 @@ class HfEngine:
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
         }
         if self._backend.device.startswith("cuda") and torch.cuda.is_available():
-            settings |= {
-                "device_name": torch.cuda.get_device_name(self._backend.device),
-                "cuda": torch.version.cuda,
-            }
+            settings |= {"device_name": torch.cuda.get_device_name(self._backend.device), "cuda": torch.version.cuda}
         return EngineInfo(kind="hf", name=self._backend.name, version=transformers.__version__, settings=settings)
 
     def load(self, model: ModelEntry) -> HfModel:

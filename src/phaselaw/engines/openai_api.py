@@ -93,9 +93,7 @@ class OpenaiApi:
                     if len(lines) > enough:
                         raise EngineError(f"{exchange.url}: {len(lines)} lines for {gen_tokens} tokens", kind="endless")
             return dataclasses.replace(
-                read_stream(lines, exchange.sent_ns),
-                connect_ms=exchange.connect_ms,
-                sent_at_ms=exchange.sent_ns / 1e6,
+                read_stream(lines, exchange.sent_ns), connect_ms=exchange.connect_ms, sent_at_ms=exchange.sent_ns / 1e6
             )
         except EngineError as error:
             raise self._without_key(error) from None

@@ -25,12 +25,7 @@ Weights = Literal["f32", "f16", "q8_0", "q4_0"]
 BLOCK = 32
 """Values that q8_0 and q4_0 quantise together; a row must be a whole number of them."""
 
-_FILE_TYPES: dict[Weights, str] = {
-    "f32": "ALL_F32",
-    "f16": "MOSTLY_F16",
-    "q8_0": "MOSTLY_Q8_0",
-    "q4_0": "MOSTLY_Q4_0",
-}
+_FILE_TYPES: dict[Weights, str] = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
 
 _TENSORS = {
     "wte": "token_embd",

@@ -30,11 +30,7 @@ def byte_symbols() -> list[str]:
 
     Bytes that are printable in Latin-1 stand for themselves, the others for the characters from U+0100 up.
     """
-    printable = {
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    }
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
@@ -97,12 +93,7 @@ def learn_merges(targets: dict[str, int]) -> list[Pair]:
 
 
 def _join(
-    word: tuple[list[str], int],
-    pair: Pair,
-    *,
-    weights: dict[Pair, int],
-    where: dict[Pair, set[int]],
-    index: int,
+    word: tuple[list[str], int], pair: Pair, *, weights: dict[Pair, int], where: dict[Pair, set[int]], index: int
 ) -> set[Pair]:
     """Join a pair wherever it stands in a word, keep the pair weights right, name the pairs that changed."""
     parts, weight = word
@@ -174,11 +165,7 @@ def _new_only(candidates: Iterable[Pair], known: set[str], *, room: int) -> Iter
 @cache
 def tokenizer_json() -> bytes:
     """The tokenizer in the format of the `tokenizers` library: ``tokenizer.json``, exactly 50,257 entries."""
-    entries = [
-        *sorted(_SYMBOLS),
-        *map("".join, merges()),
-        END_OF_TEXT,
-    ]  # sorted: printable bytes first, as GPT-2
+    entries = [*sorted(_SYMBOLS), *map("".join, merges()), END_OF_TEXT]  # sorted: printable bytes first, as GPT-2
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     document = {
         "version": "1.0",

@@ -56,11 +56,7 @@ class NewModel:
 
     def properties(self) -> dict[str, float]:
         """What is known of it, by the columns of `PROPERTIES`."""
-        known = {
-            "params_millions_effective": self.params_millions,
-            "n_layer": self.n_layer,
-            "n_embd": self.n_embd,
-        }
+        known = {"params_millions_effective": self.params_millions, "n_layer": self.n_layer, "n_embd": self.n_embd}
         return {name: value for name, value in known.items() if value is not None}
 
 

@@ -11,14 +11,7 @@ from phaselaw.laws import structure
 from phaselaw.laws.overhead import LINEAR, POWER
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
 
-SIZE, DEPTH, OVERHEAD, MIXED, UNKNOWN, COLD_START = (
-    "size",
-    "depth",
-    "overhead",
-    "mixed",
-    "unknown",
-    "cold start",
-)
+SIZE, DEPTH, OVERHEAD, MIXED, UNKNOWN, COLD_START = ("size", "depth", "overhead", "mixed", "unknown", "cold start")
 
 OVERHEAD_SHARE = 0.5
 """An overhead that takes this share of the median model's latency governs it."""
@@ -105,15 +98,9 @@ def _regime(
             f"{known.get(structure.MEAN, float('nan')):.2f}); no slope in parameters is identifiable"
         )
     if share is not None and share >= OVERHEAD_SHARE:
-        return (
-            OVERHEAD,
-            f"overhead is {share:.0%} of the median model's latency in a + b P; the slope is {verdict}",
-        )
+        return (OVERHEAD, f"overhead is {share:.0%} of the median model's latency in a + b P; the slope is {verdict}")
     if verdict == WEAK or best not in {None, structure.MEAN}:
-        return (
-            MIXED,
-            f"the slope in parameters is {verdict}; {best or 'nothing'} predicts a model left out best",
-        )
+        return (MIXED, f"the slope in parameters is {verdict}; {best or 'nothing'} predicts a model left out best")
     return UNKNOWN, f"the slope in parameters is {verdict}, and nothing predicts a model better than the mean"
 
 

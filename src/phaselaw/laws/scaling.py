@@ -124,11 +124,7 @@ def _verdicts(table: pl.DataFrame, series: Series, y: Floats) -> list[pl.Series]
     exceptions: list[str | None] = []
     names = series.points["model"].to_list()
     for row, start in zip(table.iter_rows(named=True), series.starts, strict=True):
-        shared = {
-            "n_models": row["n_models"],
-            "r2": _number(row["r2"]),
-            "rho": _number(row["spearman_rho_loglog"]),
-        }
+        shared = {"n_models": row["n_models"], "r2": _number(row["r2"]), "rho": _number(row["spearman_rho_loglog"])}
         ours.append(verdict(low=_number(row["slope_t_ci_low"]), high=_number(row["slope_t_ci_high"]), **shared))
         theirs.append(verdict(low=_number(row["slope_ci_low"]), high=_number(row["slope_ci_high"]), **shared))
         mine = slice(int(start), int(start) + row["n_models"])

@@ -29,14 +29,7 @@ from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP, MODEL
 from phaselaw.laws.verdicts import verdict
 
-MEAN, PARAMS, DEPTH, WIDTH, BYTES, BOTH = (
-    "mean",
-    "params",
-    "depth",
-    "width",
-    "bytes_per_token",
-    "params+depth",
-)
+MEAN, PARAMS, DEPTH, WIDTH, BYTES, BOTH = ("mean", "params", "depth", "width", "bytes_per_token", "params+depth")
 
 COLUMNS = {
     PARAMS: ("params_millions_effective",),
@@ -130,11 +123,7 @@ def multivariate_fits(series: Series, units: Units | None, options: Options) -> 
             half = float(noise.half_width(se, plane.degrees, options.level)[0])
             row[f"{name}_t_ci_low"], row[f"{name}_t_ci_high"] = middle - half, middle + half
             row[f"{name}_verdict"] = verdict(
-                n_models=points.height,
-                low=row[f"{name}_t_ci_low"],
-                high=row[f"{name}_t_ci_high"],
-                r2=plane.r2,
-                rho=1.0,
+                n_models=points.height, low=row[f"{name}_t_ci_low"], high=row[f"{name}_t_ci_high"], r2=plane.r2, rho=1.0
             )
         rows.append(row | {"interval_holds": interval_holds(len(logs), kind)})
     return _table(rows, series, _MULTIVARIATE).select(*_FIRST, *_MULTIVARIATE, "gen_tokens_target")

@@ -154,15 +154,7 @@ def by_model(cells: pl.DataFrame) -> pl.DataFrame:
     return _ordered(aggregated, ["backend", "backend_kind", "batch_size", *MODEL, "mode"]).sort(_SORTED)
 
 
-_SORTED = [
-    "backend",
-    "batch_size",
-    "gen_tokens_target",
-    "mode",
-    "params_millions_effective",
-    "model",
-    "model_kind",
-]
+_SORTED = ["backend", "batch_size", "gen_tokens_target", "mode", "params_millions_effective", "model", "model_kind"]
 
 
 def _ordered(table: pl.DataFrame, first: list[str]) -> pl.DataFrame:
@@ -203,14 +195,7 @@ def decode_fraction_summary(fractions: pl.DataFrame) -> pl.DataFrame:
             share.quantile(0.75, "linear").alias("decode_fraction_p75"),
         )
         .select(
-            [
-                *keys,
-                "n_models",
-                "decode_fraction_median",
-                "decode_fraction_p25",
-                "decode_fraction_p75",
-                "batch_size",
-            ]
+            [*keys, "n_models", "decode_fraction_median", "decode_fraction_p25", "decode_fraction_p75", "batch_size"]
         )
         .sort(["backend", "batch_size", "gen_tokens_target"])
     )

@@ -13,12 +13,7 @@ import polars as pl
 
 from phaselaw.laws.summary import BUDGET
 
-AXES = {
-    "gen_tokens": BUDGET,
-    "batch_size": "batch_size",
-    "prompt_tokens": "scenario",
-    "threads": "threads",
-}
+AXES = {"gen_tokens": BUDGET, "batch_size": "batch_size", "prompt_tokens": "scenario", "threads": "threads"}
 """Each axis and the column that it varies. (Clients have tables of their own: `phaselaw.laws.concurrency`.)"""
 
 HELD = ["backend", "backend_kind", "batch_size", BUDGET, "scenario", "threads"]

@@ -113,11 +113,7 @@ def _left_out(points: pl.DataFrame, level: float) -> Iterator[dict[str, Any]]:
         yield (
             shared
             | by_mean
-            | {
-                "latency_measured_ms": measured,
-                "latency_predicted_ms": mean,
-                "error": mean / measured - 1,
-            }
+            | {"latency_measured_ms": measured, "latency_predicted_ms": mean, "error": mean / measured - 1}
         )
 
 

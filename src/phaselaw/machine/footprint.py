@@ -151,7 +151,5 @@ def memory(
     prefilling = batch * prompt * value_bytes * (2 * model.n_embd + max(queries, 4 * model.n_inner))
     logits = batch * model.vocab_size * value_bytes
     return Memory(
-        weights=model.weights_bytes,
-        kv_cache=kv_cache,
-        activations=max(prefilling, kv_cache / model.n_layer) + logits,
+        weights=model.weights_bytes, kv_cache=kv_cache, activations=max(prefilling, kv_cache / model.n_layer) + logits
     )

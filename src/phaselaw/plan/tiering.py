@@ -112,10 +112,7 @@ def cascade_row(tiers: Tiers) -> dict[str, Any]:
     it is an upper bound. Cost and fleet don't depend on it. What needs a success rate is ``None`` without one.
     """
     default, premium = tiers.default, tiers.premium
-    row = {
-        **_names(tiers),
-        **flat(stops_paying_escalated_share=1 - default.usd_per_request / premium.usd_per_request),
-    }
+    row = {**_names(tiers), **flat(stops_paying_escalated_share=1 - default.usd_per_request / premium.usd_per_request)}
     if default.success_rate is None:
         names = ("escalated_share", "usd_per_1k_requests", "usd_per_month", "workers", "whole_workers_default",
                  "whole_workers_premium", "usd_per_month_whole", "mean_latency_s", "escalated_latency_s",

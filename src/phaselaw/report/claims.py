@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from phaselaw.report.columns import doubted, word
-from phaselaw.report.document import Paragraph, Row, Section, Table
+from phaselaw.report.document import Paragraph, Section, Table
 from phaselaw.report.subject import Subject
+from phaselaw.tables import Row
 
 TITLE = "Claim status"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from phaselaw.report.columns import count, doubted, fixed, interval, number, percent, word
-from phaselaw.report.document import Axis, Block, DotPlot, Figure, Paragraph, Point, Row, Section, Table
+from phaselaw.report.document import Axis, Block, DotPlot, Figure, Paragraph, Point, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
+from phaselaw.tables import Row
 
 _WORST = 5
 

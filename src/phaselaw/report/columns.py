@@ -1,75 +1,51 @@
-"""How values read in a report: three significant digits, intervals in brackets, missing as a dash."""
+"""Columns of tables that stand in a report alone, and how a declared table becomes one of a report."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from phaselaw.laws.checks.checks import SUSPECT
-from phaselaw.report.document import Column, Provenance, Row
+from phaselaw import tables
+from phaselaw.report.document import Table
+from phaselaw.tables import DOUBT, MISSING, SUSPECT, Col, Provenance, Row, bracket, count, digits, fixed, percent, words
 
-MISSING = "–"
-
-
-def digits(value: Any, significant: int = 3) -> str:
-    """A number with so many significant digits and thousands separated; a dash where it is missing."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return MISSING
-    if value == 0:
-        return "0"
-    places = max(0, significant - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(places, 9)}f}"
-
-
-def fixed(value: Any, places: int = 3) -> str:
-    """A number with so many decimal places; a dash where it is missing."""
-    missing = value is None or (isinstance(value, float) and not math.isfinite(value))
-    return MISSING if missing else f"{value:,.{places}f}"
+__all__ = [
+    "MISSING",
+    "bracket",
+    "count",
+    "digits",
+    "doubted",
+    "fixed",
+    "interval",
+    "number",
+    "percent",
+    "shown",
+    "word",
+]
 
 
-def count(value: Any) -> str:
-    """A number of things: whole where it is."""
-    return MISSING if value is None else f"{value:,.6g}" if value != int(value) else f"{int(value):,}"
+def shown(table: tables.Table, rows: Sequence[Row]) -> Table:
+    """A declared table with these rows, as a report shows it."""
+    return Table(caption=table.caption, columns=table.reported(rows), rows=tuple(rows))
 
 
-def percent(value: Any) -> str:
-    """A share as a percentage."""
-    return MISSING if value is None else f"{100 * value:.1f} %"
-
-
-def bracket(low: Any, high: Any, text: Callable[[Any], str] = fixed) -> str:
-    """``[low, high]``, or a dash where there is no interval."""
-    return MISSING if low is None or high is None else f"[{text(low)}, {text(high)}]"
-
-
-def word(title: str, key: str, *, detail: bool = False) -> Column:
+def word(title: str, key: str, *, detail: bool = False) -> Col:
     """A column of names or words."""
-
-    def show(row: Row) -> str:
-        return MISSING if row.get(key) is None else str(row[key])
-
-    return Column(title=title, key=key, show=show, detail=detail)
+    return words(key, title, detail=detail)
 
 
 def number(
     title: str, key: str, provenance: Provenance, text: Callable[[Any], str] = digits, *, detail: bool = False
-) -> Column:
+) -> Col:
     """A column of numbers."""
-    return Column(title=title, key=key, provenance=provenance, show=lambda row: text(row.get(key)), detail=detail)
+    return Col(key=key, title=title, provenance=provenance, show=text, detail=detail)
 
 
-def interval(title: str, low: str, high: str, text: Callable[[Any], str] = fixed, *, detail: bool = False) -> Column:
+def interval(title: str, low: str, high: str, text: Callable[[Any], str] = fixed, *, detail: bool = False) -> Col:
     """A column of intervals, sorted by their low ends."""
-
-    def show(row: Row) -> str:
-        return bracket(row.get(low), row.get(high), text)
-
-    return Column(title=title, key=low, provenance="derived", show=show, detail=detail)
+    return tables.interval(low, high, title, text, detail=detail)[0]
 
 
-def doubted(rows: Iterable[Row]) -> tuple[Column, ...]:
+def doubted(rows: Iterable[Row]) -> tuple[Col, ...]:
     """A column that says what is suspect of each row, where anything is of any."""
-    if not any(row.get(SUSPECT) for row in rows):
-        return ()
-    return (Column(title="suspect", key=SUSPECT, show=lambda row: f"⚠ {row[SUSPECT]}" if row.get(SUSPECT) else ""),)
+    return (DOUBT,) if any(row.get(SUSPECT) for row in rows) else ()

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from phaselaw.laws.comparison import FASTER, SLOWER, WITHIN_RUNS, Comparison
 from phaselaw.report.columns import bracket, count, fixed, number, word
-from phaselaw.report.document import Column, Row, Table
+from phaselaw.report.document import Table
 from phaselaw.report.subject import law_words, table_rows
+from phaselaw.tables import Col, Row
 
 _FIGURES = (
     number("A ms", "latency_a_ms", "measured"),
     number("B ms", "latency_b_ms", "measured"),
     number("B / A", "ratio", "derived", fixed),
-    Column(
+    Col(
         title="interval",
         key="ratio_low",
         provenance="derived",
-        show=lambda row: bracket(row["ratio_low"], row["ratio_high"]),
+        of_row=lambda row: bracket(row["ratio_low"], row["ratio_high"]),
     ),
     number("p (Holm)", "p_slower_holm", "derived", fixed),
-    Column(title="verdict", key="verdict", show=lambda row: _verdict(row)),
+    Col(title="verdict", key="verdict", of_row=lambda row: _verdict(row)),
 )
 
 

@@ -6,26 +6,8 @@ All texts are plain: a renderer escapes them for its format, so a hostile model 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal
 
-Provenance = Literal["measured", "derived", "extrapolated", "assumed"]
-"""Where a number is from: taken by a clock or counted; arithmetic on measured; beyond the data; an input."""
-
-Row = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """One column of a table: the value a row is sorted by, and how it reads."""
-
-    title: str
-    key: str
-    show: Callable[[Row], str]
-    provenance: Provenance | None = None
-    """``None`` for names and words."""
-    detail: bool = False
-    """Left out where there is little room (a terminal)."""
+from phaselaw.tables import Col, Row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +15,7 @@ class Table:
     """Rows of a table, with what it shows in a sentence."""
 
     caption: str
-    columns: tuple[Column, ...]
+    columns: tuple[Col, ...]
     rows: tuple[Row, ...]
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from phaselaw.report.columns import bracket, count, digits, fixed, percent, word
-from phaselaw.report.document import Block, Column, Paragraph, Provenance, Row, Section, Table
+from phaselaw.report.document import Block, Paragraph, Section, Table
+from phaselaw.tables import Col, Provenance, Row
 
 Plan = Mapping[str, Any]
 
@@ -333,7 +334,7 @@ def pivot(rows: Iterable[Row], by: str, key: str) -> list[Row]:
     return list(merged.values())
 
 
-def _names(rows: Iterable[Row]) -> tuple[Column, ...]:
+def _names(rows: Iterable[Row]) -> tuple[Col, ...]:
     """Backend and model; the batch and the decode budget where they differ."""
     rows = list(rows)
     varied = [
@@ -344,14 +345,14 @@ def _names(rows: Iterable[Row]) -> tuple[Column, ...]:
     return (word("backend", "backend"), word("model", "model"), *varied)
 
 
-def _table(caption: str, *, columns: tuple[Column, ...], rows: Iterable[Row]) -> Table:
+def _table(caption: str, *, columns: tuple[Col, ...], rows: Iterable[Row]) -> Table:
     """A table, with what speaks against its rows where anything does."""
     rows = tuple(rows)
     doubted = (word("suspect", "suspect"),) if any(row["suspect"] for row in rows) else ()
     return Table(caption=caption, columns=(*columns, *doubted), rows=rows)
 
 
-def figure(title: str, key: str, provenance: Provenance = "derived", *, text: Callable[[Any], str] = digits) -> Column:
+def figure(title: str, key: str, provenance: Provenance = "derived", *, text: Callable[[Any], str] = digits) -> Col:
     """A figure with its interval behind it."""
 
     def show(row: Row) -> str:
@@ -359,7 +360,7 @@ def figure(title: str, key: str, provenance: Provenance = "derived", *, text: Ca
         alone = text(row.get(key))
         return alone if low is None or high is None or low == high else f"{alone} {bracket(low, high, text)}"
 
-    return Column(title=title, key=key, provenance=provenance, show=show)
+    return Col(title=title, key=key, provenance=provenance, of_row=show)
 
 
 def fixed_2(value: Any) -> str:

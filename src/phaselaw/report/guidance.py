@@ -10,8 +10,9 @@ from phaselaw.laws.regimes import COLD_START, DEPTH, MIXED, OVERHEAD, SIZE, UNKN
 from phaselaw.laws.verdicts import TREND
 from phaselaw.laws.warmup import UNSAFE_RATIO
 from phaselaw.report.columns import digits, percent, word
-from phaselaw.report.document import Bullets, Paragraph, Row, Section, Table
+from phaselaw.report.document import Bullets, Paragraph, Section, Table
 from phaselaw.report.subject import Subject
+from phaselaw.tables import Row
 
 _POLICIES = {
     SIZE: "Plan with the law in parameters, inside the measured range; predict a size that was not measured by it.",

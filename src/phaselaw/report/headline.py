@@ -11,8 +11,9 @@ from phaselaw.laws.first_to_break import UNKNOWN as FIRST_UNKNOWN
 from phaselaw.laws.regimes import COLD_START, DEPTH, MIXED, OVERHEAD, SIZE, UNKNOWN
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
 from phaselaw.report.columns import bracket, count, digits, doubted, fixed, interval, number, word
-from phaselaw.report.document import Block, Bullets, Column, Paragraph, Row, Section, Table
+from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
+from phaselaw.tables import Col, Row
 
 REGIME_WORDS = {
     SIZE: "size: latency follows the parameter count",
@@ -94,13 +95,13 @@ def first_to_break(subject: Subject) -> Section:
         word("first", "first"),
         word("then", "then"),
         word("regime", "regime"),
-        Column(
+        Col(
             title="parameters (M)", key="largest_params_millions", provenance="measured", detail=True,
-            show=lambda row: f"{digits(row['smallest_params_millions'])} to {digits(row['largest_params_millions'])}",
+            of_row=lambda row: f"{digits(row['smallest_params_millions'])} to {digits(row['largest_params_millions'])}",
         ),
-        Column(
+        Col(
             title="latency (ms)", key="largest_latency_ms", provenance="measured", detail=True,
-            show=lambda row: f"{digits(row['smallest_latency_ms'])} to {digits(row['largest_latency_ms'])}",
+            of_row=lambda row: f"{digits(row['smallest_latency_ms'])} to {digits(row['largest_latency_ms'])}",
         ),
         number("latency grows", "latency_factor", "derived", _times),
         interval("by the law", "law_factor_low", "law_factor_high", digits, detail=True),

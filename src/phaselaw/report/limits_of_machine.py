@@ -5,20 +5,9 @@ from __future__ import annotations
 from phaselaw.laws.physical_limit import OVERHEAD, WALL_SHARE, limits_in
 from phaselaw.machine.limits import DeviceLimits
 from phaselaw.report.columns import digits, number, percent, word
-from phaselaw.report.document import (
-    Axis,
-    Block,
-    Bullets,
-    Curve,
-    CurvePlot,
-    Figure,
-    Paragraph,
-    Point,
-    Row,
-    Section,
-    Table,
-)
+from phaselaw.report.document import Axis, Block, Bullets, Curve, CurvePlot, Figure, Paragraph, Point, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
+from phaselaw.tables import Row
 
 TITLE = "The machine's limits"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from phaselaw.report.document import Block, Bullets, Code, Column, Document, Figure, Paragraph, Table
+from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table
 from phaselaw.report.safe_text import seen
+from phaselaw.tables import Col
 
 PLOTS = "analysis/plots"
 """Where a report's plots lie, seen from it."""
@@ -58,10 +59,10 @@ def _table(table: Table) -> str:
     titles = " | ".join(_heading(column) for column in table.columns)
     rules = " | ".join("---:" if column.provenance else "---" for column in table.columns)
     lines = [f"| {titles} |", f"| {rules} |"]
-    lines += ["| " + " | ".join(escaped(column.show(row)) for column in table.columns) + " |" for row in table.rows]
+    lines += ["| " + " | ".join(escaped(column.text(row)) for column in table.columns) + " |" for row in table.rows]
     return f"{_line(table.caption)}\n\n" + "\n".join(lines)
 
 
-def _heading(column: Column) -> str:
+def _heading(column: Col) -> str:
     """A column's title, and where its numbers are from."""
     return escaped(column.title) + (f" ({column.provenance})" if column.provenance else "")

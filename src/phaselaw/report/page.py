@@ -11,9 +11,10 @@ from typing import Any
 
 from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.report.columns import MISSING
-from phaselaw.report.document import Block, Bullets, Code, Column, Document, Figure, Paragraph, Row, Table
+from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table
 from phaselaw.report.plots import pieces
 from phaselaw.report.safe_text import seen
+from phaselaw.tables import Col, Row
 
 _NAME_ON_ONE_LINE, _WORDS_ON_ONE_LINE = 30, 18
 """Characters of a name, and of several words, that a cell does not break."""
@@ -95,9 +96,9 @@ def _table(table: Table) -> str:
     )
 
 
-def _cell(column: Column, row: Row) -> str:
+def _cell(column: Col, row: Row) -> str:
     """A cell. Its class is short, since a large run has tens of thousands; its heading's words come by the script."""
-    shown = column.show(row)
+    shown = column.text(row)
     if column.provenance:
         kind, value = "n", f' data-v="{_sort_value(row.get(column.key))}"'
     else:

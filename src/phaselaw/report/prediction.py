@@ -8,8 +8,9 @@ from phaselaw.laws.prediction import LAWS, Prediction, Predictions, Workload
 from phaselaw.laws.structure import MEAN
 from phaselaw.laws.validation import CHOSEN
 from phaselaw.report.columns import MISSING, bracket, count, digits, number, percent, word
-from phaselaw.report.document import Block, Bullets, Column, Paragraph, Row, Section, Table
+from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject, law_words
+from phaselaw.tables import Col, Row
 
 READING = (
     "Each model is predicted from the others alone. 'chosen' is what phaselaw predict does: the law is chosen anew "
@@ -75,18 +76,18 @@ def coverages(rows: tuple[Row, ...]) -> Table:
         word("by", "predictor"),
         number("models", "n_models", "measured", count),
         number("intervals that held", "coverage", "derived", percent),
-        Column(
+        Col(
             title="its interval",
             key="coverage_low",
             provenance="derived",
-            show=lambda row: bracket(row["coverage_low"], row["coverage_high"], percent),
+            of_row=lambda row: bracket(row["coverage_low"], row["coverage_high"], percent),
         ),
         number("asked", "asked", "assumed", percent),
-        Column(
+        Col(
             title="inside the others' range",
             key="n_inside_interpolated",
             provenance="derived",
-            show=lambda row: f"{row['n_inside_interpolated']} of {row['n_interpolated']}",
+            of_row=lambda row: f"{row['n_inside_interpolated']} of {row['n_interpolated']}",
         ),
         number("typical error", "typical_factor", "derived", _factor),
         number("predicting the mean", "mean_factor", "derived", _factor),
@@ -195,13 +196,13 @@ def _factor(value: float | None) -> str:
     return MISSING if value is None else f"{digits(value)} x"
 
 
-def _ends(title: str, key: str) -> Column:
+def _ends(title: str, key: str) -> Col:
     def show(row: Row) -> str:
         return bracket(row.get(f"{key}_low"), row.get(f"{key}_high"), digits)
 
-    return Column(title=title, key=f"{key}_low", provenance="derived", show=show)
+    return Col(title=title, key=f"{key}_low", provenance="derived", of_row=show)
 
 
-def _marked(rows: tuple[Row, ...]) -> tuple[Column, ...]:
+def _marked(rows: tuple[Row, ...]) -> tuple[Col, ...]:
     """A column of the validity checks that spoke up, where any did."""
     return (word("suspect", "suspect"),) if any(row.get("suspect") for row in rows) else ()

@@ -8,8 +8,9 @@ from typing import Any
 import polars as pl
 
 from phaselaw.report.columns import count, number, word
-from phaselaw.report.document import Block, Bullets, Paragraph, Row, Section, Table
+from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table
 from phaselaw.report.subject import Subject
+from phaselaw.tables import Row
 
 
 def method(subject: Subject) -> Section:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from phaselaw import __version__
 from phaselaw.report.columns import count, number, word
-from phaselaw.report.document import Bullets, Code, Row, Section, Table
+from phaselaw.report.document import Bullets, Code, Section, Table
 from phaselaw.report.subject import Subject
+from phaselaw.tables import Row
 
 _TABLES = {
     "summary_by_model_backend_mode": "latency, rates and tokens of each cell and phase",

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.report.columns import bracket, count, doubted, fixed, interval, number, word
-from phaselaw.report.document import Block, Figure, Law, Panel, Paragraph, Point, Row, ScalingPlot, Section, Table
+from phaselaw.report.document import Block, Figure, Law, Panel, Paragraph, Point, ScalingPlot, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
+from phaselaw.tables import Row
 
 _MOST_PANELS = 48
 """Of a section: beyond these the page would take long to draw and to load."""
@@ -26,9 +27,7 @@ def plots(subject: Subject) -> Section:
         figures.append(
             Figure(
                 plot=ScalingPlot(
-                    name=f"scaling-{file_name(name)}",
-                    alt=f"Latency against parameters on {name}",
-                    panels=panels,
+                    name=f"scaling-{file_name(name)}", alt=f"Latency against parameters on {name}", panels=panels
                 ),
                 caption=f"{name}: median latency (geometric mean over scenarios) against parameters. Line: least "
                 f"squares; band: its {subject.analysis.options.level:.0%} interval; dashed: on suspect rows.",

@@ -8,8 +8,9 @@ import polars as pl
 
 from phaselaw.laws.side_by_side import stem
 from phaselaw.report.columns import MISSING, bracket, count, doubted, fixed, interval, number, word
-from phaselaw.report.document import Axis, Column, DotPlot, Figure, Paragraph, Point, Row, Section, Table
+from phaselaw.report.document import Axis, DotPlot, Figure, Paragraph, Point, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Companion, Subject, table_rows
+from phaselaw.tables import Col, Row
 
 TABLE = "laws_side_by_side"
 
@@ -33,8 +34,8 @@ def laws(subject: Subject) -> Section | None:
         interval("interval", "slope_t_ci_low", "slope_t_ci_high"),
         number("R2", "r2", "derived", fixed),
         word("verdict", "verdict"),
-        Column(title="difference", key="difference", provenance="derived", show=_difference),
-        Column(title="how", key="differs_in", show=_how),
+        Col(title="difference", key="difference", provenance="derived", of_row=_difference),
+        Col(title="how", key="differs_in", of_row=_how),
         *doubted(rows),
     )
     said = Paragraph(
@@ -74,7 +75,7 @@ _RUN_COLUMNS = (
     word("tokens asked", "budgets"),
     number("rows", "rows", "measured", count),
     number("failed", "failed", "measured", count),
-    Column(title="study SHA-256", key="sha256", show=lambda row: (row["sha256"] or MISSING)[:12]),
+    Col(title="study SHA-256", key="sha256", of_row=lambda row: (row["sha256"] or MISSING)[:12]),
 )
 
 

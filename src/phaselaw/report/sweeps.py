@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from phaselaw.laws.sweep_axes import held_words
 from phaselaw.report import sweep_plots as plots
 from phaselaw.report.columns import count, digits, doubted, fixed, interval, number, percent, word
-from phaselaw.report.document import Block, Bullets, Paragraph, Row, Section, Table
+from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table
 from phaselaw.report.subject import Subject
 from phaselaw.report.sweep_plots import AXIS_WORDS
+from phaselaw.tables import Row
 
 _MOST_SENTENCES = 12
 

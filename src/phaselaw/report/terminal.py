@@ -56,7 +56,7 @@ def print_table(table: Table, console: Console, *, brief: bool = False) -> None:
     roomy = console.width >= _ROOMY
     columns = [column for column in table.columns if roomy or not column.detail]
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
-    cells = [[seen(column.show(row)) for row in table.rows] for column in columns]
+    cells = [[seen(column.text(row)) for row in table.rows] for column in columns]
     for column, texts in zip(columns, cells, strict=True):
         if column.provenance:  # a number is not broken, its title may be
             shown.add_column(Text(column.title), justify="right", min_width=max(map(len, texts), default=0))

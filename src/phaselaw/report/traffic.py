@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from phaselaw.report.columns import bracket, count, digits, fixed, number, word
-from phaselaw.report.document import Block, Bullets, Column, Paragraph, Provenance, Row, Section, Table
+from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table
+from phaselaw.tables import Col, Provenance, Row
 
 Profile = Mapping[str, Any]
 
@@ -64,7 +65,7 @@ def _counted(profile: Profile, of: str) -> str:
     return said + (f", {digits(busy)} a second while at it." if busy is not None else ".")
 
 
-def _length_columns(rows: list[Row]) -> tuple[Column, ...]:
+def _length_columns(rows: list[Row]) -> tuple[Col, ...]:
     quantiles = [key for key in rows[0] if key.startswith("p") and key[1:].replace(".", "").isdigit()]
     derived: Provenance = "derived" if rows[0].get("basis") else "measured"
     return (

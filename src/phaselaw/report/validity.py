@@ -6,8 +6,9 @@ import dataclasses
 
 from phaselaw.report.columns import MISSING, count, word
 from phaselaw.report.columns import number as numbers
-from phaselaw.report.document import Block, Paragraph, Row, Section, Table
+from phaselaw.report.document import Block, Paragraph, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
+from phaselaw.tables import Row
 
 TITLE = "Validity"
 _NAMED = 3

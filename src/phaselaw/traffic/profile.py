@@ -96,11 +96,7 @@ def _rates(arrivals: Arrivals) -> dict[str, Any]:
     peak = None
     if mean is not None and span >= BIN_S:
         at, count = arrivals.busiest
-        peak = {
-            "requests_per_s": count / BIN_S,
-            "over_mean": count / BIN_S / mean,
-            "starts_after_s": at * BIN_S,
-        }
+        peak = {"requests_per_s": count / BIN_S, "over_mean": count / BIN_S / mean, "starts_after_s": at * BIN_S}
     why = None
     if arrivals.late:
         why = f"{arrivals.late} requests were more than {WINDOW:,} rows out of order: sort the log by time"

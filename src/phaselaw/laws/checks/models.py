@@ -10,15 +10,7 @@ import polars as pl
 
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws.architecture import bits_of
-from phaselaw.laws.checks.findings import (
-    ALL_PHASES,
-    GROUP_OF_MODEL,
-    SERVED,
-    Checked,
-    Evidence,
-    Finding,
-    Where,
-)
+from phaselaw.laws.checks.findings import ALL_PHASES, GROUP_OF_MODEL, SERVED, Checked, Evidence, Finding, Where
 from phaselaw.laws.summary import BUDGET
 
 MISLABELLED = 0.1

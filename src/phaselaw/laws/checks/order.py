@@ -88,9 +88,7 @@ def back_to_back(rows: pl.DataFrame) -> bool:
 def _drift_in_rounds(rows: pl.DataFrame) -> tuple[float, float]:
     kept = rows.filter(pl.col("rep").is_not_null())
     return _trend(
-        kept["place"].to_numpy(),
-        np.log(kept["latency_ms"].to_numpy()),
-        [_codes(kept, _CELL), _codes(kept, ["rep"])],
+        kept["place"].to_numpy(), np.log(kept["latency_ms"].to_numpy()), [_codes(kept, _CELL), _codes(kept, ["rep"])]
     )
 
 

@@ -1,0 +1,219 @@
+"""One declaration a table: its columns in order, what they hold, and how they read in a report.
+
+A table of the analysis is declared once, beside the function that computes it. The CSV, the report's table and the docs
+follow from the declaration::
+
+    SERVER_CLOCK = Table(
+        name="server_clock",
+        holds="a server's decode time against the client's clock",
+        caption="A server's decode time against the client's clock.",
+        why_empty="no served calls whose steps both clocks know",
+        columns=(LAW_BACKEND, words("model", "model"), counted("n", "calls"), measured("step_ms", "step (ms)")),
+        order=("backend", "model"),
+    )
+    table = SERVER_CLOCK.frame(rows)        # typed, ordered, sorted: what is written as server_clock.csv
+    SERVER_CLOCK.reported(rows)             # the columns that a report shows
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import polars as pl
+
+Provenance = Literal["measured", "derived", "extrapolated", "assumed"]
+"""Where a number is from: taken by a clock or counted; arithmetic on measured; beyond the data; an input."""
+
+Row = dict[str, Any]
+Show = Callable[[Any], str]
+"""How one value reads."""
+
+MISSING = "–"
+BUDGET = "gen_tokens_target"
+"""The column of the decode budget: output tokens asked for. A CSV of a run with one budget leaves it out."""
+SUSPECT = "suspect"
+"""The column that marks a row which stands on suspect rows, with the checks' names; empty where none spoke up."""
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
+
+
+def digits(value: Any, significant: int = 3) -> str:
+    """A number with so many significant digits and thousands separated; a dash where it is missing."""
+    if _missing(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    places = max(0, significant - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(places, 9)}f}"
+
+
+def fixed(value: Any, places: int = 3) -> str:
+    """A number with so many decimal places; a dash where it is missing."""
+    return MISSING if _missing(value) else f"{value:,.{places}f}"
+
+
+def two_places(value: Any) -> str:
+    """A number with two decimal places."""
+    return fixed(value, 2)
+
+
+def count(value: Any) -> str:
+    """A number of things: whole where it is."""
+    return MISSING if value is None else f"{value:,.6g}" if value != int(value) else f"{int(value):,}"
+
+
+def percent(value: Any) -> str:
+    """A share as a percentage."""
+    return MISSING if value is None else f"{100 * value:.1f} %"
+
+
+def as_is(value: Any) -> str:
+    """A name or a word; a dash where it is missing."""
+    return MISSING if value is None else str(value)
+
+
+def bracket(low: Any, high: Any, text: Callable[[Any], str] = fixed) -> str:
+    """``[low, high]``, or a dash where there is no interval."""
+    return MISSING if low is None or high is None else f"[{text(low)}, {text(high)}]"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Col:
+    """One column of a table."""
+
+    key: str
+    """Its name in the CSV, and the value that a report sorts it by."""
+    title: str = ""
+    """Its heading in a report; empty: not shown there."""
+    type: type[pl.DataType] = pl.Float64
+    provenance: Provenance | None = None
+    """``None`` for names and words."""
+    show: Callable[[Any], str] = digits
+    high: str = ""
+    """Where the column is the low end of an interval: the key of the high end."""
+    reads: str = ""
+    """The key of the row that a report shows in place of ``key``: a backend's settings, a phase in words."""
+    of_row: Callable[[Row], str] | None = None
+    """How the column reads, where that depends on more than one value."""
+    detail: bool = False
+    """Left out where there is little room (a terminal)."""
+    doc: str = ""
+    """What it means, with its unit, where name and title don't say it."""
+
+    def text(self, row: Row) -> str:
+        """How a row's value reads."""
+        if self.of_row is not None:
+            return self.of_row(row)
+        if self.high:
+            return bracket(row.get(self.key), row.get(self.high), self.show)
+        return self.show(row.get(self.reads or self.key))
+
+
+def words(key: str, title: str = "", *, reads: str = "", detail: bool = False, doc: str = "") -> Col:
+    """A column of names or words."""
+    return Col(key=key, title=title, type=pl.String, show=as_is, reads=reads, detail=detail, doc=doc)
+
+
+def flag(key: str, title: str = "", *, doc: str = "") -> Col:
+    """A column of yes or no."""
+    return Col(key=key, title=title, type=pl.Boolean, show=as_is, doc=doc)
+
+
+def counted(key: str, title: str = "", *, provenance: Provenance = "measured", doc: str = "") -> Col:
+    """A column of whole numbers of things."""
+    return Col(key=key, title=title, type=pl.Int64, provenance=provenance, show=count, doc=doc)
+
+
+def measured(
+    key: str, title: str = "", show: Callable[[Any], str] = digits, *, detail: bool = False, doc: str = ""
+) -> Col:
+    """A column of numbers that were taken by a clock or counted."""
+    return Col(key=key, title=title, provenance="measured", show=show, detail=detail, doc=doc)
+
+
+def derived(
+    key: str, title: str = "", show: Callable[[Any], str] = digits, *, detail: bool = False, doc: str = ""
+) -> Col:
+    """A column of numbers worked out from measured ones."""
+    return Col(key=key, title=title, provenance="derived", show=show, detail=detail, doc=doc)
+
+
+def assumed(
+    key: str, title: str = "", show: Callable[[Any], str] = digits, *, detail: bool = False, doc: str = ""
+) -> Col:
+    """A column of inputs."""
+    return Col(key=key, title=title, provenance="assumed", show=show, detail=detail, doc=doc)
+
+
+def interval(
+    low: str, high: str, title: str = "", show: Show = fixed, *, detail: bool = False, doc: str = ""
+) -> tuple[Col, Col]:
+    """The two columns of an interval, shown as one."""
+    ends = Col(key=low, title=title, provenance="derived", show=show, high=high, detail=detail, doc=doc)
+    return ends, Col(key=high)
+
+
+def plain(names: str, type: type[pl.DataType] = pl.Float64) -> tuple[Col, ...]:
+    """Columns of one type, by name, that no report shows."""
+    return tuple(Col(key=name, type=type) for name in names.split())
+
+
+LAW = words("backend", "backend", reads="law")
+"""The backend; a report adds its batch size, and its budget where a run has several."""
+PHASE = words("mode", "phase", reads="phase")
+DOUBT = Col(
+    key=SUSPECT, title="suspect", type=pl.String, of_row=lambda row: f"⚠ {row[SUSPECT]}" if row.get(SUSPECT) else ""
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """One table: of the analysis (a CSV by its name), of a plan, or of a report alone."""
+
+    name: str = ""
+    """The CSV's name without its suffix; empty for a table that is no file."""
+    caption: str = ""
+    """What it shows, in a sentence above it."""
+    holds: str = ""
+    """What the file holds, for the index of files and the docs."""
+    why_empty: str = "no usable rows"
+    columns: tuple[Col, ...]
+    order: tuple[str, ...] = ()
+    """Keys by which its rows are sorted."""
+    keeps_budget: bool = False
+    """Whether the CSV keeps the decode budget of a run that has but one: TR121's has it."""
+    shows: str = ""
+    """The keys that a report shows, in its order; empty: each column that has a title, in the CSV's order."""
+
+    @property
+    def schema(self) -> dict[str, type[pl.DataType]]:
+        """The columns with their types, in order."""
+        return {column.key: column.type for column in self.columns}
+
+    def frame(self, rows: pl.DataFrame | Iterable[Mapping[str, Any]] = ()) -> pl.DataFrame:
+        """The rows as a data frame: the declared columns in order and type, sorted, NaN as null; what lacks is null."""
+        if not isinstance(rows, pl.DataFrame):
+            rows = pl.DataFrame(list(rows), schema=self.schema)
+        lacking = [pl.lit(None, dtype=kind).alias(key) for key, kind in self.schema.items() if key not in rows.columns]
+        table = rows.with_columns(lacking).select(pl.col(key).cast(kind) for key, kind in self.schema.items())
+        table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
+        return table.sort(self.order, maintain_order=True) if self.order else table
+
+    def reported(self, rows: Sequence[Row]) -> tuple[Col, ...]:
+        """The columns that a report shows of these rows, and what is suspect of them where anything is."""
+        by_key = {column.key: column for column in self.columns}
+        chosen = [by_key[key] for key in self.shows.split()] or [column for column in self.columns if column.title]
+        return (*chosen, *((DOUBT,) if any(row.get(SUSPECT) for row in rows) else ()))
+
+    def doc(self) -> str:
+        """The table's entry in the docs, as Markdown: what the file holds, and its columns."""
+        columns = "; ".join(
+            f"`{column.key}`" + (f": {column.doc or column.title}" if column.doc or column.title else "")
+            for column in self.columns
+        )
+        return f"| `{self.name}` | {self.holds} | {columns} |"
