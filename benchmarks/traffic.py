@@ -27,8 +27,8 @@ WORK = (
     "import resource, sys\n"
     "from pathlib import Path\n"
     "from phaselaw.traffic.log import Reading\n"
-    "from phaselaw.traffic.profile import profile\n"
-    "found = profile(Path(sys.argv[1]), Reading())\n"
+    "from phaselaw.traffic.profile import traffic_profile\n"
+    "found = traffic_profile(Path(sys.argv[1]), Reading())\n"
     "print(found['requests'], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
 )
 GROWTH = 2.0

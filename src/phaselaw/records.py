@@ -254,6 +254,22 @@ class Call:
     """Mean number of calls under way while this call's group ran; the asked one is the cell's."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Mix:
+    """A kind of request: the tokens of its prompt and of its answer, and its share of all requests."""
+
+    name: str
+    prompt_tokens: float
+    output_tokens: float
+    share: float = 1.0
+    """Relative to the other kinds; what they sum to does not matter."""
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of one request, prompt and answer."""
+        return self.prompt_tokens + self.output_tokens
+
+
 def to_jsonable(record: Any) -> dict[str, Any]:
     """A record as plain JSON types, nested records included; it copies no values, for speed."""
     values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}

@@ -6,8 +6,8 @@ from phaselaw.errors import UsageError
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
 from phaselaw.plan.economics import Question, Tables, answer
 from phaselaw.plan.estimate import exact
-from phaselaw.plan.mixes import Mix
 from phaselaw.plan.workers import stated
+from phaselaw.records import Mix
 
 WORKERS = [
     stated("small", 141.3, 1.006), stated("big", 52.4, 1.006), stated("small", 400.0, 5.0, backend="gpu"),

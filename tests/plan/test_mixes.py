@@ -11,13 +11,13 @@ from phaselaw.plan.capacity import SECONDS_PER_MONTH, usd_per_million_tokens
 from phaselaw.plan.estimate import exact
 from phaselaw.plan.mixes import (
     TR121_MIXES,
-    Mix,
     mean_tokens,
     read_mixes,
     requests_per_s,
     tokens_per_month,
     usd_per_thousand_requests,
 )
+from phaselaw.records import Mix
 
 
 @given(rate=st.floats(1, 1e5), tokens=st.floats(1, 1e5), usd=st.floats(0.01, 100))

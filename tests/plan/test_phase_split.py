@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from step_time_law import PREFILL_MS, STEP_MS, times
 
-from phaselaw.plan.mixes import Mix
 from phaselaw.plan.phase_split import at_mixture, split, token_prices
 from phaselaw.plan.workers import Worker
+from phaselaw.records import Mix
 
 WORKER = Worker(
     backend="b", model="m", batch_size=1, gen_tokens=8, tokens_per_s=np.array([100.0]), usd_per_hour=1.5,

@@ -2,14 +2,15 @@
 
 import json
 import math
+import sys
 
 import pytest
 from llama_server import llama_server
 
 from phaselaw.cli import main
 from phaselaw.engines.http_client import HttpClient
-from phaselaw.errors import AnalysisError
-from phaselaw.traffic.prometheus import bucket_quantile, looks_like_a_page, parse, profile
+from phaselaw.errors import AnalysisError, MissingExtraError
+from phaselaw.traffic.prometheus import bucket_quantile, looks_like_a_page, parse, scrape_profile
 
 VLLM = """\
 # HELP vllm:prompt_tokens_total Number of prefill tokens processed.
@@ -46,7 +47,7 @@ NOW = 1.7e9 + 1000
 
 
 def test_one_page_gives_averages_since_the_start_and_says_so() -> None:
-    found = profile(parse(VLLM), now=NOW)
+    found = scrape_profile(parse(VLLM), now=NOW)
     assert found["basis"] == "averages since the engine started"
     assert (found["requests"], found["span_s"], found["requests_per_s"]) == (100, 1000, 0.1)
     assert (found["prompt_tokens"]["mean"], found["output_tokens"]["mean"]) == (500, 200)
@@ -55,7 +56,7 @@ def test_one_page_gives_averages_since_the_start_and_says_so() -> None:
 
 
 def test_quantiles_are_interpolated_in_their_bucket_and_labelled() -> None:
-    ttft = profile(parse(VLLM), now=NOW)["latencies"]["ttft_s"]
+    ttft = scrape_profile(parse(VLLM), now=NOW)["latencies"]["ttft_s"]
     assert ttft["mean"] == 0.12 and ttft["p50"] == pytest.approx(0.1)
     assert ttft["p90"] == pytest.approx(0.2) and ttft["p99"] == 0.2  # beyond the last finite limit
     assert ttft["basis"] == "interpolated between histogram buckets"
@@ -64,7 +65,7 @@ def test_quantiles_are_interpolated_in_their_bucket_and_labelled() -> None:
 
 def test_two_pages_give_the_time_between() -> None:
     later = VLLM.replace('"stop",model_name="m"} 60.0', '"stop",model_name="m"} 90.0').replace("50000.0", "65000.0")
-    found = profile(parse(later), earlier=parse(VLLM), seconds=60, now=NOW)
+    found = scrape_profile(parse(later), earlier=parse(VLLM), seconds=60, now=NOW)
     assert found["basis"] == "between two pages"
     assert (found["requests"], found["requests_per_s"]) == (30, 0.5)
     assert found["prompt_tokens"]["mean"] == 500 and found["output_tokens"]["mean"] == 0
@@ -72,11 +73,11 @@ def test_two_pages_give_the_time_between() -> None:
 
 def test_an_engine_that_restarted_in_between_is_noticed() -> None:
     with pytest.raises(AnalysisError, match="restarted"):
-        profile(parse(VLLM.replace("20000.0", "5.0")), earlier=parse(VLLM), seconds=60, now=NOW)
+        scrape_profile(parse(VLLM.replace("20000.0", "5.0")), earlier=parse(VLLM), seconds=60, now=NOW)
 
 
 def test_llama_server_counts_tokens_but_no_requests() -> None:
-    found = profile(parse(LLAMA), now=NOW)
+    found = scrape_profile(parse(LLAMA), now=NOW)
     assert found["requests"] is None and found["kinds"] == []
     assert found["prompt_tokens_per_s_busy"] == 500 and found["decode_tokens_per_s_busy"] == 30
 
@@ -95,8 +96,8 @@ def test_a_real_llama_server_is_read_as_it_is(capsys: pytest.CaptureFixture[str]
 
 def test_models_on_one_page_can_be_told_apart() -> None:
     both = VLLM + VLLM.replace('model_name="m"', 'model_name="other"')
-    assert profile(parse(both), now=NOW)["requests"] == 200
-    assert profile(parse(both, model="other"), now=NOW)["requests"] == 100
+    assert scrape_profile(parse(both), now=NOW)["requests"] == 200
+    assert scrape_profile(parse(both, model="other"), now=NOW)["requests"] == 100
 
 
 def test_a_page_of_something_else_is_refused() -> None:
@@ -104,3 +105,19 @@ def test_a_page_of_something_else_is_refused() -> None:
         parse("# HELP x y\nx 1\n")
     assert looks_like_a_page(VLLM) and looks_like_a_page("up 1\n")
     assert not looks_like_a_page("TIMESTAMP,ContextTokens\n") and not looks_like_a_page('{"a": 1}\n')
+
+
+def test_a_page_with_a_broken_line_is_refused_and_shows_the_line() -> None:
+    with pytest.raises(AnalysisError, match="can't be read: .*many"):
+        parse(VLLM + 'vllm:request_success_total{model_name="m"} many\n')
+
+
+def test_an_exemplar_behind_a_value_is_not_taken_for_it() -> None:
+    with_exemplar = VLLM.replace('{le="0.1",model_name="m"} 50.0', '{le="0.1",model_name="m"} 50.0 # {id="x"} 0.08')
+    assert parse(with_exemplar) == parse(VLLM)
+
+
+def test_without_the_parser_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client.parser", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'phaselaw\[traffic\]'"):
+        parse(VLLM)

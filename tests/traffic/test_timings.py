@@ -7,7 +7,7 @@ import pytest
 from step_time_law import times
 
 from phaselaw.traffic.log import Requests
-from phaselaw.traffic.timings import Law, Timings
+from phaselaw.traffic.timings import ReferenceTimes, Timings
 
 N = 4000
 
@@ -36,8 +36,8 @@ def taken(values: object, part: np.ndarray) -> object:
 
 
 def against(chunk: Requests, factor: np.ndarray | None = None) -> dict:
-    law = Law(name="m on b", times=times(), prefill_factor=factor, decode_factor=factor)
-    timings = Timings(law)
+    reference = ReferenceTimes(name="m on b", times=times(), prefill_factor=factor, decode_factor=factor)
+    timings = Timings(reference)
     for part in np.array_split(np.arange(N), 7):
         timings.add(Requests(**{name: taken(getattr(chunk, name), part) for name in Requests.__dataclass_fields__}))
     document = timings.document()

@@ -12,8 +12,8 @@ from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 
 if TYPE_CHECKING:
     from phaselaw.plan.economics import Question
-    from phaselaw.plan.mixes import Mix
     from phaselaw.plan.prices import Choice
+    from phaselaw.records import Mix
 
 PARTS = ("capacity", "requests", "compare", "mixes", "sensitivity", "quality", "tiers")
 """The parts of a plan, in the order they are printed."""

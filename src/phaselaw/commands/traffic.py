@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from phaselaw.commands import COMMANDS
 
 if TYPE_CHECKING:
-    from phaselaw.traffic.timings import Law
+    from phaselaw.traffic.timings import ReferenceTimes
 
 EXAMPLES = """\
 examples:
@@ -135,7 +135,7 @@ def _head(source: str) -> str:
 
 def _of_log(args: argparse.Namespace) -> dict[str, Any]:
     from phaselaw.traffic.log import Reading
-    from phaselaw.traffic.profile import profile
+    from phaselaw.traffic.profile import traffic_profile
     from phaselaw.traffic.timings import Timings
 
     path = Path(args.sources[0])
@@ -148,7 +148,7 @@ def _of_log(args: argparse.Namespace) -> dict[str, Any]:
     )
     law = _law(args)
     with _progress(path) as tell:
-        return profile(path, reading, lambda: Timings(law), tell)
+        return traffic_profile(path, reading, lambda: Timings(law), tell)
 
 
 @contextlib.contextmanager
@@ -176,7 +176,7 @@ def _progress(path: Path) -> Iterator[Callable[[int], None]]:
         yield lambda read: bar.update(task, completed=read)
 
 
-def _law(args: argparse.Namespace) -> Law | None:
+def _law(args: argparse.Namespace) -> ReferenceTimes | None:
     """The step times that the log is held against; raises `UsageError` where they are not one model's."""
     if args.against is None:
         return None
@@ -185,7 +185,7 @@ def _law(args: argparse.Namespace) -> Law | None:
     from phaselaw.laws.step_time import step_times
     from phaselaw.plan.workers import workers_of
     from phaselaw.rundir import read as runs
-    from phaselaw.traffic.timings import Law
+    from phaselaw.traffic.timings import ReferenceTimes
 
     read = runs.load(args.against)
     analysis = analyze(read)
@@ -206,7 +206,7 @@ def _law(args: argparse.Namespace) -> Law | None:
     doubts = workers[-1].suspect_prefill if workers else ""
     if doubts:
         print(f"phaselaw: note: prefill times of {model} in {args.against} are doubted: {doubts}", file=sys.stderr)
-    return Law(
+    return ReferenceTimes(
         name=f"{model} on {backend}",
         times=found,
         prefill_factor=workers[-1].prefill_factor if workers else None,
@@ -216,7 +216,7 @@ def _law(args: argparse.Namespace) -> Law | None:
 
 def _of_pages(args: argparse.Namespace) -> dict[str, Any]:
     from phaselaw.errors import UsageError
-    from phaselaw.traffic.prometheus import parse, profile
+    from phaselaw.traffic.prometheus import parse, scrape_profile
 
     sources = list(args.sources)
     if args.against is not None:
@@ -232,7 +232,7 @@ def _of_pages(args: argparse.Namespace) -> dict[str, Any]:
         pages.append(parse(_page(source), model=args.model))
     elapsed = time.monotonic() - began if all(map(_is_url, sources)) and len(sources) == 2 else args.window
     now = time.time() if _is_url(sources[-1]) else Path(sources[-1]).stat().st_mtime
-    return profile(pages[-1], earlier=pages[0] if len(pages) == 2 else None, seconds=elapsed, now=now)
+    return scrape_profile(pages[-1], earlier=pages[0] if len(pages) == 2 else None, seconds=elapsed, now=now)
 
 
 def _page(source: str) -> str:

@@ -26,7 +26,6 @@ from phaselaw.plan.compare import decision_delta, pairs, price
 from phaselaw.plan.estimate import flat
 from phaselaw.plan.mixes import (
     TR121_MIXES,
-    Mix,
     mean_tokens,
     requests_per_s,
     tokens_per_month,
@@ -36,6 +35,7 @@ from phaselaw.plan.quality import Priced, break_even, priced, success_row
 from phaselaw.plan.sensitivity import TR121_TIERS, TR121_VOLUMES, sensitivity
 from phaselaw.plan.tiering import Tiers, cascade_row, routed_row
 from phaselaw.plan.workers import Worker
+from phaselaw.records import Mix
 
 DEFAULT_PREMIUM_SHARE = 0.2
 

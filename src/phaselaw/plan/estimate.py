@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from phaselaw.laws.draws import N_DRAWS
+from phaselaw.laws.options import Options
 from phaselaw.laws.regression import Floats
 
-LEVEL = 0.95
+LEVEL = Options().level
 """Level of every interval of a plan."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,23 +10,7 @@ from phaselaw.errors import UsageError
 from phaselaw.files import plain_text
 from phaselaw.laws.regression import Floats
 from phaselaw.plan.capacity import SECONDS_PER_MONTH
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Mix:
-    """A kind of request: the tokens of its prompt and of its answer, and its share of all requests."""
-
-    name: str
-    prompt_tokens: float
-    output_tokens: float
-    share: float = 1.0
-    """Relative to the other kinds; what they sum to does not matter."""
-
-    @property
-    def tokens(self) -> float:
-        """Tokens of one request, prompt and answer."""
-        return self.prompt_tokens + self.output_tokens
-
+from phaselaw.records import Mix
 
 TR121_MIXES = (
     Mix(name="chat_default", prompt_tokens=256, output_tokens=128),

@@ -21,8 +21,8 @@ import numpy as np
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
 from phaselaw.plan.estimate import exact, flat
-from phaselaw.plan.mixes import Mix
 from phaselaw.plan.workers import Worker
+from phaselaw.records import Mix
 
 Status = Literal["derived", "extrapolated", "not measured"]
 

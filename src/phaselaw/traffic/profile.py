@@ -1,4 +1,4 @@
-"""A traffic profile: what a request log says of rate, bursts and lengths (method 5), as a document of its own format.
+"""A traffic profile: what a request log says of rate, bursts and lengths (method 5), and the format of all profiles.
 
 Definitions: the mean rate is all requests over the whole span, first to last; the peak is the busiest of the 60 s bins
 that begin with the first request; the CV of the gaps is their standard deviation over their mean.
@@ -16,63 +16,60 @@ from typing import Any
 import numpy as np
 
 from phaselaw.errors import AnalysisError, UsageError
-from phaselaw.plan.mixes import Mix
-from phaselaw.traffic.log import Faults, Log, Reading
+from phaselaw.records import Mix
+from phaselaw.traffic.log import Faults, Log, Reading, Requests
 from phaselaw.traffic.sketches import BIN_S, WINDOW, Arrivals, Counts, Kinds, Products
 from phaselaw.traffic.timings import Timings
 
 SCHEMA_VERSION = 1
+"""Of every profile, whether from a request log or from a Prometheus page."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
 
-class Profiler:
-    """Takes requests in and tells their profile."""
+class _Reading:
+    """What is kept of a log while it is read once."""
 
-    def __init__(self, timings: Timings, anchor: float | None = None) -> None:
-        self.arrivals = Arrivals(anchor)
-        self._prompt, self._output = Counts(), Counts()
-        self._lengths, self._log_lengths, self._kinds = Products(), Products(), Kinds()
-        self.timings = timings
-
-    def profile(self, log: Log) -> dict[str, Any]:
-        """The profile of a whole log. Raises `AnalysisError` where it has no readable request."""
+    def __init__(self, log: Log, timings: Timings, anchor: float | None = None) -> None:
+        self.log, self.timings, self.arrivals = log, timings, Arrivals(anchor)
+        self.lengths = {"prompt_tokens": Counts(), "output_tokens": Counts()}
+        self.products, self.log_products, self.kinds = Products(), Products(), Kinds()
         for chunk in log:
-            self.arrivals.add(chunk.sent_at)
-            prompt, output = chunk.prompt_tokens, chunk.output_tokens
-            self._prompt.add(prompt[np.isfinite(prompt)])
-            self._output.add(output[np.isfinite(output)])
-            both = np.isfinite(prompt) & np.isfinite(output)
-            self._lengths.add(prompt[both], output[both])
-            self._log_lengths.add(np.log1p(prompt[both]), np.log1p(output[both]))
-            self._kinds.add(prompt[both], output[both])
-            self.timings.add(chunk)
+            self._take(chunk)
         self.arrivals.close()
         if not self.arrivals.count:
             raise AnalysisError(f"no request could be read: {_fault_words(log.faults) or 'the log has no rows'}")
-        return self._document(log)
 
-    def _document(self, log: Log) -> dict[str, Any]:
-        lengths = {"prompt_tokens": self._prompt, "output_tokens": self._output}
-        per_request = [counts.mean for counts in lengths.values() if counts.n]
-        has_both = bool(self._prompt.n and self._output.n)
+    def _take(self, chunk: Requests) -> None:
+        self.arrivals.add(chunk.sent_at)
+        prompt, output = chunk.prompt_tokens, chunk.output_tokens
+        for counts, lengths in zip(self.lengths.values(), (prompt, output), strict=True):
+            counts.add(lengths[np.isfinite(lengths)])
+        both = np.isfinite(prompt) & np.isfinite(output)
+        self.products.add(prompt[both], output[both])
+        self.log_products.add(np.log1p(prompt[both]), np.log1p(output[both]))
+        self.kinds.add(prompt[both], output[both])
+        self.timings.add(chunk)
+
+    def document(self) -> dict[str, Any]:
+        has_both = all(counts.n for counts in self.lengths.values())
         return {
             "schema_version": SCHEMA_VERSION,
             "source": "request log",
             "requests": self.arrivals.count,
-            "rows_not_read": {"count": log.faults.count, "first": log.faults.first},
-            "columns": dict(log.columns.names) if log.columns else {},
-            "timestamps": log.timestamps,
+            "rows_not_read": {"count": self.log.faults.count, "first": self.log.faults.first},
+            "columns": dict(self.log.columns.names) if self.log.columns else {},
+            "timestamps": self.log.timestamps,
             **_rates(self.arrivals),
-            **{name: _distribution(counts) for name, counts in lengths.items()},
-            "tokens_per_request": sum(per_request) if has_both else None,
-            "correlation": self._lengths.correlation if has_both else None,
-            "correlation_of_logs": self._log_lengths.correlation if has_both else None,
-            "kinds": self._kinds.rows() if has_both else [],
+            **{name: _distribution(counts) for name, counts in self.lengths.items()},
+            "tokens_per_request": sum(counts.mean for counts in self.lengths.values()) if has_both else None,
+            "correlation": self.products.correlation if has_both else None,
+            "correlation_of_logs": self.log_products.correlation if has_both else None,
+            "kinds": self.kinds.rows() if has_both else [],
             "timings": self.timings.document(),
         }
 
 
-def profile(
+def traffic_profile(
     path: Path,
     reading: Reading,
     make_timings: Callable[[], Timings] = Timings,
@@ -80,24 +77,21 @@ def profile(
 ) -> dict[str, Any]:
     """The profile of a request log, read once; twice where its first rows are not its earliest by far.
 
-    Raises as `Log` does.
+    Raises as `Log` does, and `AnalysisError` where it has no readable request.
     """
-    log = Log(path, reading, progress)
-    first = Profiler(make_timings())
-    document = first.profile(log)
-    if first.arrivals.misplaced_anchor:
-        document = Profiler(make_timings(), anchor=first.arrivals.first).profile(Log(path, reading, progress))
-    return document
+    read = _Reading(Log(path, reading, progress), make_timings())
+    if read.arrivals.misplaced_anchor:
+        read = _Reading(Log(path, reading, progress), make_timings(), anchor=read.arrivals.first)
+    return read.document()
 
 
 def _rates(arrivals: Arrivals) -> dict[str, Any]:
     span = arrivals.span_s
     mean = arrivals.count / span if span > 0 else None
-    peak = None
+    peak = why = None
     if mean is not None and span >= BIN_S:
         at, count = arrivals.busiest
         peak = {"requests_per_s": count / BIN_S, "over_mean": count / BIN_S / mean, "starts_after_s": at * BIN_S}
-    why = None
     if arrivals.late:
         why = f"{arrivals.late} requests were more than {WINDOW:,} rows out of order: sort the log by time"
     return {
@@ -112,9 +106,7 @@ def _rates(arrivals: Arrivals) -> dict[str, Any]:
 
 def _date(seconds: float) -> str | None:
     """The moment, in UTC; ``None`` where the log counts from its own start."""
-    if seconds < 1e8:
-        return None
-    return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).isoformat()
+    return None if seconds < 1e8 else dt.datetime.fromtimestamp(seconds, tz=dt.UTC).isoformat()
 
 
 def _distribution(counts: Counts) -> dict[str, float] | None:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from phaselaw.laws.options import Options
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import PhaseTime, StepTimes
-from phaselaw.plan.estimate import LEVEL
 from phaselaw.traffic.log import Requests
 from phaselaw.traffic.sketches import LogQuantiles
 
@@ -35,6 +35,7 @@ BATCH_EDGES = (1, 2, 5, 9, 17, 33)
 WARM, COLD, UNKNOWN = "warm", "cold", "not known"
 _STARTS = (WARM, COLD, UNKNOWN)
 _FEWEST_BLOCKS = 32
+_LEVEL = Options().level
 
 
 @dataclasses.dataclass
@@ -46,7 +47,7 @@ class _Bucket:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Law:
+class ReferenceTimes:
     """The step times of one model that production is held against, with draws of how far off they may be."""
 
     name: str
@@ -58,8 +59,8 @@ class Law:
 class Timings:
     """Takes requests in and tells their latencies; of fixed size."""
 
-    def __init__(self, law: Law | None = None) -> None:
-        self._law = law
+    def __init__(self, reference: ReferenceTimes | None = None) -> None:
+        self._reference = reference
         self._buckets: dict[tuple[int, int, int, int], _Bucket] = {}
         self._last_seen: dict[str, float] = {}
         self._ratios = {"ttft": _Blocks(), "decode_step": _Blocks()}
@@ -77,7 +78,7 @@ class Timings:
             step = np.where((chunk.output_tokens >= 2) & (step > 0), step, math.nan)
         self._batch_known |= bool(np.isfinite(chunk.batch_size).any())
         self._into_buckets(chunk, step, starts, timed)
-        if self._law is not None:
+        if self._reference is not None:
             self._hold_against(chunk, step, starts)
 
     def _into_buckets(self, chunk: Requests, step: Floats, starts: Floats, timed: np.ndarray[Any, Any]) -> None:
@@ -126,15 +127,15 @@ class Timings:
 
     def _hold_against(self, chunk: Requests, step: Floats, starts: Floats) -> None:
         """Logged over predicted, of warm requests inside the measured range."""
-        assert self._law is not None
+        assert self._reference is not None
         warm = starts != 1
         batch = np.where(np.isfinite(chunk.batch_size), chunk.batch_size, 1.0)
         prompt, output = chunk.prompt_tokens, chunk.output_tokens
         middle = prompt + np.maximum(output - 1, 0) / 2
         alone = np.ones_like(prompt)
         for name, phase, logged, size, tokens, last in (
-            ("ttft", self._law.times.prefill, chunk.ttft_s, alone, prompt, prompt),
-            ("decode_step", self._law.times.decode, step, batch, middle, prompt + np.maximum(output - 1, 0)),
+            ("ttft", self._reference.times.prefill, chunk.ttft_s, alone, prompt, prompt),
+            ("decode_step", self._reference.times.decode, step, batch, middle, prompt + np.maximum(output - 1, 0)),
         ):
             asked = warm & (logged > 0) & np.isfinite(tokens)
             self._asked += int(asked.sum())
@@ -157,11 +158,11 @@ class Timings:
         }
 
     def _against(self) -> dict[str, Any] | None:
-        if self._law is None:
+        if self._reference is None:
             return None
-        factors = {"ttft": self._law.prefill_factor, "decode_step": self._law.decode_factor}
+        factors = {"ttft": self._reference.prefill_factor, "decode_step": self._reference.decode_factor}
         return {
-            "law": self._law.name,
+            "law": self._reference.name,
             "agrees_within": AGREES_WITHIN,
             "times_compared": self._asked,
             "outside_the_measured_range": self._outside,
@@ -241,7 +242,7 @@ class _Blocks:
         if len(blocks) < 2:
             return (float(blocks.mean()) if len(blocks) else math.nan), math.nan
         error = blocks.std(ddof=1) / math.sqrt(len(blocks))
-        return float(blocks.mean()), float(error * stats.t.ppf(0.5 + LEVEL / 2, len(blocks) - 1))
+        return float(blocks.mean()), float(error * stats.t.ppf(0.5 + _LEVEL / 2, len(blocks) - 1))
 
 
 def _ratio_row(blocks: _Blocks, factor: Floats | None) -> dict[str, Any]:
@@ -249,11 +250,11 @@ def _ratio_row(blocks: _Blocks, factor: Floats | None) -> dict[str, Any]:
     mean, error = blocks.mean_and_error()
     if not math.isfinite(mean):
         return {"requests": blocks.n, "ratio": None, "ratio_low": None, "ratio_high": None, "verdict": "not measured"}
-    of_law = 0.0
+    of_reference = 0.0
     if factor is not None and not np.isnan(factor).any():
-        low, high = np.quantile(np.log(factor[1:]), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-        of_law = float(high - low) / 2
-    half = math.hypot(error, of_law)
+        low, high = np.quantile(np.log(factor[1:]), [0.5 - _LEVEL / 2, 0.5 + _LEVEL / 2])
+        of_reference = float(high - low) / 2
+    half = math.hypot(error, of_reference)
     row = {"requests": blocks.n, "ratio": math.exp(mean)}
     if not math.isfinite(half):
         return row | {"ratio_low": None, "ratio_high": None, "verdict": "can't be told: too few requests"}
