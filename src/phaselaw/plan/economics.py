@@ -24,13 +24,7 @@ from phaselaw.plan.capacity import (
 )
 from phaselaw.plan.compare import decision_delta, pairs, price
 from phaselaw.plan.estimate import flat
-from phaselaw.plan.mixes import (
-    TR121_MIXES,
-    mean_tokens,
-    requests_per_s,
-    tokens_per_month,
-    usd_per_thousand_requests,
-)
+from phaselaw.plan.mixes import TR121_MIXES, mean_tokens, requests_per_s, tokens_per_month, usd_per_thousand_requests
 from phaselaw.plan.quality import Priced, break_even, priced, success_row
 from phaselaw.plan.sensitivity import TR121_TIERS, TR121_VOLUMES, sensitivity
 from phaselaw.plan.tiering import Tiers, cascade_row, routed_row
