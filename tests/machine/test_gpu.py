@@ -21,6 +21,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(hf_limits, "gpu_names", lambda: ["big", "big", "small"])
     monkeypatch.setattr(hf_limits, "free_gpu_bytes", lambda device: 1 << (40 if device != "cuda:2" else 27))
     monkeypatch.setattr(hf_limits, "gpu_read", lambda size, *, device: lambda passes: time.sleep(1e-5))  # noqa: ARG005
+    monkeypatch.setattr(hf_limits, "gpu_copy", lambda size, *, device: lambda passes: time.sleep(2e-5))  # noqa: ARG005
     monkeypatch.setattr(gpu, "SAMPLE_S", 1e-4)
 
     def products(device: str, sides: tuple[int, ...]) -> list[Compute]:
@@ -39,6 +40,36 @@ def test_devices_of_one_name_are_measured_once(measured: list[str]) -> None:
     assert found["cuda:2"].name == "small"
     assert len(found["cuda:0"].read) == len(SIZES_BYTES)
     assert [point.working_set_bytes for point in found["cuda:2"].read] == [4 << 20, 8 << 20, 16 << 20, 32 << 20]
+    assert [found[device].copy.working_set_bytes for device in ("cuda:0", "cuda:2")] == [SIZES_BYTES[-1], 32 << 20]
+
+
+def test_a_device_without_room_has_its_products_and_no_rate_that_was_not_measured(
+    measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from phaselaw.engines import hf_limits
+
+    monkeypatch.setattr(hf_limits, "free_gpu_bytes", lambda _: 1 << 20)
+    found = gpu.gpu_limits()["cuda:0"]
+    assert (found.read, found.copy) == ((), None)
+    assert found.compute and measured
+
+
+@pytest.mark.parametrize(("work", "moved"), [("gpu_read", None), ("gpu_copy", 2)])
+def test_what_moves_a_working_set_touches_it_and_waits_once_for_the_device(
+    work: str, moved: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU, torch.cuda.synchronize a stand-in that counts."""
+    import torch
+
+    from phaselaw.engines import hf_limits
+
+    waits, copied = [], []
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    copy = torch.Tensor.copy_
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda to, source: copied.append(to.numel()) or copy(to, source))
+    getattr(hf_limits, work)(1 << 20, device="cpu")(3)
+    assert len(waits) == 1
+    assert copied == ([] if moved is None else [(1 << 20) // 4 // moved] * 3)
 
 
 def test_a_rate_counts_the_bytes_of_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,4 +87,5 @@ def test_on_cuda_the_devices_limits_are_measured() -> None:
     limits = gpu.gpu_limits()["cuda:0"]
     rates = {each.dtype: each.gflop_per_s.median for each in limits.compute}
     assert limits.read[-1].gb_per_s.median > 50
+    assert limits.copy.gb_per_s.median > 50
     assert rates["fp16"] > rates["fp32"] > 0

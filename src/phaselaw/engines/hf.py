@@ -106,7 +106,12 @@ class HfEngine:
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
         }
         if self._backend.device.startswith("cuda") and torch.cuda.is_available():
-            settings |= {"device_name": torch.cuda.get_device_name(self._backend.device), "cuda": torch.version.cuda}
+            settings |= {
+                "device_name": torch.cuda.get_device_name(self._backend.device),
+                "device_memory_mb": torch.cuda.get_device_properties(self._backend.device).total_memory / 2**20,
+                "cuda": torch.version.cuda,
+                "tf32_in_matrix_products": torch.backends.cuda.matmul.allow_tf32,
+            }
         return EngineInfo(kind="hf", name=self._backend.name, version=transformers.__version__, settings=settings)
 
     def load(self, model: ModelEntry) -> HfModel:

@@ -51,6 +51,22 @@ def free_gpu_bytes(device: str) -> int:
     return free
 
 
+def gpu_copy(size_bytes: int, *, device: str) -> Callable[[int], None]:
+    """Copy half of a working set on a CUDA device onto its other half, so many times over."""
+    import torch
+
+    where = torch.device(device)
+    source, target = torch.ones(size_bytes // 4, device=where).chunk(2)
+
+    @torch.inference_mode()
+    def copy(passes: int) -> None:
+        for _ in range(passes):
+            target.copy_(source)
+        torch.cuda.synchronize(where)
+
+    return copy
+
+
 def gpu_read(size_bytes: int, *, device: str) -> Callable[[int], None]:
     """Read a working set on a CUDA device so many times over, by torch's sum of float32 numbers."""
     import torch

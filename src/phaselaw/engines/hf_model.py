@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -54,6 +55,8 @@ class HfModel:
         self.keeps_last_logits_only = "logits_to_keep" in inspect.signature(self._weights.forward).parameters
         self.attention = str(getattr(self._weights.config, "_attn_implementation", "unknown"))
         self.info = _measure(name, source, self._weights)
+        if self.info.dtype != DTYPES[backend.dtype]:
+            raise EngineError(f"{backend.dtype} was asked for, {self.info.dtype} came", kind="dtype")
 
     def generate(self, request: Request) -> Timing:
         """Time one call on prompts of ``request.batch_size`` equal rows. Raises `EngineError`."""
@@ -193,11 +196,19 @@ def _measure(name: str, source: Path | str, weights: Any) -> ModelInfo:
         lookup_bytes=sum(table.numel() * table.element_size() for table in tables),
         family=str(config.model_type),
         weights_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-        dtype=str(weights.dtype).removeprefix("torch."),
+        dtype=_dtype_in_use(tensors),
         device=str(weights.device),
         config_path=str(source / "config.json") if isinstance(source, Path) else None,
         weights_sha256=shipped_checksums()[ladder.name][WEIGHTS].sha256 if ladder else None,
     )
+
+
+def _dtype_in_use(tensors: list[torch.Tensor]) -> str:
+    """The number format of most parameters: a library may keep a few small ones in a wider one."""
+    elements: Counter[str] = Counter()
+    for tensor in tensors:
+        elements[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    return elements.most_common(1)[0][0]
 
 
 def _looked_up(weights: Any) -> list[torch.Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 
 from phaselaw.machine.bandwidth import MEMORY_SHARE, REPEATS, SAMPLE_S, SIZES_BYTES
@@ -22,30 +23,29 @@ def gpu_limits() -> dict[str, DeviceLimits]:
     for index, name in enumerate(hf_limits.gpu_names()):
         device = f"cuda:{index}"
         if name not in by_name:
+            most = hf_limits.free_gpu_bytes(device) // MEMORY_SHARE
+            sizes = [size for size in SIZES_BYTES if size <= most]
             by_name[name] = DeviceLimits(
-                name=name, read=_read_curve(device), compute=tuple(torch_products(device, GPU_SIDES))
+                name=name,
+                read=_curve(partial(hf_limits.gpu_read, device=device), sizes),
+                copy=next(iter(_curve(partial(hf_limits.gpu_copy, device=device), sizes[-1:])), None),
+                compute=tuple(torch_products(device, GPU_SIDES)),
             )
         found[device] = by_name[name]
     return found
 
 
-def _read_curve(device: str) -> tuple[Bandwidth, ...]:
-    from phaselaw.engines import hf_limits
-
-    most = hf_limits.free_gpu_bytes(device) // MEMORY_SHARE
-    return tuple(
-        Bandwidth(working_set_bytes=size, gb_per_s=rates_of(hf_limits.gpu_read(size, device=device), size))
-        for size in SIZES_BYTES
-        if size <= most
-    )
+def _curve(work: Callable[[int], Callable[[int], None]], sizes: Sequence[int]) -> tuple[Bandwidth, ...]:
+    """How fast ``work`` moves the bytes of a working set, by its size."""
+    return tuple(Bandwidth(working_set_bytes=size, gb_per_s=rates_of(work(size), size)) for size in sizes)
 
 
-def rates_of(read: Callable[[int], None], size: int) -> Spread:
-    """GB/s of reading so many bytes again and again, each sample long enough to hide the wait at its end."""
+def rates_of(move: Callable[[int], None], size: int) -> Spread:
+    """GB/s of moving so many bytes again and again, each sample long enough to hide the wait at its end."""
 
     def seconds(passes: int) -> float:
         begun = perf_counter()
-        read(passes)
+        move(passes)
         return perf_counter() - begun
 
     seconds(1)

@@ -51,6 +51,18 @@ def test_weights_that_fill_the_memory_are_a_spill(columns: dict, status: str | N
     assert [each.status for each in outcome(run, SPILL).findings] == ([status] if status else [])
 
 
+def test_in_process_the_device_that_was_used_is_judged_and_a_server_by_all_of_them() -> None:
+    two = {"host": {"gpus": [{"memory": "8192 MiB"}, {"memory": "8192 MiB"}]}}
+    one = two | {"engines": [{"kind": "hf", "name": "b", "settings": {"device_memory_mb": 8192.0}}]}
+    rows = [row | {"gpu_peak_mb": 8200.0} for row in call(0, backend_kind="hf")]
+    assert rows[0]["backend"] == "b"
+    [spilled] = outcome(run_of(rows, manifest=one), SPILL).findings
+    assert "of 8,192 MB" in spilled.evidence
+    assert outcome(run_of(rows, manifest=two), SPILL).findings == ()
+    models = [{"model": "m", "kind": "ollama", "weights_bytes": 9 * 2**30}]
+    assert outcome(run_of(call(0, params_millions_measured=8000.0), models, two), SPILL).findings == ()
+
+
 def test_in_process_the_peak_tells() -> None:
     rows = [row | {"gpu_peak_mb": 8200.0} for row in call(0, backend_kind="hf")]
     assert [each.status for each in outcome(run_of(rows, manifest=OURS), SPILL).findings] == ["found"]

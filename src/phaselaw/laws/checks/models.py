@@ -70,19 +70,23 @@ def _of_model(row: dict[str, Any]) -> Where:
 
 def spill(evidence: Evidence) -> Checked:
     """Models whose weights, or peak memory, do not fit the accelerator, so that part of them lies elsewhere."""
-    memory = gpu_memory_mb(evidence.run.manifest or {})
+    manifest = evidence.run.manifest or {}
+    together, own = gpu_memory_mb(manifest), _memory_of_devices(manifest)
     rows = _on_accelerator(evidence)
     known = 0
     findings = []
-    for row in rows.iter_rows(named=True) if memory else ():
+    for row in rows.iter_rows(named=True):
+        memory = own.get(row["backend"], together)
+        if memory is None:
+            continue
         weights, measured = _weights_mb(row, evidence.run.models)
         peak = row["peak_mb"]
         known += weights is not None or peak is not None
-        if weights is not None and memory is not None and weights >= FULL * memory:
+        if weights is not None and weights >= FULL * memory:
             sure = measured and weights >= memory
             words = "weights take" if measured else "weights take, by its quantisation, about"
             findings.append(_spilled(row, f"its {words} {weights:,.0f} MB", weights / memory, sure=sure, of=memory))
-        elif peak is not None and memory is not None and peak >= memory:
+        elif peak is not None and peak >= memory:
             findings.append(_spilled(row, f"its peak was {peak:,.0f} MB", peak / memory, sure=True, of=memory))
     return Checked(
         check=SPILL,
@@ -103,6 +107,12 @@ def gpu_memory_mb(manifest: dict[str, Any]) -> float | None:
     if not sizes and isinstance(nvml, dict) and isinstance(nvml.get("memory_total_mb"), int | float):
         sizes = [float(nvml["memory_total_mb"])]
     return sum(sizes) or None
+
+
+def _memory_of_devices(manifest: dict[str, Any]) -> dict[str, float]:
+    """Memory in MB of the one device that an engine in this process used, by backend; a server may use them all."""
+    settings = {each.get("name"): each.get("settings") or {} for each in manifest.get("engines") or []}
+    return {name: told["device_memory_mb"] for name, told in settings.items() if told.get("device_memory_mb")}
 
 
 def _on_accelerator(evidence: Evidence) -> pl.DataFrame:
