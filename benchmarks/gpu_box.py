@@ -3,8 +3,8 @@
 The first step, within `FIRST_S` seconds: the tests marked gpu, the models, the machine's limits, TR121's ladder in
 fp16, its boundary studies of batch 8 and of 512 tokens. The second, in the time that is left: larger models
 (`benchmarks/gpu_models.py`). After each part the page ``gpu.md`` and the archives are written anew, so that a machine
-that is taken away in the middle leaves what was done. A part at its limit is interrupted as by Ctrl-C, which keeps every
-call measured so far.
+that is taken away in the middle leaves what was done. A part at its limit is interrupted as by Ctrl-C, which keeps
+every call measured so far.
 
 --dry runs the same parts, tiny, on a CPU: three models, few tokens, float32. No figure of it is a GPU's.
 """

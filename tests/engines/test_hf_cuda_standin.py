@@ -13,7 +13,7 @@ from phaselaw.engines import hf, hf_model
 from phaselaw.engines.hf_clock import CudaClock
 from phaselaw.errors import EngineError
 from phaselaw.records import Request
-from phaselaw.study import HfBackend, ModelEntry
+from phaselaw.study.model import HfBackend, ModelEntry
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
