@@ -26,7 +26,8 @@ import polars as pl
 
 from phaselaw.laws.comparison import compare
 from phaselaw.laws.regression import Floats
-from phaselaw.rundir.read import Run, normalised
+from phaselaw.records import Run
+from phaselaw.rundir.read import normalised
 
 PHASES, SCENARIOS = ("prefill", "kv_decode", "e2e_kv"), 3
 RUNS = (2, 3, 5)

@@ -39,7 +39,8 @@ from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import LINEAR, POWER, overhead_compute_fits
 from phaselaw.laws.points import ALL, logs_by_unit, points_of, units_of
 from phaselaw.laws.scaling import scaling_fits
-from phaselaw.rundir.read import Run, normalised
+from phaselaw.records import Run
+from phaselaw.rundir.read import normalised
 
 Floats = NDArray[np.float64]
 Kind = Literal["default", "other", "exception"]

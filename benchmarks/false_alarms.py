@@ -26,8 +26,7 @@ from phaselaw.laws import summary
 from phaselaw.laws.checks.checks import check
 from phaselaw.laws.checks.findings import Checked, Evidence, Finding
 from phaselaw.laws.served import decode_linearity, served_rows
-from phaselaw.records import PHASES
-from phaselaw.rundir.read import Run
+from phaselaw.records import PHASES, Run
 from simulated_runs import DEFECTS, as_served, ladder_study, simulated, slow_first_calls
 
 SERVED_DEFECTS = ("prompt cache", "count convention", "prompt cut", "spill")

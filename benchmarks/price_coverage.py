@@ -29,8 +29,8 @@ from phaselaw.laws.step_time import step_times
 from phaselaw.plan.economics import Question, Tables, answer
 from phaselaw.plan.estimate import exact
 from phaselaw.plan.workers import Worker, stated, workers_of
-from phaselaw.records import Mix
-from phaselaw.rundir.read import Run, Source, pooled
+from phaselaw.records import Mix, Run, Source
+from phaselaw.rundir.read import pooled
 from phaselaw.study.model import ModelEntry, Scenario, SimulatedBackend, Study
 from simulated_runs import simulated
 

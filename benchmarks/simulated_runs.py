@@ -19,9 +19,9 @@ import polars as pl
 from phaselaw.engines import module_for
 from phaselaw.ladder.spec import LADDER
 from phaselaw.measure import measure
-from phaselaw.records import Call
+from phaselaw.records import Call, Run
 from phaselaw.rundir.columns import rows_of
-from phaselaw.rundir.read import Run, normalised
+from phaselaw.rundir.read import normalised
 from phaselaw.study.model import ModelEntry, Scenario, SimulatedBackend, Study
 
 _HOST = {"gpus": [{"name": "one", "memory": "8192 MiB"}]}

@@ -24,6 +24,7 @@ from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 from phaselaw.plan.capacity import Headroom, capacity_row, positive
 from phaselaw.plan.estimate import Estimate
 from phaselaw.plan.workers import workers_of
+from phaselaw.records import Run
 from phaselaw.rundir import read as runs
 from phaselaw.rundir.conditions import differences
 
@@ -34,7 +35,7 @@ __all__ = ["Headroom", "Law", "Loaded", "Need", "compare", "fit", "load", "plan"
 class Loaded:
     """One run, or several of one study pooled, as read; its tables are computed when first asked for."""
 
-    run: runs.Run
+    run: Run
     options: Options
 
     @property

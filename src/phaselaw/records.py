@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Phase = Literal["prefill", "kv_decode", "e2e_kv"]
 PHASES: tuple[Phase, ...] = ("prefill", "kv_decode", "e2e_kv")
@@ -268,6 +272,41 @@ class Mix:
     def tokens(self) -> float:
         """Tokens of one request, prompt and answer."""
         return self.prompt_tokens + self.output_tokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """One run directory, or file, that rows were read from."""
+
+    run_id: str
+    """Its manifest's ``run_id``, else the name of its folder or file; unique among the runs of a pool."""
+    path: Path
+    manifest: dict[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run, or several of one study pooled: ``rows`` one a phase and call, ``models`` one a backend and model."""
+
+    path: Path
+    rows: pl.DataFrame
+    """The columns that `phaselaw.rundir.read` requires and its numbers (floats; batch size and decode budget as
+    integers), ``is_warmup``, ``model_kind``, ``params_millions_effective``, ``run`` (the run's id); others as read."""
+    models: pl.DataFrame
+    """``resolved_model_params.csv``, empty where the run has none."""
+    manifest: dict[str, Any] | None
+    """The first run's, where several are pooled; all of them are in ``sources``."""
+    sources: tuple[Source, ...] = ()
+    """The runs that ``rows`` are from, in the order given."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of how the runs were put together."""
+
+    @property
+    def order(self) -> str:
+        """The order the calls were made in: ``rounds`` where every manifest says so, else ``cells`` (TR121's)."""
+        manifests = [source.manifest for source in self.sources] or [self.manifest]
+        orders = {str((manifest or {}).get("order", "cells")) for manifest in manifests}
+        return orders.pop() if len(orders) == 1 else "cells"
 
 
 def to_jsonable(record: Any) -> dict[str, Any]:

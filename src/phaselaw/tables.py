@@ -38,6 +38,16 @@ SUSPECT = "suspect"
 """The column that marks a row which stands on suspect rows, with the checks' names; empty where none spoke up."""
 
 
+IS_LATENCY = pl.col("latency_ms").is_between(1e-9, 1e15)
+"""Whether ``latency_ms`` can be a latency: a number, from a femtosecond to thirty thousand years."""
+
+
+def constants(table: pl.DataFrame) -> list[str]:
+    """The columns of one value, or of none: much of a run, such as its status, kinds and token counts."""
+    same = table.select(pl.all().eq_missing(pl.all().first()).all())
+    return [name for name in same.columns if same[name][0]]
+
+
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 

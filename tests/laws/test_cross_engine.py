@@ -14,7 +14,8 @@ from phaselaw.laws.cross_engine import CONSTANT, EXPONENT, NOTHING, engine_laws,
 from phaselaw.laws.intervals import CELLS, NOT_MEASURED, ROUNDS
 from phaselaw.laws.summary import median_variance, usable
 from phaselaw.laws.verdicts import TOO_FEW
-from phaselaw.rundir.read import Run, normalised
+from phaselaw.records import Run
+from phaselaw.rundir.read import normalised
 
 SIZES = {"a": 1.0, "b": 3.0, "c": 10.0, "d": 30.0, "e": 100.0}
 NAMES = {"hf": "{}", "cpp": "{}.gguf", "ollama": "{}:f32"}

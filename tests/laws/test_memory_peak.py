@@ -7,12 +7,13 @@ import polars as pl
 import pytest
 
 from phaselaw.laws.memory_peak import GPU, RESIDENT, memory_peaks
+from phaselaw.records import Run
 from phaselaw.rundir import read as runs
 
 MB = 1 << 20
 
 
-def run_of(calls: list[dict[str, Any]], *, device: str = "cpu", kind: str = "hf", **settings: Any) -> runs.Run:
+def run_of(calls: list[dict[str, Any]], *, device: str = "cpu", kind: str = "hf", **settings: Any) -> Run:
     """Calls of one scenario; models ``a`` and ``b`` have 100 and 200 MB of weights, two layers and a width of 64."""
     rows = pl.DataFrame(
         [
@@ -33,10 +34,10 @@ def run_of(calls: list[dict[str, Any]], *, device: str = "cpu", kind: str = "hf"
         ]
     )  # fmt: skip
     manifest = {"engines": [{"name": "x", "kind": kind, "settings": settings}], "host": {}}
-    return runs.Run(path=Path("x"), rows=runs.normalised(rows, where="x", run="r"), models=models, manifest=manifest)
+    return Run(path=Path("x"), rows=runs.normalised(rows, where="x", run="r"), models=models, manifest=manifest)
 
 
-def peaks(run: runs.Run) -> dict[str, dict[str, Any]]:
+def peaks(run: Run) -> dict[str, dict[str, Any]]:
     return {row["model"]: row for row in memory_peaks(run, run.rows).iter_rows(named=True)}
 
 

@@ -13,6 +13,7 @@ from phaselaw.laws.physical_limit import BANDWIDTH, COMPUTE, OVERHEAD, limits_in
 from phaselaw.laws.summary import by_cell, usable
 from phaselaw.machine.footprint import Architecture, decode_step, prefill
 from phaselaw.machine.limits import LIMITS_VERSION
+from phaselaw.records import Run
 from phaselaw.rundir import read as runs
 
 MB = 1 << 20
@@ -43,7 +44,7 @@ def limits(*, in_cache: float = 80.0, in_memory: float = 20.0, gflops: float = 1
 
 def run_of(
     prefill_ms: float, step_ms: float, *, machine: dict[str, Any] | None = None, batch: int = 1, **model: Any
-) -> runs.Run:
+) -> Run:
     latency = {"prefill": prefill_ms, "kv_decode": STEPS * step_ms, "e2e_kv": prefill_ms + STEPS * step_ms}
     rows = pl.DataFrame(
         [
@@ -54,7 +55,7 @@ def run_of(
             for mode, ms in latency.items()
         ]
     )  # fmt: skip
-    return runs.Run(
+    return Run(
         path=Path("x"),
         rows=runs.normalised(rows, where="x", run="r"),
         models=pl.DataFrame([MODEL | model]),
@@ -62,7 +63,7 @@ def run_of(
     )
 
 
-def placed(run: runs.Run, mode: str = "kv_decode") -> dict[str, Any]:
+def placed(run: Run, mode: str = "kv_decode") -> dict[str, Any]:
     [row] = physical_limit(run, by_cell(usable(run.rows))).filter(pl.col("mode") == mode).to_dicts()
     return row
 

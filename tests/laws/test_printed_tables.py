@@ -18,7 +18,8 @@ from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import overhead_compute_fits
 from phaselaw.laws.points import points_of
 from phaselaw.laws.scaling import scaling_fits
-from phaselaw.rundir.read import Run, normalised
+from phaselaw.records import Run
+from phaselaw.rundir.read import normalised
 
 # Model, parameters in millions, prefill, KV decode and end-to-end latency in ms: as printed.
 HF_CPU = """

@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from phaselaw.laws.analysis import analyze
-from phaselaw.rundir.read import Run, normalised
+from phaselaw.records import Run
+from phaselaw.rundir.read import normalised
 
 PARAMS = {"small": 100.0, "middle": 400.0, "large": 1600.0}
 

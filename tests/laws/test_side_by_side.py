@@ -7,7 +7,8 @@ from scipy import stats
 
 from phaselaw.laws.analysis import analyze
 from phaselaw.laws.side_by_side import INDEPENDENT, NONE, PAIRED, side_by_side, stem
-from phaselaw.rundir.read import Run, normalised
+from phaselaw.records import Run
+from phaselaw.rundir.read import normalised
 
 SIZES = np.array([1.0, 3.0, 10.0, 40.0, 200.0, 900.0])
 SCATTER = np.array([0.1, -0.2, 0.15, 0.05, -0.1, 0.0])

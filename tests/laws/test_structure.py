@@ -7,7 +7,8 @@ import pytest
 
 from phaselaw.laws.architecture import bits_of, weight_bytes
 from phaselaw.laws.structure import structure_predictors, structured
-from phaselaw.rundir.read import Run, load
+from phaselaw.records import Run
+from phaselaw.rundir.read import load
 
 ROWS = pl.DataFrame(
     {

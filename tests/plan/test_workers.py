@@ -9,8 +9,8 @@ from phaselaw.cli import main
 from phaselaw.laws.analysis import Analysis, analyze
 from phaselaw.laws.step_time import step_times
 from phaselaw.plan.workers import workers_of
+from phaselaw.records import Run
 from phaselaw.rundir import read as runs
-from phaselaw.rundir.read import Run
 
 
 @pytest.fixture(scope="module")

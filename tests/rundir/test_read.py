@@ -9,6 +9,7 @@ import pytest
 
 from phaselaw.errors import AnalysisError
 from phaselaw.rundir import read as runs
+from phaselaw.tables import constants
 
 HOST = {"os": "Linux 6", "cpu_model": "A", "cores_physical": 4, "libraries": {"torch": "2.13.0", "rich": "14"}}
 STUDY = {"gen_tokens": 16, "seed": 1, "run_name": "s", "backends": [{"name": "x", "threads": 2}]}
@@ -138,7 +139,7 @@ def test_a_column_of_one_value_takes_no_memory_and_is_read_as_it_stands(tmp_path
 
 def test_a_value_beside_missing_ones_is_no_constant() -> None:
     table = pl.DataFrame({"some": [1.0, None], "none": [None, None], "same": ["a", "a"], "other": [1, 2]})
-    assert runs.constants(table) == ["none", "same"]
+    assert constants(table) == ["none", "same"]
 
 
 def test_a_large_file_is_read_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phaselaw.errors import StudyError
-from phaselaw.ladder.spec import LADDER
+from phaselaw.ladder.spec import LADDER, PREFIX
 from phaselaw.study.model import HfBackend, OllamaBackend, SimulatedBackend, Study, load_study, shipped_studies
+from phaselaw.study.tr121_names import MODELS
 
 TWO_ENGINES = """\
 run_name: two-engines
@@ -205,7 +206,7 @@ def test_a_simulated_copy_has_the_same_cells(name: str) -> None:
 
 def test_a_simulated_copy_knows_the_ladders_sizes_and_the_studys_labels(tmp_path: Path) -> None:
     text = TWO_ENGINES.replace("models/gpt2-5m", "{name: models/gpt2-5m, kind: hf}")
-    copy = load(tmp_path, text).as_simulated()
+    copy = load(tmp_path, text).as_simulated({model.name: (model.params / 1e6, model.n_layer) for model in LADDER})
     five, tiny = (copy.model(name, "simulated") for name in ("models/gpt2-5m", "models/tiny-gpt2"))
     sizes = {model.name: (model.params / 1e6, model.n_layer) for model in LADDER}
     assert (five.params_millions, five.n_layer) == sizes["gpt2-5m"]
@@ -317,6 +318,11 @@ def test_the_shipped_tr121_studies_ask_what_its_files_ask_in_its_order(
     assert without_the_address(ours) == without_the_address(theirs), "ours takes the address from OLLAMA_HOST"
     for key in ("scenarios", "models", "repetitions", "warmup_repetitions", "seed"):
         assert getattr(ours, key) == getattr(theirs, key)
+
+
+def test_tr121s_labels_of_the_ladder_are_the_ladders_own_sizes() -> None:
+    labels = {name: entry["params_millions"] for name, entry in MODELS.items() if entry["kind"] == "hf"}
+    assert labels == {f"{PREFIX}{model.name}": round(model.params / 1e6, 3) for model in LADDER}
 
 
 def test_bare_names_mean_what_tr121s_scaling_study_says(tmp_path: Path, reference_data: Path) -> None:

@@ -7,7 +7,8 @@ import polars as pl
 
 from false_alarms import checked
 from phaselaw.laws.checks.findings import Checked
-from phaselaw.rundir.read import Run, normalised
+from phaselaw.records import Run
+from phaselaw.rundir.read import normalised
 
 PHASES = ("prefill", "kv_decode", "e2e_kv")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from phaselaw.laws.analysis import Analysis, Options
-    from phaselaw.rundir.read import Run
+    from phaselaw.records import Run
 
 EXAMPLES = """\
 examples:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from phaselaw.errors import UsageError
     from phaselaw.laws.analysis import Options
     from phaselaw.rundir import read as runs
-    from phaselaw.rundir.sweep_folder import runs_of
+    from phaselaw.rundir.read import runs_of
 
     if len(args.run_paths) > 1 and args.out is None:
         raise UsageError("several runs have no folder in common: say with --out DIR where the tables go")
@@ -103,7 +103,7 @@ def _sweep(folder: Path, args: argparse.Namespace, options: Options) -> int:
     """A folder of runs ``gen_N``: each analysed in its own folder, TR121's tables at the root, the others beside."""
     from phaselaw.laws.analysis import analyze_sweep
     from phaselaw.laws.sweep_tables import TR121_TABLES, as_tr121
-    from phaselaw.rundir.sweep_folder import load_sweep, runs_of
+    from phaselaw.rundir.read import load_sweep, runs_of
 
     out: Path = args.out or folder
     whole, parts = load_sweep(folder, runs_of(folder))

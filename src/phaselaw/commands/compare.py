@@ -13,7 +13,7 @@ from phaselaw.commands import COMMANDS
 
 if TYPE_CHECKING:
     from phaselaw.laws.comparison import Comparison
-    from phaselaw.rundir.read import Run
+    from phaselaw.records import Run
 
 EXAMPLES = """\
 examples:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from phaselaw.plan.economics import Question
     from phaselaw.plan.prices import Choice
     from phaselaw.plan.workers import Worker
-    from phaselaw.rundir.read import Run
+    from phaselaw.records import Run
 
 EXAMPLES = """\
 examples:

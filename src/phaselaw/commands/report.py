@@ -12,8 +12,8 @@ from phaselaw.commands import COMMANDS
 
 if TYPE_CHECKING:
     from phaselaw.laws.analysis import Analysis
+    from phaselaw.records import Run
     from phaselaw.report.subject import Companion, Subject
-    from phaselaw.rundir.read import Run
 
 EXAMPLES = """\
 examples:

@@ -103,6 +103,7 @@ def _comma_list(text: str) -> tuple[str, ...]:
 
 
 def _load_study(args: argparse.Namespace) -> Study:
+    from phaselaw.ladder.spec import LADDER
     from phaselaw.study.model import load_study
 
     study = load_study(
@@ -112,7 +113,8 @@ def _load_study(args: argparse.Namespace) -> Study:
         models=args.models,
         scenarios=args.scenarios,
     )
-    return study.as_simulated() if args.dry_run else study
+    sizes = {model.name: (model.params / 1e6, model.n_layer) for model in LADDER}
+    return study.as_simulated(sizes) if args.dry_run else study
 
 
 def _directory(args: argparse.Namespace, notes: Console) -> RunDirectory:

@@ -41,7 +41,7 @@ from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.sweep_tables import TR121_TABLES, sweep_tables
 from phaselaw.laws.validation import prediction_coverage, prediction_validation
 from phaselaw.laws.warmup import warmup_effect, warmup_effect_summary
-from phaselaw.rundir.read import Run
+from phaselaw.records import Run
 
 __all__ = ["Analysis", "Options", "analyze", "write"]
 

@@ -17,7 +17,7 @@ import polars as pl
 
 from phaselaw.errors import AnalysisError
 from phaselaw.ladder.spec import ladder_model
-from phaselaw.rundir.read import Run, read_csv
+from phaselaw.records import Run
 
 STRUCTURE = ("n_layer", "n_embd", "n_head", "n_inner", "vocab_size", "n_positions")
 
@@ -158,7 +158,10 @@ def _given(path: Path | None) -> dict[str, dict[str, Any]]:
         return {}
     if not path.is_file():
         raise AnalysisError(f"{path}: no such models table")
-    table = read_csv(path, {"model": pl.String})
+    try:
+        table = pl.read_csv(path, schema_overrides={"model": pl.String}, null_values=["", "nan", "NaN"])
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise AnalysisError(f"{path}: not a table that can be read: {str(error).splitlines()[0]}") from None
     missing = [name for name in ("model", "n_layer") if name not in table.columns]
     if missing:
         raise AnalysisError(f"{path}: column(s) missing: {', '.join(missing)}")

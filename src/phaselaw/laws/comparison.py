@@ -14,8 +14,7 @@ from phaselaw.laws import between_runs
 from phaselaw.laws.between_runs import MIN_RUNS, Moved, holm
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, median_variance, usable
-from phaselaw.records import PHASES
-from phaselaw.rundir.read import Run
+from phaselaw.records import PHASES, Run
 
 CELL = ["backend", "batch_size", BUDGET, "mode", "model", "scenario"]
 """What one ratio is about."""

@@ -18,7 +18,7 @@ from phaselaw.laws.intervals import CELLS, NOT_MEASURED, ROUNDS, RUNS
 from phaselaw.laws.regression import Floats, fit_lines, t_half_width
 from phaselaw.laws.summary import BUDGET, by_cell, median_variance
 from phaselaw.laws.verdicts import MIN_MODELS, TOO_FEW
-from phaselaw.rundir.read import Run
+from phaselaw.records import Run
 
 EXPONENT, CONSTANT, NOTHING = "exponent", "constant only", "nothing shown"
 """What of a law changes with the engine: the slope's difference leaves out 0; else the ratio leaves out 1; neither."""

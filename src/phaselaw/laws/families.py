@@ -9,7 +9,7 @@ from phaselaw.laws.points import ALL, Units, points_of
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.summary import GROUP
 from phaselaw.laws.verdicts import MIN_MODELS
-from phaselaw.rundir.read import Run
+from phaselaw.records import Run
 
 KINDS = {"family": "families", "quantization_level": "quantisations"}
 """Columns of a run's model table that tell models of a kind from others, and their plural in words."""

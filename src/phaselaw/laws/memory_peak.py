@@ -17,7 +17,7 @@ from phaselaw.laws.shapes import Shape, shapes
 from phaselaw.laws.summary import BUDGET
 from phaselaw.machine.footprint import VALUE_BYTES, memory
 from phaselaw.machine.peak_memory import MB
-from phaselaw.rundir.read import Run
+from phaselaw.records import Run
 
 RESIDENT, GPU = "resident", "GPU"
 WHY_EMPTY = "no calls with a measured peak whose model's shape is known (resident memory: Linux; GPU: CUDA)"

@@ -17,7 +17,7 @@ from phaselaw.laws.shapes import Shape, shapes
 from phaselaw.laws.summary import BUDGET
 from phaselaw.machine.footprint import Work, decode_step, prefill
 from phaselaw.machine.limits import DeviceLimits, MachineLimits
-from phaselaw.rundir.read import Run
+from phaselaw.records import Run
 
 BANDWIDTH, COMPUTE, OVERHEAD = "bandwidth", "compute", "overhead"
 WALL_SHARE = 0.5

@@ -10,7 +10,7 @@ import polars as pl
 
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, GROUP, MODEL, by_cell_and_run, runs_pooled
-from phaselaw.rundir.read import Run
+from phaselaw.records import Run
 
 ALL = "__all__"
 """The ``scenario`` of a law on the geometric means over scenarios."""

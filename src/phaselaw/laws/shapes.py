@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture
-from phaselaw.rundir.read import Run
+from phaselaw.records import Run
 
 _TORCH_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 

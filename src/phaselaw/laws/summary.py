@@ -7,7 +7,7 @@ import math
 import numpy as np
 import polars as pl
 
-from phaselaw.rundir.read import IS_LATENCY, constants
+from phaselaw.tables import IS_LATENCY, constants
 
 BUDGET = "gen_tokens_target"
 GROUP = ["backend", "backend_kind", "batch_size", BUDGET, "mode"]

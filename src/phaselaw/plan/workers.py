@@ -17,7 +17,7 @@ from phaselaw.laws.draws import N_DRAWS, SEED, Drawn, draw
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, usable
 from phaselaw.plan.estimate import without_interval
-from phaselaw.rundir.read import Run
+from phaselaw.records import Run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from phaselaw.laws.analysis import Analysis
-from phaselaw.rundir.read import Run
+from phaselaw.records import Run
 from phaselaw.tables import Row
 
 PHASE_WORDS = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end to end"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import polars as pl
 
 from phaselaw.errors import AnalysisError
 from phaselaw.files import FORMULA_STARTS
+from phaselaw.records import Run, Source
 from phaselaw.rundir.conditions import differences
+from phaselaw.tables import IS_LATENCY, constants
 
 METRICS = "metrics.csv"
 
@@ -49,49 +52,11 @@ NUMBERS = (
 )  # fmt: skip
 """Columns the laws read as numbers; one that a file lacks is empty."""
 
-IS_LATENCY = pl.col("latency_ms").is_between(1e-9, 1e15)
-"""Whether ``latency_ms`` can be a latency: a number, from a femtosecond to thirty thousand years."""
-
 ALIASES = {"prompt_tokens_raw": "prompt_tokens"}
 """A column's name in an early TR121 run."""
 
 _EMPTY = ["", "nan", "NaN"]
 _READ_WHOLE_BYTES = 2**29
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
-    """One run directory, or file, that rows were read from."""
-
-    run_id: str
-    """Its manifest's ``run_id``, else the name of its folder or file; unique among the runs of a pool."""
-    path: Path
-    manifest: dict[str, Any] | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """One run, or several of one study pooled: ``rows`` one a phase and call, ``models`` one a backend and model."""
-
-    path: Path
-    rows: pl.DataFrame
-    """`REQUIRED` and `NUMBERS` (floats; batch size and decode budget as integers), ``is_warmup``, ``model_kind``,
-    ``params_millions_effective`` and ``run``, the run's id; other columns as read."""
-    models: pl.DataFrame
-    """``resolved_model_params.csv``, empty where the run has none."""
-    manifest: dict[str, Any] | None
-    """The first run's, where several are pooled; all of them are in ``sources``."""
-    sources: tuple[Source, ...] = ()
-    """The runs that ``rows`` are from, in the order given."""
-    notes: tuple[str, ...] = ()
-    """What a reader must know of how the runs were put together."""
-
-    @property
-    def order(self) -> str:
-        """The order the calls were made in: ``rounds`` where every manifest says so, else ``cells`` (TR121's)."""
-        manifests = [source.manifest for source in self.sources] or [self.manifest]
-        orders = {str((manifest or {}).get("order", "cells")) for manifest in manifests}
-        return orders.pop() if len(orders) == 1 else "cells"
 
 
 def load(path: Path | str, *, every_column: bool = False) -> Run:
@@ -215,16 +180,6 @@ def _read_rows(path: Path, *, every_column: bool) -> pl.DataFrame:
     return _unescaped(table)
 
 
-def constants(table: pl.DataFrame) -> list[str]:
-    """The columns of one value, or of none: much of a run, such as its status, kinds and token counts."""
-    same = table.select(pl.all().eq_missing(pl.all().first()).all())
-    return [name for name in same.columns if same[name][0]]
-
-
-def _unreadable(path: Path, error: Exception) -> AnalysisError:
-    return AnalysisError(f"{path}: not a table that can be read: {str(error).splitlines()[0]}")
-
-
 def read_csv(path: Path, types: Mapping[str, Any]) -> pl.DataFrame:
     """A CSV with the types of some columns given and those of others seen; raises `AnalysisError`."""
     try:
@@ -239,6 +194,10 @@ def read_csv(path: Path, types: Mapping[str, Any]) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _unreadable(path, error) from None
     return _unescaped(table)
+
+
+def _unreadable(path: Path, error: Exception) -> AnalysisError:
+    return AnalysisError(f"{path}: not a table that can be read: {str(error).splitlines()[0]}")
 
 
 def _unescaped(table: pl.DataFrame) -> pl.DataFrame:
@@ -318,3 +277,49 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise AnalysisError(f"{path}: not a manifest")
     return manifest
+
+
+_SWEPT = re.compile(r"gen_([0-9]{1,7})")
+"""The folder of one decode budget in a sweep as TR121 lays it out: ``gen_8``, ``gen_32`` and so on."""
+
+
+def runs_of(folder: Path) -> dict[int, Path]:
+    """The runs of a sweep by their decode budget, ascending; none where the folder is no sweep of this layout."""
+    if not folder.is_dir() or (folder / METRICS).exists():
+        return {}
+    named = ((_SWEPT.fullmatch(path.name), path) for path in folder.iterdir())
+    found = {int(match[1]): path for match, path in named if match and (path / METRICS).is_file()}
+    return dict(sorted(found.items()))
+
+
+def load_sweep(folder: Path, runs: dict[int, Path]) -> tuple[Run, dict[int, Run]]:
+    """The whole sweep as one run, and its runs by budget.
+
+    Rows that state no budget have that of their folder's name. Raises `AnalysisError` as reading a run does, and where
+    rows state another budget than their folder's name.
+    """
+    parts = {budget: _with_budget(load(path), budget, path) for budget, path in runs.items()}
+    return _joined(folder, list(parts.values())), parts
+
+
+def _with_budget(run: Run, budget: int, path: Path) -> Run:
+    stated = run.rows["gen_tokens_target"].drop_nulls().unique().to_list()
+    if any(other != budget for other in stated):
+        said = ", ".join(f"{other:g}" for other in sorted(stated))
+        raise AnalysisError(f"{path / METRICS}: its rows are of {said} generated tokens; rename the folder, gen_N")
+    rows = run.rows.with_columns(pl.lit(budget, dtype=pl.Int64).alias("gen_tokens_target"))
+    return dataclasses.replace(run, rows=rows)
+
+
+def _joined(folder: Path, parts: Sequence[Run]) -> Run:
+    """The runs' rows as those of one run: they are no repetitions of each other, so there is no noise between them."""
+    models = [part.models for part in parts if part.models.width]
+    return Run(
+        path=folder,
+        rows=pl.concat([part.rows for part in parts], how="diagonal_relaxed").with_columns(
+            pl.lit(folder.resolve().name).alias("run")
+        ),
+        models=pl.concat(models, how="diagonal_relaxed").unique(maintain_order=True) if models else parts[0].models,
+        manifest=parts[0].manifest,
+        sources=tuple(source for part in parts for source in part.sources),
+    )

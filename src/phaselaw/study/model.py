@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from phaselaw.errors import StudyError
-from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import Cell, Order
 from phaselaw.study import file as study_file
 from phaselaw.study.axes import Axes, backends_at, fault_of, is_put, of_backend
@@ -196,10 +196,10 @@ class Study(Strict):
         canonical = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def as_simulated(self) -> Study:
+    def as_simulated(self, sizes: Mapping[str, tuple[float, int]] = MappingProxyType({})) -> Study:
         """The same cells on simulated engines: every backend keeps its name and batch size, every model its name.
 
-        A server is simulated as one client: its cells of several clients become one. A backend that is simulated
+        ``sizes`` are the ladder's millions of parameters and layers by name, for models without labels. A server is simulated as one client: its cells of several clients become one. A backend that is simulated
         already keeps its law.
         """
         backends = tuple(
@@ -218,22 +218,20 @@ class Study(Strict):
         for model in self.models:
             by_name.setdefault(model.name, []).append(model)
         models = tuple(
-            _simulated(entries[0], on)
+            _simulated(entries[0], on, sizes)
             for entries in by_name.values()
             if (on := tuple(each.name for each in self.backends if any(entry.runs_on(each) for entry in entries)))
         )
         return self.model_copy(update={"backends": backends, "models": models})
 
 
-def _simulated(model: ModelEntry, backends: tuple[str, ...]) -> ModelEntry:
-    ladder = ladder_model(model.identity)
-    params = model.params_millions or (ladder.params / 1e6 if ladder else None)
-    layers = model.n_layer or (ladder.n_layer if ladder else None)
+def _simulated(model: ModelEntry, backends: tuple[str, ...], sizes: Mapping[str, tuple[float, int]]) -> ModelEntry:
+    params, layers = sizes.get(model.identity.removeprefix("models/"), (None, None))
     return ModelEntry(
         name=model.name,
         kind="simulated",
-        params_millions=params,
-        n_layer=layers,
+        params_millions=model.params_millions or params,
+        n_layer=model.n_layer or layers,
         backends=backends,
         same_as=model.same_as,
     )

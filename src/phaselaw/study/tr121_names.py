@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from phaselaw.ladder.spec import LADDER, PREFIX
-
 SCENARIOS: Mapping[str, dict[str, Any]] = {
     name: {"name": name, "prompt": prompt}
     for name, prompt in {
@@ -22,25 +20,27 @@ BACKENDS: Mapping[str, dict[str, Any]] = {
     "ollama": {"name": "ollama", "kind": "ollama", "options": {"temperature": 0, "top_p": 1}},
 }
 
-_OLLAMA_PARAMS_MILLIONS = {
-    "gemma3:270m": 268.1,
-    "gemma3:1b-it-qat": 999.9,
-    "qwen2.5:7b": 7600.0,
-    "llama3.1:8b-instruct-q4_0": 8000.0,
-    "gpt-oss-20b:latest": 20900.0,
+_PARAMS_MILLIONS = {
+    "hf": {
+        "models/tiny-gpt2": 0.103,
+        "models/gpt2-5m": 5.037,
+        "models/gpt2-25m": 25.016,
+        "models/gpt2-45m": 45.171,
+        "models/gpt2-50m": 51.476,
+        "models/gpt2-75m": 74.825,
+        "models/gpt2-100m": 96.088,
+    },
+    "ollama": {
+        "gemma3:270m": 268.1,
+        "gemma3:1b-it-qat": 999.9,
+        "qwen2.5:7b": 7600.0,
+        "llama3.1:8b-instruct-q4_0": 8000.0,
+        "gpt-oss-20b:latest": 20900.0,
+    },
 }
 
 MODELS: Mapping[str, dict[str, Any]] = {
-    **{
-        f"{PREFIX}{model.name}": {
-            "name": f"{PREFIX}{model.name}",
-            "kind": "hf",
-            "params_millions": round(model.params / 1e6, 3),
-        }
-        for model in LADDER
-    },
-    **{
-        name: {"name": name, "kind": "ollama", "params_millions": params}
-        for name, params in _OLLAMA_PARAMS_MILLIONS.items()
-    },
+    name: {"name": name, "kind": kind, "params_millions": params}
+    for kind, labels in _PARAMS_MILLIONS.items()
+    for name, params in labels.items()
 }

@@ -8,7 +8,7 @@ from scipy import stats
 
 import false_alarms
 from phaselaw.laws.analysis import analyze
-from phaselaw.rundir.read import Run
+from phaselaw.records import Run
 from simulated_runs import DEFECTS, as_served, ladder_study, simulated, slow_first_calls
 
 QUIET = {"call_noise": 0.02, "model_scatter": 0.05, "prefill_steps": 1.15, "cold_start_ms": 100.0, "overhead_ms": 0.0}

@@ -8,7 +8,7 @@ from typing import Literal
 import polars as pl
 
 from phaselaw.laws.summary import BUDGET
-from phaselaw.rundir.read import Run
+from phaselaw.records import Run
 
 Status = Literal["found", "suspected", "caution"]
 """``found``: shown by the data; ``suspected``: another reading is named; ``caution``: no row is wrong, but read on."""
