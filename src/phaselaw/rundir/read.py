@@ -15,7 +15,7 @@ from phaselaw.errors import AnalysisError
 from phaselaw.files import FORMULA_STARTS
 from phaselaw.records import Run, Source
 from phaselaw.rundir.conditions import differences
-from phaselaw.tables import IS_LATENCY, constants
+from phaselaw.tables import BUDGET, IS_LATENCY, constants
 
 METRICS = "metrics.csv"
 
@@ -303,11 +303,11 @@ def load_sweep(folder: Path, runs: dict[int, Path]) -> tuple[Run, dict[int, Run]
 
 
 def _with_budget(run: Run, budget: int, path: Path) -> Run:
-    stated = run.rows["gen_tokens_target"].drop_nulls().unique().to_list()
+    stated = run.rows[BUDGET].drop_nulls().unique().to_list()
     if any(other != budget for other in stated):
         said = ", ".join(f"{other:g}" for other in sorted(stated))
         raise AnalysisError(f"{path / METRICS}: its rows are of {said} generated tokens; rename the folder, gen_N")
-    rows = run.rows.with_columns(pl.lit(budget, dtype=pl.Int64).alias("gen_tokens_target"))
+    rows = run.rows.with_columns(pl.lit(budget, dtype=pl.Int64).alias(BUDGET))
     return dataclasses.replace(run, rows=rows)
 
 

@@ -199,8 +199,9 @@ class Study(Strict):
     def as_simulated(self, sizes: Mapping[str, tuple[float, int]] = MappingProxyType({})) -> Study:
         """The same cells on simulated engines: every backend keeps its name and batch size, every model its name.
 
-        ``sizes`` are the ladder's millions of parameters and layers by name, for models without labels. A server is simulated as one client: its cells of several clients become one. A backend that is simulated
-        already keeps its law.
+        ``sizes`` are the ladder's millions of parameters and layers by name, for models without labels. A server is
+        simulated as one client: its cells of several clients become one. A backend that is simulated already keeps its
+        law.
         """
         backends = tuple(
             backend
