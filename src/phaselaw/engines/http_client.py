@@ -1,8 +1,8 @@
-"""A streaming HTTP/1.1 client for measuring: it says when each piece of a reply arrived, and how long connecting took.
+"""A streaming HTTP client for measuring: it says when each piece of a reply arrived, and how long connecting took.
 
-Every instant is ``time.perf_counter_ns`` read straight after the ``recv`` that brought the bytes, before anything is
-parsed. Connecting (TCP and TLS) is over before the request is sent and is reported apart. The standard library parses
-the reply (chunks, lengths, keep-alive); ``benchmarks/client_honesty.py`` is what this choice rests on.
+The standard library's ``http.client`` connects, sends and parses. What it can't do is done by the stream it reads from:
+`time.perf_counter_ns` is read straight after each ``recv``, before anything is parsed, and each ``recv`` is bound by
+the limits of silence, total time and size. ``benchmarks/client_honesty.py`` is what this choice rests on.
 
 Each fault becomes an `EngineError` of one line whose ``kind`` is a short word: ``refused``, ``unreachable``,
 ``timeout``, ``connection_lost``, ``tls``, ``redirects``, ``bad_reply``, ``too_large``, or ``http_404`` for a status.
@@ -11,35 +11,46 @@ Proxies are not used: a measurement goes to the server itself.
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
+import io
 import json
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import quote, urljoin, urlsplit
 
-from phaselaw.engines.http_connection import (
-    READ_BYTES,
-    AsSocket,
-    Connection,
-    Limits,
-    Stream,
-    joined,
-    origin,
-    quoted,
-    reason,
-    request_message,
-    shown,
-)
+from phaselaw import __version__
 from phaselaw.errors import EngineError
 
-__all__ = ["Exchange", "HttpClient", "Limits", "Line", "quoted"]
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
+READ_BYTES = 65_536
 MAX_LINE_BYTES = 8 * 2**20
 """A line longer than this is no event of any engine."""
 MAX_REDIRECTS = 3
+BeforeSend = Callable[[], object] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """When a request is given up. Times are seconds, sizes bytes."""
+
+    connect_s: float = 10.0
+    """TCP and TLS set-up."""
+    idle_s: float = 300.0
+    """The longest silence between two pieces of a reply, the first one's wait included."""
+    total_s: float = 1800.0
+    """From sending to the reply's end."""
+    reply_bytes: int = 32 * 2**20
+
+
+QUICK = Limits(connect_s=5.0, idle_s=10.0, total_s=20.0)
+"""For questions that need no model."""
 
 
 class Line(NamedTuple):
@@ -53,63 +64,44 @@ class HttpClient:
     """Requests to one server. Connections are kept and used again; threads may share a client."""
 
     def __init__(
-        self,
-        base_url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        limits: Limits | None = None,
+        self, base_url: str, *, headers: Mapping[str, str] | None = None, limits: Limits | None = None,
         ca_file: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """``base_url`` is ``http[s]://host[:port][/prefix]``; ``headers`` go with every request to this server."""
-        self._base = base_url.rstrip("/") + "/"
+        self.base_url = base_url.rstrip("/")
+        self.limits = limits or Limits()
         self._headers = dict(headers or {})
-        self._limits = limits or Limits()
         self._ca_file = ca_file
-        self._idle: list[Connection] = []
-        self._origin = origin(self._base)
-
-    @property
-    def base_url(self) -> str:
-        """The address, without a slash at its end."""
-        return self._base.rstrip("/")
+        self._idle: list[_Connection] = []
+        self._origin = _origin(self.base_url)
 
     def open(
-        self,
-        method: str,
-        path: str,
-        payload: Any = None,
-        *,
-        limits: Limits | None = None,
-        fresh: bool = False,
-        before_send: Callable[[], object] | None = None,
-    ) -> Exchange:
+        self, method: str, path: str, payload: Any = None, *, limits: Limits | None = None, fresh: bool = False,
+        before_send: BeforeSend = None,
+    ) -> Exchange:  # fmt: skip
         """Send a request, JSON where there is a ``payload``, and wait for the head of the reply.
 
-        ``fresh`` opens a connection for it, as every measured call does: a kept one may be closed under it, which only
-        GET survives. ``before_send`` is called between connecting and sending. A 307 or 308, and for GET any redirect,
-        is followed at most `MAX_REDIRECTS` times; the exchange's times are the last request's. Any other status is
-        returned as it is. Raises `EngineError`.
+        ``fresh`` opens a connection for it alone, as every measured call does: a kept one may be closed under it, which
+        only GET survives. ``before_send`` is called between connecting and sending. A 307 or 308, and for GET any
+        redirect, is followed at most `MAX_REDIRECTS` times; the exchange's times are the last request's. Any other
+        status is returned as it is. Raises `EngineError`.
         """
         body = None if payload is None else json.dumps(payload).encode()
-        home = url = joined(self._base, path.lstrip("/"))
+        home = url = _joined(f"{self.base_url}/", path.lstrip("/"))
         for _ in range(MAX_REDIRECTS + 1):
-            headers = self._headers if origin(url) == self._origin else {}
-            message = request_message(method, url, body, headers)
-            exchange = self._exchange(
-                method, url, message, limits or self._limits, fresh=fresh, before_send=before_send
-            )
+            exchange = self._exchange(method, url, body, limits or self.limits, fresh=fresh, before_send=before_send)
             before_send = None
             location = exchange.headers.get("location")
             follows = exchange.status in (307, 308) or (method == "GET" and exchange.status in (301, 302, 303))
             if location is None or not follows:
                 return exchange
             exchange.close()
-            url = joined(url, location)
-        raise EngineError(f"{shown(home)}: more than {MAX_REDIRECTS} redirects, the last to {shown(url)}",
-                          kind="redirects")  # fmt: skip
+            url = _joined(url, location)
+        told = f"{_without_secrets(home)}: more than {MAX_REDIRECTS} redirects, the last to {_without_secrets(url)}"
+        raise EngineError(told, kind="redirects")
 
     def json(self, method: str, path: str, payload: Any = None) -> Any:
-        """The JSON value that a request is answered with. Raises `EngineError`, also for a status of no success."""
+        """The JSON value that a request is answered with. Raises `EngineError`, also where the status is no success."""
         with self.open(method, path, payload) as exchange:
             exchange.raise_for_status()
             text = exchange.read()
@@ -121,32 +113,38 @@ class HttpClient:
     def close(self) -> None:
         """Close the kept connections; safe to call twice."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop().http.close()
 
     def _exchange(
-        self, method: str, url: str, message: bytes, limits: Limits, *, fresh: bool,
-        before_send: Callable[[], object] | None = None,
-    ) -> Exchange:  # fmt: skip
-        kept = None if fresh else self._kept(origin(url))
-        exchange = Exchange(shown(url), kept or Connection(url, limits, self._ca_file), self._idle, limits)
+        self, method: str, url: str, body: bytes | None, limits: Limits, *, fresh: bool, before_send: BeforeSend = None
+    ) -> Exchange:
+        headers = {"User-Agent": f"phaselaw/{__version__}", **(self._headers if _origin(url) == self._origin else {})}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        for name, value in headers.items():
+            if not (value.isascii() and value.isprintable()):
+                raise EngineError(f"the value of the header {name} has characters that none may have", kind="bad_url")
+        kept = None if fresh else self._kept(_origin(url))
+        connection = kept or _Connection(url, limits, self._ca_file)
+        exchange = Exchange(_without_secrets(url), connection, None if fresh else self._idle, limits)
         try:
             if before_send is not None:
                 before_send()
-            exchange.send(method, message)
+            exchange.send(method, _target(url), body, headers)
         except EngineError as error:
             if kept is None or method != "GET" or error.kind != "connection_lost":
                 raise
-            return self._exchange(method, url, message, limits, fresh=True)
+            return self._exchange(method, url, body, limits, fresh=True)
         return exchange
 
-    def _kept(self, origin: tuple[str, str, int]) -> Connection | None:
+    def _kept(self, origin: tuple[str, str, int]) -> _Connection | None:
         """A connection of an earlier request that the server still holds open."""
         while self._idle:
             connection = self._idle.pop()
             if connection.origin == origin and connection.is_quiet():
                 connection.connect_ms = None
                 return connection
-            connection.close()
+            connection.http.close()
         return None
 
 
@@ -156,53 +154,54 @@ class Exchange:
     status: int
     headers: http.client.HTTPMessage
     sent_ns: int
-    """When sending began."""
+    """`time.perf_counter_ns` just before the request was sent on its open connection."""
     head_ns: int
-    """When the end of the reply's head had arrived."""
+    """When the head of the reply had arrived."""
 
-    def __init__(self, url: str, connection: Connection, idle: list[Connection], limits: Limits) -> None:
+    def __init__(self, url: str, connection: _Connection, idle: list[_Connection] | None, limits: Limits) -> None:
+        """``url`` is for messages; a connection is put into ``idle`` after the reply's end, else closed."""
         self.url = url
+        self.connect_ms = connection.connect_ms
+        """How long TCP and TLS set-up took before this request; ``None`` where a kept connection served."""
         self._connection, self._idle, self._limits = connection, idle, limits
-        self._stream = Stream(connection.socket, url, limits)
         self._reply: http.client.HTTPResponse | None = None
 
-    @property
-    def connect_ms(self) -> float | None:
-        """How long TCP and TLS set-up took before this request; ``None`` where a kept connection served."""
-        return self._connection.connect_ms
-
-    def send(self, method: str, message: bytes) -> None:
+    def send(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> None:
         """Send the request and read the reply's head; called once, by the client."""
+        connection: Any = self._connection.http
         self.sent_ns = time.perf_counter_ns()
+        self._stream = _Stream(connection.sock, self.url, self._limits)
+        read_from: Any = self._stream  # it has of a socket what the parser asks for
+        connection.response_class = lambda _, **named: http.client.HTTPResponse(read_from, **named)
         with self._faults():
-            self._stream.start(self.sent_ns)
-            self._connection.socket.sendall(message)
-            self._reply = http.client.HTTPResponse(AsSocket(self._stream), method=method)  # type: ignore[arg-type]
-            self._reply.begin()
-        self.status, self.headers, self.head_ns = self._reply.status, self._reply.headers, self._stream.received_ns
+            connection.request(method, target, body, headers)
+            self._reply = reply = connection.getresponse()
+        self.status, self.headers, self.head_ns = reply.status, reply.headers, self._stream.received_ns
 
     def pieces(self) -> Iterator[tuple[int, bytes]]:
         """The body as it arrives: (`time.perf_counter_ns`, bytes). Raises `EngineError` where it is cut off."""
-        while True:
+        while (reply := self._reply) is not None:
             with self._faults():
-                reply = self._reply
-                if reply is None:
-                    return
                 data = reply.read1(READ_BYTES)
                 if not data and reply.length:
                     raise http.client.IncompleteRead(b"", reply.length)
-            if not data:
-                self._finish()
-                return
-            yield self._stream.received_ns, data
+            if data:
+                yield self._stream.received_ns, data
+                continue
+            self._reply = None
+            reply.close()
+            if reply.will_close or self._idle is None:
+                self._connection.http.close()
+            else:
+                self._idle.append(self._connection)
 
     def lines(self) -> Iterator[Line]:
         """The body's lines as they arrive, without ``\\n`` or ``\\r\\n``; a last line may lack its end."""
         rest = b""
         received_ns = 0
         for received_ns, data in self.pieces():
-            *whole, rest = (rest + data).split(b"\n")
-            for line in whole:
+            *complete, rest = (rest + data).split(b"\n")
+            for line in complete:
                 yield Line(received_ns, line.removesuffix(b"\r"))
             if len(rest) > MAX_LINE_BYTES:
                 self.close()
@@ -235,54 +234,181 @@ class Exchange:
     def close(self) -> None:
         """Give the reply up and close its connection, unless it was read to its end; safe to call twice."""
         if self._reply is not None:
-            self._reply = None
-            self._connection.close()
+            self._give_up()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _give_up(self) -> None:
+        self._reply = None
+        self._connection.http.close()
+        self._stream.close()
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
         """Whatever breaks in here closes the connection; what a server or a network can break is an `EngineError`."""
         try:
             yield
-        except BaseException as error:
-            self._reply = None
-            self._connection.close()
-            told = self._told(error)
-            if told is None:
-                raise
-            raise told from error
-
-    def _told(self, error: BaseException) -> EngineError | None:
-        limits = self._limits
-        if isinstance(error, TimeoutError):
+        except EngineError:
+            self._give_up()
+            raise
+        except (OSError, http.client.HTTPException, ValueError) as error:
             over = self._stream.seconds_left() <= 0
-            what = f"not finished after {limits.total_s:g} s" if over else f"silent for {limits.idle_s:g} s"
-            return EngineError(f"{self.url}: {what}", kind="timeout")
-        if isinstance(error, http.client.RemoteDisconnected):
-            return EngineError(
-                f"{self.url}: the server closed the connection without an answer", kind="connection_lost"
-            )
-        if isinstance(error, http.client.IncompleteRead):
-            return EngineError(f"{self.url}: the reply was cut off", kind="connection_lost")
-        if isinstance(error, (http.client.HTTPException, ValueError)):
-            said = quoted(str(error).encode())
-            return EngineError(f"{self.url}: the reply is no HTTP: {type(error).__name__} {said}", kind="bad_reply")
-        if isinstance(error, ssl.SSLError):
-            return EngineError(f"{self.url}: {reason(error)}", kind="tls")
-        if isinstance(error, OSError):
-            return EngineError(f"{self.url}: connection lost: {reason(error)}", kind="connection_lost")
-        return None
+            self._give_up()
+            raise self._as_engine_error(error, over=over) from error
+        except BaseException:
+            self._give_up()
+            raise
 
-    def _finish(self) -> None:
-        reply, self._reply = self._reply, None
-        if reply is None or reply.will_close:
-            self._connection.close()
+    def _as_engine_error(self, error: Exception, *, over: bool) -> EngineError:
+        limits, kind = self._limits, "connection_lost"
+        if isinstance(error, TimeoutError):
+            kind, what = "timeout", f"silent for {limits.idle_s:g} s"
+            if over:
+                what = f"not finished after {limits.total_s:g} s"
+        elif isinstance(error, http.client.RemoteDisconnected):
+            what = "the server closed the connection without an answer"
+        elif isinstance(error, http.client.IncompleteRead):
+            what = "the reply was cut off"
+        elif isinstance(error, ssl.SSLError):
+            kind, what = "tls", _reason(error)
+        elif isinstance(error, OSError):
+            what = f"connection lost: {_reason(error)}"
         else:
-            self._idle.append(self._connection)
+            kind, what = "bad_reply", f"the reply is no HTTP: {type(error).__name__} {quoted(str(error).encode())}"
+        return EngineError(f"{self.url}: {what}", kind=kind)
+
+
+class _Connection:
+    """An open connection and the time it took to open."""
+
+    connect_ms: float | None
+
+    def __init__(self, url: str, limits: Limits, ca_file: str | None) -> None:
+        self.origin = scheme, host, port = _origin(url)
+        started_ns = time.perf_counter_ns()
+        with _connect_faults(_without_secrets(url), limits):
+            if scheme == "https":
+                context = ssl.create_default_context(cafile=ca_file)
+                secure = http.client.HTTPSConnection(host, port, timeout=limits.connect_s, context=context)
+                self.http: http.client.HTTPConnection = secure
+            else:
+                self.http = http.client.HTTPConnection(host, port, timeout=limits.connect_s)
+            self.http.connect()
+        self.connect_ms = (time.perf_counter_ns() - started_ns) / 1e6
+
+    def is_quiet(self) -> bool:
+        """Whether the server neither closed a kept connection nor sent anything unasked."""
+        try:
+            self.http.sock.settimeout(0)
+            self.http.sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        return False
+
+
+class _Stream(io.RawIOBase):
+    """A reply's bytes: each ``recv`` is stamped, and bound by the limits of silence, total time and size."""
+
+    received_ns = 0
+
+    def __init__(self, connected: socket.socket, url: str, limits: Limits) -> None:
+        self._socket, self._url, self._limits = connected, url, limits
+        self._raw = connected.makefile("rb", buffering=0)
+        self._bytes = 0
+        self._deadline_ns = time.perf_counter_ns() + int(limits.total_s * 1e9)
+        connected.settimeout(min(limits.idle_s, limits.total_s))
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        """What ``http.client`` asks a socket for."""
+        return io.BufferedReader(self, READ_BYTES)
+
+    def seconds_left(self) -> float:
+        """Seconds until the total time is over."""
+        return (self._deadline_ns - time.perf_counter_ns()) / 1e9
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """One ``recv``, stamped."""
+        left_s = self.seconds_left()
+        if left_s <= 0:
+            raise TimeoutError
+        self._socket.settimeout(min(self._limits.idle_s, left_s))
+        size = self._raw.readinto(buffer) or 0
+        self.received_ns = time.perf_counter_ns()
+        self._bytes += size
+        if self._bytes > self._limits.reply_bytes:
+            raise EngineError(f"{self._url}: a reply of more than {self._limits.reply_bytes} bytes", kind="too_large")
+        return size
+
+    def close(self) -> None:
+        """Let go of the socket, which stays open for its connection."""
+        self._raw.close()
+        super().close()
+
+
+def quoted(data: bytes) -> str:
+    """The beginning of some bytes as one printable line, for a message."""
+    text = ascii(data[:120].decode("utf-8", "replace"))
+    return text + ("..." if len(data) > 120 else "")
+
+
+@contextmanager
+def _connect_faults(url: str, limits: Limits) -> Iterator[None]:
+    try:
+        yield
+    except ConnectionRefusedError as error:
+        raise EngineError(f"{url}: connection refused; is the server running?", kind="refused") from error
+    except TimeoutError as error:
+        raise EngineError(f"{url}: no connection after {limits.connect_s:g} s", kind="timeout") from error
+    except ssl.SSLError as error:
+        raise EngineError(f"{url}: TLS: {_reason(error)}", kind="tls") from error
+    except (OSError, UnicodeError, http.client.InvalidURL) as error:
+        raise EngineError(f"{url}: can't connect: {_reason(error)}", kind="unreachable") from error
+
+
+def _reason(error: Exception) -> str:
+    """What the operating system or OpenSSL says, in one line."""
+    text = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split()) or type(error).__name__
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of an address; raises `EngineError` where it can't be the address of a server."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise EngineError(f"not an address like http://host:port: {error}", kind="bad_url") from error
+    if parts.username or parts.password:
+        raise EngineError(f"{_without_secrets(url)}: an address may hold no user or password", kind="bad_url")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise EngineError(f"{_without_secrets(url)}: not an address like http://host:port", kind="bad_url")
+    return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
+
+
+def _joined(base: str, target: str) -> str:
+    """The address that a path or a redirect's target means; raises `EngineError` where it means none."""
+    try:
+        return urljoin(base, target)
+    except ValueError as error:
+        raise EngineError(f"{_without_secrets(base)}: no address: {quoted(target.encode())}", kind="bad_url") from error
+
+
+def _without_secrets(url: str) -> str:
+    """An address for a message: without user, password and query."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _target(url: str) -> str:
+    """What a request asks for: the path with its query."""
+    parts = urlsplit(url)
+    return quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe="/?%:@!$&'()*+,;=~-._")
