@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from phaselaw.engines import llamacpp
 from phaselaw.engines.llamacpp_process import find_server, nothing_to_start
-from phaselaw.laws.served_clock import LONG_MS
+from phaselaw.laws.served import LONG_MS
 from phaselaw.records import Request
 from phaselaw.study.model import LlamacppBackend, ModelEntry
 

@@ -77,9 +77,9 @@ def count(value: Any) -> str:
     return MISSING if value is None else f"{value:,.6g}" if value != int(value) else f"{int(value):,}"
 
 
-def percent(value: Any) -> str:
+def percent(value: Any, places: int = 1) -> str:
     """A share as a percentage."""
-    return MISSING if value is None else f"{100 * value:.1f} %"
+    return MISSING if value is None else f"{100 * value:.{places}f} %"
 
 
 def as_is(value: Any) -> str:

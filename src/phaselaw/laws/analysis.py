@@ -29,14 +29,19 @@ from phaselaw.laws.points import ALL, Units, by_model_and_run, points_of, units_
 from phaselaw.laws.regimes import regimes
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.served import (
+    BASIS,
+    STEP_TRUE,
+    TR121,
+    by_basis,
     decode_linearity,
     decode_projection_error,
     early_stop_summary,
     length_limited,
+    prompt_cache_checks,
     served_rows,
+    server_clock,
     warmup_breakdown,
 )
-from phaselaw.laws.served_clock import BASIS, STEP_TRUE, TR121, by_basis, prompt_cache_checks, server_clock
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.sweep_tables import TR121_TABLES, sweep_tables
 from phaselaw.laws.validation import prediction_coverage, prediction_validation

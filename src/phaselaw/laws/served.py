@@ -1,16 +1,169 @@
-"""Served engines that may stop early: TR121's tables of its Ollama rows (TR121 2.2, 4.1.1, 7.1.1).
+"""Served engines: calls that stop early, loads, and whose clock a decode is timed by (TR121 2.2, 4.1.1, 7.1.1).
 
-They hold for every row that says why its generation ended (``ollama_done_reason``, or ``done_reason`` in runs of ours).
+TR121's tables of its Ollama rows are of every row that says why its generation ended (``ollama_done_reason``, or
+``done_reason`` in runs of ours). A decode has two latencies: ``tr121`` is TR121's projection, the server's decode time
+over its count of tokens, times the budget. ``step_true`` counts the steps that ran: the client's own figure in runs of
+ours, else the server's time over one step less.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import polars as pl
 
 from phaselaw.laws.regression import fit_lines, p_of_zero_at
+from phaselaw.tables import (
+    BUDGET,
+    LAW,
+    Table,
+    count,
+    counted,
+    derived,
+    fixed,
+    measured,
+    percent,
+    plain,
+    two_places,
+    words,
+)
+
+_CELL = (words("backend"), words("model"), words("scenario"))
+_SIZE = plain("params_millions_effective")
+_BATCH = plain("batch_size", pl.Int64)
+
+WARMUP_BREAKDOWN = Table(
+    name="ollama_warmup_breakdown",
+    holds="loading told apart from the first prefill",
+    why_empty="no prefill rows with a server's load time, warmup and measured",
+    columns=(
+        *_CELL,
+        *plain("warmup_prefill_infer_median_ms warmup_load_median_ms warmup_prefill_total_median_ms"),
+        counted("warmup_n"),
+        *plain("measured_prefill_infer_median_ms measured_load_median_ms measured_prefill_total_median_ms"),
+        counted("measured_n"),
+        *plain("warmup_ratio_infer_only warmup_ratio_total_including_load"),
+        *_BATCH,
+        *_SIZE,
+        counted(BUDGET),
+    ),
+    order=("backend", "model", "scenario", "batch_size", "params_millions_effective", BUDGET),
+)
+EARLY_STOP_SUMMARY = Table(
+    name="ollama_early_stop_summary",
+    holds="early stops by model and scenario",
+    why_empty="no rows say why a generation ended (done_reason): nothing here may stop early",
+    keeps_budget=True,
+    columns=(
+        *_CELL,
+        counted("n"),
+        *plain("params_millions_effective_median"),
+        counted(BUDGET),
+        *plain("gen_tokens_raw_median early_stop_rate"),
+        words("done_reason_mode"),
+        *_BATCH,
+    ),
+    order=("backend", "model", "scenario", "batch_size", BUDGET),
+)
+_NO_COUNTS = "no model whose calls differ in tokens generated"
+_BY_MODEL = ("model", "backend", "batch_size", BUDGET)
+DECODE_LINEARITY = Table(
+    name="ollama_decode_linearity",
+    holds="decode time against tokens generated",
+    caption="Is decode time linear in tokens? decode ms = a + b x count, of each model.",
+    why_empty=_NO_COUNTS,
+    keeps_budget=True,
+    columns=(
+        words("model", "model"),
+        counted("n", "calls"),
+        counted(BUDGET),
+        derived("a_ms", "a (ms)", two_places),
+        derived("b_ms_per_token", "b (ms a token)"),
+        derived("r2", "R2", fixed),
+        *plain("affine_ms_at_target"),
+        measured("gen_tokens_raw_min", "fewest tokens", count),
+        *plain("gen_tokens_raw_median"),
+        measured("gen_tokens_raw_max", "most tokens", count),
+        LAW,
+        *_BATCH,
+        *_SIZE,
+        *plain("a_p a_plus_b_p"),
+    ),
+    order=_BY_MODEL,
+    shows="backend model n gen_tokens_raw_min gen_tokens_raw_max a_ms b_ms_per_token r2",
+)
+DECODE_PROJECTION_ERROR = Table(
+    name="ollama_decode_projection_error",
+    holds="what scaling to the tokens asked for errs by",
+    caption="What scaling to the tokens asked for errs by: proportional less a + b x count, at that many.",
+    why_empty=_NO_COUNTS,
+    keeps_budget=True,
+    columns=(
+        words("model", "model"),
+        counted(BUDGET, "tokens asked", provenance="assumed"),
+        counted("n", "calls"),
+        derived("prop_minus_affine_ms_median", "median (ms)"),
+        derived("prop_minus_affine_ms_p95", "p95 (ms)"),
+        derived("prop_minus_affine_ms_min", "least (ms)"),
+        derived("prop_minus_affine_ms_max", "most (ms)"),
+        LAW,
+        *_BATCH,
+        *_SIZE,
+    ),
+    order=_BY_MODEL,
+    shows="backend model n gen_tokens_target prop_minus_affine_ms_median prop_minus_affine_ms_p95 "
+    "prop_minus_affine_ms_min prop_minus_affine_ms_max",
+)
+_MODEL = (LAW, words("backend_kind"), words("model", "model"), *_SIZE)
+_BY_SIZE = ("backend", "params_millions_effective", "model")
+SERVER_CLOCK = Table(
+    name="server_clock",
+    holds="a server's times against the client's clock",
+    caption="A server's decode time against the client's clock.",
+    why_empty="no calls with both a server's decode time and a client's token arrivals",
+    columns=(
+        *_MODEL,
+        counted("n", "calls"),
+        *plain("gen_tokens_raw_median"),
+        measured("decode_step_ms_client_median", "step by the client (ms)"),
+        measured("decode_step_ms_server_median", "step by the server (ms)"),
+        derived("steps_spanned_minus_count", "steps spanned less tokens counted", two_places),
+        derived("per_count_bias", "time / count is off by", percent),
+        derived("per_step_bias", "time / (count - 1) is off by", percent),
+        counted("n_long", "calls of 300 ms or more"),
+        derived("per_step_bias_worst", "the worst of these is off by", partial(percent, places=2)),
+        derived("ttft_minus_prefill_ms", "TTFT less the server's prefill (ms)"),
+    ),
+    order=_BY_SIZE,
+)
+PROMPT_CACHE_CHECKS = Table(
+    name="prompt_cache_checks",
+    holds="what is known of the prompt cache, per model",
+    caption="Calls by what is known of the prompt cache.",
+    why_empty="no calls of an engine that may answer from a prompt cache",
+    columns=(
+        *_MODEL,
+        counted("n", "calls"),
+        counted("fresh", "fresh"),
+        counted("found", "answered from the cache"),
+        counted("undecidable", "can't be told"),
+        counted("off"),
+        counted("head_cached", "head cached"),
+    ),
+    order=_BY_SIZE,
+)
 
 REASON = "done_reason"
+BASIS = "latency_basis"
+STEP_TRUE, TR121 = "step_true", "tr121"
+LONG_MS = 300.0
+"""Decode time of a call from which on one late wake-up of the client no longer shows."""
+
+_DECODES = ["kv_decode", "e2e_kv"]
+_RAW, _TARGET, _DECODE_MS = (pl.col(name) for name in ("gen_tokens_raw", BUDGET, "kv_decode_ms"))
+_KEYS = [column.key for column in _MODEL]
+_N = pl.len().cast(pl.Int64).alias("n")
 
 
 def served_rows(ok_rows: pl.DataFrame) -> pl.DataFrame:
@@ -23,94 +176,73 @@ def served_rows(ok_rows: pl.DataFrame) -> pl.DataFrame:
 
 def length_limited(served: pl.DataFrame, *, whole_calls: bool) -> pl.DataFrame:
     """Rows without those of calls that stopped early: their decode and e2e rows (TR121's filter), or all of them."""
-    short = pl.col("gen_tokens_raw") < pl.col("gen_tokens_target")
-    dropped = short if whole_calls else short & pl.col("mode").is_in(["kv_decode", "e2e_kv"])
+    short = _RAW < _TARGET
+    dropped = short if whole_calls else short & pl.col("mode").is_in(_DECODES)
     return served.filter(~dropped.fill_null(False))
 
 
 def warmup_breakdown(served: pl.DataFrame) -> pl.DataFrame:
     """``ollama_warmup_breakdown``: prefill alone and with the load, warmup against measured, per cell.
 
-    Of backends that tell a load: Ollama's in each call, llama-server's where its start loaded the model for the call.
-    OpenAI's protocol tells none.
+    Of backends that report a load: Ollama's in each call, llama-server's where its start loaded the model for the call
+    (OpenAI's protocol has none). A call without one took 0 ms to load where other calls of its backend report theirs.
     """
-    latency, load = pl.col("latency_ms"), pl.col("__load_ms")
-    served = _with_loads(served)
-    keys = ["backend", "model", "scenario"]
-    own = ["batch_size", "params_millions_effective", "gen_tokens_target"]
-    figures = []
+    start = pl.when(pl.col("backend_kind") == "llamacpp").then(pl.col("load_ms"))
+    reported = pl.coalesce(pl.col("ollama_load_ms"), start)
+    load = reported.fill_null(pl.when(reported.is_not_null().any().over("backend")).then(0.0))
+    prefills = served.with_columns(load.alias("load")).filter(
+        (pl.col("mode") == "prefill") & pl.col("load").is_not_null()
+    )
+    figures, ms = [], {"infer": pl.col("latency_ms"), "total": pl.col("latency_ms") + pl.col("load")}
     for name, which in (("warmup", pl.col("is_warmup")), ("measured", ~pl.col("is_warmup"))):
-        figures += [
-            latency.filter(which).median().alias(f"{name}_prefill_infer_median_ms"),
-            load.filter(which).median().alias(f"{name}_load_median_ms"),
-            (latency + load).filter(which).median().alias(f"{name}_prefill_total_median_ms"),
-            which.sum().cast(pl.Int64).alias(f"{name}_n"),
-        ]
-    return (
-        served.filter((pl.col("mode") == "prefill") & load.is_not_null())
-        .group_by([*keys, *own], maintain_order=True)
+        figures += [ms[part].filter(which).median().alias(f"{name}_prefill_{part}_median_ms") for part in ms]
+        figures += [pl.col("load").filter(which).median().alias(f"{name}_load_median_ms")]
+        figures += [which.sum().cast(pl.Int64).alias(f"{name}_n")]
+    ratios = {"warmup_ratio_infer_only": "infer", "warmup_ratio_total_including_load": "total"}
+    return WARMUP_BREAKDOWN.frame(
+        prefills.group_by(WARMUP_BREAKDOWN.order, maintain_order=True)
         .agg(figures)
         .filter((pl.col("warmup_n") > 0) & (pl.col("measured_n") > 0))
         .with_columns(
-            (pl.col("warmup_prefill_infer_median_ms") / pl.col("measured_prefill_infer_median_ms")).alias(
-                "warmup_ratio_infer_only"
-            ),
-            (pl.col("warmup_prefill_total_median_ms") / pl.col("measured_prefill_total_median_ms")).alias(
-                "warmup_ratio_total_including_load"
-            ),
+            (pl.col(f"warmup_prefill_{part}_median_ms") / pl.col(f"measured_prefill_{part}_median_ms")).alias(name)
+            for name, part in ratios.items()
         )
-        .select(*keys, pl.exclude([*keys, *own]), *own)
-        .sort([*keys, *own])
     )
-
-
-def _with_loads(served: pl.DataFrame) -> pl.DataFrame:
-    """The rows with ``__load_ms``: a call's load, 0 where its backend told those of other calls, null where of none."""
-    start = pl.when(pl.col("backend_kind") == "llamacpp").then(pl.col("load_ms"))
-    told = pl.coalesce(pl.col("ollama_load_ms"), start)
-    none = pl.when(told.is_not_null().any().over("backend")).then(0.0)
-    return served.with_columns(told.fill_null(none).alias("__load_ms"))
 
 
 def early_stop_summary(served: pl.DataFrame) -> pl.DataFrame:
     """``ollama_early_stop_summary``: median tokens, share of early stops and the usual reason, per cell."""
-    raw, target = pl.col("gen_tokens_raw"), pl.col("gen_tokens_target")
-    keys = ["backend", "model", "scenario"]
-    own = ["batch_size", "params_millions_effective"]
-    return (
+    size = pl.col("params_millions_effective")
+    cell = ["backend", "model", "scenario", "batch_size", BUDGET]
+    return EARLY_STOP_SUMMARY.frame(
         _decodes(served)
-        .group_by([*keys, *own, "gen_tokens_target"], maintain_order=True)
+        .group_by([*cell, size], maintain_order=True)
         .agg(
-            pl.len().cast(pl.Int64).alias("n"),
-            pl.col("params_millions_effective").median().alias("params_millions_effective_median"),
-            raw.median().alias("gen_tokens_raw_median"),
-            (raw < target).mean().alias("early_stop_rate"),
+            _N,
+            _RAW.median().alias("gen_tokens_raw_median"),
+            (_RAW < _TARGET).mean().alias("early_stop_rate"),
             pl.col(REASON).mode().sort().first().alias("done_reason_mode"),
         )
-        .select(*keys, "n", "params_millions_effective_median", "gen_tokens_target", "gen_tokens_raw_median",
-                "early_stop_rate", "done_reason_mode", "batch_size")
-        .sort([*keys, "batch_size", "gen_tokens_target"])
-    )  # fmt: skip
+        .with_columns(size.alias("params_millions_effective_median"))
+    )
 
 
-_LINEAR_KEYS = ["model", "gen_tokens_target", "backend", "batch_size", "params_millions_effective"]
+_LINEAR_KEYS = ["model", BUDGET, "backend", "batch_size", "params_millions_effective"]
 
 
 def decode_linearity(served: pl.DataFrame) -> pl.DataFrame:
     """``ollama_decode_linearity``: ``decode ms = a + b x count`` over a model's calls, by least squares.
 
-    A model whose calls all have one count is left out: a and b can't be told apart there. Ours: ``a_p`` and
+    A model whose calls all have one count is left out: a and b can't be separated there. Ours: ``a_p`` and
     ``a_plus_b_p``, two-sided p of a = 0 and of a = -b (a server whose time spans one step less than its count).
     """
-    decodes = _timed_decodes(served)
     rows = []
-    for key, calls in decodes.group_by(_LINEAR_KEYS, maintain_order=True):
+    for key, calls in _timed_decodes(served).group_by(_LINEAR_KEYS, maintain_order=True):
         count, ms = calls["gen_tokens_raw"].to_numpy(), calls["kv_decode_ms"].to_numpy()
         if len(np.unique(count)) < 2:
             continue
         line = fit_lines(count[None], ms[None])
         a, b = float(line.intercept[0]), float(line.slope[0])
-        target = key[1]
         rows.append(
             dict(zip(_LINEAR_KEYS, key, strict=True))
             | {
@@ -118,57 +250,93 @@ def decode_linearity(served: pl.DataFrame) -> pl.DataFrame:
                 "a_ms": a,
                 "b_ms_per_token": b,
                 "r2": float(line.r2[0]),
-                "affine_ms_at_target": a + b * float(str(target)),
-                "gen_tokens_raw_min": count.min(),
+                "affine_ms_at_target": a + b * float(str(key[1])),
+                "gen_tokens_raw_min": float(count.min()),
                 "gen_tokens_raw_median": float(np.median(count)),
-                "gen_tokens_raw_max": count.max(),
+                "gen_tokens_raw_max": float(count.max()),
                 "a_p": p_of_zero_at(count, ms, 0.0),
                 "a_plus_b_p": p_of_zero_at(count, ms, 1.0),
             }
         )
-    figures = ["a_ms", "b_ms_per_token", "r2", "affine_ms_at_target", "gen_tokens_raw_min", "gen_tokens_raw_median",
-               "gen_tokens_raw_max"]  # fmt: skip
-    tests = ["a_p", "a_plus_b_p"]
-    schema = (
-        {name: decodes.schema[name] for name in _LINEAR_KEYS}
-        | {"n": pl.Int64}
-        | dict.fromkeys([*figures, *tests], pl.Float64)
-    )
-    return (
-        pl.DataFrame(rows, schema=schema)
-        .select("model", "n", "gen_tokens_target", *figures, "backend", "batch_size", "params_millions_effective",
-                *tests)
-        .with_columns(pl.col(tests).fill_nan(None))
-        .sort(["model", "backend", "batch_size", "gen_tokens_target"])
-    )  # fmt: skip
+    return DECODE_LINEARITY.frame(rows)
 
 
 def decode_projection_error(served: pl.DataFrame, linearity: pl.DataFrame) -> pl.DataFrame:
-    """``ollama_decode_projection_error``: what ``ms / count x target`` says beyond the line, at the target."""
-    error = pl.col("kv_decode_ms") / pl.col("gen_tokens_raw") * pl.col("gen_tokens_target") - pl.col(
-        "affine_ms_at_target"
-    )
-    return (
+    """``ollama_decode_projection_error``: ``ms / count x target`` less the line's value at the target."""
+    error = _DECODE_MS / _RAW * _TARGET - pl.col("affine_ms_at_target")
+    figures = {"median": error.median(), "p95": error.quantile(0.95, "linear"), "min": error.min(), "max": error.max()}
+    return DECODE_PROJECTION_ERROR.frame(
         _timed_decodes(served)
         .join(linearity.select(*_LINEAR_KEYS, "affine_ms_at_target"), on=_LINEAR_KEYS)
         .group_by(_LINEAR_KEYS, maintain_order=True)
-        .agg(
-            pl.len().cast(pl.Int64).alias("n"),
-            error.median().alias("prop_minus_affine_ms_median"),
-            error.quantile(0.95, "linear").alias("prop_minus_affine_ms_p95"),
-            error.min().alias("prop_minus_affine_ms_min"),
-            error.max().alias("prop_minus_affine_ms_max"),
-        )
-        .select("model", "gen_tokens_target", pl.exclude(_LINEAR_KEYS), "backend", "batch_size",
-                "params_millions_effective")
-        .sort(["model", "backend", "batch_size", "gen_tokens_target"])
-    )  # fmt: skip
+        .agg(_N, *(figure.alias(f"prop_minus_affine_ms_{name}") for name, figure in figures.items()))
+    )
 
 
 def _decodes(served: pl.DataFrame) -> pl.DataFrame:
-    known = pl.col("gen_tokens_raw").is_not_null() & pl.col("gen_tokens_target").is_not_null()
+    known = _RAW.is_not_null() & _TARGET.is_not_null()
     return served.filter((pl.col("mode") == "kv_decode") & ~pl.col("is_warmup") & known)
 
 
 def _timed_decodes(served: pl.DataFrame) -> pl.DataFrame:
-    return _decodes(served).filter((pl.col("kv_decode_ms") > 0) & (pl.col("gen_tokens_raw") > 0))
+    return _decodes(served).filter((_DECODE_MS > 0) & (_RAW > 0))
+
+
+def by_basis(served: pl.DataFrame) -> pl.DataFrame:
+    """The rows of served calls twice, with the latency of each basis and its name in the column `BASIS`.
+
+    Rows without the figures of both are left out, so that two laws differ by the basis alone.
+    """
+    shorter = pl.when((_RAW > 1) & (_DECODE_MS > 0)).then(_DECODE_MS / (_RAW - 1))
+    both = served.with_columns(pl.coalesce("decode_step_ms", shorter).alias("step")).filter(
+        (pl.col("step") > 0) & (pl.col("kv_decode_ms_equiv") > 0) & pl.col("mode").is_in(["prefill", *_DECODES])
+    )
+    bases = {STEP_TRUE: pl.col("step") * _TARGET.cast(pl.Float64), TR121: pl.col("kv_decode_ms_equiv")}
+    prefill = pl.when(pl.col("mode") == "kv_decode").then(0.0).otherwise(pl.col("prefill_ms"))
+    is_prefill = pl.when(pl.col("mode") == "prefill").then(pl.col("latency_ms"))
+    return pl.concat(
+        both.with_columns(is_prefill.otherwise(prefill + decode).alias("latency_ms"), pl.lit(name).alias(BASIS))
+        for name, decode in bases.items()
+    ).drop("step")
+
+
+def server_clock(served: pl.DataFrame) -> pl.DataFrame:
+    """By how many steps and percent a server's decode figures differ from the client's clock, per backend and model.
+
+    Over the measured calls whose chunks are tokens. ``steps_spanned_minus_count``: the server's decode time in steps of
+    the client's, less the tokens it counted; about -1 where it spans one step less. ``per_count_bias``: what
+    time / count is off by, ``per_step_bias``: what time / (count - 1) is, and ``per_step_bias_worst``: its largest of
+    the ``n_long`` calls that decode for `LONG_MS` or more. ``ttft_minus_prefill_ms``: the cost of being a client, queue
+    and load included.
+    """
+    client, server = pl.col("decode_step_ms_client"), pl.col("decode_step_ms_server")
+    tokens = (pl.col("decode_step_basis") == "client") | (pl.col("backend_kind") == "llamacpp")
+    off, long = server / client - 1, _DECODE_MS >= LONG_MS
+    return SERVER_CLOCK.frame(
+        served.filter((pl.col("mode") == "kv_decode") & ~pl.col("is_warmup") & tokens)
+        .filter((client > 0) & (_DECODE_MS > 0) & (_RAW > 1) & (server > 0))
+        .group_by(_KEYS)
+        .agg(
+            _N,
+            _RAW.median().alias("gen_tokens_raw_median"),
+            client.median().alias("decode_step_ms_client_median"),
+            server.median().alias("decode_step_ms_server_median"),
+            (_DECODE_MS / client - _RAW).median().alias("steps_spanned_minus_count"),
+            (_DECODE_MS / _RAW / client - 1).median().alias("per_count_bias"),
+            off.median().alias("per_step_bias"),
+            long.sum().cast(pl.Int64).alias("n_long"),
+            off.filter(long).abs().max().alias("per_step_bias_worst"),
+            (pl.col("ttft_ms") - pl.col("prefill_ms")).median().alias("ttft_minus_prefill_ms"),
+        )
+    )
+
+
+def prompt_cache_checks(rows: pl.DataFrame) -> pl.DataFrame:
+    """How many calls of each backend and model were answered from a prompt cache, were not, or are undecidable."""
+    check = pl.col("cache_check")
+    cached = pl.col("head_cached").cast(pl.String).str.to_lowercase() == "true"
+    calls = rows.filter((pl.col("mode") == "prefill") & check.is_not_null())
+    outcomes = {name: check == name for name in ("fresh", "found", "undecidable", "off")} | {"head_cached": cached}
+    return PROMPT_CACHE_CHECKS.frame(
+        calls.group_by(_KEYS).agg(_N, *(outcome.sum().cast(pl.Int64).alias(name) for name, outcome in outcomes.items()))
+    )

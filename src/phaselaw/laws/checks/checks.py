@@ -16,7 +16,7 @@ import polars as pl
 from phaselaw.laws.checks import cells, laws, models, order, served
 from phaselaw.laws.checks.findings import Checked, Evidence, Finding, Where
 from phaselaw.laws.points import ALL
-from phaselaw.laws.served_clock import BASIS, STEP_TRUE
+from phaselaw.laws.served import BASIS, STEP_TRUE
 from phaselaw.laws.summary import BUDGET
 
 CLEAR, NOT_CHECKED = "clear", "not checked"
