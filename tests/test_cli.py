@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from phaselaw import __version__, cli
-from phaselaw.commands import COMMANDS
+from phaselaw.cli import COMMANDS
 from phaselaw.errors import PhaselawError, RunError, StudyError
 
 

@@ -1,4 +1,4 @@
-"""phaselaw in Python: read runs, and ask of them in plain functions what the commands print.
+"""phaselaw's use cases as functions: what the commands call, and what Python code may.
 
 ``phaselaw.load(RUN)`` is `load`. What it gives holds data frames (polars; ``.to_pandas()`` works where pandas and
 pyarrow are installed); `fit`, `predict`, `compare` and `plan` take it and give typed results. docs/phaselaw.ipynb shows
@@ -9,26 +9,57 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from phaselaw.errors import AnalysisError, UsageError
+from phaselaw import measure as driver
+from phaselaw.engines import llamacpp, module_for
+from phaselaw.engines.readiness import lacks, runnable_part
+from phaselaw.errors import AnalysisError, NotReadyError, RunError, UsageError
+from phaselaw.files import write_csv, write_whole
+from phaselaw.ladder.build import resolve
+from phaselaw.ladder.spec import ladder_model
+from phaselaw.laws import analysis as analyses
 from phaselaw.laws import comparison, prediction
-from phaselaw.laws.analysis import Analysis, Options, analyze
+from phaselaw.laws.analysis import Analysis, Options
 from phaselaw.laws.comparison import Comparison
 from phaselaw.laws.prediction import NewModel, Predictions
+from phaselaw.laws.side_by_side import side_by_side
+from phaselaw.laws.step_time import step_times
+from phaselaw.laws.sweep_tables import TR121_TABLES, as_tr121
+from phaselaw.machine import identity
+from phaselaw.machine.kept import kept_limits, limits_of
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 from phaselaw.plan.capacity import Headroom, capacity_row, positive
+from phaselaw.plan.economics import Question, answer, assumptions
 from phaselaw.plan.estimate import Estimate
-from phaselaw.plan.workers import workers_of
-from phaselaw.records import Run
+from phaselaw.plan.workers import Worker, workers_of
+from phaselaw.records import Call, ModelLoaded, PlannedCall, Rewarmed, Run
+from phaselaw.report.build import build
+from phaselaw.report.document import Document
+from phaselaw.report.markdown import PLOTS, to_markdown
+from phaselaw.report.page import to_html
+from phaselaw.report.subject import Companion, Subject
 from phaselaw.rundir import read as runs
-from phaselaw.rundir.conditions import differences
+from phaselaw.rundir.conditions import differences, host_is_known
+from phaselaw.rundir.read import load_sweep, runs_of
+from phaselaw.rundir.write import RunDirectory
+from phaselaw.study.model import Study
+from phaselaw.traffic import timings
 
 __all__ = ["Headroom", "Law", "Loaded", "Need", "compare", "fit", "load", "plan", "predict"]
+
+PLAN_VERSION = 1
+"""Version of the JSON document of a plan."""
+
+Tell = Callable[[str], None]
+"""Takes a line that a person must know."""
+
+
+# --- runs that were measured: laws, predictions, comparisons, plans -------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,12 +82,27 @@ class Loaded:
     @functools.cached_property
     def analysis(self) -> Analysis:
         """The tables of ``phaselaw analyze``, and why those that are empty are."""
-        return analyze(self.run, self.options)
+        return analyses.analyze(self.run, self.options)
 
     @property
     def tables(self) -> Mapping[str, pl.DataFrame]:
         """Every table of ``phaselaw analyze`` by name."""
         return self.analysis.tables
+
+    @property
+    def name(self) -> str:
+        """What the run is called in a report: its study's name and its folder's."""
+        name, folder = str((self.run.manifest or {}).get("run_name") or ""), self.run.path.resolve().name
+        return name if name in {folder, ""} and name else f"{name} ({folder})" if name else folder
+
+    @property
+    def home(self) -> Path:
+        """The folder that its tables and report belong in."""
+        return self.run.path if self.run.path.is_dir() else self.run.path.parent
+
+    def save_tables(self, folder: Path | None = None) -> Path:
+        """Write every table as a CSV (``None``: into ``RUN/analysis``); returns the folder, or raises `RunError`."""
+        return save_tables(self.tables, folder or self.home / "analysis")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,27 +151,77 @@ class Need:
 
 
 def load(
-    *paths: Path | str, level: float = 0.95, models_table: Path | str | None = None, allow_different: bool = False
+    *paths: Path | str,
+    level: float = 0.95,
+    models_table: Path | str | None = None,
+    allow_different: bool = False,
+    options: Options | None = None,
 ) -> Loaded:
     """Read a run directory, ours or TR121's, or a ``metrics.csv``; several runs of one study on one host are pooled.
 
     ``level`` is that of every interval. ``models_table`` is a CSV with the architecture of models whose config is
-    absent. Raises `AnalysisError` for what can't be read, or be pooled unless ``allow_different``.
+    absent. ``options`` has all choices of an analysis, these two among them. Raises `AnalysisError` for what can't be
+    read, or be pooled unless ``allow_different``.
     """
     if not 0 < level < 1:
         raise UsageError(f"level {level:g}: give a share between 0 and 1")
     table = None if models_table is None else Path(models_table)
     run = runs.load_all(paths, allow_different=allow_different)
-    return Loaded(run=run, options=Options(level=level, models_table=table))
+    return Loaded(run=run, options=options or Options(level=level, models_table=table))
+
+
+def save_tables(tables: Mapping[str, pl.DataFrame], folder: Path) -> Path:
+    """Write tables as CSVs into a folder, which is made; returns it, or raises `RunError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        analyses.write(tables, folder)
+    except OSError as error:
+        raise RunError(f"{folder} can't be written ({error.strerror}); choose another place with --out") from None
+    return folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A folder of runs ``gen_N``, analysed: each run's own tables in its folder, those of the sweep at the root."""
+
+    folder: Path
+    parts: tuple[str, ...]
+    """The runs' folders."""
+    analysis: Analysis
+    places: Mapping[str, Path]
+    """Where each of the sweep's tables was written: TR121's at the root, others in ``analysis``."""
+    notes: tuple[str, ...]
+
+
+def is_sweep_folder(path: Path) -> bool:
+    """Whether a folder holds runs ``gen_N``."""
+    return bool(runs_of(path))
+
+
+def analyze_sweep(folder: Path, options: Options, *, out: Path | None = None, tell: Tell) -> Sweep:
+    """Analyse a folder of runs ``gen_N``, and write every table."""
+    root = out or folder
+    joined, parts = load_sweep(folder, runs_of(folder))
+    for budget, part in parts.items():
+        for line in part.notes:
+            tell(line)
+        Loaded(run=part, options=options).save_tables(root / f"gen_{budget}" / "analysis")
+    analysis = analyses.analyze_sweep(joined, parts, options)
+    save_tables(as_tr121(analysis.tables), root)
+    save_tables({name: table for name, table in analysis.tables.items() if name not in TR121_TABLES}, root / "analysis")
+    places = {name: (root if name in TR121_TABLES else root / "analysis") for name in analysis.tables}
+    names = tuple(f"gen_{budget}" for budget in parts)
+    return Sweep(folder=root, parts=names, analysis=analysis, places=places, notes=tuple(joined.notes))
 
 
 def fit(loaded: Loaded) -> list[Law]:
     """The scaling law in parameters of each backend, batch size, budget and phase."""
+    several = loaded.rows["gen_tokens_target"].n_unique() > 1
     return [
         Law(
             backend=row["backend"],
             batch_size=row["batch_size"],
-            gen_tokens_target=row.get("gen_tokens_target"),
+            gen_tokens_target=row.get("gen_tokens_target") if several else None,
             mode=row["mode"],
             n_models=row["n_models"],
             exponent=row["slope"],
@@ -141,17 +237,24 @@ def fit(loaded: Loaded) -> list[Law]:
 
 
 def predict(
-    loaded: Loaded, *, params: float, layers: float | None = None, width: float | None = None, extrapolate: bool = False
+    loaded: Loaded,
+    *,
+    params: float,
+    layers: float | None = None,
+    width: float | None = None,
+    extrapolate: bool = False,
+    tables: Mapping[str, pl.DataFrame] | None = None,
 ) -> Predictions:
     """The latency of a model of ``params`` parameters (a count, such as 3e9), as ``phaselaw predict`` makes it.
 
-    Outside the measured range a backend is in ``refused`` with the reason, unless ``extrapolate``.
+    Outside the measured range a backend is in ``refused`` with the reason, unless ``extrapolate``. ``tables`` are a
+    part of the run's, for some backends alone.
     """
     for name, value in (("params", params), ("layers", layers), ("width", width)):
         if value is not None and not 0 < value < float("inf"):
             raise UsageError(f"{name} {value:g}: give a positive number")
     model = NewModel(params_millions=params / 1e6, n_layer=layers, n_embd=width)
-    return prediction.predict(loaded.tables, model, level=loaded.options.level, extrapolate=extrapolate)
+    return prediction.predict(tables or loaded.tables, model, level=loaded.options.level, extrapolate=extrapolate)
 
 
 def compare(a: Loaded, b: Loaded, *, threshold: float = 0.05, allow_different: bool = False) -> Comparison:
@@ -159,10 +262,23 @@ def compare(a: Loaded, b: Loaded, *, threshold: float = 0.05, allow_different: b
 
     Raises `AnalysisError` where study or host differ, unless ``allow_different``.
     """
-    found = differences(a.run.manifest or {}, b.run.manifest or {})
-    if found and not allow_different:
-        raise AnalysisError(f"a and b differ in {'; '.join(found)}")
+    compare_notes(a, b, allow_different=allow_different)
     return comparison.compare(a.run, b.run, threshold=threshold, level=a.options.level)
+
+
+def compare_notes(a: Loaded, b: Loaded, *, allow_different: bool) -> list[str]:
+    """What a reader must know of two sides; raises `AnalysisError` where study or host differ, unless allowed."""
+    found = differences(a.run.manifest or {}, b.run.manifest or {})
+    if a.run.manifest is None or b.run.manifest is None:
+        found += comparison.prompt_differences(a.run, b.run)
+    if found and not allow_different:
+        raise AnalysisError(f"A and B differ in {'; '.join(found)}; --allow-different compares them all the same")
+    unknown = [
+        f"{source.path}: its host is unknown; that it is the same machine is taken on trust"
+        for source in (*a.run.sources, *b.run.sources)
+        if not host_is_known(source.manifest or {})
+    ]
+    return [*a.run.notes, *b.run.notes, *unknown, *(f"A and B differ in {line}" for line in found)]
 
 
 def plan(
@@ -189,3 +305,166 @@ def _need(row: Mapping[str, Any]) -> Need:
         return Estimate(value=row[name], low=row[ends[0]], high=row[ends[1]]) if ends[0] in row else row[name]
 
     return Need(**{field.name: figure(field.name) for field in dataclasses.fields(Need)})
+
+
+def planned(question: Question, workers: Sequence[Worker], analysis: Analysis) -> dict[str, Any]:
+    """The plan as the document that ``phaselaw plan --json`` prints: every table, and the assumptions."""
+    tables = answer(question, workers, step_times(analysis.tables["step_time_model"]))
+    return {"schema_version": PLAN_VERSION, "assumptions": assumptions(question, workers), **tables}
+
+
+def reference_times(loaded: Loaded, *, backend: str | None, model: str | None, tell: Tell) -> timings.ReferenceTimes:
+    """The measured step times that a request log is held against: those of one model on one backend.
+
+    Raises `UsageError` where the run has several, or none, that fit the names.
+    """
+    times = step_times(loaded.tables["step_time_model"])
+    fitting = [key for key in times if backend in (None, key[0]) and model in (None, key[1])]
+    if len(fitting) != 1:
+        known = ", ".join(f"{model} on {backend}" for backend, model in times) or "no model"
+        raise UsageError(
+            f"--against {loaded.run.path}: say which with --against-model and --against-backend; it has step times of: "
+            f"{known}"
+        )
+    [(backend, model)] = fitting
+    workers = [
+        each for each in workers_of(loaded.run, loaded.analysis, 1.0) if (each.backend, each.model) == fitting[0]
+    ]
+    if workers and workers[-1].suspect_prefill:
+        tell(f"prefill times of {model} in {loaded.run.path} are doubted: {workers[-1].suspect_prefill}")
+    return timings.ReferenceTimes(
+        name=f"{model} on {backend}",
+        times=times[fitting[0]],
+        prefill_factor=workers[-1].prefill_factor if workers else None,
+        decode_factor=workers[-1].decode_factor if workers else None,
+    )
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+def report(loaded: Loaded, *, out: Path | None = None, beside: Sequence[Loaded] = ()) -> tuple[Document, Path]:
+    """Write ``report.md``, its plots and ``report.html`` into ``out`` (``None``: the run itself); returns where.
+
+    The laws of the runs ``beside`` it are compared with its own. Raises `RunError` where it can't be written.
+    """
+    # matplotlib is heavy, and only here.
+    from phaselaw.report.plots import draw
+
+    subject = _subject(loaded, beside)
+    document = build(subject)
+    folder = out or loaded.home
+    try:
+        (folder / PLOTS).mkdir(parents=True, exist_ok=True)
+        for plot in document.plots():
+            write_whole(folder / PLOTS / f"{plot.name}.svg", draw(plot))
+        if beside:
+            compared = subject.analysis.tables["laws_side_by_side"]
+            write_csv(folder / "analysis" / "laws_side_by_side.csv", compared.columns, compared.iter_rows(named=True))
+        write_whole(folder / "report.md", to_markdown(document))
+        write_whole(folder / "report.html", to_html(document))
+    except OSError as error:
+        raise RunError(f"{folder} can't be written ({error.strerror}); choose another place with --out") from None
+    return document, folder
+
+
+def _subject(loaded: Loaded, beside: Sequence[Loaded]) -> Subject:
+    """The run with what a first load would need, at the defaults of ``phaselaw plan``."""
+    analysis = loaded.analysis
+    document = planned(Question(), workers_of(loaded.run, analysis, TR121_USD_PER_HOUR), analysis)
+    if beside:
+        each = [(one.name, one.tables, _budget(one)) for one in (loaded, *beside)]
+        compared = side_by_side(each, analysis.options.level)
+        analysis = dataclasses.replace(analysis, tables=analysis.tables | {"laws_side_by_side": compared})
+    others = tuple(Companion(name=one.name, run=one.run, analysis=one.analysis) for one in beside)
+    return Subject(run=loaded.run, analysis=analysis, plan=document, beside=others)
+
+
+def _budget(loaded: Loaded) -> int | None:
+    """The decode budget of a run that has but one."""
+    budgets = loaded.rows["gen_tokens_target"].unique().drop_nulls().to_list()
+    return int(budgets[0]) if len(budgets) == 1 else None
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def new_run(
+    study: Study, *, out: Path | None, argv: Sequence[str], asked: Mapping[str, Any], available: bool, tell: Tell
+) -> RunDirectory:
+    """A fresh, locked run directory of what of a study can run here; ``available`` leaves out what can't."""
+    study, skipped = _only_what_can_run(study, available=available, tell=tell)
+    host = _host(kept_only=all(each.kind == "simulated" for each in study.backends), tell=tell)
+    return RunDirectory.create(out, study=study, argv=argv, host=host, skipped=skipped, asked=asked)
+
+
+def resumed_run(
+    path: Path, *, study: Study | None, argv: Sequence[str], allow_changed: bool, tell: Tell
+) -> RunDirectory:
+    """The locked directory of a run to go on with, under its own study for ``None``."""
+    host = _host(kept_only=True, tell=tell)
+    return RunDirectory.resume(path, study=study, argv=argv, host=host, allow_changed=allow_changed)
+
+
+def _host(*, kept_only: bool, tell: Tell) -> dict[str, Any]:
+    """What this machine is, with its ``limits``: kept ones, or those measured now; without where there are none."""
+    host = identity.host()
+    try:
+        limits = kept_limits(host) if kept_only else limits_of(host)
+    except NotReadyError as error:
+        tell(f"{error}; latencies will stand without them")
+        limits = None
+    return host if limits is None else host | {"limits": limits.to_json()}
+
+
+def _only_what_can_run(study: Study, *, available: bool, tell: Tell) -> tuple[Study, list[str]]:
+    """The part of a study that can run here, and what was left out: what is optional, with ``available`` anything."""
+    lacking = lacks(study)
+    if not lacking:
+        return study, []
+    needed = [lack.what for lack in lacking if not lack.optional]
+    if needed and not available:
+        raise NotReadyError(f"this machine lacks: {'; '.join(needed)} (--available skips what needs them)")
+    skipped = [lack.what for lack in lacking]
+    for what in skipped:
+        tell(f"skipped: {what}")
+    return runnable_part(study, lacking), skipped
+
+
+def prepare_models(study: Study) -> Iterator[str]:
+    """Build and export what is not cached yet, so that a load time never holds a build; yields each name before."""
+    for model in study.models:
+        yield model.name
+        if model.kind == "hf" and ladder_model(model.name) is not None:
+            resolve(model.name)
+        for backend in study.backends:
+            if backend.kind == "llamacpp" and model.runs_on(backend):
+                llamacpp.prepare(backend, model)
+
+
+def measure(
+    directory: RunDirectory, should_stop: Callable[[], bool]
+) -> tuple[list[PlannedCall], int, Iterator[ModelLoaded | Rewarmed | Call]]:
+    """Measure what a run still lacks: the calls to make, how many are done, and the events, each kept, then yielded.
+
+    ``should_stop`` is asked after each call.
+    """
+    study, done = directory.study, directory.done
+    engines = {backend.name: module_for(backend.kind).create(backend) for backend in study.backends}
+    one_at_a_time = frozenset(name for name, engine in engines.items() if not engine.holds_many_models)
+    schedule = driver.schedule(study, grouped_backends=one_at_a_time)
+    todo = [call for call in schedule if call.call_id not in done]
+
+    def events() -> Iterator[ModelLoaded | Rewarmed | Call]:
+        for event in driver.measure(
+            study,
+            engines=engines,
+            done=done,
+            process_idx=directory.process_idx,
+            first_call_idx=directory.next_call_idx,
+            should_stop=should_stop,
+        ):
+            directory.append(event)
+            yield event
+
+    return todo, len(schedule) - len(todo), events()

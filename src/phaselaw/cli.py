@@ -1,7 +1,7 @@
 """The command line: one table of commands, one place where errors become one line and an exit code.
 
-Each command is a file of `phaselaw.commands` with ``add_parser(subparsers)`` and ``run(args) -> exit code``. Only the
-file of the chosen command is loaded, so ``phaselaw --help`` loads none.
+Each command is a file of `phaselaw.commands` (`Command`). Only the file of the chosen command is loaded, so
+``phaselaw --help`` loads none.
 
 Exit codes, a contract: 0 done; 1 failed; 2 usage; 3 done, but some calls failed (their rows are kept) or
 ``compare`` found a significant regression; 130 interrupted.
@@ -10,12 +10,32 @@ Exit codes, a contract: 0 done; 1 failed; 2 usage; 3 done, but some calls failed
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
+from typing import Protocol, cast
 
 from phaselaw import __version__
-from phaselaw.commands import COMMANDS, load
 from phaselaw.errors import PhaselawError
+
+COMMANDS = {
+    "run": "measure a study, analyse it and report",
+    "sweep": "measure a study along an axis",
+    "analyze": "fit the laws and write every table",
+    "report": "what a run says: laws, regimes, cold start, price",
+    "predict": "the latency of a model that was not measured",
+    "validate": "how good predictions are: each model left out in turn",
+    "compare": "what became slower from some runs to others, with exit code 3",
+    "plan": "workers, $/1M tokens and $/month for a volume",
+    "traffic": "a request log or Prometheus page as a profile to plan with",
+    "show": "what a run directory holds",
+    "study": "check, list and show studies",
+    "profile": "operators or kernels a token, and how busy the device is",
+    "memory": "does a model fit, and the largest batch or context that does",
+    "host": "measure this machine: bandwidth, FLOP/s, timer, jitter",
+    "models": "build, list, verify and export the model ladder",
+}
+"""Each command with its line of ``phaselaw --help``, in the order of that; its file bears its name."""
 
 EXAMPLES = """\
 examples:
@@ -25,6 +45,19 @@ examples:
   phaselaw report runs/a                      what the run says: laws, regimes, cold start
   phaselaw plan runs/a --tokens-per-month 1e9 --usd-per-hour 1.006
 """
+
+
+class Command(Protocol):
+    """What the file of a command defines."""
+
+    DESCRIPTION: str
+    EXAMPLES: str
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it and print what came out; returns the exit code."""
+        ...
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -40,22 +73,31 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, line in COMMANDS.items():
-        if only in (None, name):
-            load(name).add_parser(subparsers)
-        else:
+        if only not in (None, name):
             subparsers.add_parser(name, help=line)
+            continue
+        command = cast(Command, importlib.import_module(f"phaselaw.commands.{name}"))
+        of_command = subparsers.add_parser(
+            name,
+            help=line,
+            description=command.DESCRIPTION,
+            epilog=command.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_options(of_command)
+        of_command.set_defaults(run=command.run)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
     words = sys.argv[1:] if argv is None else argv
-    # The options before a command take no values, so the first word that is none is the command.
-    args = build_parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
     try:
+        # The options before a command take no values, so the first word that is none is the command.
+        args = build_parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
         code: int = args.run(args)
     except PhaselawError as error:
-        if args.debug:
+        if "--debug" in words:
             raise
         sys.stderr.write(f"phaselaw: error: {' '.join(str(error).split())}\n")
         return error.exit_code

@@ -9,7 +9,7 @@ import pytest
 from llama_server import llama_server, smollm2
 from measured import calls_of, measured
 
-from phaselaw.commands.report import report_run
+from phaselaw import api
 from phaselaw.engines.llamacpp_process import find_server
 from phaselaw.laws.analysis import Analysis, analyze
 from phaselaw.records import Call
@@ -99,8 +99,8 @@ def _slopes(table: pl.DataFrame) -> dict[str, float]:
     return dict(table.select("mode", "slope").iter_rows())
 
 
-def test_the_report_lists_them(run: Path, analysis: Analysis) -> None:
-    report_run(run, analysis)
+def test_the_report_lists_them(run: Path) -> None:
+    api.report(api.load(run))
     section = (run / "report.md").read_text(encoding="utf-8").partition("## Early stops")[2].partition("\n## ")[0]
     assert "SmolLM2-135M-Instruct" in section and "100.0 %" in section
 

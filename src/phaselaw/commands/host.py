@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from phaselaw.commands import COMMANDS, positive
+from phaselaw.commands.console import notes_console, print_json
+from phaselaw.commands.options import add_json, positive
+from phaselaw.machine import identity
+from phaselaw.machine.kept import limits_of
+from phaselaw.machine.limits import DeviceLimits, MachineLimits, Spread
 
-if TYPE_CHECKING:
-    from phaselaw.machine.limits import DeviceLimits, MachineLimits, Spread
-
+DESCRIPTION = (
+    "Measure what this machine can do: read bandwidth by working-set size, FLOP/s by number format, "
+    "the timer and its jitter."
+)
 EXAMPLES = """\
 examples:
   phaselaw host                 what this machine can do; measured in a few seconds, then kept
@@ -26,34 +30,20 @@ where reports set latencies against it. Measure on an idle machine: what other p
 JSON_VERSION = 1
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``host`` to the command line."""
-    parser = subparsers.add_parser(
-        "host",
-        help=COMMANDS["host"],
-        description="Measure what this machine can do: read bandwidth by working-set size, FLOP/s by number format, "
-        "the timer and its jitter.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Whether to measure again, and with how many threads."""
     parser.add_argument("--refresh", action="store_true", help="measure again, whatever was kept")
     parser.add_argument("--threads", type=positive, metavar="N", help="threads to use (default: all that there are)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document, full precision")
-    parser.set_defaults(run=run)
+    add_json(parser, "print one JSON document, full precision")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the machine and its limits; returns 0."""
-    from rich.console import Console
-
-    from phaselaw.machine import identity as telemetry
-    from phaselaw.machine.kept import limits_of
-
-    host = telemetry.host()
-    with Console(stderr=True).status("measuring this machine (a few seconds)"):
+    host = identity.host()
+    with notes_console().status("measuring this machine (a few seconds)"):
         limits = limits_of(host, threads=args.threads, refresh=args.refresh)
     if args.json:
-        print(json.dumps({"schema_version": JSON_VERSION, "host": host, "limits": limits.to_json()}, allow_nan=False))
+        print_json({"schema_version": JSON_VERSION, "host": host, "limits": limits.to_json()})
         return 0
     print(*_lines(host, limits), sep="\n")
     return 0

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from phaselaw.commands import COMMANDS, positive
+from phaselaw.commands.console import print_json
+from phaselaw.commands.options import add_json, positive
+from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES
+from phaselaw.plan.memory import Fit, fit
+from phaselaw.plan.model_shapes import shapes_of
 
-if TYPE_CHECKING:
-    from phaselaw.plan.memory import Fit
-
+DESCRIPTION = "Predict a model's memory from its shape: weights, cache and activations, against a memory."
 EXAMPLES = """\
 examples:
   phaselaw memory models/gpt2-100m --memory 2GB
@@ -29,15 +30,8 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "K
           "GIB": 1 << 30, "TIB": 1 << 40}  # fmt: skip
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``memory`` to the command line."""
-    parser = subparsers.add_parser(
-        "memory",
-        help=COMMANDS["memory"],
-        description="Predict a model's memory from its shape: weights, cache and activations, against a memory.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The model, the memory, and what is to fit."""
     parser.add_argument(
         "model", metavar="MODEL", help="a ladder model, a model folder, a GGUF file, or a run directory"
     )
@@ -58,8 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--reserve", type=size, default=DEFAULT_RESERVE, metavar="SIZE",
         help=f"kept for the runtime (default: {DEFAULT_RESERVE}, an assumption)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print one JSON document, in bytes")
-    parser.set_defaults(run=run)
+    add_json(parser, "print one JSON document, in bytes")
 
 
 def size(text: str) -> float:
@@ -73,10 +66,6 @@ def size(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Print each model's need and bounds; returns 0 whether it fits or not."""
-    from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES
-    from phaselaw.plan.memory import fit
-    from phaselaw.plan.model_shapes import shapes_of
-
     value_bytes = VALUE_BYTES[args.dtype or "fp32"]
     kv_bytes = value_bytes if args.kv_cache is None else KV_BYTES[args.kv_cache]
     fits = {
@@ -88,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         asked = {"batch": args.batch, "context_tokens": args.context, "memory_bytes": args.memory,
                  "reserve_bytes": args.reserve, "value_bytes": value_bytes, "kv_bytes": kv_bytes}  # fmt: skip
         rows = [_row(name, each) for name, each in fits.items()]
-        print(json.dumps({"schema_version": JSON_VERSION, "assumptions": asked, "rows": rows}, allow_nan=False))
+        print_json({"schema_version": JSON_VERSION, "assumptions": asked, "rows": rows})
         return 0
     for name, each in fits.items():
         _print(name, each, args.batch, args.context)

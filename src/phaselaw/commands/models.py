@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from phaselaw.commands import COMMANDS
 from phaselaw.errors import UsageError
+from phaselaw.ladder.build import Progress, build, cache_directory, chosen
+from phaselaw.ladder.files import faults
+from phaselaw.ladder.gguf_export import FORMATS, export, exportable
+from phaselaw.ladder.spec import PREFIX, LadderModel
 
-if TYPE_CHECKING:
-    from phaselaw.ladder.build import Progress
-    from phaselaw.ladder.spec import LadderModel
-
+DESCRIPTION = "The model ladder: TR121's seven GPT-2 variants, built offline, the same anywhere."
 EXAMPLES = """\
 examples:
   phaselaw models list                                what the ladder has, and what of it is built
@@ -32,15 +33,8 @@ study names them models/NAME. The cache is the platform's user cache folder, or 
 EXIT_OK, EXIT_FAULTS = 0, 1
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``models`` to the command line."""
-    parser = subparsers.add_parser(
-        "models",
-        help=COMMANDS["models"],
-        description="The model ladder: TR121's seven GPT-2 variants, built offline, the same anywhere.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The actions, each with its options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     for name, help_text, action in (
         ("build", "build models that are not built, or are damaged", build_models),
@@ -53,7 +47,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         one.add_argument("--json", action="store_true", help="print one JSON document")
         one.set_defaults(act=action)
     _add_export(actions)
-    parser.set_defaults(run=run)
 
 
 def _add_export(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -86,8 +79,6 @@ def run(args: argparse.Namespace) -> int:
 
 def build_models(args: argparse.Namespace) -> int:
     """Build what is missing or damaged and print where each model is."""
-    from phaselaw.ladder.build import build
-
     paths = build(_names(args), args.out, progress_on(sys.stderr))
     if args.json:
         print(json.dumps({"models": [{"name": path.name, "path": str(path)} for path in paths]}, indent=1))
@@ -131,8 +122,6 @@ def verify_models(args: argparse.Namespace) -> int:
 
 def export_models(args: argparse.Namespace) -> int:
     """Write GGUF files and print where each is; what can't be quantised is left out with a note."""
-    from phaselaw.ladder.gguf_export import FORMATS, export, exportable
-
     asked = [name for name in args.quantize.split(",") if name]
     for name in asked:
         if name not in FORMATS:
@@ -173,19 +162,12 @@ def _names(args: argparse.Namespace) -> Sequence[str] | None:
 
 
 def _chosen(args: argparse.Namespace) -> list[tuple[LadderModel, Path]]:
-    from phaselaw.ladder.build import cache_directory, chosen
-
     root: Path = args.out or cache_directory()
     return [(model, root / model.name) for model in chosen(_names(args))]
 
 
 def _described(model: LadderModel, directory: Path, *, every_byte: bool) -> dict[str, Any]:
     """A model as plain JSON: what it is, where it would be, and what is wrong with it there."""
-    import dataclasses
-
-    from phaselaw.ladder.files import faults
-    from phaselaw.ladder.spec import PREFIX
-
     wrong = faults(model, directory, every_byte=every_byte)
     return {
         **dataclasses.asdict(model),

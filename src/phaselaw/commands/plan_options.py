@@ -6,20 +6,25 @@ import argparse
 import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from phaselaw.commands.options import add_allow_different, add_json, names
+from phaselaw.errors import UsageError
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
-
-if TYPE_CHECKING:
-    from phaselaw.plan.economics import Question
-    from phaselaw.plan.prices import Choice
-    from phaselaw.records import Mix
+from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom, positive
+from phaselaw.plan.economics import Question
+from phaselaw.plan.mixes import TR121_MIXES, read_mixes
+from phaselaw.plan.prices import STALE_DAYS, Choice, choose, read_date, read_offers
+from phaselaw.plan.quality import read_success_rates
+from phaselaw.plan.sensitivity import TR121_TIERS, TR121_VOLUMES, read_tiers, read_volumes
+from phaselaw.records import Mix
+from phaselaw.traffic.profile import load_of, read_profile
 
 PARTS = ("capacity", "requests", "compare", "mixes", "sensitivity", "quality", "tiers")
 """The parts of a plan, in the order they are printed."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
     """Add every option, in groups."""
     _add_load(parser.add_argument_group("the load"))
     _add_price(parser.add_argument_group("what an hour costs"))
@@ -96,21 +101,19 @@ def _add_output(group: Any) -> None:
     )
     group.add_argument("--batch", type=int, metavar="N", help="requests served at once, for the phase-split price")
     group.add_argument("--extrapolate", action="store_true", help="phase-split prices beyond the measured range too")
-    group.add_argument("--backends", metavar="A,B", help="only these backends")
-    group.add_argument("--models", metavar="A,B", help="only these models")
+    group.add_argument("--backends", type=names, metavar="A,B", help="only these backends")
+    group.add_argument("--models", type=names, metavar="A,B", help="only these models")
     group.add_argument(
         "--show",
         metavar="PART,...",
         help=f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)",
     )
-    group.add_argument("--allow-different", action="store_true", help="pool runs although study or host differ")
-    group.add_argument("--json", action="store_true", help="print every part as one JSON document, full precision")
+    add_allow_different(group, "pool runs although study or host differ")
+    add_json(group, "print every part as one JSON document, full precision")
 
 
 def parts_shown(args: argparse.Namespace) -> list[str]:
     """The parts to print: those named, else capacity and what the options ask about. Raises `UsageError`."""
-    from phaselaw.errors import UsageError
-
     if args.show is not None:
         named = [name.strip() for name in args.show.split(",")]
         for name in named:
@@ -131,21 +134,12 @@ def parts_shown(args: argparse.Namespace) -> list[str]:
 
 def question_of(args: argparse.Namespace, models: Sequence[str]) -> Question:
     """The question that the options ask of these models; raises `UsageError`."""
-    from phaselaw.errors import UsageError
-    from phaselaw.plan.capacity import Headroom, positive
-    from phaselaw.plan.economics import Question
-    from phaselaw.plan.quality import read_success_rates
-    from phaselaw.plan.sensitivity import TR121_TIERS, TR121_VOLUMES, read_tiers, read_volumes
-
     rate, mixes, burst = _load(args)
     if args.failure_usd is not None and args.success_rates is None:
         raise UsageError("--failure-usd needs --success-rates: how often each model fails")
-    if args.failure_usd is not None:
-        positive("--failure-usd", args.failure_usd)
-    if args.burst is not None:
-        positive("--burst", args.burst)
-    if args.batch is not None:
-        positive("--batch", args.batch)
+    for option in ("failure_usd", "burst", "batch"):
+        if getattr(args, option) is not None:
+            positive(f"--{option.replace('_', '-')}", getattr(args, option))
     tiers = None
     if args.tiers is not None:
         tiers = tuple(name.strip() for name in args.tiers.split(","))
@@ -172,10 +166,6 @@ def question_of(args: argparse.Namespace, models: Sequence[str]) -> Question:
 
 def _load(args: argparse.Namespace) -> tuple[float | None, tuple[Mix, ...], float]:
     """Requests/s where the load is in requests, the kinds of request, and the peak over the mean."""
-    from phaselaw.plan.capacity import SECONDS_PER_MONTH, positive
-    from phaselaw.plan.mixes import TR121_MIXES, read_mixes
-    from phaselaw.traffic.profile import load_of, read_profile
-
     mixes = read_mixes(Path(args.mixes)) if args.mixes else TR121_MIXES
     if args.traffic is not None:
         rate, kinds, peak = load_of(read_profile(args.traffic), args.traffic)
@@ -189,9 +179,6 @@ def _load(args: argparse.Namespace) -> tuple[float | None, tuple[Mix, ...], floa
 
 def hourly_price(args: argparse.Namespace, backends: Sequence[str]) -> tuple[float | dict[str, float], Choice | None]:
     """What a worker's hour costs, one price or one a backend, and the offer it is from; raises `UsageError`."""
-    from phaselaw.errors import UsageError
-    from phaselaw.plan.prices import choose, read_date, read_offers
-
     if (args.prices is None) != (args.accelerator is None):
         raise UsageError("--prices and --accelerator go together: the list, and what to look up in it")
     idle = [name for name in ("provider", "spot", "prices_date") if getattr(args, name) and args.prices is None]
@@ -216,8 +203,6 @@ def hourly_price(args: argparse.Namespace, backends: Sequence[str]) -> tuple[flo
 
 
 def _typed_price(text: str, backends: Sequence[str]) -> float | dict[str, float]:
-    from phaselaw.errors import UsageError
-    from phaselaw.plan.capacity import positive
 
     prices = {}
     for part in text.split(","):
@@ -236,8 +221,6 @@ def _typed_price(text: str, backends: Sequence[str]) -> float | dict[str, float]
 
 def price_notes(choice: Choice) -> list[str]:
     """What to know of a price from a list: which it is, how it lies among the others, and its age."""
-    from phaselaw.plan.prices import STALE_DAYS
-
     offer = choice.offer
     said = [
         f"price: {offer}, ${offer.usd_per_hour:.2f} an accelerator's hour; lowest to highest of {choice.offers} offers "

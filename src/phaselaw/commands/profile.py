@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-from typing import TYPE_CHECKING
 
-from phaselaw.commands import COMMANDS, positive
+from pydantic import ValidationError
 
-if TYPE_CHECKING:
-    from phaselaw.engines.hf_profile import Profile
+from phaselaw.commands.console import notes_console, print_json
+from phaselaw.commands.options import add_json, positive
+from phaselaw.engines.hf_profile import Profile, profile
+from phaselaw.errors import UsageError
+from phaselaw.study.model import HfBackend, ModelEntry
 
+DESCRIPTION = (
+    "Profile decode steps of a model under transformers: operators (CPU) or kernels (CUDA) a token and "
+    "layer, and the share of a step in which the device computes."
+)
 EXAMPLES = """\
 examples:
   phaselaw profile models/gpt2-5m                    operators a token and layer, and the device-busy share
@@ -25,16 +30,8 @@ won't make it faster. This pass is slowed by the profiler, and is no measurement
 JSON_VERSION = 1
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``profile`` to the command line."""
-    parser = subparsers.add_parser(
-        "profile",
-        help=COMMANDS["profile"],
-        description="Profile decode steps of a model under transformers: operators (CPU) or kernels (CUDA) a token and "
-        "layer, and the share of a step in which the device computes.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The model and how it is run."""
     parser.add_argument("model", metavar="MODEL", help="a ladder model (models/NAME), or a model folder")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format (fp32)")
@@ -43,19 +40,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="sequences at once (1)")
     parser.add_argument("--threads", type=positive, metavar="N", help="threads (default: torch's own)")
     parser.add_argument("--top", type=positive, default=12, metavar="N", help="operators to show (12)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document with every operator")
-    parser.set_defaults(run=run)
+    add_json(parser, "print one JSON document with every operator")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the profile; returns 0."""
-    from pydantic import ValidationError
-    from rich.console import Console
-
-    from phaselaw.engines.hf_profile import profile
-    from phaselaw.errors import UsageError
-    from phaselaw.study.model import HfBackend, ModelEntry
-
     try:
         backend = HfBackend(
             name="profile", kind="hf", device=args.device, dtype=args.dtype, batch_size=args.batch, threads=args.threads
@@ -64,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
     except ValidationError as error:
         fault = error.errors()[0]
         raise UsageError(f"--{fault['loc'][0]}: {fault['msg']}") from None
-    with Console(stderr=True).status(f"profiling {args.model}"):
+    with notes_console().status(f"profiling {args.model}"):
         found = profile(backend, model, tokens=args.tokens, prompt_tokens=args.prompt_tokens)
     if args.json:
         per_layer = {"calls_per_token_and_layer": found.calls_per_token_and_layer}
-        print(json.dumps({"schema_version": JSON_VERSION, **dataclasses.asdict(found), **per_layer}, allow_nan=False))
+        print_json({"schema_version": JSON_VERSION, **dataclasses.asdict(found), **per_layer})
         return 0
     _print(found, args.top)
     return 0

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from phaselaw.commands import COMMANDS
+from phaselaw.commands.console import print_json
+from phaselaw.commands.options import add_json
+from phaselaw.errors import RunError
+from phaselaw.rundir.derive import kept_study
+from phaselaw.rundir.journal import JOURNAL, read_journal
 
+DESCRIPTION = "Study, host, order, calls by status, errors and files of a run."
 EXAMPLES = """\
 examples:
   phaselaw show runs/a            study, host, calls, errors, files
@@ -17,36 +22,24 @@ examples:
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``show`` to the command line."""
-    parser = subparsers.add_parser(
-        "show",
-        help=COMMANDS["show"],
-        description="Study, host, order, calls by status, errors and files of a run.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The run."""
     parser.add_argument("run_path", type=Path, metavar="RUN", help="a run directory")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.set_defaults(run=run)
+    add_json(parser, "print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what the run holds; returns 0."""
     document = contents(args.run_path)
     if args.json:
-        print(json.dumps(document))
+        print_json(document)
     else:
-        for line in _lines(document):
-            print(line)
+        print(*_lines(document), sep="\n")
     return 0
 
 
 def contents(path: Path) -> dict[str, Any]:
     """What a run holds, read from its journal, so that it is true of a run in progress or cut short too."""
-    from phaselaw.errors import RunError
-    from phaselaw.rundir.derive import kept_study
-    from phaselaw.rundir.journal import JOURNAL, read_journal
 
     if not (path / JOURNAL).is_file():
         raise RunError(f"{path} holds no run of ours (no {JOURNAL})")
@@ -83,7 +76,6 @@ def contents(path: Path) -> dict[str, Any]:
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
-    from datetime import UTC, datetime
 
     started = datetime.fromtimestamp(document["started_at_unix"], UTC)
     host = document["host"]

@@ -7,8 +7,11 @@ import dataclasses
 import json
 import sys
 
-from phaselaw.commands import COMMANDS
+from phaselaw.commands.options import add_json
+from phaselaw.engines.readiness import lacks
+from phaselaw.study.model import load_study, shipped_studies, study_path, study_schema
 
+DESCRIPTION = "Study files: what to measure."
 EXAMPLES = """\
 examples:
   phaselaw study list                       the studies that ship with phaselaw
@@ -18,43 +21,34 @@ examples:
 
 check exits 0 when all is there, 1 with a list when only this machine lacks something, 2 for a fault of the file.
 """
-
 EXIT_OK, EXIT_LACKING = 0, 1
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``study`` to the command line."""
-    parser = subparsers.add_parser(
-        "study",
-        help=COMMANDS["study"],
-        description="Study files: what to measure.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The actions, each with its options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     shipped = actions.add_parser("list", help="list the shipped studies")
-    shipped.add_argument("--json", action="store_true", help="print one JSON document")
-    shipped.set_defaults(run=_list)
+    add_json(shipped, "print one JSON document")
+    shipped.set_defaults(act=_list)
     show = actions.add_parser("show", help="print a shipped study file, or any study resolved")
     show.add_argument("study", metavar="STUDY", help="a study file or a shipped name")
-    show.add_argument("--json", action="store_true", help="print it resolved, defaults filled in, as JSON")
-    show.set_defaults(run=_show)
+    add_json(show, "print it resolved, defaults filled in, as JSON")
+    show.set_defaults(act=_show)
     check = actions.add_parser("check", help="check a study file, and whether this machine can run it")
     check.add_argument("study", metavar="FILE", help="a study file or a shipped name")
-    check.add_argument("--json", action="store_true", help="print one JSON document")
-    check.set_defaults(run=_check)
+    add_json(check, "print one JSON document")
+    check.set_defaults(act=_check)
     schema = actions.add_parser("schema", help="print the JSON schema of study files")
-    schema.set_defaults(run=_schema)
+    schema.set_defaults(act=_schema)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the action that was asked for."""
-    code: int = args.run(args)
+    code: int = args.act(args)
     return code
 
 
 def _list(args: argparse.Namespace) -> int:
-    from phaselaw.study.model import load_study, shipped_studies
 
     listed = []
     for name, path in shipped_studies().items():
@@ -72,7 +66,6 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from phaselaw.study.model import load_study, study_path
 
     study = load_study(args.study)
     if args.json:
@@ -83,8 +76,6 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from phaselaw.engines.readiness import lacks
-    from phaselaw.study.model import load_study
 
     study = load_study(args.study)
     lacking = lacks(study)
@@ -104,7 +95,6 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _schema(args: argparse.Namespace) -> int:
-    from phaselaw.study.model import study_schema
 
     del args
     print(json.dumps(study_schema(), indent=2))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
-from phaselaw.commands import COMMANDS
-from phaselaw.commands.run import DEFAULT_STUDY, add_options
-from phaselaw.commands.run import run as run_study
+from phaselaw.commands import run as measuring
 from phaselaw.errors import UsageError
+from phaselaw.study.model import load_study
 
 AXES = ("gen_tokens", "batch_size", "prompt_tokens", "threads", "concurrency")
-
+DESCRIPTION = "Measure a study along an axis: how laws, shares and times move with it."
 EXAMPLES = """\
 examples:
   phaselaw sweep decode-sweep-cpu                              a shipped sweep, as it is
@@ -25,20 +23,12 @@ axes make a grid. Each value is a cell of one run directory; weights are loaded 
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``sweep`` to the command line."""
-    parser = subparsers.add_parser(
-        "sweep",
-        help=COMMANDS["sweep"],
-        description="Measure a study along an axis: how laws, shares and times move with it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The axes, and the options of a run."""
     parser.add_argument(
         "--axis", dest="axes", action="append", default=[], metavar="NAME=V1,V2", help="an axis and its values"
     )
-    add_options(parser)
-    parser.set_defaults(run=run)
+    measuring.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,8 +37,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--axis: one axis is given twice; give its values in one list")
     args.settings = [*args.settings, *(setting_of(axis) for axis in args.axes)]
     if args.resume is None and not args.axes:
-        _refuse_without_axis(args.study or DEFAULT_STUDY, args.settings)
-    return run_study(args)
+        study = args.study or measuring.DEFAULT_STUDY
+        if not any(values for _, values in load_study(study, settings=args.settings).axes):
+            raise UsageError(f"{study} has no axis to sweep; give one: --axis gen_tokens=8,32,64,128")
+    return measuring.run(args)
 
 
 def setting_of(axis: str) -> str:
@@ -61,11 +53,3 @@ def setting_of(axis: str) -> str:
     if not all(value.isascii() and value.isdigit() and int(value) > 0 for value in values):
         raise UsageError(f"--axis {name}: give whole numbers from 1, as in {name}=1,2,4")
     return f"axes.{name}=[{', '.join(values)}]"
-
-
-def _refuse_without_axis(study: str, settings: Sequence[str]) -> None:
-    """Raise `UsageError` for a study that sweeps nothing."""
-    from phaselaw.study.model import load_study
-
-    if not any(values for _, values in load_study(study, settings=settings).axes):
-        raise UsageError(f"{study} has no axis to sweep; give one: --axis gen_tokens=8,32,64,128")

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
-from phaselaw.commands import COMMANDS
+from rich.console import Console
+from rich.progress import Progress
 
-if TYPE_CHECKING:
-    from phaselaw.traffic.timings import ReferenceTimes
+from phaselaw import api
+from phaselaw.commands.console import PLAIN_LINE_EVERY_S, note, print_json, screen
+from phaselaw.commands.options import add_json, positive_number
+from phaselaw.errors import RunError, UsageError
+from phaselaw.files import write_json
+from phaselaw.report.terminal import print_section
+from phaselaw.report.traffic import section
+from phaselaw.traffic.log import Reading
+from phaselaw.traffic.profile import traffic_profile
+from phaselaw.traffic.prometheus import looks_like_a_page, parse, scrape_profile
+from phaselaw.traffic.timings import Timings
 
+DESCRIPTION = "Summarise real traffic: rate, bursts, lengths, latencies; for phaselaw plan --traffic."
 EXAMPLES = """\
 examples:
   phaselaw traffic requests.csv.gz --out profile.json            a log of any size, in little memory
@@ -47,19 +59,12 @@ COLUMN_OPTIONS = {
 LARGEST_PAGE = 64 * 2**20
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``traffic`` to the command line."""
-    parser = subparsers.add_parser(
-        "traffic",
-        help=COMMANDS["traffic"],
-        description="Summarise real traffic: rate, bursts, lengths, latencies; for phaselaw plan --traffic.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The log or pages, their columns, and the run they are held against."""
     parser.add_argument("sources", nargs="+", metavar="FILE", help="a request log, or one or two Prometheus pages")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the profile here, as JSON")
     parser.add_argument("--model", metavar="NAME", help="only this model's requests")
-    parser.add_argument("--json", action="store_true", help="print the profile as JSON")
+    add_json(parser, "print the profile as JSON")
     columns = parser.add_argument_group("columns (default: known by common names)")
     for meaning, what in COLUMN_OPTIONS.items():
         columns.add_argument(f"--{meaning.replace('_', '-')}-column", metavar="NAME", help=what)
@@ -75,18 +80,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     law.add_argument("--against-backend", metavar="NAME", help="which backend of RUN (default: its only one)")
     page = parser.add_argument_group("Prometheus pages")
     page.add_argument(
-        "--window", type=float, metavar="SECONDS", help="between two pages; with one URL: read it again after so long"
+        "--window",
+        type=positive_number("--window"),
+        metavar="SECONDS",
+        help="between two pages; with one URL: read it again after so long",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write and print the profile; returns 0."""
-    from phaselaw.errors import RunError, UsageError
-    from phaselaw.files import write_json
-
-    if args.window is not None and not 0 < args.window < float("inf"):
-        raise UsageError(f"--window {args.window:g}: give a positive number of seconds")
     if args.out is not None and not args.out.resolve().parent.is_dir():
         raise RunError(f"{args.out}: its folder is not there")
     document = _of_pages(args) if _are_pages(args) else _of_log(args)
@@ -97,18 +99,15 @@ def run(args: argparse.Namespace) -> int:
             raise RunError(f"{args.out} can't be written ({error.strerror})") from None
     _note_faults(document)
     if args.json:
-        print(json.dumps(document, allow_nan=False))
+        print_json(document)
     else:
-        _print(document)
+        print_section(section(document), screen(pipe_width=400), titled=False)
         if args.out is not None:
             print(f"profile: {args.out}")
     return 0
 
 
 def _are_pages(args: argparse.Namespace) -> bool:
-    from phaselaw.errors import UsageError
-    from phaselaw.traffic.prometheus import looks_like_a_page
-
     if len(args.sources) > 2:
         raise UsageError("give one request log, or one or two Prometheus pages")
     if all(_is_url(source) for source in args.sources):
@@ -124,8 +123,6 @@ def _is_url(source: str) -> bool:
 
 
 def _head(source: str) -> str:
-    from phaselaw.errors import RunError
-
     try:
         with Path(source).open("rb") as file:
             return file.read(4096).decode("utf-8", errors="replace")
@@ -134,10 +131,6 @@ def _head(source: str) -> str:
 
 
 def _of_log(args: argparse.Namespace) -> dict[str, Any]:
-    from phaselaw.traffic.log import Reading
-    from phaselaw.traffic.profile import traffic_profile
-    from phaselaw.traffic.timings import Timings
-
     path = Path(args.sources[0])
     columns = {meaning: getattr(args, f"{meaning}_column") for meaning in COLUMN_OPTIONS}
     reading = Reading(
@@ -146,7 +139,10 @@ def _of_log(args: argparse.Namespace) -> dict[str, Any]:
         duration_unit=args.duration_unit,
         model=args.model,
     )
-    law = _law(args)
+    law = None
+    if args.against is not None:
+        against = api.load(args.against)
+        law = api.reference_times(against, backend=args.against_backend, model=args.against_model, tell=note)
     with _progress(path) as tell:
         return traffic_profile(path, reading, lambda: Timings(law), tell)
 
@@ -154,11 +150,6 @@ def _of_log(args: argparse.Namespace) -> dict[str, Any]:
 @contextlib.contextmanager
 def _progress(path: Path) -> Iterator[Callable[[int], None]]:
     """Takes the bytes read so far: a bar on a terminal, elsewhere a line now and then, on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from phaselaw.commands.progress import PLAIN_LINE_EVERY_S
-
     size, console = path.stat().st_size if path.exists() else 0, Console(stderr=True)
     told = time.monotonic()
 
@@ -176,48 +167,7 @@ def _progress(path: Path) -> Iterator[Callable[[int], None]]:
         yield lambda read: bar.update(task, completed=read)
 
 
-def _law(args: argparse.Namespace) -> ReferenceTimes | None:
-    """The step times that the log is held against; raises `UsageError` where they are not one model's."""
-    if args.against is None:
-        return None
-    from phaselaw.errors import UsageError
-    from phaselaw.laws.analysis import analyze
-    from phaselaw.laws.step_time import step_times
-    from phaselaw.plan.workers import workers_of
-    from phaselaw.rundir import read as runs
-    from phaselaw.traffic.timings import ReferenceTimes
-
-    read = runs.load(args.against)
-    analysis = analyze(read)
-    times = step_times(analysis.tables["step_time_model"])
-    fitting = {
-        (backend, model): found
-        for (backend, model), found in times.items()
-        if args.against_backend in (None, backend) and args.against_model in (None, model)
-    }
-    if len(fitting) != 1:
-        known = ", ".join(f"{model} on {backend}" for backend, model in times)
-        raise UsageError(
-            f"--against {args.against}: say which with --against-model and --against-backend; it has step times of: "
-            f"{known or 'no model'}"
-        )
-    [((backend, model), found)] = fitting.items()
-    workers = [each for each in workers_of(read, analysis, 1.0) if (each.backend, each.model) == (backend, model)]
-    doubts = workers[-1].suspect_prefill if workers else ""
-    if doubts:
-        print(f"phaselaw: note: prefill times of {model} in {args.against} are doubted: {doubts}", file=sys.stderr)
-    return ReferenceTimes(
-        name=f"{model} on {backend}",
-        times=found,
-        prefill_factor=workers[-1].prefill_factor if workers else None,
-        decode_factor=workers[-1].decode_factor if workers else None,
-    )
-
-
 def _of_pages(args: argparse.Namespace) -> dict[str, Any]:
-    from phaselaw.errors import UsageError
-    from phaselaw.traffic.prometheus import parse, scrape_profile
-
     sources = list(args.sources)
     if args.against is not None:
         raise UsageError("--against needs a request log: a Prometheus page does not tell requests apart")
@@ -236,11 +186,6 @@ def _of_pages(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _page(source: str) -> str:
-    from urllib.error import URLError
-    from urllib.request import urlopen
-
-    from phaselaw.errors import RunError
-
     try:
         if _is_url(source):
             with urlopen(source, timeout=10) as reply:
@@ -258,15 +203,4 @@ def _note_faults(document: dict[str, Any]) -> None:
     if faults["count"]:
         shown = "; ".join(faults["first"])
         more = " ..." if faults["count"] > len(faults["first"]) else ""
-        print(f"phaselaw: note: {faults['count']:,} rows not read: {shown}{more}", file=sys.stderr)
-
-
-def _print(document: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from phaselaw.report.terminal import print_section
-    from phaselaw.report.traffic import section
-
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(width=400, highlight=False)
-    print_section(section(document), console, titled=False)
+        note(f"{faults['count']:,} rows not read: {shown}{more}")

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from phaselaw.commands.progress import RemainingTime, RunProgress, format_duration
+from phaselaw.commands.console import RemainingTime, RunProgress, format_duration
 from phaselaw.records import Call, Cell, PlannedCall, Timing
 
 

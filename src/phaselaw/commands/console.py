@@ -1,24 +1,59 @@
-"""The live display of a run: cells done, the current cell, the last timings, and when it will be over.
+"""What people see: data on stdout, notes on stderr, and the live display of a run.
 
-On a terminal one block is redrawn; elsewhere (a pipe, CI) one plain line is written now and then. All on stderr.
+On a terminal one block is redrawn; elsewhere (a pipe, CI) one plain line is written now and then.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from phaselaw.records import Call, ModelLoaded, PlannedCall, Rewarmed
+from phaselaw.report.document import Table
+from phaselaw.report.terminal import print_table
 from phaselaw.rundir.columns import decode_step_ms, phase_latency_ms
 
 PLAIN_LINE_EVERY_S = 10.0
+"""Seconds between two lines of progress where nothing can be redrawn."""
+
+
+def screen(pipe_width: int = 200) -> Console:
+    """stdout; on a pipe so many characters wide, since its reader is a program, or a person with a pager."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=pipe_width, highlight=False)
+
+
+def notes_console() -> Console:
+    """stderr, for what is no data."""
+    return Console(stderr=True, highlight=False)
+
+
+def note(text: str) -> None:
+    """A line on stderr of what a reader must know."""
+    sys.stderr.write(f"phaselaw: note: {text}\n")
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout; raises ValueError for NaN and infinities, which JSON has not."""
+    print(json.dumps(document, allow_nan=False))
+
+
+def print_tables(tables: Iterable[Table], lines: Iterable[str] = ()) -> None:
+    """Tables of a report, and how to read them."""
+    console = screen()
+    for table in tables:
+        print_table(table, console)
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 class RemainingTime:

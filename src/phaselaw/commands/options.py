@@ -1,0 +1,91 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from phaselaw.errors import UsageError
+
+RUNS = "a run directory or a metrics.csv; several of one study on one host are pooled"
+
+
+def add_runs(parser: argparse._ActionsContainer, help_text: str = RUNS) -> None:
+    """One run or several."""
+    parser.add_argument("run_paths", type=Path, nargs="+", metavar="RUN", help=help_text)
+
+
+def add_json(parser: argparse._ActionsContainer, help_text: str = "print one JSON document, full precision") -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help=help_text)
+
+
+def add_level(parser: argparse._ActionsContainer, of: str = "the intervals") -> None:
+    """``--level``."""
+    share = number("--level", "a share between 0 and 1", lambda value: 0 < value < 1)
+    parser.add_argument("--level", type=share, default=0.95, metavar="P", help=f"level of {of} (default: 0.95)")
+
+
+def add_cold_start_slo(parser: argparse._ActionsContainer) -> None:
+    """``--cold-start-slo``."""
+    ms = number("--cold-start-slo", "milliseconds, 0 or more", lambda value: 0 <= value < math.inf)
+    parser.add_argument(
+        "--cold-start-slo", type=ms, default=100.0, metavar="MS", help="what a first call may add (default: 100 ms)"
+    )
+
+
+def add_models_table(parser: argparse._ActionsContainer) -> None:
+    """``--models-table``."""
+    parser.add_argument(
+        "--models-table", type=Path, metavar="CSV", help="architecture of models whose config is absent"
+    )
+
+
+def add_allow_different(
+    parser: argparse._ActionsContainer, help_text: str = "pool runs although their study or host differs, with a note"
+) -> None:
+    """``--allow-different``."""
+    parser.add_argument("--allow-different", action="store_true", help=help_text)
+
+
+def number(option: str, give: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
+    """What reads a number; raises `UsageError`, saying what to ``give``, where it is not accepted."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not accepts(value):
+            raise UsageError(f"{option} {text}: give {give}")
+        return value
+
+    return read
+
+
+def positive_number(option: str) -> Callable[[str], float]:
+    """What reads an option that is a number above 0."""
+    return number(option, "a positive number", lambda value: 0 < value < math.inf)
+
+
+def positive(text: str) -> int:
+    """The value of an option that counts things: 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("give a number from 1 on")
+    return value
+
+
+def names(text: str) -> tuple[str, ...]:
+    """``A,B`` as its parts."""
+    return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)
+
+
+def chosen(option: str, wanted: tuple[str, ...] | None, known: list[str]) -> list[str]:
+    """The names that were asked for, all that are ``known`` for ``None``; raises `UsageError` for one that is not."""
+    for name in wanted or ():
+        if name not in known:
+            raise UsageError(f"{option} {name}: not in this run; it has: {', '.join(known)}")
+    return known if wanted is None else list(wanted)
