@@ -1,6 +1,5 @@
 """``phaselaw models``: data on stdout, notes on stderr, an exit code that says whether models are whole."""
 
-import argparse
 import io
 import json
 import re
@@ -8,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from phaselaw.cli import build_parser
 from phaselaw.commands import models
 from phaselaw.errors import UsageError
 
 
 def run(*argv: str) -> int:
-    parser = argparse.ArgumentParser()
-    models.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["models", *argv])
+    args = build_parser("models").parse_args(["models", *argv])
     return args.run(args)
 
 
