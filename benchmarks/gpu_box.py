@@ -21,7 +21,8 @@ import subprocess
 import sys
 import tarfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,6 @@ RUN_S, START_S = {"ladder": 150.0, "batch8": 120.0, "gen512": 180.0}, 25.0
 """What each study may take, and what of it goes to imports, analysis and report."""
 STUDIES = {"ladder": "tr121-scaling", "batch8": "boundary-batch8", "gen512": "boundary-gen512"}
 REPETITIONS = 3
-PARTS = ("tests", "models", "host", *STUDIES, "larger")
 
 
 class Box:
@@ -81,7 +81,7 @@ class Box:
         with log.open("w", encoding="utf-8") as output:
             code = _ended(command, output, limit_s)
         seconds = perf_counter() - begun
-        said = "" if name == "host" else _last_line(log)
+        said = _last_line(log)
         if code is None:
             return self._kept(Part(name, STOPPED, seconds, f"stopped at its limit of {limit_s:.0f} s; {said}"))
         if code == 0:
@@ -129,8 +129,10 @@ def _ended(command: Sequence[str], output: IO[str], limit_s: float) -> int | Non
 
 
 def _last_line(log: Path) -> str:
-    """The last thing that a part said, on one line without machine paths."""
+    """The last thing that a part said, on one line without machine paths; a JSON document is told elsewhere."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    if lines and lines[-1].startswith("{"):
+        return ""
     return re.sub(r"/\S*/", "", lines[-1])[:200].replace("|", "/") if lines else "it said nothing"
 
 
@@ -200,9 +202,8 @@ def wanted(study: dict[str, Any], box: Box, name: str) -> dict[str, Any]:
     if name == "gen512":
         chosen["repetitions"] = repetitions(box.runs / "ladder", min(RUN_S[name], box.left_s(name) - GRACE_S))
     if box.dry:
-        tiny = [
-            each | {"device": "cpu", "dtype": "fp32", "batch_size": min(each["batch_size"], 2)} for each in backends
-        ]
+        on_cpu = {"device": "cpu", "dtype": "fp32", "threads": 1}
+        tiny = [each | on_cpu | {"batch_size": min(each["batch_size"], 2)} for each in backends]
         chosen |= {"backends": tiny, "gen_tokens": 4 if name == "gen512" else 2, "repetitions": 1}
     chosen.pop("axes", None)
     return chosen
@@ -234,12 +235,13 @@ def larger(box: Box) -> None:
             )
 
 
-def all_parts(box: Box, only: Sequence[str]) -> Iterator[Callable[[], None]]:
-    """What is done, in order."""
-    steps: dict[str, Callable[[Box], None]] = {"tests": tests, "models": models, "host": host, "larger": larger}
-    for name in PARTS:
-        if name in only:
-            yield partial(steps[name], box) if name in steps else partial(study, box, name)
+STEPS: dict[str, Callable[[Box], None]] = {
+    "tests": tests, "models": models, "host": host, **{name: partial(study, name=name) for name in STUDIES},
+    "larger": larger,
+}  # fmt: skip
+ONE_BY_ONE = tuple((name,) for name in STEPS)
+DRY = (("tests", "models"), ("host",), ("ladder", "batch8"), ("gen512", "larger"))
+"""Where nothing is timed, two parts run at once."""
 
 
 def main() -> int:
@@ -249,15 +251,17 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="a folder for models, runs and logs")
     parser.add_argument("--dry", action="store_true", help="the same steps, tiny, on a CPU")
     parser.add_argument("--seconds", type=float, default=TOTAL_S, help=f"time for everything (default {TOTAL_S:g})")
-    parser.add_argument("--only", default=",".join(PARTS), metavar="A,B", help=f"of {','.join(PARTS)}")
+    parser.add_argument("--only", default=",".join(STEPS), metavar="A,B", help=f"of {','.join(STEPS)}")
     args = parser.parse_args()
-    unknown = set(only := args.only.split(",")) - set(PARTS)
+    unknown = set(only := args.only.split(",")) - set(STEPS)
     if unknown:
-        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
     box = Box(work=args.work, out=args.out.resolve(), dry=args.dry, seconds=args.seconds)
     begun = perf_counter()
-    for run in all_parts(box, only):
-        run()
+    for together in DRY if args.dry else ONE_BY_ONE:
+        with ThreadPoolExecutor() as pool:
+            for done in [pool.submit(STEPS[name], box) for name in together if name in only]:
+                done.result()
         box.keep()
     bad = [part.name for part in box.parts if part.status != OK]
     print(f"{perf_counter() - begun:.0f} s; {'not well: ' + ', '.join(bad) if bad else 'all well'}; {args.out}/gpu.md")

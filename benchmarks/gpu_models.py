@@ -350,6 +350,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = Plan(device="cuda:0", dtype="bfloat16", models=MODELS, batches=(1, 8, 32), prompts=(128, 1024),
                 gen_tokens=GEN_TOKENS // (2 if short else 1), repetitions=REPETITIONS - short)  # fmt: skip
     if args.dry:
+        import torch
+
+        torch.set_num_threads(1)  # another part runs beside it
         plan = Plan(
             device="cpu", dtype="float32", models=TINY, batches=(1, 2), prompts=(8,), gen_tokens=4, repetitions=2
         )

@@ -84,7 +84,7 @@ def test_dry_every_step_finds_its_way_where_the_cores_packages_come_from_wheels_
     assert sorted(str(path) for path in (tmp_path / "bare").rglob("*")) == before
     page = (out / "gpu.md").read_text()
     assert "No figure on this page is a GPU's" in page
-    assert re.findall(r"^\| (\w+) \| ok \|", page, re.MULTILINE) == list(gpu_box.PARTS)
+    assert set(re.findall(r"^\| (\w+) \| ok \|", page, re.MULTILINE)) == set(gpu_box.STEPS)
     assert "100% of tokens equal" in page
     files = list(out.iterdir())
     assert len(files) <= 8
@@ -208,7 +208,7 @@ def test_a_part_that_does_not_heed_the_interrupt_is_ended_with_all_it_started(
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "print(child.pid, flush=True); time.sleep(60)\n"
     )
-    part = python_part(box, "host", 5, deaf)
+    part = python_part(box, "models", 5, deaf)
     assert part.status == STOPPED
     child = psutil.Process(int(part.said.split()[-1])) if psutil.pid_exists(int(part.said.split()[-1])) else None
     assert child is None or child.status() == psutil.STATUS_ZOMBIE or child.wait(5) is None
