@@ -17,6 +17,7 @@ from phaselaw.study.model import HfBackend, ModelEntry
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+TorchDispatchMode = pytest.importorskip("torch.utils._python_dispatch").TorchDispatchMode
 pytestmark = pytest.mark.usefixtures("ladder_cache")
 
 
@@ -97,28 +98,49 @@ def test_each_phase_has_its_own_events_and_the_peak_is_this_calls(asked: list[st
     assert asked.count("reset peak") == asked.count("peak") == 1
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_no_step_reads_the_device_back(family: str) -> None:
-    """On tensors without values (torch's fake tensors) a read-back has no answer, and so fails: none is asked for."""
-    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+def small(family: str) -> Any:
+    """A model without values, on torch's device meta."""
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with torch.device("meta"):
         if family == "gpt2":
             model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2)).eval()
         else:
             sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
             model = LlamaForCausalLM(LlamaConfig(vocab_size=64, **sizes)).eval()
-        model.config.pad_token_id = None
-        bare = hf_model.HfModel.__new__(hf_model.HfModel)
-        bare._weights, bare._memory, bare.keeps_last_logits_only = model, hf_model.PeakMemory(), True
-        reads: list[str] = []
-        bare._clock = SimpleNamespace(
-            prepare=lambda **_: None, mark=lambda: reads.append("mark"), read_ns=lambda: reads.append("read") or 0
-        )
-        with pytest.raises((RuntimeError, DataDependentOutputException, AttributeError, TypeError)):
-            bare._timed(torch.zeros(2, 5, dtype=torch.long), 3)  # fails where the tokens are read, after the phases
+    model.config.pad_token_id = None
+    return model
+
+
+class Moves(TorchDispatchMode):
+    """Writes down each operator that brings a tensor from one device to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = operator(*args, **(kwargs or {}))
+        given = {each.device for each in args if isinstance(each, torch.Tensor)}
+        if isinstance(made, torch.Tensor) and given - {made.device}:
+            self.seen.append(str(operator))
+        return made
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_no_step_reads_the_device_back_or_sends_it_anything(family: str) -> None:
+    """A stand-in for a device: tensors without values, of which nothing can be read, so that a read-back fails."""
+    reads: list[str] = []
+    bare = hf_model.HfModel.__new__(hf_model.HfModel)
+    bare._weights, bare._memory, bare.keeps_last_logits_only = small(family), hf_model.PeakMemory(), True
+    bare._clock = SimpleNamespace(
+        prepare=lambda **_: None, mark=lambda: reads.append("mark"), read_ns=lambda: reads.append("read") or 0
+    )
+    prompt = torch.zeros(2, 5, dtype=torch.long, device="meta")
+    with Moves() as moves, pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        bare._timed(prompt, 3)  # it fails where the tokens are read, after both phases
     assert reads == ["read", "mark", "mark", "read", "mark", "mark", "mark", "mark", "read"]
+    assert moves.seen == []
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
