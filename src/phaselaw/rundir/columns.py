@@ -1,42 +1,38 @@
-"""The ``metrics.csv`` format: one row for each phase of each call, TR121's columns first, ours after them.
+"""The ``metrics.csv`` format: one row for each phase of each call.
 
-This is the one place where a call's raw times become latencies, token counts and rates (method: TR121 2.1-2.3).
+`MEASURED` is the one list of its columns: what each holds, where its value is from, and how analysis reads it. The rows
+(`rows_of`), the reader's types (`phaselaw.rundir.read`) and the table in docs/run-directory.md follow from it. This is
+also the one place where a call's raw times become latencies, token counts and rates (method: TR121 2.1-2.3).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from phaselaw.records import PHASES, Call, Phase, Served, Timing
+from phaselaw.records import PHASES, Call, Cell, Phase, Timing
 
 SCHEMA_VERSION = 1
 
-TR121_COLUMNS = (
-    "task_idx", "scenario", "backend", "backend_kind", "model", "model_kind", "params_millions",
-    "params_millions_config", "prompt", "prompt_chars", "gen_tokens_target", "batch_size_config", "call_idx",
-    "sample_idx", "is_warmup", "warmup_idx", "rep", "mode", "status", "error", "started_at_unix", "batch_size",
-    "seq_len", "prompt_tokens_raw", "prefill_ms", "prefill_cuda_event_ms", "kv_decode_ms", "kv_decode_ms_equiv",
-    "kv_decode_ms_per_token", "kv_decode_cuda_event_ms", "gen_tokens_raw", "gen_tokens_equiv", "ollama_wall_ms",
-    "ollama_total_duration_ms", "ollama_load_ms", "ollama_done_reason", "params_millions_measured", "latency_ms",
-    "cuda_event_ms", "tokens_total", "tokens_per_s", "gen_tokens", "gpu_peak_mb", "hf_load_ms",
-)  # fmt: skip
-"""The 44 columns of TR121's ``metrics.csv``, in its order."""
+N = TypeVar("N", int, float)
 
-OWN_COLUMNS = (
-    "call_id", "process_idx", "calls_since_process_start", "calls_since_model_load", "calls_since_shape_first_seen",
-    "prompt_tokens_compute", "tokens_total_compute", "tokens_per_s_compute", "decode_step_ms", "done_reason",
-    "load_ms", "output_sha256", "ttft_ms", "client_e2e_ms", "itl_p50_ms", "itl_p99_ms", "queue_ms", "connect_ms",
-    "decode_step_basis", "decode_step_ms_client", "decode_step_ms_server", "model_was_loaded", "cache_check",
-    "cache_reason", "head_cached", "prefill_basis", "tokens_basis", "thinking_tokens", "concurrency", "client_idx",
-    "achieved_concurrency", "queue_delay_ms", "sent_at_ms", "threads", "decode_first_half_step_ms",
-    "decode_second_half_step_ms", "rss_peak_mb",
-)  # fmt: skip
-"""Columns of ours, after TR121's."""
+Read = Literal["number", "text", "served text", "bulk", "unread"]
+"""How analysis reads a column. Numbers and ``served text`` are empty where a file lacks them; ``bulk`` is text that is
+read only with all columns, since it is most of a file; ``unread`` is for other readers."""
 
-COLUMNS = TR121_COLUMNS + OWN_COLUMNS
+
+class Column(NamedTuple):
+    """One column of ``metrics.csv``."""
+
+    name: str
+    value: str | Callable[[Call], Any]
+    """An attribute of ``call``, ``cell``, ``timing``, ``served`` or ``ollama`` (the timing of a call to Ollama), empty
+    where a call has none; a function of the call; or ``study`` or ``phase``, which `rows_of` fills in."""
+    doc: str
+    read: Read = "number"
 
 
 def decode_step_ms(timing: Timing) -> float:
@@ -53,6 +49,11 @@ def decode_step_ms(timing: Timing) -> float:
     return timing.kv_decode_ms / timing.gen_tokens_raw
 
 
+def _by_phase(prefill: N, decode: N) -> dict[Phase, N]:
+    """What adds up over the phases: times, and tokens (the prompt's, the generated ones, both; TR121 2.2)."""
+    return {"prefill": prefill, "kv_decode": decode, "e2e_kv": prefill + decode}
+
+
 def phase_latency_ms(timing: Timing, gen_tokens: int) -> dict[Phase, float]:
     """Latency of each phase for a decode of exactly ``gen_tokens`` steps; ``e2e_kv`` is the sum of the other two.
 
@@ -63,17 +64,171 @@ def phase_latency_ms(timing: Timing, gen_tokens: int) -> dict[Phase, float]:
     decode = decode_step_ms(timing) * gen_tokens
     if timing.served is None and timing.gen_tokens_raw == gen_tokens and timing.kv_decode_ms is not None:
         decode = timing.kv_decode_ms
-    return {"prefill": prefill, "kv_decode": decode, "e2e_kv": prefill + decode}
-
-
-def phase_tokens(prompt_tokens: int, generated_tokens: int) -> dict[Phase, int]:
-    """Tokens each phase accounts for: the prompt's, the generated ones, both (TR121 2.2)."""
-    return {"prefill": prompt_tokens, "kv_decode": generated_tokens, "e2e_kv": prompt_tokens + generated_tokens}
+    return _by_phase(prefill, decode)
 
 
 def tokens_per_s(tokens_total: float, latency_ms: float) -> float:
     """``tokens_total / (latency_ms / 1000)``; NaN where the latency is not positive."""
     return tokens_total / (latency_ms / 1000.0) if latency_ms > 0 else math.nan
+
+
+def _step_ms(call: Call) -> float | None:
+    step = math.nan if call.timing is None else decode_step_ms(call.timing)
+    return None if math.isnan(step) else step
+
+
+def _projected(call: Call, tokens: int) -> float | None:
+    """TR121's projection to so many tokens by the engine's own decode time: on served engines low by about one step."""
+    timing = call.timing
+    if timing is None or timing.done_reason is None or timing.kv_decode_ms is None or timing.gen_tokens_raw <= 0:
+        return None
+    return timing.kv_decode_ms / timing.gen_tokens_raw * tokens
+
+
+def _projected_tokens(call: Call) -> int | None:
+    return None if _projected(call, 1) is None else call.cell.gen_tokens
+
+
+def _padded_tokens(call: Call) -> int | None:
+    return None if call.timing is None else call.timing.prompt_tokens * call.cell.batch_size
+
+
+def _load_ms(call: Call) -> float | None:
+    """The server's own figure where it gives one: it loads within the call."""
+    served = call.timing.served if call.timing else None
+    return call.load_ms if served is None or served.load_ms is None else served.load_ms
+
+
+def _ollama_total_ms(call: Call) -> Any:
+    return call.timing.server.get("total_duration_ms") if call.timing and call.cell.backend_kind == "ollama" else None
+
+
+def _half_ms(call: Call, half: int) -> float | None:
+    """The mean step of one half of a decode; the second has the odd one."""
+    steps = (call.timing and call.timing.decode_steps_ms) or ()
+    middle = len(steps) // 2
+    part = steps[middle:] if half else steps[:middle]
+    return math.fsum(part) / len(part) if middle else None
+
+
+def _gap_ms(call: Call, share: float) -> float | None:
+    """The linearly interpolated quantile of the gaps between arrivals; ``None`` where there is no gap."""
+    served = call.timing and call.timing.served
+    gaps = sorted(after - before for before, after in pairwise(served.arrivals_ms if served else ()))
+    if not gaps:
+        return None
+    at = share * (len(gaps) - 1)
+    below, above = gaps[int(at)], gaps[min(int(at) + 1, len(gaps) - 1)]
+    return below + (at - int(at)) * (above - below)
+
+
+MEASURED: tuple[Column, ...] = (
+    Column("task_idx", "call.task_idx", "the cell's index in the study's seeded order", "unread"),
+    Column("scenario", "cell.scenario", "the cell, by name", "text"),
+    Column("backend", "cell.backend", "the cell, by name", "text"),
+    Column("backend_kind", "cell.backend_kind", "the cell, by name", "text"),
+    Column("model", "cell.model", "the cell, by name", "text"),
+    Column("model_kind", "cell.backend_kind", "the cell, by name", "text"),
+    Column("params_millions", "study", "the study's label where it has one, else the measured count"),
+    Column("params_millions_config", "study", "the study's label"),
+    Column("prompt", "study", "the prompt; empty for a synthetic one", "bulk"),
+    Column("prompt_chars", "study", "characters of the prompt"),
+    Column("gen_tokens_target", "cell.gen_tokens", "decode steps asked for"),
+    Column("batch_size_config", "cell.batch_size", "sequences in a call", "unread"),
+    Column("call_idx", "call.call_idx", "execution order of the call"),
+    Column("sample_idx", "phase", "execution order of the row", "unread"),
+    Column("is_warmup", "call.is_warmup", "whether the call is a warmup", "text"),
+    Column("warmup_idx", "call.warmup_idx", "which warmup", "unread"),
+    Column("rep", "call.rep", "which repetition; under `order: rounds` it is the round"),
+    Column("mode", "phase", "the phase: `prefill`, `kv_decode` or `e2e_kv`", "text"),
+    Column("status", "call.status", "`ok`, or `error`", "text"),
+    Column("error", "call.error", "why the call, or this phase of it, can't be used", "text"),
+    Column("started_at_unix", "call.started_at_unix", "seconds since 1970"),
+    Column("batch_size", "cell.batch_size", "sequences in a call"),
+    Column("seq_len", "timing.prompt_tokens", "prompt tokens of the longest sequence in the batch"),
+    Column("prompt_tokens_raw", "timing.prompt_tokens_total", "prompt tokens of the batch, padding left out"),
+    Column("prefill_ms", "timing.prefill_ms", "the call's raw prefill time"),
+    Column("prefill_cuda_event_ms", "timing.prefill_cuda_event_ms", "the same by CUDA's events", "unread"),
+    Column("kv_decode_ms", "timing.kv_decode_ms", "the call's raw decode time"),
+    Column(
+        "kv_decode_ms_equiv",
+        lambda call: _projected(call, call.cell.gen_tokens),
+        "the same, scaled to `gen_tokens_equiv`",
+    ),
+    Column("kv_decode_ms_per_token", lambda call: _projected(call, 1), "the same, a token"),
+    Column("kv_decode_cuda_event_ms", "timing.kv_decode_cuda_event_ms", "the same by CUDA's events", "unread"),
+    Column("gen_tokens_raw", "timing.gen_tokens_raw", "decode steps that ran"),
+    Column("gen_tokens_equiv", _projected_tokens, "tokens asked for, where a model may stop early", "unread"),
+    Column("ollama_wall_ms", "ollama.served.wall_ms", "the reply's end minus the send", "unread"),
+    Column("ollama_total_duration_ms", _ollama_total_ms, "what Ollama says that the call took", "unread"),
+    Column("ollama_load_ms", "ollama.served.load_ms", "what Ollama says that loading took"),
+    Column("ollama_done_reason", "ollama.done_reason", "why Ollama ended: `length` or `stop`", "text"),
+    Column("params_millions_measured", "study", "the parameters counted (laws use this one)"),
+    Column("latency_ms", "phase", "the phase's latency, for exactly `gen_tokens_target` steps"),
+    Column("cuda_event_ms", "phase", "the phase's latency by CUDA's events, on CUDA only"),
+    Column("tokens_total", "phase", "the phase's tokens (prompt, generated, or both) times batch"),
+    Column("tokens_per_s", "phase", "`tokens_total` a second"),
+    Column("gen_tokens", "phase", "generated tokens; 0 in prefill rows"),
+    Column("gpu_peak_mb", "timing.gpu_peak_mb", "peak allocated GPU memory, in MB of 2^20 bytes"),
+    Column(
+        "hf_load_ms", lambda call: call.load_ms if call.cell.backend_kind == "hf" else None, "load time, as `load_ms`"
+    ),
+    # Ours, after the 44 columns of TR121.
+    Column("call_id", "call.call_id", "the call's identity, the same after a resume", "bulk"),
+    Column("process_idx", "call.process_idx", "which process measured it: 0, then one more for each resume"),
+    Column("calls_since_process_start", "call.calls_since_process_start", "0 is cold", "unread"),
+    Column("calls_since_model_load", "call.calls_since_model_load", "0 is cold", "unread"),
+    Column("calls_since_shape_first_seen", "call.calls_since_shape_first_seen", "0 is cold", "unread"),
+    Column("prompt_tokens_compute", _padded_tokens, "prompt tokens of the batch, padding counted"),
+    Column("tokens_total_compute", "phase", "`tokens_total` and its rate, padding counted"),
+    Column("tokens_per_s_compute", "phase", "`tokens_total` and its rate, padding counted"),
+    Column("decode_step_ms", _step_ms, "milliseconds of one decode step"),
+    Column("done_reason", "timing.done_reason", "`length` or `stop`, where a model may stop early", "text"),
+    Column("load_ms", _load_ms, "load time, on the first call after a load"),
+    Column("output_sha256", "timing.output_sha256", "SHA-256 of the generated token ids", "bulk"),
+    Column("ttft_ms", "served.ttft_ms", "first token minus send, by the client's clock"),
+    Column("client_e2e_ms", "served.e2e_ms", "last token minus send"),
+    Column("itl_p50_ms", lambda call: _gap_ms(call, 0.5), "median gap between the chunks that hold text"),
+    Column("itl_p99_ms", lambda call: _gap_ms(call, 0.99), "their 99th percentile", "unread"),
+    Column("queue_ms", "served.queue_ms", "TTFT less the server's load and prefill: the wait for a slot"),
+    Column("connect_ms", "served.connect_ms", "connection set-up, no part of the other times", "unread"),
+    Column("decode_step_basis", "served.decode_step_basis", "which clock, see below", "served text"),
+    Column("decode_step_ms_client", "served.decode_step_ms_client", "a decode step by the client's clock"),
+    Column("decode_step_ms_server", "served.decode_step_ms_server", "a decode step by the server's clock"),
+    Column("model_was_loaded", "served.model_was_loaded", "whether it was loaded before", "unread"),
+    Column("cache_check", "served.cache_check", "of the prompt cache, see below", "served text"),
+    Column("cache_reason", "served.cache_reason", "which figures decided that", "unread"),
+    Column("head_cached", "served.head_cached", "whether a chat template's head may have been cached", "served text"),
+    Column("prefill_basis", "served.prefill_basis", "the prefill time is the `server`'s, or `ttft`", "unread"),
+    Column("tokens_basis", "served.tokens_basis", "tokens counted by the `server`, or `estimated`", "unread"),
+    Column("thinking_tokens", "served.thinking_tokens", "chunks of hidden reasoning", "unread"),
+    Column("concurrency", "cell.concurrency", "clients asked for"),
+    Column("client_idx", "call.client_idx", "which of the clients", "unread"),
+    Column("achieved_concurrency", "call.achieved_concurrency", "calls under way on average"),
+    Column("queue_delay_ms", "call.queue_delay_ms", "sent minus scheduled, where several clients start together"),
+    Column("sent_at_ms", "served.sent_at_ms", "the send by the process's monotonic clock"),
+    Column("threads", "study", "CPU threads that the study asks of the backend"),
+    Column("decode_first_half_step_ms", lambda call: _half_ms(call, 0), "mean decode step of each half of a call"),
+    Column("decode_second_half_step_ms", lambda call: _half_ms(call, 1), "mean decode step of each half of a call"),
+    Column("rss_peak_mb", "timing.rss_peak_mb", "peak resident memory of the model's process, in MB of 2^20 bytes"),
+)
+
+COLUMNS = tuple(column.name for column in MEASURED)
+TR121_COLUMNS, OWN_COLUMNS = COLUMNS[:44], COLUMNS[44:]
+"""The 44 columns of TR121's ``metrics.csv``, in its order, and ours."""
+
+
+def _getters() -> Iterator[tuple[str, str, Callable[[Any], Any]]]:
+    """Of each column that is the same for the phases of a call: its name, what it is taken from, and how."""
+    for column in MEASURED:
+        if not isinstance(column.value, str):
+            yield column.name, "call", column.value
+        elif "." in column.value:
+            source, _, attribute = column.value.partition(".")
+            yield column.name, source, attrgetter(attribute)
+
+
+_GETTERS = tuple(_getters())
 
 
 def rows_of(
@@ -88,166 +243,45 @@ def rows_of(
 
     A failed call gives its three rows too, with ``status`` and ``error`` and no times.
     """
-    cell = call.cell
-    shared: dict[str, Any] = dict.fromkeys(COLUMNS)
-    shared |= {
-        "task_idx": call.task_idx,
-        "scenario": cell.scenario,
-        "backend": cell.backend,
-        "backend_kind": cell.backend_kind,
-        "model": cell.model,
-        "model_kind": cell.backend_kind,
+    timing = call.timing
+    served = None if timing is None else timing.served
+    ollama = timing if served is not None and call.cell.backend_kind == "ollama" else None
+    sources = {"call": call, "cell": call.cell, "timing": timing, "served": served, "ollama": ollama}
+    shared: dict[str, Any] = dict.fromkeys(COLUMNS) | {
+        "prompt": prompt,
+        "prompt_chars": None if prompt is None else len(prompt),
         "params_millions": params_millions_measured if params_millions_config is None else params_millions_config,
         "params_millions_config": params_millions_config,
         "params_millions_measured": params_millions_measured,
-        "prompt": prompt,
-        "prompt_chars": None if prompt is None else len(prompt),
-        "gen_tokens_target": cell.gen_tokens,
-        "batch_size_config": cell.batch_size,
-        "batch_size": cell.batch_size,
-        "call_idx": call.call_idx,
-        "is_warmup": call.is_warmup,
-        "warmup_idx": call.warmup_idx,
-        "rep": call.rep,
-        "status": call.status,
-        "error": call.error,
-        "started_at_unix": call.started_at_unix,
-        "call_id": call.call_id,
-        "process_idx": call.process_idx,
-        "calls_since_process_start": call.calls_since_process_start,
-        "calls_since_model_load": call.calls_since_model_load,
-        "calls_since_shape_first_seen": call.calls_since_shape_first_seen,
-        "load_ms": call.load_ms,
         "threads": threads,
-        "concurrency": cell.concurrency,
-        "client_idx": call.client_idx,
-        "achieved_concurrency": call.achieved_concurrency,
-        "queue_delay_ms": call.queue_delay_ms,
-        "hf_load_ms": call.load_ms if cell.backend_kind == "hf" else None,
     }
-    if call.timing is None:
-        for offset, mode in enumerate(PHASES):
-            yield shared | {"mode": mode, "sample_idx": call.call_idx * len(PHASES) + offset}
-        return
-    yield from _measured_rows(shared, call.timing, cell.gen_tokens, cell.batch_size, call.call_idx)
+    for name, source, get in _GETTERS:
+        if (found := sources[source]) is not None:
+            shared[name] = get(found)
+    faults = {} if served is None else served.faults
+    figures = {} if timing is None else _figures(call.cell, timing)
+    for at, mode in enumerate(PHASES):
+        row = shared | {"mode": mode, "sample_idx": call.call_idx * len(PHASES) + at}
+        yield row | ({"status": "error", "error": faults[mode]} if mode in faults else figures.get(mode, {}))
 
 
-def _measured_rows(
-    shared: dict[str, Any], timing: Timing, gen_tokens: int, batch_size: int, call_idx: int
-) -> Iterator[dict[str, Any]]:
-    shared |= _times(timing, gen_tokens, batch_size)
-    if timing.served is not None:
-        shared |= _served_columns(timing.served)
-        if timing.served.load_ms is not None:
-            shared["load_ms"] = timing.served.load_ms
-        if shared["backend_kind"] == "ollama":
-            shared |= _ollama_columns(timing, timing.served)
-    generated = gen_tokens * batch_size
-    latencies = phase_latency_ms(timing, gen_tokens)
-    tokens = phase_tokens(timing.prompt_tokens_total, generated)
-    compute = phase_tokens(timing.prompt_tokens * batch_size, generated)
-    events: dict[Phase, float | None] = dict.fromkeys(PHASES)
-    if timing.prefill_cuda_event_ms is not None and timing.kv_decode_cuda_event_ms is not None:
-        events = {
-            "prefill": timing.prefill_cuda_event_ms,
-            "kv_decode": timing.kv_decode_cuda_event_ms,
-            "e2e_kv": timing.prefill_cuda_event_ms + timing.kv_decode_cuda_event_ms,
-        }
-    faults = {} if timing.served is None else timing.served.faults
-    for offset, mode in enumerate(PHASES):
-        row = shared | {"mode": mode, "sample_idx": call_idx * len(PHASES) + offset}
-        if mode in faults:
-            yield row | {"status": "error", "error": faults[mode]}
-            continue
-        yield row | {
-            "latency_ms": latencies[mode],
-            "cuda_event_ms": events[mode],
+def _figures(cell: Cell, timing: Timing) -> dict[Phase, dict[str, Any]]:
+    """What each phase took and made."""
+    generated = cell.gen_tokens * cell.batch_size
+    latency_ms = phase_latency_ms(timing, cell.gen_tokens)
+    tokens = _by_phase(timing.prompt_tokens_total, generated)
+    compute = _by_phase(timing.prompt_tokens * cell.batch_size, generated)
+    prefill, decode = timing.prefill_cuda_event_ms, timing.kv_decode_cuda_event_ms
+    events = {} if prefill is None or decode is None else _by_phase(prefill, decode)
+    return {
+        mode: {
+            "latency_ms": latency_ms[mode],
+            "cuda_event_ms": events.get(mode),
             "tokens_total": tokens[mode],
-            "tokens_per_s": tokens_per_s(tokens[mode], latencies[mode]),
+            "tokens_per_s": tokens_per_s(tokens[mode], latency_ms[mode]),
             "tokens_total_compute": compute[mode],
-            "tokens_per_s_compute": tokens_per_s(compute[mode], latencies[mode]),
+            "tokens_per_s_compute": tokens_per_s(compute[mode], latency_ms[mode]),
             "gen_tokens": 0 if mode == "prefill" else generated,
         }
-
-
-def _times(timing: Timing, gen_tokens: int, batch_size: int) -> dict[str, Any]:
-    step_ms = decode_step_ms(timing)
-    columns: dict[str, Any] = {
-        "prefill_ms": timing.prefill_ms,
-        "prefill_cuda_event_ms": timing.prefill_cuda_event_ms,
-        "kv_decode_ms": timing.kv_decode_ms,
-        "kv_decode_cuda_event_ms": timing.kv_decode_cuda_event_ms,
-        "decode_step_ms": None if math.isnan(step_ms) else step_ms,
-        "gen_tokens_raw": timing.gen_tokens_raw,
-        "seq_len": timing.prompt_tokens,
-        "prompt_tokens_raw": timing.prompt_tokens_total,
-        "prompt_tokens_compute": timing.prompt_tokens * batch_size,
-        "gpu_peak_mb": timing.gpu_peak_mb,
-        "rss_peak_mb": timing.rss_peak_mb,
-        "done_reason": timing.done_reason,
-        "output_sha256": timing.output_sha256,
-        **_halves(timing.decode_steps_ms or ()),
+        for mode in PHASES
     }
-    if timing.done_reason is not None and timing.kv_decode_ms is not None and timing.gen_tokens_raw > 0:
-        # TR121's projection, by the engine's own decode time; on served engines it is low by about one step.
-        per_token = timing.kv_decode_ms / timing.gen_tokens_raw
-        columns |= {
-            "kv_decode_ms_per_token": per_token,
-            "kv_decode_ms_equiv": per_token * gen_tokens,
-            "gen_tokens_equiv": gen_tokens,
-        }
-    return columns
-
-
-def _halves(steps_ms: Sequence[float]) -> dict[str, float]:
-    """The mean step of each half of a decode (the second has the odd one), which tells how steps grow with context."""
-    middle = len(steps_ms) // 2
-    if not middle:
-        return {}
-    first, second = steps_ms[:middle], steps_ms[middle:]
-    return {
-        "decode_first_half_step_ms": math.fsum(first) / len(first),
-        "decode_second_half_step_ms": math.fsum(second) / len(second),
-    }
-
-
-def _served_columns(served: Served) -> dict[str, Any]:
-    gaps = sorted(after - before for before, after in pairwise(served.arrivals_ms))
-    return {
-        "sent_at_ms": served.sent_at_ms,
-        "ttft_ms": served.ttft_ms,
-        "client_e2e_ms": served.e2e_ms,
-        "itl_p50_ms": _quantile(gaps, 0.5),
-        "itl_p99_ms": _quantile(gaps, 0.99),
-        "queue_ms": served.queue_ms,
-        "connect_ms": served.connect_ms,
-        "decode_step_basis": served.decode_step_basis,
-        "decode_step_ms_client": served.decode_step_ms_client,
-        "decode_step_ms_server": served.decode_step_ms_server,
-        "model_was_loaded": served.model_was_loaded,
-        "cache_check": served.cache_check,
-        "cache_reason": served.cache_reason,
-        "head_cached": served.head_cached,
-        "prefill_basis": served.prefill_basis,
-        "tokens_basis": served.tokens_basis,
-        "thinking_tokens": served.thinking_tokens,
-    }
-
-
-def _ollama_columns(timing: Timing, served: Served) -> dict[str, Any]:
-    return {
-        "ollama_wall_ms": served.wall_ms,
-        "ollama_total_duration_ms": timing.server.get("total_duration_ms"),
-        "ollama_load_ms": served.load_ms,
-        "ollama_done_reason": timing.done_reason,
-    }
-
-
-def _quantile(ascending: list[float], share: float) -> float | None:
-    """The linearly interpolated quantile; ``None`` of nothing."""
-    if not ascending:
-        return None
-    at = share * (len(ascending) - 1)
-    below = int(at)
-    above = min(below + 1, len(ascending) - 1)
-    return ascending[below] + (at - below) * (ascending[above] - ascending[below])

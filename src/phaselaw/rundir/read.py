@@ -14,6 +14,7 @@ import polars as pl
 from phaselaw.errors import AnalysisError
 from phaselaw.files import FORMULA_STARTS
 from phaselaw.records import Run, Source
+from phaselaw.rundir.columns import MEASURED
 from phaselaw.rundir.conditions import differences
 from phaselaw.tables import BUDGET, IS_LATENCY, constants
 
@@ -28,32 +29,13 @@ _IDENTITY = ("backend", "backend_kind", "model", "scenario", "mode")
 PARAMETER_COLUMNS = ("params_millions_measured", "params_millions", "params_millions_config")
 """Parameter counts in millions, the most trusted first: what was measured comes before any label."""
 
-SERVED_TEXT = ("decode_step_basis", "cache_check", "head_cached")
-"""Columns of served engines; one that a file lacks is empty."""
-
-TEXT = (
-    "backend", "backend_kind", "model", "model_kind", "scenario", "mode", "status", "error", "done_reason",
-    "ollama_done_reason", "is_warmup", *SERVED_TEXT,
-)  # fmt: skip
-"""Columns read as text, whatever they look like."""
-
-BULK = ("prompt", "call_id", "output_sha256")
-"""Texts that no law reads: much of a file, and read only with all its columns."""
-
-NUMBERS = (
-    "latency_ms", "tokens_total", "tokens_per_s", "tokens_total_compute", "tokens_per_s_compute", "prompt_tokens",
-    "prompt_tokens_raw", "prompt_tokens_compute", "seq_len", "gen_tokens", "gen_tokens_raw", "gen_tokens_target",
-    "prefill_ms", "kv_decode_ms", "decode_step_ms", "decode_step_ms_client", "decode_step_ms_server",
-    "kv_decode_ms_equiv", "cuda_event_ms", "gpu_peak_mb", "ollama_load_ms", "batch_size", "rep", *PARAMETER_COLUMNS,
-    "concurrency", "achieved_concurrency", "queue_delay_ms", "queue_ms", "sent_at_ms", "ttft_ms", "client_e2e_ms",
-    "itl_p50_ms", "kv_decode_ms_per_token", "call_idx", "process_idx", "prompt_chars", "started_at_unix", "load_ms",
-    "hf_load_ms", "threads", "decode_first_half_step_ms", "decode_second_half_step_ms",
-    "rss_peak_mb",
-)  # fmt: skip
-"""Columns the laws read as numbers; one that a file lacks is empty."""
-
 ALIASES = {"prompt_tokens_raw": "prompt_tokens"}
 """A column's name in an early TR121 run."""
+
+_READ = {column.name: column.read for column in MEASURED} | dict.fromkeys(ALIASES.values(), "number")
+NUMBERS, SERVED_TEXT = ([name for name, read in _READ.items() if read == kind] for kind in ("number", "served text"))
+_TYPES = {name: pl.Float64 if read == "number" else pl.String for name, read in _READ.items() if read != "unread"}
+"""Columns of known type; the others are left to other readers, and read only where all columns are asked for."""
 
 _EMPTY = ["", "nan", "NaN"]
 _READ_WHOLE_BYTES = 2**29
@@ -159,15 +141,14 @@ def _one_size_a_model(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _read_rows(path: Path, *, every_column: bool) -> pl.DataFrame:
-    """The rows of a ``metrics.csv``; columns of `TEXT` and `NUMBERS` have their types, whatever they look like."""
-    types: dict[str, Any] = dict.fromkeys((*TEXT, *BULK), pl.String) | dict.fromkeys(NUMBERS, pl.Float64)
+    """The rows of a ``metrics.csv``; columns of `_TYPES` have their types, whatever they look like."""
     if every_column:
-        return read_csv(path, types)
+        return read_csv(path, _TYPES)
     try:
         names = pl.read_csv(path, n_rows=0, infer_schema=False).columns
-        wanted = [name for name in names if name in types and name not in BULK]
+        wanted = [name for name in names if name in _TYPES and _READ[name] != "bulk"]
         wanted += [alias for alias in ALIASES.values() if alias in names and alias not in wanted]
-        schema = {name: types.get(name, pl.String) for name in names}
+        schema = {name: _TYPES.get(name, pl.String) for name in names}
         # Bytes read here go back to the system at once; those that polars reads itself, in pieces as a large file needs
         # it, stay with its allocator for seconds: a quarter of a gigabyte on top of what follows.
         source = path.read_bytes() if path.stat().st_size <= _READ_WHOLE_BYTES else path
