@@ -162,7 +162,7 @@ def phaselaw(*arguments: str) -> tuple[str, ...]:
 def tests(box: Box) -> None:
     """The tests marked gpu."""
     marked = [str(path) for path in sorted((TOP / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
-    box.part("tests", 150, sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", *marked)
+    box.part("tests", 180, sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", *marked)
 
 
 def models(box: Box) -> None:

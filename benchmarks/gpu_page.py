@@ -196,6 +196,9 @@ def _larger(runs: Path) -> Iterator[str]:
     told = _json(runs / "larger" / "cells.json")
     yield "*Launches* where a CUDA graph is at least 1.25 times as fast as eager decode; else *bandwidth* where reading"
     yield "the least that a step must read takes at least half of the eager step; else *neither*."
+    if told:
+        tf32 = "on" if told["tf32"] else "off"
+        yield f"Read bandwidth: {_number(told['read_gb_per_s']) or 'not measured'} GB/s; TF32 in matrix products: {tf32}."
     yield ""
     rows = [
         (
