@@ -20,8 +20,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     spread = Spread.of([1.0])
     monkeypatch.setattr(hf_limits, "gpu_names", lambda: ["big", "big", "small"])
     monkeypatch.setattr(hf_limits, "free_gpu_bytes", lambda device: 1 << (40 if device != "cuda:2" else 27))
-    monkeypatch.setattr(hf_limits, "gpu_read", lambda size, *, device: lambda passes: time.sleep(1e-5))  # noqa: ARG005
-    monkeypatch.setattr(hf_limits, "gpu_copy", lambda size, *, device: lambda passes: time.sleep(2e-5))  # noqa: ARG005
+    monkeypatch.setattr(hf_limits, "gpu_traffic", lambda *_, **__: lambda passes: time.sleep(1e-5))  # noqa: ARG005
     monkeypatch.setattr(gpu, "SAMPLE_S", 1e-4)
 
     def products(device: str, sides: tuple[int, ...]) -> list[Compute]:
@@ -54,22 +53,24 @@ def test_a_device_without_room_has_its_products_and_no_rate_that_was_not_measure
     assert found.compute and measured
 
 
-@pytest.mark.parametrize(("work", "moved"), [("gpu_read", None), ("gpu_copy", 2)])
+@pytest.mark.parametrize(("copy", "copied"), [(False, []), (True, [(1 << 20) // 4 // 2] * 3)])
 def test_what_moves_a_working_set_touches_it_and_waits_once_for_the_device(
-    work: str, moved: int | None, monkeypatch: pytest.MonkeyPatch
+    copy: bool, copied: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the CPU, torch.cuda.synchronize a stand-in that counts."""
     import torch
 
     from phaselaw.engines import hf_limits
 
-    waits, copied = [], []
+    waits, sums, copies = [], [], []
     monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
-    copy = torch.Tensor.copy_
-    monkeypatch.setattr(torch.Tensor, "copy_", lambda to, source: copied.append(to.numel()) or copy(to, source))
-    getattr(hf_limits, work)(1 << 20, device="cpu")(3)
+    monkeypatch.setattr(torch, "sum", lambda numbers: sums.append(numbers.numel()))
+    really = torch.Tensor.copy_
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda to, source: copies.append(to.numel()) or really(to, source))
+    hf_limits.gpu_traffic(1 << 20, device="cpu", copy=copy)(3)
     assert len(waits) == 1
-    assert copied == ([] if moved is None else [(1 << 20) // 4 // moved] * 3)
+    assert copies == copied
+    assert sums == ([] if copy else [(1 << 20) // 4] * 3)
 
 
 def test_a_rate_counts_the_bytes_of_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ Each function gives work to be timed elsewhere (`phaselaw.machine`); on a GPU it
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 Work = Callable[[], object]
 
@@ -51,33 +52,22 @@ def free_gpu_bytes(device: str) -> int:
     return free
 
 
-def gpu_copy(size_bytes: int, *, device: str) -> Callable[[int], None]:
-    """Copy half of a working set on a CUDA device onto its other half, so many times over."""
-    import torch
+def gpu_traffic(size_bytes: int, *, device: str, copy: bool = False) -> Callable[[int], None]:
+    """Read a working set on a CUDA device so many times over, by torch's sum of float32 numbers.
 
-    where = torch.device(device)
-    source, target = torch.ones(size_bytes // 4, device=where).chunk(2)
-
-    @torch.inference_mode()
-    def copy(passes: int) -> None:
-        for _ in range(passes):
-            target.copy_(source)
-        torch.cuda.synchronize(where)
-
-    return copy
-
-
-def gpu_read(size_bytes: int, *, device: str) -> Callable[[int], None]:
-    """Read a working set on a CUDA device so many times over, by torch's sum of float32 numbers."""
+    With ``copy`` half of it is copied onto the other half instead.
+    """
     import torch
 
     where = torch.device(device)
     numbers = torch.ones(size_bytes // 4, device=where)
+    source, target = numbers.chunk(2)
+    once: Work = partial(target.copy_, source) if copy else partial(torch.sum, numbers)
 
     @torch.inference_mode()
-    def read(passes: int) -> None:
+    def move(passes: int) -> None:
         for _ in range(passes):
-            torch.sum(numbers)
+            once()
         torch.cuda.synchronize(where)
 
-    return read
+    return move

@@ -27,8 +27,8 @@ def gpu_limits() -> dict[str, DeviceLimits]:
             sizes = [size for size in SIZES_BYTES if size <= most]
             by_name[name] = DeviceLimits(
                 name=name,
-                read=_curve(partial(hf_limits.gpu_read, device=device), sizes),
-                copy=next(iter(_curve(partial(hf_limits.gpu_copy, device=device), sizes[-1:])), None),
+                read=_curve(partial(hf_limits.gpu_traffic, device=device), sizes),
+                copy=next(iter(_curve(partial(hf_limits.gpu_traffic, device=device, copy=True), sizes[-1:])), None),
                 compute=tuple(torch_products(device, GPU_SIDES)),
             )
         found[device] = by_name[name]
