@@ -197,8 +197,8 @@ def _larger(runs: Path) -> Iterator[str]:
     yield "*Launches* where a CUDA graph is at least 1.25 times as fast as eager decode; else *bandwidth* where reading"
     yield "the least that a step must read takes at least half of the eager step; else *neither*."
     if told:
-        tf32 = "on" if told["tf32"] else "off"
-        yield f"Read bandwidth: {_number(told['read_gb_per_s']) or 'not measured'} GB/s; TF32 in matrix products: {tf32}."
+        read, tf32 = _number(told["read_gb_per_s"]) or "not measured", "on" if told["tf32"] else "off"
+        yield f"Read bandwidth: {read} GB/s; TF32 in matrix products: {tf32}."
     yield ""
     rows = [
         (
