@@ -22,8 +22,7 @@ from typing import Any
 import polars as pl
 
 from phaselaw.engines import module_for
-from phaselaw.laws.step_time import step_time_points, step_times
-from phaselaw.laws.step_time_fit import step_time_model
+from phaselaw.laws.step_time import step_time_model, step_time_points, step_times
 from phaselaw.measure import measure
 from phaselaw.records import Call, ModelLoaded
 from phaselaw.rundir import read as runs

@@ -29,7 +29,7 @@ from phaselaw.laws.comparison import Comparison
 from phaselaw.laws.prediction import NewModel, Predictions
 from phaselaw.laws.side_by_side import side_by_side
 from phaselaw.laws.step_time import step_times
-from phaselaw.laws.sweep_tables import TR121_TABLES, as_tr121
+from phaselaw.laws.sweeps import TR121_TABLES, as_tr121
 from phaselaw.machine import identity
 from phaselaw.machine.kept import kept_limits, limits_of
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import polars as pl
@@ -173,8 +173,17 @@ def plain(names: str, type: type[pl.DataType] = pl.Float64) -> tuple[Col, ...]:
     return tuple(Col(key=name, type=type) for name in names.split())
 
 
+def grouped(table: pl.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Row, pl.DataFrame]]:
+    """Each group of rows that have the same ``keys``, as they come: the keys' values by name, and the rows."""
+    for values, rows in table.group_by(list(keys), maintain_order=True):
+        yield dict(zip(keys, values, strict=True)), rows
+
+
 LAW = words("backend", "backend", reads="law")
 """The backend; a report adds its batch size, and its budget where a run has several."""
+BACKEND = words("backend", "backend")
+"""The backend alone."""
+MODEL = words("model", "model")
 PHASE = words("mode", "phase", reads="phase")
 DOUBT = Col(
     key=SUSPECT, title="suspect", type=pl.String, of_row=lambda row: f"⚠ {row[SUSPECT]}" if row.get(SUSPECT) else ""

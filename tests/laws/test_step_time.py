@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phaselaw.files import write_csv
-from phaselaw.laws.step_time import StepTimes, step_time_points, step_times
-from phaselaw.laws.step_time_fit import step_time_model
+from phaselaw.laws.step_time import StepTimes, step_time_model, step_time_points, step_times
 from phaselaw.rundir import read as runs
 from phaselaw.rundir.read import normalised
 

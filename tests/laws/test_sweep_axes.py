@@ -7,7 +7,7 @@ import pytest
 from simulated_run import run_of, swept
 
 from phaselaw.laws.analysis import Analysis, analyze
-from phaselaw.laws.sweep_axes import held_words
+from phaselaw.laws.sweeps import held_words
 
 
 def analysed(**axes: Any) -> Analysis:

@@ -9,7 +9,7 @@ from scipy import stats
 from simulated_run import run_of, swept
 
 from phaselaw.laws.analysis import analyze
-from phaselaw.laws.sweep_changes import NOTHING, dominance_budget, sweep_changes
+from phaselaw.laws.sweeps import NOTHING, dominance_budget, sweep_changes
 
 
 @settings(max_examples=30, deadline=None)

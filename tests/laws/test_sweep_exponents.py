@@ -7,7 +7,7 @@ from scipy import stats
 from simulated_run import run_of, swept
 
 from phaselaw.laws.analysis import analyze
-from phaselaw.laws.sweep_exponents import MOVES, NOT_TOLD, TOO_FEW, stability_of
+from phaselaw.laws.sweeps import MOVES, NO_TREND, TOO_FEW, stability_of
 
 VALUES = np.array([8.0, 32.0, 64.0, 128.0])
 PARAMS = np.array([5.0, 25.0, 45.0, 50.0, 75.0, 100.0])
@@ -76,5 +76,5 @@ def test_batching_that_costs_a_constant_a_sequence_flattens_the_exponent_and_thr
     assert laws["slope"].to_list() == sorted(laws["slope"], reverse=True)
     pure = analyze(run_of(swept({"overhead_ms": 0.0, "serial_share": 0.1}, threads=(1, 2, 4)))).tables
     threads = pure["exponent_stability"].filter((pl.col("axis") == "threads") & (pl.col("mode") == "kv_decode"))
-    assert threads["stability"].to_list() == [NOT_TOLD]
+    assert threads["stability"].to_list() == [NO_TREND]
     assert threads["backend"].to_list() == ["sim"]

@@ -43,7 +43,7 @@ from phaselaw.laws.served import (
     warmup_breakdown,
 )
 from phaselaw.laws.summary import BUDGET
-from phaselaw.laws.sweep_tables import TR121_TABLES, sweep_tables
+from phaselaw.laws.sweeps import TR121_TABLES, sweep_tables
 from phaselaw.laws.validation import prediction_coverage, prediction_validation
 from phaselaw.laws.warmup import warmup_effect, warmup_effect_summary
 from phaselaw.records import Run

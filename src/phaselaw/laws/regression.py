@@ -75,6 +75,12 @@ def t_half_width(se: Floats, degrees: float, level: float) -> Floats:
     return se * stats.t.ppf(0.5 + level / 2, degrees) if degrees > 0 else np.full_like(se, np.nan)
 
 
+def log_interval(values: Floats, log_se: Floats, degrees: Floats, level: float) -> tuple[Floats, Floats]:
+    """Both ends of a t interval on the log of each value; NaN without degrees of freedom."""
+    half = log_se * stats.t.ppf(0.5 + level / 2, degrees)
+    return values * np.exp(-half), values * np.exp(half)
+
+
 def resamples(n: int, draws: int, seed: int) -> Floats:
     """How often each of ``n`` models stands in each resample, of shape (draws, n).
 

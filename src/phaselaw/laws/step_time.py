@@ -8,27 +8,98 @@ Two phases of each backend and model, in ms, with ``b`` sequences in the batch, 
 - decode step: ``constant + per_sequence b + per_token b n``; weights are read once a step, the cache of each sequence.
 
 Either may instead be interpolated between measured knots (prefill: of ``b n``; decode: of ``b``), since an engine that
-changes its kernels with the batch follows no line. Coefficients are never negative, errors are relative, and the form
-is the simplest of those that predict left-out points about as well as the best one does.
+changes its kernels with the batch follows no line. Coefficients are never negative, and errors are relative.
+
+Each form is judged where it had not looked: a value of an axis is left out at a time (all points of batch 4, say),
+where it lies between two others, since the model is for prediction between measured values. The ends can't be left out,
+and count with their residuals. The simplest form is chosen, unless one with more terms has a smaller error (`AS_GOOD`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
+from scipy.optimize import lsq_linear
 
 from phaselaw.laws.regression import Floats
+from phaselaw.tables import (
+    BACKEND,
+    MODEL,
+    PHASE,
+    Row,
+    Table,
+    count,
+    counted,
+    derived,
+    grouped,
+    interval,
+    percent,
+    plain,
+    words,
+)
 
 KEYS = ("backend", "backend_kind", "model", "params_millions_effective")
 
 Mode = Literal["prefill", "kv_decode"]
 
 COEFFICIENTS = ("constant_ms", "per_sequence_ms", "per_token_ms", "per_token_pair_ms")
+
+AS_GOOD = 0.003
+"""A form with more terms is chosen where its root-mean-square relative error is less by more than this."""
+
+FORMS: Mapping[Mode, Mapping[str, str]] = {
+    "prefill": {
+        "constant": "constant_ms",
+        "linear": "constant_ms per_token_ms",
+        "quadratic": "constant_ms per_token_ms per_token_pair_ms",
+        "linear and batch": "constant_ms per_sequence_ms per_token_ms",
+        "quadratic and batch": "constant_ms per_sequence_ms per_token_ms per_token_pair_ms",
+        "interpolated": "knots",
+        "interpolated and batch": "knots per_sequence_ms",
+        "interpolated and quadratic": "knots per_token_pair_ms",
+    },
+    "kv_decode": {
+        "constant": "constant_ms",
+        "batch": "constant_ms per_sequence_ms",
+        "context": "constant_ms per_token_ms",
+        "batch and context": "constant_ms per_sequence_ms per_token_ms",
+        "interpolated batch": "knots",
+        "interpolated batch and context": "knots per_token_ms",
+    },
+}
+"""The forms of each phase with their terms, the simplest first; ``knots`` are interpolated between."""
+
+STEP_TIME_MODEL = Table(
+    name="step_time_model",
+    holds="prefill and decode step by batch and length",
+    caption="The step-time model: prefill and decode step by batch and length. It is asked only inside its range; "
+    "points left out lie between two others.",
+    why_empty="no measured prefills or decodes whose prompt tokens are known",
+    columns=(
+        *(BACKEND, words("backend_kind"), MODEL, *plain("params_millions_effective"), PHASE),
+        *(words("form", "form"), *plain(" ".join(COEFFICIENTS))),
+        *(*plain("knots knot_ms", pl.String), counted("n_points", "points"), *plain("residual_rms residual_max")),
+        counted("n_left_out"),
+        derived("left_out_rms", "off on left-out points (RMS)", percent),
+        derived("left_out_max", "at most", percent),
+        *interval("batch_min", "batch_max", "batch", count),
+        *interval("tokens_min", "tokens_max", "tokens", count),
+        words("batch_basis"),
+    ),
+)
+
+_ROUNDS = 4
+_MOST = 40
+"""Knots that are interpolated between, and values of an axis that are left out in turn: a sweep has fewer, a log of
+traffic has thousands, which show a curve without either."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +126,7 @@ class PhaseTime:
     """Smallest and largest number of prompt tokens, or of context tokens that a step began with, measured."""
 
     def ms(self, batch: Floats | float, tokens: Floats | float) -> Floats:
-        """The time by the formula, wherever it is asked, elementwise; never negative."""
+        """The time by the formula, also outside the measured range, elementwise; never negative."""
         sequences, length = np.asarray(batch, dtype=float), np.asarray(tokens, dtype=float)
         along = sequences * length if self.mode == "prefill" else sequences
         terms = (1.0, sequences, sequences * length, sequences * length**2)
@@ -115,18 +186,19 @@ def _answer(phase: PhaseTime | None, batch: float, first: float, last: float, ex
 
 def step_times(table: pl.DataFrame) -> dict[tuple[str, str], StepTimes]:
     """The models of a ``step_time_model`` table (as made, or read back from its CSV), by backend and model."""
-    phases: dict[tuple[str, str], dict[str, PhaseTime]] = {}
-    for row in table.iter_rows(named=True):
-        phases.setdefault((row["backend"], row["model"]), {})[row["mode"]] = _phase(row)
+    phases = {(row["backend"], row["model"], row["mode"]): _phase(row) for row in table.iter_rows(named=True)}
     return {
         (backend, model): StepTimes(
-            backend=backend, model=model, prefill=found.get("prefill"), decode=found.get("kv_decode")
+            backend=backend,
+            model=model,
+            prefill=phases.get((backend, model, "prefill")),
+            decode=phases.get((backend, model, "kv_decode")),
         )
-        for (backend, model), found in phases.items()
+        for backend, model, _ in phases
     }
 
 
-def _phase(row: Mapping[str, Any]) -> PhaseTime:
+def _phase(row: Row) -> PhaseTime:
     return PhaseTime(
         mode=row["mode"],
         coefficients={name: float(row[name] or 0.0) for name in COEFFICIENTS},
@@ -151,55 +223,167 @@ def step_time_points(rows: pl.DataFrame) -> pl.DataFrame:
     """What the model is fitted to: one row a backend, model, phase, batch and length, with the median ms.
 
     ``rows`` are measured calls (`phaselaw.laws.summary.usable`, any number of clients). A decode is one point at its
-    middle context, or two where the rows tell its halves apart. On a served engine the clients that call at once stand
-    for the batch of a decode step, since the server batches them; its prefills are of one client.
+    middle context, or two where the rows have its halves apart. On a served engine the clients that call at once stand
+    for the batch of a decode step, since the server batches them; its prefills are of one client. ``first`` and
+    ``last`` are the tokens that a call began and ended with, ``fold`` the length by which points are left out together.
     """
     length = pl.coalesce(pl.col("seq_len"), pl.col("prompt_tokens_raw") / pl.col("batch_size"))
-    clients = pl.col("concurrency").fill_null(1.0)
-    # Names are compared as numbers: a log of a million calls has few of them.
-    names = [pl.col(name).cast(pl.Categorical) for name in ("backend", "backend_kind", "model")]
+    prompt, steps = pl.col("prompt"), pl.col("steps")
+    names = ["backend", "backend_kind", "model"]
     known = (
-        rows.filter(pl.col("mode") != "e2e_kv")
+        rows.filter(pl.col("mode") != "e2e_kv", pl.col("latency_ms").is_finite(), pl.col("latency_ms") > 0)
         .with_columns(
-            *names,
+            pl.col(names).cast(pl.Categorical),  # compared as numbers: a log of a million calls has few names
             length.alias("prompt"),
             pl.coalesce("gen_tokens_raw", pl.col("gen_tokens_target").cast(pl.Float64)).alias("steps"),
-            clients.alias("clients"),
+            pl.col("concurrency").fill_null(1.0).alias("clients"),
         )
-        .filter(pl.col("prompt").is_not_null() & pl.col("latency_ms").is_finite() & (pl.col("latency_ms") > 0))
+        .filter(prompt.is_not_null())
     )
-    prefill = known.filter((pl.col("mode") == "prefill") & (pl.col("clients") == 1)).select(
-        *KEYS, "mode", pl.col("batch_size").cast(pl.Float64).alias("batch"), pl.col("prompt").alias("tokens"),
-        pl.col("latency_ms").alias("ms"), pl.col("prompt").alias("first"), pl.col("prompt").alias("last"),
-        pl.col("prompt").alias("fold"),
-    )  # fmt: skip
-    return (
-        pl.concat([prefill, *_decode_points(known)])
-        .group_by([*KEYS, "mode", "batch", "tokens"])
-        .agg(pl.len().cast(pl.Int64).alias("n"), pl.col("ms").median(), pl.col("first").min(), pl.col("last").max(),
-             pl.col("fold").first())
-        .with_columns(pl.col("backend", "backend_kind", "model").cast(pl.String))
-        .sort([*KEYS, "mode", "batch", "tokens"])
-    )  # fmt: skip
+    decode = known.filter((pl.col("mode") == "kv_decode") & (pl.col("gen_tokens_target") > 0) & (steps > 0))
 
+    def points(of: pl.DataFrame, ms: pl.Expr, first: pl.Expr, last: pl.Expr, fold: pl.Expr) -> pl.DataFrame:
+        batch = (pl.col("batch_size") * pl.col("clients")).cast(pl.Float64).alias("batch")
+        ends = (((first + last) / 2).alias("tokens"), first.alias("first"), last.alias("last"))
+        return of.select(*KEYS, "mode", batch, ms.alias("ms"), *ends, fold.alias("fold"))
 
-def _decode_points(known: pl.DataFrame) -> list[pl.DataFrame]:
-    decode = known.filter((pl.col("mode") == "kv_decode") & (pl.col("gen_tokens_target") > 0) & (pl.col("steps") > 0))
-    halves = ["decode_first_half_step_ms", "decode_second_half_step_ms"]
-    both = pl.all_horizontal(pl.col(name).is_not_null() for name in halves)
-    start, steps = pl.col("prompt"), pl.col("steps")
-
-    def points(of: pl.DataFrame, ms: pl.Expr, first: pl.Expr, last: pl.Expr) -> pl.DataFrame:
-        return of.select(
-            *KEYS, "mode", (pl.col("batch_size") * pl.col("clients")).cast(pl.Float64).alias("batch"),
-            ((first + last) / 2).alias("tokens"), ms.alias("ms"), first.alias("first"), last.alias("last"),
-            (start + (steps - 1) / 2).alias("fold"),
-        )  # fmt: skip
-
-    whole, split = decode.filter(~both), decode.filter(both)
-    half = (steps / 2).floor()
-    return [
-        points(whole, pl.col("latency_ms") / pl.col("gen_tokens_target"), start, start + steps - 1),
-        points(split, pl.col(halves[0]), start, start + half - 1),
-        points(split, pl.col(halves[1]), start + half, start + steps - 1),
+    in_halves = [pl.col("decode_first_half_step_ms"), pl.col("decode_second_half_step_ms")]
+    both = pl.all_horizontal(half.is_not_null() for half in in_halves)
+    middle, half, last = prompt + (steps - 1) / 2, (steps / 2).floor(), prompt + steps - 1
+    prefill = known.filter((pl.col("mode") == "prefill") & (pl.col("clients") == 1))
+    found = [
+        points(prefill, pl.col("latency_ms"), prompt, prompt, prompt),
+        points(decode.filter(~both), pl.col("latency_ms") / pl.col("gen_tokens_target"), prompt, last, middle),
+        points(decode.filter(both), in_halves[0], prompt, prompt + half - 1, middle),
+        points(decode.filter(both), in_halves[1], prompt + half, last, middle),
     ]
+    figures = (pl.col("ms").median(), pl.col("first").min(), pl.col("last").max(), pl.col("fold").first())
+    keys = [*KEYS, "mode", "batch", "tokens"]
+    medians = pl.concat(found).group_by(keys).agg(pl.len().cast(pl.Int64).alias("n"), *figures)
+    return medians.with_columns(pl.col(names).cast(pl.String)).sort(keys)
+
+
+def step_time_model(points: pl.DataFrame) -> pl.DataFrame:
+    """The table ``step_time_model``: a row a backend, model and phase, from `step_time_points`.
+
+    Errors are relative: residuals, and on left-out points. ``tokens_min`` and ``tokens_max`` are of the prompt, or of
+    the context a step begins with; an axis that was not varied has a range of one value.
+    """
+    rows = []
+    for about, group in grouped(points, [*KEYS, "mode"]):
+        of_batch = "batch_size" if about["backend_kind"] in ("hf", "simulated") else "clients"
+        rows.append(about | _row(about["mode"], group) | {"batch_basis": of_batch})
+    return STEP_TIME_MODEL.frame(rows)
+
+
+def _row(mode: Mode, points: pl.DataFrame) -> dict[str, Any]:
+    best: tuple[float, str, PhaseTime, Floats] | None = None
+    for form, terms in FORMS[mode].items():
+        phase = _fit(mode, terms, points)
+        left_out = None if phase is None else _left_out_errors(mode, terms, points)
+        if phase is not None and left_out is not None:
+            error = _root_mean_square(np.where(np.isnan(left_out), _errors(phase, points), left_out))
+            if best is None or error < best[0] - AS_GOOD:
+                best = error, form, phase, left_out
+    if best is None:
+        return {"n_points": points.height, "n_left_out": 0}
+    _, form, phase, left_out = best
+    residuals, left_out = _errors(phase, points), left_out[~np.isnan(left_out)]
+    return {
+        "form": form,
+        **phase.coefficients,
+        "knots": json.dumps(phase.knots),
+        "knot_ms": json.dumps(phase.knot_ms),
+        "n_points": points.height,
+        "residual_rms": _root_mean_square(residuals),
+        "residual_max": float(np.abs(residuals).max()),
+        "n_left_out": len(left_out),
+        "left_out_rms": _root_mean_square(left_out) if len(left_out) else None,
+        "left_out_max": float(np.abs(left_out).max()) if len(left_out) else None,
+        **dict(zip(("batch_min", "batch_max", "tokens_min", "tokens_max"), (*phase.batch, *phase.tokens), strict=True)),
+    }
+
+
+def _fit(mode: Mode, terms: str, points: pl.DataFrame) -> PhaseTime | None:
+    """One form fitted to points; ``None`` where they don't determine it."""
+    batch, tokens, ms, first, last = (points[name].to_numpy() for name in ("batch", "tokens", "ms", "first", "last"))
+    columns = dict(zip(COEFFICIENTS, (np.ones_like(ms), batch, batch * tokens, batch * tokens**2), strict=True))
+    names = terms.split()
+    along = batch * tokens if mode == "prefill" else batch
+    knots = np.unique(along) if names[0] == "knots" else np.array([])
+    if len(knots) > _MOST:
+        return None
+    named = [name for name in names if name != "knots"]
+    design = np.stack([*_ramps(along, knots), *(columns[name] for name in named)], axis=1)
+    scale = np.abs(design).max(axis=0)
+    if len(ms) < len(scale) or (scale == 0).any() or np.linalg.matrix_rank(design / scale) < len(scale):
+        return None
+    solution, *_ = relative_fit(design, ms, least=0.0, floor=1e-3)
+    fitted = dict(zip(named, solution[len(knots) :], strict=True))
+    return PhaseTime(
+        mode=mode,
+        coefficients={name: float(fitted.get(name, 0.0)) for name in COEFFICIENTS},
+        knots=tuple(map(float, knots)),
+        knot_ms=tuple(map(float, np.cumsum(solution[: len(knots)]))),
+        batch=(float(batch.min()), float(batch.max())),
+        tokens=(float(first.min()), float(last.max())),
+    )
+
+
+def _ramps(along: Floats, knots: Floats) -> Iterator[Floats]:
+    """A constant, and for each piece between knots what rises over it from 0 to 1: with weights >= 0, never falling."""
+    if len(knots):
+        yield np.ones_like(along)
+    for low, high in pairwise(knots):
+        yield np.clip((along - low) / (high - low), 0, 1)
+
+
+def relative_fit(design: Floats, y: Floats, *, least: float = -np.inf, floor: float) -> tuple[Floats, Floats, Floats]:
+    """Least squares of relative errors of ``y`` (n,) on ``design`` (n, k): coefficients (k,), each at least ``least``.
+
+    Each error is relative to the fitted value, in a few rounds that begin with the measured one: relative to the
+    measured value alone, noise would pull the fit towards the smallest. A fitted value counts as at least ``floor`` of
+    the measured one. Beside the coefficients: the weighed design of the last round, and the fitted values.
+    """
+    fitted, scale = y, np.abs(design).max(axis=0)
+    scaled = design / scale
+    for _ in range(_ROUNDS):
+        weighted = scaled / fitted[:, None]
+        q, r = np.linalg.qr(weighted)  # the same squares in k rows: thousands of points cost no more than a few
+        found = lsq_linear(r, q.T @ (y / fitted), (least, np.inf), method="bvls", tol=1e-14, max_iter=10 * len(scale))
+        coefficients: Floats = found.x / scale
+        fitted = np.maximum(design @ coefficients, floor * y)
+    return coefficients, weighted * scale, fitted
+
+
+def _errors(phase: PhaseTime, points: pl.DataFrame) -> Floats:
+    """``predicted / measured - 1`` of each point."""
+    found: Floats = phase.ms(points["batch"].to_numpy(), points["tokens"].to_numpy()) / points["ms"].to_numpy() - 1
+    return found
+
+
+def _left_out_errors(mode: Mode, terms: str, points: pl.DataFrame) -> Floats | None:
+    """Each point's relative error when it was left out (of several such, the largest), NaN where it never was.
+
+    ``None`` where what is left does not determine the form.
+    """
+    errors = np.full(points.height, np.nan)
+    for out in _folds(points):
+        phase = _fit(mode, terms, points.filter(~out))
+        if phase is None:
+            return None
+        here = _errors(phase, points.filter(out))
+        errors[out] = np.where(np.abs(here) > np.nan_to_num(np.abs(errors[out])), here, np.nan_to_num(errors[out]))
+    return errors
+
+
+def _folds(points: pl.DataFrame) -> Iterator[NDArray[np.bool_]]:
+    """Which points are left out together: those of one value of an axis, where that lies between two others."""
+    for axis in (points["batch"].to_numpy(), points["fold"].to_numpy()):
+        between = np.unique(axis)[1:-1]
+        for value in between[:: max(1, -(-len(between) // _MOST))]:
+            yield axis == value
+
+
+def _root_mean_square(values: Floats) -> float:
+    return math.sqrt(float((values**2).mean()))

@@ -1,8 +1,8 @@
 """Times along an axis as lines and a parabola: where batching, context or attention's square begins to matter.
 
-Each is least squares on relative errors over the medians of a model's cells (`phaselaw.laws.step_time`), so that the
-scatter about the curve, its lack of fit among it, is what the t intervals stand on. Unlike the step-time model's, the
-coefficients may come out negative here: an interval that may not cross zero can't say that nothing was told from it.
+Each is least squares on relative errors over the medians of a model's cells (`phaselaw.laws.step_time`). The t
+intervals come from the scatter about the curve, its lack of fit included. Unlike the step-time model's, coefficients
+may be negative: an interval that could not cross zero could not show that a coefficient may be zero.
 """
 
 from __future__ import annotations
@@ -15,22 +15,78 @@ import polars as pl
 from scipy import stats
 
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.step_time import KEYS
+from phaselaw.laws.step_time import KEYS, relative_fit
+from phaselaw.tables import (
+    BACKEND,
+    MODEL,
+    Row,
+    Table,
+    count,
+    counted,
+    derived,
+    digits,
+    grouped,
+    interval,
+    measured,
+    percent,
+    plain,
+    words,
+)
 
 TOLD, NOT_TOLD = "told from zero", "not told from zero"
 
-_LINE: dict[str, Any] = {
-    "n_values": pl.Int64, "value_first": pl.Float64, "value_last": pl.Float64, "constant_ms": pl.Float64,
-    "per_unit_ms": pl.Float64, "per_unit_ci_low": pl.Float64, "per_unit_ci_high": pl.Float64, "growth": pl.String,
-    "equal_at": pl.Float64, "equal_at_ci_low": pl.Float64, "equal_at_ci_high": pl.Float64, "residual_rms": pl.Float64,
-}  # fmt: skip
-_PARABOLA: dict[str, Any] = {
-    "n_values": pl.Int64, "value_first": pl.Float64, "value_last": pl.Float64, "constant_ms": pl.Float64,
-    "per_token_ms": pl.Float64, "per_pair_ms": pl.Float64, "per_pair_ci_low": pl.Float64,
-    "per_pair_ci_high": pl.Float64, "quadratic": pl.String, "quadratic_share_at_last": pl.Float64,
-    "half_at_tokens": pl.Float64, "half_at_ci_low": pl.Float64, "half_at_ci_high": pl.Float64,
-    "residual_rms": pl.Float64,
-}  # fmt: skip
+_MODEL = (BACKEND, words("backend_kind"), MODEL, *plain("params_millions_effective"))
+_VALUES = (counted("n_values"), *plain("value_first value_last"))
+
+DECODE_BY_BATCH = Table(
+    name="decode_by_batch",
+    holds="decode step against batch size",
+    caption="A decode step against the batch.",
+    why_empty="fewer than three batch sizes at one length (phaselaw sweep --axis batch_size=1,2,4,8)",
+    columns=(
+        *(*_MODEL, measured("tokens", "context (tokens)", count), *_VALUES),
+        derived("constant_ms", "step (ms)"),
+        derived("per_unit_ms", "and for each sequence (ms)"),
+        *interval("per_unit_ci_low", "per_unit_ci_high", "95 % CI", digits),
+        words("growth"),
+        derived("equal_at", "half of the largest rate at batch"),
+        *interval("equal_at_ci_low", "equal_at_ci_high", "95 % CI", digits),
+        *plain("residual_rms"),
+    ),
+)
+DECODE_BY_CONTEXT = Table(
+    name="decode_by_context",
+    holds="decode step against context length",
+    caption="A decode step against the context.",
+    why_empty="fewer than three context lengths at one batch size",
+    columns=(
+        *(*_MODEL, measured("batch", "batch", count), *_VALUES),
+        derived("constant_ms", "step without context (ms)"),
+        derived("per_unit_ms", "ms for 1,000 tokens", lambda ms: digits(1e3 * ms)),
+        *plain("per_unit_ci_low per_unit_ci_high"),
+        words("growth", "growth is"),
+        derived("equal_at", "as much as all else at (tokens)"),
+        *interval("equal_at_ci_low", "equal_at_ci_high", "95 % CI", digits),
+        *plain("residual_rms"),
+    ),
+)
+PREFILL_BY_LENGTH = Table(
+    name="prefill_by_length",
+    holds="prefill against prompt length",
+    caption="Prefill against prompt length: attention's square.",
+    why_empty="fewer than four prompt lengths at one batch size (phaselaw sweep --axis prompt_tokens=...)",
+    columns=(
+        *(*_MODEL, measured("batch", "batch", count), *_VALUES, *plain("constant_ms")),
+        derived("per_token_ms", "ms for each token"),
+        derived("per_pair_ms", "ms for each pair"),
+        *interval("per_pair_ci_low", "per_pair_ci_high", "95 % CI", digits),
+        words("quadratic", "the square is"),
+        derived("quadratic_share_at_last", "its share at the longest", percent),
+        derived("half_at_tokens", "half of the whole at (tokens)"),
+        *interval("half_at_ci_low", "half_at_ci_high", "95 % CI", digits),
+        *plain("residual_rms"),
+    ),
+)
 
 
 def decode_by_batch(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
@@ -39,7 +95,7 @@ def decode_by_batch(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
     ``equal_at`` is the batch at which the sequences cost as much as the step itself: there a step makes half of the
     tokens/s that the largest batch could.
     """
-    return _lines(_whole_calls(points), "batch", ["tokens"], level)
+    return DECODE_BY_BATCH.frame(_lines(_one_a_call(points), "batch", "tokens", level))
 
 
 def decode_by_context(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
@@ -47,45 +103,49 @@ def decode_by_context(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
 
     ``equal_at`` is the context at which it costs as much as all the rest of the step.
     """
-    decode = points.filter(pl.col("mode") == "kv_decode")
     held = [*KEYS, "batch"]
-    whole = _whole_calls(points)
-    several = whole.group_by(held).len().filter(pl.col("len") >= 3).drop("len")
-    # The halves of a call share its noise, so they are not counted as two where calls of several lengths tell enough.
-    best = pl.concat([whole.join(several, on=held), decode.join(several, on=held, how="anti").select(whole.columns)])
-    return _lines(best.sort([*held, "tokens"]), "tokens", ["batch"], level)
+    calls = _one_a_call(points)
+    several = calls.group_by(held).len().filter(pl.col("len") >= 3)
+    halves = points.filter(pl.col("mode") == "kv_decode").join(several, on=held, how="anti")
+    # The halves of a call share its noise, so they count as two only where there are too few lengths of calls.
+    best = pl.concat([calls.join(several, on=held, how="semi"), halves.select(calls.columns)])
+    return DECODE_BY_CONTEXT.frame(_lines(best.sort([*held, "tokens"]), "tokens", "batch", level))
 
 
-def _whole_calls(points: pl.DataFrame) -> pl.DataFrame:
-    """Decode points with the halves of each call put together at its middle context."""
-    return (
-        points.filter(pl.col("mode") == "kv_decode")
-        .group_by([*KEYS, "mode", "batch", "fold"])
-        .agg(pl.col("ms").mean())
-        .rename({"fold": "tokens"})
-        .sort([*KEYS, "batch", "tokens"])
+def prefill_by_length(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
+    """``prefill = constant + per_token n + per_pair n^2``, per model and batch, where four lengths were measured.
+
+    ``half_at_tokens`` is the length at which the square is half of the prefill; its interval comes from fitting the
+    other terms again with the square at each end of its own interval, and is open above (empty) where that holds zero.
+    """
+    groups = grouped(points.filter(pl.col("mode") == "prefill"), [*KEYS, "batch"])
+    return PREFILL_BY_LENGTH.frame(
+        about | _parabola(group["tokens"].to_numpy(), group["ms"].to_numpy(), level)
+        for about, group in groups
+        if group.height >= 4
     )
 
 
-def _lines(points: pl.DataFrame, axis: str, held: list[str], level: float) -> pl.DataFrame:
-    found = []
-    for key, group in points.group_by([*KEYS, *held], maintain_order=True):
-        x, y = group[axis].to_numpy(), group["ms"].to_numpy()
-        if len(np.unique(x)) >= 3:
-            found.append(dict(zip([*KEYS, *held], key, strict=True)) | _line(x, y, level))
-    return pl.DataFrame(found, schema={name: points.schema[name] for name in [*KEYS, *held]} | _LINE)
+def _one_a_call(points: pl.DataFrame) -> pl.DataFrame:
+    """Decode points with the halves of each call put together at its middle context."""
+    keys = [*KEYS, "mode", "batch"]
+    decode = points.filter(pl.col("mode") == "kv_decode").group_by([*keys, "fold"]).agg(pl.col("ms").mean())
+    return decode.rename({"fold": "tokens"}).sort([*KEYS, "batch", "tokens"])
+
+
+def _lines(points: pl.DataFrame, axis: str, held: str, level: float) -> list[Row]:
+    return [
+        about | _line(group[axis].to_numpy(), group["ms"].to_numpy(), level)
+        for about, group in grouped(points, [*KEYS, held])
+        if group[axis].n_unique() >= 3
+    ]
 
 
 def _line(x: Floats, y: Floats, level: float) -> dict[str, Any]:
-    (constant, slope), covariance, rms = relative_fit(np.stack([np.ones_like(x), x], axis=1), y)
-    quantile = stats.t.ppf(0.5 + level / 2, len(x) - 2)
+    figures, (constant, slope), covariance, quantile = _polynomial(x, y, 1, level)
     half = quantile * math.sqrt(covariance[1, 1])
     low, high = _ratio_interval(constant, slope, covariance, quantile)
-    return {
-        "n_values": len(np.unique(x)),
-        "value_first": x.min(),
-        "value_last": x.max(),
-        "constant_ms": constant,
+    return figures | {
         "per_unit_ms": slope,
         "per_unit_ci_low": slope - half,
         "per_unit_ci_high": slope + half,
@@ -93,35 +153,14 @@ def _line(x: Floats, y: Floats, level: float) -> dict[str, Any]:
         "equal_at": constant / slope if slope > 0 and constant > 0 else None,
         "equal_at_ci_low": low,
         "equal_at_ci_high": high,
-        "residual_rms": rms,
     }
 
 
-def prefill_by_length(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
-    """``prefill = constant + per_token n + per_pair n^2``, per model and batch, where four lengths were measured.
-
-    ``half_at_tokens`` is the length at which the square is half of the whole; its interval holds the other terms fitted
-    anew at each end of the square's own, and is open above (empty) where that holds zero.
-    """
-    found = []
-    keys = [*KEYS, "batch"]
-    for key, group in points.filter(pl.col("mode") == "prefill").group_by(keys, maintain_order=True):
-        n, ms = group["tokens"].to_numpy(), group["ms"].to_numpy()
-        if len(n) >= 4:
-            found.append(dict(zip(keys, key, strict=True)) | _parabola(n, ms, level))
-    return pl.DataFrame(found, schema={name: points.schema[name] for name in keys} | _PARABOLA)
-
-
 def _parabola(n: Floats, ms: Floats, level: float) -> dict[str, Any]:
-    (constant, linear, square), covariance, rms = relative_fit(np.stack([np.ones_like(n), n, n**2], axis=1), ms)
-    half = stats.t.ppf(0.5 + level / 2, len(n) - 3) * math.sqrt(covariance[2, 2])
-    low, high = square - half, square + half
-    last = float(n.max())
-    return {
-        "n_values": len(n),
-        "value_first": n.min(),
-        "value_last": last,
-        "constant_ms": constant,
+    figures, (constant, linear, square), covariance, quantile = _polynomial(n, ms, 2, level)
+    half = quantile * math.sqrt(covariance[2, 2])
+    low, high, last = square - half, square + half, float(n.max())
+    return figures | {
         "per_token_ms": linear,
         "per_pair_ms": square,
         "per_pair_ci_low": low,
@@ -131,49 +170,44 @@ def _parabola(n: Floats, ms: Floats, level: float) -> dict[str, Any]:
         "half_at_tokens": _half_at(constant, linear, square),
         "half_at_ci_low": _half_with(n, ms, high),
         "half_at_ci_high": _half_with(n, ms, low),
-        "residual_rms": rms,
     }
 
 
+def _polynomial(x: Floats, y: Floats, degree: int, level: float) -> tuple[dict[str, Any], Floats, Floats, float]:
+    """The fit of ``y`` on powers of ``x``: figures, coefficients (k,), their covariance (k, k), the t quantile."""
+    design = np.vander(x, degree + 1, increasing=True)
+    coefficients, weighted, fitted = relative_fit(design, y, floor=0.1)
+    errors = (y - design @ coefficients) / fitted
+    freedom = len(y) - degree - 1
+    covariance: Floats = np.linalg.pinv(weighted.T @ weighted) * float((errors**2).sum()) / freedom
+    figures = {
+        "n_values": len(np.unique(x)), "value_first": x.min(), "value_last": x.max(), "constant_ms": coefficients[0],
+        "residual_rms": math.sqrt(float((errors**2).mean())),
+    }  # fmt: skip
+    return figures, coefficients, covariance, float(stats.t.ppf(0.5 + level / 2, freedom))
+
+
 def _half_with(n: Floats, ms: Floats, square: float) -> float | None:
-    """Where the square is half of the whole, were its coefficient ``square``."""
+    """Where the square is half of the prefill, were its coefficient ``square``."""
     if square <= 0:
         return None
-    # What the square leaves may be all but nothing at the long end: errors stay relative to what was measured.
-    design = np.stack([np.ones_like(n), n], axis=1) / ms[:, None]
-    (constant, linear), *_ = np.linalg.lstsq(design, 1 - square * n**2 / ms, rcond=None)
+    # What the square leaves may be next to nothing at the long end: errors stay relative to what was measured.
+    design = np.vander(n, 2, increasing=True) / ms[:, None]
+    constant, linear = np.linalg.lstsq(design, 1 - square * n**2 / ms, rcond=None)[0]
     return _half_at(float(constant), float(linear), square)
 
 
 def _half_at(constant: float, linear: float, square: float) -> float | None:
     """The n of ``square n^2 = constant + linear n``; ``None`` where there is none."""
-    if square <= 0:
-        return None
     under_root = linear**2 + 4 * square * constant
-    if under_root < 0:
+    if square <= 0 or under_root < 0:
         return None
     found = (linear + math.sqrt(under_root)) / (2 * square)
     return found if found > 0 else None
 
 
-def relative_fit(design: Floats, y: Floats) -> tuple[Floats, Floats, float]:
-    """Coefficients (k,) of ``y`` (n,) on ``design`` (n, k) by relative errors, their covariance (k, k), and the RMS.
-
-    Errors are relative to the fitted value, in a few rounds that begin with ``y`` itself; n > k.
-    """
-    relative_to = y
-    for _ in range(4):
-        weighted = design / relative_to[:, None]
-        coefficients = np.asarray(np.linalg.lstsq(weighted, y / relative_to, rcond=None)[0], dtype=np.float64)
-        relative_to = np.maximum(design @ coefficients, 0.1 * y)
-    residuals = (y - design @ coefficients) / relative_to
-    degrees = len(y) - design.shape[1]
-    covariance: Floats = np.linalg.pinv(weighted.T @ weighted) * float((residuals**2).sum()) / degrees
-    return coefficients, covariance, math.sqrt(float((residuals**2).mean()))
-
-
 def _ratio_interval(a: float, b: float, covariance: Floats, quantile: float) -> tuple[float | None, float | None]:
-    """Fieller's interval of a / b; empty where b is not told from zero, so that there is none, and below zero."""
+    """Fieller's interval of a / b, at least 0; empty where b may be zero or is below it."""
     q2 = quantile**2
     square = b**2 - q2 * covariance[1, 1]
     if square <= 0 or b <= 0:

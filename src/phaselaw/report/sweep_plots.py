@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from phaselaw.laws.sweep_axes import in_order
+from phaselaw.laws.sweeps import in_order
 from phaselaw.report.document import Axis, Curve, CurvePlot, Figure, Point
 from phaselaw.tables import Row
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from phaselaw.laws.sweep_axes import held_words
+from phaselaw.laws.sweeps import held_words
 from phaselaw.report import sweep_plots as plots
 from phaselaw.report.columns import count, digits, doubted, fixed, interval, number, percent, word
 from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table

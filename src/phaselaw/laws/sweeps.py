@@ -1,0 +1,475 @@
+"""The tables of a sweep (method 4): curves, exponents and whether they move, and where something changes.
+
+An axis is a setting that has several values in a run while all else is alike. Its values stand in the column ``value``;
+what was held beside it stands in the other columns, that of the axis itself being empty. So a grid of two axes is one
+sweep along each, at every value of the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from phaselaw.laws.points import ALL, points_of
+from phaselaw.laws.regimes import COLD_START
+from phaselaw.laws.regression import Floats, fit_lines, log_interval, t_half_width
+from phaselaw.laws.step_time import step_time_model, step_time_points
+from phaselaw.laws.summary import BUDGET, MODEL
+from phaselaw.laws.sweep_relations import decode_by_batch, decode_by_context, prefill_by_length
+from phaselaw.tables import (
+    PHASE,
+    SUSPECT,
+    Row,
+    Table,
+    count,
+    counted,
+    derived,
+    fixed,
+    grouped,
+    interval,
+    measured,
+    plain,
+    words,
+)
+
+AXES = {"gen_tokens": BUDGET, "batch_size": "batch_size", "prompt_tokens": "scenario", "threads": "threads"}
+"""Each axis and the column that it varies."""
+CLIENTS = "concurrency"
+"""The axis of clients, which has tables of its own (`phaselaw.laws.concurrency`)."""
+
+MOVES, NO_TREND, TOO_FEW = "moves", "no trend told", "too few models"
+NOTHING = "nothing changes"
+DOMINANT_SHARES = (0.9, 0.95)
+"""Shares of end-to-end latency from which on decode dominates it (method 3), and is nearly all of it."""
+TR121_TABLES = ("decode_sweep_summary", "decode_fraction_by_model", "decode_fraction_summary")
+"""The tables that TR121 has at the root of its decode sweep."""
+
+_PROMPTS = r"^prompt_(\d+)$"
+"""How the scenarios of a ``prompt_tokens`` axis are named (`phaselaw.study.file`)."""
+_THREADS = r"_threads(\d+)$"
+"""How a backend of a ``threads`` axis is named (`phaselaw.study.axes`)."""
+_PHASES = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end-to-end latency"}
+_ALONG = "all along the axis"
+_NO_AXIS = "nothing was swept: one value of every axis (phaselaw sweep)"
+
+_AXIS = words("axis", "axis")
+_HELD = (
+    words("backend", "setting", reads="setting"),
+    words("backend_kind"),
+    counted("batch_size"),
+    counted(BUDGET),
+    words("scenario"),
+    *plain("threads"),
+)
+HELD = [column.key for column in _HELD]
+"""What tells one setting from another, beside the model and the phase."""
+
+DECODE_SWEEP_SUMMARY = Table(
+    name="decode_sweep_summary",
+    holds="laws at each decode budget",
+    why_empty="one decode budget (phaselaw sweep --axis gen_tokens=8,32,64,128)",
+    keeps_budget=True,
+    columns=(),
+)
+EXPONENT_BY_AXIS = Table(
+    name="exponent_by_axis",
+    holds="laws at each value of a sweep",
+    why_empty=_NO_AXIS,
+    keeps_budget=True,
+    columns=(
+        *(_AXIS, *_HELD, PHASE, *plain("value"), counted("n_models")),
+        *plain("slope slope_t_ci_low slope_t_ci_high r2"),
+        words("verdict"),
+    ),
+)
+EXPONENT_STABILITY = Table(
+    name="exponent_stability",
+    holds="whether the exponent stays the same along a sweep",
+    caption="Is the exponent stable? Each model's own slope along the axis, against its size: a t interval over "
+    "models. What puts a model off the law cancels. A trend is tested, at 95 % for each row alone.",
+    why_empty=_NO_AXIS,
+    keeps_budget=True,
+    columns=(
+        *(_AXIS, *_HELD, PHASE, counted("n_models", "models"), counted("n_values")),
+        *(measured("value_first", "from", count), measured("value_last", "to", count)),
+        derived("exponent_first", "exponent there", fixed),
+        derived("exponent_last", "exponent there", fixed),
+        derived("change_per_tenfold", "change per tenfold", fixed),
+        *interval("change_ci_low", "change_ci_high", "95 % CI"),
+        *plain("p"),
+        words("stability", "verdict"),
+    ),
+    shows="axis backend mode n_models value_first exponent_first value_last exponent_last change_per_tenfold "
+    "change_ci_low stability",
+)
+SWEEP_CURVES = Table(
+    name="sweep_curves",
+    holds="latency and rates along a sweep",
+    why_empty=_NO_AXIS,
+    keeps_budget=True,
+    columns=(
+        *(_AXIS, *_HELD, words("model"), words("model_kind"), *plain("params_millions_effective"), PHASE),
+        *(*plain("value"), counted("n"), *plain("latency_ms latency_ci_low latency_ci_high")),
+        *plain("tokens_per_s tokens_per_s_ci_low tokens_per_s_ci_high ms_per_token"),
+    ),
+)
+SWEEP_CHANGES = Table(
+    name="sweep_changes",
+    holds="where along a sweep something changes",
+    why_empty=_NO_AXIS,
+    columns=(
+        *plain("axis backend backend_kind held mode what before after", pl.String),
+        *(*plain("at low high"), *plain("interval said", pl.String)),
+    ),
+)
+
+
+def sweep_tables(
+    tables: Mapping[str, pl.DataFrame], measured: pl.DataFrame, *, level: float
+) -> dict[str, pl.DataFrame]:
+    """The tables by name, from the run's other ``tables`` and its ``measured`` calls, of any number of clients."""
+    cells, per_model = tables["summary_by_model_backend_mode"], tables["summary_by_model_backend_mode_agg"]
+    lengths, points = prompt_lengths(measured), step_time_points(measured)
+    found = {
+        "decode_sweep_summary": decode_sweep_summary(tables["scaling_fits"]),
+        "exponent_by_axis": exponent_by_axis(tables["scaling_fits"], lengths),
+        "exponent_stability": exponent_stability(points_of(cells, per_model), lengths, level=level),
+        "sweep_curves": sweep_curves(cells, per_model, lengths, level=level),
+        "decode_by_batch": decode_by_batch(points, level=level),
+        "decode_by_context": decode_by_context(points, level=level),
+        "prefill_by_length": prefill_by_length(points, level=level),
+        "step_time_model": step_time_model(points),
+    }
+    return found | {"sweep_changes": sweep_changes({**tables, **found}, lengths, level=level)}
+
+
+def as_tr121(tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """TR121's three tables as they stand at the root of its sweep: of the fractions, its columns and no other.
+
+    Where batch sizes differ, their column follows, and where rows are suspect, their marks.
+    """
+    shares, summary = tables["decode_fraction_by_model"], tables["decode_fraction_summary"]
+    batches = ["batch_size"] if summary["batch_size"].n_unique() > 1 else []
+    return {
+        "decode_sweep_summary": tables["decode_sweep_summary"],
+        "decode_fraction_by_model": shares.select(pl.exclude("params_millions_effective", SUSPECT), *_marks(shares)),
+        "decode_fraction_summary": summary.select(pl.exclude("batch_size", SUSPECT), *batches, *_marks(summary)),
+    }
+
+
+def _marks(table: pl.DataFrame) -> list[str]:
+    """The column of the validity checks' marks, where any row has one."""
+    return [SUSPECT] if SUSPECT in table.columns and (table[SUSPECT] != "").any() else []
+
+
+def decode_sweep_summary(fits: pl.DataFrame) -> pl.DataFrame:
+    """The laws on all prompts at each decode budget, TR121's columns first; empty where there is but one budget."""
+    names = [name for name in fits.columns if name != BUDGET]
+    names.insert(names.index("boot_n_requested") + 1, BUDGET)
+    of_all = fits.filter(pl.col("scenario") == ALL).select(names)
+    return of_all if of_all[BUDGET].n_unique() > 1 else of_all.clear()
+
+
+def prompt_lengths(rows: pl.DataFrame) -> pl.DataFrame:
+    """Per backend and scenario: the prompt's tokens, the median over its calls (models may count differently)."""
+    length = pl.coalesce(pl.col("seq_len"), pl.col("prompt_tokens_raw") / pl.col("batch_size"))
+    names = ["backend", "scenario"]
+    prefills = rows.filter(pl.col("mode") == "prefill").select(
+        pl.col(names).cast(pl.Categorical), length.alias("prompt_tokens")
+    )
+    medians = prefills.drop_nulls("prompt_tokens").group_by(names).agg(pl.col("prompt_tokens").median())
+    return medians.with_columns(pl.col(names).cast(pl.String)).sort("backend", "prompt_tokens")
+
+
+def along_axes(
+    table: pl.DataFrame, lengths: pl.DataFrame, others: Sequence[str], *, by_prompt: bool = False
+) -> pl.DataFrame:
+    """The rows along each axis that ``table`` was swept along, with ``axis`` and ``value``; the axis's column is empty.
+
+    ``table`` has a backend, batch size, budget and scenario in each row, `ALL` among the latter; ``others`` are the
+    columns that tell its rows apart beside these. ``by_prompt`` takes the rows of single prompts along every axis, for
+    what is known of cells alone.
+    """
+    single = pl.col("scenario") != ALL
+    keys = [*HELD, *others]
+    found = [
+        _with_values(table.filter(single) if by_prompt else _of_prompts(table, axis), axis, lengths)
+        .filter(pl.col("value").n_unique().over(keys) > 1)
+        .sort([*keys, "value"])
+        for axis in AXES
+    ]
+    return pl.concat(found)
+
+
+def _of_prompts(table: pl.DataFrame, axis: str) -> pl.DataFrame:
+    """The rows that a sweep along ``axis`` is about: those of all prompts together, or those of single prompts.
+
+    Single ones where prompts are the axis, or where their lengths were swept beside it: a mean over lengths that were
+    chosen to differ would be a figure of no prompt at all.
+    """
+    of_all = pl.col("scenario") == ALL
+    named = table.filter(~of_all)["scenario"].unique()
+    lengths_swept = len(named) > 1 and named.str.contains(_PROMPTS).all()
+    return table.filter(~of_all if axis == "prompt_tokens" or lengths_swept else of_all)
+
+
+def _with_values(table: pl.DataFrame, axis: str, lengths: pl.DataFrame) -> pl.DataFrame:
+    """The rows with the axis, its ``value``, and its own column emptied, so that it tells nothing apart."""
+    table = table.with_columns(pl.col("backend").str.extract(_THREADS).cast(pl.Float64).alias("threads"))
+    if axis == "prompt_tokens":
+        table = table.join(lengths.rename({"prompt_tokens": "value"}), on=["backend", "scenario"])
+    else:
+        table = table.with_columns(pl.col(AXES[axis]).cast(pl.Float64).alias("value"))
+    if axis == "threads":
+        table = table.with_columns(pl.col("backend").str.replace(_THREADS, ""))
+    empty = pl.lit(None, dtype=table.schema[AXES[axis]]).alias(AXES[axis])
+    return table.filter(pl.col("value").is_not_null()).with_columns(empty, pl.lit(axis).alias("axis"))
+
+
+def held_words(row: Row) -> str:
+    """What was held along an axis, in words: ``batch 1, 64 tokens generated, prompt short``."""
+    words = []
+    if row.get("batch_size") is not None:
+        words.append(f"batch {row['batch_size']:g}")
+    if row.get(BUDGET) is not None:
+        words.append(f"{row[BUDGET]:g} tokens generated")
+    scenario = row.get("scenario")
+    if scenario is not None:
+        of_length = re.fullmatch(_PROMPTS, str(scenario))
+        one = f"prompts of {of_length[1]} tokens" if of_length else f"prompt {scenario}"
+        words.append("all prompts" if scenario == ALL else one)
+    if row.get("threads") is not None:
+        words.append(f"{row['threads']:g} threads")
+    return ", ".join(words)
+
+
+def in_order(words: str) -> list[tuple[int, str]]:
+    """A key that sorts words with the numbers in them by their size: 16 tokens before 128."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", words)]
+
+
+def sweep_curves(cells: pl.DataFrame, per_model: pl.DataFrame, lengths: pl.DataFrame, *, level: float) -> pl.DataFrame:
+    """Per axis, model, phase and value: median latency and tokens/s, each with a t interval from its calls' scatter.
+
+    Along every axis but the prompt's a model's figures are its geometric means over prompts, as in the laws. A token of
+    ``ms_per_token`` is one of the phase's: a prompt's, a generated one, either. An interval is empty where a cell had
+    one call.
+    """
+    keys = [*HELD[:4], *MODEL, "mode"]
+    shared = [*keys, "n", "latency_log_variance", "tokens_per_s_log_variance"]
+    of_cells = cells.select(
+        *(*shared, "scenario"),
+        latency_ms="latency_median_ms",
+        tokens_per_s="tokens_per_s_median",
+        degrees=pl.col("n") - 1,
+    )
+    calls = cells.group_by(keys).agg(pl.col("n").min(), pl.col("n").sum().alias("calls"))
+    of_models = per_model.join(calls, on=keys, nulls_equal=True).select(
+        *shared,
+        pl.lit(ALL).alias("scenario"),
+        latency_ms="latency_geomean_ms",
+        tokens_per_s="tokens_per_s_geomean",
+        degrees=pl.col("calls") - pl.col("n_scenarios"),  # each prompt's calls have their own median
+    )
+    swept = along_axes(pl.concat([of_cells, of_models]), lengths, ["mode", *MODEL])
+    for value in ("latency_ms", "tokens_per_s"):
+        name = value.removesuffix("_ms")
+        values, variance, degrees = (
+            swept[column].cast(pl.Float64).to_numpy() for column in (value, f"{name}_log_variance", "degrees")
+        )
+        low, high = log_interval(values, np.sqrt(variance), degrees, level)
+        swept = swept.with_columns(pl.Series(f"{name}_ci_low", low), pl.Series(f"{name}_ci_high", high))
+    return SWEEP_CURVES.frame(swept.with_columns((1e3 / pl.col("tokens_per_s")).alias("ms_per_token")))
+
+
+def exponent_by_axis(fits: pl.DataFrame, lengths: pl.DataFrame) -> pl.DataFrame:
+    """The law at each value of each axis: exponent, t interval, R2, verdict, from ``scaling_fits``."""
+    return EXPONENT_BY_AXIS.frame(along_axes(fits.filter(pl.col("slope").is_not_null()), lengths, ["mode"]))
+
+
+def exponent_stability(points: pl.DataFrame, lengths: pl.DataFrame, *, level: float) -> pl.DataFrame:
+    """Whether the exponent moves along each axis (TR121 6.2), over the models that were measured at every value.
+
+    ``points`` are those of the laws (`phaselaw.laws.points.points_of`). The test is paired over models. Along the axis
+    each model has a slope ``s`` of log latency on the log of the axis's value. Were the exponent the same at every
+    value, those slopes would not depend on the model's size; if it moves by ``d`` for each tenfold of the axis,
+    ``s = c + d log10(parameters)``. So ``d``, the column ``change_per_tenfold``, is a least-squares slope over models,
+    with a t interval of n - 2 degrees of freedom. What puts a model off the law puts it off at every value alike, and
+    cancels; a test that took the points for independent would count it as noise at each value and find nothing. The
+    test sees a trend, not an exponent that goes up and comes back.
+    """
+    swept = along_axes(points, lengths, ["mode", "model", "model_kind"])
+    rows = []
+    for about, group in grouped(swept, ["axis", *HELD, "mode"]):
+        grid = _complete(group)
+        if grid is not None:
+            rows.append(about | stability_of(*grid, level=level))
+    return EXPONENT_STABILITY.frame(rows)
+
+
+def _complete(group: pl.DataFrame) -> tuple[Floats, Floats, Floats] | None:
+    """Values (v,), parameters (m,) and latencies (m, v) of the models that have every value; ``None`` for too few."""
+    sound = pl.col("params_millions_effective").is_finite() & (pl.col("params_millions_effective") > 0)
+    table = (
+        group.filter(sound & (pl.col("latency") > 0))
+        .pivot(on="value", index=["model", "model_kind", "params_millions_effective"], values="latency")
+        .drop_nulls()
+    )
+    values = sorted(table.columns[3:], key=float)
+    if table.height < 2 or len(values) < 2:
+        return None
+    sizes, latencies = table["params_millions_effective"].to_numpy(), table.select(values).to_numpy()
+    return np.array([float(value) for value in values]), sizes, latencies
+
+
+def stability_of(values: Floats, params: Floats, latencies: Floats, *, level: float) -> dict[str, Any]:
+    """The figures of ``exponent_stability`` for an axis's values (v,), models' parameters (m,), latencies (m, v)."""
+    models, sizes, logs = len(params), np.log10(params), np.log10(latencies)
+    exponents = fit_lines(np.broadcast_to(sizes, logs.T.shape), logs.T).slope
+    along = fit_lines(np.broadcast_to(np.log10(values), logs.shape), logs).slope
+    line = fit_lines(sizes[None], along[None])
+    change, se = float(line.slope[0]), float(line.slope_se[0])
+    half = float(t_half_width(line.slope_se, models - 2, level)[0])
+    p = float(2 * stats.t.sf(abs(change) / se, models - 2)) if models > 2 and se > 0 else None
+    return {
+        "n_models": models,
+        "n_values": len(values),
+        "value_first": float(values[0]),
+        "value_last": float(values[-1]),
+        "exponent_first": float(exponents[0]),
+        "exponent_last": float(exponents[-1]),
+        "change_per_tenfold": change,
+        "change_ci_low": change - half if np.isfinite(half) else None,
+        "change_ci_high": change + half if np.isfinite(half) else None,
+        "p": p,
+        "stability": TOO_FEW if models < 3 else MOVES if p is not None and p < 1 - level else NO_TREND,
+    }
+
+
+def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, *, level: float) -> pl.DataFrame:
+    """A row for each change along an axis, or one that says that none was found, for each backend.
+
+    ``tables`` are those of the run by name: the laws, regimes and shares that may change. What is judged at each value
+    changes between two of them, and those two are the interval.
+    """
+    laws = tables["exponent_by_axis"]
+    regimes = tables["regimes"].filter(pl.col("regime") != COLD_START).with_columns(pl.lit(ALL).alias("scenario"))
+    found = [
+        *_of_labels(laws, "verdict", "the law's verdict"),
+        *_of_labels(along_axes(regimes, lengths, []), "regime", "the regime"),
+        *_walls(tables["physical_limit"], lengths),
+        *_moving_exponents(tables["exponent_stability"]),
+        *_dominance(tables["decode_fraction_by_model"], level),
+        *_most_clients(tables["concurrency_throughput"]),
+    ]
+    found += _nothing(laws, found)
+    order = [*AXES, CLIENTS]
+    found.sort(
+        key=lambda row: (order.index(row["axis"]), row["backend"], in_order(row["held"]), row["what"], str(row["mode"]))
+    )
+    return SWEEP_CHANGES.frame(found)
+
+
+def _change(about: Row, what: str, said: str, **more: Any) -> Row:
+    return {name: about.get(name) for name in SWEEP_CHANGES.schema} | {
+        "held": held_words(about), "what": what, "said": said, "interval": _ALONG, **more
+    }  # fmt: skip
+
+
+def _of_labels(swept: pl.DataFrame, label: str, what: str) -> Iterator[Row]:
+    """Each place along an axis where a label is not what it was at the value before."""
+    keys = [name for name in ("axis", *HELD, "mode", "model") if name in swept.columns]
+    for about, group in grouped(swept, keys):
+        subject = f"{what} on {_PHASES[about['mode']]}" if about.get("mode") else what
+        for (low, before), (high, after) in pairwise(group.select("value", label).iter_rows()):
+            if before != after:
+                said = f"{subject} goes from {before} to {after} between {low:g} and {high:g}"
+                ends = {"before": before, "after": after, "low": low, "high": high}
+                model = {"model": about["model"]} if "model" in about else {}
+                yield _change(about, what, said, interval="between two measured values", **ends, **model)
+
+
+def _walls(limits: pl.DataFrame, lengths: pl.DataFrame) -> Iterator[Row]:
+    """Where the physical limit that cells are at becomes another; models in which it does alike share a row."""
+    swept = along_axes(limits.filter(pl.col("wall").is_not_null()), lengths, ["mode", "model"], by_prompt=True)
+    alike: dict[tuple[Any, ...], list[Row]] = {}
+    for row in _of_labels(swept, "wall", "the wall"):
+        alike.setdefault(tuple(row[name] for name in SWEEP_CHANGES.schema), []).append(row)
+    for rows in alike.values():
+        yield rows[0] | {"said": f"{rows[0]['said']} for {', '.join(row['model'] for row in rows)}"}
+
+
+def _moving_exponents(stability: pl.DataFrame) -> Iterator[Row]:
+    for row in stability.filter(pl.col("stability") == MOVES).iter_rows(named=True):
+        first, last, low, high = (row[f"{what}_{end}"] for what in ("exponent", "value") for end in ("first", "last"))
+        moved = f"{row['change_per_tenfold']:+.3f} [{row['change_ci_low']:+.3f}, {row['change_ci_high']:+.3f}]"
+        said = (
+            f"the exponent of {_PHASES[row['mode']]} moves by {moved} for each tenfold, from {first:.3f} at {low:g} "
+            f"to {last:.3f} at {high:g}"
+        )
+        yield _change(row, "the exponent", said, before=f"{first:.3f}", after=f"{last:.3f}", low=low, high=high)
+
+
+def _dominance(fractions: pl.DataFrame, level: float) -> Iterator[Row]:
+    for key, group in grouped(fractions.filter(pl.col(BUDGET) > 0), ["backend", "backend_kind", "batch_size"]):
+        budgets = sorted(group[BUDGET].unique())
+        if len(budgets) < 2:
+            continue
+        for share in DOMINANT_SHARES:
+            at, low, high = dominance_budget(group, share, level)
+            inside = budgets[0] <= at <= budgets[-1]
+            where = "" if inside else f", {'below' if at < budgets[0] else 'beyond'} what was measured (extrapolated)"
+            ends = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+            said = f"decode passes {share:.0%} of end-to-end latency at {at:.3g}{ends} generated tokens{where}"
+            basis = f"{level:.0%} over models" + ("" if inside else ", extrapolated")
+            about = key | {"axis": "gen_tokens", "scenario": ALL}
+            yield _change(about, f"decode's share passes {share:g}", said, at=at, low=low, high=high, interval=basis)
+
+
+def dominance_budget(fractions: pl.DataFrame, share: float, level: float) -> tuple[float, float | None, float | None]:
+    """The decode budget at which decode is so large a share, with its t interval over models.
+
+    A model's prefill costs as much as ``k`` of its decode steps, so decode is a share ``f`` of end-to-end latency at
+    ``f / (1 - f) x k`` tokens. ``k`` is the geometric mean over models.
+    """
+    ratio = (1 / pl.col("decode_fraction") - 1) * pl.col(BUDGET)
+    logs = fractions.group_by("model").agg(ratio.log().mean().alias("log"))["log"].to_numpy()
+    middle = float(logs.mean()) + float(np.log(share / (1 - share)))
+    if len(logs) < 2:
+        return float(np.exp(middle)), None, None
+    half = float(stats.t.ppf(0.5 + level / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
+    return float(np.exp(middle)), float(np.exp(middle - half)), float(np.exp(middle + half))
+
+
+def _most_clients(throughput: pl.DataFrame) -> Iterator[Row]:
+    """Between which numbers of clients a server's output is largest, or that it still grew at the most tried."""
+    keys = ["backend", "backend_kind", "model", "scenario", BUDGET]
+    for key, group in grouped(throughput.sort(CLIENTS), keys):
+        clients, rates = group[CLIENTS].to_list(), group["output_tokens_per_s_median"].to_list()
+        best = int(np.argmax(rates))
+        about = key | {"axis": CLIENTS, "mode": "kv_decode"}
+        gain = f"{rates[best] / rates[0]:.2f} x one client's" if clients[0] == 1 else f"{rates[best]:.3g} tokens/s"
+        if best == len(clients) - 1:
+            said = f"output of {key['model']} still grows at {clients[best]} clients, the most tried: {gain}"
+            yield _change(about, NOTHING, said, low=clients[0], high=clients[-1])
+            continue
+        low, high = clients[max(best - 1, 0)], clients[best + 1]
+        said = f"output of {key['model']} is largest between {low} and {high} clients: {gain} at {clients[best]}"
+        ends = {"at": clients[best], "low": low, "high": high, "interval": "between measured values"}
+        yield _change(about, "the largest output", said, **ends)
+
+
+def _nothing(swept: pl.DataFrame, found: Sequence[Row]) -> Iterator[Row]:
+    """A row for each sweep along which nothing was found to change."""
+    changed = {(row["axis"], row["backend"]) for row in found if not str(row["interval"]).endswith("extrapolated")}
+    for about, group in grouped(swept, ["axis", "backend", "backend_kind"]):
+        if (about["axis"], about["backend"]) not in changed:
+            low, high = group["value"].to_numpy().min(), group["value"].to_numpy().max()
+            said = f"no verdict, regime, wall or exponent is found to change between {low:g} and {high:g}"
+            yield _change(about, NOTHING, said, low=low, high=high)
