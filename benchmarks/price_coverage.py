@@ -28,7 +28,7 @@ from phaselaw.laws.analysis import Options, analyze
 from phaselaw.laws.step_time import step_times
 from phaselaw.plan.economics import Question, Tables, answer
 from phaselaw.plan.estimate import exact
-from phaselaw.plan.workers import Worker, stated, workers_of
+from phaselaw.plan.replicas import Replica, replicas_of, stated
 from phaselaw.records import Mix, Run, Source
 from phaselaw.rundir.read import pooled
 from phaselaw.study.model import ModelEntry, Scenario, SimulatedBackend, Study
@@ -83,11 +83,11 @@ def truth() -> Tables:
     return answer(ASKED_OF_THE_PLAN, workers, {})
 
 
-def planned(runs: Sequence[Run]) -> tuple[Tables, list[Worker]]:
+def planned(runs: Sequence[Run]) -> tuple[Tables, list[Replica]]:
     """The plan of pooled runs, the whole way."""
     run = pooled(list(runs), allow_different=True)
     analysis = analyze(run, Options(draws=1))
-    workers = [dataclasses.replace(worker, suspect_prefill="") for worker in workers_of(run, analysis, 1.006)]
+    workers = [dataclasses.replace(worker, suspect_prefill="") for worker in replicas_of(run, analysis, 1.006)]
     return answer(ASKED_OF_THE_PLAN, workers, step_times(analysis.tables["step_time_model"])), workers
 
 

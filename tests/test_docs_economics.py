@@ -10,7 +10,7 @@ import pytest
 from phaselaw.cli import build_parser
 from phaselaw.plan.economics import Question, answer
 from phaselaw.plan.estimate import exact
-from phaselaw.plan.workers import stated
+from phaselaw.plan.replicas import stated
 
 DOCS = Path(__file__).parent.parent / "docs"
 ECONOMICS, TRAFFIC = DOCS / "economics.md", DOCS / "traffic.md"

@@ -33,10 +33,11 @@ from phaselaw.laws.sweeps import TR121_TABLES, as_tr121
 from phaselaw.machine import identity
 from phaselaw.machine.kept import kept_limits, limits_of
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
-from phaselaw.plan.capacity import Headroom, capacity_row, positive
-from phaselaw.plan.economics import Question, answer, assumptions
+from phaselaw.plan.capacity import Headroom
+from phaselaw.plan.economics import Question, answer, assumptions, capacity_row
 from phaselaw.plan.estimate import Estimate
-from phaselaw.plan.workers import Worker, workers_of
+from phaselaw.plan.inputs import positive
+from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.records import Call, ModelLoaded, PlannedCall, Rewarmed, Run
 from phaselaw.report.build import build
 from phaselaw.report.document import Document
@@ -293,7 +294,7 @@ def plan(
     ``headroom`` is what whole workers keep free; ``None`` is nothing.
     """
     volume, price = positive("tokens_per_month", tokens_per_month), positive("usd_per_hour", usd_per_hour)
-    workers = workers_of(loaded.run, loaded.analysis, price)
+    workers = replicas_of(loaded.run, loaded.analysis, price)
     return [_need(capacity_row(worker, volume, headroom or Headroom())) for worker in workers]
 
 
@@ -307,7 +308,7 @@ def _need(row: Mapping[str, Any]) -> Need:
     return Need(**{field.name: figure(field.name) for field in dataclasses.fields(Need)})
 
 
-def planned(question: Question, workers: Sequence[Worker], analysis: Analysis) -> dict[str, Any]:
+def planned(question: Question, workers: Sequence[Replica], analysis: Analysis) -> dict[str, Any]:
     """The plan as the document that ``phaselaw plan --json`` prints: every table, and the assumptions."""
     tables = answer(question, workers, step_times(analysis.tables["step_time_model"]))
     return {"schema_version": PLAN_VERSION, "assumptions": assumptions(question, workers), **tables}
@@ -328,7 +329,7 @@ def reference_times(loaded: Loaded, *, backend: str | None, model: str | None, t
         )
     [(backend, model)] = fitting
     workers = [
-        each for each in workers_of(loaded.run, loaded.analysis, 1.0) if (each.backend, each.model) == fitting[0]
+        each for each in replicas_of(loaded.run, loaded.analysis, 1.0) if (each.backend, each.model) == fitting[0]
     ]
     if workers and workers[-1].suspect_prefill:
         tell(f"prefill times of {model} in {loaded.run.path} are doubted: {workers[-1].suspect_prefill}")
@@ -371,7 +372,7 @@ def report(loaded: Loaded, *, out: Path | None = None, beside: Sequence[Loaded] 
 def _subject(loaded: Loaded, beside: Sequence[Loaded]) -> Subject:
     """The run with what a first load would need, at the defaults of ``phaselaw plan``."""
     analysis = loaded.analysis
-    document = planned(Question(), workers_of(loaded.run, analysis, TR121_USD_PER_HOUR), analysis)
+    document = planned(Question(), replicas_of(loaded.run, analysis, TR121_USD_PER_HOUR), analysis)
     if beside:
         each = [(one.name, one.tables, _budget(one)) for one in (loaded, *beside)]
         compared = side_by_side(each, analysis.options.level)

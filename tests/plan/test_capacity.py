@@ -9,22 +9,28 @@ from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
 from phaselaw.plan.capacity import (
+    SECONDS_PER_MONTH,
     Headroom,
-    capacity_row,
-    positive,
+    mean_tokens,
+    requests_per_s,
+    tokens_per_month,
     usd_per_million_tokens,
+    usd_per_thousand_requests,
     whole_workers,
     workers_needed,
 )
+from phaselaw.plan.economics import capacity_row
 from phaselaw.plan.estimate import exact
-from phaselaw.plan.workers import Worker, stated
+from phaselaw.plan.inputs import TR121_MIXES
+from phaselaw.plan.replicas import Replica, stated
+from phaselaw.records import Mix
 
 rates = st.floats(1e-3, 1e6)
 
 
-def worker(*rates: float, usd_per_hour: float = 1.0) -> Worker:
-    """A worker whose rate has these draws behind its point."""
-    return Worker(
+def replica(*rates: float, usd_per_hour: float = 1.0) -> Replica:
+    """A replica whose rate has these draws behind its point."""
+    return Replica(
         backend="b", model="m", batch_size=1, gen_tokens=8, tokens_per_s=np.array(rates), usd_per_hour=usd_per_hour
     )
 
@@ -42,14 +48,14 @@ def test_figures_that_tr121_prints_for_a_billion_tokens_a_month(
 
 @given(rate=rates, volume=st.floats(1e3, 1e15), price=st.floats(1e-3, 1e3))
 def test_the_month_costs_the_workers_hours_and_the_tokens_prices(rate: float, volume: float, price: float) -> None:
-    row = capacity_row(worker(rate, usd_per_hour=price), volume, Headroom())
+    row = capacity_row(replica(rate, usd_per_hour=price), volume, Headroom())
     assert row["usd_per_month"] == pytest.approx(row["workers"] * 720 * price)
     assert row["usd_per_month"] == pytest.approx(row["usd_per_1m"] * volume / 1e6)
 
 
 @given(rate=rates)
 def test_a_faster_worker_means_fewer_workers_so_the_interval_turns_round(rate: float) -> None:
-    row = capacity_row(worker(rate, *np.linspace(0.9 * rate, 1.2 * rate, 41)), 1e9, Headroom())
+    row = capacity_row(replica(rate, *np.linspace(0.9 * rate, 1.2 * rate, 41)), 1e9, Headroom())
     for name in ("workers", "usd_per_1m", "usd_per_month"):
         assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
         assert row[f"{name}_high"] / row[name] == pytest.approx(1 / 0.9075)
@@ -92,7 +98,20 @@ def test_headroom_that_makes_no_sense_is_refused(settings: dict[str, float], opt
         Headroom(**settings)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
-def test_an_amount_that_is_no_positive_number_is_refused(value: float) -> None:
-    with pytest.raises(UsageError, match="--tokens-per-month"):
-        positive("--tokens-per-month", value)
+@given(rate=st.floats(1, 1e5), tokens=st.floats(1, 1e5), usd=st.floats(0.01, 100))
+def test_a_worker_that_only_serves_requests_earns_its_hour(rate: float, tokens: float, usd: float) -> None:
+    price = usd_per_thousand_requests(usd_per_million_tokens(exact(rate), usd), tokens)
+    assert price[0] / 1000 * requests_per_s(exact(rate), tokens)[0] * 3600 == pytest.approx(usd)
+
+
+def test_tr121s_mixes_hold_the_tokens_that_it_prints() -> None:
+    assert [mix.tokens for mix in TR121_MIXES] == [384, 544, 1536, 2304]
+
+
+def test_the_mean_goes_by_shares() -> None:
+    mixes = [
+        Mix(name="a", prompt_tokens=90, output_tokens=10, share=3),
+        Mix(name="b", prompt_tokens=0, output_tokens=500),
+    ]
+    assert mean_tokens(mixes) == 200
+    assert tokens_per_month(2.0, mean_tokens(mixes)) == 400 * SECONDS_PER_MONTH

@@ -1,12 +1,14 @@
 """The whole plan: its tables agree with each other, and say what they stand on."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
-from phaselaw.plan.economics import Question, Tables, answer
+from phaselaw.plan.economics import Question, Tables, answer, sensitivity
 from phaselaw.plan.estimate import exact
-from phaselaw.plan.workers import stated
+from phaselaw.plan.replicas import stated
 from phaselaw.records import Mix
 
 WORKERS = [
@@ -53,3 +55,13 @@ def test_headroom_is_in_every_fleet() -> None:
 def test_rates_by_phases_are_refused_where_none_is_measured() -> None:
     with pytest.raises(UsageError, match="--rates-by phases: not measured for any model here"):
         plan(phase_split_rates=True)
+
+
+@given(rate=st.floats(1, 1e5), scale=st.floats(0.1, 100))
+def test_workers_grow_with_the_volume_and_prices_with_the_hour(rate: float, scale: float) -> None:
+    first, second = sensitivity(stated("m", rate, 1.0), (1e9, scale * 1e9), {"a": 1.0})
+    [dearer] = sensitivity(stated("m", rate, 1.0), (1e9,), {"b": scale})
+    assert second["workers"] == pytest.approx(scale * first["workers"])
+    assert second["usd_per_1m"] == first["usd_per_1m"]
+    assert dearer["usd_per_1m"] == pytest.approx(scale * first["usd_per_1m"])
+    assert dearer["workers"] == first["workers"]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from phaselaw.plan.estimate import estimate, exact, flat, without_interval
+from phaselaw.plan.estimate import estimate, exact, without_interval
 
 
 def test_the_interval_holds_the_middle_of_the_draws() -> None:
@@ -27,7 +27,8 @@ def test_one_quantity_without_an_interval_leaves_a_sum_without_one() -> None:
 
 
 def test_no_limit_and_no_value_are_none_and_the_row_is_json() -> None:
-    row = flat(price=np.array([math.inf, 1.0, 2.0]), ceiling=np.array([1.0, 0.5, math.inf, math.inf]), absent=None)
+    row = estimate(np.array([math.inf, 1.0, 2.0])).named("price")
+    row |= estimate(np.array([1.0, 0.5, math.inf, math.inf])).named("ceiling") | estimate(None).named("absent")
     assert row["price"] is None and row["ceiling"] == 1.0 and row["ceiling_high"] is None
     assert row["absent"] is None and row["absent_low"] is None
     json.dumps(row, allow_nan=False)

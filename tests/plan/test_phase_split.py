@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from step_time_law import PREFILL_MS, STEP_MS, times
 
 from phaselaw.plan.phase_split import at_mixture, split, token_prices
-from phaselaw.plan.workers import Worker
+from phaselaw.plan.replicas import Replica
 from phaselaw.records import Mix
 
-WORKER = Worker(
+REPLICA = Replica(
     backend="b", model="m", batch_size=1, gen_tokens=8, tokens_per_s=np.array([100.0]), usd_per_hour=1.5,
     context_tokens=4096,
 )  # fmt: skip
@@ -41,7 +41,9 @@ def test_input_and_output_at_their_prices_are_the_workers_time_at_its_rate(
     mixture: list[tuple[int, int, float]], batch: int, usd: float
 ) -> None:
     mixes = [Mix(name=str(at), prompt_tokens=p, output_tokens=g, share=s) for at, (p, g, s) in enumerate(mixture)]
-    prices = token_prices(mixes, [split(WORKER, times(), mix, batch=batch) for mix in mixes], usd)
+    prices = token_prices(
+        mixes, [split(dataclasses.replace(REPLICA, batch_size=batch), times(), mix) for mix in mixes], usd
+    )
     assert prices.status == "derived" and prices.input_usd_per_1m is not None
     inputs = sum(mix.share * mix.prompt_tokens for mix in mixes)
     outputs = sum(mix.share * mix.output_tokens for mix in mixes)
@@ -59,42 +61,43 @@ def test_the_mixture_rate_serves_as_many_requests_as_the_seconds_allow(
     kind: tuple[int, int, float], batch: int
 ) -> None:
     mix = Mix(name="a", prompt_tokens=kind[0], output_tokens=kind[1])
-    prices = token_prices([mix], [split(WORKER, times(), mix, batch=batch)], WORKER.usd_per_hour)
-    rated = at_mixture(WORKER, prices, mix.tokens)
-    assert rated is not None
+    prices = token_prices(
+        [mix], [split(dataclasses.replace(REPLICA, batch_size=batch), times(), mix)], REPLICA.usd_per_hour
+    )
+    rated = at_mixture(REPLICA, prices, mix.tokens)
     assert rated.tokens_per_s[0] / mix.tokens == pytest.approx(1 / seconds_step_by_step(mix, batch))
 
 
 def test_outside_the_measured_range_nothing_is_told_unless_it_is_asked_for_and_then_labelled() -> None:
     far = Mix(name="far", prompt_tokens=300, output_tokens=10)
-    found = split(WORKER, times(tokens=(10, 200)), far)
+    found = split(REPLICA, times(tokens=(10, 200)), far)
     assert found.status == "not measured" and found.prefill_s is None
     assert found.why is not None and "prefill measured 10 to 200" in found.why
-    asked = split(WORKER, times(tokens=(10, 200)), far, extrapolate=True)
+    asked = split(REPLICA, times(tokens=(10, 200)), far, extrapolate=True)
     assert asked.status == "extrapolated" and asked.prefill_s is not None and asked.why == found.why
 
 
 def test_a_decode_that_runs_out_of_the_measured_range_is_outside() -> None:
     long = Mix(name="long", prompt_tokens=100, output_tokens=102)
-    assert split(WORKER, times(tokens=(10, 200)), long).status == "not measured"
-    assert split(WORKER, times(tokens=(10, 201)), long).status == "derived"
+    assert split(REPLICA, times(tokens=(10, 200)), long).status == "not measured"
+    assert split(REPLICA, times(tokens=(10, 201)), long).status == "derived"
 
 
 def test_a_request_longer_than_the_models_context_is_outside() -> None:
-    worker = dataclasses.replace(WORKER, context_tokens=100)
-    found = split(worker, times(), Mix(name="a", prompt_tokens=90, output_tokens=11))
+    replica = dataclasses.replace(REPLICA, context_tokens=100)
+    found = split(replica, times(), Mix(name="a", prompt_tokens=90, output_tokens=11))
     assert found.status == "not measured" and found.why == "101 tokens, the model's context is 100"
 
 
 @pytest.mark.parametrize("extrapolate", [False, True])
 def test_doubted_prefill_times_are_never_priced(extrapolate: bool) -> None:
-    worker = dataclasses.replace(WORKER, suspect_prefill="prompt cache suspected")
-    found = split(worker, times(), Mix(name="a", prompt_tokens=9, output_tokens=9), extrapolate=extrapolate)
+    replica = dataclasses.replace(REPLICA, suspect_prefill="prompt cache suspected")
+    found = split(replica, times(), Mix(name="a", prompt_tokens=9, output_tokens=9), extrapolate=extrapolate)
     assert found.status == "not measured" and "prompt cache suspected" in str(found.why)
 
 
 def test_a_run_without_a_step_time_model_says_so() -> None:
-    found = split(WORKER, None, Mix(name="a", prompt_tokens=9, output_tokens=9), extrapolate=True)
+    found = split(REPLICA, None, Mix(name="a", prompt_tokens=9, output_tokens=9), extrapolate=True)
     assert found.status == "not measured" and "step-time model" in str(found.why)
 
 
@@ -103,15 +106,15 @@ def test_one_kind_that_is_not_measured_leaves_the_mixture_without_a_price() -> N
         Mix(name="in", prompt_tokens=20, output_tokens=5, share=3),
         Mix(name="out", prompt_tokens=999, output_tokens=5),
     ]
-    prices = token_prices(mixes, [split(WORKER, times(tokens=(10, 200)), mix) for mix in mixes], 1.0)
+    prices = token_prices(mixes, [split(REPLICA, times(tokens=(10, 200)), mix) for mix in mixes], 1.0)
     assert prices.status == "not measured" and prices.input_usd_per_1m is None
     assert prices.why is not None and prices.why.startswith("25.0% of requests, such as out")
 
 
 def test_noise_of_both_phases_reaches_the_price() -> None:
     noise = np.concatenate([[1.0], np.linspace(0.9, 1.1, 201)])
-    worker = dataclasses.replace(WORKER, prefill_factor=noise, decode_factor=noise)
-    found = split(worker, times(), Mix(name="a", prompt_tokens=50, output_tokens=50))
+    replica = dataclasses.replace(REPLICA, prefill_factor=noise, decode_factor=noise)
+    found = split(replica, times(), Mix(name="a", prompt_tokens=50, output_tokens=50))
     assert found.prefill_s is not None and found.decode_s is not None
     assert np.ptp(found.prefill_s) / found.prefill_s[0] == pytest.approx(0.2)
     assert np.ptp(found.decode_s) / found.decode_s[0] == pytest.approx(0.2)

@@ -24,7 +24,7 @@ from phaselaw.cli import main
 from phaselaw.plan.capacity import average_tokens_per_s
 from phaselaw.plan.economics import Question, answer
 from phaselaw.plan.estimate import exact
-from phaselaw.plan.workers import stated
+from phaselaw.plan.replicas import stated
 
 PRINTED_RATES = "printed rates"
 

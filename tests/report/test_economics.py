@@ -5,7 +5,7 @@ from pathlib import Path
 from phaselaw.plan import economics as plan
 from phaselaw.plan.capacity import Headroom
 from phaselaw.plan.estimate import exact
-from phaselaw.plan.workers import Worker, stated
+from phaselaw.plan.replicas import Replica, stated
 from phaselaw.report.document import Paragraph, Section, Table
 from phaselaw.report.economics import SECTIONS, of_report, sections
 
@@ -16,7 +16,7 @@ def document(**asked: object) -> dict[str, object]:
     return of(plan.Question(**asked), WORKERS)
 
 
-def of(question: plan.Question, workers: list[Worker]) -> dict[str, object]:
+def of(question: plan.Question, workers: list[Replica]) -> dict[str, object]:
     return {"assumptions": plan.assumptions(question, workers), **plan.answer(question, workers, {})}
 
 

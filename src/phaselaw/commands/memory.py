@@ -9,8 +9,7 @@ from typing import Any
 from phaselaw.commands.console import print_json
 from phaselaw.commands.options import add_json, positive
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES
-from phaselaw.plan.memory import Fit, fit
-from phaselaw.plan.model_shapes import shapes_of
+from phaselaw.plan.memory import Fit, fit, shapes_of
 
 DESCRIPTION = "Predict a model's memory from its shape: weights, cache and activations, against a memory."
 EXAMPLES = """\

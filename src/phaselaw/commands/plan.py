@@ -13,7 +13,7 @@ from phaselaw.commands.options import add_runs, chosen
 from phaselaw.commands.plan_options import PARTS, add_plan_options, hourly_price, parts_shown, price_notes, question_of
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.plan.prices import Choice
-from phaselaw.plan.workers import Worker, workers_of
+from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.report.economics import sections
 from phaselaw.report.terminal import print_section
 
@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping[str, float]) -> list[Worker]:
+def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping[str, float]) -> list[Replica]:
     """The replicas that are planned with: those of the backends and models that were named."""
-    workers = workers_of(loaded.run, loaded.analysis, price)
+    workers = replicas_of(loaded.run, loaded.analysis, price)
     if not workers:
         raise AnalysisError(f"{loaded.run.path}: no end-to-end rates to plan with (no ok rows of e2e_kv)")
     for option, key in (("backends", "backend"), ("models", "model")):

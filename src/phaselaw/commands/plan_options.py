@@ -11,12 +11,19 @@ from typing import Any
 from phaselaw.commands.options import add_allow_different, add_json, names
 from phaselaw.errors import UsageError
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
-from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom, positive
+from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
 from phaselaw.plan.economics import Question
-from phaselaw.plan.mixes import TR121_MIXES, read_mixes
+from phaselaw.plan.inputs import (
+    TR121_MIXES,
+    TR121_TIERS,
+    TR121_VOLUMES,
+    positive,
+    read_mixes,
+    read_success_rates,
+    read_tiers,
+    read_volumes,
+)
 from phaselaw.plan.prices import STALE_DAYS, Choice, choose, read_date, read_offers
-from phaselaw.plan.quality import read_success_rates
-from phaselaw.plan.sensitivity import TR121_TIERS, TR121_VOLUMES, read_tiers, read_volumes
 from phaselaw.records import Mix
 from phaselaw.traffic.profile import load_of, read_profile
 

@@ -1,37 +1,32 @@
-"""The whole plan: what a load needs and costs, as tables of plain rows (the JSON of ``phaselaw plan``).
-
-One table a question; a table that was not asked for is absent. Every quantity has its ``_low`` and ``_high``.
-"""
+"""The whole plan: what a load needs and costs, as the tables of ``phaselaw plan`` (`phaselaw.plan.tables`)."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phaselaw.errors import UsageError
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
-from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, phase_split
+from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH
 from phaselaw.plan.capacity import (
     SECONDS_PER_MONTH,
     Headroom,
-    capacity_row,
-    usd_per_million_tokens,
-    usd_per_month,
-    whole_workers,
-    workers_needed,
+    mean_tokens,
+    requests_per_s,
+    tokens_per_month,
+    usd_per_thousand_requests,
 )
-from phaselaw.plan.compare import decision_delta, pairs, price
-from phaselaw.plan.estimate import flat
-from phaselaw.plan.mixes import TR121_MIXES, mean_tokens, requests_per_s, tokens_per_month, usd_per_thousand_requests
-from phaselaw.plan.quality import Priced, break_even, priced, success_row
-from phaselaw.plan.sensitivity import TR121_TIERS, TR121_VOLUMES, sensitivity
-from phaselaw.plan.tiering import Tiers, cascade_row, routed_row
-from phaselaw.plan.workers import Worker
+from phaselaw.plan.decisions import Tiers, break_even, cascade_row, decision_delta, routed_row, success_row
+from phaselaw.plan.inputs import TR121_MIXES, TR121_TIERS, TR121_VOLUMES
+from phaselaw.plan.phase_split import at_mixture, price_row, request_row, split, token_prices
+from phaselaw.plan.replicas import Replica, pairs, price
+from phaselaw.plan.tables import row
 from phaselaw.records import Mix
+from phaselaw.tables import Row
 
-DEFAULT_PREMIUM_SHARE = 0.2
+Tables = dict[str, list[Row]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +34,7 @@ class Question:
     """What is asked of a plan; the defaults are TR121's, and every one of them is an assumption."""
 
     tokens_per_month: float = DEFAULT_TOKENS_PER_MONTH
-    """Of no meaning where ``requests_per_s`` is given: then the requests' tokens count."""
+    """Not used where ``requests_per_s`` is given: then the requests' tokens count."""
     requests_per_s: float | None = None
     mixes: tuple[Mix, ...] = TR121_MIXES
     itemised: bool = True
@@ -53,7 +48,7 @@ class Question:
     """Default and premium model; ``None``: the cheapest and the dearest of each backend."""
     premium_share: float = DEFAULT_PREMIUM_SHARE
     batch: int | None = None
-    """Requests served at once, for the phase-split price; ``None``: as each worker was measured."""
+    """Requests served at once, for the phase-split price; ``None``: as each replica was measured."""
     extrapolate: bool = False
     phase_split_rates: bool = False
     """Whether every table goes by the mixture's phase-split rate instead of the run's own tokens/s."""
@@ -66,21 +61,16 @@ class Question:
         return tokens_per_month(self.requests_per_s, mean_tokens(self.mixes))
 
 
-Tables = dict[str, list[dict[str, Any]]]
-
-
-def assumptions(question: Question, workers: Sequence[Worker]) -> dict[str, Any]:
+def assumptions(question: Question, replicas: Sequence[Replica]) -> dict[str, Any]:
     """Every input that the plan stands on, beside the measurements."""
-    prices = {worker.usd_per_hour for worker in workers}
+    prices = {replica.usd_per_hour for replica in replicas}
     return {
         "tokens_per_month": question.volume,
         "usd_per_hour": prices.pop() if len(prices) == 1 else None,
         "seconds_per_month": SECONDS_PER_MONTH,
         "requests_per_s": question.requests_per_s,
         "tokens_per_request": mean_tokens(question.mixes),
-        "utilisation": question.headroom.utilisation,
-        "burst": question.headroom.burst,
-        "spares": question.headroom.spares,
+        **dataclasses.asdict(question.headroom),
         "failure_usd": question.failure_usd,
         "premium_share": question.premium_share,
         "phase_split_rates": question.phase_split_rates,
@@ -89,30 +79,59 @@ def assumptions(question: Question, workers: Sequence[Worker]) -> dict[str, Any]
     }
 
 
-def answer(question: Question, workers: Sequence[Worker], times: Mapping[tuple[str, str], StepTimes]) -> Tables:
-    """Every table of the plan, by name; ``rows`` is the capacity.
+def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple[str, str], StepTimes]) -> Tables:
+    """Every table of the plan by name; tables on quality are absent without success rates.
 
-    Raises `UsageError` for tiers whose models are not among the workers, and where phase-split rates are asked for that
-    no worker has.
+    Raises `UsageError` for tiers whose models are not among the replicas, and phase-split rates that no replica has.
     """
-    split, prices, at_mixture = _phase_split(question, workers, times)
+    by_phases, prices, rated = _phase_split(question, replicas, times)
     if question.phase_split_rates:
-        if not at_mixture:
+        if not rated:
             raise UsageError(f"--rates-by phases: not measured for any model here: {prices[0]['why']}")
-        workers = at_mixture
-    return {
-        "rows": [capacity_row(worker, question.volume, question.headroom) for worker in workers],
-        "decision_deltas": [decision_delta(small, big, question.volume) for small, big in pairs(workers)],
-        "request_mixes": [_mix_row(worker, mix) for worker in workers for mix in _told(question)],
-        "phase_split": split,
+        replicas = rated
+    known = [dataclasses.replace(each, success_rate=question.success_rates.get(each.model)) for each in replicas]
+    volume, tokens, two = question.volume, mean_tokens(question.mixes), list(pairs(known))
+    tiers = [
+        Tiers(
+            default=default, premium=premium, tokens_per_month=volume, tokens_per_request=tokens,
+            headroom=question.headroom,
+        )
+        for default, premium in _tier_pairs(question, known)
+    ]  # fmt: skip
+    tables: Tables = {
+        "rows": [capacity_row(each, volume, question.headroom) for each in known],
+        "decision_deltas": [decision_delta(small, big, volume) for small, big in two],
+        "request_mixes": [_mix_row(each, mix) for each in known for mix in _itemised(question)],
+        "phase_split": by_phases,
         "token_prices": prices,
-        "requests": [_load_row(worker, question) for worker in workers],
-        "sensitivity": [row for worker in workers for row in sensitivity(worker, question.volumes, question.tiers)],
-        **_on_quality(question, workers),
+        "requests": [_load_row(each, question) for each in known],
+        "sensitivity": [line for each in known for line in sensitivity(each, question.volumes, question.tiers)],
+        "tiering": [routed_row(each, question.premium_share) for each in tiers],
+        "cascade": [cascade_row(each) for each in tiers],
     }
+    if question.success_rates:
+        tables["cost_per_success"] = [success_row(each, tokens) for each in known if each.success_rate is not None]
+        judged = (break_even(small, big, tokens, question.failure_usd) for small, big in two)
+        tables["break_even"] = [line for line in judged if line is not None]
+    return tables
 
 
-def _told(question: Question) -> tuple[Mix, ...]:
+def capacity_row(replica: Replica, tokens_per_month: float, headroom: Headroom) -> Row:
+    """Rate, replicas as a fraction and whole, $/1M, $/month of the time used and of the fleet."""
+    return row("rows", replica, **replica.fleet(tokens_per_month, headroom))
+
+
+def sensitivity(replica: Replica, volumes: Sequence[float], tiers: Mapping[str, float]) -> list[Row]:
+    """How replicas and dollars move with the volume and with what an hour costs (TR121 8.5)."""
+    priced = {tier: dataclasses.replace(replica, usd_per_hour=usd) for tier, usd in tiers.items()}
+    return [
+        row("sensitivity", each, tokens_per_month=volume, tier=tier, **each.fleet(volume))
+        for volume in volumes
+        for tier, each in priced.items()
+    ]
+
+
+def _itemised(question: Question) -> tuple[Mix, ...]:
     """The kinds of request that get rows of their own."""
     if question.itemised:
         return question.mixes
@@ -121,129 +140,70 @@ def _told(question: Question) -> tuple[Mix, ...]:
     return (Mix(name="average", prompt_tokens=prompt, output_tokens=mean_tokens(question.mixes) - prompt),)
 
 
-def _mix_row(worker: Worker, mix: Mix) -> dict[str, Any]:
-    usd_per_1m = usd_per_million_tokens(worker.tokens_per_s, worker.usd_per_hour)
-    return {
-        **worker.names,
-        "mix": mix.name,
-        "prompt_tokens": mix.prompt_tokens,
-        "output_tokens": mix.output_tokens,
-        "tokens_per_request": mix.tokens,
-        **flat(
-            usd_per_1k_requests=usd_per_thousand_requests(usd_per_1m, mix.tokens),
-            requests_per_s_per_worker=requests_per_s(worker.tokens_per_s, mix.tokens),
-        ),
-    }
+def _mix_row(replica: Replica, mix: Mix) -> Row:
+    """A thousand requests of one kind, token-linear (TR121 8.3.2-3)."""
+    return row(
+        "request_mixes",
+        replica,
+        mix=mix.name,
+        **dataclasses.asdict(mix),
+        tokens_per_request=mix.tokens,
+        usd_per_1k_requests=usd_per_thousand_requests(replica.usd_per_1m, mix.tokens),
+        requests_per_s_per_worker=requests_per_s(replica.tokens_per_s, mix.tokens),
+    )
 
 
-def _load_row(worker: Worker, question: Question) -> dict[str, Any]:
-    """The load in requests: its rate, what a worker serves of it, and what a request costs."""
-    tokens = mean_tokens(question.mixes)
+def _load_row(replica: Replica, question: Question) -> Row:
+    """The load in requests: its rate, what a replica serves of it, and what a request costs."""
+    tokens, fleet = mean_tokens(question.mixes), replica.fleet(question.volume, question.headroom)
     load = question.requests_per_s or question.volume / SECONDS_PER_MONTH / tokens
-    workers = workers_needed(question.volume, worker.tokens_per_s)
-    whole = whole_workers(workers, question.headroom)
-    month = usd_per_month(workers, worker.usd_per_hour)
-    fleet = usd_per_month(whole, worker.usd_per_hour)
-    requests = load * SECONDS_PER_MONTH
-    return {
-        **worker.names,
-        "requests_per_s": load,
-        "requests_per_month": requests,
-        "tokens_per_request": tokens,
-        **flat(
-            requests_per_s_per_worker=requests_per_s(worker.tokens_per_s, tokens),
-            workers=workers,
-            whole_workers=whole,
-            usd_per_request=month / requests,
-            usd_per_month=month,
-            usd_per_request_whole=fleet / requests,
-            usd_per_month_whole=fleet,
-        ),
-    }
+    return row(
+        "requests",
+        replica,
+        **fleet,
+        requests_per_s=load,
+        requests_per_month=load * SECONDS_PER_MONTH,
+        tokens_per_request=tokens,
+        requests_per_s_per_worker=requests_per_s(replica.tokens_per_s, tokens),
+        usd_per_request=fleet["usd_per_month"] / (load * SECONDS_PER_MONTH),
+        usd_per_request_whole=fleet["usd_per_month_whole"] / (load * SECONDS_PER_MONTH),
+    )
 
 
 def _phase_split(
-    question: Question, workers: Sequence[Worker], times: Mapping[tuple[str, str], StepTimes]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Worker]]:
-    """Rows of requests, rows of token prices, and the workers at the mixture's rate."""
-    split, prices, at_mixture = [], [], []
-    for worker, batch in _once_a_batch(workers, question.batch):
-        found = [
-            phase_split.split(
-                worker, times.get((worker.backend, worker.model)), mix, batch=batch, extrapolate=question.extrapolate
-            )
-            for mix in question.mixes
-        ]
+    question: Question, replicas: Sequence[Replica], times: Mapping[tuple[str, str], StepTimes]
+) -> tuple[list[Row], list[Row], list[Replica]]:
+    """Rows of requests, rows of token prices, and the replicas at the mixture's rate."""
+    requests, prices, rated = [], [], []
+    # Replicas that differ in no more than their output length have one phase-split price.
+    once = {(each.backend, each.model, question.batch or each.batch_size): each for each in replicas}
+    for (backend, model, batch), each in once.items():
+        replica, phases = dataclasses.replace(each, batch_size=batch), times.get((backend, model))
+        seconds = [split(replica, phases, mix, extrapolate=question.extrapolate) for mix in question.mixes]
+        found = token_prices(question.mixes, seconds, replica.usd_per_hour)
         if question.itemised:
-            split += [
-                phase_split.request_row(worker, mix, each, batch)
-                for mix, each in zip(question.mixes, found, strict=True)
-            ]
-        token_prices = phase_split.token_prices(question.mixes, found, worker.usd_per_hour)
-        prices.append(phase_split.price_row(worker, token_prices, batch))
-        rated = phase_split.at_mixture(worker, token_prices, mean_tokens(question.mixes))
-        at_mixture += [] if rated is None else [dataclasses.replace(rated, batch_size=batch)]
-    return split, prices, at_mixture
+            requests += [request_row(replica, *of_kind) for of_kind in zip(question.mixes, seconds, strict=True)]
+        prices.append(price_row(replica, found))
+        if found.worker_s is not None:
+            rated.append(at_mixture(replica, found, mean_tokens(question.mixes)))
+    return requests, prices, rated
 
 
-def _once_a_batch(workers: Sequence[Worker], batch: int | None) -> Iterable[tuple[Worker, int]]:
-    """Workers that differ in more than their decode budget, which the phase-split price does not depend on."""
-    found: dict[tuple[str, str, int], Worker] = {}
-    for worker in workers:
-        found[worker.backend, worker.model, batch or worker.batch_size] = worker
-    return [(worker, key[2]) for key, worker in found.items()]
-
-
-def _on_quality(question: Question, workers: Sequence[Worker]) -> Tables:
-    tokens = mean_tokens(question.mixes)
-    known = [
-        priced(
-            worker,
-            usd_per_million_tokens(worker.tokens_per_s, worker.usd_per_hour) * tokens / 1e6,
-            question.success_rates,
-        )
-        for worker in workers
-    ]
-    by_worker = {id(each.worker): each for each in known}
-    tiers = [
-        Tiers(
-            default=by_worker[id(default)],
-            premium=by_worker[id(premium)],
-            tokens_per_month=question.volume,
-            headroom=question.headroom,
-        )
-        for default, premium in _tier_pairs(question, workers)
-    ]
-    tables: Tables = {
-        "tiering": [routed_row(each, question.premium_share) for each in tiers],
-        "cascade": [cascade_row(each) for each in tiers],
-    }
-    if question.success_rates:
-        tables["cost_per_success"] = [success_row(each) for each in known if each.success_rate is not None]
-        tables["break_even"] = _break_even(question, workers, by_worker)
-    return tables
-
-
-def _break_even(question: Question, workers: Sequence[Worker], by_worker: Mapping[int, Priced]) -> list[dict[str, Any]]:
-    rows = (break_even(by_worker[id(small)], by_worker[id(big)], question.failure_usd) for small, big in pairs(workers))
-    return [row for row in rows if row is not None]
-
-
-def _tier_pairs(question: Question, workers: Sequence[Worker]) -> list[tuple[Worker, Worker]]:
-    """The default and the premium worker: those that were named, else the cheapest and the dearest of each backend."""
+def _tier_pairs(question: Question, replicas: Sequence[Replica]) -> list[tuple[Replica, Replica]]:
+    """The default and the premium model: those that were named, else the cheapest and the dearest of each backend."""
     if question.tier_models is not None:
-        default, premium = (_named(name, workers) for name in question.tier_models)
+        default, premium = (_named(name, replicas) for name in question.tier_models)
         return [(default, premium)]
-    backends: dict[tuple[str, int, int | None], list[Worker]] = {}
-    for worker in workers:
-        backends.setdefault((worker.backend, worker.batch_size, worker.gen_tokens), []).append(worker)
+    backends: dict[tuple[str, int, int | None], list[Replica]] = {}
+    for replica in replicas:
+        backends.setdefault((replica.backend, replica.batch_size, replica.gen_tokens), []).append(replica)
     return [(min(group, key=price), max(group, key=price)) for group in backends.values() if len(group) > 1]
 
 
-def _named(name: str, workers: Sequence[Worker]) -> Worker:
-    """The worker of a model, or of ``BACKEND/MODEL``; the cheapest where several are."""
-    fitting = [worker for worker in workers if name in (worker.model, f"{worker.backend}/{worker.model}")]
+def _named(name: str, replicas: Sequence[Replica]) -> Replica:
+    """The replica of a model, or of ``BACKEND/MODEL``; the cheapest where several are."""
+    fitting = [replica for replica in replicas if name in (replica.model, f"{replica.backend}/{replica.model}")]
     if not fitting:
-        known = ", ".join(dict.fromkeys(worker.model for worker in workers))
+        known = ", ".join(dict.fromkeys(replica.model for replica in replicas))
         raise UsageError(f"--tiers {name}: not in this run; it has: {known}")
     return min(fitting, key=price)

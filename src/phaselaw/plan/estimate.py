@@ -1,9 +1,8 @@
-"""A figure with its interval, and how one is had from draws.
+"""A figure with its interval, and how one is made of draws.
 
-A quantity here is one array: the point first, then draws of what the quantity may be (`phaselaw.laws.draws`). Every
-formula of this folder is written once, on such arrays, so that a point and its interval come from the same arithmetic.
-Draws of NaN mean that no interval could be measured; they spread through all arithmetic, so that no interval is made of
-half the noise.
+A quantity here is one array: the value first, then draws of what it may be (`phaselaw.laws.draws`). Every formula of
+this folder is written once, on such arrays, so that a value and its interval come from the same arithmetic. Draws of
+NaN mean that no interval could be measured; they spread through all arithmetic, so that no interval misses some noise.
 """
 
 from __future__ import annotations
@@ -30,9 +29,13 @@ class Estimate:
     low: float | None = None
     high: float | None = None
 
+    def named(self, name: str) -> dict[str, Any]:
+        """As keys of a row: ``workers``, ``workers_low``, ``workers_high``."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def exact(value: float) -> Floats:
-    """A quantity that is given, not measured: all its draws are the value."""
+    """A quantity that is given, not measured: it has no draws of its own."""
     return np.array([float(value)])
 
 
@@ -41,29 +44,19 @@ def without_interval(value: float) -> Floats:
     return np.concatenate([[float(value)], np.full(N_DRAWS, math.nan)])
 
 
-def estimate(quantity: Floats, *, level: float = LEVEL) -> Estimate:
-    """The point of a quantity with the central interval of its draws.
+def estimate(quantity: Floats | None, *, level: float = LEVEL) -> Estimate:
+    """The value of a quantity with the central interval of its draws.
 
-    ``None`` for a point that is no finite number. A limit that is infinite is ``None`` too: nothing bounds it.
+    ``None`` for a value that is absent or not finite. A limit that is infinite is ``None`` too: nothing bounds it.
     """
-    quantity = np.atleast_1d(quantity)
-    value = _finite(float(quantity[0]))
-    draws = quantity[1:]
+    quantity = np.atleast_1d(math.nan if quantity is None else quantity)
+    value, draws = _finite(quantity[0]), quantity[1:]
     if value is None or draws.size == 0 or np.isnan(draws).any():
         return Estimate(value=value)
     with np.errstate(invalid="ignore"):
         low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], method="inverted_cdf")
-    return Estimate(value=value, low=_finite(float(low)), high=_finite(float(high)))
-
-
-def flat(**quantities: Floats | None) -> dict[str, Any]:
-    """Quantities as JSON keys: ``workers``, ``workers_low``, ``workers_high``, ...; ``None`` for one that is absent."""
-    document: dict[str, Any] = {}
-    for name, quantity in quantities.items():
-        told = Estimate(value=None) if quantity is None else estimate(quantity)
-        document |= {name: told.value, f"{name}_low": told.low, f"{name}_high": told.high}
-    return document
+    return Estimate(value=value, low=_finite(low), high=_finite(high))
 
 
 def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None

@@ -1,111 +1,106 @@
 """The phase-split price: what the prefill and the decode of a request take, not what a token costs on average.
 
-TR121's token-linear price pretends that a prompt token costs what a generated one does. Here a worker's seconds are
+TR121's token-linear price pretends that a prompt token costs what a generated one does. Here a replica's seconds are
 ``prefill_s(prompt) + decode_s(prompt, output)`` of that very request, from the step-time model of the run
 (`phaselaw.laws.step_time`). Over the kinds of request of a mixture, input tokens are priced by all prefill seconds and
 output tokens by all decode seconds, so that ``input price x input tokens + output price x output tokens`` is the
-worker's time x its hourly price, exactly.
+replica's time x its hourly price, exactly.
 
-It holds inside the measured range and the model's context: elsewhere it is *not measured*, or *extrapolated* where that
-is asked for. It is never made from prefill times that a validity check doubts.
+It is valid inside the measured range and the model's context: elsewhere it is *not measured*, or *extrapolated* where
+that is asked for. It is never made from prefill times that a validity check doubts.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
-from phaselaw.plan.estimate import exact, flat
-from phaselaw.plan.workers import Worker
+from phaselaw.plan.estimate import exact
+from phaselaw.plan.replicas import Replica
+from phaselaw.plan.tables import row
 from phaselaw.records import Mix
+from phaselaw.tables import Row
 
 Status = Literal["derived", "extrapolated", "not measured"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """Seconds of one worker that one request takes, by phase; ``None`` where they are not measured."""
+    """Seconds of one replica that one request takes, by phase; ``None`` where they are not measured."""
 
-    prefill_s: Floats | None
-    decode_s: Floats | None
-    status: Status
+    prefill_s: Floats | None = None
+    decode_s: Floats | None = None
+    status: Status = "not measured"
     why: str | None = None
     """Why it is not measured, or in what it is extrapolated."""
+
+    @property
+    def seconds(self) -> Floats | None:
+        """Of both phases."""
+        return None if self.prefill_s is None or self.decode_s is None else self.prefill_s + self.decode_s
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenPrices:
     """Dollars for a million input and output tokens of a mixture."""
 
-    input_usd_per_1m: Floats | None
+    input_usd_per_1m: Floats | None = None
     """``None`` where the mixture has no input tokens, or it is not measured."""
-    output_usd_per_1m: Floats | None
-    worker_s: Floats | None
-    """Worker seconds of the average request."""
-    status: Status
+    output_usd_per_1m: Floats | None = None
+    worker_s: Floats | None = None
+    """Replica seconds of the average request."""
+    status: Status = "not measured"
     why: str | None = None
 
 
-def split(
-    worker: Worker, times: StepTimes | None, mix: Mix, *, batch: int | None = None, extrapolate: bool = False
-) -> Split:
-    """Worker seconds by phase of one request, where ``batch`` of its kind are served at once (default: the worker's).
+def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: bool = False) -> Split:
+    """Seconds by phase of one request, where as many of its kind are served at once as the replica's batch size says.
 
     A batch shares its decode steps. It shares its prefill as far as batches were measured there, else each prompt is
     prefilled alone.
     """
-    batch = batch or worker.batch_size
-    if worker.suspect_prefill:
-        return _not_measured(f"its prefill times are doubted: {worker.suspect_prefill}")
+    batch = replica.batch_size
+    if replica.suspect_prefill:
+        return Split(why=f"its prefill times are doubted: {replica.suspect_prefill}")
     if times is None or times.prefill is None or times.decode is None:
-        return _not_measured("this run has no step-time model (prompts of several lengths are needed)")
+        return Split(why="this run has no step-time model (prompts of several lengths are needed)")
     together = max(1, min(batch, int(times.prefill.batch[1])))
     prefill = times.prefill_s(mix.prompt_tokens, batch=together, extrapolate=True)
     decode = times.decode_s(batch, mix.prompt_tokens, mix.output_tokens, extrapolate=True)
     if prefill is None or decode is None:
-        return _not_measured("the step-time model gives no time")
-    beyond = _beyond(worker, times, mix, batch, together)
+        return Split(why="the step-time model gives no time")
+    beyond = _beyond(replica, times, mix, together)
     if beyond and not extrapolate:
-        return _not_measured(beyond)
+        return Split(why=beyond)
+    one = exact(1.0)
     return Split(
-        prefill_s=prefill.seconds / together * _factor(worker.prefill_factor),
-        decode_s=decode.seconds / batch * _factor(worker.decode_factor),
+        prefill_s=prefill.seconds / together * (one if replica.prefill_factor is None else replica.prefill_factor),
+        decode_s=decode.seconds / batch * (one if replica.decode_factor is None else replica.decode_factor),
         status="extrapolated" if beyond else "derived",
         why=beyond,
     )
 
 
-def _not_measured(why: str) -> Split:
-    return Split(prefill_s=None, decode_s=None, status="not measured", why=why)
-
-
-def _factor(factor: Floats | None) -> Floats:
-    return exact(1.0) if factor is None else factor
-
-
-def _beyond(worker: Worker, times: StepTimes, mix: Mix, batch: int, together: int) -> str | None:
+def _beyond(replica: Replica, times: StepTimes, mix: Mix, together: int) -> str | None:
     """In what a request lies outside what was measured, in words; ``None`` where it does not."""
-    said = []
-    if worker.context_tokens is not None and mix.tokens > worker.context_tokens:
-        said.append(f"{mix.tokens:,.0f} tokens, the model's context is {worker.context_tokens:,}")
     assert times.prefill is not None and times.decode is not None
-    last = mix.prompt_tokens + max(mix.output_tokens - 1, 0)
+    found, batch = [], replica.batch_size
+    if replica.context_tokens is not None and mix.tokens > replica.context_tokens:
+        found.append(f"{mix.tokens:,.0f} tokens, the model's context is {replica.context_tokens:,}")
     if not times.prefill.inside(together, mix.prompt_tokens):
-        said.append(f"prompt of {mix.prompt_tokens:,.0f} tokens, prefill measured {_range(times.prefill.tokens)}")
+        found.append(f"prompt of {mix.prompt_tokens:,.0f} tokens, prefill measured {_range(times.prefill.tokens)}")
+    last = mix.prompt_tokens + max(mix.output_tokens - 1, 0)
     if mix.output_tokens and not all(times.decode.inside(batch, at) for at in (mix.prompt_tokens, last)):
-        at = f"decode from {mix.prompt_tokens:,.0f} to {last:,.0f} tokens"
-        at += f" at batch {batch}" if batch > 1 else ""
-        said.append(
-            f"{at}, measured {_range(times.decode.tokens)}"
-            + (f" and batch {_range(times.decode.batch)}" if not times.decode.batch[0] <= batch <= times.decode.batch[1]
-               else "")
-        )  # fmt: skip
-    return "; ".join(said) or None
+        asked = f"decode from {mix.prompt_tokens:,.0f} to {last:,.0f} tokens"
+        asked += f" at batch {batch}" if batch > 1 else ""
+        measured = _range(times.decode.tokens)
+        if not times.decode.batch[0] <= batch <= times.decode.batch[1]:
+            measured += f" and batch {_range(times.decode.batch)}"
+        found.append(f"{asked}, measured {measured}")
+    return "; ".join(found) or None
 
 
 def _range(limits: tuple[float, float]) -> str:
@@ -117,17 +112,20 @@ def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: fl
 
     Not measured where any kind is not; extrapolated where any is.
     """
-    lacking = [(mix, each) for mix, each in zip(mixes, splits, strict=True) if each.status == "not measured"]
     total = sum(mix.share for mix in mixes)
+    prefill = decode = exact(0.0)
+    lacking = []
+    for mix, each in zip(mixes, splits, strict=True):
+        if each.prefill_s is None or each.decode_s is None:
+            lacking.append((mix, each.why))
+        else:
+            prefill, decode = prefill + mix.share * each.prefill_s, decode + mix.share * each.decode_s
     if lacking:
         share = sum(mix.share for mix, _ in lacking) / total
-        whose = "" if share == 1 and len({each.why for _, each in lacking}) == 1 else f"{share:.1%} of requests, "
-        commonest, doubt = max(lacking, key=lambda each: each[0].share)
-        whose += f"such as {commonest.name}: " if whose else ""
-        why = f"{whose}{doubt.why}"
-        return TokenPrices(input_usd_per_1m=None, output_usd_per_1m=None, worker_s=None, status="not measured", why=why)
-    prefill = sum((mix.share * _known(each.prefill_s) for mix, each in zip(mixes, splits, strict=True)), exact(0.0))
-    decode = sum((mix.share * _known(each.decode_s) for mix, each in zip(mixes, splits, strict=True)), exact(0.0))
+        commonest, why = max(lacking, key=lambda each: each[0].share)
+        if share < 1 or len({why for _, why in lacking}) > 1:
+            why = f"{share:.1%} of requests, such as {commonest.name}: {why}"
+        return TokenPrices(why=why)
     inputs = sum(mix.share * mix.prompt_tokens for mix in mixes)
     outputs = sum(mix.share * mix.output_tokens for mix in mixes)
     usd_per_s = usd_per_hour / 3600.0
@@ -142,51 +140,36 @@ def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: fl
     )
 
 
-def _known(seconds: Floats | None) -> Floats:
-    return exact(np.nan) if seconds is None else seconds
-
-
-def request_row(worker: Worker, mix: Mix, found: Split, batch: int) -> dict[str, Any]:
-    """What a thousand requests of one kind take and cost on one worker, by phases."""
-    whole = None if found.prefill_s is None or found.decode_s is None else found.prefill_s + found.decode_s
-    return {
-        **worker.names,
-        "batch_size": batch,
-        "gen_tokens": None,
-        "mix": mix.name,
-        "prompt_tokens": mix.prompt_tokens,
-        "output_tokens": mix.output_tokens,
-        "status": found.status,
-        "why": found.why,
-        **flat(
-            prefill_s=found.prefill_s,
-            decode_s=found.decode_s,
-            usd_per_1k_requests=None if whole is None else whole * worker.usd_per_hour / 3.6,
-            requests_per_s_per_worker=None if whole is None else 1 / whole,
-        ),
-    }
-
-
-def price_row(worker: Worker, found: TokenPrices, batch: int) -> dict[str, Any]:
-    """Input and output prices of one worker over the mixture."""
-    return {
-        **worker.names,
-        "batch_size": batch,
-        "gen_tokens": None,
-        "status": found.status,
-        "why": found.why,
-        **flat(
-            usd_per_1m_input=found.input_usd_per_1m,
-            usd_per_1m_output=found.output_usd_per_1m,
-            worker_s_per_request=found.worker_s,
-        ),
-    }
-
-
-def at_mixture(worker: Worker, found: TokenPrices, tokens_per_request: float) -> Worker | None:
-    """The worker with the rate at which it serves this mixture, by phases; ``None`` where that is not measured."""
-    if found.worker_s is None:
-        return None
-    return dataclasses.replace(
-        worker, tokens_per_s=tokens_per_request / found.worker_s, rate_status=f"{found.status}, by phases"
+def request_row(replica: Replica, mix: Mix, found: Split) -> Row:
+    """What a thousand requests of one kind take and cost on one replica, by phases."""
+    seconds = found.seconds
+    return row(
+        "phase_split",
+        replica,
+        **dataclasses.asdict(mix) | vars(found),
+        gen_tokens=None,
+        mix=mix.name,
+        usd_per_1k_requests=None if seconds is None else seconds * replica.usd_per_hour / 3.6,
+        requests_per_s_per_worker=None if seconds is None else 1 / seconds,
     )
+
+
+def price_row(replica: Replica, found: TokenPrices) -> Row:
+    """Input and output prices of one replica over the mixture."""
+    return row(
+        "token_prices",
+        replica,
+        gen_tokens=None,
+        status=found.status,
+        why=found.why,
+        usd_per_1m_input=found.input_usd_per_1m,
+        usd_per_1m_output=found.output_usd_per_1m,
+        worker_s_per_request=found.worker_s,
+    )
+
+
+def at_mixture(replica: Replica, found: TokenPrices, tokens_per_request: float) -> Replica:
+    """The replica with the rate at which it serves this mixture, by phases; the mixture must be measured."""
+    assert found.worker_s is not None
+    rate = tokens_per_request / found.worker_s
+    return dataclasses.replace(replica, tokens_per_s=rate, rate_status=f"{found.status}, by phases")

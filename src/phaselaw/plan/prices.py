@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from phaselaw.errors import UsageError
-from phaselaw.plan.mixes import read_table
+from phaselaw.plan.inputs import read_table
 
 STALE_DAYS = 90
 """A price list older than this is called stale."""
@@ -92,9 +92,9 @@ def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = 
             f"and one for the price ({', '.join(_NAMES[kind])})"
         )
     offers = []
-    for line, cells in table:
+    for where, cells in table:
         row = {meaning: cells.get(name, "") if name else "" for meaning, name in names.items()}
-        offer = _offer(row, kind, dated, where=f"{path}:{line}")
+        offer = _offer(row, kind, dated, where=where)
         if offer is not None:
             offers.append(offer)
     return offers

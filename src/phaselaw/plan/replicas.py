@@ -1,10 +1,14 @@
-"""What plans stand on: one kind of worker, a model on a backend, with its measured rate and its hourly price."""
+"""What plans stand on: one kind of replica, a model on a backend, with its measured rate and its hourly price.
+
+A replica is one copy of an engine with its accelerators; the output calls it a worker.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,23 +16,26 @@ import polars as pl
 from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
-from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.laws.draws import N_DRAWS, SEED, Drawn, draw
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.summary import BUDGET, usable
+from phaselaw.laws.summary import usable
+from phaselaw.plan.capacity import Headroom, usd_per_million_tokens, usd_per_month, whole_workers, workers_needed
 from phaselaw.plan.estimate import without_interval
 from phaselaw.records import Run
+from phaselaw.tables import BUDGET, SUSPECT
+
+NO_HEADROOM = Headroom()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Worker:
-    """One model on one backend at one batch size and decode budget; a quantity is a point and its draws."""
+class Replica:
+    """One model on one backend at one batch size and number of output tokens; a quantity is a value and its draws."""
 
     backend: str
     model: str
     batch_size: int
     gen_tokens: int | None
-    """Decode budget of the measurement the rate is from."""
+    """Output tokens of the measurement that the rate is from."""
     tokens_per_s: Floats
     """Measured: end-to-end tokens (prompt and generated) a second."""
     usd_per_hour: float
@@ -38,59 +45,89 @@ class Worker:
     e2e_s: Floats | None = None
     """Measured: seconds of one call of the run's own workload."""
     prefill_factor: Floats | None = None
-    """Draws of the prefill time over its point: how far off the step-time model's prefill may be."""
+    """Draws of the prefill time over its value: how far off the step-time model's prefill may be."""
     decode_factor: Floats | None = None
     """The same of the decode time."""
     interval_basis: str = "not measured"
     """What the intervals hold: noise between runs, between rounds or between repetitions, or why there are none."""
     suspect: str = ""
-    """Checks that speak against its rates (`phaselaw.laws.checks.checks`); empty: none."""
+    """Checks that speak against its rates (`phaselaw.laws.checks`); empty: none."""
     suspect_prefill: str = ""
     """The same of its prefill times."""
     context_tokens: int | None = None
     """Tokens that the model can attend to; ``None`` where the run does not say."""
+    success_rate: Floats | None = None
+    """Assumed: the share of requests that pass the user's acceptance; ``None`` where none was given."""
 
     @property
-    def names(self) -> dict[str, Any]:
-        """What a row of any table about it has: who it is, and what speaks against its rates."""
+    def usd_per_1m(self) -> Floats:
+        """Dollars for a million tokens."""
+        return usd_per_million_tokens(self.tokens_per_s, self.usd_per_hour)
+
+    def usd_per_request(self, tokens: float) -> Floats:
+        """Dollars for a request of so many tokens, each at the same price."""
+        return self.usd_per_1m * tokens / 1e6
+
+    def fleet(self, tokens_per_month: float, headroom: Headroom = NO_HEADROOM) -> dict[str, Floats]:
+        """What a volume needs of this kind and costs: for the time that is used, and for whole replicas."""
+        workers = workers_needed(tokens_per_month, self.tokens_per_s)
+        whole = whole_workers(workers, headroom)
         return {
-            "backend": self.backend, "model": self.model, "batch_size": self.batch_size,
-            "gen_tokens": self.gen_tokens, "suspect": self.suspect,
-        }  # fmt: skip
+            "workers": workers,
+            "whole_workers": whole,
+            "usd_per_1m": self.usd_per_1m,
+            "usd_per_month": usd_per_month(workers, self.usd_per_hour),
+            "usd_per_month_whole": usd_per_month(whole, self.usd_per_hour),
+        }
 
 
-def stated(name: str, tokens_per_s: float, usd_per_hour: float, *, backend: str = "stated") -> Worker:
-    """A worker whose rate is given as a number, without an interval."""
-    return Worker(
-        backend=backend, model=name, batch_size=1, gen_tokens=None, tokens_per_s=without_interval(tokens_per_s),
-        usd_per_hour=usd_per_hour,
-    )  # fmt: skip
+def stated(name: str, tokens_per_s: float, usd_per_hour: float, *, backend: str = "stated") -> Replica:
+    """A replica whose rate is given as a number, without an interval."""
+    rate = without_interval(tokens_per_s)
+    return Replica(
+        backend=backend, model=name, batch_size=1, gen_tokens=None, tokens_per_s=rate, usd_per_hour=usd_per_hour
+    )
 
 
-def workers_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str, float]) -> list[Worker]:
-    """A worker for each end-to-end rate of a run, or of pooled runs, in the order of its tables.
+def price(replica: Replica) -> float:
+    """The dollars for a million tokens by which replicas are ordered."""
+    return float(replica.usd_per_1m[0])
+
+
+def pairs(replicas: Sequence[Replica]) -> Iterator[tuple[Replica, Replica]]:
+    """Every two replicas of one batch size and output length, the cheaper first; from the cheapest pair up."""
+    for small, big in combinations(sorted(replicas, key=price), 2):
+        if (small.batch_size, small.gen_tokens) == (big.batch_size, big.gen_tokens):
+            yield small, big
+
+
+def replicas_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str, float]) -> list[Replica]:
+    """A replica for each end-to-end rate of a run, or of pooled runs, in the order of its tables.
 
     ``usd_per_hour`` is one price, or one for each backend. Raises KeyError for a backend without one.
     """
     drawn = draw(usable(run.rows), in_rounds=run.order == "rounds")
-    doubts = _doubts(analysis, run)
-    contexts, errors = _contexts(run), _model_errors(analysis)
+    doubts, contexts, errors = _doubts(analysis, run), _contexts(run), _model_errors(analysis)
     found = []
     for key, end_to_end in drawn.items():
-        backend, model, batch_size, budget, phase = key
+        backend, model, batch_size, gen_tokens, phase = key
         if phase != "e2e_kv" or not end_to_end.tokens_per_s[0] > 0:
             continue
+        prefill, decode = (
+            _factor(drawn.get((*key[:4], phase)), errors.get((backend, model, phase)))
+            for phase in ("prefill", "kv_decode")
+        )
         found.append(
-            Worker(
+            Replica(
                 backend=backend,
                 model=model,
                 batch_size=batch_size,
-                gen_tokens=budget,
+                gen_tokens=gen_tokens,
                 tokens_per_s=end_to_end.tokens_per_s,
                 usd_per_hour=usd_per_hour[backend] if isinstance(usd_per_hour, Mapping) else usd_per_hour,
                 e2e_s=end_to_end.latency_ms / 1000.0,
-                prefill_factor=_factor(drawn.get((*key[:4], "prefill")), errors.get((backend, model, "prefill"))),
-                decode_factor=_factor(drawn.get((*key[:4], "kv_decode")), errors.get((backend, model, "kv_decode"))),
+                prefill_factor=prefill,
+                decode_factor=decode,
                 interval_basis=end_to_end.basis,
                 suspect=doubts.get(key, ""),
                 suspect_prefill=doubts.get((*key[:4], "prefill"), ""),
@@ -101,7 +138,7 @@ def workers_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str, 
 
 
 def _factor(drawn: Drawn | None, error: Floats | None) -> Floats | None:
-    """Draws over the point, widened by the step-time model's own relative error."""
+    """Draws over the value, widened by the step-time model's own relative error."""
     if drawn is None:
         return None
     factor: Floats = drawn.latency_ms / drawn.latency_ms[0]
@@ -114,10 +151,8 @@ def _model_errors(analysis: Analysis) -> dict[tuple[str, str, str], Floats]:
     Its size is the error on left-out points, else that of the residuals.
     """
     table = analysis.tables.get("step_time_model")
-    if table is None:
-        return {}
     errors = {}
-    for row in table.iter_rows(named=True):
+    for row in () if table is None else table.iter_rows(named=True):
         key = (row["backend"], row["model"], row["mode"])
         sd = row["residual_rms"] if row["left_out_rms"] is None else row["left_out_rms"]
         if sd is not None:
@@ -140,7 +175,7 @@ def _doubts(analysis: Analysis, run: Run) -> dict[tuple[Any, ...], str]:
 
 
 def _contexts(run: Run) -> dict[str, int]:
-    """Tokens of context by model, as the run's own model table tells them."""
+    """Tokens of context by model, from the run's own table of models."""
     if not {"model", "n_positions"} <= set(run.models.columns):
         return {}
     rows = run.models.select("model", "n_positions").drop_nulls().iter_rows(named=True)

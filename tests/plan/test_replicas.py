@@ -1,4 +1,4 @@
-"""Workers of a run: their rates, their doubts, their context."""
+"""Replicas of a run: their rates, their doubts, their context."""
 
 from pathlib import Path
 
@@ -8,34 +8,34 @@ import pytest
 from phaselaw.cli import main
 from phaselaw.laws.analysis import Analysis, analyze
 from phaselaw.laws.step_time import step_times
-from phaselaw.plan.workers import workers_of
+from phaselaw.plan.replicas import pairs, replicas_of, stated
 from phaselaw.records import Run
 from phaselaw.rundir import read as runs
 
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Analysis]:
-    path = tmp_path_factory.mktemp("workers") / "run"
+    path = tmp_path_factory.mktemp("replicas") / "run"
     assert main(["run", "--dry-run", "--out", str(path)]) == 0
     run = runs.load(path)
     return run, analyze(run)
 
 
-def test_every_end_to_end_rate_is_a_worker_with_the_tables_rate(simulated: tuple[Run, Analysis]) -> None:
+def test_every_end_to_end_rate_is_a_replica_with_the_tables_rate(simulated: tuple[Run, Analysis]) -> None:
     run, analysis = simulated
-    workers = workers_of(run, analysis, 2.0)
+    replicas = replicas_of(run, analysis, 2.0)
     table = analysis.tables["throughput_intervals"].filter(mode="e2e_kv")
     printed = {row["model"]: row["tokens_per_s"] for row in table.iter_rows(named=True)}
-    assert {worker.model: worker.tokens_per_s[0] for worker in workers} == pytest.approx(printed)
-    assert all(worker.usd_per_hour == 2.0 and worker.interval_basis.startswith("rounds") for worker in workers)
+    assert {replica.model: replica.tokens_per_s[0] for replica in replicas} == pytest.approx(printed)
+    assert all(replica.usd_per_hour == 2.0 and replica.interval_basis.startswith("rounds") for replica in replicas)
 
 
 def test_the_step_time_models_own_error_widens_the_phases(simulated: tuple[Run, Analysis]) -> None:
     run, analysis = simulated
-    [first, *_] = workers_of(run, analysis, 1.0)
+    [first, *_] = replicas_of(run, analysis, 1.0)
     assert (first.backend, first.model) in step_times(analysis.tables["step_time_model"])
     without = Analysis(tables=analysis.tables | {"step_time_model": None}, notes={}, options=analysis.options)
-    [narrow, *_] = workers_of(run, without, 1.0)
+    [narrow, *_] = replicas_of(run, without, 1.0)
     assert first.decode_factor is not None and narrow.decode_factor is not None
     assert first.decode_factor[0] == narrow.decode_factor[0] == 1
     assert np.std(np.log(first.decode_factor)) >= np.std(np.log(narrow.decode_factor))
@@ -44,12 +44,20 @@ def test_the_step_time_models_own_error_widens_the_phases(simulated: tuple[Run, 
 def test_a_price_for_each_backend_is_that_backends(simulated: tuple[Run, Analysis]) -> None:
     run, analysis = simulated
     [backend] = run.rows["backend"].unique()
-    assert {worker.usd_per_hour for worker in workers_of(run, analysis, {backend: 3.0})} == {3.0}
+    assert {replica.usd_per_hour for replica in replicas_of(run, analysis, {backend: 3.0})} == {3.0}
 
 
 def test_doubted_prefills_of_tr121s_servers_are_known(reference_data: Path) -> None:
     run = runs.load(reference_data / "tr121" / "primary_run")
-    workers = workers_of(run, analyze(run), 1.006)
-    doubted = {worker.backend for worker in workers if worker.suspect_prefill}
+    replicas = replicas_of(run, analyze(run), 1.006)
+    doubted = {replica.backend for replica in replicas if replica.suspect_prefill}
     assert doubted == {"ollama"}
-    assert all("prompt cache" in str(worker.suspect_prefill) for worker in workers if worker.backend == "ollama")
+    assert all("prompt cache" in str(replica.suspect_prefill) for replica in replicas if replica.backend == "ollama")
+
+
+def test_every_two_models_are_compared_the_cheaper_first() -> None:
+    found = [
+        (a.model, b.model)
+        for a, b in pairs([stated("mid", 50, 1.0), stated("dear", 10, 1.0), stated("cheap", 90, 1.0)])
+    ]
+    assert found == [("cheap", "mid"), ("cheap", "dear"), ("mid", "dear")]

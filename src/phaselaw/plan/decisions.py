@@ -1,0 +1,234 @@
+"""One model or another: what a dearer one costs more and must do better; two models in one service (TR121 8.3, 9.3).
+
+Success rates come from the user: the share of requests that pass the user's own acceptance test, on the user's own
+requests. phaselaw measures time, not quality. A rate that comes with the number of requests it was counted on (``n``)
+brings its own uncertainty; one without is taken as exact.
+
+Two models in one service: routed, a share of the requests goes to the premium model and the rest to the default one.
+In a cascade every request goes to the default model first and, where that fails, to the premium one too; both are paid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from phaselaw.errors import UsageError
+from phaselaw.laws.checks.checks import suspicions
+from phaselaw.laws.regression import Floats
+from phaselaw.plan.capacity import Headroom, usd_per_month, whole_workers, workers_needed
+from phaselaw.plan.estimate import estimate
+from phaselaw.plan.replicas import Replica
+from phaselaw.plan.tables import row
+from phaselaw.tables import Row
+
+_STEPS = 1000
+"""Shares tried for the one at which tiers stop paying: to a tenth of a percent."""
+_DRAWS = 1024
+"""Draws on which they are tried."""
+_NO_RATE = "not known: no success rate"
+
+
+def decision_delta(small: Replica, big: Replica, tokens_per_month: float) -> Row:
+    """``big`` in place of ``small`` for a volume: dollars and replicas more, and the ratio of $/1M.
+
+    The draws of both are of the same rounds, so what slowed both in a round cancels.
+    """
+    less, more = small.fleet(tokens_per_month), big.fleet(tokens_per_month)
+    return row(
+        "decision_deltas",
+        big,
+        **_instead_of(small, big),
+        delta_usd_per_month=more["usd_per_month"] - less["usd_per_month"],
+        delta_workers=more["workers"] - less["workers"],
+        price_ratio=more["usd_per_month"] / less["usd_per_month"],
+    )
+
+
+def _instead_of(small: Replica, big: Replica) -> dict[str, Any]:
+    suspect = suspicions((small.suspect, big.suspect))
+    return {"than_backend": small.backend, "than_model": small.model, "suspect": suspect}
+
+
+def usd_per_success(usd_per_request: Floats, success_rate: Floats) -> Floats:
+    """``C / p``; infinite where nothing succeeds."""
+    with np.errstate(divide="ignore"):
+        return usd_per_request / success_rate
+
+
+def needed_success_rate(p_small: Floats, usd_small: Floats, usd_big: Floats) -> Floats:
+    """``p_small x C_big / C_small``: what the dearer model's rate must reach; above 1 it can't."""
+    return p_small * usd_big / usd_small
+
+
+def needed_failure_usd(extra_usd: Floats, fewer_failures: Floats) -> Floats:
+    """``(C_big - C_small) / (fail_small - fail_big)``: from which cost of a failure on the dearer model pays.
+
+    Infinite where it fails no less often.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(fewer_failures > 0, extra_usd / fewer_failures, np.inf)
+
+
+def success_row(replica: Replica, tokens_per_request: float) -> Row:
+    """One model's cost of a request and of a success."""
+    usd, rate = replica.usd_per_request(tokens_per_request), replica.success_rate
+    success = None if rate is None else usd_per_success(usd, rate)
+    return row("cost_per_success", replica, usd_per_request=usd, usd_per_success=success)
+
+
+def break_even(small: Replica, big: Replica, tokens_per_request: float, failure_usd: float | None) -> Row | None:
+    """``big`` in place of ``small``, judged on success and on the cost of failures.
+
+    ``None`` where the cheaper model's success rate is not known: then nothing can be said.
+    """
+    if small.success_rate is None:
+        return None
+    less, more = (each.usd_per_request(tokens_per_request) for each in (small, big))
+    needed = needed_success_rate(small.success_rate, less, more)
+    worth = None if big.success_rate is None else needed_failure_usd(more - less, big.success_rate - small.success_rate)
+    return row(
+        "break_even",
+        big,
+        **_instead_of(small, big),
+        cost_ratio=more / less,
+        needed_success_rate=needed,
+        on_success=_on_success(needed, big.success_rate),
+        failure_usd=failure_usd,
+        needed_failure_usd=worth,
+        on_failure_cost=_NO_RATE if worth is None else _on_failure(worth, failure_usd),
+    )
+
+
+def _on_success(needed: Floats, reached: Floats | None) -> str:
+    rate = estimate(needed)
+    if rate.value is not None and rate.value > 1:
+        certain = rate.low is None or rate.low > 1
+        return "impossible" if certain else "impossible, though the interval reaches below 1"
+    return _NO_RATE if reached is None else verdict(reached - needed)
+
+
+def _on_failure(worth: Floats, failure_usd: float | None) -> str:
+    if not np.isfinite(worth[0]):
+        return "never: it fails no less often"
+    if failure_usd is None:
+        return "depends on what a failure costs"
+    # At infinity nothing pays: a finite stand-in keeps the comparison's sign.
+    return verdict(failure_usd - np.where(np.isinf(worth), np.finfo(float).max, worth))
+
+
+def verdict(gain: Floats) -> str:
+    """By the interval of what is gained: pays, does not pay, or the measurements can't tell."""
+    gained = estimate(gain)
+    pays = gained.value is not None and gained.value >= 0
+    if gained.low is not None and gained.high is not None and gained.low < 0 <= gained.high:
+        return f"can't be told: the interval holds both ({'pays' if pays else 'does not pay'} at the point)"
+    return "pays" if pays else "does not pay"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tiers:
+    """A default and a premium model under one load."""
+
+    default: Replica
+    premium: Replica
+    tokens_per_month: float
+    tokens_per_request: float
+    headroom: Headroom
+
+    def costs(self, shares: tuple[float | Floats, float | Floats]) -> dict[str, Floats]:
+        """What both need and cost where each serves such a share of the requests; one without load is not built."""
+        tiers = (self.default, self.premium)
+        load = [
+            share * workers_needed(self.tokens_per_month, tier.tokens_per_s)
+            for tier, share in zip(tiers, shares, strict=True)
+        ]
+        whole = [
+            np.where(np.equal(share, 0), 0.0, whole_workers(workers, self.headroom))
+            for workers, share in zip(load, shares, strict=True)
+        ]
+        hours = [tier.usd_per_hour for tier in tiers]
+        requests = [
+            share * tier.usd_per_request(self.tokens_per_request) for tier, share in zip(tiers, shares, strict=True)
+        ]
+        return {
+            "workers": load[0] + load[1],
+            "usd_per_1k_requests": (requests[0] + requests[1]) * 1000,
+            "usd_per_month": usd_per_month(load[0], hours[0]) + usd_per_month(load[1], hours[1]),
+            "whole_workers_default": whole[0],
+            "whole_workers_premium": whole[1],
+            "usd_per_month_whole": usd_per_month(whole[0], hours[0]) + usd_per_month(whole[1], hours[1]),
+        }
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The premium model's, for a row about the default one."""
+        suspect = suspicions((self.default.suspect, self.premium.suspect))
+        return {"premium_backend": self.premium.backend, "premium_model": self.premium.model, "suspect": suspect}
+
+
+def routed_row(tiers: Tiers, premium_share: float) -> Row:
+    """Cost and fleet of routed tiers, beside the premium model alone. Raises `UsageError` for a share out of 0..1.
+
+    ``stops_paying_share``: the largest routed share at which the whole replicas of both tiers cost less than those of
+    the premium model alone; ``None`` where they never do. As fractions of replicas, tiers pay at any share below 1.
+    """
+    if not 0 <= premium_share <= 1:
+        raise UsageError(f"--premium-share {premium_share:g}: give a share from 0 to 1")
+    costs = tiers.costs((1 - premium_share, premium_share))
+    default, premium = tiers.default.success_rate, tiers.premium.success_rate
+    rate = None if default is None or premium is None else (1 - premium_share) * default + premium_share * premium
+    return row(
+        "tiering",
+        tiers.default,
+        **tiers.names | costs,
+        premium_share=premium_share,
+        saved_usd_per_month=tiers.premium.fleet(tiers.tokens_per_month)["usd_per_month"] - costs["usd_per_month"],
+        success_rate=rate,
+        usd_per_success=None if rate is None else usd_per_success(costs["usd_per_1k_requests"] / 1000, rate),
+        stops_paying_share=_stops_paying(tiers),
+    )
+
+
+def _stops_paying(tiers: Tiers) -> Floats:
+    """The largest share, in steps, at which two fleets cost less than one; NaN where they never do.
+
+    All shares at once, on a part of the draws: the first of a Sobol sequence are evenly spread by themselves.
+    """
+    shares = np.arange(_STEPS + 1)[:, None] / _STEPS
+    few = dataclasses.replace(tiers, default=_thinned(tiers.default), premium=_thinned(tiers.premium))
+    alone = few.costs((0.0, 1.0))["usd_per_month_whole"]
+    # Half a cent: the same replicas summed in another order are no saving.
+    pays = few.costs((1 - shares, shares))["usd_per_month_whole"] < alone - 0.005
+    found: Floats = np.where(pays.any(axis=0) & ~np.isnan(alone), np.where(pays, shares, 0.0).max(axis=0), np.nan)
+    return found
+
+
+def _thinned(replica: Replica) -> Replica:
+    return dataclasses.replace(replica, tokens_per_s=replica.tokens_per_s[: 1 + _DRAWS])
+
+
+def cascade_row(tiers: Tiers) -> Row:
+    """The cascade's cost, fleet and latency, and up to which share of escalations it is cheaper than premium alone.
+
+    ``C_small + e C_big`` with ``e = 1 - p_small`` escalated: cheaper than ``C_big`` while ``e < 1 - C_small / C_big``.
+    The success rate is that of independent failures; requests that are hard for one model tend to be for the other, so
+    it is an upper bound. Cost and fleet don't depend on it. What needs a success rate is ``None`` without one.
+    """
+    small, big = (each.usd_per_request(tiers.tokens_per_request) for each in (tiers.default, tiers.premium))
+    default, premium = tiers.default.success_rate, tiers.premium.success_rate
+    known: dict[str, Any] = tiers.names | {"stops_paying_escalated_share": 1 - small / big, "pays": _NO_RATE}
+    if default is None:
+        return row("cascade", tiers.default, **known)
+    escalated = 1 - default
+    cost = small + escalated * big
+    known |= {"escalated_share": escalated, "pays": verdict(big - cost)} | tiers.costs((1.0, escalated))
+    first, second = tiers.default.e2e_s, tiers.premium.e2e_s
+    if first is not None and second is not None:
+        known |= {"mean_latency_s": first + escalated * second, "escalated_latency_s": first + second}
+    if premium is not None:
+        rate = default + escalated * premium
+        known |= {"success_rate_at_most": rate, "usd_per_success_at_least": usd_per_success(cost, rate)}
+    return row("cascade", tiers.default, **known)

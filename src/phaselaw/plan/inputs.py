@@ -1,0 +1,137 @@
+"""What a person gives to a plan: kinds of request, success rates, hourly rates, volumes; TR121's are the defaults."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from phaselaw.errors import UsageError
+from phaselaw.files import plain_text
+from phaselaw.laws.draws import N_DRAWS, SEED
+from phaselaw.laws.regression import Floats
+from phaselaw.plan.estimate import exact
+from phaselaw.records import Mix
+
+TR121_MIXES = (
+    Mix(name="chat_default", prompt_tokens=256, output_tokens=128),
+    Mix(name="agent_tool_step", prompt_tokens=512, output_tokens=32),
+    Mix(name="codegen_medium", prompt_tokens=512, output_tokens=1024),
+    Mix(name="long_context_summary", prompt_tokens=2048, output_tokens=256),
+)
+"""TR121's four kinds of request (8.3.3)."""
+TR121_TIERS = {"on-demand": 1.006, "spot": 0.302, "reserved 1 y": 0.704, "reserved 3 y": 0.503}
+"""Dollars an hour: TR121 8.5, and the one-year reservation of its predecessor TR119."""
+TR121_VOLUMES = (1e8, 1e9, 1e10)
+"""Tokens a month (TR121 8.5)."""
+
+
+def positive(option: str, value: float) -> float:
+    """The value; raises `UsageError` naming the option where it is no positive finite number."""
+    if not 0 < value < float("inf"):
+        raise UsageError(f"{option} {value:g}: give a positive number")
+    return value
+
+
+def read_tiers(text: str) -> dict[str, float]:
+    """Hourly rates as typed: ``spot=0.302,on-demand=1.006``; raises `UsageError`."""
+    tiers = {}
+    for part in text.split(","):
+        name, _, value = part.rpartition("=")
+        try:
+            price = float(value)
+        except ValueError:
+            raise UsageError(f"--rates {part!r}: give NAME=USD, such as spot=0.302") from None
+        tiers[name.strip() or f"{price:g}"] = positive("--rates", price)
+    return tiers
+
+
+def read_volumes(text: str) -> tuple[float, ...]:
+    """Monthly token volumes as typed: ``1e8,1e9``; raises `UsageError`."""
+    try:
+        return tuple(positive("--volumes", float(part)) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--volumes {text!r}: give tokens a month, such as 1e8,1e9") from None
+
+
+def read_mixes(path: Path) -> tuple[Mix, ...]:
+    """Kinds of request from a CSV: ``name, prompt_tokens, output_tokens`` and, where wanted, ``share``.
+
+    Raises `UsageError` naming file, line and column.
+    """
+    found: dict[str, Mix] = {}
+    for where, row in read_table(path, ("name", "prompt_tokens", "output_tokens")):
+        mix = Mix(
+            name=row["name"],
+            prompt_tokens=_number(row, "prompt_tokens", where),
+            output_tokens=_number(row, "output_tokens", where),
+            share=_number(row, "share", where) if row.get("share") else 1.0,
+        )
+        if mix.tokens <= 0 or mix.share <= 0:
+            raise UsageError(f"{where}: a kind of request has tokens, and a share above 0")
+        if mix.name in found:
+            raise UsageError(f"{path}: two kinds of request have one name")
+        found[mix.name] = mix
+    if not found:
+        raise UsageError(f"{path}: no kinds of request in it")
+    return tuple(found.values())
+
+
+def read_success_rates(path: Path, known: set[str]) -> dict[str, Floats]:
+    """Success rates by model from a CSV: ``model, success_rate`` and, where counted, ``n`` (requests tried).
+
+    With ``n`` the draws are Jeffreys' for a share, Beta(s + 1/2, n - s + 1/2). Raises `UsageError` naming file, line
+    and column, also for a model that is not among the ``known``.
+    """
+    rates: dict[str, Floats] = {}
+    for at, (where, row) in enumerate(read_table(path, ("model", "success_rate"))):
+        rate = _number(row, "success_rate", where)
+        if rate > 1:
+            raise UsageError(f"{where}: success_rate {rate:g}: give a share from 0 to 1")
+        if row["model"] not in known:
+            raise UsageError(f"{where}: model {row['model']!r} is not in this run; it has: {', '.join(sorted(known))}")
+        if row["model"] in rates:
+            raise UsageError(f"{where}: model {row['model']!r} is there twice")
+        rates[row["model"]] = _share_draws(rate, _number(row, "n", where), at) if row.get("n") else exact(rate)
+    return rates
+
+
+def _share_draws(rate: float, n: float, at: int) -> Floats:
+    uniform = np.random.default_rng([SEED, at]).permutation((np.arange(N_DRAWS) + 0.5) / N_DRAWS)
+    return np.concatenate([[rate], stats.beta.ppf(uniform, rate * n + 0.5, (1 - rate) * n + 0.5)])
+
+
+def read_table(path: Path, required: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """Rows of a small CSV, each with its place (``FILE:LINE``), names of columns in lower case; raises `UsageError`."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            names = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            rows = [
+                (
+                    f"{path}:{reader.line_num}",
+                    {key: plain_text((value or "").strip()) for key, value in row.items() if key},
+                )
+                for row in reader
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no CSV in UTF-8"
+        raise UsageError(f"{path}: can't be read ({reason})") from None
+    missing = [name for name in required if name not in names]
+    if missing:
+        raise UsageError(f"{path}:1: column(s) missing: {', '.join(missing)}; it needs {', '.join(required)}")
+    return rows
+
+
+def _number(row: dict[str, str], column: str, where: str) -> float:
+    """A cell that must be a finite number of at least 0; raises `UsageError`."""
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{where}: {column} {row[column]!r} is no number of 0 or more")
+    return value

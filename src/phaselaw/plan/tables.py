@@ -1,0 +1,191 @@
+"""The plan's tables, the JSON of ``phaselaw plan``: what each column is, what a table has, and how a row is made.
+
+A quantity with an interval is a `figure`: in a row it is three keys, ``workers``, ``workers_low``, ``workers_high``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from phaselaw.plan.estimate import estimate
+from phaselaw.plan.replicas import Replica
+from phaselaw.tables import Col, Provenance, Row, Show, Table, bracket, count, digits, fixed, percent, words
+from phaselaw.tables import two_places as hundredths
+
+
+def dollars(value: Any) -> str:
+    """Whole dollars; cents where it is little."""
+    return fixed(value, 0 if value is not None and abs(value) >= 100 else 2)
+
+
+def figure(key: str, title: str = "", show: Show = digits, provenance: Provenance = "derived") -> Col:
+    """A quantity, with its interval in brackets behind it."""
+
+    def text(row: Row) -> str:
+        low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+        alone = show(row.get(key))
+        return alone if low is None or high is None or low == high else f"{alone} {bracket(low, high, show)}"
+
+    return Col(key=key, title=title, provenance=provenance, show=show, high=f"{key}_high", of_row=text)
+
+
+NAMES = (
+    words("backend", "backend"),
+    words("model", "model"),
+    words("batch_size", "batch"),
+    words("gen_tokens", "output tokens"),
+    words("suspect"),
+)
+"""Who a row is about, and the checks that speak against its rates."""
+_COLUMNS = (
+    *NAMES,
+    words("than_model", "in place of"),
+    words("than_backend", "on"),
+    words("premium_model", "premium"),
+    words("mix", "kind"),
+    words("status", "status"),
+    words("rate_status", "that rate is"),
+    words("on_success", "on success alone"),
+    words("on_failure_cost", "on failure cost"),
+    words("pays", "verdict"),
+    figure("tokens_per_s", "tokens/s", provenance="measured"),
+    figure("workers", "workers (lower bound)", hundredths),
+    figure("whole_workers", "whole workers", count),
+    figure("whole_workers_default", "whole, default", count),
+    figure("whole_workers_premium", "whole, premium", count),
+    figure("usd_per_1m", "$ per 1M tokens", fixed),
+    figure("usd_per_1m_input", "$ per 1M input tokens", fixed),
+    figure("usd_per_1m_output", "$ per 1M output tokens", fixed),
+    figure("usd_per_month", "$ a month, used", dollars),
+    figure("usd_per_month_whole", "$ a month, fleet", dollars),
+    figure("usd_per_request", "$ a request, used"),
+    figure("usd_per_request_whole", "$ a request, fleet"),
+    figure("usd_per_1k_requests", "$ per 1,000 requests", fixed),
+    figure("requests_per_s_per_worker", "requests/s a worker"),
+    figure("worker_s_per_request", "worker seconds a request"),
+    figure("prefill_s", "prefill (s)"),
+    figure("decode_s", "decode (s)"),
+    figure("delta_usd_per_month", "$ a month more", dollars),
+    figure("delta_workers", "workers more", hundredths),
+    figure("price_ratio", "price ratio", hundredths),
+    figure("cost_ratio", "cost ratio", hundredths),
+    figure("success_rate", "success rate", percent, "assumed"),
+    figure("success_rate_at_most"),
+    figure("needed_success_rate", "success rate needed", fixed),
+    figure("needed_failure_usd", "pays from $ a failure"),
+    figure("usd_per_success", "$ a success"),
+    figure("usd_per_success_at_least"),
+    figure("saved_usd_per_month", "saved a month", dollars),
+    figure("stops_paying_share", "whole fleets pay up to a share of", percent),
+    figure("stops_paying_escalated_share", "pays while escalated below", percent),
+    figure("escalated_share", "escalated", percent, "assumed"),
+    figure("mean_latency_s", "mean latency (s)"),
+    figure("escalated_latency_s", "escalated latency (s)"),
+)
+"""Each column that is shown or has an interval; the others are inputs and words that stand in the JSON alone."""
+
+
+def _table(name: str, caption: str, keys: str, shows: str = "", **titles: str) -> Table:
+    """A table of these columns, after those that say who a row is about; it shows some of them."""
+    known = {column.key: column for column in _COLUMNS}
+    columns = (*NAMES, *(known.get(key, words(key)) for key in keys.split()))
+    return Table(
+        name=name,
+        caption=caption,
+        columns=tuple(dataclasses.replace(each, title=titles.get(each.key, each.title)) for each in columns),
+        shows=f"backend model batch_size gen_tokens {shows or keys}",
+    )
+
+
+TABLES = {
+    table.name: table
+    for table in (
+        _table(
+            "rows",
+            "What the load needs, by model.",
+            "tokens_per_s workers usd_per_1m usd_per_month whole_workers usd_per_month_whole usd_per_hour rate_status "
+            "interval_basis",
+            "tokens_per_s rate_status workers whole_workers usd_per_1m usd_per_month usd_per_month_whole",
+        ),
+        _table(
+            "decision_deltas",
+            "What the dearer model costs more.",
+            "than_backend than_model delta_usd_per_month delta_workers price_ratio",
+            "than_model than_backend delta_usd_per_month delta_workers price_ratio",
+        ),
+        _table(
+            "request_mixes",
+            "$ per 1,000 requests, token-linear: every token at the run's price, whatever the prompt's length.",
+            "mix prompt_tokens output_tokens tokens_per_request usd_per_1k_requests requests_per_s_per_worker",
+        ),
+        _table(
+            "phase_split",
+            "By phases: the seconds that such a request takes.",
+            "mix prompt_tokens output_tokens status why prefill_s decode_s usd_per_1k_requests "
+            "requests_per_s_per_worker",
+            "mix prefill_s decode_s usd_per_1k_requests status",
+        ),
+        _table(
+            "token_prices",
+            "Input and output tokens apart, over these kinds in their shares.",
+            "status why usd_per_1m_input usd_per_1m_output worker_s_per_request",
+            "usd_per_1m_input usd_per_1m_output worker_s_per_request status",
+        ),
+        _table(
+            "requests",
+            "The load in requests.",
+            "requests_per_s requests_per_month tokens_per_request requests_per_s_per_worker workers whole_workers "
+            "usd_per_request usd_per_month usd_per_request_whole usd_per_month_whole",
+            "requests_per_s_per_worker workers whole_workers usd_per_request usd_per_request_whole usd_per_month_whole",
+        ),
+        _table("sensitivity", "", "tokens_per_month tier usd_per_hour workers usd_per_1m usd_per_month"),
+        _table(
+            "cost_per_success",
+            "What a success costs.",
+            "success_rate usd_per_request usd_per_success",
+            usd_per_request="$ a request",
+        ),
+        _table(
+            "break_even",
+            "What the dearer model must reach to pay.",
+            "than_backend than_model cost_ratio needed_success_rate success_rate on_success failure_usd "
+            "needed_failure_usd on_failure_cost",
+            "than_model cost_ratio needed_success_rate on_success needed_failure_usd on_failure_cost",
+        ),
+        _table(
+            "tiering",
+            "Routed: a share of the requests to the premium model.",
+            "premium_backend premium_model premium_share usd_per_1k_requests usd_per_month workers "
+            "whole_workers_default whole_workers_premium usd_per_month_whole saved_usd_per_month success_rate "
+            "usd_per_success stops_paying_share",
+            "premium_model usd_per_1k_requests workers whole_workers_default whole_workers_premium usd_per_month "
+            "saved_usd_per_month stops_paying_share",
+            model="default",
+        ),
+        _table(
+            "cascade",
+            "Cascade: every request to the default model first, its failures to the premium one as well.",
+            "premium_backend premium_model stops_paying_escalated_share escalated_share usd_per_1k_requests "
+            "usd_per_month workers whole_workers_default whole_workers_premium usd_per_month_whole mean_latency_s "
+            "escalated_latency_s success_rate_at_most usd_per_success_at_least pays",
+            "premium_model stops_paying_escalated_share escalated_share usd_per_1k_requests workers mean_latency_s "
+            "escalated_latency_s pays",
+            model="default",
+        ),
+    )
+}
+"""Every table of a plan by its name in the JSON."""
+
+
+def row(table: str, replica: Replica, **values: Any) -> Row:
+    """A row of a table about one kind of replica: the table's columns, from these values or else the replica's own.
+
+    What is absent is ``None``; a figure is an array (`phaselaw.plan.estimate`) and becomes its value and two ends.
+    """
+    known = vars(replica) | values
+    found: Row = {}
+    for column in TABLES[table].columns:
+        value = known.get(column.key)
+        found |= estimate(value).named(column.key) if column.high else {column.key: value}
+    return found
