@@ -8,7 +8,7 @@ import pytest
 
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.files import write_json
-from phaselaw.plan.mixes import mean_tokens
+from phaselaw.plan.capacity import mean_tokens
 from phaselaw.traffic.log import Reading
 from phaselaw.traffic.profile import load_of, read_profile, traffic_profile
 
