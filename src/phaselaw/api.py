@@ -38,9 +38,11 @@ from phaselaw.plan.economics import Question, answer, assumptions, capacity_row
 from phaselaw.plan.estimate import Estimate
 from phaselaw.plan.inputs import positive
 from phaselaw.plan.replicas import Replica, replicas_of
+from phaselaw.plan.tables import TABLES
 from phaselaw.records import Call, ModelLoaded, PlannedCall, Rewarmed, Run
 from phaselaw.report.build import build
 from phaselaw.report.document import Document
+from phaselaw.report.economics import Plan
 from phaselaw.report.markdown import PLOTS, to_markdown
 from phaselaw.report.page import to_html
 from phaselaw.report.subject import Companion, Subject
@@ -378,7 +380,7 @@ def _subject(loaded: Loaded, beside: Sequence[Loaded]) -> Subject:
         compared = side_by_side(each, analysis.options.level)
         analysis = dataclasses.replace(analysis, tables=analysis.tables | {"laws_side_by_side": compared})
     others = tuple(Companion(name=one.name, run=one.run, analysis=one.analysis) for one in beside)
-    return Subject(run=loaded.run, analysis=analysis, plan=document, beside=others)
+    return Subject(run=loaded.run, analysis=analysis, plan=Plan(document, TABLES), beside=others)
 
 
 def _budget(loaded: Loaded) -> int | None:

@@ -105,7 +105,7 @@ class Col:
     """``None`` for names and words."""
     show: Callable[[Any], str] = digits
     high: str = ""
-    """Where the column is the low end of an interval: the key of the high end."""
+    """Where the column is the low end of an interval, or an estimate with both ends: the key of the high end."""
     reads: str = ""
     """The key of the row that a report shows in place of ``key``: a backend's settings, a phase in words."""
     of_row: Callable[[Row], str] | None = None
@@ -166,6 +166,17 @@ def interval(
     """The two columns of an interval, shown as one."""
     ends = Col(key=low, title=title, provenance="derived", show=show, high=high, detail=detail, doc=doc)
     return ends, Col(key=high)
+
+
+def figure(key: str, title: str = "", show: Show = digits, provenance: Provenance = "derived") -> Col:
+    """An estimate with its interval in brackets behind it: in a row ``key``, ``key_low`` and ``key_high``."""
+
+    def text(row: Row) -> str:
+        low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+        alone = show(row.get(key))
+        return alone if low is None or high is None or low == high else f"{alone} {bracket(low, high, show)}"
+
+    return Col(key=key, title=title, provenance=provenance, show=show, high=f"{key}_high", of_row=text)
 
 
 def plain(names: str, type: type[pl.DataType] = pl.Float64) -> tuple[Col, ...]:

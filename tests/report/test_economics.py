@@ -6,18 +6,20 @@ from phaselaw.plan import economics as plan
 from phaselaw.plan.capacity import Headroom
 from phaselaw.plan.estimate import exact
 from phaselaw.plan.replicas import Replica, stated
+from phaselaw.plan.tables import TABLES
 from phaselaw.report.document import Paragraph, Section, Table
-from phaselaw.report.economics import SECTIONS, of_report, sections
+from phaselaw.report.economics import SECTIONS, Plan, of_report, sections
 
 WORKERS = [stated("<b>small", 141.3, 1.006), stated("big", 52.4, 1.006)]
 
 
-def document(**asked: object) -> dict[str, object]:
+def document(**asked: object) -> Plan:
     return of(plan.Question(**asked), WORKERS)
 
 
-def of(question: plan.Question, workers: list[Replica]) -> dict[str, object]:
-    return {"assumptions": plan.assumptions(question, workers), **plan.answer(question, workers, {})}
+def of(question: plan.Question, workers: list[Replica]) -> Plan:
+    tables = plan.answer(question, workers, {})
+    return Plan({"assumptions": plan.assumptions(question, workers), **tables}, TABLES)
 
 
 def texts(section: Section) -> str:

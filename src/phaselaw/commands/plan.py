@@ -14,7 +14,8 @@ from phaselaw.commands.plan_options import PARTS, add_plan_options, hourly_price
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.plan.prices import Choice
 from phaselaw.plan.replicas import Replica, replicas_of
-from phaselaw.report.economics import sections
+from phaselaw.plan.tables import TABLES
+from phaselaw.report.economics import Plan, sections
 from phaselaw.report.terminal import print_section
 
 DESCRIPTION = "Turn measured tokens/s into workers, dollars, and what one model must do better than another."
@@ -90,7 +91,7 @@ def _offer(choice: Choice | None) -> dict[str, Any] | None:
 def _print(document: dict[str, Any], shown: Sequence[str]) -> None:
     # On a pipe nothing is wrapped or cut.
     console = screen(pipe_width=400)
-    for section in sections(document, shown):
+    for section in sections(Plan(document, TABLES), shown):
         print_section(section, console, titled=len(shown) > 1)
     others = [part for part in PARTS if part not in shown]
     if others:

@@ -10,7 +10,7 @@ from typing import Any
 
 from phaselaw.plan.estimate import estimate
 from phaselaw.plan.replicas import Replica
-from phaselaw.tables import Col, Provenance, Row, Show, Table, bracket, count, digits, fixed, percent, words
+from phaselaw.tables import Row, Table, count, figure, fixed, percent, words
 from phaselaw.tables import two_places as hundredths
 
 
@@ -19,18 +19,7 @@ def dollars(value: Any) -> str:
     return fixed(value, 0 if value is not None and abs(value) >= 100 else 2)
 
 
-def figure(key: str, title: str = "", show: Show = digits, provenance: Provenance = "derived") -> Col:
-    """A quantity, with its interval in brackets behind it."""
-
-    def text(row: Row) -> str:
-        low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
-        alone = show(row.get(key))
-        return alone if low is None or high is None or low == high else f"{alone} {bracket(low, high, show)}"
-
-    return Col(key=key, title=title, provenance=provenance, show=show, high=f"{key}_high", of_row=text)
-
-
-NAMES = (
+_NAMES = (
     words("backend", "backend"),
     words("model", "model"),
     words("batch_size", "batch"),
@@ -39,7 +28,7 @@ NAMES = (
 )
 """Who a row is about, and the checks that speak against its rates."""
 _COLUMNS = (
-    *NAMES,
+    *_NAMES,
     words("than_model", "in place of"),
     words("than_backend", "on"),
     words("premium_model", "premium"),
@@ -89,7 +78,7 @@ _COLUMNS = (
 def _table(name: str, caption: str, keys: str, shows: str = "", **titles: str) -> Table:
     """A table of these columns, after those that say who a row is about; it shows some of them."""
     known = {column.key: column for column in _COLUMNS}
-    columns = (*NAMES, *(known.get(key, words(key)) for key in keys.split()))
+    columns = (*_NAMES, *(known.get(key, words(key)) for key in keys.split()))
     return Table(
         name=name,
         caption=caption,

@@ -1,20 +1,78 @@
-"""What a load needs and costs: the plan's tables, in TR121's order (8.3 to 8.5), for the terminal and both reports.
-
-A plan is the JSON document of ``phaselaw plan``: tables of rows (`phaselaw.plan.tables`), and what they assume.
-"""
+"""What a load needs and costs: the plan's tables, in TR121's order (8.3 to 8.5), for the terminal and both reports."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from phaselaw import tables
-from phaselaw.plan.tables import NAMES, TABLES, figure
 from phaselaw.report.document import Block, Paragraph, Section, Table
-from phaselaw.tables import Row
+from phaselaw.tables import Row, figure
 
-Plan = Mapping[str, Any]
+_WHO = ("backend", "model", "batch_size", "gen_tokens", "suspect")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan to show."""
+
+    document: Mapping[str, Any]
+    """What ``phaselaw plan --json`` prints: tables of rows, and ``assumptions``."""
+    declared: Mapping[str, tables.Table]
+    """Its tables by name (`phaselaw.plan.tables.TABLES`)."""
+
+    def rows(self, name: str) -> list[Row]:
+        """The rows of a table; none where the plan lacks it."""
+        return list(self.document.get(name, ()))
+
+    @property
+    def assumed(self) -> Mapping[str, Any]:
+        """What the plan stands on beside the measurements."""
+        found: Mapping[str, Any] = self.document["assumptions"]
+        return found
+
+    def table(self, name: str, rows: Sequence[Row] | None = None, caption: str = "") -> Table:
+        """A table with these rows (default: all of its own)."""
+        table, rows = self.declared[name], self.rows(name) if rows is None else rows
+        if any(row.get("rate_status", "measured") != "measured" for row in rows):
+            columns = (
+                replace(each, provenance="derived") if each.key == "tokens_per_s" else each for each in table.columns
+            )
+            table = replace(table, columns=tuple(columns))
+        return _shown(table, rows, caption)
+
+    def side_by_side(self, name: str, rows: Sequence[Row], by: str, key: str, caption: str = "") -> Table:
+        """One figure of each model, in a column for each value of ``by``."""
+        table = self.declared[name]
+        known = {column.key: column for column in table.columns}
+        merged: dict[tuple[Any, ...], Row] = {}
+        columns = {}
+        for row in rows:
+            at, who = f"{key}@{row[by]}", {name: row[name] for name in _WHO}
+            line = merged.setdefault(tuple(who.values()), who)
+            line |= {f"{at}{end}": row[f"{key}{end}"] for end in ("", "_low", "_high")}
+            columns[at] = figure(at, row[by] if isinstance(row[by], str) else f"{row[by]:,.0f}", known[key].show)
+        wide = replace(table, columns=(*(known[name] for name in _WHO), *columns.values()), shows="")
+        return _shown(wide, list(merged.values()), caption)
+
+
+def _shown(table: tables.Table, rows: Sequence[Row], caption: str) -> Table:
+    """A table less the columns that say the same of every row."""
+    columns = tuple(column for column in table.reported(rows) if _says_something(column.key, rows))
+    return Table(caption=caption or table.caption, columns=columns, rows=tuple(rows))
+
+
+def _says_something(key: str, rows: Sequence[Row]) -> bool:
+    if key in ("batch_size", "gen_tokens"):
+        return len({row[key] for row in rows}) > 1
+    if key == "than_backend":
+        return any(row[key] != row["backend"] for row in rows)
+    return key != "rate_status" or any(row[key] != "measured" for row in rows)
+
+
+def _section(title: str, *blocks: Block | str) -> Section:
+    return Section(title=title, blocks=tuple(Paragraph(each) if isinstance(each, str) else each for each in blocks))
 
 
 def capacity(plan: Plan) -> Section:
@@ -22,7 +80,7 @@ def capacity(plan: Plan) -> Section:
     return _section(
         "Capacity and price",
         load_words(plan),
-        _table("rows", plan["rows"]),
+        plan.table("rows"),
         "Workers as a fraction are a lower bound: busy all the time, no bursts, no queue, no spares. "
         + headroom_words(plan),
     )
@@ -30,51 +88,50 @@ def capacity(plan: Plan) -> Section:
 
 def deltas(plan: Plan) -> Section | None:
     """What each model costs more than a baseline (TR121 8.3.1): the cheapest of its backend where none is named."""
-    rows = [row for row in plan["decision_deltas"] if _against_baseline(row, plan)]
-    return _section("What choosing another model costs", _table("decision_deltas", rows)) if rows else None
+    rows = [row for row in plan.rows("decision_deltas") if _against_baseline(row, plan)]
+    return _section("What choosing another model costs", plan.table("decision_deltas", rows)) if rows else None
 
 
 def _against_baseline(row: Row, plan: Plan) -> bool:
-    baseline = plan["assumptions"].get("baseline")
+    baseline = plan.assumed.get("baseline")
     if baseline is not None:
         return baseline in (row["than_model"], row["model"])
     if row["backend"] != row["than_backend"]:
         return False
     same = ("backend", "batch_size", "gen_tokens")
-    mates = [each for each in plan["rows"] if all(each[name] == row[name] for name in same)]
+    mates = [each for each in plan.rows("rows") if all(each[name] == row[name] for name in same)]
     cheapest = min(mates, key=lambda each: each["usd_per_1m"])
     return bool(row["than_model"] == cheapest["model"])
 
 
 def mixes(plan: Plan) -> Section:
     """A thousand requests of each kind, token-linear, and by phases where that was measured (TR121 8.3.2, 8.3.3)."""
-    rows, many = plan["request_mixes"], len(plan["assumptions"]["mixes"])
+    rows, many = plan.rows("request_mixes"), len(plan.assumed["mixes"])
     kinds = {row["mix"]: f"{row['prompt_tokens']:,.4g} in + {row['output_tokens']:,.4g} out" for row in rows}
     average = f" (the average of {many} kinds)" if many > len(kinds) else ""
-    measured = {
-        name: [row for row in plan[name] if row["status"] != "not measured"] for name in ("phase_split", "token_prices")
-    }
+    by_phases = ("phase_split", "token_prices")
+    measured = {name: [row for row in plan.rows(name) if row["status"] != "not measured"] for name in by_phases}
     reasons: dict[str, list[str]] = {}
-    for row in plan["token_prices"]:
+    for row in plan.rows("token_prices"):
         if row["status"] == "not measured":
             reasons.setdefault(row["why"], []).append(f"{row['model']} ({row['backend']})")
     return _section(
         "Requests",
         f"Kinds of request (assumed): {'; '.join(f'{kind} {words}' for kind, words in kinds.items())}{average}.",
-        _side_by_side("request_mixes", rows, "mix", "usd_per_1k_requests"),
-        *(_table(name, found) for name, found in measured.items() if found),
+        plan.side_by_side("request_mixes", rows, "mix", "usd_per_1k_requests"),
+        *(plan.table(name, found) for name, found in measured.items() if found),
         *(f"By phases, not measured for {', '.join(models)}: {why}." for why, models in reasons.items()),
     )
 
 
 def requests(plan: Plan) -> Section:
     """The load as requests: what a worker serves, and what one request costs."""
-    return _section("Request economics", load_words(plan), _table("requests", plan["requests"]))
+    return _section("Request economics", load_words(plan), plan.table("requests"))
 
 
 def sensitivity(plan: Plan) -> Section:
     """Prices by hourly rate, workers by volume (TR121 8.5)."""
-    rows = plan["sensitivity"]
+    rows = plan.rows("sensitivity")
     rates = ", ".join(f"{tier} ${usd:g}" for tier, usd in {row["tier"]: row["usd_per_hour"] for row in rows}.items())
     volume = rows[0]["tokens_per_month"]
     months = [row for row in rows if row["tokens_per_month"] == volume]
@@ -82,31 +139,33 @@ def sensitivity(plan: Plan) -> Section:
     return _section(
         "Sensitivity to volume and hourly rate",
         f"Hourly rates (assumed): {rates}. Dollars a month are the volume times the price of a token.",
-        _side_by_side("sensitivity", rows, "tier", "usd_per_1m", "$ per 1M tokens by hourly rate."),
-        _side_by_side("sensitivity", rows, "tokens_per_month", "workers", "Workers (lower bound) by tokens a month."),
-        _side_by_side("sensitivity", months, "tier", "usd_per_month", caption),
+        plan.side_by_side("sensitivity", rows, "tier", "usd_per_1m", "$ per 1M tokens by hourly rate."),
+        plan.side_by_side(
+            "sensitivity", rows, "tokens_per_month", "workers", "Workers (lower bound) by tokens a month."
+        ),
+        plan.side_by_side("sensitivity", months, "tier", "usd_per_month", caption),
     )
 
 
 def quality(plan: Plan) -> Section | None:
     """Cost per success, and what a dearer model must do better (TR121 8.3.4); ``None`` without success rates."""
-    names = [name for name in ("cost_per_success", "break_even") if plan.get(name)]
+    names = [name for name in ("cost_per_success", "break_even") if plan.rows(name)]
     words = "Success rates are an input (assumed): the share of your requests that pass your own acceptance. "
-    found = (_table(name, plan[name]) for name in names)
+    found = (plan.table(name) for name in names)
     return _section("Quality that pays", words + _request_words(plan), *found) if names else None
 
 
 def tiering(plan: Plan) -> Section | None:
     """Two models in one service: routed tiers and the cascade (TR121 9.3); ``None`` where no backend has two."""
-    rows = plan["tiering"]
+    rows = plan.rows("tiering")
     if not rows:
         return None
     return _section(
         "Tiers",
-        _table(
+        plan.table(
             "tiering", rows, f"Routed: {rows[0]['premium_share']:.1%} of the requests (assumed) to the premium model."
         ),
-        _table("cascade", plan["cascade"]),
+        plan.table("cascade"),
         "Saved: against the premium model for all requests. Latencies are of the run's own requests. Which requests "
         "go where is the router's art; how often the default model fails is an input (--success-rates). "
         + _request_words(plan),
@@ -114,7 +173,7 @@ def tiering(plan: Plan) -> Section | None:
 
 
 def _request_words(plan: Plan) -> str:
-    return f"A request is of {plan['assumptions']['tokens_per_request']:,.0f} tokens, the average of --mixes (assumed)."
+    return f"A request is of {plan.assumed['tokens_per_request']:,.0f} tokens, the average of --mixes (assumed)."
 
 
 SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {
@@ -137,73 +196,31 @@ def sections(plan: Plan, chosen: Iterable[str] = tuple(SECTIONS)) -> list[Sectio
 
 def of_report(plan: Plan) -> list[Section]:
     """What a report says of money: the parts of a plan that stand on no input of the user's beyond the defaults."""
-    if not plan["rows"]:
+    if not plan.rows("rows"):
         return [_section("Capacity and price", "Not computed: no end-to-end rates.")]
     return sections(plan, ("capacity", "compare", "mixes", "sensitivity", "tiers"))
 
 
 def load_words(plan: Plan) -> str:
     """The load and its price in a sentence, each input named as assumed."""
-    given = plan["assumptions"]
+    given = plan.assumed
     load = f"{given['tokens_per_month']:,.0f} tokens a month"
     if given.get("requests_per_s") is not None:
         load = (
             f"{given['requests_per_s']:,.4g} requests/s of {given['tokens_per_request']:,.1f} tokens on average, {load}"
         )
-    prices = sorted({row["usd_per_hour"] for row in plan["rows"]})
+    prices = sorted({row["usd_per_hour"] for row in plan.rows("rows")})
     price = " and ".join(f"${value:g}" for value in prices)
-    bases = " and ".join(dict.fromkeys(str(row["interval_basis"]) for row in plan["rows"]))
+    bases = " and ".join(dict.fromkeys(str(row["interval_basis"]) for row in plan.rows("rows")))
     return f"For {load} at {price} a worker's hour (assumed). In brackets: 95 % intervals ({bases or 'none'})."
 
 
 def headroom_words(plan: Plan) -> str:
     """What whole workers keep free, in a sentence."""
-    given = plan["assumptions"]
+    given = plan.assumed
     if (given["utilisation"], given["burst"], given["spares"]) == (1, 1, 0):
         return "Whole workers are that, rounded up, with no headroom: set --utilisation, --burst and --spares."
     return (
         f"Whole workers: busy at most {given['utilisation']:.0%} of the time, at {given['burst']:.3g} x the mean load, "
         f"{given['spares']} spare (assumed)."
     )
-
-
-def _section(title: str, *blocks: Block | str) -> Section:
-    return Section(title=title, blocks=tuple(Paragraph(each) if isinstance(each, str) else each for each in blocks))
-
-
-def _table(name: str, rows: Sequence[Row], caption: str = "") -> Table:
-    """A table of the plan with these rows."""
-    table = TABLES[name]
-    if name == "rows" and any(row["rate_status"] != "measured" for row in rows):
-        columns = (
-            replace(each, provenance="derived") if each.key == "tokens_per_s" else each for each in table.columns
-        )
-        table = replace(table, columns=tuple(columns))
-    return _shown(table, rows, caption)
-
-
-def _shown(table: tables.Table, rows: Sequence[Row], caption: str) -> Table:
-    """A table less the columns that say the same of every row."""
-    columns = tuple(column for column in table.reported(rows) if _says_something(column.key, rows))
-    return Table(caption=caption or table.caption, columns=columns, rows=tuple(rows))
-
-
-def _says_something(key: str, rows: Sequence[Row]) -> bool:
-    if key in ("batch_size", "gen_tokens"):
-        return len({row[key] for row in rows}) > 1
-    if key == "than_backend":
-        return any(row[key] != row["backend"] for row in rows)
-    return key != "rate_status" or any(row[key] != "measured" for row in rows)
-
-
-def _side_by_side(name: str, rows: Sequence[Row], by: str, key: str, caption: str = "") -> Table:
-    """One figure of each model, in a column for each value of ``by``."""
-    table, columns = TABLES[name], {}
-    merged: dict[tuple[Any, ...], Row] = {}
-    [declared] = [column for column in table.columns if column.key == key]
-    for row in rows:
-        at, names = f"{key}@{row[by]}", {column.key: row[column.key] for column in NAMES}
-        line = merged.setdefault(tuple(names.values()), names)
-        line |= {f"{at}{end}": row[f"{key}{end}"] for end in ("", "_low", "_high")}
-        columns[at] = figure(at, row[by] if isinstance(row[by], str) else f"{row[by]:,.0f}", declared.show)
-    return _shown(replace(table, columns=(*NAMES, *columns.values()), shows=""), list(merged.values()), caption)

@@ -10,6 +10,7 @@ import polars as pl
 
 from phaselaw.laws.analysis import Analysis
 from phaselaw.records import Run
+from phaselaw.report.economics import Plan
 from phaselaw.tables import Row
 
 PHASE_WORDS = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end to end"}
@@ -30,8 +31,8 @@ class Subject:
 
     run: Run
     analysis: Analysis
-    plan: Mapping[str, Any]
-    """What a first load would need and cost: the document of ``phaselaw plan --json`` at its defaults."""
+    plan: Plan
+    """What a first load would need and cost, at the defaults of ``phaselaw plan``."""
     beside: tuple[Companion, ...] = ()
     """Further runs whose laws stand beside this one's."""
 
