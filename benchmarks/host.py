@@ -36,8 +36,7 @@ from scipy.linalg import blas
 
 from phaselaw.machine.bandwidth import MB, copy_rate, read_curve
 from phaselaw.machine.compute import numpy_blas, processor_products
-from phaselaw.machine.kept import all_threads
-from phaselaw.machine.limits import Spread
+from phaselaw.machine.limits import Spread, all_threads
 
 TOLERANCE = 0.15
 READ_MB, IN_MEMORY_MB, COPY_MB, SIDE = (4, 64, 1024), 64, 512, 1024

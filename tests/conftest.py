@@ -15,7 +15,8 @@ settings.load_profile("phaselaw")
 @pytest.fixture(scope="session")
 def ladder_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A model cache with the two smallest models built: ``$PHASELAW_CACHE``, or else a fresh one."""
-    from phaselaw.ladder.build import CACHE_VARIABLE, build, cache_directory
+    from phaselaw.files import CACHE_VARIABLE
+    from phaselaw.ladder.build import build, cache_directory
 
     with pytest.MonkeyPatch.context() as patch:
         if not os.environ.get(CACHE_VARIABLE):
@@ -28,7 +29,7 @@ def ladder_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def measured_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder in which this machine's limits are kept, really measured by ``phaselaw host``."""
     from phaselaw.cli import main
-    from phaselaw.ladder.build import CACHE_VARIABLE
+    from phaselaw.files import CACHE_VARIABLE
 
     folder = tmp_path_factory.mktemp("measured-cache")
     with pytest.MonkeyPatch.context() as patch:

@@ -31,7 +31,7 @@ from phaselaw.laws.side_by_side import side_by_side
 from phaselaw.laws.step_time import step_times
 from phaselaw.laws.sweeps import TR121_TABLES, as_tr121
 from phaselaw.machine import identity
-from phaselaw.machine.kept import kept_limits, limits_of
+from phaselaw.machine.limits import kept_limits, limits_of
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 from phaselaw.plan.capacity import Headroom
 from phaselaw.plan.economics import Question, answer, assumptions, capacity_row

@@ -10,8 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
+
+
+CACHE_VARIABLE = "PHASELAW_CACHE"
+
+
+def cache_folder() -> Path:
+    """Where what was built or measured once is kept: ``$PHASELAW_CACHE``, or else the user's cache folder."""
+    root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("phaselaw", appauthor=False)
+    return Path(root).expanduser()
 
 
 def write_whole(path: Path, data: bytes | str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from phaselaw.cli import main
 from phaselaw.machine import identity as telemetry
-from phaselaw.machine import kept
+from phaselaw.machine import limits
 from phaselaw.machine.limits import MachineLimits
 
 
@@ -31,7 +31,7 @@ def test_as_json_it_is_one_document_with_the_host_beside_its_limits(capsys) -> N
     document = json.loads(capsys.readouterr().out)
     assert document["schema_version"] == 1
     assert document["host"]["cpu_model"] == telemetry.host()["cpu_model"]
-    assert MachineLimits.from_json(document["limits"]) == kept.kept_limits(telemetry.host())
+    assert MachineLimits.from_json(document["limits"]) == limits.kept_limits(telemetry.host())
 
 
 @pytest.mark.parametrize("threads", ["0", "-1", "x"])
@@ -51,5 +51,5 @@ def test_a_dry_run_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("kept_here")
 def test_a_resume_is_not_upset_by_limits_that_were_not_there_before() -> None:
-    with_limits = telemetry.host() | {"limits": kept.kept_limits(telemetry.host()).to_json()}
+    with_limits = telemetry.host() | {"limits": limits.kept_limits(telemetry.host()).to_json()}
     assert telemetry.host_differences(telemetry.host(), with_limits) == []

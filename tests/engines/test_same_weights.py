@@ -18,7 +18,7 @@ from phaselaw.engines.llamacpp_model import LlamacppModel
 from phaselaw.engines.llamacpp_process import find_server
 from phaselaw.engines.prompts import token_ids
 from phaselaw.errors import EngineError
-from phaselaw.ladder.build import CACHE_VARIABLE
+from phaselaw.files import CACHE_VARIABLE
 from phaselaw.ladder.spec import LADDER, VOCAB_SIZE
 from phaselaw.records import Request, Timing
 from phaselaw.study.model import HfBackend, LlamacppBackend, ModelEntry

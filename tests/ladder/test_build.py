@@ -8,8 +8,7 @@ import pytest
 
 from phaselaw.errors import NotReadyError, UsageError
 from phaselaw.ladder import build as building
-from phaselaw.ladder.build import build, cache_directory, resolve
-from phaselaw.ladder.files import RECORD, Checksum, faults, shipped_checksums
+from phaselaw.ladder.build import RECORD, Checksum, build, cache_directory, faults, resolve, shipped_checksums
 from phaselaw.ladder.spec import LADDER
 
 TINY = LADDER[0]

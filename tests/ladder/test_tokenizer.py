@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phaselaw.ladder import tokenizer as bpe
+import ladder_tokenizer as bpe
 from phaselaw.ladder.spec import VOCAB_SIZE
 
 tokenizers = pytest.importorskip("tokenizers")

@@ -42,9 +42,8 @@ def test_the_processors_products_are_told_with_their_library() -> None:
 
 def test_torch_multiplies_in_every_format_a_study_can_ask_for() -> None:
     pytest.importorskip("torch")
-    from phaselaw.engines import hf_limits
     from phaselaw.engines.hf_model import DTYPES
 
-    assert set(DTYPES) <= set(hf_limits.DTYPES)
-    for dtype in hf_limits.DTYPES:
-        hf_limits.matrix_product(dtype, 64, device="cpu")()
+    assert set(DTYPES) <= set(compute.TORCH_DTYPES)
+    for dtype in compute.TORCH_DTYPES:
+        compute.matrix_product(dtype, 64, device="cpu")()

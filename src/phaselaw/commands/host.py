@@ -9,8 +9,7 @@ from typing import Any
 from phaselaw.commands.console import notes_console, print_json
 from phaselaw.commands.options import add_json, positive
 from phaselaw.machine import identity
-from phaselaw.machine.kept import limits_of
-from phaselaw.machine.limits import DeviceLimits, MachineLimits, Spread
+from phaselaw.machine.limits import DeviceLimits, MachineLimits, Spread, limits_of
 
 DESCRIPTION = (
     "Measure what this machine can do: read bandwidth by working-set size, FLOP/s by number format, "

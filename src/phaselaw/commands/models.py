@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from phaselaw.errors import UsageError
-from phaselaw.ladder.build import Progress, build, cache_directory, chosen
-from phaselaw.ladder.files import faults
+from phaselaw.ladder.build import Progress, build, cache_directory, chosen, faults
 from phaselaw.ladder.gguf_export import FORMATS, export, exportable
 from phaselaw.ladder.spec import PREFIX, LadderModel
 

@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 from phaselaw.engines.hf_clock import clock_of
 from phaselaw.engines.prompts import token_ids
 from phaselaw.errors import EngineError
-from phaselaw.ladder.files import WEIGHTS, shipped_checksums
+from phaselaw.ladder.build import WEIGHTS, shipped_checksums
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.peak_memory import PeakMemory, resident_mb
 from phaselaw.records import ModelInfo, Request, Timing

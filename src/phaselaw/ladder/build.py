@@ -1,30 +1,50 @@
-"""Build the ladder, keep it in the user's cache folder, and find the files behind a model's name."""
+"""Build the ladder, keep it in the user's cache folder, find the files behind a model's name, and check them.
+
+What each file must be, its size and SHA-256, stands in the shipped table ``checksums.json``.
+"""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
+import lzma
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from importlib import resources
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import platformdirs
 from filelock import FileLock
 
 from phaselaw.errors import NotReadyError, UsageError
-from phaselaw.ladder.files import RECORD, checksum, faults, model_files, shipped_checksums, write_record
+from phaselaw.files import cache_folder
 from phaselaw.ladder.spec import LADDER, PREFIX, LadderModel, ladder_model
+from phaselaw.ladder.weights import STD, safetensors_chunks
 
 Progress = Callable[[str, int, int], None]
 """Called with the model's name, the bytes written so far and the bytes that it will have."""
 
-CACHE_VARIABLE = "PHASELAW_CACHE"
+RECORD = "checksums.json"
+"""Beside a built model: the part of the shipped table that it was checked against."""
+
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json.xz"
+"""The shipped tokenizer of every model (benchmarks/ladder_tokenizer.py)."""
+END_OF_TEXT = "<|endoftext|>"
+
+
+class Checksum(NamedTuple):
+    """What one file must be."""
+
+    bytes: int
+    sha256: str
 
 
 def cache_directory() -> Path:
-    """Where built models are kept: ``ladder`` in ``$PHASELAW_CACHE``, or else in the user's cache folder."""
-    root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("phaselaw", appauthor=False)
-    return Path(root).expanduser() / "ladder"
+    """Where built models are kept: ``ladder`` in the cache folder."""
+    return cache_folder() / "ladder"
 
 
 def chosen(names: Sequence[str] | None) -> tuple[LadderModel, ...]:
@@ -70,7 +90,7 @@ def resolve(name: str) -> Path | str:
 
 def _build_one(model: LadderModel, root: Path, progress: Progress | None) -> Path:
     target, partial, replaced = (root / name for name in (model.name, f".{model.name}.new", f".{model.name}.old"))
-    with _reporting_os_errors(model, root), _exclusive(model, root):
+    with _reporting_os_errors(model, root), one_process_at_a_time(target):
         if not faults(model, target, every_byte=True):
             return target
         if target.exists() and not (target / RECORD).is_file():
@@ -91,10 +111,10 @@ def _build_one(model: LadderModel, root: Path, progress: Progress | None) -> Pat
 
 
 @contextmanager
-def _exclusive(model: LadderModel, root: Path) -> Iterator[None]:
-    """One process at a time builds a model in a place; the lock dies with its process."""
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f".{model.name}.lock"):
+def one_process_at_a_time(path: Path) -> Iterator[None]:
+    """One process at a time writes at a path, whose folder is made; the lock dies with its process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
         yield
 
 
@@ -123,4 +143,109 @@ def _write(model: LadderModel, directory: Path, progress: Progress | None) -> No
 
             if checksum(chunks, keep) != expected[name]:
                 raise NotReadyError(f"{model.name}/{name} came out otherwise than shipped; please report your platform")
-    write_record(model, directory)
+    record = json.dumps(shipped_checksums()[model.name], indent=1) + "\n"
+    (directory / RECORD).write_text(record, encoding="utf-8")
+
+
+def model_files(model: LadderModel) -> dict[str, Iterable[bytes]]:
+    """Every file of a model by name, each as pieces to write one after another."""
+    end_of_text = model.vocab_size - 1
+    ends = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
+    config = {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "initializer_range": STD,
+        "layer_norm_epsilon": 1e-05,
+        "dtype": "float32",
+        "n_ctx": model.n_positions,  # llama.cpp's converter asks for it
+        "n_embd": model.n_embd,
+        "n_head": model.n_head,
+        "n_inner": model.n_inner,
+        "n_layer": model.n_layer,
+        "n_positions": model.n_positions,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "vocab_size": model.vocab_size,
+        **ends,
+    }
+    tokens = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
+    tokenizer_config = {
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": model.n_positions,
+        "tokenizer_class": "GPT2Tokenizer",
+        **tokens,
+    }
+    return {
+        "config.json": [_json(config)],
+        "generation_config.json": [_json(ends)],
+        "tokenizer_config.json": [_json(tokenizer_config)],
+        "tokenizer.json": [lzma.decompress(_shipped(TOKENIZER))],
+        WEIGHTS: safetensors_chunks(model),
+    }
+
+
+def _json(document: Mapping[str, object]) -> bytes:
+    return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+
+
+@cache
+def shipped_checksums() -> dict[str, dict[str, Checksum]]:
+    """The shipped table: model, file, checksum. A build that doesn't match it is refused."""
+    return {model: _checksums(files) for model, files in json.loads(_shipped(RECORD)).items()}
+
+
+def _shipped(name: str) -> bytes:
+    return resources.files("phaselaw.ladder").joinpath(name).read_bytes()
+
+
+def _checksums(files: Mapping[str, Sequence[Any]]) -> dict[str, Checksum]:
+    return {name: Checksum._make(entry) for name, entry in files.items()}
+
+
+def checksum(chunks: Iterable[bytes], seen: Callable[[bytes], object] | None = None) -> Checksum:
+    """Size and SHA-256 of pieces, each of which is handed to ``seen`` on the way (to write it, say)."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+        if seen is not None:
+            seen(chunk)
+    return Checksum(size, digest.hexdigest())
+
+
+def faults(model: LadderModel, directory: Path, *, every_byte: bool) -> list[str]:
+    """What is wrong with a built model, one line each; empty when it is whole.
+
+    Without ``every_byte`` the model's record and the sizes of its files are compared with the shipped table,
+    which takes no time; with it each file is read and hashed as well.
+    """
+    expected = shipped_checksums()[model.name]
+    if not directory.is_dir():
+        return ["not built"]
+    if _record_of(directory) != expected:
+        return [f"{RECORD} is missing or is not this version's"]
+    found = []
+    for name, wanted in expected.items():
+        path = directory / name
+        if not path.is_file():
+            found.append(f"{name} is missing")
+        elif path.stat().st_size != wanted.bytes:
+            found.append(f"{name} has {path.stat().st_size} bytes, not {wanted.bytes}")
+        elif every_byte and sha256_of(path) != wanted.sha256:
+            found.append(f"{name} is damaged: its SHA-256 is not the shipped one")
+    return found
+
+
+def _record_of(directory: Path) -> dict[str, Checksum] | None:
+    try:
+        return _checksums(json.loads((directory / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,18 +9,14 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from filelock import FileLock
-
 from phaselaw.errors import MissingExtraError, NotReadyError, UsageError
-from phaselaw.files import write_json, write_whole
-from phaselaw.ladder.build import cache_directory, chosen, resolve
-from phaselaw.ladder.files import WEIGHTS as WEIGHTS_FILE
-from phaselaw.ladder.files import shipped_checksums
+from phaselaw.files import cache_folder, write_json, write_whole
+from phaselaw.ladder.build import WEIGHTS as WEIGHTS_FILE
+from phaselaw.ladder.build import chosen, one_process_at_a_time, resolve, sha256_of, shipped_checksums
 from phaselaw.ladder.gguf_writer import BLOCK, Weights, write_gguf
 from phaselaw.ladder.gpt2_folder import Gpt2Folder
 from phaselaw.ladder.spec import LADDER, LadderModel, ladder_model
@@ -42,7 +38,7 @@ class Exported:
 
 def gguf_directory() -> Path:
     """Where exported files are kept: ``gguf`` beside the ladder's own folder in the cache."""
-    return cache_directory().parent / "gguf"
+    return cache_folder() / "gguf"
 
 
 def refusal(name: str, weights: Weights, *widths: int) -> str | None:
@@ -111,9 +107,9 @@ def export(name: str, weights: Weights, out: Path | None = None, note: Callable[
     why = refusal(stem, weights, folder.number("n_embd"), folder.inner_width)
     if why is not None:
         raise UsageError(why)
-    identity = _source_of(model) if model is not None else _hash_of(*sorted(folder.path.glob("*.safetensors")))
+    identity = _source_of(model) if model is not None else _hash_of_weights(folder.path)
     try:
-        with _exclusive(exported.path):
+        with one_process_at_a_time(exported.path):
             if _recorded(exported, every_byte=True) != identity:
                 if note is not None:
                     note(f"writing {exported.path}")
@@ -128,21 +124,14 @@ def _place(stem: str, weights: Weights, out: Path) -> Exported:
     return Exported(name=stem, weights=weights, path=out / f"{named}.gguf", modelfile=out / f"{named}.Modelfile")
 
 
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """One process at a time writes a file; the lock dies with its process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        yield
-
-
 def _source_of(model: LadderModel) -> str:
     return shipped_checksums()[model.name][WEIGHTS_FILE].sha256
 
 
-def _hash_of(*paths: Path) -> str:
+def _hash_of_weights(folder: Path) -> str:
+    """One hash over a folder's weights, file after file."""
     digest = hashlib.sha256()
-    for path in paths:
+    for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             while piece := file.read(1 << 20):
                 digest.update(piece)
@@ -157,7 +146,7 @@ def _recorded(exported: Exported, *, every_byte: bool) -> str | None:
             record["exporter"] == EXPORTER
             and exported.modelfile.is_file()
             and exported.path.stat().st_size == record["bytes"]
-            and (not every_byte or _hash_of(exported.path) == record["sha256"])
+            and (not every_byte or sha256_of(exported.path) == record["sha256"])
         )
         return str(record["source_sha256"]) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -172,7 +161,7 @@ def _write(folder: Gpt2Folder, exported: Exported, identity: str) -> None:
             "exporter": EXPORTER,
             "source_sha256": identity,
             "bytes": partial.stat().st_size,
-            "sha256": _hash_of(partial),
+            "sha256": sha256_of(partial),
         }
         write_whole(exported.modelfile, modelfile(exported, folder.number("n_positions")))
         partial.replace(exported.path)

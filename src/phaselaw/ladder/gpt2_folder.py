@@ -1,11 +1,11 @@
-"""A GPT-2 in a folder as transformers keeps it: config, byte-level BPE tokenizer and weights, read with numpy alone."""
+"""A GPT-2 in a folder as transformers keeps it: config, byte-level BPE tokenizer and weights, read without torch."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,11 +68,7 @@ class Gpt2Folder:
 
     def tensor(self, name: str) -> Array:
         """A stored tensor in float32, in the file's layout."""
-        file, dtype, shape, offset = self._tensors[name]
-        data: Array = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape)
-        if dtype == "<u2":  # bfloat16, which is the upper half of a float32
-            return (data.astype("<u4") << 16).view("<f4")
-        return data.astype("<f4", copy=False)
+        return self._tensors[name].read()
 
     def vocabulary(self) -> Vocabulary:
         """The tokenizer of ``tokenizer.json``."""
@@ -111,36 +107,47 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 class Stored(NamedTuple):
-    """Where a tensor is."""
+    """A tensor of a safetensors file, read when it is asked for."""
 
     file: Path
+    reader: Any
+    name: str
     dtype: str
     shape: tuple[int, ...]
-    offset: int
-    """The first byte."""
+
+    def read(self) -> Array:
+        """Its values in float32."""
+        if self.dtype != "BF16":
+            values: Array = self.reader.get_tensor(self.name)
+            return values.astype("<f4", copy=False)
+        # numpy has no bfloat16, which is the upper half of a float32.
+        raw = dict(_deserialized(self.file))[self.name]["data"]
+        return (np.frombuffer(raw, dtype="<u2").astype("<u4") << 16).view("<f4").reshape(self.shape)
 
 
-_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+@cache
+def _deserialized(file: Path) -> Any:
+    import safetensors
+
+    deserialize: Any = safetensors.deserialize
+    return deserialize(file.read_bytes())
 
 
 def _tensors(folder: Path) -> dict[str, Stored]:
-    """Every tensor of a folder's safetensors files by its name without ``transformer.``."""
+    """Every tensor of numbers of a folder's safetensors files by its name without ``transformer.``."""
+    import safetensors
+
     found: dict[str, Stored] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > file.stat().st_size:
-                raise NotReadyError(f"{file}: not a safetensors file")
-            header = json.loads(stream.read(length))
-        for name, entry in header.items():
-            if name == "__metadata__" or entry["dtype"] not in _DTYPES:
-                continue  # masks are stored as booleans or bytes
-            shape = tuple(entry["shape"])
-            begin, end = entry["data_offsets"]
-            dtype = _DTYPES[entry["dtype"]]
-            if end - begin != math.prod(shape) * np.dtype(dtype).itemsize:
-                raise NotReadyError(f"{file}: {name} has another size than its shape says")
-            found[name.removeprefix("transformer.")] = Stored(file, dtype, shape, 8 + length + begin)
+        try:
+            reader: Any = safetensors.safe_open(file, framework="numpy")
+        except safetensors.SafetensorError as error:
+            raise NotReadyError(f"{file}: not a sound safetensors file ({error})") from None
+        for name in reader.keys():  # noqa: SIM118
+            part = reader.get_slice(name)
+            if part.get_dtype() in ("F32", "F16", "BF16"):  # masks are stored as booleans or bytes
+                stored = Stored(file, reader, name, part.get_dtype(), tuple(part.get_shape()))
+                found[name.removeprefix("transformer.")] = stored
     if not found:
         raise NotReadyError(f"{folder}: no weights as safetensors; put them there")
     return found

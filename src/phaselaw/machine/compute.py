@@ -1,17 +1,18 @@
-"""FLOP/s by large matrix products: of numpy, which is the BLAS library that it was built with, and of torch."""
+"""FLOP/s by large matrix products, of numpy (which is its BLAS library) and of torch, and a GPU's limits by torch."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
-from phaselaw.machine.limits import Compute, Spread
+from phaselaw.machine.bandwidth import MEMORY_SHARE, SAMPLE_S, SIZES_BYTES
+from phaselaw.machine.limits import Bandwidth, Compute, DeviceLimits, Spread
 
 Work = Callable[[], object]
 
@@ -24,6 +25,8 @@ TOO_LONG_S = 0.5
 """A product that takes longer, by a library that has no fast way, is not repeated."""
 REPEATS = 7
 
+TORCH_DTYPES = {"fp32": "float32", "fp64": "float64", "bf16": "bfloat16", "fp16": "float16"}
+"""A study's word for a number format, and torch's."""
 _OF_NUMPY = {"fp32": np.float32, "fp64": np.float64}
 _KERNEL_NAMES = ("scipy_openblas_get_corename64_", "scipy_openblas_get_corename", "openblas_get_corename")
 
@@ -44,15 +47,12 @@ def processor_products() -> tuple[Compute, ...]:
 
 def torch_products(device: str, sides: tuple[int, ...]) -> list[Compute]:
     """GFLOP/s of a device by torch, in each number format that it multiplies there."""
-    from phaselaw.engines import hf_limits
+    import torch
 
+    library = f"torch {torch.__version__}"
     return [
-        Compute(
-            dtype=dtype,
-            gflop_per_s=fastest(partial(hf_limits.matrix_product, dtype, device=device), sides),
-            library=hf_limits.library(),
-        )
-        for dtype in hf_limits.DTYPES
+        Compute(dtype=dtype, gflop_per_s=fastest(partial(matrix_product, dtype, device=device), sides), library=library)
+        for dtype in TORCH_DTYPES
     ]
 
 
@@ -98,3 +98,95 @@ def numpy_blas() -> str:
                     asked.restype = ctypes.c_char_p
                     return f"numpy {np.__version__}, OpenBLAS kernel {asked().decode()}"
     return f"numpy {np.__version__} with its BLAS"
+
+
+def gpu_limits() -> dict[str, DeviceLimits]:
+    """The limits of each CUDA device; devices of one name are measured once."""
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    by_name: dict[str, DeviceLimits] = {}
+    found = {}
+    for index, name in enumerate(gpu_names()):
+        device = f"cuda:{index}"
+        if name not in by_name:
+            most = free_gpu_bytes(device) // MEMORY_SHARE
+            sizes = [size for size in SIZES_BYTES if size <= most]
+            by_name[name] = DeviceLimits(
+                name=name,
+                read=_curve(partial(gpu_traffic, device=device), sizes),
+                copy=next(iter(_curve(partial(gpu_traffic, device=device, copy=True), sizes[-1:])), None),
+                compute=tuple(torch_products(device, GPU_SIDES)),
+            )
+        found[device] = by_name[name]
+    return found
+
+
+def _curve(work: Callable[[int], Callable[[int], None]], sizes: Sequence[int]) -> tuple[Bandwidth, ...]:
+    """How fast ``work`` moves the bytes of a working set, by its size."""
+    return tuple(Bandwidth(working_set_bytes=size, gb_per_s=rates_of(work(size), size)) for size in sizes)
+
+
+def rates_of(move: Callable[[int], None], size: int) -> Spread:
+    """GB/s of moving so many bytes again and again, each sample long enough to hide the wait at its end."""
+
+    def seconds(passes: int) -> float:
+        begun = perf_counter()
+        move(passes)
+        return perf_counter() - begun
+
+    seconds(1)
+    passes = max(1, round(SAMPLE_S / seconds(1)))
+    seconds(passes)
+    return Spread.of([size * passes / seconds(passes) / 1e9 for _ in range(REPEATS)])
+
+
+def matrix_product(dtype: str, side: int, *, device: str) -> Work:
+    """The product of two square matrices, in inference mode as an engine runs it."""
+    import torch
+
+    where = torch.device(device)
+    a, b = (torch.randn(side, side, device=where).to(getattr(torch, TORCH_DTYPES[dtype])) for _ in range(2))
+
+    @torch.inference_mode()
+    def multiply() -> None:
+        torch.mm(a, b)
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
+
+    return multiply
+
+
+def gpu_names() -> list[str]:
+    """The names of the CUDA devices that torch finds, in their order."""
+    import torch
+
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def free_gpu_bytes(device: str) -> int:
+    """Free memory of a CUDA device."""
+    import torch
+
+    free: int = torch.cuda.mem_get_info(torch.device(device))[0]
+    return free
+
+
+def gpu_traffic(size_bytes: int, *, device: str, copy: bool = False) -> Callable[[int], None]:
+    """Read a working set on a CUDA device so many times over, by torch's sum of float32 numbers.
+
+    With ``copy`` half of it is copied onto the other half instead.
+    """
+    import torch
+
+    where = torch.device(device)
+    numbers = torch.ones(size_bytes // 4, device=where)
+    source, target = numbers.chunk(2)
+    once: Work = partial(target.copy_, source) if copy else partial(torch.sum, numbers)
+
+    @torch.inference_mode()
+    def move(passes: int) -> None:
+        for _ in range(passes):
+            once()
+        torch.cuda.synchronize(where)
+
+    return move

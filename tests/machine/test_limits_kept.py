@@ -8,7 +8,7 @@ import pytest
 
 from phaselaw.errors import NotReadyError
 from phaselaw.machine import identity as telemetry
-from phaselaw.machine import kept
+from phaselaw.machine import limits
 from phaselaw.machine.limits import MachineLimits
 
 
@@ -17,9 +17,9 @@ def measured(measured_cache: Path) -> MachineLimits:
     """This machine, really measured."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PHASELAW_CACHE", str(measured_cache))
-        limits = kept.kept_limits(telemetry.host())
-    assert limits is not None
-    return limits
+        found = limits.kept_limits(telemetry.host())
+    assert found is not None
+    return found
 
 
 @pytest.fixture
@@ -37,24 +37,24 @@ def probes(measured: MachineLimits, monkeypatch: pytest.MonkeyPatch) -> list[int
         asked.append(threads)
         return measured
 
-    monkeypatch.setattr(kept, "_measured", probe)
+    monkeypatch.setattr(limits, "_measured", probe)
     return asked
 
 
 def test_this_machine_is_measured_whole(measured: MachineLimits) -> None:
     cpu = measured.devices["cpu"]
-    assert measured.threads == kept.all_threads()
+    assert measured.threads == limits.all_threads()
     assert cpu.read[0].working_set_bytes == 4 << 20
     assert all(point.gb_per_s.median > 0.1 for point in cpu.read)
     assert (cpu.gflop_per_s("fp32") or 0) > 0.1
-    assert 0 < measured.took_s < kept.LONGEST_S
+    assert 0 < measured.took_s < limits.LONGEST_S
 
 
 def test_what_was_measured_is_kept_and_not_measured_twice(cache: Path, probes: list[int]) -> None:
     host = telemetry.host()
-    assert kept.kept_limits(host) is None
-    first = kept.limits_of(host)
-    assert kept.limits_of(host) == kept.kept_limits(host) == first
+    assert limits.kept_limits(host) is None
+    first = limits.limits_of(host)
+    assert limits.limits_of(host) == limits.kept_limits(host) == first
     assert len(probes) == 1
     assert len(list((cache / "host").iterdir())) == 1
 
@@ -63,11 +63,11 @@ def test_it_is_measured_again_when_asked_for_other_threads_or_on_another_machine
     cache: Path, probes: list[int]
 ) -> None:
     host = telemetry.host()
-    kept.limits_of(host, threads=1)
-    kept.limits_of(host, threads=2)
-    kept.limits_of(host, threads=1, refresh=True)
-    kept.limits_of(host | {"cpu_model": "another"}, threads=1)
-    kept.limits_of(host | {"load_average": [9, 9, 9]}, threads=1)
+    limits.limits_of(host, threads=1)
+    limits.limits_of(host, threads=2)
+    limits.limits_of(host, threads=1, refresh=True)
+    limits.limits_of(host | {"cpu_model": "another"}, threads=1)
+    limits.limits_of(host | {"load_average": [9, 9, 9]}, threads=1)
     assert probes == [1, 2, 1, 1]
     assert len(list((cache / "host").iterdir())) == 3
 
@@ -75,10 +75,10 @@ def test_it_is_measured_again_when_asked_for_other_threads_or_on_another_machine
 @pytest.mark.parametrize("content", ["", "{", "{}", "[1]"])
 def test_a_damaged_file_is_measured_anew(content: str, cache: Path, probes: list[int]) -> None:
     host = telemetry.host()
-    kept.limits_of(host)
+    limits.limits_of(host)
     [path] = (cache / "host").iterdir()
     path.write_text(content)
-    assert kept.limits_of(host) is not None
+    assert limits.limits_of(host) is not None
     assert len(probes) == 2
     assert json.loads(path.read_text())["version"]
 
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_measured_anew(content: str, cache: Path, probes: list
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, probes: list[int], monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PHASELAW_CACHE", str(tmp_path / "file"))
-    assert kept.limits_of(telemetry.host()) is not None
+    assert limits.limits_of(telemetry.host()) is not None
     assert len(probes) == 1
 
 
@@ -98,7 +98,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, probes: 
     ],
 )
 def test_a_probe_that_fails_is_one_line(done, said: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(limits.subprocess, "run", lambda *_, **__: done)
     with pytest.raises(NotReadyError, match=said):
-        kept.limits_of(telemetry.host())
+        limits.limits_of(telemetry.host())
     assert not (cache / "host").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from phaselaw.ladder.files import RECORD, WEIGHTS, checksum, faults, model_files, shipped_checksums
+from phaselaw.ladder.build import RECORD, WEIGHTS, checksum, faults, model_files, shipped_checksums
 from phaselaw.ladder.spec import LADDER
 
 TINY = LADDER[0]

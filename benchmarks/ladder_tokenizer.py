@@ -4,22 +4,26 @@ The merges come in two parts. First byte-pair encoding is learnt from a list of 
 own (``words.txt``, ``pieces.txt``), so that common English comes out in whole words and the rest in familiar
 parts. Then the table is filled up by rule: UTF-8 characters, digits, punctuation, letter pairs and triples.
 Any text round-trips, since every byte is a token; GPT-2's own merges are not reproduced.
+
+``python benchmarks/ladder_tokenizer.py`` writes the file that the package ships.
 """
 
 from __future__ import annotations
 
 import heapq
 import json
+import lzma
 import string
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib import resources
 from itertools import pairwise, product
+from pathlib import Path
 
+from phaselaw.ladder import build
+from phaselaw.ladder.build import END_OF_TEXT, TOKENIZER
 from phaselaw.ladder.spec import VOCAB_SIZE
 
-END_OF_TEXT = "<|endoftext|>"
 N_MERGES = VOCAB_SIZE - 256 - 1
 
 Pair = tuple[str, str]
@@ -44,7 +48,7 @@ def symbols(text: str | bytes) -> str:
 
 
 def _listed(name: str) -> list[str]:
-    lines = resources.files("phaselaw.ladder").joinpath(name).read_text(encoding="utf-8").splitlines()
+    lines = (Path(__file__).parent / "data" / name).read_text(encoding="utf-8").splitlines()
     return [word for line in lines if not line.startswith("#") for word in line.split()]
 
 
@@ -200,3 +204,7 @@ def tokenizer_json() -> bytes:
         },
     }
     return json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+if __name__ == "__main__":
+    Path(build.__file__).with_name(TOKENIZER).write_bytes(lzma.compress(tokenizer_json(), preset=9))
