@@ -28,8 +28,7 @@ from phaselaw.records import Call, ModelLoaded
 from phaselaw.rundir import read as runs
 from phaselaw.rundir.columns import rows_of
 from phaselaw.rundir.read import normalised
-from phaselaw.study.axes import Axes
-from phaselaw.study.model import HfBackend, ModelEntry, Scenario, Study
+from phaselaw.study.model import Axes, HfBackend, ModelEntry, Scenario, Study
 
 ASKED = 0.10
 BATCHES, BATCH_OUT = (1, 2, 3, 4, 8), 3

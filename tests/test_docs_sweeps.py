@@ -8,7 +8,7 @@ import pytest
 
 from phaselaw.cli import build_parser, main
 from phaselaw.commands.sweep import setting_of
-from phaselaw.study.model import load_study, shipped_studies
+from phaselaw.study.file import load_study, shipped_studies
 
 TEXT = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for block in re.findall(r"^```sh\n(.*?)^```", TEXT, flags=re.M | re.S)

@@ -11,7 +11,7 @@ import pytest
 
 from phaselaw.measure import schedule
 from phaselaw.rundir.journal import JOURNAL, read_journal
-from phaselaw.study.model import load_study
+from phaselaw.study.file import load_study
 
 DRIVER = Path(__file__).parent / "kill_driver.py"
 KILLS = 50

@@ -16,7 +16,7 @@ import pytest
 
 from phaselaw.measure import schedule
 from phaselaw.rundir.journal import JOURNAL, read_journal
-from phaselaw.study.model import load_study
+from phaselaw.study.file import load_study
 
 PHASELAW = (sys.executable, "-m", "phaselaw")
 

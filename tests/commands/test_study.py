@@ -7,7 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from phaselaw.cli import main
-from phaselaw.study.model import load_study, shipped_studies
+from phaselaw.study.file import load_study, shipped_studies
 
 SOUND = """\
 run_name: mine

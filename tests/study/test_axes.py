@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from phaselaw.errors import StudyError
-from phaselaw.study.model import Study, load_study
+from phaselaw.study.file import load_study
+from phaselaw.study.model import Study
 
 TEXT = """\
 run_name: swept

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from phaselaw.cli import main
 from phaselaw.errors import StudyError
-from phaselaw.study.model import load_study
+from phaselaw.study.file import load_study
 
 SOUND = """\
 run_name: sound
@@ -79,7 +79,7 @@ BROKEN = [
     ),
     but("prompt_tokens: 9", "tokens: 9", 8, "scenarios[0].tokens: unknown key"),
     plus("axes: {gen_token: [8]}\n", "axes.gen_token: unknown key (did you mean 'gen_tokens'?)"),
-    but("run_name: sound\n", "", 1, "run_name: missing; add it", name="no run_name"),
+    but("models:\n  - name: one\n    kind: simulated\n", "", 1, "models: missing; add it", name="no models"),
     but(
         "  - name: one\n    kind: simulated", "  - name: one", 13, "models[0].kind: missing", name="model without kind"
     ),

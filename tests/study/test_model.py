@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from phaselaw.errors import StudyError
 from phaselaw.ladder.spec import LADDER, PREFIX
-from phaselaw.study.model import HfBackend, OllamaBackend, SimulatedBackend, Study, load_study, shipped_studies
-from phaselaw.study.tr121_names import MODELS
+from phaselaw.study.file import BARE_NAMES, load_study, shipped_studies
+from phaselaw.study.model import HfBackend, OllamaBackend, SimulatedBackend, Study
 
 TWO_ENGINES = """\
 run_name: two-engines
@@ -115,7 +115,7 @@ def test_the_identity_changes_with_anything_that_is_asked(setting: str, tmp_path
 
 def test_the_identity_is_the_same_in_every_process(tmp_path: Path) -> None:
     expected = load(tmp_path, TWO_ENGINES).sha256
-    script = f"from phaselaw.study.model import load_study\nprint(load_study({str(tmp_path / 'study.yaml')!r}).sha256)"
+    script = f"from phaselaw.study.file import load_study\nprint(load_study({str(tmp_path / 'study.yaml')!r}).sha256)"
     for seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", script],
@@ -321,7 +321,7 @@ def test_the_shipped_tr121_studies_ask_what_its_files_ask_in_its_order(
 
 
 def test_tr121s_labels_of_the_ladder_are_the_ladders_own_sizes() -> None:
-    labels = {name: entry["params_millions"] for name, entry in MODELS.items() if entry["kind"] == "hf"}
+    labels = {name: entry["params_millions"] for name, entry in BARE_NAMES["models"].items() if entry["kind"] == "hf"}
     assert labels == {f"{PREFIX}{model.name}": round(model.params / 1e6, 3) for model in LADDER}
 
 
@@ -332,3 +332,64 @@ def test_bare_names_mean_what_tr121s_scaling_study_says(tmp_path: Path, referenc
     theirs = load_study(str(reference_data / "tr121" / "configs" / "scaling.yaml"))
     assert (study.scenarios, study.models) == (theirs.scenarios, theirs.models)
     assert without_the_address(study) == without_the_address(theirs)
+
+
+# Names that may be left out, or be shorter.
+
+SHORT = """\
+run_name: short
+scenarios: [micro]
+backends: [hf_cpu_fp32, {name: cpp, kind: llamacpp}, {name: law, kind: simulated}]
+models:
+  - gpt2-5m
+  - {name: gpt2-25m, kind: hf}
+  - {name: gpt2-25m, kind: llamacpp}
+  - {name: gpt2-25m, kind: simulated}
+"""
+
+
+def test_a_model_of_the_ladder_goes_by_its_short_name_where_nothing_else_can_be_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    full = SHORT.replace("gpt2-5m", "models/gpt2-5m").replace("gpt2-25m, kind: hf", "models/gpt2-25m, kind: hf")
+    full = full.replace("gpt2-25m, kind: llamacpp", "models/gpt2-25m, kind: llamacpp")
+    study = load(tmp_path, SHORT)
+    assert [model.name for model in study.models] == [
+        "models/gpt2-5m", "models/gpt2-25m", "models/gpt2-25m", "gpt2-25m",
+    ]  # fmt: skip
+    assert study.sha256 == load(tmp_path, full).sha256
+    assert study.models[0].params_millions == 5.037
+
+
+def test_a_short_name_on_a_server_with_names_of_its_own_is_the_servers(tmp_path: Path) -> None:
+    text = SHORT.replace("kind: llamacpp}, {name: law", "kind: llamacpp, url: 'http://localhost:1'}, {name: law")
+    assert [model.name for model in load(tmp_path, text).models if model.kind == "llamacpp"] == ["gpt2-25m"]
+
+
+def test_a_short_name_that_is_a_folder_here_is_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt2-25m").mkdir()
+    assert [model.name for model in load(tmp_path, SHORT).models if model.kind == "hf"] == [
+        "models/gpt2-5m",
+        "gpt2-25m",
+    ]
+    with pytest.raises(StudyError, match="no known entry 'gpt2-25m'"):
+        load(tmp_path, "scenarios: [micro]\nbackends: [hf_cpu_fp32]\nmodels: [gpt2-25m]\n")
+
+
+def test_short_names_are_taken_by_the_allow_list_by_settings_and_as_the_same_weights(tmp_path: Path) -> None:
+    study = load(tmp_path, TWO_ENGINES, models=["gpt2-5m"], settings=["models.gpt2-5m.params_millions=4"])
+    assert [(model.name, model.params_millions) for model in study.models] == [("models/gpt2-5m", 4)]
+    ollama = (
+        "run_name: x\nscenarios: [micro]\nbackends: [ollama]\nmodels: [{name: m, kind: ollama, same_as: gpt2-5m}]\n"
+    )
+    assert load(tmp_path, ollama).models[0].identity == "models/gpt2-5m"
+
+
+def test_a_study_without_a_name_has_its_files(tmp_path: Path) -> None:
+    assert load(tmp_path, TWO_ENGINES.replace("run_name: two-engines\n", "")).run_name == "study"
+    odd = tmp_path / "a|b.yaml"
+    odd.write_text(TWO_ENGINES.replace("run_name: two-engines\n", ""))
+    with pytest.raises(StudyError, match="run_name: a name holds no control characters"):
+        load_study(str(odd))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from phaselaw.errors import StudyError
-from phaselaw.study.model import SCHEMA_VERSION, load_study, shipped_studies, study_schema
+from phaselaw.study.file import load_study, shipped_studies, study_schema
+from phaselaw.study.model import SCHEMA_VERSION
 
 VALIDATOR = Draft202012Validator(study_schema())
 

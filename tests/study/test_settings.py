@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from phaselaw.cli import main
 from phaselaw.errors import UsageError
-from phaselaw.study.model import Study, load_study
-from phaselaw.study.tr121_names import BACKENDS
+from phaselaw.study.file import BARE_NAMES, load_study
+from phaselaw.study.model import Study
 
 TEXT = """\
 run_name: settings
@@ -75,7 +75,7 @@ def test_of_two_settings_of_one_key_the_last_holds(tmp_path: Path) -> None:
 
 def test_a_setting_does_not_leak_into_what_bare_names_mean(tmp_path: Path) -> None:
     load(tmp_path, "backends.ollama.options.temperature=1", "backends.ollama.options.mirostat=2")
-    assert BACKENDS["ollama"]["options"] == {"temperature": 0, "top_p": 1}
+    assert BARE_NAMES["backends"]["ollama"]["options"] == {"temperature": 0, "top_p": 1}
 
 
 @pytest.mark.parametrize(

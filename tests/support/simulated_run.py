@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from phaselaw.study.axes import Axes, backends_at
-from phaselaw.study.model import ModelEntry, Scenario, SimulatedBackend, Study
+from phaselaw.study.axes import put_to_axes
+from phaselaw.study.model import Axes, ModelEntry, Scenario, SimulatedBackend, Study
 from simulated_runs import simulated as run_of
 
 __all__ = ["SIZES", "run_of", "swept"]
@@ -15,15 +15,15 @@ SIZES = (1.0, 3.0, 10.0, 30.0, 100.0)
 def swept(law: dict[str, Any], *, seed: int = 1, repetitions: int = 3, sizes: Any = SIZES, **axes: Any) -> Study:
     """Models of several sizes under one law, swept along axes."""
     lengths = axes.get("prompt_tokens") or (16,)
-    values = Axes.model_validate(axes)
     backend = SimulatedBackend(name="sim", kind="simulated", **({"call_noise": 0.01} | law))
-    return Study(
+    study = Study(
         run_name="swept",
         gen_tokens=16,
         repetitions=repetitions,
         seed=seed,
-        axes=values,
+        axes=Axes.model_validate(axes),
         scenarios=tuple(Scenario(name=f"prompt_{length}", prompt_tokens=length) for length in lengths),
-        backends=backends_at(values, [backend]),
+        backends=(backend,),
         models=tuple(ModelEntry(name=f"m{size:g}", kind="simulated", params_millions=size) for size in sizes),
     )
+    return put_to_axes(study, "swept")

@@ -19,7 +19,8 @@ from phaselaw.commands.report import show_report
 from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.rundir.write import RunDirectory
-from phaselaw.study.model import Study, load_study
+from phaselaw.study.file import load_study
+from phaselaw.study.model import Study
 
 DEFAULT_STUDY = "gpt2-ladder-cpu"
 DESCRIPTION = "Measure a study call by call, fit its laws and write the report."

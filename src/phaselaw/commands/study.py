@@ -9,7 +9,7 @@ import sys
 
 from phaselaw.commands.options import add_json
 from phaselaw.engines.readiness import lacks
-from phaselaw.study.model import load_study, shipped_studies, study_path, study_schema
+from phaselaw.study.file import load_study, shipped_studies, study_path, study_schema
 
 DESCRIPTION = "Study files: what to measure."
 EXAMPLES = """\

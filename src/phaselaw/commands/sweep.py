@@ -6,7 +6,7 @@ import argparse
 
 from phaselaw.commands import run as measuring
 from phaselaw.errors import UsageError
-from phaselaw.study.model import load_study
+from phaselaw.study.file import load_study
 
 AXES = ("gen_tokens", "batch_size", "prompt_tokens", "threads", "concurrency")
 DESCRIPTION = "Measure a study along an axis: how laws, shares and times move with it."

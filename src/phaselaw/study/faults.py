@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from phaselaw.errors import StudyError
-from phaselaw.study.text import Document, KeyPath, shown
+from phaselaw.study.text import Document, KeyPath, display
 
 _IN_OUR_WORDS = {
     "tuple_type": "a list",
@@ -72,7 +72,7 @@ def _in_words(found: list[ErrorDetails], path: KeyPath, data: dict[str, Any], st
     if kind == "union_tag_not_found":
         return "kind is missing; say which engine, such as kind: hf"
     if kind == "union_tag_invalid":
-        return f"kind {shown(context.get('tag'))} is unknown; one of {context.get('expected_tags')}"
+        return f"kind {display(context.get('tag'))} is unknown; one of {context.get('expected_tags')}"
     if kind == "value_error":
         return details["msg"].removeprefix("Value error, ")
     if kind == "too_short":
@@ -82,7 +82,7 @@ def _in_words(found: list[ErrorDetails], path: KeyPath, data: dict[str, Any], st
     given = details["input"]
     wanted = " or ".join(dict.fromkeys(_wanted(each) for each in found))
     unquoted = len(found) == 1 and kind == "string_type" and isinstance(given, bool | int | float)
-    return f"should be {wanted}, not {shown(given)}{'; put it in quotes' if unquoted else ''}"
+    return f"should be {wanted}, not {display(given)}{'; put it in quotes' if unquoted else ''}"
 
 
 def _wanted(details: ErrorDetails) -> str:

@@ -1,4 +1,4 @@
-"""Reading a study file: YAML in, a checked study out, and for each fault one line with file, line and key."""
+"""Reading a study: YAML in, a checked study out, and for each fault one line with file, line and key."""
 
 from __future__ import annotations
 
@@ -6,67 +6,174 @@ import copy
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from phaselaw.errors import StudyError
+from phaselaw.study.axes import put_to_axes
 from phaselaw.study.faults import did_you_mean, first_fault
-from phaselaw.study.settings import apply_settings
-from phaselaw.study.text import Document, KeyPath, parse, read_text, shown
-from phaselaw.study.tr121_names import BACKENDS, MODELS, SCENARIOS
+from phaselaw.study.model import MAX_ITEMS, SCHEMA_VERSION, ModelEntry, Study
+from phaselaw.study.text import Document, KeyPath, apply_settings, display, parse, printable, read_text
 
 MAX_CALLS = 1_000_000
 """Calls of one study; more is a slip (at a tenth of a second each, more than a day)."""
 
-StudyType = TypeVar("StudyType", bound=BaseModel)
+LADDER = "models/"
+"""How the models of the ladder are named; a study may leave it out where nothing else can be meant."""
+
+_LABELS: dict[str, dict[str, float]] = {
+    "hf": {
+        "models/tiny-gpt2": 0.103, "models/gpt2-5m": 5.037, "models/gpt2-25m": 25.016, "models/gpt2-45m": 45.171,
+        "models/gpt2-50m": 51.476, "models/gpt2-75m": 74.825, "models/gpt2-100m": 96.088,
+    },
+    "ollama": {
+        "gemma3:270m": 268.1, "gemma3:1b-it-qat": 999.9, "qwen2.5:7b": 7600.0, "llama3.1:8b-instruct-q4_0": 8000.0,
+        "gpt-oss-20b:latest": 20900.0,
+    },
+}  # fmt: skip
+"""Millions of parameters that TR121's scaling study states, by kind and model."""
+
+BARE_NAMES: dict[str, dict[str, dict[str, Any]]] = {
+    "scenarios": {
+        "micro": {"name": "micro", "prompt": "Hello"},
+        "short": {"name": "short", "prompt": "Summarize RLHF in one sentence."},
+        "medium": {
+            "name": "medium",
+            "prompt": "Explain how backpressure works in an inference service and when to enable queueing.",
+        },
+    },
+    "backends": {
+        "hf_cpu_fp32": {"name": "hf_cpu_fp32", "kind": "hf", "device": "cpu", "dtype": "fp32"},
+        "hf_gpu_fp16": {"name": "hf_gpu_fp16", "kind": "hf", "device": "cuda", "dtype": "fp16"},
+        "ollama": {"name": "ollama", "kind": "ollama", "options": {"temperature": 0, "top_p": 1}},
+    },
+    "models": {
+        name: {"name": name, "kind": kind, "params_millions": label}
+        for kind, labels in _LABELS.items()
+        for name, label in labels.items()
+    },
+}
+"""What TR121's scaling study means by an entry that is only a name."""
 
 _USER_IN_URL = re.compile(r"://[^/?#\s]*@")
 
 
-def read(path: Path, study_type: type[StudyType], settings: Sequence[str] = ()) -> StudyType:
-    """Read and check a study file; raises `StudyError` with one line that names file, line, key and what to do."""
-    document = Document(str(path))
-    data = _mapping(parse(read_text(path), document), document)
-    _fill_in_names(data, document)
-    apply_settings(settings, data, document)
-    _fill_in_names(data, document)
-    _fill_in_prompts(data, document)
+def load_study(
+    name_or_path: str,
+    *,
+    settings: Sequence[str] = (),
+    backends: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    scenarios: Sequence[str] | None = None,
+) -> Study:
+    """Read a study file or a shipped study, with ``key=value`` settings put in and allow-lists applied.
+
+    Its backends are as its axes ask (`phaselaw.study.axes`). Raises `StudyError`: one line that names the file, the
+    line, the key, what is wrong and what to do.
+    """
+    path = study_path(name_or_path)
+    lists = {"backends": backends, "models": models, "scenarios": scenarios}
+    return put_to_axes(_selected(_read(path, settings), str(path), lists), str(path))
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that ship with the package, by name."""
+    folder = Path(str(resources.files("phaselaw").joinpath("studies")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
+
+
+def study_path(name_or_path: str) -> Path:
+    """The file of a shipped study or of a path; raises `StudyError` where there is none."""
+    shipped = shipped_studies()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
     try:
-        study = study_type.model_validate(data)
-    except ValidationError as error:
-        raise first_fault(error, data, document, study_type) from None
-    _refuse_duplicates(data, document)
-    _refuse_models_without_backend(data, document)
-    _refuse_too_many_calls(study.model_dump(), document)
-    return study
+        if not name_or_path:
+            # Path("") is the current folder, which nobody asked for.
+            raise FileNotFoundError
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        hint = did_you_mean(name_or_path, shipped) or f" ({', '.join(shipped)})"
+        raise StudyError(f"{printable(name_or_path)}: no such study file, nor a shipped study{hint}") from None
+    except OSError as error:
+        raise StudyError(f"{printable(name_or_path)}: can't be read: {error.strerror}") from None
+    return path
 
 
-def _mapping(data: Any, document: Document) -> dict[str, Any]:
+def _read(path: Path, settings: Sequence[str]) -> Study:
+    document = Document(str(path))
+    data = parse(read_text(path), document)
     if data is None:
         raise document.fault((), "the file is empty; see: phaselaw study show gpt2-ladder-cpu")
     if not isinstance(data, dict):
         raise document.fault((), "a study is a mapping of keys such as run_name, scenarios, backends, models")
-    return data
+    # Before the settings, which go to entries by name; and after, since a setting may be a name too.
+    _resolve(data, document)
+    apply_settings(settings, data, document)
+    _resolve(data, document)
+    _fill_in_prompts(data, document)
+    data.setdefault("run_name", path.stem)
+    try:
+        study = Study.model_validate(data)
+    except ValidationError as error:
+        raise first_fault(error, data, document, Study) from None
+    study = _with_full_names(study)
+    for at, what in (*_duplicates(study, document), *_models_without_backend(study), *_too_many_calls(study)):
+        raise document.fault(at, what)
+    return study
 
 
-def _fill_in_names(data: dict[str, Any], document: Document) -> None:
+def _resolve(data: dict[str, Any], document: Document) -> None:
     """Bare names become TR121's entries, and its ``gen_tokens_list`` our axis; a secret goes no further than here."""
     for path, text in _texts(data, ()):
         if _USER_IN_URL.search(text):
-            raise document.fault(
-                path,
-                "holds a user name or password, which would be kept with the run; leave it out here and give the "
-                "server's address in the engine's environment variable, such as OLLAMA_HOST",
-            )
-    for key, known in (("scenarios", SCENARIOS), ("backends", BACKENDS), ("models", MODELS)):
+            what = "holds a user name or password, which would be kept with the run; leave it out here and give the "
+            what += "server's address in the engine's environment variable, such as OLLAMA_HOST"
+            raise document.fault(path, what)
+    for key, known in BARE_NAMES.items():
         entries: list[Any] = data[key] if isinstance(data.get(key), list) else []
         for index, entry in enumerate(entries):
-            if isinstance(entry, str):
-                entries[index] = copy.deepcopy(_named(entry, known, (key, index), document))
-    if "gen_tokens_list" in data:
-        _move_to_axes(data, document)
+            name = _full_name(entry) if key == "models" and isinstance(entry, str) else entry
+            if isinstance(name, str) and name not in known:
+                hint = f"{did_you_mean(name, known)}; give it as a mapping with name: and its settings"
+                raise document.fault((key, index), f"no known entry {display(name)}{hint}")
+            if isinstance(name, str):
+                entries[index] = copy.deepcopy(known[name])
+    axes = data.setdefault("axes", {}) if "gen_tokens_list" in data else None
+    if isinstance(axes, dict):
+        if "gen_tokens" in axes:
+            raise document.fault(("gen_tokens_list",), "given beside axes.gen_tokens; keep one of them")
+        axes["gen_tokens"] = data.pop("gen_tokens_list")
+        for path, line in list(document.lines.items()):
+            if path[0:1] == ("gen_tokens_list",):
+                document.lines["axes", "gen_tokens", *path[1:]] = line
+
+
+def _full_name(name: str) -> str:
+    """``models/gpt2-25m`` for ``gpt2-25m``, unless a file or folder here has that name."""
+    full = f"{LADDER}{name}"
+    return full if full in _LABELS["hf"] and not Path(name).exists() else name
+
+
+def _with_full_names(study: Study) -> Study:
+    """The study with the full names of ladder models, where an engine would take nothing else by the short one.
+
+    A server that runs already has names of its own.
+    """
+    kinds = {"hf", "llamacpp"} - {backend.kind for backend in study.backends if getattr(backend, "url", None)}
+    names = {model.name for model in study.models}
+
+    def named(model: ModelEntry) -> ModelEntry:
+        name = _full_name(model.name) if model.kind in kinds else model.name
+        same_as = model.same_as if model.same_as is None or model.same_as in names else _full_name(model.same_as)
+        return model.model_copy(update={"name": name, "same_as": same_as})
+
+    return study.model_copy(update={"models": tuple(map(named, study.models))})
 
 
 def _fill_in_prompts(data: dict[str, Any], document: Document) -> None:
@@ -74,9 +181,8 @@ def _fill_in_prompts(data: dict[str, Any], document: Document) -> None:
     axes = data.get("axes")
     values = axes.get("prompt_tokens") if isinstance(axes, dict) else None
     if isinstance(values, list) and values and all(type(value) is int for value in values):
-        prompts = [{"name": f"prompt_{value}", "prompt_tokens": value} for value in dict.fromkeys(values)]
-        data["scenarios"] = prompts
-        document.lines = {path: line for path, line in document.lines.items() if path[:1] != ("scenarios",)}
+        data["scenarios"] = [{"name": f"prompt_{value}", "prompt_tokens": value} for value in dict.fromkeys(values)]
+        document.forget(("scenarios",))
 
 
 def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -93,65 +199,115 @@ def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
                 yield from _texts(item, (*path, key))
 
 
-def _named(name: str, known: Mapping[str, dict[str, Any]], path: KeyPath, document: Document) -> dict[str, Any]:
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise document.fault(
-            path, f"no known entry {shown(name)}{hint}; give it as a mapping with name: and its settings"
-        )
-    return known[name]
+Fault = tuple[KeyPath, str]
 
 
-def _move_to_axes(data: dict[str, Any], document: Document) -> None:
-    """TR121's key for a sweep over decode budgets, as ours."""
-    axes = data.setdefault("axes", {})
-    if not isinstance(axes, dict):
-        return
-    if "gen_tokens" in axes:
-        raise document.fault(("gen_tokens_list",), "given beside axes.gen_tokens; keep one of them")
-    axes["gen_tokens"] = data.pop("gen_tokens_list")
-    for path, line in list(document.lines.items()):
-        if path[:1] == ("gen_tokens_list",):
-            document.lines["axes", "gen_tokens", *path[1:]] = line
-
-
-def _refuse_duplicates(data: dict[str, Any], document: Document) -> None:
-    for key, identity in (("scenarios", ("name",)), ("backends", ("name",)), ("models", ("name", "kind"))):
-        first: dict[tuple[Any, ...], int] = {}
-        for index, entry in enumerate(data[key]):
-            who = tuple(entry[part] for part in identity)
-            if who in first:
-                line = document.lines.get((key, first[who]), 1)
-                what = f"{shown(entry['name'])} is there twice (first in line {line}); keep one"
-                raise document.fault((key, index), what)
-            first[who] = index
-    for axis, values in (data.get("axes") or {}).items():
+def _duplicates(study: Study, document: Document) -> Iterator[Fault]:
+    lists = {"scenarios": study.scenarios, "backends": study.backends, "models": study.models}
+    for key, entries in lists.items():
+        first: dict[tuple[str, str], int] = {}
+        for index, entry in enumerate(entries):
+            at = first.setdefault((entry.name, entry.kind if isinstance(entry, ModelEntry) else ""), index)
+            if at != index:
+                line = document.lines.get((key, at), 1)
+                yield (key, index), f"{display(entry.name)} is there twice (first in line {line}); keep one"
+    for axis, values in study.axes:
         for index, value in enumerate(values or ()):
             if value in values[:index]:
-                raise document.fault(("axes", axis, index), f"{value} is there twice; keep one")
+                yield ("axes", axis, index), f"{value} is there twice; keep one"
 
 
-def _refuse_models_without_backend(data: dict[str, Any], document: Document) -> None:
-    kind_of = {backend["name"]: backend["kind"] for backend in data["backends"]}
-    kinds = set(kind_of.values())
-    for index, model in enumerate(data["models"]):
-        who, kind = shown(model["name"]), model["kind"]
-        if kind not in kinds:
-            raise document.fault(("models", index), f"{who} is of kind {kind!r} but no backend is; add one")
-        for name in model.get("backends") or []:
-            if kind_of.get(name) != kind:
-                of_kind = [backend for backend, its_kind in kind_of.items() if its_kind == kind]
-                what = f"no backend {shown(name)} of kind {kind!r}{did_you_mean(name, of_kind)}"
-                raise document.fault(("models", index, "backends"), what)
+def _models_without_backend(study: Study) -> Iterator[Fault]:
+    for index, model in enumerate(study.models):
+        of_kind = [backend.name for backend in study.backends if backend.kind == model.kind]
+        if not of_kind:
+            yield ("models", index), f"{display(model.name)} is of kind {model.kind!r} but no backend is; add one"
+        for name in model.backends or ():
+            if name not in of_kind:
+                what = f"no backend {display(name)} of kind {model.kind!r}{did_you_mean(name, of_kind)}"
+                yield ("models", index, "backends"), what
 
 
-def _refuse_too_many_calls(study: dict[str, Any], document: Document) -> None:
+def _too_many_calls(study: Study) -> Iterator[Fault]:
     """Counted without listing the cells, of which a short file could ask for more than fit in memory."""
-    backends = Counter(backend["kind"] for backend in study["backends"])
-    pairs = sum(len(model["backends"] or ()) or backends[model["kind"]] for model in study["models"])
-    values = {axis: len(values or (0,)) for axis, values in study["axes"].items() if axis != "prompt_tokens"}
-    cells = pairs * len(study["scenarios"]) * math.prod(values.values())
-    calls = cells * max(study["axes"]["concurrency"] or (1,)) * (study["warmup_repetitions"] + study["repetitions"])
+    backends = Counter(backend.kind for backend in study.backends)
+    pairs = sum(len(model.backends or ()) or backends[model.kind] for model in study.models)
+    values = [len(values or (0,)) for axis, values in study.axes if axis != "prompt_tokens"]
+    cells = pairs * len(study.scenarios) * math.prod(values)
+    calls = cells * max(study.axes.concurrency or (1,)) * (study.warmup_repetitions + study.repetitions)
     if calls > MAX_CALLS:
-        what = f"{calls:,} calls in {cells:,} cells; a study has at most {MAX_CALLS:,}"
-        raise document.fault(("repetitions",), what)
+        yield ("repetitions",), f"{calls:,} calls in {cells:,} cells; a study has at most {MAX_CALLS:,}"
+
+
+def _selected(study: Study, source: str, lists: dict[str, Sequence[str] | None]) -> Study:
+    """The part of a study that the allow-lists name; raises `StudyError` for a name it lacks or an empty rest.
+
+    Models left without a backend, and backends left without a model, go too: they would only be loaded or checked.
+    """
+    if all(names is None for names in lists.values()):
+        return study
+    kept = {key: _chosen(getattr(study, key), names, f"{source}: {key}") for key, names in lists.items()}
+    kept["models"] = tuple(model for model in kept["models"] if any(map(model.runs_on, kept["backends"])))
+    kept["backends"] = tuple(backend for backend in kept["backends"] if any(m.runs_on(backend) for m in kept["models"]))
+    if not kept["models"]:
+        raise StudyError(f"{source}: nothing is left to measure: no chosen model runs on a chosen backend")
+    return study.model_copy(update=kept)
+
+
+def _chosen(entries: tuple[Any, ...], names: Sequence[str] | None, where: str) -> tuple[Any, ...]:
+    if names is None:
+        return entries
+    known = dict.fromkeys(entry.name for entry in entries)
+    if not names:
+        raise StudyError(f"{where}: the list of names is empty; it has: {', '.join(known)}")
+    wanted = {name if name in known else f"{LADDER}{name}": name for name in names}
+    for name, typed in wanted.items():
+        if name not in known:
+            hint = did_you_mean(typed, known) or f"; it has: {', '.join(known)}"
+            raise StudyError(f"{where}: no {display(typed)} in this study{hint}")
+    return tuple(entry for entry in entries if entry.name in wanted)
+
+
+def study_schema() -> dict[str, Any]:
+    """The JSON schema of a study file, for editors: the types' own, with bare names and ``gen_tokens_list``."""
+    schema = Study.model_json_schema()
+    properties = dict(schema["properties"])
+    definitions = dict(schema["$defs"])
+    one_prompt = [
+        {"required": [key], "properties": {key: {"type": kind}}}
+        for key, kind in (("prompt", "string"), ("prompt_tokens", "integer"))
+    ]
+    definitions["Scenario"] = {**definitions["Scenario"], "oneOf": one_prompt}
+    for key, known in BARE_NAMES.items():
+        entry = properties[key]["items"]
+        short = [name.removeprefix(LADDER) for name in known if name.startswith(LADDER)]
+        by_name = {"enum": sorted([*known, *short]), "description": "A name of TR121's scaling study."}
+        properties[key] = {**properties[key], "items": {"anyOf": [entry, by_name]}}
+    properties["gen_tokens_list"] = {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 1, "maximum": 1_000_000},
+        "minItems": 1,
+        "maxItems": MAX_ITEMS,
+        "uniqueItems": True,
+        "description": "TR121's name for axes.gen_tokens; give one of the two.",
+    }
+    both_names_of_the_axis = {
+        "required": ["gen_tokens_list", "axes"],
+        "properties": {"axes": {"type": "object", "required": ["gen_tokens"]}},
+    }
+    swept_prompts = {
+        "required": ["axes"],
+        "properties": {"axes": {"required": ["prompt_tokens"], "properties": {"prompt_tokens": {"type": "array"}}}},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:phaselaw:study:{SCHEMA_VERSION}",
+        "x-version": SCHEMA_VERSION,
+        **schema,
+        "title": "phaselaw study",
+        "properties": properties,
+        "$defs": definitions,
+        "not": both_names_of_the_axis,
+        "required": [key for key in schema["required"] if key not in ("run_name", "scenarios")],
+        "anyOf": [{"required": ["scenarios"]}, swept_prompts],
+    }

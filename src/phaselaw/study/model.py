@@ -1,66 +1,240 @@
-"""A study: what to measure. Its types, the cells it expands into, and the studies that ship with the package.
+"""A study: what to measure, as types, and the cells it expands into.
 
 The keys are TR121's (``run_name, gen_tokens, repetitions, warmup_repetitions, seed, scenarios, backends, models``) plus
-``order`` and ``axes``. The backends are in `phaselaw.study.backends`; reading the file, with a line number for each
-fault, is `phaselaw.study.file`.
+``order`` and ``axes``. Reading the file, with a line number for each fault, is `phaselaw.study.file`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
+import re
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from phaselaw.errors import StudyError
 from phaselaw.records import Cell, Order
-from phaselaw.study import file as study_file
-from phaselaw.study.axes import Axes, backends_at, fault_of, is_put, of_backend
-from phaselaw.study.backends import (
-    AnyBackend,
-    Count,
-    HfBackend,
-    LlamacppBackend,
-    Name,
-    OllamaBackend,
-    OpenaiBackend,
-    ServedBackend,
-    SimulatedBackend,
-    Strict,
-)
-from phaselaw.study.faults import did_you_mean
-from phaselaw.study.schema import editor_schema
-from phaselaw.study.text import printable, shown
-
-__all__ = [
-    "Axes",
-    "Backend",
-    "HfBackend",
-    "LlamacppBackend",
-    "ModelEntry",
-    "OllamaBackend",
-    "OpenaiBackend",
-    "Scenario",
-    "SimulatedBackend",
-    "Study",
-    "load_study",
-    "select",
-    "shipped_studies",
-    "study_path",
-    "study_schema",
-]
 
 SCHEMA_VERSION = 1
 """Version of the study format: raised when a study that was right is no longer, never for a new key."""
 
 MAX_ITEMS = 1000
-"""Entries of one list: models, backends, scenarios."""
+"""Entries of one list: models, backends, scenarios, values of an axis."""
 
+NAME_PATTERN = r"^(?! )[^\x00-\x1f\x7f-\x9f\u2028\u2029|]+(?<! )$"
+DEVICE_PATTERN = r"^(cpu|mps|cuda(:[0-9]{1,4})?)$"
+URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^@/?#\s]+(/[^?#\s]*)?$"
+"""What an editor can see of an address; the reader looks closer."""
+
+_SET_BY_US = {"model", "prompt", "messages", "max_tokens", "max_completion_tokens", "stream", "stream_options", "n"}
+
+
+def _matching(pattern: str, what: str) -> AfterValidator:
+    def checked(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(what)
+        return text
+
+    return AfterValidator(checked)
+
+
+def _http_address(text: str) -> str:
+    """Refuse what is no server's address, without repeating it: an error must not show a password."""
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        sound = sound and text.isprintable() and " " not in text
+    except ValueError:
+        sound = False
+    if not sound or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("should be http://HOST:PORT (or https, with a path), without user, password, query or blanks")
+    return text
+
+
+def _without(refused: Mapping[str, str]) -> AfterValidator:
+    """Options without these keys, each with the reason."""
+
+    def checked(options: dict[str, Any]) -> dict[str, Any]:
+        for key in sorted(refused.keys() & options):
+            raise ValueError(refused[key])
+        return options
+
+    return AfterValidator(checked)
+
+
+T = TypeVar("T")
+
+
+def key(default: T, meaning: str) -> T:
+    """A key of a study that may be left out."""
+    return Field(default=default, description=meaning)
+
+
+Some = Annotated[tuple[T, ...], Field(min_length=1, max_length=MAX_ITEMS, strict=False)]
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=200, json_schema_extra={"pattern": NAME_PATTERN}),
+    _matching(NAME_PATTERN, "a name holds no control characters, no | and no blank at its ends"),
+]
+Device = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": DEVICE_PATTERN}),
+    _matching(DEVICE_PATTERN, "should be cpu, cuda, cuda:N or mps"),
+]
+ServerUrl = Annotated[str, Field(json_schema_extra={"pattern": URL_PATTERN}), AfterValidator(_http_address)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Exponent = Annotated[float, Field(ge=-4, le=4)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)]
+Deviation = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+Clients = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=100, strict=False)]
+Options = dict[str, str | int | float | bool | list[str]]
+OllamaOptions = Annotated[Options, _without({"num_predict": "num_predict is the study's gen_tokens; give that"})]
+OpenaiExtra = Annotated[Options, _without({key: f"{key} is set by phaselaw; leave it away" for key in _SET_BY_US})]
+
+
+class Strict(BaseModel):
+    """Base of every part of a study: immutable, nothing coerced, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class NamedBackend(Strict):
+    """What every backend has."""
+
+    name: Name = Field(description="Name of the backend, unique within the study.")
+
+
+class HfBackend(NamedBackend):
+    """Hugging Face transformers in this process."""
+
+    kind: Literal["hf"] = Field(description="Hugging Face transformers, in process.")
+    device: Device = key("cpu", "`cpu`, `cuda`, `cuda:N` or `mps`.")
+    dtype: Literal["fp32", "fp16", "bf16"] = key("fp32", "Number format of the weights.")
+    batch_size: Count = key(1, "Sequences in one call.")
+    threads: Count | None = key(None, "CPU threads; left out: the library's own choice. The manifest says how many.")
+
+
+class SimulatedBackend(NamedBackend):
+    """Seeded latencies from a stated law: the tests' ground truth, and what ``--dry-run`` uses.
+
+    ``step_ms = overhead_ms + params_ms * params_millions ** params_exponent * n_layer ** depth_exponent``, where with
+    ``threads`` the second part takes ``serial_share + (1 - serial_share) / threads`` of its time. A decode step takes
+    ``step_ms + sequence_ms * batch + context_ms * batch * context`` (context: tokens in the cache when it begins), a
+    prefill ``prefill_steps * step_ms + prompt_ms * batch * tokens + prompt_pair_ms * batch * tokens ** 2``; all of it
+    times noise.
+    """
+
+    kind: Literal["simulated"] = Field(description="Simulated latencies of a known law; not a measurement.")
+    batch_size: Count = key(1, "Sequences in one call.")
+    overhead_ms: Milliseconds = key(1.0, "The constant part of a decode step.")
+    params_ms: Milliseconds = key(1.0, "Factor of the part that grows.")
+    params_exponent: Exponent = key(0.5, "Exponent of the parameters, in millions.")
+    depth_exponent: Exponent = key(0.0, "Exponent of the layers.")
+    prefill_steps: Annotated[float, Field(gt=0, le=1e6)] = key(1.2, "What a prefill costs, in decode steps.")
+    sequence_ms: Milliseconds = key(0.0, "Added to a decode step for each sequence of the batch.")
+    context_ms: Milliseconds = key(0.0, "The same for each token in each sequence's cache.")
+    prompt_ms: Milliseconds = key(0.0, "Added to a prefill for each prompt token of the batch.")
+    prompt_pair_ms: Milliseconds = key(0.0, "The same for each pair of tokens of a prompt: attention's square.")
+    threads: Count | None = key(None, "CPU threads; left out: one.")
+    serial_share: Share = key(1.0, "Share of the part that grows which more threads don't shorten.")
+    model_scatter: Deviation = key(0.0, "Standard deviation between models, of the natural log of latency.")
+    round_noise: Deviation = key(0.0, "The same between rounds.")
+    call_noise: Deviation = key(0.02, "The same between calls.")
+    cold_start_ms: Milliseconds = key(0.0, "Added to the first prefill after a load.")
+    early_stop_rate: Share = key(0.0, "Share of calls that stop before the budget.")
+    failure_rate: Share = key(0.0, "Share of calls that fail.")
+    real_time: bool = key(False, "Sleep for the simulated time, to try the display or an interruption.")
+
+
+class ServedBackend(NamedBackend):
+    """What every backend that is a server shares."""
+
+    batch_size: Literal[1] = key(1, "Always 1: batching is the server's.")
+    connect_timeout_s: Seconds = key(10.0, "Longest connection set-up.")
+    idle_timeout_s: Seconds = key(300.0, "Longest silence of the server, a model's load included.")
+    timeout_s: Seconds = key(1800.0, "Longest call.")
+    concurrency: Clients = key((1,), "Clients that call at once, each number a cell of its own: see Sweeps.")
+    ca_file: str | None = key(None, "Path of certificates to trust for `https`, in PEM; left out: the system's.")
+    optional: bool = key(False, "Skip it, with a notice, where its server or a model of it is not here.")
+
+
+class OllamaBackend(ServedBackend):
+    """An Ollama server."""
+
+    kind: Literal["ollama"] = Field(description="An Ollama server.")
+    url: ServerUrl | None = key(None, "`http://HOST:PORT`; left out: `OLLAMA_HOST`, as Ollama's clients read it.")
+    options: OllamaOptions = Field(
+        default_factory=dict, description="Sent with each request, over temperature 0, top_p 1 and the study's seed."
+    )
+    keep_alive: str | int | None = key(None, "How long the server keeps the model loaded.")
+    context_length: Count | None = key(
+        None, "Context in tokens (`num_ctx`); left out: its own. A cut prompt is an error row."
+    )
+    raw: bool = key(False, "Send prompts without the model's template.")
+    think: bool | str | None = key(None, "Have a thinking model think, or not; left out: as it does by itself.")
+    cold: bool = key(False, "Unload the model before each call: load, prefill and decode are timed apart.")
+
+
+class LlamacppBackend(ServedBackend):
+    """llama.cpp's ``llama-server``: one that phaselaw starts for each model, or one that runs already."""
+
+    kind: Literal["llamacpp"] = Field(description="llama.cpp's server.")
+    url: ServerUrl | None = key(None, "A server that runs already; left out: one is started.")
+    server: Annotated[str, Field(min_length=1)] | None = key(
+        None, "Path of llama-server, or `xllamacpp`; left out: PATH's, else the package's."
+    )
+    weights: Literal["f32", "f16", "q8_0", "q4_0"] = key(
+        "f32", "How a ladder model or GPT-2 folder is exported; a GGUF file is as it is."
+    )
+    threads: Count | None = key(None, "CPU threads; left out: the server's own choice.")
+    context_length: Count | None = key(None, "Context in tokens; left out: the model's own.")
+    batch: Count | None = key(None, "Prompt tokens handed over at once (`--batch-size`).")
+    micro_batch: Count | None = key(None, "Prompt tokens computed at once (`--ubatch-size`).")
+    gpu_layers: Annotated[int, Field(ge=0, le=10_000)] | None = key(
+        None, "Layers put on the GPU; left out: the server's own choice."
+    )
+    kv_cache: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] | None = key(
+        None, "Number format of the KV cache; left out: the server's (f16)."
+    )
+    flash_attention: bool | None = key(None, "Left out: the server's own choice.")
+    ignore_eos: bool = key(True, "Generate the whole budget; false: models may stop early.")
+    chat_template: bool = key(False, "Put prompts of text into the model's chat template.")
+    one_at_a_time: bool = key(False, "Stop a model's server before the next one starts: slower, needs less memory.")
+    start_timeout_s: Seconds = key(600.0, "Longest start of a server, its load included.")
+
+    @model_validator(mode="after")
+    def _settings_are_of_a_server_we_start(self) -> Self:
+        for name in ("server", "threads", "context_length", "batch", "micro_batch", "gpu_layers", "kv_cache",
+                     "flash_attention"):  # fmt: skip
+            if self.url is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} is set where a server is started; leave it or url out")
+        return self
+
+
+class OpenaiBackend(ServedBackend):
+    """A server that speaks OpenAI's protocol: vLLM, SGLang, llama-server, LM Studio and others."""
+
+    kind: Literal["openai"] = Field(description="A server that speaks OpenAI's protocol.")
+    url: ServerUrl | None = key(None, "`http://HOST:PORT/v1`; left out: `OPENAI_BASE_URL`.")
+    api: Literal["completions", "chat"] = key("completions", "Which of the two is called.")
+    api_key_env: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] = key(
+        "OPENAI_API_KEY", "Environment variable that holds the key, if any."
+    )
+    ignore_eos: bool = key(True, "Ask for the whole budget where the server knows how.")
+    extra: OpenaiExtra = Field(
+        default_factory=dict, description="More keys of the request, over temperature 0, top_p 1 and the study's seed."
+    )
+    retries: Annotated[int, Field(ge=0, le=10)] = key(
+        0, "More tries of a call that was turned away; its row is an error all the same."
+    )
+
+
+AnyBackend = HfBackend | SimulatedBackend | OllamaBackend | LlamacppBackend | OpenaiBackend
 Backend = Annotated[AnyBackend, Field(discriminator="kind")]
 
 
@@ -68,12 +242,10 @@ class Scenario(Strict):
     """A named prompt: a text, or a synthetic prompt of an exact number of tokens."""
 
     name: Name = Field(description="Name of the scenario, unique within the study.")
-    prompt: Annotated[str, Field(min_length=1, max_length=1_000_000)] | None = Field(
-        default=None, description="The prompt as text; give this or prompt_tokens."
+    prompt: Annotated[str, Field(min_length=1, max_length=1_000_000)] | None = key(
+        None, "The prompt as text; its tokens are counted."
     )
-    prompt_tokens: Count | None = Field(
-        default=None, description="A synthetic prompt of exactly this many tokens; give this or prompt."
-    )
+    prompt_tokens: Count | None = key(None, "Instead of a text: a synthetic prompt of exactly this many tokens.")
 
     @model_validator(mode="after")
     def _one_kind_of_prompt(self) -> Self:
@@ -85,20 +257,16 @@ class Scenario(Strict):
 class ModelEntry(Strict):
     """A model to measure; it runs on the backends of its kind."""
 
-    name: Name = Field(description="models/NAME of the built ladder, a local folder, or the engine's own name.")
+    name: Name = Field(description="`models/NAME` of the ladder, the path of a folder, or the engine's own name.")
     kind: Literal["hf", "simulated", "ollama", "llamacpp", "openai"] = Field(
-        description="Which kind of backend runs it."
+        description="It runs on the backends of this kind."
     )
-    params_millions: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="A label; serves only where parameters can't be measured."
+    params_millions: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = key(
+        None, "A label, used only where parameters can't be measured."
     )
-    n_layer: Count | None = Field(default=None, description="Layers of a simulated model.")
-    backends: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_ITEMS, strict=False)] | None = Field(
-        default=None, description="Only on these backends of its kind; left out: on all of them."
-    )
-    same_as: Name | None = Field(
-        default=None, description="The name that these weights have on another engine, to compare the two."
-    )
+    n_layer: Count | None = key(None, "Layers of a simulated model.")
+    backends: Some[Name] | None = key(None, "Only on these backends of its kind; left out: on all of them.")
+    same_as: Name | None = key(None, "The name that these weights have on another engine, to compare the two.")
 
     @property
     def identity(self) -> str:
@@ -111,29 +279,37 @@ class ModelEntry(Strict):
         return of_its_kind and (self.backends is None or getattr(backend, "name", None) in self.backends)
 
 
+class Axes(Strict):
+    """Values to sweep over, each a cell of its own; several axes make a grid."""
+
+    gen_tokens: Some[Count] | None = key(None, "Output tokens; they replace the study's `gen_tokens`.")
+    batch_size: Some[Count] | None = key(
+        None, "Sequences in one call, on engines in process; they replace `batch_size`."
+    )
+    prompt_tokens: Some[Count] | None = key(
+        None, "Synthetic prompts `prompt_N` of N tokens, in place of the scenarios."
+    )
+    threads: Some[Count] | None = key(
+        None, "CPU threads where they are ours to set; each makes a backend `NAME_threadsN`."
+    )
+    concurrency: Clients | None = key(None, "Clients of the served backends; they replace each one's `concurrency`.")
+
+
 class Study(Strict):
     """What to measure: every model on every backend of its kind, under every scenario and decode budget."""
 
-    run_name: Name = Field(description="Name of the study; names its run directory.")
-    gen_tokens: Count = Field(default=64, description="Decode steps of each call.")
-    repetitions: Count = Field(default=3, description="Measured calls of each cell.")
-    warmup_repetitions: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=1, description="Calls of each cell before, kept as data, left out of fits."
+    run_name: Name = Field(description="Name of the study; runs go to `runs/RUN_NAME/TIME`.")
+    gen_tokens: Count = key(64, "Decode steps of each call: always this many, whatever the model would say.")
+    repetitions: Count = key(3, "Measured calls of each cell; five or more make an interval worth reading.")
+    warmup_repetitions: Annotated[int, Field(ge=0, le=1000)] = key(
+        1, "Calls of each cell before the repetitions: kept, left out of fits."
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=42, description="Seeds the order and the prompts.")
-    order: Order = Field(
-        default="rounds", description="rounds: every cell once, then again; cells: a cell's calls back to back."
-    )
-    axes: Axes = Field(default_factory=Axes, description="Values to sweep over.")
-    scenarios: Annotated[tuple[Scenario, ...], Field(min_length=1, max_length=MAX_ITEMS, strict=False)] = Field(
-        description="Prompts."
-    )
-    backends: Annotated[tuple[Backend, ...], Field(min_length=1, max_length=MAX_ITEMS, strict=False)] = Field(
-        description="Engines."
-    )
-    models: Annotated[tuple[ModelEntry, ...], Field(min_length=1, max_length=MAX_ITEMS, strict=False)] = Field(
-        description="Models."
-    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = key(42, "Decides the order of calls and the tokens of prompts.")
+    order: Order = key("rounds", "See [Order](#order).")
+    axes: Axes = Field(default_factory=Axes, description="See [Sweeps](#sweeps).")
+    scenarios: Some[Scenario] = Field(description="What a model is given; not needed with `axes.prompt_tokens`.")
+    backends: Some[Backend] = Field(description="What runs the models.")
+    models: Some[ModelEntry] = Field(description="What is measured.")
 
     def budgets(self) -> tuple[int, ...]:
         """The decode budgets, in tokens: the axis where there is one, else ``gen_tokens``."""
@@ -236,105 +412,3 @@ def _simulated(model: ModelEntry, backends: tuple[str, ...], sizes: Mapping[str,
         backends=backends,
         same_as=model.same_as,
     )
-
-
-def shipped_studies() -> dict[str, Path]:
-    """The studies that ship with the package, by name."""
-    folder = Path(str(resources.files("phaselaw").joinpath("studies")))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
-
-
-def load_study(
-    name_or_path: str,
-    *,
-    settings: Sequence[str] = (),
-    backends: Sequence[str] | None = None,
-    models: Sequence[str] | None = None,
-    scenarios: Sequence[str] | None = None,
-) -> Study:
-    """Read a study file or a shipped study, with ``key=value`` settings put in and allow-lists applied.
-
-    Its backends are as its axes ask (`phaselaw.study.axes`). Raises `StudyError`: one line that names the file, the
-    line, the key, what is wrong and what to do.
-    """
-    path = study_path(name_or_path)
-    study = study_file.read(path, Study, settings)
-    study = select(study, str(path), backends=backends, models=models, scenarios=scenarios)
-    return _put_to_axes(study, str(path))
-
-
-def _put_to_axes(study: Study, source: str) -> Study:
-    """The study with its backends as its axes ask; raises `StudyError` where an axis can't be swept on one of them."""
-    fault = fault_of(study.axes, study.backends)
-    if fault is not None:
-        raise StudyError(f"{source}: {fault}")
-    models = study.models
-    values = study.axes.threads
-    if values is not None and not is_put(study.axes, study.backends):
-        models = tuple(
-            model.model_copy(update={"backends": tuple(of_backend(name, n) for name in model.backends for n in values)})
-            if model.backends
-            else model
-            for model in models
-        )
-    return study.model_copy(update={"backends": backends_at(study.axes, study.backends), "models": models})
-
-
-def study_path(name_or_path: str) -> Path:
-    """The file of a shipped study or of a path; raises `StudyError` where there is none."""
-    shipped = shipped_studies()
-    if name_or_path in shipped:
-        return shipped[name_or_path]
-    path = Path(name_or_path)
-    try:
-        if not name_or_path:
-            # Path("") is the current folder, which nobody asked for.
-            raise FileNotFoundError
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        hint = did_you_mean(name_or_path, shipped) or f" ({', '.join(shipped)})"
-        raise StudyError(f"{printable(name_or_path)}: no such study file, nor a shipped study{hint}") from None
-    except OSError as error:
-        raise StudyError(f"{printable(name_or_path)}: can't be read: {error.strerror}") from None
-    return path
-
-
-def select(
-    study: Study,
-    source: str,
-    *,
-    backends: Sequence[str] | None = None,
-    models: Sequence[str] | None = None,
-    scenarios: Sequence[str] | None = None,
-) -> Study:
-    """The part of a study that the allow-lists name; raises `StudyError` for a name it lacks or an empty rest.
-
-    Models left without a backend, and backends left without a model, go too: they would only be loaded or checked.
-    """
-    lists = {"backends": backends, "models": models, "scenarios": scenarios}
-    if all(names is None for names in lists.values()):
-        return study
-    kept = {key: _chosen(getattr(study, key), names, f"{source}: {key}") for key, names in lists.items()}
-    kept["models"] = tuple(model for model in kept["models"] if any(map(model.runs_on, kept["backends"])))
-    kept["backends"] = tuple(backend for backend in kept["backends"] if any(m.runs_on(backend) for m in kept["models"]))
-    if not kept["models"]:
-        raise StudyError(f"{source}: nothing is left to measure: no chosen model runs on a chosen backend")
-    return study.model_copy(update=kept)
-
-
-def _chosen(entries: tuple[Any, ...], names: Sequence[str] | None, where: str) -> tuple[Any, ...]:
-    if names is None:
-        return entries
-    known = dict.fromkeys(entry.name for entry in entries)
-    if not names:
-        raise StudyError(f"{where}: the list of names is empty; it has: {', '.join(known)}")
-    for name in names:
-        if name not in known:
-            hint = did_you_mean(name, known) or f"; it has: {', '.join(known)}"
-            raise StudyError(f"{where}: no {shown(name)} in this study{hint}")
-    return tuple(entry for entry in entries if entry.name in names)
-
-
-def study_schema() -> dict[str, Any]:
-    """The JSON schema of a study file, for editors: what a file may say, TR121's spellings included."""
-    return editor_schema(Study.model_json_schema(), version=SCHEMA_VERSION)
