@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from phaselaw.engines.http_client import Line
-from phaselaw.engines.llamacpp_api import Reply, read_stream
-from phaselaw.engines.llamacpp_model import timing_of
+from phaselaw.engines.llamacpp import read_stream, server_timing
+from phaselaw.engines.served import StreamedReply
 from phaselaw.records import Served
 
 STEP_MS, PROMPT_MS, COST_MS = 10.0, 40.0, 3.0
 
 
-def stream(numbers: list[int], *, tokens: int, says_numbers: bool = True) -> Reply:
+def stream(numbers: list[int], *, tokens: int, says_numbers: bool = True) -> StreamedReply:
     """A reply of so many tokens whose chunks came after the n-th token each, 10 ms a token, the first after 43 ms."""
     lines = []
     for number in numbers:
@@ -26,8 +26,8 @@ def stream(numbers: list[int], *, tokens: int, says_numbers: bool = True) -> Rep
     return read_stream([Line(int(ms * 1e6), b"data: " + json.dumps(said).encode()) for ms, said in lines], 0)
 
 
-def served(reply: Reply) -> Served:
-    found = timing_of(reply, 9, 64).served
+def served(reply: StreamedReply) -> Served:
+    found = server_timing(reply, 9, 64).served
     assert found is not None
     return found
 

@@ -11,8 +11,7 @@ from recordings import GEMMA3, NEW, OLD, SMOLLM2
 from scripted_server import CHUNKED_HEAD, LAST_CHUNK, answering, chunk, read_request, reply, scripted
 
 from phaselaw.engines import ollama
-from phaselaw.engines.ollama_address import address
-from phaselaw.engines.ollama_api import full_name, parameter_millions
+from phaselaw.engines.ollama import address, full_name, parameter_millions
 from phaselaw.engines.prompts import WORDS, Nonces, text_of
 from phaselaw.errors import EngineError
 from phaselaw.measure import measure

@@ -3,8 +3,8 @@
 import pytest
 from recordings import GEMMA3, NEW, OLD, SMOLLM2, recorded
 
-from phaselaw.engines.ollama_model import faults_of, step_of
-from phaselaw.engines.prompt_cache import FreshPrompts, Verdict, judge
+from phaselaw.engines.prompts import FreshPrompts, Verdict, judge
+from phaselaw.engines.served import faults_of, step_of
 
 FRESH = Verdict("fresh", "")
 
@@ -24,7 +24,7 @@ def test_the_decode_step_is_the_clients_and_tr121s_projection_is_low(
     step = step_of(reply)
     assert step.ms == pytest.approx(step_ms, abs=0.005)
     assert step.basis == "client"
-    eval_ms, count = reply.ms("eval_duration"), reply.count("eval_count")
+    eval_ms, count = reply.decode_ms, reply.generated
     assert eval_ms is not None and count == 64 and step.ms is not None
     assert eval_ms / count / step.ms - 1 == pytest.approx(bias, abs=0.001)
     assert step.server_ms == pytest.approx(eval_ms / (count - 1))
@@ -52,7 +52,7 @@ def test_the_bias_of_the_servers_figures_depends_on_version_model_and_length(
     version: str, label: str, per_count: float, per_step: float
 ) -> None:
     reply = recorded(version)[label].reply
-    step, eval_ms, count = step_of(reply), reply.ms("eval_duration"), reply.count("eval_count")
+    step, eval_ms, count = step_of(reply), reply.decode_ms, reply.generated
     assert step.basis == "client" and step.ms is not None and step.server_ms is not None
     assert eval_ms is not None and count is not None
     assert eval_ms / count / step.ms - 1 == pytest.approx(per_count, abs=0.001)
@@ -72,37 +72,36 @@ def test_every_recorded_generation_gives_no_negative_time(version: str, model: s
         reply = exchange.reply
         step = step_of(reply)
         assert step.ms is None or step.ms > 0
-        for field in ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration"):
-            ms = reply.ms(field)
+        for ms in (reply.load_ms, reply.prefill_ms, reply.decode_ms):
             assert ms is None or ms > 0
 
 
 def test_a_duration_of_minus_2_to_the_63_is_none_and_its_phases_are_faults() -> None:
     reply = recorded(OLD)[f"length 1, raw, {GEMMA3}"].reply
-    assert reply.final["eval_duration"] == -(2**63)
-    assert reply.ms("eval_duration") is None
-    assert reply.ms("prompt_eval_duration") is None
+    assert reply.figures["eval_duration_ms"] == -(2**63) / 1e6
+    assert reply.decode_ms is None
+    assert reply.prefill_ms is None
     step = step_of(reply)
     assert step.ms is None
-    assert set(faults_of(reply.ms("prompt_eval_duration"), step, FRESH)) == {"prefill", "kv_decode", "e2e_kv"}
+    assert set(faults_of(reply.prefill_ms, step, FRESH)) == {"prefill", "kv_decode", "e2e_kv"}
 
 
 def test_a_negative_duration_is_none_though_its_prefill_stands() -> None:
     reply = recorded(OLD)[f"length 2, raw, {GEMMA3}"].reply
-    assert reply.final["eval_duration"] < 0
-    assert set(faults_of(reply.ms("prompt_eval_duration"), step_of(reply), FRESH)) == {"kv_decode", "e2e_kv"}
+    assert reply.figures["eval_duration_ms"] < 0
+    assert set(faults_of(reply.prefill_ms, step_of(reply), FRESH)) == {"kv_decode", "e2e_kv"}
 
 
 def test_an_absent_duration_is_none() -> None:
     reply = recorded(OLD)[f"length 1, raw, {SMOLLM2}"].reply
-    assert "eval_duration" not in reply.final
+    assert "eval_duration_ms" not in reply.figures
     assert step_of(reply).ms is None
-    assert reply.ms("prompt_eval_duration") == pytest.approx(43.66, abs=0.01)
+    assert reply.prefill_ms == pytest.approx(43.66, abs=0.01)
 
 
 def test_text_held_back_for_a_stop_sequence_leaves_the_step_to_the_server() -> None:
     reply = recorded(NEW)[f"num_predict -1 with a stop, raw, {SMOLLM2}"].reply
-    assert (len(reply.arrivals_ms), reply.count("eval_count")) == (21, 26)
+    assert (len(reply.arrivals_ms), reply.generated) == (21, 26)
     step = step_of(reply)
     assert step.basis == "server"
     assert step.ms == step.server_ms == pytest.approx(9.91, abs=0.01)
@@ -111,8 +110,8 @@ def test_text_held_back_for_a_stop_sequence_leaves_the_step_to_the_server() -> N
 
 def test_an_end_token_is_counted_though_it_is_never_sent() -> None:
     reply = recorded(OLD)["early stop, chat model"].reply
-    assert reply.final["done_reason"] == "stop"
-    assert (len(reply.arrivals_ms), reply.count("eval_count")) == (17, 18)
+    assert reply.done_reason == "stop"
+    assert (len(reply.arrivals_ms), reply.generated) == (17, 18)
     assert step_of(reply).basis == "client"
 
 
@@ -131,7 +130,7 @@ def fresh_prompts(version: str, model: str, *, raw: bool) -> FreshPrompts:
     fresh = FreshPrompts()
     for label in labels:
         reply = recorded(version)[f"{label}, {model}"].reply
-        tokens, ms = reply.count("prompt_eval_count"), reply.ms("prompt_eval_duration")
+        tokens, ms = reply.prompt_tokens, reply.prefill_ms
         if tokens is not None and ms is not None:
             fresh.add(tokens, ms)
     return fresh
@@ -139,10 +138,10 @@ def fresh_prompts(version: str, model: str, *, raw: bool) -> FreshPrompts:
 
 def verdict(version: str, model: str, label: str) -> Verdict:
     reply = recorded(version)[f"{label}, {model}"].reply
-    tokens = reply.count("prompt_eval_count")
+    tokens = reply.prompt_tokens
     assert tokens is not None
     fresh = fresh_prompts(version, model, raw="raw" in label)
-    return judge(tokens, reply.ms("prompt_eval_duration"), fresh, step_of(reply).ms)
+    return judge(tokens, reply.prefill_ms, fresh, step_of(reply).ms)
 
 
 AGAIN = "same prompt again (prompt cache)"
@@ -183,7 +182,7 @@ def test_a_fresh_prompt_is_never_called_a_hit(version: str, model: str, label: s
 def test_a_hit_takes_the_prefill_and_leaves_the_decode() -> None:
     reply = recorded(NEW)[f"{LONG_AGAIN}, {SMOLLM2}"].reply
     hit = verdict(NEW, SMOLLM2, LONG_AGAIN)
-    faults = faults_of(reply.ms("prompt_eval_duration"), step_of(reply), hit)
+    faults = faults_of(reply.prefill_ms, step_of(reply), hit)
     assert set(faults) == {"prefill", "e2e_kv"}
     assert faults["prefill"].startswith("prompt_cache: ")
 
@@ -195,9 +194,9 @@ def test_a_wait_for_a_slot_shows_in_the_queue_and_never_in_the_step(version: str
         if "8 clients at once" not in label:
             continue
         reply = exchange.reply
-        prefill_ms, step = reply.ms("prompt_eval_duration"), step_of(reply)
+        prefill_ms, step = reply.prefill_ms, step_of(reply)
         assert prefill_ms is not None and step.ms is not None
-        waits.append(reply.arrivals_ms[0] - (reply.ms("load_duration") or 0) - prefill_ms)
+        waits.append(reply.arrivals_ms[0] - (reply.load_ms or 0) - prefill_ms)
         steps.append(step.ms)
     assert len(waits) == 8
     assert sorted(wait > 1000 for wait in waits) == [False] * 4 + [True] * 4

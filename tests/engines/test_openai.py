@@ -12,8 +12,8 @@ from scripted_server import CHUNKED_HEAD, LAST_CHUNK, chunk, read_request, reply
 
 from phaselaw.engines import openai
 from phaselaw.engines.http_client import Line
-from phaselaw.engines.openai import timing_of
-from phaselaw.engines.openai_stream import Reply, read_stream
+from phaselaw.engines.openai import read_stream
+from phaselaw.engines.served import StreamedReply, client_timing
 from phaselaw.errors import EngineError, NotReadyError
 from phaselaw.records import Request
 from phaselaw.study.model import ModelEntry, OpenaiBackend
@@ -35,7 +35,7 @@ END = event(choices=[{"index": 0, "text": "", "finish_reason": "length"}])
 USAGE = event(choices=[], usage={"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23})
 
 
-def read(*lines: str | bytes) -> Reply:
+def read(*lines: str | bytes) -> StreamedReply:
     """A stream whose lines came 10 ms apart, the first after 10."""
     texts = [line if isinstance(line, bytes) else line.encode() for line in lines]
     return read_stream([Line((index + 1) * 10_000_000, text) for index, text in enumerate(texts)], 0)
@@ -44,7 +44,7 @@ def read(*lines: str | bytes) -> Reply:
 def test_tokens_are_timed_by_their_arrival_and_counted_by_the_usage() -> None:
     found = read(token("a"), "", token("b"), "", token("c"), "", END, "", USAGE, "", "data: [DONE]")
     assert found.arrivals_ms == (10, 30, 50)
-    assert (found.finish_reason, found.count("completion_tokens"), found.wall_ms) == ("length", 3, 110)
+    assert (found.done_reason, found.generated, found.wall_ms) == ("length", 3, 110)
 
 
 def test_a_role_only_and_an_empty_first_chunk_are_no_tokens() -> None:
@@ -70,7 +70,7 @@ def test_a_byte_order_mark_is_passed_over() -> None:
 
 
 def test_a_missing_done_is_no_fault_where_a_reason_came() -> None:
-    assert read(token("a"), END).finish_reason == "length"
+    assert read(token("a"), END).done_reason == "length"
 
 
 def test_nothing_after_done_is_read() -> None:
@@ -80,7 +80,7 @@ def test_nothing_after_done_is_read() -> None:
 def test_usage_of_zeros_on_each_chunk_is_not_the_usage() -> None:
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     found = read(token("a", usage=zeros), USAGE, event(choices=[], usage=zeros), "data: [DONE]")
-    assert found.count("completion_tokens") == 3
+    assert found.generated == 3
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
@@ -112,7 +112,7 @@ def test_a_broken_stream_is_an_engine_error_of_one_line(lines: list[str], kind: 
 def test_several_tokens_in_a_chunk_are_spread_by_the_usage_and_labelled() -> None:
     usage = event(choices=[], usage={"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18})
     found = read(token("a b c"), token("d e f"), token("g h i"), END, usage)
-    served = timing_of(found, "x", head_cached=False).served
+    served = client_timing(found, "x", head_cached=False).served
     assert served is not None
     assert served.decode_step_basis == "client_usage"
     assert served.decode_step_ms == 20 / 8
@@ -120,13 +120,13 @@ def test_several_tokens_in_a_chunk_are_spread_by_the_usage_and_labelled() -> Non
 
 
 def test_without_usage_counts_are_estimated_and_labelled() -> None:
-    timing = timing_of(read(token("a"), token("b"), token("c"), END), "one two", head_cached=False)
+    timing = client_timing(read(token("a"), token("b"), token("c"), END), "one two", head_cached=False)
     assert timing.served is not None
     assert (timing.gen_tokens_raw, timing.prompt_tokens, timing.served.tokens_basis) == (3, 2, "estimated")
 
 
 def test_ttft_stands_for_prefill() -> None:
-    timing = timing_of(read("", token("a"), token("b"), END, USAGE), "x", head_cached=True)
+    timing = client_timing(read("", token("a"), token("b"), END, USAGE), "x", head_cached=True)
     assert timing.served is not None
     assert timing.prefill_ms == timing.served.ttft_ms == 20
     assert timing.served.prefill_basis == "ttft"
@@ -138,7 +138,7 @@ def test_the_servers_cached_count_decides(cached: int | None, check: str) -> Non
     if cached is not None:
         usage["prompt_tokens_details"] = {"cached_tokens": cached}
     found = read(token("a"), token("b"), END, event(choices=[], usage=usage))
-    served = timing_of(found, "one two three four", head_cached=False).served
+    served = client_timing(found, "one two three four", head_cached=False).served
     assert served is not None and served.cache_check == check
     assert ("prefill" in served.faults) == (check == "found")
 
@@ -148,9 +148,9 @@ def test_the_servers_cached_count_decides(cached: int | None, check: str) -> Non
 def test_what_real_ollama_servers_stream_on_v1_is_read(version: str, label: str) -> None:
     lines = [Line(int(ms * 1e6), text.encode()) for ms, text in recorded(version)[label].lines]
     found = read_stream(lines, 0)
-    assert found.count("completion_tokens") == len(found.arrivals_ms) == 16
-    assert found.finish_reason == "length"
-    served = timing_of(found, "x", head_cached=False).served
+    assert found.generated == len(found.arrivals_ms) == 16
+    assert found.done_reason == "length"
+    served = client_timing(found, "x", head_cached=False).served
     assert served is not None and served.decode_step_basis == "client"
 
 

@@ -13,8 +13,7 @@ import pytest
 
 from phaselaw.engines import hf, llamacpp
 from phaselaw.engines.http_client import HttpClient
-from phaselaw.engines.llamacpp_api import GREEDY
-from phaselaw.engines.llamacpp_model import LlamacppModel
+from phaselaw.engines.llamacpp import GREEDY, LlamacppModel
 from phaselaw.engines.llamacpp_process import find_server
 from phaselaw.engines.prompts import token_ids
 from phaselaw.errors import EngineError
@@ -51,7 +50,7 @@ def asked(prompt_tokens: int) -> Request:
 
 def tokens_of(model: LlamacppModel, prompt_tokens: int) -> list[int]:
     """The ids that the server generates, asked for whole: a stream lacks those of text that it holds back."""
-    said = HttpClient(model._api.url).json("POST", "/completion", {
+    said = HttpClient(model.server.base_url).json("POST", "/completion", {
         "prompt": token_ids(prompt_tokens, 42, VOCAB_SIZE), "n_predict": STEPS, "ignore_eos": True,
         "cache_prompt": False, "return_tokens": True, **GREEDY,
     })  # fmt: skip

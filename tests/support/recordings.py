@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from phaselaw.engines.http_client import Line
-from phaselaw.engines.ollama_api import Reply, read_stream
+from phaselaw.engines.ollama import read_stream
+from phaselaw.engines.served import StreamedReply
 
 FOLDER = Path(__file__).parent.parent / "data" / "ollama"
 OLD, NEW = "v0.13.5", "v0.33.0-rc2"
@@ -27,7 +28,7 @@ class Exchange(NamedTuple):
     lines: list[tuple[float, str]]
 
     @property
-    def reply(self) -> Reply:
+    def reply(self) -> StreamedReply:
         """What the engine reads from the stream, with the recorded arrival times."""
         return read_stream([Line(int(ms * 1e6), text.encode()) for ms, text in self.lines], 0)
 

@@ -22,7 +22,7 @@ from phaselaw.commands.options import (
     names,
     positive_number,
 )
-from phaselaw.engines.ollama_api import parameter_millions
+from phaselaw.engines.ollama import parameter_millions
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.laws.prediction import Predictions
 from phaselaw.report.prediction import predicted, reading

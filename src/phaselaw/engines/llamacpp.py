@@ -2,30 +2,61 @@
 
 A server of ours is stopped however phaselaw ends (`phaselaw.engines.llamacpp_guard`). A model is a GGUF file, one of
 the ladder or a GPT-2 folder, which are exported on first use, or with ``url`` what that server holds.
+
+A call is timed by the server's own ``timings``, with the client's clock beside it (method: section 2). The server
+counts the first token as prompt time: ``predicted_ms`` spans one step less than ``predicted_n`` says. On a machine
+whose cores the server fills, the client may be woken late; the server's clock doesn't see that.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib.util
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phaselaw.engines.gguf_header import Scalar, Table, read_header, read_tensors
-from phaselaw.engines.http_client import Limits
-from phaselaw.engines.llamacpp_api import LlamacppApi
-from phaselaw.engines.llamacpp_model import LlamacppModel
-from phaselaw.engines.llamacpp_process import PACKAGE, Server, find_server, nothing_to_start, package_version
+from phaselaw.engines.http_client import QUICK, Line
+from phaselaw.engines.llamacpp_process import (
+    PACKAGE,
+    LlamacppServer,
+    ServerProcess,
+    find_server,
+    nothing_to_start,
+    package_version,
+)
+from phaselaw.engines.prompts import Verdict, token_ids
+from phaselaw.engines.served import (
+    DecodeStep,
+    StreamedReply,
+    count,
+    events_of,
+    limits_of,
+    mapping,
+    name_or_none,
+    number,
+    reply_of,
+    step_of,
+    stream,
+    timing_of,
+)
 from phaselaw.errors import EngineError, MissingExtraError, PhaselawError
 from phaselaw.ladder.gguf_export import export, gguf_file, is_exported, ladder_refusal
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.peak_memory import PeakMemory
-from phaselaw.records import EngineInfo, ModelInfo
+from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
 
 if TYPE_CHECKING:
     from phaselaw.study.model import LlamacppBackend, ModelEntry
 
-_QUICK = Limits(connect_s=5.0, idle_s=10.0, total_s=20.0)
+GREEDY = {"temperature": 0, "top_k": 1, "samplers": ["top_k"]}
+"""The likeliest token, found by the cheapest chain: nothing else is computed over the vocabulary."""
+CLAIMS = ("cache_n", "prompt_n", "prompt_ms", "predicted_n", "predicted_ms")
+"""The server's figures that are kept with a call."""
+_SERVER_GONE = {"refused", "connection_lost"}
 
 
 def create(backend: LlamacppBackend) -> LlamacppEngine:
@@ -35,11 +66,19 @@ def create(backend: LlamacppBackend) -> LlamacppEngine:
 
 def lacking(backend: LlamacppBackend, models: Sequence[ModelEntry]) -> list[str]:
     """Whether a server is here or answers, and which models it can't have."""
-    if backend.url is not None:
-        return _lacking_at(backend, backend.url, models)
-    if find_server(backend.server) is None:
-        return [f"backend {backend.name}: {nothing_to_start(backend.server)}"]
-    return [f"model {model.name}: {fault}" for model in models for fault in _file_faults(model.name, backend)]
+    if backend.url is None:
+        if find_server(backend.server) is None:
+            return [f"backend {backend.name}: {nothing_to_start(backend.server)}"]
+        return [f"model {model.name}: {fault}" for model in models for fault in _file_faults(model.name, backend)]
+    server = LlamacppServer(backend.url, limits=QUICK, ca_file=backend.ca_file)
+    try:
+        server.health()
+        props = server.props()
+    except EngineError as error:
+        return [f"backend {backend.name}: no llama-server: {error}; start one, or leave url out"]
+    finally:
+        server.close()
+    return [fault for model in models if (fault := _other_model(model.name, props, backend.url))]
 
 
 def prepare(backend: LlamacppBackend, model: ModelEntry) -> None:
@@ -48,29 +87,14 @@ def prepare(backend: LlamacppBackend, model: ModelEntry) -> None:
         _file_of(model.name, backend)
 
 
-def _lacking_at(backend: LlamacppBackend, url: str, models: Sequence[ModelEntry]) -> list[str]:
-    api = LlamacppApi(url, limits=_QUICK, ca_file=backend.ca_file)
-    try:
-        api.health()
-        held = _names_of(api.props())
-    except EngineError as error:
-        return [f"backend {backend.name}: no llama-server: {error}; start one, or leave url out"]
-    finally:
-        api.close()
-    return [fault for model in models if (fault := _other_model(model.name, held, url))]
-
-
-def _other_model(name: str, held: Sequence[str], url: str) -> str | None:
+def _other_model(name: str, props: Mapping[str, Any], url: str) -> str | None:
+    """That a server holds another model, which may be called by its alias, its file, or its file's name."""
+    path = str(props.get("model_path") or "")
+    called = dict.fromkeys((str(props.get("model_alias") or ""), path, Path(path).name, Path(path).stem))
+    held = [each for each in called if each]
     if name in held:
         return None
     return f"model {name}: the server at {url} holds {' or '.join(held) or 'no named model'}; name that"
-
-
-def _names_of(props: Mapping[str, Any]) -> list[str]:
-    """What the model of a server may be called: its alias, its file, its file's name with and without the end."""
-    path = str(props.get("model_path") or "")
-    return [name for name in dict.fromkeys((str(props.get("model_alias") or ""), path, Path(path).name,
-                                            Path(path).stem)) if name]  # fmt: skip
 
 
 def _file_faults(name: str, backend: LlamacppBackend) -> list[str]:
@@ -103,7 +127,7 @@ class LlamacppEngine:
     def __init__(self, backend: LlamacppBackend) -> None:
         self.holds_many_models = not backend.one_at_a_time
         self._backend = backend
-        self._servers: list[Server] = []
+        self._processes: list[ServerProcess] = []
         self._version: str | None = None
         self._observed: dict[str, Any] = {}
         self._starts: dict[str, dict[str, float | None]] = {}
@@ -116,59 +140,187 @@ class LlamacppEngine:
 
     def load(self, model: ModelEntry) -> LlamacppModel:
         """Start a server with the model, or ask the one at ``url`` what it holds. Raises `EngineError`."""
+        process = None
         if self._backend.url is not None:
-            return self._at(self._backend.url, model)
-        for fault in _file_faults(model.name, self._backend):
-            raise EngineError(f"model {model.name}: {fault}", kind="missing_model")
-        try:
-            path = _file_of(model.name, self._backend)
-        except PhaselawError as error:
-            raise EngineError(f"can't load {model.name}: {error}", kind="load") from error
-        header, tables = read_header(path), read_tensors(path)
-        server = Server(self._backend, path)
-        self._servers.append(server)
-        self._starts[model.name] = {"load_ms": server.load_ms, "of_which_weights_ms": server.weights_ms}
-        self._observed |= {"executable": server.executable, "threads_in_force": server.threads}
-        if server.executable == PACKAGE:
-            self._observed["package"] = f"{PACKAGE} {package_version()}"
-        return self._model(
-            server.api, model.name, header, tables, died=server.died, stop=server.stop, memory=PeakMemory(server.pid)
-        )
+            limits, ca_file = limits_of(self._backend), self._backend.ca_file
+            server = LlamacppServer(self._backend.url, limits=limits, ca_file=ca_file)
+            server.health()
+            props = server.props()
+            other = _other_model(model.name, props, self._backend.url)
+            if other is not None:
+                raise EngineError(other, kind="missing_model")
+            path = Path(str(props.get("model_path")))
+            header, tables = (read_header(path), read_tensors(path)) if path.is_file() else ({}, {})
+        else:
+            path = self._exported(model.name)
+            header, tables = read_header(path), read_tensors(path)
+            process = self._start(model.name, path)
+            server = process.server
+            props = server.props()
+        self._observed["build_info"] = props.get("build_info")
+        self._version = self._observed.get("package") or name_or_none(props.get("build_info"))
+        generation = props.get("default_generation_settings")
+        context = generation.get("n_ctx") if isinstance(generation, dict) else None
+        info = model_info(server.model_meta(), props, header, tables)
+        return LlamacppModel(server, self._backend, model.name, info, context=count(context), process=process)
 
     def close(self) -> None:
         """Stop every server that was started."""
-        while self._servers:
-            self._servers.pop().stop()
+        while self._processes:
+            self._processes.pop().stop()
 
-    def _at(self, url: str, model: ModelEntry) -> LlamacppModel:
-        backend = self._backend
-        limits = Limits(connect_s=backend.connect_timeout_s, idle_s=backend.idle_timeout_s, total_s=backend.timeout_s)
-        api = LlamacppApi(url, limits=limits, ca_file=backend.ca_file)
-        api.health()
-        props = api.props()
-        other = _other_model(model.name, _names_of(props), url)
-        if other is not None:
-            raise EngineError(other, kind="missing_model")
-        path = Path(str(props.get("model_path")))
-        header, tables = (read_header(path), read_tensors(path)) if path.is_file() else ({}, {})
-        return self._model(api, model.name, header, tables, died=lambda: None, stop=api.close, memory=None)
+    def _exported(self, name: str) -> Path:
+        for fault in _file_faults(name, self._backend):
+            raise EngineError(f"model {name}: {fault}", kind="missing_model")
+        try:
+            return _file_of(name, self._backend)
+        except PhaselawError as error:
+            raise EngineError(f"can't load {name}: {error}", kind="load") from error
 
-    def _model(
-        self, api: LlamacppApi, name: str, header: Mapping[str, Scalar], tables: Mapping[str, Table], **ends: Any
-    ) -> LlamacppModel:
-        props = api.props()
-        self._observed["build_info"] = props.get("build_info")
-        self._version = self._observed.get("package") or _text(props.get("build_info"))
-        generation = props.get("default_generation_settings") or {}
-        context = generation.get("n_ctx") if isinstance(generation, dict) else None
-        info = model_info(api.model_meta(), props, header, tables)
-        return LlamacppModel(
-            api, self._backend, name, info, context=context if isinstance(context, int) else None, **ends
+    def _start(self, name: str, path: Path) -> ServerProcess:
+        process = ServerProcess(self._backend, path)
+        self._processes.append(process)
+        self._starts[name] = {"load_ms": process.load_ms, "of_which_weights_ms": process.weights_ms}
+        self._observed |= {"executable": process.executable, "threads_in_force": process.threads}
+        if process.executable == PACKAGE:
+            self._observed["package"] = f"{PACKAGE} {package_version()}"
+        return process
+
+
+class LlamacppModel:
+    """A model that a server holds."""
+
+    def __init__(
+        self, server: LlamacppServer, backend: LlamacppBackend, name: str, info: ModelInfo, *, context: int | None,
+        process: ServerProcess | None,
+    ) -> None:  # fmt: skip
+        """``context`` is in tokens; ``process`` is the server's where it is ours."""
+        self.info, self.server = info, server
+        self._backend, self._name, self._context, self._process = backend, name, context, process
+        self._memory = None if process is None else PeakMemory(process.pid)
+        self._prompts: dict[str, list[int]] = {}
+
+    def generate(self, request: Request) -> Timing:
+        """Time one call. Raises `EngineError`; where the server is gone it says how it ended."""
+        try:
+            prompt = self._prompt_of(request)
+            if self._context is not None and len(prompt) + request.gen_tokens > self._context:
+                no_room = f"a prompt of {len(prompt)} tokens leaves no room for {request.gen_tokens} more"
+                told = f"{self._name} has a context of {self._context}: {no_room}; give a larger context_length"
+                raise EngineError(told, kind="too_long")
+            if self._memory is not None:
+                self._memory.reset()  # by each of several clients, all before the first of them sends
+            reply = self._send(prompt, request)
+        except EngineError as error:
+            end = self._process.died() if self._process is not None and error.kind in _SERVER_GONE else None
+            if end is None:
+                raise
+            raise EngineError(end, kind="server_died") from error
+        peak_mb = None if self._memory is None else self._memory.read_mb()
+        return dataclasses.replace(server_timing(reply, len(prompt), request.gen_tokens), rss_peak_mb=peak_mb)
+
+    def close(self) -> None:
+        """Stop the server where it is ours."""
+        if self._process is not None:
+            self._process.stop()
+        self.server.close()
+
+    def _send(self, prompt: Sequence[int], request: Request) -> StreamedReply:
+        """One streamed, greedy completion that the server's prompt cache must not answer."""
+        asked = {
+            **GREEDY, "prompt": prompt, "n_predict": request.gen_tokens, "cache_prompt": False,
+            "ignore_eos": self._backend.ignore_eos, "stream": True, "return_tokens": True,
+        }  # fmt: skip
+        return stream(
+            self.server, "/completion", asked, request.gen_tokens, read_stream, before_send=request.before_send
         )
 
+    def _prompt_of(self, request: Request) -> list[int]:
+        """A prompt's ids; in a template the names of control tokens are read as these."""
+        if request.prompt is None:
+            return token_ids(request.prompt_tokens or 1, request.study_seed, self.info.vocab_size or 1)
+        if request.prompt not in self._prompts:
+            text, templated = request.prompt, self._backend.chat_template
+            if templated:
+                messages = [{"role": "user", "content": text}]
+                text = mapping(self.server.json("POST", "/apply-template", {"messages": messages})).get("prompt") or ""
+            asked = {"content": text, "add_special": True, "parse_special": templated}
+            ids = mapping(self.server.json("POST", "/tokenize", asked)).get("tokens")
+            if not isinstance(ids, list) or not ids or not all(isinstance(each, int) for each in ids):
+                raise EngineError(f"{self._name}'s tokenizer makes no token of this prompt", kind="prompt")
+            self._prompts[request.prompt] = ids
+        return self._prompts[request.prompt]
 
-def _text(value: object) -> str | None:
-    return value[:200] if isinstance(value, str) and value else None
+
+def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
+    """What a stream's events say; raises `EngineError` where they stand for no call.
+
+    The output's SHA-256 is of the token ids as 64-bit integers where the stream had them all, else of the text.
+    """
+    events = events_of(lines, sent_ns, is_last=lambda event: bool(event.get("stop")), server_sent=True)
+    final = events[-1][1] if events else {}
+    with_tokens = [event for _, event in events if any(_texts(event))]
+    ids = [each for event in with_tokens for each in event.get("tokens") or () if isinstance(each, int)]
+    numbers = [each for each in (event.get("tokens_predicted") for event in with_tokens) if isinstance(each, int)]
+    raw = struct.pack(f"<{len(ids)}q", *ids)
+    if len(ids) != final.get("tokens_predicted"):
+        raw = "".join(str(event.get("content") or "") for event in with_tokens).encode(errors="replace")
+    timings = mapping(final.get("timings") or {})
+    figures = {name: number(timings.get(name)) for name in CLAIMS}
+    reply = reply_of(
+        events,
+        _texts,
+        ended=bool(final.get("stop")),
+        output_sha256=hashlib.sha256(raw).hexdigest(),
+        cached_tokens=count(figures["cache_n"]),
+        generated=count(figures["predicted_n"]),
+        prefill_ms=figures["prompt_ms"],
+        decode_ms=figures["predicted_ms"],
+        steps_seen=numbers[-1] - numbers[0] if numbers and len(numbers) == len(with_tokens) else None,
+        figures=figures,
+    )
+    if reply.generated is None or reply.prefill_ms is None or reply.decode_ms is None:
+        raise EngineError("the server gave no timings; is it a llama-server?", kind="bad_reply")
+    if not reply.generated or not reply.arrivals_ms:
+        raise EngineError("no token came", kind="no_tokens")
+    if final.get("truncated"):
+        raise EngineError("the server cut the prompt to its context", kind="prompt_cut")
+    return reply
+
+
+def _texts(event: Mapping[str, Any]) -> tuple[str, str]:
+    """No hidden text, and the shown one: a chunk may hold a token whose text is held back."""
+    return "", str(event.get("content") or "") or str(event.get("tokens") or "")
+
+
+def server_timing(reply: StreamedReply, prompt_tokens: int, gen_tokens: int) -> Timing:
+    """What a reply to a prompt of so many tokens says, by the server's clock."""
+    done_reason = "length" if reply.tokens >= gen_tokens else "stop"
+    reply = dataclasses.replace(reply, prompt_tokens=prompt_tokens, done_reason=done_reason)
+    step = step_of(reply)
+    by_server = DecodeStep(
+        step.server_ms, None if step.server_ms is None else "server", _client_step_ms(reply, step), step.server_ms
+    )
+    verdict = Verdict("off", "the server was told to use no cache, and evaluated every token of the prompt")
+    evaluated = count(reply.figures["prompt_n"])
+    if reply.cached_tokens:
+        reason = f"{reply.cached_tokens} of {prompt_tokens} tokens were cached, by the server's own count"
+        verdict = Verdict("found", reason)
+    elif evaluated is not None and evaluated < prompt_tokens:
+        verdict = Verdict("found", f"the server evaluated {evaluated} of {prompt_tokens} tokens")
+    return timing_of(reply, prompt_tokens, by_server, verdict, model_was_loaded=True)
+
+
+def _client_step_ms(reply: StreamedReply, step: DecodeStep) -> float | None:
+    """One decode step by the client's clock; ``None`` where it is not known which tokens came when.
+
+    The server holds tokens back whose text ends inside a character, so that chunks may be fewer than tokens; but each
+    chunk says how many tokens there were by then.
+    """
+    if step.basis == "client":
+        return step.client_ms
+    span_ms = reply.arrivals_ms[-1] - reply.arrivals_ms[0]
+    return span_ms / reply.steps_seen if span_ms > 0 and reply.steps_seen is not None and reply.steps_seen > 0 else None
 
 
 def model_info(
@@ -176,17 +328,19 @@ def model_info(
 ) -> ModelInfo:
     """A model by the server's own counts, and for the architecture by its file's header and tensors."""
     family = header.get("general.architecture")
-    looked_up = looked_up_tables(tables)
+    # Of these a token reads but a row: positions, and the tokens' unless it is the output as well.
+    names = ["position_embd.weight", "token_types.weight"]
+    names += ["token_embd.weight"] if "output.weight" in tables else []
+    looked_up = [tables[name] for name in names if name in tables]
 
     def of_file(key: str) -> int | None:
         value = header.get(f"{family}.{key}")
         return value if isinstance(value, int) else None
 
     def of_server(key: str) -> int | None:
-        value = meta.get(key)
-        return value if isinstance(value, int) and value > 0 else None
+        return count(meta.get(key)) or None
 
-    params, kept = of_server("n_params"), props.get("model_ftype") or meta.get("ftype")
+    params = of_server("n_params")
     return ModelInfo(
         params_millions_measured=None if params is None else params / 1e6,
         n_layer=of_file("block_count"),
@@ -200,15 +354,8 @@ def model_info(
         n_experts=of_file("expert_count"),
         lookup_params=sum(numbers for numbers, _ in looked_up) if tables else None,
         lookup_bytes=sum(size for _, size in looked_up) if tables else None,
-        family=_text(family),
-        quantization_level=_text(kept),
+        family=name_or_none(family),
+        quantization_level=name_or_none(props.get("model_ftype") or meta.get("ftype")),
         weights_bytes=of_server("size"),
-        config_path=_text(props.get("model_path")),
+        config_path=name_or_none(props.get("model_path")),
     )
-
-
-def looked_up_tables(tables: Mapping[str, Table]) -> list[Table]:
-    """The tables of which a token reads but a row: positions, and the tokens' unless it is the output as well."""
-    names = ["position_embd.weight", "token_types.weight"]
-    names += ["token_embd.weight"] if "output.weight" in tables else []
-    return [tables[name] for name in names if name in tables]

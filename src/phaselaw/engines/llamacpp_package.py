@@ -1,7 +1,7 @@
 """``python -m phaselaw.engines.llamacpp_package SETTINGS``: llama.cpp's server as the package xllamacpp carries it.
 
-``SETTINGS`` is a JSON object with the keys of `phaselaw.engines.llamacpp_process.Settings`; what is null stays at the
-server's default. The server runs inside this process, which is started through `phaselaw.engines.llamacpp_guard`.
+``SETTINGS`` is a JSON object of llama-server's options without their dashes; what is left out stays at the server's
+default. The server runs inside this process, which is started through `phaselaw.engines.llamacpp_guard`.
 """
 
 from __future__ import annotations
@@ -11,33 +11,29 @@ import sys
 import threading
 from typing import Any
 
+NAMES = {
+    "port": "port", "parallel": "n_parallel", "ctx-size": "n_ctx", "batch-size": "n_batch", "ubatch-size": "n_ubatch",
+    "n-gpu-layers": "n_gpu_layers",
+}  # fmt: skip
+"""llama-server's options, and the package's names for them where one holds a number."""
+
 
 def main(settings: dict[str, Any]) -> None:
     """Serve until the process is ended."""
     import xllamacpp
 
     params: Any = xllamacpp.CommonParams()
-    params.model.path = settings["model"]
-    params.model_alias = {settings["alias"]}
-    params.hostnames = [settings["host"]]
-    params.port = settings["port"]
-    params.n_parallel = settings["slots"]
-    types = xllamacpp.ggml_type
-    wanted = {
-        "n_ctx": settings["context_length"],
-        "n_batch": settings["batch"],
-        "n_ubatch": settings["micro_batch"],
-        "n_gpu_layers": settings["gpu_layers"],
-    }
-    if settings["kv_cache"] is not None:
-        wanted["cache_type_k"] = wanted["cache_type_v"] = types[f"GGML_TYPE_{settings['kv_cache'].upper()}"]
-    if settings["flash_attention"] is not None:
-        state = "ENABLED" if settings["flash_attention"] else "DISABLED"
-        wanted["flash_attn_type"] = xllamacpp.llama_flash_attn_type[f"LLAMA_FLASH_ATTN_TYPE_{state}"]
-    for name, value in wanted.items():
-        if value is not None:
-            setattr(params, name, value)
-    if settings["threads"] is not None:
+    params.model.path, params.model_alias, params.hostnames = settings["model"], {settings["alias"]}, [settings["host"]]
+    for option, name in NAMES.items():
+        if option in settings:
+            setattr(params, name, settings[option])
+    if "cache-type-k" in settings:
+        kind = xllamacpp.ggml_type[f"GGML_TYPE_{settings['cache-type-k'].upper()}"]
+        params.cache_type_k = params.cache_type_v = kind
+    if "flash-attn" in settings:
+        state = "ENABLED" if settings["flash-attn"] == "on" else "DISABLED"
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type[f"LLAMA_FLASH_ATTN_TYPE_{state}"]
+    if "threads" in settings:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     server = xllamacpp.Server(params)
     threading.Event().wait()

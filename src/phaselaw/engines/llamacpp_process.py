@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import importlib.util
 import json
@@ -15,14 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from phaselaw.engines.http_client import Limits
-from phaselaw.engines.llamacpp_api import LlamacppApi
+from phaselaw.engines.http_client import HttpClient, Limits
+from phaselaw.engines.served import limits_of, mapping
 from phaselaw.errors import EngineError
 
 if TYPE_CHECKING:
@@ -40,24 +40,25 @@ _STARTS = 3
 _STOP_WAIT_S = 10.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """What a server is started with; ``None`` leaves its own default."""
+class LlamacppServer(HttpClient):
+    """What measuring asks of one llama-server (tools/server/README.md of llama.cpp). All raise `EngineError`."""
 
-    model: str
-    alias: str
-    host: str
-    port: int
-    slots: int
-    """Calls that it serves at once."""
-    threads: int | None
-    context_length: int | None
-    """Of all slots together."""
-    batch: int | None
-    micro_batch: int | None
-    gpu_layers: int | None
-    kv_cache: str | None
-    flash_attention: bool | None
+    def health(self) -> None:
+        """Return where the server is ready; error ``http_503`` while it loads."""
+        self.json("GET", "/health")
+
+    def props(self) -> Mapping[str, Any]:
+        """The server's properties: build, model, context."""
+        props = mapping(self.json("GET", "/props"))
+        if "default_generation_settings" not in props:
+            raise EngineError(f"{self.base_url}: what answers there is no llama-server", kind="bad_reply")
+        return props
+
+    def model_meta(self) -> Mapping[str, Any]:
+        """What the server counted of its model: parameters, vocabulary, bytes; empty on servers that don't say."""
+        models = mapping(self.json("GET", "/v1/models")).get("data")
+        entry = models[0] if isinstance(models, list) and models else {}
+        return mapping(mapping(entry).get("meta") or {})
 
 
 def find_server(wanted: str | None) -> str | None:
@@ -68,30 +69,31 @@ def find_server(wanted: str | None) -> str | None:
     return on_path or (PACKAGE if importlib.util.find_spec(PACKAGE) is not None else None)
 
 
-def command_of(server: str, settings: Settings) -> list[str]:
-    """The command that runs the server."""
-    if server == PACKAGE:
-        return [sys.executable, "-m", "phaselaw.engines.llamacpp_package", json.dumps(dataclasses.asdict(settings))]
-    flash = None if settings.flash_attention is None else ("on" if settings.flash_attention else "off")
-    options: dict[str, Any] = {
-        "--model": settings.model,
-        "--alias": settings.alias,
-        "--host": settings.host,
-        "--port": settings.port,
-        "--parallel": settings.slots,
-        "--threads": settings.threads,
-        "--ctx-size": settings.context_length,
-        "--batch-size": settings.batch,
-        "--ubatch-size": settings.micro_batch,
-        "--n-gpu-layers": settings.gpu_layers,
-        "--cache-type-k": settings.kv_cache,
-        "--cache-type-v": settings.kv_cache,
-        "--flash-attn": flash,
+def command_of(server: str, backend: LlamacppBackend, model: Path, alias: str, port: int) -> list[str]:
+    """The command that runs the server; what the backend leaves out stays at the server's own default."""
+    slots, context, flash = max(backend.concurrency), backend.context_length, backend.flash_attention
+    settings: dict[str, Any] = {
+        "model": str(model),
+        "alias": alias,
+        "host": HOST,
+        "port": port,
+        "parallel": slots,
+        "threads": backend.threads,
+        "ctx-size": None if context is None else context * slots,  # of all slots together
+        "batch-size": backend.batch,
+        "ubatch-size": backend.micro_batch,
+        "n-gpu-layers": backend.gpu_layers,
+        "cache-type-k": backend.kv_cache,
+        "cache-type-v": backend.kv_cache,
+        "flash-attn": None if flash is None else ("on" if flash else "off"),
     }
-    return [server, *(str(part) for option in options.items() if option[1] is not None for part in option)]
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if server == PACKAGE:
+        return [sys.executable, "-m", "phaselaw.engines.llamacpp_package", json.dumps(settings)]
+    return [server, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]
 
 
-class Server:
+class ServerProcess:
     """A running server of ours with one model."""
 
     load_ms: float
@@ -100,20 +102,25 @@ class Server:
     """The part of `load_ms` from its first answer, which says that it is loading, to the healthy one."""
 
     def __init__(self, backend: LlamacppBackend, model: Path) -> None:
-        server = find_server(backend.server)
-        if server is None:
+        executable = find_server(backend.server)
+        if executable is None:
             raise EngineError(f"backend {backend.name}: {nothing_to_start(backend.server)}", kind="missing_server")
-        self.executable = server
+        self.executable = executable
         self._backend = backend
         for _ in range(_STARTS):
             if self._start(model):
                 return
-        raise EngineError(f"no free port for {server} was still free when it started", kind="start")
+        raise EngineError(f"no free port for {executable} was still free when it started", kind="start")
 
     def died(self) -> str | None:
         """How the server ended, in one line; ``None`` while it runs."""
         code = self._process.poll()
-        return None if code is None else f"llama-server ended with exit code {code}: {self._last_words()}"
+        if code is None:
+            return None
+        # The log's last line that tells of an error, else its last line.
+        lines = [line.strip() for line in self._log().splitlines() if line.strip()]
+        telling = [line for line in lines if re.search(r"error|fail|unable|\bE\b", line, re.IGNORECASE)]
+        return f"llama-server ended with exit code {code}: {(telling or lines or ['it logged nothing'])[-1][:300]}"
 
     @property
     def pid(self) -> int | None:
@@ -138,43 +145,28 @@ class Server:
             self._process.kill()
             self._process.wait()
         self._log_file.close()
-        self.api.close()
+        self.server.close()
 
     def _start(self, model: Path) -> bool:
         """Start it and wait until it is healthy; false where another program has its port."""
-        alias = f"phaselaw-{secrets.token_hex(4)}"
-        backend = self._backend
-        slots, context = max(backend.concurrency), backend.context_length
-        settings = Settings(
-            model=str(model),
-            alias=alias,
-            host=HOST,
-            port=_free_port(),
-            slots=slots,
-            threads=backend.threads,
-            context_length=None if context is None else context * slots,
-            batch=backend.batch,
-            micro_batch=backend.micro_batch,
-            gpu_layers=backend.gpu_layers,
-            kv_cache=backend.kv_cache,
-            flash_attention=backend.flash_attention,
-        )
-        limits = Limits(connect_s=backend.connect_timeout_s, idle_s=backend.idle_timeout_s, total_s=backend.timeout_s)
-        self.api = LlamacppApi(f"http://{HOST}:{settings.port}", limits=limits)
+        alias, port = f"phaselaw-{secrets.token_hex(4)}", _free_port()
+        command = command_of(self.executable, self._backend, model, alias, port)
+        self.server = LlamacppServer(f"http://{HOST}:{port}", limits=limits_of(self._backend))
         self._log_file = tempfile.TemporaryFile()  # noqa: SIM115
         started_ns = time.perf_counter_ns()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "phaselaw.engines.llamacpp_guard", *command_of(self.executable, settings)],
+            [sys.executable, "-m", "phaselaw.engines.llamacpp_guard", *command],
             stdin=subprocess.PIPE,
             stdout=self._log_file,
             stderr=subprocess.STDOUT,
-            env=_environment(),
+            # Ours, less the variables by which llama-server takes settings that no study states.
+            env={name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")},
             start_new_session=True,  # Ctrl-C is for phaselaw, which then stops the server in order
         )
         try:
             answered_ns = self._wait_until_healthy()
             healthy_ns = time.perf_counter_ns()
-            ours = self.api.props().get("model_alias", alias) == alias
+            ours = self.server.props().get("model_alias", alias) == alias
         except BaseException:
             self.stop()
             raise
@@ -189,7 +181,7 @@ class Server:
         """Wait for the healthy answer; when the server first said that it is loading, if it did."""
         deadline = time.monotonic() + self._backend.start_timeout_s
         loading_ns = None
-        probe = LlamacppApi(self.api.url, limits=_QUICK)
+        probe = LlamacppServer(self.server.base_url, limits=_QUICK)
         try:
             while True:
                 try:
@@ -212,12 +204,6 @@ class Server:
     def _log(self) -> str:
         return os.pread(self._log_file.fileno(), 1 << 20, 0).decode("utf-8", "replace")
 
-    def _last_words(self) -> str:
-        """The log's last line that tells of an error, else its last line."""
-        lines = [line.strip() for line in self._log().splitlines() if line.strip()]
-        telling = [line for line in lines if re.search(r"error|fail|unable|\bE\b", line, re.IGNORECASE)]
-        return (telling or lines or ["it said nothing"])[-1][:300]
-
 
 def nothing_to_start(wanted: str | None) -> str:
     """What to do where no server is found, as a line."""
@@ -228,10 +214,9 @@ def nothing_to_start(wanted: str | None) -> str:
 
 def package_version() -> str | None:
     """The version of the package that carries the server, whose own build may not know its number."""
-    try:
+    with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return None
 
 
 def _free_port() -> int:
@@ -239,8 +224,3 @@ def _free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _environment() -> dict[str, str]:
-    """Ours, less the variables by which llama-server takes settings that no study states."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")}

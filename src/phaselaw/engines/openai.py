@@ -1,152 +1,199 @@
 """The engine ``openai``: any server that speaks OpenAI's protocol, by the client's clock (method: section 2).
 
-TTFT stands for prefill, since no server-side time is part of the protocol; a decode step is told from the arrivals.
+TTFT stands for prefill, since no server-side time is part of the protocol; a decode step is taken from the arrivals.
 A server's prompt cache is kept out by first words that no call shares, and it is told to have none where it knows how.
+A key never reaches a message: whatever a server answers is shown with the key cut out.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
-import random
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from phaselaw.engines.http_client import Limits
-from phaselaw.engines.openai_api import TURNED_AWAY, OpenaiApi, wait_before_retry
-from phaselaw.engines.openai_stream import Reply
-from phaselaw.engines.prompt_cache import Verdict, judge_by_count
-from phaselaw.engines.prompts import WORDS, text_of
-from phaselaw.engines.served_clock import DecodeStep, decode_step
+from phaselaw.engines.http_client import QUICK, BeforeSend, HttpClient, Limits, Line
+from phaselaw.engines.served import (
+    DONE,
+    Event,
+    ServedEngine,
+    ServedModel,
+    StreamedReply,
+    count,
+    events_of,
+    limits_of,
+    number,
+    reply_of,
+    stream,
+)
 from phaselaw.errors import EngineError, NotReadyError
-from phaselaw.records import EngineInfo, ModelInfo, Request, Served, Timing
+from phaselaw.records import ModelInfo, Request, Timing
 
 if TYPE_CHECKING:
     from phaselaw.study.model import ModelEntry, OpenaiBackend
 
 PATHS = {"completions": "completions", "chat": "chat/completions"}
-NONCE_WORDS = 3
-QUICK = Limits(connect_s=5.0, idle_s=10.0, total_s=20.0)
-"""For questions that need no model."""
+WISHES = ("ignore_eos", "min_tokens", "cache_prompt", "cache_salt")
+"""Keys that some servers know and others refuse: left away where they are refused."""
+OPTIONAL = (*WISHES, "stream_options", "seed", "top_p", "temperature")
+RENAMED = {"max_tokens": "max_completion_tokens"}
+TURNED_AWAY = frozenset({"refused", "http_429", "http_502", "http_503", "http_504"})
+LONGEST_WAIT_S = 60.0
 
 
 def create(backend: OpenaiBackend) -> OpenaiEngine:
     """An engine with a backend's settings; `NotReadyError` where no address is known."""
-    return OpenaiEngine(backend)
+    return OpenaiEngine(backend, _server(backend, limits_of(backend)))
 
 
 def lacking(backend: OpenaiBackend, models: Sequence[ModelEntry]) -> list[str]:
     """Whether a server answers, and which models it does not have."""
     try:
-        api = _api(backend, QUICK)
+        server = _server(backend, QUICK)
         try:
-            there = api.models()
+            there = server.models()
         finally:
-            api.close()
+            server.close()
     except NotReadyError as error:
         return [str(error)]
     except EngineError as error:
         hint = f"; set {backend.api_key_env}" if error.kind in ("http_401", "http_403") else ""
         return [f"backend {backend.name}: {error}{hint}; start the server, or correct its url"]
     return [
-        f"model {model.name}: not on {api.url}; name one that it has: {', '.join(list(there)[:5])}"
+        f"model {model.name}: not on {server.base_url}; name one that it has: {', '.join(list(there)[:5])}"
         for model in models
         if there and model.name not in there
     ]
 
 
-def _api(backend: OpenaiBackend, limits: Limits) -> OpenaiApi:
+def _server(backend: OpenaiBackend, limits: Limits) -> OpenaiServer:
     url = backend.url or os.environ.get("OPENAI_BASE_URL", "").strip()
     if not url:
         raise NotReadyError(f"backend {backend.name}: no address; give its url, or set OPENAI_BASE_URL")
-    return OpenaiApi(url, key=os.environ.get(backend.api_key_env) or None, limits=limits, ca_file=backend.ca_file)
+    return OpenaiServer(url, key=os.environ.get(backend.api_key_env) or None, limits=limits, ca_file=backend.ca_file)
 
 
-class OpenaiEngine:
-    """One server with a backend's settings."""
+class OpenaiServer(HttpClient):
+    """One server, and what has been learnt of what it refuses."""
 
-    holds_many_models = False
-    """Some servers swap models in and out: calls are grouped by model."""
+    def __init__(self, url: str, *, key: str | None, limits: Limits, ca_file: str | None) -> None:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        base = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/v1"
+        super().__init__(base, headers=headers, limits=limits, ca_file=ca_file)
+        self._key = key
+        self.refused: set[str] = set()
+        """The keys that this server was found to refuse."""
 
-    def __init__(self, backend: OpenaiBackend) -> None:
-        self._backend = backend
-        limits = Limits(connect_s=backend.connect_timeout_s, idle_s=backend.idle_timeout_s, total_s=backend.timeout_s)
-        self._api = _api(backend, limits)
-        self._models: dict[str, OpenaiModel] = {}
+    def models(self) -> dict[str, Mapping[str, Any]] | None:
+        """The server's models by id; ``None`` where it has no such list."""
+        try:
+            with self._hiding_the_key():
+                answer = self.json("GET", "models")
+        except EngineError as error:
+            if error.kind in ("http_404", "http_405"):
+                return None
+            raise
+        entries = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(entries, list):
+            raise EngineError(f"{self.base_url}: what answers there does not speak OpenAI's protocol", kind="bad_reply")
+        return {str(entry.get("id")): entry for entry in entries if isinstance(entry, dict)}
 
-    def describe(self) -> EngineInfo:
-        """The settings, never the key, and what the server was found to refuse."""
-        settings: dict[str, Any] = self._backend.model_dump(mode="json", exclude={"name", "kind"})
-        settings |= {"url": self._api.url, "refused_keys": sorted(self._api.refused)}
-        return EngineInfo(kind="openai", name=self._backend.name, version=None, settings=settings)
+    def negotiate(self, path: str, request: Event) -> None:
+        """Find out, by calls that are not measured, which keys of a request this server refuses.
 
-    def load(self, model: ModelEntry) -> OpenaiModel:
-        """Ask for the model, and by a short call what the server refuses. Raises `EngineError`."""
-        if model.name not in self._models:
-            listed = (self._api.models() or {}).get(model.name, {})
-            loaded = OpenaiModel(self._api, self._backend, model.name, _info(listed.get("meta")))
-            loaded.negotiate()
-            self._models[model.name] = loaded
-        return self._models[model.name]
+        A refused key is one that the server's answer names; one that names none costs it all of `WISHES`.
+        """
+        for _ in range(len(OPTIONAL) + 2):
+            try:
+                self.complete(path, request, 8)
+                return
+            except EngineError as error:
+                sent = self._accepted(request)
+                named = {key for key in (*OPTIONAL, *RENAMED) if key in sent and key in str(error)}
+                unnamed = {key for key in WISHES if key in sent}
+                if error.kind not in ("http_400", "http_422") or not (named or unnamed):
+                    raise
+                self.refused |= named or unnamed
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._api.close()
+    def complete(self, path: str, request: Event, gen_tokens: int, before_send: BeforeSend = None) -> StreamedReply:
+        """One streamed call; raises `EngineError`."""
+        with self._hiding_the_key():
+            return stream(self, path, self._accepted(request), gen_tokens, read_stream, before_send=before_send)
+
+    def _accepted(self, request: Event) -> dict[str, Any]:
+        return {
+            RENAMED[key] if key in self.refused else key: value
+            for key, value in request.items()
+            if key not in self.refused or key in RENAMED
+        }
+
+    @contextmanager
+    def _hiding_the_key(self) -> Iterator[None]:
+        try:
+            yield
+        except EngineError as error:
+            text = str(error).replace(self._key, "***") if self._key else str(error)
+            raise EngineError(text, kind=error.kind) from None
 
 
-class OpenaiModel:
+class OpenaiEngine(ServedEngine):
+    """One server with a backend's settings; they are described without the key."""
+
+    server: OpenaiServer
+
+    def found(self) -> dict[str, Any]:
+        """The address, and what the server was found to refuse."""
+        return super().found() | {"refused_keys": sorted(self.server.refused)}
+
+    def load_new(self, model: ModelEntry) -> OpenaiModel:
+        """Ask for the model, and by a short call that is not measured what the server refuses."""
+        listed = (self.server.models() or {}).get(model.name, {})
+        loaded = OpenaiModel(self.server, self.backend, model.name, _info(listed.get("meta")))
+        self.server.negotiate(loaded.path, loaded.request("Hello", 2, 0))
+        return loaded
+
+
+class OpenaiModel(ServedModel):
     """One model of a server."""
 
-    def __init__(self, api: OpenaiApi, backend: OpenaiBackend, name: str, info: ModelInfo) -> None:
-        self.info = info
-        self._api, self._backend, self._name = api, backend, name
-        self._path = PATHS[backend.api]
-        # Not seeded: a server may remember the prompts of an earlier run.
-        self._draw = random.SystemRandom()
-        self._sent: set[str] = set()
+    server: OpenaiServer
 
-    def negotiate(self) -> None:
-        """A short call that is not measured: it finds what the server refuses."""
-        self._api.negotiate(self._path, self._request("Hello", 2, 0))
+    def __init__(self, server: OpenaiServer, backend: OpenaiBackend, name: str, info: ModelInfo) -> None:
+        super().__init__(server, backend, name, info)
+        self.path = PATHS[backend.api]
+        self.head_cached = backend.api == "chat"
+
+    def send(self, prompt: str, request: Request) -> StreamedReply:
+        """Have this prompt completed."""
+        asked = self.request(prompt, request.gen_tokens, request.study_seed)
+        return self.server.complete(self.path, asked, request.gen_tokens, request.before_send)
 
     def generate(self, request: Request) -> Timing:
         """One call; raises `EngineError`, also for one that succeeded only when tried again."""
-        text = request.prompt if request.prompt is not None else self._synthetic(request)
         turned_away: EngineError | None = None
-        for tries in range(self._backend.retries + 1):
-            prompt = f"{self._nonce()} {text}"
-            asked = self._request(prompt, request.gen_tokens, request.study_seed)
+        for tries in range(self.backend.retries + 1):
             try:
-                reply = self._api.complete(
-                    self._path, asked, request.gen_tokens, request.before_send if tries == 0 else None
-                )
+                timing = super().generate(request if tries == 0 else dataclasses.replace(request, before_send=None))
             except EngineError as error:
-                if error.kind not in TURNED_AWAY or tries == self._backend.retries:
+                if error.kind not in TURNED_AWAY or tries == self.backend.retries:
                     raise
                 turned_away = error
                 wait_before_retry(error, tries)
                 continue
             if turned_away is not None:
                 raise EngineError(f"answered at try {tries + 1}, no measurement; before: {turned_away}", kind="retried")
-            return timing_of(reply, prompt, head_cached=self._backend.api == "chat")
+            return timing
         raise AssertionError("the loop returns or raises")
 
-    def close(self) -> None:
-        """Nothing to free."""
-
-    def _synthetic(self, request: Request) -> str:
-        return text_of(max(1, (request.prompt_tokens or 1) - NONCE_WORDS), request.study_seed)
-
-    def _nonce(self) -> str:
-        while True:
-            nonce = " ".join(self._draw.sample(WORDS, NONCE_WORDS))
-            if nonce not in self._sent:
-                self._sent.add(nonce)
-                return nonce
-
-    def _request(self, prompt: str, gen_tokens: int, study_seed: int) -> dict[str, Any]:
-        chat = self._backend.api == "chat"
+    def request(self, prompt: str, gen_tokens: int, study_seed: int) -> dict[str, Any]:
+        """What the server is asked, before it was found what it refuses."""
+        chat = self.backend.api == "chat"
         request: dict[str, Any] = {
-            "model": self._name,
+            "model": self.name,
             **({"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}),
             "max_tokens": gen_tokens,
             "temperature": 0,
@@ -155,77 +202,77 @@ class OpenaiModel:
             "cache_prompt": False,
             "cache_salt": prompt[:60],
         }
-        if self._backend.ignore_eos:
+        if self.backend.ignore_eos:
             request |= {"ignore_eos": True, "min_tokens": gen_tokens}
-        return request | self._backend.extra | {"stream": True, "stream_options": {"include_usage": True}}
+        request |= self.backend.extra
+        return request | {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def timing_of(reply: Reply, prompt: str, *, head_cached: bool) -> Timing:
-    """A reply as a call's times; raises `EngineError` where no token came."""
-    if not reply.arrivals_ms:
-        raise EngineError(f"no token came (finish_reason {reply.finish_reason!r})", kind="no_tokens")
-    prompt_tokens, generated = reply.count("prompt_tokens"), reply.count("completion_tokens")
-    counted = generated or len(reply.arrivals_ms)
-    step = decode_step(reply.arrivals_ms, counted, server_ms=reply.decode_ms, server_steps=counted - 1)
-    verdict = _judge(reply, prompt)
-    first_ms, last_ms = reply.arrivals_ms[0], reply.arrivals_ms[-1]
-    served = Served(
-        sent_at_ms=reply.sent_at_ms,
-        ttft_ms=first_ms,
-        e2e_ms=last_ms,
-        wall_ms=reply.wall_ms,
-        connect_ms=reply.connect_ms,
-        arrivals_ms=reply.arrivals_ms,
-        decode_step_ms=step.ms,
-        decode_step_basis=step.basis,
-        decode_step_ms_client=step.client_ms,
-        decode_step_ms_server=step.server_ms,
-        cache_check=verdict.check,
-        cache_reason=verdict.reason,
-        head_cached=head_cached,
-        prefill_basis="ttft",
-        tokens_basis="server" if prompt_tokens and generated else "estimated",
-        thinking_tokens=reply.thinking_chunks or None,
-        faults=_faults(step, verdict),
-    )
-    return Timing(
-        prefill_ms=first_ms,
-        kv_decode_ms=last_ms - first_ms,
-        prompt_tokens=prompt_tokens or len(prompt.split()),
-        prompt_tokens_total=prompt_tokens or len(prompt.split()),
-        gen_tokens_raw=counted,
-        done_reason=reply.finish_reason or "unknown",
-        output_sha256=reply.output_sha256,
-        server={
-            key: value for key, value in reply.timings.items() if isinstance(value, (int, float)) and abs(value) < 1e12
-        },
-        served=served,
+def wait_before_retry(error: EngineError, tries: int) -> None:
+    """Wait as long as a server that turned a call away asks for, else longer with each try; at most a minute."""
+    wait_s = 0.5 * 2**tries
+    with suppress(ValueError):
+        wait_s = float(str(error).partition("Retry-After: ")[2].partition(")")[0])
+    time.sleep(min(max(wait_s, 0.0), LONGEST_WAIT_S))
+
+
+def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
+    """What a stream's lines say; raises `EngineError` for an error in mid-stream or a stream without its end.
+
+    Seen in the wild: a role-only or empty first chunk, usage of zeros on every chunk and the true one last, a chunk
+    without choices, several tokens in one chunk, hidden reasoning under two names, and streams without ``[DONE]``.
+    """
+    events = events_of(lines, sent_ns, is_last=lambda event: DONE in event, server_sent=True)
+    finish: str | None = None
+    usage: dict[str, Any] = {}
+    timings: dict[str, Any] = {}  # llama-server's own times
+    for _, event in events:
+        finish = _text(_choice(event).get("finish_reason")) or finish
+        if isinstance(event.get("usage"), dict) and count(event["usage"].get("total_tokens")) != 0:
+            usage = event["usage"]
+        if isinstance(event.get("timings"), dict):
+            timings = event["timings"]
+    details = usage.get("prompt_tokens_details")
+    cached = count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    return reply_of(
+        events,
+        _texts,
+        ended=finish is not None or bool(events and DONE in events[-1][1]),
+        done_reason=finish,
+        prompt_tokens=count(usage.get("prompt_tokens")) or None,
+        cached_tokens=count(timings.get("cache_n")) if cached is None else cached,
+        generated=count(usage.get("completion_tokens")) or None,
+        decode_ms=number(timings.get("predicted_ms")),
+        figures={key: value for key, value in timings.items() if number(value) is not None},
     )
 
 
-def _judge(reply: Reply, prompt: str) -> Verdict:
-    tokens, cached = reply.count("prompt_tokens"), reply.cached_tokens
-    if tokens is None or cached is None:
-        return Verdict("undecidable", "the server says nothing of its cache; the prompt's first words were new to it")
-    return judge_by_count(tokens, cached, len(prompt.split()))
+def _choice(event: Event) -> Event:
+    choices = event.get("choices")
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
 
 
-def _faults(step: DecodeStep, verdict: Verdict) -> dict[str, str]:
-    faults: dict[str, str] = {}
-    if step.ms is None:
-        faults["kv_decode"] = faults["e2e_kv"] = "no_decode_step: too few tokens came to tell one"
-    if verdict.check == "found":
-        faults["prefill"] = faults["e2e_kv"] = f"prompt_cache: answered from the server's cache: {verdict.reason}"
-    return faults
+def _texts(event: Event) -> tuple[str, str]:
+    """The hidden and the shown text of an event."""
+    choice = _choice(event)
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        delta = {}
+    calls = json.dumps(delta["tool_calls"]) if delta.get("tool_calls") else ""
+    shown = _text(choice.get("text")) or _text(delta.get("content")) or _text(delta.get("refusal")) or calls
+    return _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")), shown
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _info(meta: object) -> ModelInfo:
     """What llama-server says of its model; nothing elsewhere."""
-    found = meta if isinstance(meta, dict) else {}
-    params = found.get("n_params")
-    counts = {key: value for key, value in found.items() if isinstance(value, int)}
+    counts = {key: value for key, value in (meta if isinstance(meta, dict) else {}).items() if count(value) is not None}
+    params = counts.get("n_params")
     return ModelInfo(
-        params_millions_measured=params / 1e6 if isinstance(params, int) and params > 0 else None,
+        params_millions_measured=params / 1e6 if params else None,
         n_embd=counts.get("n_embd"),
         vocab_size=counts.get("n_vocab"),
         n_positions=counts.get("n_ctx_train"),

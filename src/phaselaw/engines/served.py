@@ -1,0 +1,366 @@
+"""What every served engine shares: one stream loop, one reply, and the times made of it (method: section 2).
+
+A new served engine is its wire format alone: a `ServedModel` whose ``send`` builds the request and calls `stream` with
+a function that reads the server's events, and a `ServedEngine` that asks what a model is (CONTRIBUTING.md has one).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from phaselaw.engines.http_client import BeforeSend, HttpClient, Limits, Line, quoted
+from phaselaw.engines.prompts import WORDS, Verdict, judge_by_count, text_of
+from phaselaw.errors import EngineError
+from phaselaw.records import DecodeStepBasis, EngineInfo, ModelInfo, Request, Served, Timing
+
+if TYPE_CHECKING:
+    from phaselaw.study.model import ModelEntry
+
+NONCE_WORDS = 3
+DONE = "[DONE]"
+Event = Mapping[str, Any]
+TimedEvent = tuple[float, Event]
+"""An event of a stream, and when its last byte came, in ms since the send."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class StreamedReply:
+    """A streamed generation: when its chunks came, in ms since the send, and what the server says of it.
+
+    Each of the server's figures is ``None`` where it gave none that is valid.
+    """
+
+    arrivals_ms: tuple[float, ...]
+    """Of the chunks that hold text, hidden reasoning included."""
+    wall_ms: float
+    output_sha256: str
+    thinking_chunks: int = 0
+    done_reason: str | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Tokens of the prompt that the server had cached."""
+    generated: int | None = None
+    """Tokens that the server counts; the chunks may be fewer."""
+    steps_seen: int | None = None
+    """Decode steps between the first arrival and the last, where each chunk says how many tokens there were by then."""
+    prefill_ms: float | None = None
+    decode_ms: float | None = None
+    load_ms: float | None = None
+    figures: Mapping[str, float | int | str | None] = dataclasses.field(default_factory=dict)
+    """The server's figures as they came, by its own names: kept with the call."""
+    sent_at_ms: float = 0.0
+    """When it was sent, by the process's monotonic clock."""
+    connect_ms: float | None = None
+    """Set-up of its connection, before the send."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated, as the server counts; without its count, the chunks."""
+        return len(self.arrivals_ms) if self.generated is None else self.generated
+
+
+class DecodeStep(NamedTuple):
+    """One decode step by each clock, and the one to use."""
+
+    ms: float | None
+    basis: DecodeStepBasis | None
+    client_ms: float | None
+    server_ms: float | None
+
+
+def stream(
+    server: HttpClient, path: str, payload: Event, gen_tokens: int,
+    read: Callable[[Sequence[Line], int], StreamedReply], *, before_send: BeforeSend = None,
+) -> StreamedReply:  # fmt: skip
+    """One streamed call on a connection of its own; ``read`` gets the lines and when it was sent, in ns.
+
+    ``before_send`` is called between connecting and sending. Lines are read only after the last one came, so that
+    reading takes no time from the clock. Raises `EngineError`.
+    """
+    enough = 1_000 + 8 * gen_tokens
+    limits = dataclasses.replace(server.limits, reply_bytes=server.limits.reply_bytes + 4_000 * gen_tokens)
+    lines: list[Line] = []
+    with server.open("POST", path, payload, limits=limits, fresh=True, before_send=before_send) as exchange:
+        exchange.raise_for_status()
+        for line in exchange.lines():
+            lines.append(line)
+            if line.data.startswith(b"data:") and line.data[5:].strip() == DONE.encode():
+                break  # some servers keep the connection open after it
+            if len(lines) > enough:
+                raise EngineError(f"{exchange.url}: {len(lines)} lines for {gen_tokens} tokens", kind="endless")
+    reply = read(lines, exchange.sent_ns)
+    return dataclasses.replace(reply, connect_ms=exchange.connect_ms, sent_at_ms=exchange.sent_ns / 1e6)
+
+
+def events_of(
+    lines: Iterable[Line], sent_ns: int, *, is_last: Callable[[Event], bool], server_sent: bool
+) -> list[TimedEvent]:
+    """A stream's events up to its last: server-sent ones, else a JSON object a line. Raises for an error among them.
+
+    The end of server-sent events, ``[DONE]``, is the event ``{DONE: True}``.
+    """
+    found: list[TimedEvent] = []
+    for received_ns, event in _server_sent(lines) if server_sent else _json_lines(lines):
+        if error := event.get("error") or (event if event.get("object") == "error" else None):
+            message = (error.get("message") or error) if isinstance(error, dict) else error
+            raise EngineError(f"the server ended the stream: {quoted(str(message).encode())}", kind="server_error")
+        found.append(((received_ns - sent_ns) / 1e6, event))
+        if is_last(event):
+            break
+    return found
+
+
+def reply_of(
+    events: Sequence[TimedEvent], text_of_event: Callable[[Event], tuple[str, str]], *, ended: bool, **figures: Any
+) -> StreamedReply:
+    """A reply of a stream's events, each of which holds a hidden and a shown text; ``ended``: its last one came."""
+    arrivals: list[float] = []
+    thinking, digest = 0, hashlib.sha256()
+    for at_ms, event in events:
+        hidden, shown = text_of_event(event)
+        if hidden or shown:
+            arrivals.append(at_ms)
+            digest.update(f"{hidden}\0{shown}".encode("utf-8", "surrogatepass"))
+            thinking += bool(hidden)
+    if not ended:
+        raise EngineError(f"the stream ended after {len(arrivals)} chunks, before its end", kind="connection_lost")
+    sha256 = figures.pop("output_sha256", digest.hexdigest())
+    wall_ms = events[-1][0] if events else 0.0
+    return StreamedReply(
+        arrivals_ms=tuple(arrivals), wall_ms=wall_ms, output_sha256=sha256, thinking_chunks=thinking, **figures
+    )
+
+
+def _json_lines(lines: Iterable[Line]) -> Iterator[tuple[int, Event]]:
+    for received_ns, data in lines:
+        if data.strip():
+            try:
+                event = json.loads(data)
+            except (ValueError, RecursionError) as error:
+                raise EngineError(f"a line of the stream is no JSON: {quoted(data)}", kind="bad_reply") from error
+            yield received_ns, mapping(event)
+
+
+def _server_sent(lines: Iterable[Line]) -> Iterator[tuple[int, Event]]:
+    """Each event with the arrival of its last line.
+
+    Seen in the wild and read here: no blank after ``data:``, comments that keep the connection alive, an event over
+    several ``data`` lines, none of the blank lines between events, a field ``error``, and streams without ``[DONE]``.
+    """
+    pending = ""
+    for received_ns, data in lines:
+        line = data.removeprefix(b"\xef\xbb\xbf")
+        field, _, value = line.partition(b":")
+        if line.startswith(b"{"):
+            raise EngineError(f"the server does not stream: {quoted(line)}", kind="not_streamed")
+        if field not in (b"data", b"error"):
+            if not line and pending:
+                raise EngineError(f"an event is no JSON: {quoted(pending.encode())}", kind="bad_reply")
+            if field not in (b"", b"event", b"id", b"retry"):
+                raise EngineError(f"a line is no server-sent event: {quoted(line)}", kind="bad_reply")
+            continue
+        # An event over several lines is complete once it parses.
+        pending = (pending + "\n" + value.decode("utf-8", "replace")).strip()
+        if pending == DONE:
+            yield received_ns, {DONE: True}
+            return
+        try:
+            event = json.loads(pending) if pending else None
+        except (ValueError, RecursionError):
+            continue
+        pending = ""
+        if isinstance(event, dict):
+            yield received_ns, {"error": event} if field == b"error" else event
+    if pending:
+        raise EngineError(f"the stream ended inside an event: {quoted(pending.encode())}", kind="connection_lost")
+
+
+def step_of(reply: StreamedReply) -> DecodeStep:
+    """One decode step of a reply.
+
+    Servers differ in how many steps their decode time spans: one less than the tokens on most, fewer on some, negative
+    on others. So the client's clock decides where a chunk is a token, which is where the chunks number the tokens or
+    one less (an end token is counted, never sent). Elsewhere the server's figure serves, or without one the span of the
+    arrivals over the tokens counted.
+    """
+    arrivals, steps = reply.arrivals_ms, reply.tokens - 1
+    span_ms = arrivals[-1] - arrivals[0] if len(arrivals) > 1 else 0.0
+    client = span_ms / (len(arrivals) - 1) if span_ms > 0 else None
+    server = reply.decode_ms / steps if reply.decode_ms is not None and reply.decode_ms > 0 and steps > 0 else None
+    if client is not None and steps <= len(arrivals) <= reply.tokens:
+        return DecodeStep(client, "client", client, server)
+    if server is not None:
+        return DecodeStep(server, "server", client, server)
+    if client is not None and steps > 0:
+        return DecodeStep(span_ms / steps, "client_usage", client, server)
+    return DecodeStep(None, None, client, server)
+
+
+def faults_of(prefill_ms: float | None, step: DecodeStep, verdict: Verdict) -> dict[str, str]:
+    """The phases that a reply gives no valid time for, each with the reason."""
+    faults: dict[str, str] = {}
+    if step.ms is None:
+        faults["kv_decode"] = faults["e2e_kv"] = "no_decode_step: too few tokens came to time one"
+    if prefill_ms is None:
+        faults["prefill"] = faults["e2e_kv"] = "no_prefill_time: the server's figure is absent, zero or negative"
+    if verdict.check == "found":
+        faults["prefill"] = faults["e2e_kv"] = f"prompt_cache: answered from the server's cache: {verdict.reason}"
+    return faults
+
+
+def timing_of(
+    reply: StreamedReply, prompt_tokens: int, step: DecodeStep, verdict: Verdict, *, by_client: bool = False,
+    figures: Event | None = None, **observed: Any,
+) -> Timing:  # fmt: skip
+    """A reply as a call's times; raises `EngineError` where no token came.
+
+    ``prompt_tokens`` holds where the server counts none. ``by_client``: the client's clock times the phases, TTFT for
+    prefill. ``figures`` are kept beside the server's, ``observed`` are further fields of `Served`.
+    """
+    if not reply.arrivals_ms and (by_client or not reply.generated):
+        raise EngineError(f"no token came (the server's reason: {reply.done_reason!r})", kind="no_tokens")
+    first_ms, last_ms = (reply.arrivals_ms[0], reply.arrivals_ms[-1]) if reply.arrivals_ms else (reply.wall_ms,) * 2
+    prefill_ms = first_ms if by_client else reply.prefill_ms
+    queue_ms = None if by_client or prefill_ms is None else max(0.0, first_ms - (reply.load_ms or 0.0) - prefill_ms)
+    served = Served(
+        sent_at_ms=reply.sent_at_ms,
+        ttft_ms=first_ms,
+        e2e_ms=last_ms,
+        wall_ms=reply.wall_ms,
+        connect_ms=reply.connect_ms,
+        arrivals_ms=reply.arrivals_ms,
+        decode_step_ms=step.ms,
+        decode_step_basis=step.basis,
+        decode_step_ms_client=step.client_ms,
+        decode_step_ms_server=step.server_ms,
+        queue_ms=queue_ms,
+        cache_check=verdict.check,
+        cache_reason=verdict.reason,
+        prefill_basis="ttft" if by_client else "server",
+        tokens_basis="estimated" if reply.prompt_tokens is None or reply.generated is None else "server",
+        thinking_tokens=reply.thinking_chunks or None,
+        faults=faults_of(prefill_ms, step, verdict),
+        **observed,
+    )
+    prompt_tokens = reply.prompt_tokens or prompt_tokens
+    return Timing(
+        prefill_ms=prefill_ms,
+        kv_decode_ms=last_ms - first_ms if by_client else reply.decode_ms,
+        prompt_tokens=prompt_tokens,
+        prompt_tokens_total=prompt_tokens,
+        gen_tokens_raw=reply.tokens,
+        done_reason=reply.done_reason or "unknown",
+        output_sha256=reply.output_sha256,
+        server={**reply.figures, **(figures or {})},
+        served=served,
+    )
+
+
+def client_timing(reply: StreamedReply, prompt: str, *, head_cached: bool) -> Timing:
+    """The times of a call whose server gives no time of its own: all by the client's clock."""
+    words = len(prompt.split())
+    verdict = Verdict("undecidable", "the server says nothing of its cache; the prompt's first words were new to it")
+    if reply.prompt_tokens is not None and reply.cached_tokens is not None:
+        verdict = judge_by_count(reply.prompt_tokens, reply.cached_tokens, words)
+    return timing_of(reply, words, step_of(reply), verdict, by_client=True, head_cached=head_cached)
+
+
+class ServedModel:
+    """One model of a server, timed by the client's clock; no two prompts begin alike, which keeps its cache out."""
+
+    head_cached = False
+    """Whether a chat template's head, the same in each prompt, may be cached."""
+
+    def __init__(self, server: HttpClient, backend: Any, name: str, info: ModelInfo) -> None:
+        self.info = info
+        self.server, self.backend, self.name = server, backend, name
+        # Not seeded: a server may remember the prompts of an earlier run.
+        self._draw = random.SystemRandom()
+        self._sent: set[str] = set()
+
+    def send(self, prompt: str, request: Request) -> StreamedReply:
+        """The wire format: `stream` this prompt. Raises `EngineError`."""
+        raise NotImplementedError
+
+    def generate(self, request: Request) -> Timing:
+        """One call; raises `EngineError`."""
+        text = request.prompt
+        if text is None:
+            text = text_of(max(1, (request.prompt_tokens or 1) - NONCE_WORDS), request.study_seed)
+        while (nonce := " ".join(self._draw.sample(WORDS, NONCE_WORDS))) in self._sent:
+            pass
+        self._sent.add(nonce)
+        prompt = f"{nonce} {text}"
+        return client_timing(self.send(prompt, request), prompt, head_cached=self.head_cached)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class ServedEngine:
+    """A server with one backend's settings."""
+
+    holds_many_models = False
+    """A server may hold several, but which ones is its own choice: calls are grouped by model."""
+
+    def __init__(self, backend: Any, server: HttpClient) -> None:
+        self.backend, self.server = backend, server
+        self.version: str | None = None
+        self.models: dict[str, Any] = {}
+
+    def load_new(self, model: ModelEntry) -> Any:
+        """A model that was not loaded before. Raises `EngineError`."""
+        raise NotImplementedError
+
+    def found(self) -> dict[str, Any]:
+        """What was found of the server so far, beside the backend's settings."""
+        return {"url": self.server.base_url}
+
+    def describe(self) -> EngineInfo:
+        """The server's version, the settings, and what was found."""
+        settings: dict[str, Any] = self.backend.model_dump(mode="json", exclude={"name", "kind"})
+        return EngineInfo(
+            kind=self.backend.kind, name=self.backend.name, version=self.version, settings=settings | self.found()
+        )
+
+    def load(self, model: ModelEntry) -> Any:
+        """A model, asked for once: the same object for the whole run. Raises `EngineError`."""
+        if model.name not in self.models:
+            self.models[model.name] = self.load_new(model)
+        return self.models[model.name]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.server.close()
+
+
+def limits_of(backend: Any) -> Limits:
+    """How long a backend's calls may take."""
+    return Limits(connect_s=backend.connect_timeout_s, idle_s=backend.idle_timeout_s, total_s=backend.timeout_s)
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """A JSON object; raises `EngineError` for anything else."""
+    if not isinstance(value, dict):
+        raise EngineError(f"a JSON object was expected, not {quoted(repr(value).encode())}", kind="bad_reply")
+    return value
+
+
+def count(value: object) -> int | None:
+    """A count; ``None`` for what is no such number."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def number(value: object, *, below: float = 1e12) -> float | None:
+    """A number whose size is below a bound; ``None`` for anything else, not-a-number included."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < below else None
+
+
+def name_or_none(value: object) -> str | None:
+    """A text that is not empty, cut to 200 characters."""
+    return value[:200] if isinstance(value, str) and value else None
