@@ -105,7 +105,7 @@ class Loaded:
 
     def save_tables(self, folder: Path | None = None) -> Path:
         """Write every table as a CSV (``None``: into ``RUN/analysis``); returns the folder, or raises `RunError`."""
-        return save_tables(self.tables, folder or self.home / "analysis")
+        return save_tables(self.analysis.as_written(), folder or self.home / "analysis")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,7 +224,7 @@ def fit(loaded: Loaded) -> list[Law]:
         Law(
             backend=row["backend"],
             batch_size=row["batch_size"],
-            gen_tokens_target=row.get("gen_tokens_target") if several else None,
+            gen_tokens_target=row["gen_tokens_target"] if several else None,
             mode=row["mode"],
             n_models=row["n_models"],
             exponent=row["slope"],
@@ -376,17 +376,11 @@ def _subject(loaded: Loaded, beside: Sequence[Loaded]) -> Subject:
     analysis = loaded.analysis
     document = planned(Question(), replicas_of(loaded.run, analysis, TR121_USD_PER_HOUR), analysis)
     if beside:
-        each = [(one.name, one.tables, _budget(one)) for one in (loaded, *beside)]
+        each = [(one.name, one.tables) for one in (loaded, *beside)]
         compared = side_by_side(each, analysis.options.level)
         analysis = dataclasses.replace(analysis, tables=analysis.tables | {"laws_side_by_side": compared})
     others = tuple(Companion(name=one.name, run=one.run, analysis=one.analysis) for one in beside)
     return Subject(run=loaded.run, analysis=analysis, plan=Plan(document, TABLES), beside=others)
-
-
-def _budget(loaded: Loaded) -> int | None:
-    """The decode budget of a run that has but one."""
-    budgets = loaded.rows["gen_tokens_target"].unique().drop_nulls().to_list()
-    return int(budgets[0]) if len(budgets) == 1 else None
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------

@@ -15,12 +15,14 @@ SCATTER = np.array([0.1, -0.2, 0.15, 0.05, -0.1, 0.0])
 """What each model does on top of the law, in log latency."""
 
 
-def tables(exponent: float, *, names: str = "m", sizes=SIZES, scatter=SCATTER, extra=0.0, backend="b", batch=1):
+def tables(
+    exponent: float, *, names: str = "m", sizes=SIZES, scatter=SCATTER, extra=0.0, backend="b", batch=1, gen_tokens=64
+):
     latency = np.exp(exponent * np.log(sizes) + scatter + extra)
     rows = [
         {"backend": backend, "backend_kind": "hf", "model": f"{names}{at}", "scenario": "s", "mode": mode,
          "status": "ok", "latency_ms": ms, "params_millions": size, "rep": rep, "batch_size": batch,
-         "gen_tokens_target": 64, "tokens_total": 64.0, "tokens_per_s": 64.0 / ms}
+         "gen_tokens_target": gen_tokens, "tokens_total": 64.0, "tokens_per_s": 64.0 / ms}
         for at, (size, ms) in enumerate(zip(sizes, latency, strict=True))
         for mode in ("prefill", "kv_decode", "e2e_kv")
         for rep in range(3)
@@ -37,7 +39,7 @@ def e2e(compared: pl.DataFrame, run: str) -> dict:
 
 def test_over_the_same_models_the_difference_is_of_pairs_and_the_models_own_scatter_cancels() -> None:
     noise = np.array([0.01, -0.01, 0.02, 0.0, -0.02, 0.01])
-    runs = [("a", tables(0.5), 64), ("b", tables(0.7, extra=noise), 64)]
+    runs = [("a", tables(0.5)), ("b", tables(0.7, extra=noise))]
     row = e2e(side_by_side(runs, 0.95), "b")
     fit = stats.linregress(np.log(SIZES), 0.2 * np.log(SIZES) + noise)  # of log(b / a): the scatter is gone
     half = stats.t.ppf(0.975, 4) * fit.stderr
@@ -50,7 +52,7 @@ def test_over_the_same_models_the_difference_is_of_pairs_and_the_models_own_scat
 
 def test_over_other_models_the_difference_is_welchs_of_independent_slopes() -> None:
     other = np.array([-0.2, 0.3, -0.1, 0.1, 0.2, -0.3])
-    runs = [("a", tables(0.5), 64), ("b", tables(0.9, names="other", scatter=other), 64)]
+    runs = [("a", tables(0.5)), ("b", tables(0.9, names="other", scatter=other))]
     row = e2e(side_by_side(runs, 0.95), "b")
     one = stats.linregress(np.log(SIZES), 0.9 * np.log(SIZES) + other)
     two = stats.linregress(np.log(SIZES), 0.5 * np.log(SIZES) + SCATTER)
@@ -64,12 +66,12 @@ def test_over_other_models_the_difference_is_welchs_of_independent_slopes() -> N
 
 
 def test_the_first_run_has_laws_and_no_difference() -> None:
-    row = e2e(side_by_side([("a", tables(0.5), 64), ("b", tables(0.7), 64)], 0.95), "a")
+    row = e2e(side_by_side([("a", tables(0.5)), ("b", tables(0.7))], 0.95), "a")
     assert row["slope"] is not None and row["difference"] is None and row["against"] is None
 
 
 def test_a_batch_size_in_a_backends_name_does_not_keep_laws_apart() -> None:
-    runs = [("a", tables(0.5), 64), ("b", tables(0.6, backend="b_bs8", batch=8), 512)]
+    runs = [("a", tables(0.5)), ("b", tables(0.6, backend="b_bs8", batch=8, gen_tokens=512))]
     row = e2e(side_by_side(runs, 0.95), "b")
     assert stem("hf_gpu_fp16_bs8") == "hf_gpu_fp16"
     assert row["difference"] == pytest.approx(0.1)
@@ -77,13 +79,13 @@ def test_a_batch_size_in_a_backends_name_does_not_keep_laws_apart() -> None:
 
 
 def test_a_backend_that_the_first_run_lacks_stands_alone() -> None:
-    row = e2e(side_by_side([("a", tables(0.5), 64), ("b", tables(0.7, backend="other"), 64)], 0.95), "b")
+    row = e2e(side_by_side([("a", tables(0.5)), ("b", tables(0.7, backend="other"))], 0.95), "b")
     assert row["slope"] == pytest.approx(0.7 + (tables(0.5)["scaling_fits"]["slope"][0] - 0.5), abs=1e-9)
     assert row["difference"] is None
 
 
 def test_two_models_have_a_difference_and_no_interval() -> None:
     few = {"sizes": SIZES[:2], "scatter": SCATTER[:2]}
-    row = e2e(side_by_side([("a", tables(0.5, **few), 64), ("b", tables(0.7, **few), 64)], 0.95), "b")
+    row = e2e(side_by_side([("a", tables(0.5, **few)), ("b", tables(0.7, **few))], 0.95), "b")
     assert row["difference"] == pytest.approx(0.2)
     assert (row["difference_basis"], row["difference_low"]) == (NONE, None)

@@ -20,6 +20,9 @@ from phaselaw.laws.slope_difference import paired_slope_difference, unpaired_slo
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
 from phaselaw.laws.warmup import UNSAFE_RATIO
+from phaselaw.tables import Table
+
+CLAIMS = Table(name="claims", holds="TR121's claims and two more, by rule", columns=())
 
 ONE_EXPONENT = "one exponent describes inference"
 ONE_ACROSS_BACKENDS = "one exponent describes all backends"

@@ -17,6 +17,22 @@ from scipy.optimize import nnls
 
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, median_variance
+from phaselaw.tables import Table
+
+CONCURRENCY_THROUGHPUT = Table(
+    name="concurrency_throughput",
+    holds="rates and latencies by number of clients",
+    why_empty="no served backend was called by different numbers of clients",
+    keeps_budget=True,
+    columns=(),
+)
+CONCURRENCY_FITS = Table(
+    name="concurrency_fits",
+    holds="laws of throughput against clients",
+    why_empty="no served backend was called by different numbers of clients",
+    keeps_budget=True,
+    columns=(),
+)
 
 _CELL = ["backend", "backend_kind", "model", "params_millions_effective", "scenario", BUDGET, "concurrency"]
 _LAW = [name for name in _CELL if name != "concurrency"]

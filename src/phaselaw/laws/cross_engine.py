@@ -19,6 +19,20 @@ from phaselaw.laws.regression import Floats, fit_lines, t_half_width
 from phaselaw.laws.summary import BUDGET, by_cell, median_variance
 from phaselaw.laws.verdicts import MIN_MODELS, TOO_FEW
 from phaselaw.records import Run
+from phaselaw.tables import Table
+
+ENGINE_RATIOS = Table(
+    name="engine_ratios",
+    holds="engines on the same weights, model by model",
+    why_empty="no model was measured on two backends",
+    columns=(),
+)
+ENGINE_LAWS = Table(
+    name="engine_laws",
+    holds="whether engines differ in exponent or in constant",
+    why_empty="no model was measured on two backends",
+    columns=(),
+)
 
 EXPONENT, CONSTANT, NOTHING = "exponent", "constant only", "nothing shown"
 """What of a law changes with the engine: the slope's difference leaves out 0; else the ratio leaves out 1; neither."""

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 
+from phaselaw.tables import Table
+
+CUDA_EVENT_GAP_SUMMARY = Table(
+    name="cuda_event_gap_summary", holds="wall clock against CUDA events", why_empty="no CUDA event times", columns=()
+)
+
 
 def cuda_event_gap_summary(ok_rows: pl.DataFrame) -> pl.DataFrame:
     """Per backend, phase and ``is_warmup``: ``|wall - event| / wall`` and the gap in ms, median and p95."""

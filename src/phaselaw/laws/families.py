@@ -10,6 +10,14 @@ from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.summary import GROUP
 from phaselaw.laws.verdicts import MIN_MODELS
 from phaselaw.records import Run
+from phaselaw.tables import Table
+
+SCALING_FITS_BY_FAMILY = Table(
+    name="scaling_fits_by_family",
+    holds="a law of each family of models",
+    why_empty="no backend with several families, one of them of three models or more",
+    columns=(),
+)
 
 KINDS = {"family": "families", "quantization_level": "quantisations"}
 """Columns of a run's model table that tell models of a kind from others, and their plural in words."""

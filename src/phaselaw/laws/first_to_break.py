@@ -16,6 +16,14 @@ import polars as pl
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TREND, WEAK
 from phaselaw.laws.warmup import UNSAFE_RATIO
+from phaselaw.tables import Table
+
+WHAT_BREAKS_FIRST = Table(
+    name="what_breaks_first",
+    holds="cold start, latency or budget, by rule",
+    why_empty="no e2e_kv rows with a parameter count",
+    columns=(),
+)
 
 COLD_START, LATENCY, BUDGET_FIRST, ALIKE, NEITHER, UNKNOWN = (
     "cold start",

@@ -13,6 +13,11 @@ import polars as pl
 from scipy import stats
 
 from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_run, median_variance, runs_pooled, variance_for_t
+from phaselaw.tables import Table
+
+THROUGHPUT_INTERVALS = Table(
+    name="throughput_intervals", holds="tokens/s with intervals, what prices stand on", columns=()
+)
 
 RUNS = "runs, the noise between them included"
 ROUNDS = "rounds, within this run only"

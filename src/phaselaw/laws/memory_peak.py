@@ -18,9 +18,16 @@ from phaselaw.laws.summary import BUDGET
 from phaselaw.machine.footprint import VALUE_BYTES, memory
 from phaselaw.machine.peak_memory import MB
 from phaselaw.records import Run
+from phaselaw.tables import Table
+
+MEMORY_PEAKS = Table(
+    name="memory_peaks",
+    holds="memory predicted and measured",
+    why_empty="no calls with a measured peak whose model's shape is known (resident memory: Linux; GPU: CUDA)",
+    columns=(),
+)
 
 RESIDENT, GPU = "resident", "GPU"
-WHY_EMPTY = "no calls with a measured peak whose model's shape is known (resident memory: Linux; GPU: CUDA)"
 
 _KEYS = ["backend", "backend_kind", "batch_size", "model", "model_kind", "params_millions_effective", "scenario"]
 SCHEMA: dict[str, type[pl.DataType]] = {

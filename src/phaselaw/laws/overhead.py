@@ -17,6 +17,9 @@ from phaselaw.laws.overhead_interval import RelativeFit, relative_fit
 from phaselaw.laws.regression import Floats, fit_lines
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP
+from phaselaw.tables import Table
+
+OVERHEAD_COMPUTE_FITS = Table(name="overhead_compute_fits", holds="overhead and compute told apart", columns=())
 
 LINEAR, POWER = "lat = a + b*P", "lat = a + b*P^s"
 MAX_EXPONENT = 2.0

@@ -18,6 +18,15 @@ from phaselaw.laws.summary import BUDGET
 from phaselaw.machine.footprint import Work, decode_step, prefill
 from phaselaw.machine.limits import DeviceLimits, MachineLimits
 from phaselaw.records import Run
+from phaselaw.tables import Table
+
+PHYSICAL_LIMIT = Table(
+    name="physical_limit",
+    holds="each cell's share of what the machine can do",
+    why_empty="no cell whose model's shape and whose device's limits are known (served elsewhere, or mixtures of "
+    "experts)",
+    columns=(),
+)
 
 BANDWIDTH, COMPUTE, OVERHEAD = "bandwidth", "compute", "overhead"
 WALL_SHARE = 0.5
@@ -42,7 +51,6 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 }  # fmt: skip
 
 NO_LIMITS = "the manifest holds no limits of the machine; runs measured with a later phaselaw have them (phaselaw host)"
-NO_CELLS = "no cell whose model's shape and whose device's limits are known (served elsewhere, or mixtures of experts)"
 
 
 def limits_in(manifest: Mapping[str, Any] | None) -> MachineLimits | None:

@@ -11,6 +11,14 @@ import polars as pl
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, GROUP, MODEL, by_cell_and_run, runs_pooled
 from phaselaw.records import Run
+from phaselaw.tables import Table
+
+SUMMARY_BY_MODEL_AND_RUN = Table(
+    name="summary_by_model_and_run",
+    holds="each model's latency in each run, of runs that were pooled",
+    why_empty="one run: several of one study are pooled (phaselaw analyze RUN RUN --out DIR)",
+    columns=(),
+)
 
 ALL = "__all__"
 """The ``scenario`` of a law on the geometric means over scenarios."""

@@ -171,11 +171,15 @@ def predict(
     """
     rows: list[Prediction] = []
     refused: dict[Refusal, None] = {}
-    workloads = workloads_of(tables["summary_by_model_backend_mode"])
+    cells = tables["summary_by_model_backend_mode"]
+    several = cells[BUDGET].n_unique() > 1
+    workloads = workloads_of(cells if several else cells.with_columns(pl.lit(None, dtype=pl.Int64).alias(BUDGET)))
     tokens = {(each.backend, each.batch_size, each.gen_tokens_target): each.tokens for each in workloads}
     suspects = _suspects(tables["scaling_fits"])
     runs = _runs(tables)
     for key, points in groups(tables):
+        suspect = suspects.get(tuple(key[name] for name in GROUP))
+        key = key if several else key | {BUDGET: None}
         where = {name: key[name] for name in ("backend", "batch_size", BUDGET)}
         outside = outside_range(points, model)
         if outside and not extrapolate:
@@ -189,7 +193,7 @@ def predict(
             "level": level,
             "outside": outside,
             "provenance": "extrapolated" if outside else "derived",
-            "suspect": suspects.get(tuple(key[name] for name in GROUP)),
+            "suspect": suspect,
         }
         counted = tokens.get(tuple(where.values()), {}).get(key["mode"])
         rows += [Prediction(**key, **shared, **row, **_rate(row, counted)) for row in found]
@@ -199,7 +203,7 @@ def predict(
 def groups(tables: Mapping[str, pl.DataFrame]) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
     """Each backend, batch size, budget and phase with its models: parameters, layers, width (empty where unknown) and
     ``latency``, ascending in parameters; the phases in their order."""
-    per_model = _with_budget(tables["summary_by_model_backend_mode_agg"])
+    per_model = tables["summary_by_model_backend_mode_agg"]
     structure = tables["hf_model_architecture"].select(*MODEL, "n_layer", "n_embd")
     joined = per_model.join(structure, on=MODEL, how="left", nulls_equal=True)
     series = Series.of(joined.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
@@ -289,7 +293,7 @@ def _far_from_all(points: pl.DataFrame, model: NewModel) -> bool:
 
 def _runs(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame | None:
     """The models' latencies in each run; ``None`` where there is but one."""
-    table = _with_budget(tables["summary_by_model_and_run"])
+    table = tables["summary_by_model_and_run"]
     return None if table.is_empty() else table.rename({"run": "unit"})
 
 
@@ -325,9 +329,7 @@ def _rate(row: Mapping[str, Any], tokens: float | None) -> dict[str, Any]:
 def workloads_of(cells: pl.DataFrame) -> list[Workload]:
     """The calls that each backend, batch size and budget was measured with, from the summary of cells."""
     found = []
-    for (backend, batch_size, budget), group in _with_budget(cells).group_by(
-        "backend", "batch_size", BUDGET, maintain_order=True
-    ):
+    for (backend, batch_size, budget), group in cells.group_by("backend", "batch_size", BUDGET, maintain_order=True):
         typical = (
             group.filter(pl.col("tokens_total_median") > 0)
             .group_by("mode", "scenario", maintain_order=True)
@@ -347,14 +349,9 @@ def workloads_of(cells: pl.DataFrame) -> list[Workload]:
     return found
 
 
-def _with_budget(table: pl.DataFrame) -> pl.DataFrame:
-    """A table with the column of the decode budget, which one of a run with a single budget lacks."""
-    return table if BUDGET in table.columns else table.with_columns(pl.lit(None, dtype=pl.Int64).alias(BUDGET))
-
-
 def _suspects(fits: pl.DataFrame) -> dict[tuple[Any, ...], str | None]:
     """The mark of each group's law over all scenarios."""
-    laws = _with_budget(fits).filter(pl.col("scenario") == "__all__")
+    laws = fits.filter(pl.col("scenario") == "__all__")
     marks = laws["suspect"].to_list() if "suspect" in laws.columns else [None] * laws.height
     return {key: mark or None for key, mark in zip(laws.select(GROUP).iter_rows(), marks, strict=True)}
 

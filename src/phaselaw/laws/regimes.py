@@ -10,6 +10,9 @@ import polars as pl
 from phaselaw.laws import structure
 from phaselaw.laws.overhead import LINEAR, POWER
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
+from phaselaw.tables import Table
+
+REGIMES = Table(name="regimes", holds="what governs latency, by rule", why_empty="no e2e_kv rows to fit", columns=())
 
 SIZE, DEPTH, OVERHEAD, MIXED, UNKNOWN, COLD_START = ("size", "depth", "overhead", "mixed", "unknown", "cold start")
 

@@ -13,13 +13,40 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from phaselaw.laws import served as served_engines
 from phaselaw.laws.noise import UnitNoise, call_noise_of_slope, interval_holds, no_unit_noise, unit_noise
 from phaselaw.laws.options import Options
-from phaselaw.laws.points import KEYS, Units
+from phaselaw.laws.points import ALL, KEYS, Units, points_of, units_of
 from phaselaw.laws.ranks import spearman_rows, theil_sen_rows
 from phaselaw.laws.regression import Floats, bootstrap_lines, fit_lines, quantile_interval, resamples
 from phaselaw.laws.series import Series
+from phaselaw.laws.served import BASIS, STEP_TRUE, TR121
+from phaselaw.laws.summary import BUDGET, by_cell, by_model
 from phaselaw.laws.verdicts import TREND, out_of_order, verdict
+from phaselaw.records import Run
+from phaselaw.tables import Table
+
+SCALING_FITS = Table(
+    name="scaling_fits", holds="laws with intervals and verdicts, per scenario and over all", columns=()
+)
+LENGTH_LIMITED = Table(
+    name="scaling_fits_length_limited",
+    holds="laws without decodes that stopped early (TR121's filter)",
+    why_empty="no rows say why a generation ended (done_reason): nothing here may stop early",
+    columns=(),
+)
+LENGTH_LIMITED_CALLS = Table(
+    name="scaling_fits_length_limited_calls",
+    holds="laws without calls that stopped early",
+    why_empty="no rows say why a generation ended (done_reason): nothing here may stop early",
+    columns=(),
+)
+SCALING_FITS_BY_BASIS = Table(
+    name="scaling_fits_by_basis",
+    holds="served engines' laws by the steps that ran and by TR121's projection",
+    why_empty="no served calls with both a decode step and TR121's projection",
+    columns=(),
+)
 
 _FITTED = (
     "log10_intercept", "slope", "r2", "spearman_rho_loglog", "spearman_p_loglog", "theilsen_slope",
@@ -139,3 +166,35 @@ def _verdicts(table: pl.DataFrame, series: Series, y: Floats) -> list[pl.Series]
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def length_limited(served: pl.DataFrame, run: Run, options: Options, *, whole_calls: bool = False) -> pl.DataFrame:
+    """The laws over all scenarios, without what calls that stopped early left (method 3)."""
+    fits = _over_scenarios(served_engines.length_limited(served, whole_calls=whole_calls), run, options, by_name=True)
+    name = "length_limited_calls" if whole_calls else "length_limited_decode_only"
+    return fits.with_columns(pl.lit(name).alias("filter")).select(_after_aggregation(fits, "filter"))
+
+
+def by_basis(served: pl.DataFrame, run: Run, options: Options) -> pl.DataFrame:
+    """The laws over all scenarios of served engines, by the steps that ran and by TR121's projection (method 3)."""
+    rows = served_engines.by_basis(served)
+    fits = [
+        _over_scenarios(of_basis, run, options).with_columns(pl.lit(basis).alias(BASIS))
+        for basis in (STEP_TRUE, TR121)
+        for of_basis in [rows.filter(pl.col(BASIS) == basis)]
+    ]
+    return pl.concat(fits).sort(["backend", "batch_size", BUDGET, "mode", BASIS])
+
+
+def _over_scenarios(rows: pl.DataFrame, run: Run, options: Options, *, by_name: bool = False) -> pl.DataFrame:
+    """`scaling_fits` of these rows on the geometric means over scenarios."""
+    cells = by_cell(rows)
+    per_model = by_model(cells)
+    points = points_of(cells, per_model).filter(pl.col("scenario") == ALL)
+    return scaling_fits(points, units_of(rows, per_model, run), options, resample_by_name=by_name)
+
+
+def _after_aggregation(fits: pl.DataFrame, name: str) -> list[str]:
+    """The columns with one more after ``aggregation``."""
+    at = fits.columns.index("aggregation") + 1
+    return [*fits.columns[:at], name, *fits.columns[at:]]

@@ -14,7 +14,10 @@ from typing import Any
 import polars as pl
 
 from phaselaw.laws.slope_difference import SlopeDifference, paired_slope_difference, unpaired_slope_difference
-from phaselaw.laws.summary import BUDGET, GROUP
+from phaselaw.laws.summary import BUDGET
+from phaselaw.tables import Table
+
+LAWS_SIDE_BY_SIDE = Table(name="laws_side_by_side", holds="laws of several runs and their differences", columns=())
 
 PAIRED, INDEPENDENT, NONE = "paired over models", "independent laws (Welch)", "no interval"
 
@@ -43,15 +46,15 @@ SCENARIOS = "scenarios"
 Tables = Mapping[str, pl.DataFrame]
 
 
-def side_by_side(runs: Sequence[tuple[str, Tables, int | None]], level: float) -> pl.DataFrame:
+def side_by_side(runs: Sequence[tuple[str, Tables]], level: float) -> pl.DataFrame:
     """The table ``laws_side_by_side``: every run's laws over all scenarios, each with its difference from the first's.
 
-    ``runs`` are (name, an analysis' tables, the decode budget where the run has but one and its tables leave it out).
-    A difference is this law's slope minus that of the first run's law of the same backend and phase (of several, the
-    one most alike in batch size and budget). Its interval: where both are over the same models, of the slope of
-    log(this / first) on log parameters, since what a model does to both alike cancels; else of two independent slopes.
+    ``runs`` are (name, an analysis' tables). A difference is this law's slope minus that of the first run's law of the
+    same backend and phase (of several, the one most alike in batch size and budget). Its interval: where both are over
+    the same models, of the slope of log(this / first) on log parameters, since what a model does to both alike cancels;
+    else of two independent slopes.
     """
-    (first, *_), laws = runs, [(name, tables, _laws(tables, budget)) for name, tables, budget in runs]
+    (first, *_), laws = runs, [(name, tables, _laws(tables)) for name, tables in runs]
     rows = []
     for name, tables, found in laws:
         for law in found:
@@ -61,10 +64,8 @@ def side_by_side(runs: Sequence[tuple[str, Tables, int | None]], level: float) -
     return pl.DataFrame(rows, schema=SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _laws(tables: Tables, budget: int | None) -> list[dict[str, Any]]:
-    fits = tables["scaling_fits"].filter(pl.col("scenario") == "__all__")
-    return [{BUDGET: budget} | {key: value for key, value in row.items() if key != BUDGET or value is not None}
-            for row in fits.iter_rows(named=True)]  # fmt: skip
+def _laws(tables: Tables) -> list[dict[str, Any]]:
+    return tables["scaling_fits"].filter(pl.col("scenario") == "__all__").to_dicts()
 
 
 def stem(backend: str) -> str:
@@ -116,12 +117,10 @@ def _scenarios(tables: Tables, law: Mapping[str, Any]) -> str:
 
 def _points(tables: Tables, law: Mapping[str, Any]) -> pl.DataFrame:
     table = tables["summary_by_model_backend_mode_agg"]
-    keys = [name for name in ("backend", "batch_size", BUDGET, "mode") if name in table.columns]
-    same = [pl.col(name).eq_missing(pl.lit(law.get(name), dtype=table.schema[name])) for name in keys]
+    keys = ("backend", "batch_size", BUDGET, "mode")
+    same = [pl.col(name).eq_missing(pl.lit(law[name], dtype=table.schema[name])) for name in keys]
     usable = (pl.col("params_millions_effective") > 0) & (pl.col("latency_geomean_ms") > 0)
-    # A column that says nothing in one run is left out of its tables.
-    left_out = [pl.lit(None).alias(name) for name in GROUP if name not in table.columns]
-    return table.filter(pl.all_horizontal(same) & usable).with_columns(left_out)
+    return table.filter(pl.all_horizontal(same) & usable)
 
 
 def _differs(law: Mapping[str, Any], reference: Mapping[str, Any], models: tuple[int, int, int]) -> str:

@@ -28,6 +28,25 @@ from phaselaw.laws.regression import (
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP, MODEL
 from phaselaw.laws.verdicts import verdict
+from phaselaw.tables import Table
+
+_NO_LAYERS = "no models whose layers are known (config, resolved_model_params.csv, ladder or --models-table)"
+MODEL_ARCHITECTURE = Table(
+    name="hf_model_architecture", holds="layers, width, heads of each model", why_empty=_NO_LAYERS, columns=()
+)
+ARCHITECTURE_CORRELATIONS = Table(
+    name="hf_architecture_correlations",
+    holds="rank correlation of latency with structure",
+    why_empty=f"{_NO_LAYERS}, three or more",
+    columns=(),
+)
+MULTIVARIATE_FITS = Table(
+    name="hf_multivariate_fits",
+    holds="parameters and layers together",
+    why_empty=f"{_NO_LAYERS}, three or more that differ in depth and size",
+    columns=(),
+)
+STRUCTURE_PREDICTORS = Table(name="structure_predictors", holds="which property predicts a model left out", columns=())
 
 MEAN, PARAMS, DEPTH, WIDTH, BYTES, BOTH = ("mean", "params", "depth", "width", "bytes_per_token", "params+depth")
 

@@ -7,9 +7,28 @@ import math
 import numpy as np
 import polars as pl
 
-from phaselaw.tables import IS_LATENCY, constants
+from phaselaw.tables import BUDGET as BUDGET
+from phaselaw.tables import IS_LATENCY, Table, constants
 
-BUDGET = "gen_tokens_target"
+CELLS = Table(
+    name="summary_by_model_backend_mode", holds="latency, rates and tokens of each cell and phase", columns=()
+)
+PER_MODEL = Table(name="summary_by_model_backend_mode_agg", holds="the same of each model, over scenarios", columns=())
+DECODE_FRACTION_BY_MODEL = Table(
+    name="decode_fraction_by_model",
+    holds="decode's share, of each model",
+    why_empty="no model has both kv_decode and e2e_kv rows",
+    keeps_budget=True,
+    columns=(),
+)
+DECODE_FRACTION_SUMMARY = Table(
+    name="decode_fraction_summary",
+    holds="decode's share, over models",
+    why_empty="no model has both kv_decode and e2e_kv rows",
+    keeps_budget=True,
+    columns=(),
+)
+
 GROUP = ["backend", "backend_kind", "batch_size", BUDGET, "mode"]
 """What one law is about: a backend at one batch size and decode budget, in one phase."""
 

@@ -16,12 +16,10 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from phaselaw.laws.points import ALL, points_of
+from phaselaw.laws.points import ALL
 from phaselaw.laws.regimes import COLD_START
 from phaselaw.laws.regression import Floats, fit_lines, log_interval, t_half_width
-from phaselaw.laws.step_time import step_time_model, step_time_points
 from phaselaw.laws.summary import BUDGET, MODEL
-from phaselaw.laws.sweep_relations import decode_by_batch, decode_by_context, prefill_by_length
 from phaselaw.tables import (
     PHASE,
     SUSPECT,
@@ -128,25 +126,6 @@ SWEEP_CHANGES = Table(
         *(*plain("at low high"), *plain("interval said", pl.String)),
     ),
 )
-
-
-def sweep_tables(
-    tables: Mapping[str, pl.DataFrame], measured: pl.DataFrame, *, level: float
-) -> dict[str, pl.DataFrame]:
-    """The tables by name, from the run's other ``tables`` and its ``measured`` calls, of any number of clients."""
-    cells, per_model = tables["summary_by_model_backend_mode"], tables["summary_by_model_backend_mode_agg"]
-    lengths, points = prompt_lengths(measured), step_time_points(measured)
-    found = {
-        "decode_sweep_summary": decode_sweep_summary(tables["scaling_fits"]),
-        "exponent_by_axis": exponent_by_axis(tables["scaling_fits"], lengths),
-        "exponent_stability": exponent_stability(points_of(cells, per_model), lengths, level=level),
-        "sweep_curves": sweep_curves(cells, per_model, lengths, level=level),
-        "decode_by_batch": decode_by_batch(points, level=level),
-        "decode_by_context": decode_by_context(points, level=level),
-        "prefill_by_length": prefill_by_length(points, level=level),
-        "step_time_model": step_time_model(points),
-    }
-    return found | {"sweep_changes": sweep_changes({**tables, **found}, lengths, level=level)}
 
 
 def as_tr121(tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:

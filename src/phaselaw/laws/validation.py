@@ -14,6 +14,20 @@ from phaselaw.laws.prediction import LAWS, NewModel
 from phaselaw.laws.regression import exponential
 from phaselaw.laws.structure import MEAN
 from phaselaw.laws.summary import BUDGET, GROUP
+from phaselaw.tables import Table
+
+PREDICTION_VALIDATION = Table(
+    name="prediction_validation",
+    holds="each model predicted from the others",
+    why_empty="no law over four models, so that three are left to predict one from",
+    columns=(),
+)
+PREDICTION_COVERAGE = Table(
+    name="prediction_coverage",
+    holds="how many prediction intervals held",
+    why_empty="no law over four models, so that three are left to predict one from",
+    columns=(),
+)
 
 CHOSEN = "chosen"
 """The law that `phaselaw.laws.prediction.predict` would use: chosen anew from the others alone for each model."""

@@ -5,6 +5,20 @@ from __future__ import annotations
 import polars as pl
 
 from phaselaw.laws.summary import MODEL
+from phaselaw.tables import Table
+
+WARMUP_EFFECT = Table(
+    name="warmup_effect",
+    holds="warmup against measured, every cell and phase",
+    why_empty="no cell has both warmup and measured calls",
+    columns=(),
+)
+WARMUP_EFFECT_SUMMARY = Table(
+    name="warmup_effect_summary",
+    holds="the same over cells, with the worst event",
+    why_empty="no cell has both warmup and measured calls",
+    columns=(),
+)
 
 UNSAFE_RATIO = 2.0
 """A phase's cold start is a regime of its own where p95 of the ratio reaches this, and p95 of what is added the SLO."""

@@ -12,7 +12,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import polars as pl
 from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
@@ -107,7 +106,7 @@ def replicas_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str,
     ``usd_per_hour`` is one price, or one for each backend. Raises KeyError for a backend without one.
     """
     drawn = draw(usable(run.rows), in_rounds=run.order == "rounds")
-    doubts, contexts, errors = _doubts(analysis, run), _contexts(run), _model_errors(analysis)
+    doubts, contexts, errors = _doubts(analysis), _contexts(run), _model_errors(analysis)
     found = []
     for key, end_to_end in drawn.items():
         backend, model, batch_size, gen_tokens, phase = key
@@ -162,12 +161,9 @@ def _model_errors(analysis: Analysis) -> dict[tuple[str, str, str], Floats]:
     return errors
 
 
-def _doubts(analysis: Analysis, run: Run) -> dict[tuple[Any, ...], str]:
+def _doubts(analysis: Analysis) -> dict[tuple[Any, ...], str]:
     """The marks on the rows of each model and phase, by the keys of `phaselaw.laws.draws.draw`."""
     table = analysis.tables["summary_by_model_backend_mode_agg"]
-    if BUDGET not in table.columns:
-        # Left out where the run has but one.
-        table = table.with_columns(pl.lit(run.rows[BUDGET].first()).alias(BUDGET))
     return {
         (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row[SUSPECT]
         for row in table.iter_rows(named=True)

@@ -8,68 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from phaselaw import __version__
+from phaselaw.laws.analysis import DECLARED
 from phaselaw.report.columns import count, number, word
 from phaselaw.report.document import Bullets, Code, Section, Table
 from phaselaw.report.subject import Subject
 from phaselaw.tables import Row
 
-_TABLES = {
-    "summary_by_model_backend_mode": "latency, rates and tokens of each cell and phase",
-    "summary_by_model_backend_mode_agg": "the same of each model, over scenarios",
-    "summary_by_model_and_run": "each model's latency in each run, of runs that were pooled",
-    "scaling_fits": "laws with intervals and verdicts, per scenario and over all",
-    "scaling_fits_length_limited": "laws without decodes that stopped early (TR121's filter)",
-    "scaling_fits_length_limited_calls": "laws without calls that stopped early",
-    "scaling_fits_by_basis": "served engines' laws by the steps that ran and by TR121's projection",
-    "overhead_compute_fits": "overhead and compute told apart",
-    "hf_model_architecture": "layers, width, heads of each model",
-    "hf_architecture_correlations": "rank correlation of latency with structure",
-    "hf_multivariate_fits": "parameters and layers together",
-    "structure_predictors": "which property predicts a model left out",
-    "throughput_intervals": "tokens/s with intervals, what prices stand on",
-    "decode_fraction_by_model": "decode's share, of each model",
-    "decode_fraction_summary": "decode's share, over models",
-    "warmup_effect": "warmup against measured, every cell and phase",
-    "warmup_effect_summary": "the same over cells, with the worst event",
-    "ollama_warmup_breakdown": "loading told apart from the first prefill",
-    "ollama_early_stop_summary": "early stops by model and scenario",
-    "ollama_decode_linearity": "decode time against tokens generated",
-    "ollama_decode_projection_error": "what scaling to the tokens asked for errs by",
-    "cuda_event_gap_summary": "wall clock against CUDA events",
-    "server_clock": "a server's times against the client's clock",
-    "prompt_cache_checks": "what is known of the prompt cache, per model",
-    "concurrency_throughput": "rates and latencies by number of clients",
-    "concurrency_fits": "laws of throughput against clients",
-    "regimes": "what governs latency, by rule",
-    "what_breaks_first": "cold start, latency or budget, by rule",
-    "claims": "TR121's claims and two more, by rule",
-    "validity_checks": "each check and whether it spoke up",
-    "validity_findings": "each finding with its evidence and the next step",
-    "scaling_fits_by_family": "a law of each family of models",
-    "engine_ratios": "engines on the same weights, model by model",
-    "engine_laws": "whether engines differ in exponent or in constant",
-    "memory_peaks": "memory predicted and measured",
-    "physical_limit": "each cell's share of what the machine can do",
-    "decode_sweep_summary": "laws at each decode budget",
-    "exponent_by_axis": "laws at each value of a sweep",
-    "exponent_stability": "whether the exponent stays the same along a sweep",
-    "sweep_curves": "latency and rates along a sweep",
-    "decode_by_batch": "decode step against batch size",
-    "decode_by_context": "decode step against context length",
-    "prefill_by_length": "prefill against prompt length",
-    "step_time_model": "prefill and decode step by batch and length",
-    "sweep_changes": "where along a sweep something changes",
-    "prediction_validation": "each model predicted from the others",
-    "prediction_coverage": "how many prediction intervals held",
-    "laws_side_by_side": "laws of several runs and their differences",
-}
 _FILES = {
     "metrics.csv": "raw rows, one a phase and call",
     "manifest.json": "environment, resolved study, seed, hashes",
     "journal.jsonl": "every call as it was made",
     "resolved_model_params.csv": "parameters measured of each model",
     "hf_load_ms.csv": "load times",
-    "telemetry.csv": "the machine's state while it measured",
 }
 
 
@@ -133,7 +83,7 @@ def index(subject: Subject) -> Section:
     tables = tuple(
         {
             "file": f"analysis/{name}.csv",
-            "holds": _TABLES.get(name, name.replace("_", " ")),
+            "holds": DECLARED[name].holds,
             "rows": table.height,
             "note": subject.analysis.notes.get(name, ""),
         }

@@ -18,6 +18,15 @@ from phaselaw.laws.checks.findings import Checked, Evidence, Finding, Where
 from phaselaw.laws.points import ALL
 from phaselaw.laws.served import BASIS, STEP_TRUE
 from phaselaw.laws.summary import BUDGET
+from phaselaw.tables import Table
+
+VALIDITY_CHECKS = Table(name="validity_checks", holds="each check and whether it spoke up", columns=())
+VALIDITY_FINDINGS = Table(
+    name="validity_findings",
+    holds="each finding with its evidence and the next step",
+    why_empty="no check spoke up",
+    columns=(),
+)
 
 CLEAR, NOT_CHECKED = "clear", "not checked"
 
