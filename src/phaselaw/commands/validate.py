@@ -10,6 +10,7 @@ from phaselaw.commands.predict import finite, load_tables
 from phaselaw.errors import AnalysisError
 from phaselaw.report.prediction import READING, coverages, left_out
 from phaselaw.report.subject import table_rows
+from phaselaw.tables import BUDGET
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "add_options", "run"]
 
@@ -24,8 +25,9 @@ JSON_VERSION = 1
 
 def run(args: argparse.Namespace) -> int:
     """Print the predictions and how many intervals held; returns 0, or raises `AnalysisError` where there are none."""
-    _, tables = load_tables(args)
-    validation, coverage = tables["prediction_validation"], tables["prediction_coverage"]
+    loaded, tables = load_tables(args)
+    unsaid = [BUDGET] if loaded.analysis.one_budget else []
+    validation, coverage = (tables[name].drop(unsaid) for name in ("prediction_validation", "prediction_coverage"))
     if validation.is_empty():
         raise AnalysisError("nothing to validate: it takes four measured models, three to predict the fourth from")
     if args.json:
