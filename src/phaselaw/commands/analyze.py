@@ -16,6 +16,8 @@ from phaselaw.commands.options import (
     add_level,
     add_models_table,
     add_runs,
+    option,
+    switch,
 )
 from phaselaw.errors import UsageError
 from phaselaw.laws.analysis import Analysis, Options
@@ -36,15 +38,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_runs(
         parser, "a run directory, a metrics.csv, or a folder of runs gen_N; several of one study on one host are pooled"
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where the tables go (default: RUN/analysis; asked for with several)"
-    )
+    option(parser, "--out", "DIR", "where the tables go (default: RUN/analysis; asked for with several)", type=Path)
     add_allow_different(parser)
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples of models (default: 1000)")
-    parser.add_argument("--seed", type=int, default=42, metavar="N", help="seed of the resamples (default: 42)")
+    option(parser, "--bootstrap", "N", "resamples of models (default: 1000)", type=int, default=1000)
+    option(parser, "--seed", "N", "seed of the resamples (default: 42)", type=int, default=42)
     add_level(parser)
     add_cold_start_slo(parser)
-    parser.add_argument("--include-warmup", action="store_true", help="fit warmup calls too")
+    switch(parser, "--include-warmup", "fit warmup calls too")
     add_models_table(parser)
     add_json(parser, "print the tables' names, row counts and notes as JSON")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from phaselaw import api
 from phaselaw.commands.console import note, print_json, print_tables
-from phaselaw.commands.options import add_allow_different, add_json, add_level, number
+from phaselaw.commands.options import add_allow_different, add_json, add_level, number, option
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.laws.comparison import Comparison
 from phaselaw.report.comparison import cells, reading, whole
@@ -30,16 +30,15 @@ REGRESSION = 3
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The runs of both sides, and what counts as a regression."""
-    parser.add_argument(
-        "run_paths", type=Path, nargs="+", metavar="RUN", help="the runs A; without --with: the run A and the run B"
-    )
-    parser.add_argument("--with", type=Path, nargs="+", metavar="RUN", dest="others", help="the runs B")
-    parser.add_argument(
+    option(parser, "run_paths", "RUN", "the runs A; without --with: the run A and the run B", type=Path, nargs="+")
+    option(parser, "--with", "RUN", "the runs B", type=Path, nargs="+", dest="others")
+    option(
+        parser,
         "--threshold",
+        "SHARE",
+        "how much slower a regression must surely be (default: 0.05, that is 5 %%)",
         type=number("--threshold", "a share, 0 or more", lambda value: 0 <= value < math.inf),
         default=0.05,
-        metavar="SHARE",
-        help="how much slower a regression must surely be (default: 0.05, that is 5 %%)",
     )
     add_level(parser, "intervals and tests")
     add_allow_different(parser, "compare although study or host differs; the differences listed")

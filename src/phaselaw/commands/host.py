@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from phaselaw.commands.console import notes_console, print_json
-from phaselaw.commands.options import add_json, positive
+from phaselaw.commands.options import add_json, option, positive, switch
 from phaselaw.machine import identity
 from phaselaw.machine.limits import DeviceLimits, MachineLimits, Spread, limits_of
 
@@ -31,8 +31,8 @@ JSON_VERSION = 1
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Whether to measure again, and with how many threads."""
-    parser.add_argument("--refresh", action="store_true", help="measure again, whatever was kept")
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads to use (default: all that there are)")
+    switch(parser, "--refresh", "measure again, whatever was kept")
+    option(parser, "--threads", "N", "threads to use (default: all that there are)", type=positive)
     add_json(parser, "print one JSON document, full precision")
 
 

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from phaselaw.commands.console import print_json
-from phaselaw.commands.options import add_json, positive
+from phaselaw.commands.options import add_json, option, positive
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES
 from phaselaw.plan.memory import Fit, fit, shapes_of
 
@@ -31,14 +31,10 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "K
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The model, the memory, and what is to fit."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="a ladder model, a model folder, a GGUF file, or a run directory"
-    )
-    parser.add_argument("--memory", type=size, required=True, metavar="SIZE", help="the memory, such as 16GB or 80GiB")
-    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="sequences at once (default: 1)")
-    parser.add_argument(
-        "--context", type=positive, default=1024, metavar="N", help="tokens of a sequence in all (default: 1024)"
-    )
+    option(parser, "model", "MODEL", "a ladder model, a model folder, a GGUF file, or a run directory")
+    option(parser, "--memory", "SIZE", "the memory, such as 16GB or 80GiB", type=size, required=True)
+    option(parser, "--batch", "N", "sequences at once (default: 1)", type=positive, default=1)
+    option(parser, "--context", "N", "tokens of a sequence in all (default: 1024)", type=positive, default=1024)
     parser.add_argument(
         "--dtype", choices=("fp32", "fp16", "bf16"), help="number format of the weights (default: as stored)"
     )
@@ -47,10 +43,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=("f32", "f16", "bf16", "q8_0", "q4_0"),
         help="format of the cache (default: that of --dtype; f32 without)",
     )
-    parser.add_argument(
-        "--reserve", type=size, default=DEFAULT_RESERVE, metavar="SIZE",
-        help=f"kept for the runtime (default: {DEFAULT_RESERVE}, an assumption)",
-    )  # fmt: skip
+    option(
+        parser,
+        "--reserve",
+        "SIZE",
+        f"kept for the runtime (default: {DEFAULT_RESERVE}, an assumption)",
+        type=size,
+        default=DEFAULT_RESERVE,
+    )
     add_json(parser, "print one JSON document, in bytes")
 
 

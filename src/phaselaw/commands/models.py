@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from phaselaw.commands.options import option, switch
 from phaselaw.errors import UsageError
 from phaselaw.ladder.build import Progress, build, cache_directory, chosen, faults
 from phaselaw.ladder.gguf_export import FORMATS, export, exportable
@@ -41,9 +42,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("verify", "read every built file against its SHA-256", verify_models),
     ):
         one = actions.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
-        one.add_argument("names", nargs="*", metavar="NAMES", help="models, comma-separated (default: all)")
-        one.add_argument("--out", type=Path, metavar="DIR", help="the folder to use instead of the cache")
-        one.add_argument("--json", action="store_true", help="print one JSON document")
+        option(one, "names", "NAMES", "models, comma-separated (default: all)", nargs="*")
+        option(one, "--out", "DIR", "the folder to use instead of the cache", type=Path)
+        switch(one, "--json", "print one JSON document")
         one.set_defaults(act=action)
     _add_export(actions)
 
@@ -55,18 +56,11 @@ def _add_export(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help=help_text,
         description="Write models as GGUF files, with a Modelfile beside each for: ollama create NAME -f MODELFILE",
     )
-    export.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAMES",
-        help="ladder models or GPT-2 folders, comma-separated (default: the ladder)",
-    )
+    option(export, "names", "NAMES", "ladder models or GPT-2 folders, comma-separated (default: the ladder)", nargs="*")
     export.add_argument("--format", choices=("gguf",), default="gguf", help="the file format (default: gguf)")
-    export.add_argument(
-        "--quantize", default="", metavar="LIST", help="write these beside f32, comma-separated: f16, q8_0, q4_0"
-    )
-    export.add_argument("--out", type=Path, metavar="DIR", help="the folder to use instead of the cache")
-    export.add_argument("--json", action="store_true", help="print one JSON document")
+    option(export, "--quantize", "LIST", "write these beside f32, comma-separated: f16, q8_0, q4_0", default="")
+    option(export, "--out", "DIR", "the folder to use instead of the cache", type=Path)
+    switch(export, "--json", "print one JSON document")
     export.set_defaults(act=export_models)
 
 

@@ -6,48 +6,55 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from phaselaw.errors import UsageError
 
 RUNS = "a run directory or a metrics.csv; several of one study on one host are pooled"
 
 
+def option(parser: argparse._ActionsContainer, name: str, metavar: str | None, help_text: str, **how: Any) -> None:
+    """Add an option, or an argument, that takes a value."""
+    parser.add_argument(name, metavar=metavar, help=help_text, **how)
+
+
+def switch(parser: argparse._ActionsContainer, name: str, help_text: str) -> None:
+    """Add an option that is on where it is given."""
+    parser.add_argument(name, action="store_true", help=help_text)
+
+
 def add_runs(parser: argparse._ActionsContainer, help_text: str = RUNS) -> None:
     """One run or several."""
-    parser.add_argument("run_paths", type=Path, nargs="+", metavar="RUN", help=help_text)
+    option(parser, "run_paths", "RUN", help_text, type=Path, nargs="+")
 
 
 def add_json(parser: argparse._ActionsContainer, help_text: str = "print one JSON document, full precision") -> None:
     """``--json``."""
-    parser.add_argument("--json", action="store_true", help=help_text)
+    switch(parser, "--json", help_text)
 
 
 def add_level(parser: argparse._ActionsContainer, of: str = "the intervals") -> None:
     """``--level``."""
     share = number("--level", "a share between 0 and 1", lambda value: 0 < value < 1)
-    parser.add_argument("--level", type=share, default=0.95, metavar="P", help=f"level of {of} (default: 0.95)")
+    option(parser, "--level", "P", f"level of {of} (default: 0.95)", type=share, default=0.95)
 
 
 def add_cold_start_slo(parser: argparse._ActionsContainer) -> None:
     """``--cold-start-slo``."""
     ms = number("--cold-start-slo", "milliseconds, 0 or more", lambda value: 0 <= value < math.inf)
-    parser.add_argument(
-        "--cold-start-slo", type=ms, default=100.0, metavar="MS", help="what a first call may add (default: 100 ms)"
-    )
+    option(parser, "--cold-start-slo", "MS", "what a first call may add (default: 100 ms)", type=ms, default=100.0)
 
 
 def add_models_table(parser: argparse._ActionsContainer) -> None:
     """``--models-table``."""
-    parser.add_argument(
-        "--models-table", type=Path, metavar="CSV", help="architecture of models whose config is absent"
-    )
+    option(parser, "--models-table", "CSV", "architecture of models whose config is absent", type=Path)
 
 
 def add_allow_different(
     parser: argparse._ActionsContainer, help_text: str = "pool runs although their study or host differs, with a note"
 ) -> None:
     """``--allow-different``."""
-    parser.add_argument("--allow-different", action="store_true", help=help_text)
+    switch(parser, "--allow-different", help_text)
 
 
 def number(option: str, give: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from phaselaw.commands.options import add_allow_different, add_json, names
+from phaselaw.commands.options import add_allow_different, add_json, names, option, switch
 from phaselaw.errors import UsageError
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
@@ -42,61 +42,56 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_load(group: Any) -> None:
     load = group.add_mutually_exclusive_group()
-    load.add_argument(
+    option(
+        load,
         "--tokens-per-month",
+        "N",
+        f"prompt and generated tokens (default: {DEFAULT_TOKENS_PER_MONTH:g})",
         type=float,
         default=None,
-        metavar="N",
-        help=f"prompt and generated tokens (default: {DEFAULT_TOKENS_PER_MONTH:g})",
     )
-    load.add_argument("--requests-per-month", type=float, metavar="N", help="requests, of the tokens of --mixes")
-    load.add_argument("--requests-per-s", type=float, metavar="R", help="the same, as an average rate")
-    load.add_argument(
-        "--traffic", type=Path, metavar="FILE", help="a profile of phaselaw traffic: its rate, requests and peak"
-    )
-    group.add_argument(
+    option(load, "--requests-per-month", "N", "requests, of the tokens of --mixes", type=float)
+    option(load, "--requests-per-s", "R", "the same, as an average rate", type=float)
+    option(load, "--traffic", "FILE", "a profile of phaselaw traffic: its rate, requests and peak", type=Path)
+    option(
+        group,
         "--mixes",
-        metavar="FILE",
+        "FILE",
+        "kinds of request: a CSV (name, prompt_tokens, output_tokens, share); alone: TR121's four",
         nargs="?",
         const="",
-        help="kinds of request: a CSV (name, prompt_tokens, output_tokens, share); alone: TR121's four",
     )
 
 
 def _add_price(group: Any) -> None:
-    group.add_argument(
+    option(
+        group,
         "--usd-per-hour",
-        metavar="USD",
-        help=f"of a worker, or BACKEND=USD,... (default: {TR121_USD_PER_HOUR}, TR121's shadow price)",
+        "USD",
+        f"of a worker, or BACKEND=USD,... (default: {TR121_USD_PER_HOUR}, TR121's shadow price)",
     )
-    group.add_argument("--prices", type=Path, metavar="CSV", help="a price list, to pick --accelerator from")
-    group.add_argument("--accelerator", metavar="NAME", help="such as A100 or 'A100 80GB': its lowest price is taken")
-    group.add_argument("--provider", metavar="NAME", help="only this provider's prices")
-    group.add_argument("--spot", action="store_true", help="spot prices instead of on-demand ones")
-    group.add_argument("--accelerators-per-worker", type=int, default=1, metavar="N", help="in one worker (default: 1)")
-    group.add_argument("--prices-date", metavar="DAY", help="the list's day, YYYY-MM-DD, where its rows have none")
-    group.add_argument("--rates", metavar="NAME=USD,...", help="hourly rates of the sensitivity (default: TR121's)")
-    group.add_argument("--volumes", metavar="N,...", help="its tokens a month (default: 1e8,1e9,1e10)")
+    option(group, "--prices", "CSV", "a price list, to pick --accelerator from", type=Path)
+    option(group, "--accelerator", "NAME", "such as A100 or 'A100 80GB': its lowest price is taken")
+    option(group, "--provider", "NAME", "only this provider's prices")
+    switch(group, "--spot", "spot prices instead of on-demand ones")
+    option(group, "--accelerators-per-worker", "N", "in one worker (default: 1)", type=int, default=1)
+    option(group, "--prices-date", "DAY", "the list's day, YYYY-MM-DD, where its rows have none")
+    option(group, "--rates", "NAME=USD,...", "hourly rates of the sensitivity (default: TR121's)")
+    option(group, "--volumes", "N,...", "its tokens a month (default: 1e8,1e9,1e10)")
 
 
 def _add_fleet(group: Any) -> None:
-    group.add_argument("--utilisation", type=float, default=1.0, metavar="U", help="busy share, at most (default: 1)")
-    group.add_argument(
-        "--burst", type=float, metavar="B", help="peak over mean load (default: 1, or the peak minute of --traffic)"
-    )
-    group.add_argument("--spares", type=int, default=0, metavar="N", help="workers on top (default: 0)")
+    option(group, "--utilisation", "U", "busy share, at most (default: 1)", type=float, default=1.0)
+    option(group, "--burst", "B", "peak over mean load (default: 1, or the peak minute of --traffic)", type=float)
+    option(group, "--spares", "N", "workers on top (default: 0)", type=int, default=0)
 
 
 def _add_decisions(group: Any) -> None:
-    group.add_argument(
-        "--compare", metavar="MODEL", nargs="?", const="", help="each model against this one (alone: the cheapest)"
-    )
-    group.add_argument("--success-rates", type=Path, metavar="CSV", help="your own: model, success_rate[, n tried]")
-    group.add_argument("--failure-usd", type=float, metavar="USD", help="what one failed request costs you")
-    group.add_argument("--tiers", metavar="DEFAULT,PREMIUM", help="two models in one service, routed and cascaded")
-    group.add_argument(
-        "--premium-share", type=float, default=0.2, metavar="Q", help="share routed to premium (default: 0.2)"
-    )
+    option(group, "--compare", "MODEL", "each model against this one (alone: the cheapest)", nargs="?", const="")
+    option(group, "--success-rates", "CSV", "your own: model, success_rate[, n tried]", type=Path)
+    option(group, "--failure-usd", "USD", "what one failed request costs you", type=float)
+    option(group, "--tiers", "DEFAULT,PREMIUM", "two models in one service, routed and cascaded")
+    option(group, "--premium-share", "Q", "share routed to premium (default: 0.2)", type=float, default=0.2)
 
 
 def _add_output(group: Any) -> None:
@@ -106,14 +101,12 @@ def _add_output(group: Any) -> None:
         default="tokens",
         help="price by the run's tokens/s (default), or by the seconds that prefill and decode of --mixes take",
     )
-    group.add_argument("--batch", type=int, metavar="N", help="requests served at once, for the phase-split price")
-    group.add_argument("--extrapolate", action="store_true", help="phase-split prices beyond the measured range too")
-    group.add_argument("--backends", type=names, metavar="A,B", help="only these backends")
-    group.add_argument("--models", type=names, metavar="A,B", help="only these models")
-    group.add_argument(
-        "--show",
-        metavar="PART,...",
-        help=f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)",
+    option(group, "--batch", "N", "requests served at once, for the phase-split price", type=int)
+    switch(group, "--extrapolate", "phase-split prices beyond the measured range too")
+    option(group, "--backends", "A,B", "only these backends", type=names)
+    option(group, "--models", "A,B", "only these models", type=names)
+    option(
+        group, "--show", "PART,...", f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)"
     )
     add_allow_different(group, "pool runs although study or host differ")
     add_json(group, "print every part as one JSON document, full precision")
@@ -144,9 +137,9 @@ def question_of(args: argparse.Namespace, models: Sequence[str]) -> Question:
     rate, mixes, burst = _load(args)
     if args.failure_usd is not None and args.success_rates is None:
         raise UsageError("--failure-usd needs --success-rates: how often each model fails")
-    for option in ("failure_usd", "burst", "batch"):
-        if getattr(args, option) is not None:
-            positive(f"--{option.replace('_', '-')}", getattr(args, option))
+    for name in ("failure_usd", "burst", "batch"):
+        if getattr(args, name) is not None:
+            positive(f"--{name.replace('_', '-')}", getattr(args, name))
     tiers = None
     if args.tiers is not None:
         tiers = tuple(name.strip() for name in args.tiers.split(","))

@@ -20,7 +20,9 @@ from phaselaw.commands.options import (
     add_runs,
     chosen,
     names,
+    option,
     positive_number,
+    switch,
 )
 from phaselaw.engines.ollama import parameter_millions
 from phaselaw.errors import AnalysisError, UsageError
@@ -43,21 +45,17 @@ JSON_VERSION = 1
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The model, the runs, and the choices of a prediction."""
-    parser.add_argument("--params", required=True, metavar="N", help="parameters of the model: 3e9, 3B or 135M")
-    for name, what in (("layers", "layers"), ("width", "hidden size")):
-        option = f"--{name}"
-        help_text = f"its {what}, where the run knows its models'"
-        parser.add_argument(option, type=positive_number(option), metavar="N", help=help_text)
-    parser.add_argument(
-        "--extrapolate", action="store_true", help="predict outside the measured range too, labelled so"
-    )
+    option(parser, "--params", "N", "parameters of the model: 3e9, 3B or 135M", required=True)
+    for name, what in (("--layers", "layers"), ("--width", "hidden size")):
+        option(parser, name, "N", f"its {what}, where the run knows its models'", type=positive_number(name))
+    switch(parser, "--extrapolate", "predict outside the measured range too, labelled so")
     add_shared(parser)
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
     """The arguments that ``predict`` and ``validate`` share."""
     add_runs(parser)
-    parser.add_argument("--backends", type=names, metavar="A,B", help="only these backends")
+    option(parser, "--backends", "A,B", "only these backends", type=names)
     add_level(parser)
     add_models_table(parser)
     add_allow_different(parser)

@@ -8,7 +8,7 @@ import dataclasses
 from pydantic import ValidationError
 
 from phaselaw.commands.console import notes_console, print_json
-from phaselaw.commands.options import add_json, positive
+from phaselaw.commands.options import add_json, option, positive
 from phaselaw.engines.hf_profile import Profile, profile
 from phaselaw.errors import UsageError
 from phaselaw.study.model import HfBackend, ModelEntry
@@ -32,14 +32,14 @@ JSON_VERSION = 1
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The model and how it is run."""
-    parser.add_argument("model", metavar="MODEL", help="a ladder model (models/NAME), or a model folder")
+    option(parser, "model", "MODEL", "a ladder model (models/NAME), or a model folder")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format (fp32)")
-    parser.add_argument("--tokens", type=positive, default=32, metavar="N", help="decode steps to profile (32)")
-    parser.add_argument("--prompt-tokens", type=positive, default=32, metavar="N", help="length of the prompt (32)")
-    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="sequences at once (1)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads (default: torch's own)")
-    parser.add_argument("--top", type=positive, default=12, metavar="N", help="operators to show (12)")
+    option(parser, "--tokens", "N", "decode steps to profile (32)", type=positive, default=32)
+    option(parser, "--prompt-tokens", "N", "length of the prompt (32)", type=positive, default=32)
+    option(parser, "--batch", "N", "sequences at once (1)", type=positive, default=1)
+    option(parser, "--threads", "N", "threads (default: torch's own)", type=positive)
+    option(parser, "--top", "N", "operators to show (12)", type=positive, default=12)
     add_json(parser, "print one JSON document with every operator")
 
 

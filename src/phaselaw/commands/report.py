@@ -8,7 +8,7 @@ from pathlib import Path
 
 from phaselaw import api
 from phaselaw.commands.console import note, screen
-from phaselaw.commands.options import add_cold_start_slo
+from phaselaw.commands.options import add_cold_start_slo, option
 from phaselaw.errors import UsageError
 from phaselaw.laws.analysis import Options
 from phaselaw.report.terminal import print_summary
@@ -25,11 +25,9 @@ examples:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The run, where its report goes, and what stands beside it."""
-    parser.add_argument("run_path", type=Path, metavar="RUN", help="a run directory, or a metrics.csv")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (default: RUN)")
-    parser.add_argument(
-        "--with", dest="beside", type=Path, nargs="+", default=[], metavar="RUN", help="further runs to compare it with"
-    )
+    option(parser, "run_path", "RUN", "a run directory, or a metrics.csv", type=Path)
+    option(parser, "--out", "DIR", "where the report goes (default: RUN)", type=Path)
+    option(parser, "--with", "RUN", "further runs to compare it with", dest="beside", type=Path, nargs="+", default=[])
     add_cold_start_slo(parser)
 
 

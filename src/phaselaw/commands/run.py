@@ -14,7 +14,7 @@ from rich.console import Console
 
 from phaselaw import api
 from phaselaw.commands.console import RunProgress, notes_console
-from phaselaw.commands.options import names
+from phaselaw.commands.options import names, option, switch
 from phaselaw.commands.report import show_report
 from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
@@ -39,23 +39,19 @@ EXIT_OK, EXIT_SOME_CALLS_FAILED, EXIT_INTERRUPTED = 0, 3, 130
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The study and the options of a run."""
-    parser.add_argument(
-        "study", nargs="?", metavar="STUDY", help=f"a study file or a shipped name (default: {DEFAULT_STUDY})"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME/TIME)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
-    parser.add_argument("--backends", type=names, metavar="A,B", help="only these backends of the study")
-    parser.add_argument("--models", type=names, metavar="A,B", help="only these models")
-    parser.add_argument("--scenarios", type=names, metavar="A,B", help="only these scenarios")
-    parser.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="override a study key"
-    )
-    parser.add_argument("--available", action="store_true", help="skip what this machine lacks, with a notice")
-    parser.add_argument("--dry-run", action="store_true", help="simulate the engines: checks a study in seconds")
-    parser.add_argument(
+    option(parser, "study", "STUDY", f"a study file or a shipped name (default: {DEFAULT_STUDY})", nargs="?")
+    option(parser, "--out", "DIR", "run directory (default: runs/NAME/TIME)", type=Path)
+    option(parser, "--resume", "RUN", "go on with an interrupted run", type=Path)
+    option(parser, "--backends", "A,B", "only these backends of the study", type=names)
+    option(parser, "--models", "A,B", "only these models", type=names)
+    option(parser, "--scenarios", "A,B", "only these scenarios", type=names)
+    option(parser, "--set", "KEY=VALUE", "override a study key", dest="settings", action="append", default=[])
+    switch(parser, "--available", "skip what this machine lacks, with a notice")
+    switch(parser, "--dry-run", "simulate the engines: checks a study in seconds")
+    switch(
+        parser,
         "--allow-changed",
-        action="store_true",
-        help="with --resume: go on although the study or the host changed; the manifest records both",
+        "with --resume: go on although the study or the host changed; the manifest records both",
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phaselaw.commands.console import print_json
-from phaselaw.commands.options import add_json
+from phaselaw.commands.options import add_json, option
 from phaselaw.errors import RunError
 from phaselaw.rundir.derive import kept_study
 from phaselaw.rundir.journal import JOURNAL, read_journal
@@ -24,7 +24,7 @@ examples:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The run."""
-    parser.add_argument("run_path", type=Path, metavar="RUN", help="a run directory")
+    option(parser, "run_path", "RUN", "a run directory", type=Path)
     add_json(parser, "print one JSON document")
 
 

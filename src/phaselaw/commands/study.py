@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 
-from phaselaw.commands.options import add_json
+from phaselaw.commands.options import add_json, option
 from phaselaw.engines.readiness import lacks
 from phaselaw.study.file import load_study, shipped_studies, study_path, study_schema
 
@@ -31,11 +31,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_json(shipped, "print one JSON document")
     shipped.set_defaults(act=_list)
     show = actions.add_parser("show", help="print a shipped study file, or any study resolved")
-    show.add_argument("study", metavar="STUDY", help="a study file or a shipped name")
+    option(show, "study", "STUDY", "a study file or a shipped name")
     add_json(show, "print it resolved, defaults filled in, as JSON")
     show.set_defaults(act=_show)
     check = actions.add_parser("check", help="check a study file, and whether this machine can run it")
-    check.add_argument("study", metavar="FILE", help="a study file or a shipped name")
+    option(check, "study", "FILE", "a study file or a shipped name")
     add_json(check, "print one JSON document")
     check.set_defaults(act=_check)
     schema = actions.add_parser("schema", help="print the JSON schema of study files")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from phaselaw.commands import run as measuring
+from phaselaw.commands.options import option
 from phaselaw.errors import UsageError
 from phaselaw.study.file import load_study
 
@@ -25,9 +26,7 @@ axes make a grid. Each value is a cell of one run directory; weights are loaded 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The axes, and the options of a run."""
-    parser.add_argument(
-        "--axis", dest="axes", action="append", default=[], metavar="NAME=V1,V2", help="an axis and its values"
-    )
+    option(parser, "--axis", "NAME=V1,V2", "an axis and its values", dest="axes", action="append", default=[])
     measuring.add_options(parser)
 
 

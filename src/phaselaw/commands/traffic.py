@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from phaselaw import api
 from phaselaw.commands.console import PLAIN_LINE_EVERY_S, note, print_json, screen
-from phaselaw.commands.options import add_json, positive_number
+from phaselaw.commands.options import add_json, option, positive_number
 from phaselaw.errors import RunError, UsageError
 from phaselaw.files import write_json
 from phaselaw.report.terminal import print_section
@@ -61,13 +61,13 @@ LARGEST_PAGE = 64 * 2**20
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The log or pages, their columns, and the run they are held against."""
-    parser.add_argument("sources", nargs="+", metavar="FILE", help="a request log, or one or two Prometheus pages")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the profile here, as JSON")
-    parser.add_argument("--model", metavar="NAME", help="only this model's requests")
+    option(parser, "sources", "FILE", "a request log, or one or two Prometheus pages", nargs="+")
+    option(parser, "--out", "FILE", "write the profile here, as JSON", type=Path)
+    option(parser, "--model", "NAME", "only this model's requests")
     add_json(parser, "print the profile as JSON")
     columns = parser.add_argument_group("columns (default: known by common names)")
     for meaning, what in COLUMN_OPTIONS.items():
-        columns.add_argument(f"--{meaning.replace('_', '-')}-column", metavar="NAME", help=what)
+        option(columns, f"--{meaning.replace('_', '-')}-column", "NAME", what)
     columns.add_argument(
         "--timestamp-unit", choices=("s", "ms", "us", "ns"), help="of timestamps that are numbers (default: by size)"
     )
@@ -75,15 +75,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--duration-unit", choices=("s", "ms", "us", "ns"), default="s", help="of durations whose name has none"
     )
     law = parser.add_argument_group("does production agree with the measured law?")
-    law.add_argument("--against", type=Path, metavar="RUN", help="compare its step times with logged latencies")
-    law.add_argument("--against-model", metavar="NAME", help="which model of RUN (default: its only one)")
-    law.add_argument("--against-backend", metavar="NAME", help="which backend of RUN (default: its only one)")
+    option(law, "--against", "RUN", "compare its step times with logged latencies", type=Path)
+    option(law, "--against-model", "NAME", "which model of RUN (default: its only one)")
+    option(law, "--against-backend", "NAME", "which backend of RUN (default: its only one)")
     page = parser.add_argument_group("Prometheus pages")
-    page.add_argument(
+    option(
+        page,
         "--window",
+        "SECONDS",
+        "between two pages; with one URL: read it again after so long",
         type=positive_number("--window"),
-        metavar="SECONDS",
-        help="between two pages; with one URL: read it again after so long",
     )
 
 

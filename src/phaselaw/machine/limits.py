@@ -20,7 +20,9 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any, Self
 
+import numpy as np
 import psutil
+from pydantic import TypeAdapter, ValidationError
 
 from phaselaw.errors import NotReadyError
 from phaselaw.files import cache_folder, write_json
@@ -90,14 +92,7 @@ class DeviceLimits:
             return None
         sizes = [math.log(point.working_set_bytes) for point in self.read]
         rates = [point.gb_per_s.median for point in self.read]
-        at = math.log(max(working_set_bytes, 1.0))
-        if at <= sizes[0]:
-            return rates[0]
-        for left in range(len(sizes) - 1):
-            if at <= sizes[left + 1]:
-                share = (at - sizes[left]) / (sizes[left + 1] - sizes[left])
-                return rates[left] + share * (rates[left + 1] - rates[left])
-        return rates[-1]
+        return float(np.interp(math.log(max(working_set_bytes, 1.0)), sizes, rates))
 
     def gflop_per_s(self, dtype: str) -> float | None:
         """GFLOP/s in a number format; ``None`` where that was not measured."""
@@ -141,32 +136,13 @@ class MachineLimits:
         """As plain JSON types."""
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_json(cls, document: Any) -> MachineLimits | None:
+    @staticmethod
+    def from_json(document: Any) -> MachineLimits | None:
         """What `to_json` wrote; ``None`` for anything else, another version's document among it."""
-        try:
-            if document["version"] != LIMITS_VERSION:
-                return None
-            devices = {str(name): _device(each) for name, each in document["devices"].items()}
-            return cls(**{**document, "clock": Clock(**document["clock"]), "devices": devices})
-        except (TypeError, KeyError, AttributeError, ValueError):
-            return None
-
-
-def _device(document: Mapping[str, Any]) -> DeviceLimits:
-    copy = document["copy"]
-    return DeviceLimits(
-        name=str(document["name"]),
-        read=tuple(_bandwidth(each) for each in document["read"]),
-        compute=tuple(
-            Compute(**{**each, "gflop_per_s": Spread(**each["gflop_per_s"])}) for each in document["compute"]
-        ),
-        copy=None if copy is None else _bandwidth(copy),
-    )
-
-
-def _bandwidth(document: Mapping[str, Any]) -> Bandwidth:
-    return Bandwidth(working_set_bytes=int(document["working_set_bytes"]), gb_per_s=Spread(**document["gb_per_s"]))
+        with suppress(ValidationError):
+            found = TypeAdapter(MachineLimits).validate_python(document)
+            return found if found.version == LIMITS_VERSION else None
+        return None
 
 
 def all_threads() -> int:
