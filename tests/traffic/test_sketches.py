@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaselaw.errors import AnalysisError
-from phaselaw.traffic.sketches import Arrivals, Counts, Kinds, LogQuantiles, Moments, Products
+from phaselaw.traffic.sketches import Arrivals, Counts, Kinds, LogQuantiles, Moments
 
 chunked = st.lists(st.lists(st.floats(-1e6, 1e6), max_size=20), min_size=1, max_size=6)
 
@@ -33,11 +33,11 @@ def test_moments_of_chunks_are_those_of_the_whole(chunks: list[list[float]]) -> 
 
 def test_the_correlation_of_chunks_is_that_of_the_whole() -> None:
     x, y = np.random.default_rng(0).multivariate_normal([500, 80], [[900, 400], [400, 400]], 5000).T
-    kept = Products()
+    kept = Moments()
     for at in range(0, 5000, 333):
         kept.add(x[at : at + 333], y[at : at + 333])
     assert kept.correlation == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-12)
-    still = Products()
+    still = Moments()
     still.add(np.ones(3), np.arange(3.0))
     assert still.correlation is None
 

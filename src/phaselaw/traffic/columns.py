@@ -17,44 +17,37 @@ TIMESTAMP, PROMPT, OUTPUT = "timestamp", "prompt_tokens", "output_tokens"
 TTFT, FIRST_TOKEN_AT, E2E, ENDED_AT = "ttft", "first_token_at", "e2e", "ended_at"
 BATCH, WORKER, AGE, IDLE, COLD, WARM, MODEL = "batch_size", "worker", "worker_age", "idle", "cold", "warm", "model"
 
-KNOWN: Mapping[str, tuple[str, ...]] = {
-    TIMESTAMP: (
-        "timestamp", "time", "ts", "datetime", "arrivaltime", "arrivedat", "arrival", "arrivaltimestamp", "starttime",
-        "startedat", "startedatunix", "requesttime", "requeststarttime", "requeststart", "requestedat", "createdat",
-        "created", "sentat", "date",
-    ),
-    PROMPT: (
-        "contexttokens", "prompttokens", "inputtokens", "requesttokens", "usageprompttokens", "usageinputtokens",
-        "inputlength", "inputlen", "promptlength", "promptlen", "numprompttokens", "nprompttokens", "numinputtokens",
-        "inputsequencelength", "isl", "promptevalcount", "promptn",
-    ),
-    OUTPUT: (
-        "generatedtokens", "completiontokens", "outputtokens", "responsetokens", "usagecompletiontokens",
-        "usageoutputtokens", "outputlength", "outputlen", "generationtokens", "numgenerationtokens",
-        "numgeneratedtokens", "numcompletiontokens", "numoutputtokens", "ngeneratedtokens", "outputsequencelength",
-        "osl", "evalcount", "predictedn",
-    ),
-    TTFT: ("ttft", "timetofirsttoken", "firsttokenlatency", "firsttokentime"),
-    FIRST_TOKEN_AT: ("completionstarttime", "firsttokenat", "firsttokentimestamp"),
-    E2E: (
-        "latency", "e2elatency", "e2e", "e2erequestlatency", "requestlatency", "totallatency", "duration",
-        "requestduration", "totaltime", "responsetime", "elapsedtime", "elapsed",
-    ),
-    ENDED_AT: ("endtime", "endedat", "completedat", "finishedat", "finishtime"),
-    BATCH: ("batchsize", "batch", "numrunning", "runningrequests", "concurrency"),
-    WORKER: ("worker", "workerid", "replica", "pod", "instance", "host", "hostname"),
-    AGE: ("workerage", "workeruptime", "uptime"),
-    IDLE: ("idle", "idletime", "sincelastrequest", "timesincelastrequest"),
-    COLD: ("cold", "coldstart", "iscold", "loadstatus"),
-    WARM: ("warm", "modelloaded", "modelwasloaded", "loaded"),
-    MODEL: ("model", "modelname", "modelgroup"),
-}  # fmt: skip
+_WORDS = {
+    TIMESTAMP: "timestamp time ts datetime arrivaltime arrivedat arrival arrivaltimestamp starttime startedat "
+    "startedatunix requesttime requeststarttime requeststart requestedat createdat created sentat date",
+    PROMPT: "contexttokens prompttokens inputtokens requesttokens usageprompttokens usageinputtokens inputlength "
+    "inputlen promptlength promptlen numprompttokens nprompttokens numinputtokens inputsequencelength isl "
+    "promptevalcount promptn",
+    OUTPUT: "generatedtokens completiontokens outputtokens responsetokens usagecompletiontokens usageoutputtokens "
+    "outputlength outputlen generationtokens numgenerationtokens numgeneratedtokens numcompletiontokens "
+    "numoutputtokens ngeneratedtokens outputsequencelength osl evalcount predictedn",
+    TTFT: "ttft timetofirsttoken firsttokenlatency firsttokentime",
+    FIRST_TOKEN_AT: "completionstarttime firsttokenat firsttokentimestamp",
+    E2E: "latency e2elatency e2e e2erequestlatency requestlatency totallatency duration requestduration totaltime "
+    "responsetime elapsedtime elapsed",
+    ENDED_AT: "endtime endedat completedat finishedat finishtime",
+    BATCH: "batchsize batch numrunning runningrequests concurrency",
+    WORKER: "worker workerid replica pod instance host hostname",
+    AGE: "workerage workeruptime uptime",
+    IDLE: "idle idletime sincelastrequest timesincelastrequest",
+    COLD: "cold coldstart iscold loadstatus",
+    WARM: "warm modelloaded modelwasloaded loaded",
+    MODEL: "model modelname modelgroup",
+}
+KNOWN: Mapping[str, list[str]] = {meaning: names.split() for meaning, names in _WORDS.items()}
 """What each meaning is called, the likeliest first."""
 
-_UNITS = {
-    "ms": 1e-3, "millis": 1e-3, "milliseconds": 1e-3, "us": 1e-6, "microseconds": 1e-6, "ns": 1e-9, "sec": 1.0,
-    "secs": 1.0, "seconds": 1.0, "s": 1.0,
-}  # fmt: skip
+_UNITS = (
+    dict.fromkeys(("ms", "millis", "milliseconds"), 1e-3)
+    | dict.fromkeys(("us", "microseconds"), 1e-6)
+    | {"ns": 1e-9}
+    | dict.fromkeys(("sec", "secs", "seconds", "s"), 1.0)
+)
 """Endings of a duration's name, and seconds in one of its units."""
 
 DURATIONS = (TTFT, E2E, AGE, IDLE)
@@ -86,16 +79,14 @@ def recognise(found: Iterable[str], asked: Mapping[str, str], *, duration_unit: 
     names: dict[str, str] = {}
     seconds: dict[str, float] = {}
     for meaning in KNOWN:
-        if asked.get(meaning):
-            if asked[meaning] not in fields:
-                raise UsageError(f"no column {asked[meaning]!r} in the log; it has: {', '.join(fields)}")
-            name = asked[meaning]
-        else:
-            name = _known(meaning, fields) or ""
-        if name:
-            names[meaning] = name
-            if meaning in DURATIONS:
-                seconds[meaning] = _unit(meaning, name) or _UNITS[duration_unit]
+        name = asked.get(meaning) or _known(meaning, fields)
+        if name is None:
+            continue
+        if name not in fields:
+            raise UsageError(f"no column {name!r} in the log; it has: {', '.join(fields)}")
+        names[meaning] = name
+        if meaning in DURATIONS:
+            seconds[meaning] = _unit(meaning, name) or _UNITS[duration_unit]
     if TIMESTAMP not in names:
         raise UsageError(
             f"no column of timestamps is known among {', '.join(fields) or 'none'}: name it with --timestamp-column"

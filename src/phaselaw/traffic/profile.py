@@ -18,7 +18,7 @@ import numpy as np
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.records import Mix
 from phaselaw.traffic.log import Faults, Log, Reading, Requests
-from phaselaw.traffic.sketches import BIN_S, WINDOW, Arrivals, Counts, Kinds, Products
+from phaselaw.traffic.sketches import BIN_S, WINDOW, Arrivals, Counts, Kinds, Moments
 from phaselaw.traffic.timings import Timings
 
 SCHEMA_VERSION = 1
@@ -32,7 +32,7 @@ class _Reading:
     def __init__(self, log: Log, timings: Timings, anchor: float | None = None) -> None:
         self.log, self.timings, self.arrivals = log, timings, Arrivals(anchor)
         self.lengths = {"prompt_tokens": Counts(), "output_tokens": Counts()}
-        self.products, self.log_products, self.kinds = Products(), Products(), Kinds()
+        self.products, self.log_products, self.kinds = Moments(), Moments(), Kinds()
         for chunk in log:
             self._take(chunk)
         self.arrivals.close()

@@ -102,53 +102,41 @@ class Arrivals:
 
 
 class Moments:
-    """Mean and variance of a stream (Chan, Golub and LeVeque's update)."""
+    """Means, spreads and the correlation of streams that come side by side (Chan, Golub and LeVeque's update)."""
 
     def __init__(self) -> None:
-        self.n, self.mean, self._squares = 0, 0.0, 0.0
+        self.n = 0
+        self._means: Floats = np.zeros(1)
+        self._products: Floats = np.zeros((1, 1))
 
-    def add(self, values: Floats) -> None:
-        """Take a chunk."""
-        n = len(values)
+    def add(self, *streams: Floats) -> None:
+        """Take a chunk of each stream."""
+        values = np.stack(streams)
+        n = values.shape[1]
         if not n:
             return
-        mean = float(values.mean())
-        step = mean - self.mean
-        total = self.n + n
-        self._squares += float(((values - mean) ** 2).sum()) + step * step * self.n * n / total
-        self.mean += step * n / total
+        means = values.mean(axis=1)
+        centred = values - means[:, None]
+        step, total = means - self._means, self.n + n
+        self._products = self._products + centred @ centred.T + np.outer(step, step) * self.n * n / total
+        self._means = self._means + step * n / total
         self.n = total
 
     @property
+    def mean(self) -> float:
+        """The first stream's mean."""
+        return float(self._means[0])
+
+    @property
     def sd(self) -> float:
-        """Standard deviation, of the values themselves (n, not n - 1)."""
-        return math.sqrt(self._squares / self.n) if self.n else math.nan
-
-
-class Products:
-    """The correlation of two streams."""
-
-    def __init__(self) -> None:
-        self._n, self._mean, self._cross = 0, np.zeros(2), np.zeros((2, 2))
-
-    def add(self, first: Floats, second: Floats) -> None:
-        """Take a chunk of pairs."""
-        n = len(first)
-        if not n:
-            return
-        pairs = np.stack([first, second])
-        mean = pairs.mean(axis=1)
-        centred = pairs - mean[:, None]
-        step, total = mean - self._mean, self._n + n
-        self._cross += centred @ centred.T + np.outer(step, step) * self._n * n / total
-        self._mean += step * n / total
-        self._n = total
+        """Standard deviation of the first stream, of the values themselves (n, not n - 1)."""
+        return math.sqrt(self._products[0, 0] / self.n) if self.n else math.nan
 
     @property
     def correlation(self) -> float | None:
-        """Pearson's; ``None`` where one of the two does not vary."""
-        spread = math.sqrt(self._cross[0, 0] * self._cross[1, 1])
-        return float(self._cross[0, 1] / spread) if spread > 0 else None
+        """Pearson's, of two streams; ``None`` where one of the two does not vary."""
+        spread = math.sqrt(self._products[0, 0] * self._products[1, 1])
+        return float(self._products[0, 1] / spread) if spread > 0 else None
 
 
 class Counts:
@@ -197,16 +185,14 @@ class Kinds:
     _SIZE = 24
 
     def __init__(self) -> None:
-        shape = self._SIZE * self._SIZE
-        self._count, self._prompt, self._output = (np.zeros(shape) for _ in range(3))
+        self._sums = np.zeros((3, self._SIZE**2))
+        """Of each kind: requests, prompt tokens, output tokens."""
 
     def add(self, prompt_tokens: Floats, output_tokens: Floats) -> None:
         """Take a chunk of requests."""
         at = self._power(prompt_tokens) * self._SIZE + self._power(output_tokens)
-        size = self._SIZE * self._SIZE
-        self._count += np.bincount(at, minlength=size)
-        self._prompt += np.bincount(at, weights=prompt_tokens, minlength=size)
-        self._output += np.bincount(at, weights=output_tokens, minlength=size)
+        for sums, weights in zip(self._sums, (None, prompt_tokens, output_tokens), strict=True):
+            sums += np.bincount(at, weights, minlength=self._SIZE**2)
 
     def _power(self, values: Floats) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """0 for no token, else 1 + the power of two."""
@@ -215,14 +201,11 @@ class Kinds:
 
     def rows(self) -> list[dict[str, float]]:
         """Each kind that occurred: its share of all requests and the mean of its lengths."""
-        total = self._count.sum()
+        total = self._sums[0].sum()
         return [
-            {
-                "share": float(self._count[at] / total),
-                "prompt_tokens": float(self._prompt[at] / self._count[at]),
-                "output_tokens": float(self._output[at] / self._count[at]),
-            }
-            for at in np.flatnonzero(self._count)
+            {"share": count / total, "prompt_tokens": prompt / count, "output_tokens": output / count}
+            for count, prompt, output in self._sums.T.tolist()
+            if count
         ]
 
 
@@ -232,25 +215,19 @@ class LogQuantiles:
     _STEP = math.log(1.02)
     _LEAST = 1e-6
     """In seconds: a microsecond."""
-    _SIZE = 1400
-    """Up to a million seconds."""
+    _MOST = 1399
+    """The last counter, at a million seconds."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros(self._SIZE, dtype=np.int64)
+        self._counts = Counts()
 
     def add(self, values: Floats) -> None:
         """Take a chunk; what is smaller or larger than the scale counts at its end."""
         at = np.floor(np.log(np.maximum(values, self._LEAST) / self._LEAST) / self._STEP)
-        self._counts += np.bincount(np.minimum(at, self._SIZE - 1).astype(np.int64), minlength=self._SIZE)
-
-    @property
-    def n(self) -> int:
-        """Values taken."""
-        return int(self._counts.sum())
+        self._counts.add(np.minimum(at, self._MOST))
 
     def quantile(self, share: float) -> float | None:
         """The quantile, to within 1 %; ``None`` of nothing."""
-        if not self.n:
+        if not self._counts.n:
             return None
-        at = int(np.searchsorted(np.cumsum(self._counts), math.ceil(share * self.n) or 1))
-        return float(self._LEAST * math.exp((at + 0.5) * self._STEP))
+        return float(self._LEAST * math.exp((self._counts.quantile(share) + 0.5) * self._STEP))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,23 +27,25 @@ COLD_IDLE_S = 300.0
 AGREES_WITHIN = 1.25
 """Logged and predicted agree where the interval of their ratio lies between 1 / this and this."""
 
-PROMPT_EDGES = (0, 128, 512, 2048, 8192)
-OUTPUT_EDGES = (0, 64, 256, 1024)
-BATCH_EDGES = (1, 2, 5, 9, 17, 33)
+EDGES = {
+    "prompt_tokens": (0, 128, 512, 2048, 8192),
+    "output_tokens": (0, 64, 256, 1024),
+    "batch_size": (1, 2, 5, 9, 17, 33),
+}
 """Where each bucket of lengths and of batch sizes begins."""
 
-WARM, COLD, UNKNOWN = "warm", "cold", "not known"
-_STARTS = (WARM, COLD, UNKNOWN)
+_STARTS = ("warm", "cold", "not known")
+_SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _FEWEST_BLOCKS = 32
 _LEVEL = Options().level
 
 
-@dataclasses.dataclass
 class _Bucket:
-    ttft: LogQuantiles = dataclasses.field(default_factory=LogQuantiles)
-    step: LogQuantiles = dataclasses.field(default_factory=LogQuantiles)
-    e2e: LogQuantiles = dataclasses.field(default_factory=LogQuantiles)
-    requests: int = 0
+    """Requests of one kind, and their latencies."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.times = {name: LogQuantiles() for name in ("ttft_s", "step_s", "e2e_s")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,18 +59,18 @@ class ReferenceTimes:
 
 
 class Timings:
-    """Takes requests in and tells their latencies; of fixed size."""
+    """Takes requests in and keeps their latencies, in a fixed size."""
 
     def __init__(self, reference: ReferenceTimes | None = None) -> None:
         self._reference = reference
-        self._buckets: dict[tuple[int, int, int, int], _Bucket] = {}
+        self._buckets: dict[tuple[int, ...], _Bucket] = {}
         self._last_seen: dict[str, float] = {}
         self._ratios = {"ttft": _Blocks(), "decode_step": _Blocks()}
         self._outside, self._asked = 0, 0
         self._batch_known = False
 
     def add(self, chunk: Requests) -> None:
-        """Take a chunk of requests; those without any time say nothing."""
+        """Take a chunk of requests; those without any time count for nothing."""
         timed = (chunk.ttft_s > 0) | (chunk.e2e_s > 0)
         starts = self._starts(chunk)
         if not timed.any():
@@ -77,31 +79,17 @@ class Timings:
             step = (chunk.e2e_s - chunk.ttft_s) / (chunk.output_tokens - 1)
             step = np.where((chunk.output_tokens >= 2) & (step > 0), step, math.nan)
         self._batch_known |= bool(np.isfinite(chunk.batch_size).any())
-        self._into_buckets(chunk, step, starts, timed)
-        if self._reference is not None:
-            self._hold_against(chunk, step, starts)
-
-    def _into_buckets(self, chunk: Requests, step: Floats, starts: Floats, timed: np.ndarray[Any, Any]) -> None:
-        keys = np.stack(
-            [
-                _bucket(chunk.prompt_tokens, PROMPT_EDGES),
-                _bucket(chunk.output_tokens, OUTPUT_EDGES),
-                _bucket(chunk.batch_size, BATCH_EDGES),
-                starts.astype(np.int64),
-            ],
-            axis=1,
-        )
-        kinds, of = np.unique(keys, axis=0, return_inverse=True)
-        for at, key in enumerate(kinds):
+        parts = [_bucket(getattr(chunk, name), edges) for name, edges in EDGES.items()]
+        kinds, of = np.unique(np.stack([*parts, starts.astype(int)]), axis=1, return_inverse=True)
+        for at, key in enumerate(kinds.T.tolist()):
             here = (of.reshape(-1) == at) & timed
-            if not here.any():
-                continue
-            prompt, output, batch, start = (int(part) for part in key)
-            bucket = self._buckets.setdefault((prompt, output, batch, start), _Bucket())
-            bucket.requests += int(here.sum())
-            for sketch, values in ((bucket.ttft, chunk.ttft_s), (bucket.step, step), (bucket.e2e, chunk.e2e_s)):
-                known = values[here]
-                sketch.add(known[known > 0])
+            if here.any():
+                bucket = self._buckets.setdefault(tuple(key), _Bucket())
+                bucket.requests += int(here.sum())
+                for name, values in (("ttft_s", chunk.ttft_s), ("step_s", step), ("e2e_s", chunk.e2e_s)):
+                    bucket.times[name].add(values[here & (values > 0)])
+        if self._reference is not None:
+            self._compare(self._reference, chunk, step, starts)
 
     def _starts(self, chunk: Requests) -> Floats:
         """The index in `_STARTS` of each request."""
@@ -117,33 +105,30 @@ class Timings:
     def _idle(self, workers: Sequence[str], sent_at: Floats, e2e_s: Floats) -> Floats:
         """Seconds since each worker's last request ended; NaN for the first that the log has of it."""
         idle = np.full(len(sent_at), math.nan)
-        for at, worker in enumerate(workers):
+        for at, (worker, sent, took) in enumerate(zip(workers, sent_at, np.nan_to_num(e2e_s), strict=True)):
             last = self._last_seen.get(worker)
             if last is not None:
-                idle[at] = max(0.0, sent_at[at] - last)
-            duration = e2e_s[at] if math.isfinite(e2e_s[at]) else 0.0
-            self._last_seen[worker] = max(last or -math.inf, float(sent_at[at] + duration))
+                idle[at] = max(0.0, sent - last)
+            self._last_seen[worker] = max(last or -math.inf, float(sent + took))
         return idle
 
-    def _hold_against(self, chunk: Requests, step: Floats, starts: Floats) -> None:
-        """Logged over predicted, of warm requests inside the measured range."""
-        assert self._reference is not None
-        warm = starts != 1
+    def _compare(self, reference: ReferenceTimes, chunk: Requests, step: Floats, starts: Floats) -> None:
+        """Logged over predicted, of requests that are not cold and inside the measured range."""
+        times, prompt = reference.times, chunk.prompt_tokens
         batch = np.where(np.isfinite(chunk.batch_size), chunk.batch_size, 1.0)
-        prompt, output = chunk.prompt_tokens, chunk.output_tokens
-        middle = prompt + np.maximum(output - 1, 0) / 2
-        alone = np.ones_like(prompt)
-        for name, phase, logged, size, tokens, last in (
-            ("ttft", self._reference.times.prefill, chunk.ttft_s, alone, prompt, prompt),
-            ("decode_step", self._reference.times.decode, step, batch, middle, prompt + np.maximum(output - 1, 0)),
+        more = np.maximum(chunk.output_tokens - 1, 0)
+        for name, phase, logged, size, last in (
+            ("ttft", times.prefill, chunk.ttft_s, np.ones_like(prompt), prompt),
+            ("decode_step", times.decode, step, batch, prompt + more),
         ):
-            asked = warm & (logged > 0) & np.isfinite(tokens)
+            middle = (prompt + last) / 2
+            asked = (starts != 1) & (logged > 0) & np.isfinite(middle)
             self._asked += int(asked.sum())
             if phase is None:
                 continue
             inside = asked & _inside(phase, size, prompt) & _inside(phase, size, last)
             self._outside += int((asked & ~inside).sum())
-            predicted = phase.ms(size[inside], tokens[inside]) / 1000.0
+            predicted = phase.ms(size[inside], middle[inside]) / 1000.0
             self._ratios[name].add(np.log(logged[inside] / predicted))
 
     def document(self) -> dict[str, Any] | None:
@@ -154,15 +139,13 @@ class Timings:
             "cold_rule": f"called cold by the log, else worker age under {COLD_AGE_S:g} s or idle {COLD_IDLE_S:g} s",
             "batch_size_known": self._batch_known,
             "buckets": [_bucket_row(key, bucket) for key, bucket in sorted(self._buckets.items())],
-            "against": self._against(),
+            "against": None if self._reference is None else self._against(self._reference),
         }
 
-    def _against(self) -> dict[str, Any] | None:
-        if self._reference is None:
-            return None
-        factors = {"ttft": self._reference.prefill_factor, "decode_step": self._reference.decode_factor}
+    def _against(self, reference: ReferenceTimes) -> dict[str, Any]:
+        factors = {"ttft": reference.prefill_factor, "decode_step": reference.decode_factor}
         return {
-            "law": self._reference.name,
+            "law": reference.name,
             "agrees_within": AGREES_WITHIN,
             "times_compared": self._asked,
             "outside_the_measured_range": self._outside,
@@ -171,29 +154,21 @@ class Timings:
 
 
 def _bucket(values: Floats, edges: Sequence[int]) -> np.ndarray[Any, Any]:
-    """The number of the bucket that each value lies in; -1 where there is none."""
-    known = np.isfinite(values)
-    return np.where(known, np.searchsorted(edges, np.where(known, values, 0), side="right") - 1, -1)
+    """The number of the bucket that each value lies in; -1 where it is not known."""
+    return np.where(np.isfinite(values), np.searchsorted(edges, values, side="right") - 1, -1)
 
 
-def _bucket_row(key: tuple[int, int, int, int], bucket: _Bucket) -> dict[str, Any]:
-    prompt, output, batch, start = key
-    step = bucket.step.quantile(0.5)
-    slow = bucket.step.quantile(0.95)
+def _bucket_row(key: tuple[int, ...], bucket: _Bucket) -> dict[str, Any]:
+    ttft, step, e2e = ([times.quantile(share) for share in _SHARES.values()] for times in bucket.times.values())
     return {
-        "start": _STARTS[start],
-        "prompt_tokens": _limits(prompt, PROMPT_EDGES),
-        "output_tokens": _limits(output, OUTPUT_EDGES),
-        "batch_size": _limits(batch, BATCH_EDGES),
+        "start": _STARTS[key[-1]],
+        **{name: _limits(at, edges) for at, (name, edges) in zip(key, EDGES.items(), strict=False)},
         "requests": bucket.requests,
-        **{f"ttft_s_{name}": bucket.ttft.quantile(share) for name, share in _SHARES.items()},
-        "decode_tokens_per_s_p50": None if step is None else 1 / step,
-        "decode_tokens_per_s_p5": None if slow is None else 1 / slow,
-        **{f"e2e_s_{name}": bucket.e2e.quantile(share) for name, share in _SHARES.items()},
+        **{f"ttft_s_{name}": value for name, value in zip(_SHARES, ttft, strict=True)},
+        "decode_tokens_per_s_p50": None if step[0] is None else 1 / step[0],
+        "decode_tokens_per_s_p5": None if step[1] is None else 1 / step[1],
+        **{f"e2e_s_{name}": value for name, value in zip(_SHARES, e2e, strict=True)},
     }
-
-
-_SHARES: Mapping[str, float] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def _limits(at: int, edges: Sequence[int]) -> str | None:
@@ -248,22 +223,19 @@ class _Blocks:
 def _ratio_row(blocks: _Blocks, factor: Floats | None) -> dict[str, Any]:
     """Logged over predicted, with the noise of both; the verdict goes by the whole interval."""
     mean, error = blocks.mean_and_error()
-    if not math.isfinite(mean):
-        return {"requests": blocks.n, "ratio": None, "ratio_low": None, "ratio_high": None, "verdict": "not measured"}
-    of_reference = 0.0
     if factor is not None and not np.isnan(factor).any():
-        low, high = np.quantile(np.log(factor[1:]), [0.5 - _LEVEL / 2, 0.5 + _LEVEL / 2])
-        of_reference = float(high - low) / 2
-    half = math.hypot(error, of_reference)
-    row = {"requests": blocks.n, "ratio": math.exp(mean)}
-    if not math.isfinite(half):
-        return row | {"ratio_low": None, "ratio_high": None, "verdict": "can't be told: too few requests"}
-    low, high, limit = mean - half, mean + half, math.log(AGREES_WITHIN)
-    verdict = "can't be told: the interval holds both"
-    if -limit <= low and high <= limit:
+        error = math.hypot(error, np.ptp(np.quantile(np.log(factor[1:]), [0.5 - _LEVEL / 2, 0.5 + _LEVEL / 2])) / 2)
+    low, high, limit = mean - error, mean + error, math.log(AGREES_WITHIN)
+    if not math.isfinite(mean):
+        verdict = "not measured"
+    elif not math.isfinite(error):
+        verdict = "can't be told: too few requests"
+    elif -limit <= low and high <= limit:
         verdict = "agrees"
     elif low > limit:
         verdict = "disagrees: production is slower"
-    elif high < -limit:
-        verdict = "disagrees: production is faster"
-    return row | {"ratio_low": math.exp(low), "ratio_high": math.exp(high), "verdict": verdict}
+    else:
+        verdict = "disagrees: production is faster" if high < -limit else "can't be told: the interval holds both"
+    figures = {"ratio": mean, "ratio_low": low, "ratio_high": high}
+    ratios = {name: math.exp(value) if math.isfinite(value) else None for name, value in figures.items()}
+    return {"requests": blocks.n, **ratios, "verdict": verdict}
