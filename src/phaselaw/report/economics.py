@@ -26,21 +26,9 @@ class Plan:
         """The rows of a table; none where the plan lacks it."""
         return list(self.document.get(name, ()))
 
-    @property
-    def assumed(self) -> Mapping[str, Any]:
-        """What the plan stands on beside the measurements."""
-        found: Mapping[str, Any] = self.document["assumptions"]
-        return found
-
     def table(self, name: str, rows: Sequence[Row] | None = None, caption: str = "") -> Table:
-        """A table with these rows (default: all of its own)."""
-        table, rows = self.declared[name], self.rows(name) if rows is None else rows
-        if any(row.get("rate_status", "measured") != "measured" for row in rows):
-            columns = (
-                replace(each, provenance="derived") if each.key == "tokens_per_s" else each for each in table.columns
-            )
-            table = replace(table, columns=tuple(columns))
-        return _shown(table, rows, caption)
+        """A table with these rows (default: all of its own), less the columns that say the same of every row."""
+        return _shown(self.declared[name], self.rows(name) if rows is None else rows, caption)
 
     def side_by_side(self, name: str, rows: Sequence[Row], by: str, key: str, caption: str = "") -> Table:
         """One figure of each model, in a column for each value of ``by``."""
@@ -58,9 +46,10 @@ class Plan:
 
 
 def _shown(table: tables.Table, rows: Sequence[Row], caption: str) -> Table:
-    """A table less the columns that say the same of every row."""
-    columns = tuple(column for column in table.reported(rows) if _says_something(column.key, rows))
-    return Table(caption=caption or table.caption, columns=columns, rows=tuple(rows))
+    columns = [column for column in table.reported(rows) if _says_something(column.key, rows)]
+    if any(column.key == "rate_status" for column in columns):
+        columns = [replace(each, provenance="derived") if each.key == "tokens_per_s" else each for each in columns]
+    return Table(caption=caption or table.caption, columns=tuple(columns), rows=tuple(rows))
 
 
 def _says_something(key: str, rows: Sequence[Row]) -> bool:
@@ -93,20 +82,18 @@ def deltas(plan: Plan) -> Section | None:
 
 
 def _against_baseline(row: Row, plan: Plan) -> bool:
-    baseline = plan.assumed.get("baseline")
+    baseline = plan.document["assumptions"].get("baseline")
     if baseline is not None:
         return baseline in (row["than_model"], row["model"])
-    if row["backend"] != row["than_backend"]:
-        return False
     same = ("backend", "batch_size", "gen_tokens")
     mates = [each for each in plan.rows("rows") if all(each[name] == row[name] for name in same)]
-    cheapest = min(mates, key=lambda each: each["usd_per_1m"])
-    return bool(row["than_model"] == cheapest["model"])
+    cheapest = min(mates, key=lambda each: float(each["usd_per_1m"]))
+    return (row["than_backend"], row["than_model"]) == (row["backend"], cheapest["model"])
 
 
 def mixes(plan: Plan) -> Section:
     """A thousand requests of each kind, token-linear, and by phases where that was measured (TR121 8.3.2, 8.3.3)."""
-    rows, many = plan.rows("request_mixes"), len(plan.assumed["mixes"])
+    rows, many = plan.rows("request_mixes"), len(plan.document["assumptions"]["mixes"])
     kinds = {row["mix"]: f"{row['prompt_tokens']:,.4g} in + {row['output_tokens']:,.4g} out" for row in rows}
     average = f" (the average of {many} kinds)" if many > len(kinds) else ""
     by_phases = ("phase_split", "token_prices")
@@ -173,7 +160,8 @@ def tiering(plan: Plan) -> Section | None:
 
 
 def _request_words(plan: Plan) -> str:
-    return f"A request is of {plan.assumed['tokens_per_request']:,.0f} tokens, the average of --mixes (assumed)."
+    tokens = plan.document["assumptions"]["tokens_per_request"]
+    return f"A request is of {tokens:,.0f} tokens, the average of --mixes (assumed)."
 
 
 SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {
@@ -203,7 +191,7 @@ def of_report(plan: Plan) -> list[Section]:
 
 def load_words(plan: Plan) -> str:
     """The load and its price in a sentence, each input named as assumed."""
-    given = plan.assumed
+    given = plan.document["assumptions"]
     load = f"{given['tokens_per_month']:,.0f} tokens a month"
     if given.get("requests_per_s") is not None:
         load = (
@@ -217,7 +205,7 @@ def load_words(plan: Plan) -> str:
 
 def headroom_words(plan: Plan) -> str:
     """What whole workers keep free, in a sentence."""
-    given = plan.assumed
+    given = plan.document["assumptions"]
     if (given["utilisation"], given["burst"], given["spares"]) == (1, 1, 0):
         return "Whole workers are that, rounded up, with no headroom: set --utilisation, --burst and --spares."
     return (

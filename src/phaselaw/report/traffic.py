@@ -1,115 +1,106 @@
-"""A traffic profile in words and tables: rate and bursts, lengths, latencies, agreement with the measured law."""
+"""A traffic profile in words and tables: rate and bursts, lengths, latencies, agreement with measured step times."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from phaselaw.report.columns import bracket, count, digits, fixed, number, word
-from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table
-from phaselaw.tables import Col, Provenance, Row
+from phaselaw import tables
+from phaselaw.report.columns import shown
+from phaselaw.report.document import Block, Bullets, Paragraph, Section
+from phaselaw.tables import Row, bracket, count, counted, derived, digits, fixed, measured, words
 
 Profile = Mapping[str, Any]
+
+_LATENCIES = tables.Table(
+    caption="Latencies in seconds, quantiles interpolated between histogram buckets.",
+    columns=(words("of", "of"), *(derived(name, name) for name in ("mean", "p50", "p90", "p95", "p99"))),
+)
+_TIMINGS = (
+    words("start", "start"),
+    words("prompt_tokens", "prompt"),
+    words("output_tokens", "output"),
+    words("batch_size", "batch"),
+    counted("requests", "requests"),
+    measured("ttft_s_p50", "TTFT p50 (s)"),
+    measured("ttft_s_p95", "TTFT p95 (s)"),
+    derived("decode_tokens_per_s_p50", "decode tok/s p50"),
+    derived("decode_tokens_per_s_p5", "slowest 5 %"),
+    measured("e2e_s_p50", "end to end p50 (s)"),
+)
 
 
 def section(profile: Profile) -> Section:
     """Everything that a profile says."""
+    lengths = {"prompt tokens": profile["prompt_tokens"], "output tokens": profile["output_tokens"]}
+    latencies, timings = _rows(profile.get("latencies") or {}), profile.get("timings")
     blocks: list[Block] = [Paragraph(line) for line in _facts(profile)]
-    lengths = [
-        {"of": name} | profile[key]
-        for name, key in (("prompt tokens", "prompt_tokens"), ("output tokens", "output_tokens"))
-        if profile[key] is not None
-    ]
-    if lengths:
-        blocks.append(Table(caption="Lengths, of a request.", columns=_length_columns(lengths), rows=tuple(lengths)))
-    blocks += _latencies(profile)
+    if rows := _rows(lengths):
+        blocks.append(shown(_lengths(rows[0]), rows))
+    if latencies:
+        blocks.append(shown(_LATENCIES, latencies))
+    if timings:
+        columns = tuple(each for each in _TIMINGS if timings["batch_size_known"] or each.key != "batch_size")
+        caption = f"Latencies by kind of request. Cold: {timings['cold_rule']}."
+        blocks.append(shown(tables.Table(caption=caption, columns=columns), timings["buckets"]))
+        if timings["against"]:
+            blocks.append(_against(timings["against"]))
     return Section(title="Traffic", blocks=tuple(blocks))
 
 
-def _facts(profile: Profile) -> list[str]:
-    said = []
-    requests, span = profile["requests"], profile["span_s"]
-    over = f" over {_duration(span)}" if span else ""
-    since = f" from {profile['starts_at']}" if profile.get("starts_at") else ""
-    said.append(f"{'Requests not counted' if requests is None else f'{requests:,.0f} requests'}{over}{since}.")
-    if profile["requests_per_s"] is not None:
-        peak = profile["peak_minute"]
-        busiest = (
-            f"the busiest minute {digits(peak['requests_per_s'])} ({peak['over_mean']:.2f} x)"
-            if peak
-            else "no minute's peak is known"
-        )
-        said.append(f"{digits(profile['requests_per_s'])} requests/s on average (all over the whole span); {busiest}.")
-    if profile["gap_cv"] is not None:
-        said.append(f"The gaps between requests have a CV of {profile['gap_cv']:.2f}: 1 is random, more is bursts.")
-    elif profile.get("gap_cv_unknown"):
-        said.append(f"The gaps' CV is not known: {profile['gap_cv_unknown']}.")
-    if profile["tokens_per_request"] is not None:
-        linked = profile["correlation"]
-        between = f"; prompt and output lengths correlate by {linked:.2f}" if linked is not None else ""
-        said.append(f"{profile['tokens_per_request']:,.1f} tokens a request, prompt and output{between}.")
-    if profile.get("timestamps"):
-        said.append(f"Timestamps: {profile['timestamps']}.")
-    if profile.get("basis"):
-        said.append(f"From a Prometheus page: {profile['basis']}.")
-        said += [_counted(profile, of) for of in ("prompt", "output") if profile[f"{of}_tokens_total"] is not None]
-    return said
+def _rows(by_name: Mapping[str, Row | None]) -> list[Row]:
+    return [{"of": name} | row for name, row in by_name.items() if row]
 
 
-def _counted(profile: Profile, of: str) -> str:
-    """What a page counts of one kind of tokens, and how fast, as far as it tells."""
-    said = f"{profile[f'{of}_tokens_total']:,.0f} {of} tokens"
-    if profile[f"{of}_tokens_per_s"] is not None:
-        said += f", {digits(profile[f'{of}_tokens_per_s'])} a second"
-    busy = profile["prompt_tokens_per_s_busy" if of == "prompt" else "decode_tokens_per_s_busy"]
-    return said + (f", {digits(busy)} a second while at it." if busy is not None else ".")
-
-
-def _length_columns(rows: list[Row]) -> tuple[Col, ...]:
-    quantiles = [key for key in rows[0] if key.startswith("p") and key[1:].replace(".", "").isdigit()]
-    derived: Provenance = "derived" if rows[0].get("basis") else "measured"
-    return (
-        word("of", "of"),
-        number("mean", "mean", "derived", lambda value: fixed(value, 1)),
-        *(number(key, key, derived, count if derived == "measured" else digits) for key in quantiles),
-        *((number("max", "max", "measured", count),) if "max" in rows[0] else ()),
+def _lengths(row: Row) -> tables.Table:
+    """Lengths of a log are counted; those of a page are interpolated."""
+    of_page = bool(row.get("basis"))
+    quantiles = [key for key in row if key.startswith("p") and key[1:].replace(".", "").isdigit()]
+    return tables.Table(
+        caption="Lengths, of a request.",
+        columns=(
+            words("of", "of"),
+            derived("mean", "mean", lambda value: fixed(value, 1)),
+            *(derived(key, key) if of_page else measured(key, key, count) for key in quantiles),
+            *((measured("max", "max", count),) if "max" in row else ()),
+        ),
     )
 
 
-def _latencies(profile: Profile) -> list[Block]:
-    blocks: list[Block] = []
-    told = [{"of": name} | row for name, row in (profile.get("latencies") or {}).items() if row]
-    if told:
-        blocks.append(
-            Table(
-                caption="Latencies in seconds, quantiles interpolated between histogram buckets.",
-                columns=(word("of", "of"), *(number(k, k, "derived") for k in ("mean", "p50", "p90", "p95", "p99"))),
-                rows=tuple(told),
-            )
-        )
-    timings = profile.get("timings")
-    if timings:
-        blocks.append(
-            Table(
-                caption=f"Latencies by kind of request. Cold: {timings['cold_rule']}.",
-                columns=(
-                    word("start", "start"),
-                    word("prompt", "prompt_tokens"),
-                    word("output", "output_tokens"),
-                    *((word("batch", "batch_size"),) if timings["batch_size_known"] else ()),
-                    number("requests", "requests", "measured", count),
-                    number("TTFT p50 (s)", "ttft_s_p50", "measured"),
-                    number("TTFT p95 (s)", "ttft_s_p95", "measured"),
-                    number("decode tok/s p50", "decode_tokens_per_s_p50", "derived"),
-                    number("slowest 5 %", "decode_tokens_per_s_p5", "derived"),
-                    number("end to end p50 (s)", "e2e_s_p50", "measured"),
-                ),
-                rows=tuple(timings["buckets"]),
-            )
-        )
-        if timings["against"]:
-            blocks.append(_against(timings["against"]))
-    return blocks
+def _facts(profile: Profile) -> list[str]:
+    requests, span, peak = profile["requests"], profile["span_s"], profile["peak_minute"]
+    over = f" over {_duration(span)}" if span else ""
+    since = f" from {profile['starts_at']}" if profile.get("starts_at") else ""
+    facts = [f"{'Requests not counted' if requests is None else f'{requests:,.0f} requests'}{over}{since}."]
+    if profile["requests_per_s"] is not None:
+        busiest = "no minute's peak is known"
+        if peak:
+            busiest = f"the busiest minute {digits(peak['requests_per_s'])} ({peak['over_mean']:.2f} x)"
+        facts.append(f"{digits(profile['requests_per_s'])} requests/s on average (all over the whole span); {busiest}.")
+    if profile["gap_cv"] is not None:
+        facts.append(f"The gaps between requests have a CV of {profile['gap_cv']:.2f}: 1 is random, more is bursts.")
+    elif profile.get("gap_cv_unknown"):
+        facts.append(f"The gaps' CV is not known: {profile['gap_cv_unknown']}.")
+    if profile["tokens_per_request"] is not None:
+        linked = profile["correlation"]
+        between = f"; prompt and output lengths correlate by {linked:.2f}" if linked is not None else ""
+        facts.append(f"{profile['tokens_per_request']:,.1f} tokens a request, prompt and output{between}.")
+    if profile.get("timestamps"):
+        facts.append(f"Timestamps: {profile['timestamps']}.")
+    if profile.get("basis"):
+        facts.append(f"From a Prometheus page: {profile['basis']}.")
+        facts += [_counted(profile, of) for of in ("prompt", "output") if profile[f"{of}_tokens_total"] is not None]
+    return facts
+
+
+def _counted(profile: Profile, of: str) -> str:
+    """What a page counts of one kind of tokens, and how fast, as far as it says."""
+    rate, busy = profile[f"{of}_tokens_per_s"], profile[f"{'prompt' if of == 'prompt' else 'decode'}_tokens_per_s_busy"]
+    return (
+        f"{profile[f'{of}_tokens_total']:,.0f} {of} tokens"
+        + (f", {digits(rate)} a second" if rate is not None else "")
+        + (f", {digits(busy)} a second while at it." if busy is not None else ".")
+    )
 
 
 def _against(against: Mapping[str, Any]) -> Bullets:
