@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that a machine with a CUDA device is wanted for, in one command: gpu.md and at most seven files beside it.
 #
-#   benchmarks/gpu.sh [OUT]                 into OUT (default: gpu-results), about nine minutes on one recent card
+#   benchmarks/gpu.sh [OUT]                 into OUT (default: gpu-results), in at most 560 seconds
 #   benchmarks/gpu.sh --seconds 300 OUT     in less time
 #   benchmarks/gpu.sh --only larger OUT     one part or several: tests,models,host,ladder,batch8,gen512,larger
 #   benchmarks/gpu.sh --dry OUT             the same steps, tiny, on a CPU
