@@ -3,7 +3,7 @@
 Clean runs of the simulated engine (`clean`), each with a law, noise, order and size of its own drawn from its seed:
 prefills of 1.0 to 1.3 decode steps, slow first calls, early stops, overheads; every other one as the rows of a served
 engine that another tool measured. Counted is what each check *finds*, of what it looked at, beside the rate it states
-(`Checked.false_alarm_rate`); a rate of 0 may never be found. What it only suspects is printed, and not bounded: a
+(`CheckResult.false_alarm_rate`); a rate of 0 may never be found. What it only suspects is printed, and not bounded: a
 prompt cache can't be told from short prefills by such rows, and the suspicion says so. Then each defect is put into
 clean runs, and how often it is caught is printed.
 
@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from scipy import stats
 
 from phaselaw.laws import summary
-from phaselaw.laws.checks.checks import check
-from phaselaw.laws.checks.findings import Checked, Evidence, Finding
+from phaselaw.laws.checks import check_run
+from phaselaw.laws.checks.frame import CheckResult, Evidence, Finding
 from phaselaw.laws.served import decode_linearity, served_rows
 from phaselaw.records import PHASES, Run
 from simulated_runs import DEFECTS, as_served, ladder_study, simulated, slow_first_calls
@@ -55,11 +55,11 @@ def clean(seed: int, *, served: bool, order: str | None = None) -> Run:
     return as_served(run) if served else run
 
 
-def checked(run: Run) -> list[Checked]:
+def checked(run: Run) -> list[CheckResult]:
     """What every check says of a run."""
     ok = summary.usable(run.rows, include_warmup=True)
     measured = ok.filter(~ok["is_warmup"])
-    return check(
+    return check_run(
         Evidence(
             run=run,
             ok=ok,
@@ -70,7 +70,7 @@ def checked(run: Run) -> list[Checked]:
     )
 
 
-def alarms(outcome: Checked) -> int:
+def alarms(outcome: CheckResult) -> int:
     """Of what a check looked at, how many it says something is wrong with: not how many sentences it says of them."""
     return len({_unit(outcome.check, finding) for finding in outcome.findings if finding.status != "suspected"})
 

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from false_alarms import checked
-from phaselaw.laws.checks.findings import Checked
+from phaselaw.laws.checks.frame import CheckResult
 from phaselaw.records import Run
 from phaselaw.rundir.read import normalised
 
@@ -35,7 +35,7 @@ def run_of(
     )
 
 
-def outcome(run: Run, check: str) -> Checked:
+def outcome(run: Run, check: str) -> CheckResult:
     """What one check says of a run."""
     [found] = [each for each in checked(run) if each.check == check]
     return found

@@ -39,8 +39,8 @@ from phaselaw.laws import (
     warmup,
 )
 from phaselaw.laws.architecture import architectures, weight_bytes, with_given_sizes
-from phaselaw.laws.checks import checks
-from phaselaw.laws.checks.findings import Checked, Evidence
+from phaselaw.laws.checks import check_run, frame
+from phaselaw.laws.checks.frame import CheckResult, Evidence
 from phaselaw.laws.options import Options
 from phaselaw.laws.points import Units
 from phaselaw.laws.series import Series
@@ -137,10 +137,10 @@ class Context(Mapping[str, pl.DataFrame]):
         return step_time.step_time_points(self.measured)
 
     @cached_property
-    def outcomes(self) -> list[Checked]:
+    def outcomes(self) -> list[CheckResult]:
         """What every validity check says of the run."""
         ok = self.with_warmups
-        return checks.check(
+        return check_run(
             Evidence(
                 run=self.run,
                 ok=ok,
@@ -230,8 +230,8 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
         lambda of: first_to_break.what_breaks_first(of, cold_start_ms=of.options.cold_start_slo_ms),
     ),
     (claims.CLAIMS, lambda of: claims.claims(of, of.options, of.units)),
-    (checks.VALIDITY_CHECKS, lambda of: checks.validity_checks(of.outcomes)),
-    (checks.VALIDITY_FINDINGS, lambda of: checks.validity_findings(of.outcomes)),
+    (frame.VALIDITY_CHECKS, lambda of: frame.validity_checks(of.outcomes)),
+    (frame.VALIDITY_FINDINGS, lambda of: frame.validity_findings(of.outcomes)),
 )
 """Every table of a run with the function that computes it, in the order in which they are told."""
 
@@ -297,10 +297,10 @@ def analyze_sweep(run: Run, parts: Mapping[int, Run], options: Options | None = 
     return _analysis(Context(run, options or Options()), OF_A_SWEEP, outcomes)
 
 
-def _analysis(context: Context, tables: Sequence[Table], outcomes: Sequence[Checked]) -> Analysis:
+def _analysis(context: Context, tables: Sequence[Table], outcomes: Sequence[CheckResult]) -> Analysis:
     """These tables, with what stands on suspect rows marked."""
     found = {
-        table.name: context[table] if table is checks.VALIDITY_FINDINGS else checks.marked(context[table], outcomes)
+        table.name: context[table] if table is frame.VALIDITY_FINDINGS else frame.marked(context[table], outcomes)
         for table in tables
     }
     notes = {table.name: table.why_empty for table in tables if found[table.name].is_empty()}

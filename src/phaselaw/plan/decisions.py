@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from phaselaw.errors import UsageError
-from phaselaw.laws.checks.checks import suspicions
+from phaselaw.laws.checks.frame import suspicions
 from phaselaw.laws.regression import Floats
 from phaselaw.plan.capacity import Headroom, usd_per_month, whole_workers, workers_needed
 from phaselaw.plan.estimate import estimate

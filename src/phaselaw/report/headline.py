@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.laws.first_to_break import COLD_START as BREAKS_COLD
 from phaselaw.laws.first_to_break import NEITHER
 from phaselaw.laws.first_to_break import UNKNOWN as FIRST_UNKNOWN
@@ -13,7 +12,7 @@ from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, 
 from phaselaw.report.columns import bracket, count, digits, doubted, fixed, interval, number, word
 from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
-from phaselaw.tables import Col, Row
+from phaselaw.tables import SUSPECT, Col, Row
 
 REGIME_WORDS = {
     SIZE: "size: latency follows the parameter count",

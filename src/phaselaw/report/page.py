@@ -9,12 +9,11 @@ import math
 from importlib import resources
 from typing import Any
 
-from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.report.columns import MISSING
 from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table
 from phaselaw.report.plots import pieces
 from phaselaw.report.safe_text import seen
-from phaselaw.tables import Col, Row
+from phaselaw.tables import SUSPECT, Col, Row
 
 _NAME_ON_ONE_LINE, _WORDS_ON_ONE_LINE = 30, 18
 """Characters of a name, and of several words, that a cell does not break."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.report.columns import count, digits, doubted, interval, number, percent, word
 from phaselaw.report.document import Axis, DotPlot, Figure, Paragraph, Point, Section, Table
 from phaselaw.report.subject import Subject
+from phaselaw.tables import SUSPECT
 
 
 def by_model(subject: Subject) -> Section:

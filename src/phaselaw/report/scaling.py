@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.report.columns import bracket, count, doubted, fixed, interval, number, word
 from phaselaw.report.document import Block, Figure, Law, Panel, Paragraph, Point, ScalingPlot, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
-from phaselaw.tables import Row
+from phaselaw.tables import SUSPECT, Row
 
 _MOST_PANELS = 48
 """Of a section: beyond these the page would take long to draw and to load."""

@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from phaselaw.laws.checks.checks import SUSPECT
 from phaselaw.report import claims, validity
 from phaselaw.report.document import Bullets, Document, Paragraph, Section, Table
 from phaselaw.report.safe_text import seen
+from phaselaw.tables import SUSPECT
 
 _ROOMY = 140
 """Characters of a terminal's line from which a table shows its details too."""

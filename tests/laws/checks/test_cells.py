@@ -5,7 +5,7 @@ import math
 import pytest
 from small_run import call, outcome, run_of
 
-from phaselaw.laws.checks.cells import WANTED, known_to
+from phaselaw.laws.checks.calls import WANTED, known_to
 
 REPETITIONS, COMPARABLE = "too few repetitions", "cells not comparable"
 

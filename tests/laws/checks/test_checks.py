@@ -3,20 +3,19 @@
 import polars as pl
 import pytest
 
-from phaselaw.laws.checks.checks import marked, suspicions
-from phaselaw.laws.checks.findings import Checked, Finding, Where
+from phaselaw.laws.checks.frame import CheckResult, Finding, Where, marked, suspicions
 
 
-def outcome(check: str = "drift", status: str = "found", modes=("e2e_kv",), **where) -> Checked:
-    finding = Finding(check=check, status=status, where=Where(**{"backend": "b"} | where), modes=modes, value=1.0,
+def outcome(check: str = "drift", status: str = "found", modes=("e2e_kv",), **where) -> CheckResult:
+    finding = Finding(status=status, where=Where(**{"backend": "b"} | where), modes=modes, value=1.0,
                       evidence="e", next_step="n")  # fmt: skip
-    return Checked(check=check, unit="u", n_checked=1, findings=(finding,))
+    return CheckResult(check=check, unit="u", n_checked=1, findings=(finding,))
 
 
 ROW = {"backend": "b", "batch_size": 1, "gen_tokens_target": 64, "model": "m", "scenario": "s", "mode": "e2e_kv"}
 
 
-def mark(row: dict, *outcomes: Checked) -> str:
+def mark(row: dict, *outcomes: CheckResult) -> str:
     return marked(pl.DataFrame([row], infer_schema_length=None), outcomes)["suspect"].item()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_run import call, outcome, run_of
 
-from phaselaw.laws.checks.laws import outliers, studentised
+from phaselaw.laws.checks.laws import left_out, outliers
 
 SIZES = np.array([0.1, 5.0, 25.0, 45.0, 51.0, 75.0, 96.0])
 SCATTER = np.exp([0.02, -0.03, 0.01, 0.02, -0.02, 0.03, -0.01])
@@ -52,7 +52,7 @@ def test_on_an_exact_law_the_one_model_off_it_is_found() -> None:
 
 def test_three_models_can_hold_none_of_them_against_the_others() -> None:
     assert outliers(SIZES[:3], np.array([1.0, 50.0, 2.0])) == []
-    assert np.isnan(studentised(np.arange(3.0), np.arange(3.0))[1]).all()
+    assert np.isnan(left_out(np.arange(3.0), np.arange(3.0))[1]).all()
 
 
 def models(**columns) -> list[dict]:

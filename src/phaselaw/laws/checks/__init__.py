@@ -1,1 +1,26 @@
 """Validity checks: rules that say which rows, and so which laws, should not be trusted as they stand (method 3)."""
+
+from __future__ import annotations
+
+from phaselaw.laws.checks import calls, laws, models, served
+from phaselaw.laws.checks.frame import CheckResult, Evidence
+
+CHECKS = (
+    served.prompt_cache,
+    served.count_convention,
+    served.prompt_cut,
+    laws.far_off,
+    models.spill,
+    models.labels,
+    laws.heterogeneous,
+    calls.drift,
+    calls.throttling,
+    calls.repetitions,
+    calls.comparable,
+)
+"""All checks, in the order of ``validity_checks``."""
+
+
+def check_run(evidence: Evidence) -> list[CheckResult]:
+    """Every check's outcome."""
+    return [check(evidence) for check in CHECKS]

@@ -1,0 +1,297 @@
+"""Checks of calls: drift, throttling, too few repetitions, cells that are not comparable (method 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import count, pairwise
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from phaselaw.laws import summary
+from phaselaw.laws.checks.frame import CELL, Evidence, Finding, Findings, Where, by, check
+from phaselaw.laws.regression import Floats
+from phaselaw.laws.summary import BUDGET, GROUP, median_variance
+from phaselaw.machine.identity import host_differences
+from phaselaw.tables import Row
+
+FALSE_ALARMS = 0.01
+ALPHA = FALSE_ALARMS / 2
+"""The tests take noise to be normal; half the stated rate is left to what it is not."""
+LEAST = 0.05
+"""A drift or a slowdown of less than this over its whole length is left alone."""
+WANTED = 0.10
+"""A median should be known to this, half the width of its 95 % interval."""
+SPREAD_ALPHA = 0.05
+INDEPENDENT = "if calls scatter independently of each other"
+
+
+@check(
+    "drift",
+    unit="backends",
+    false_alarm_rate=FALSE_ALARMS,
+    rests_on=INDEPENDENT,
+    not_checked="too few cells or rounds to tell a drift from their own levels",
+)
+def drift(evidence: Evidence) -> Findings:
+    """Latency that grows or falls with the order of the calls, beyond cells and rounds.
+
+    Where calls ran in rounds: each call's log latency on its place, with a level of its own for each cell and each
+    round, so that what a round does to all cells is no drift. Where a cell's calls ran back to back: each cell's log
+    median on its place, with a level for each model and each scenario. A t test of the slope.
+    """
+    n = 0
+    for key, rows in by(_end_to_end(evidence), ["backend", "batch_size", "run"]):
+        slope, p = _drift_over_cells(rows) if back_to_back(rows) else _drift_in_rounds(rows)
+        n += math.isfinite(p)
+        change = math.expm1(slope)
+        if p < ALPHA and abs(change) >= LEAST:
+            yield Finding(
+                where=Where.of(key),
+                value=change,
+                evidence=f"end-to-end latency changed by {change:+.0%} from the first call to the last (p {p:.2g})",
+                next_step="look for heat, a busy neighbour or a growing process; measure again on a quiet machine",
+            )
+    return n
+
+
+def _end_to_end(evidence: Evidence) -> pl.DataFrame:
+    """Measured end-to-end rows in the order they ran, with their ``place`` among all calls of their run."""
+    needed = (*CELL, "run", "rep", "status", "latency_ms", "concurrency", "is_warmup", "call_idx", "started_at_unix")
+    calls = (
+        evidence.run.rows.lazy().filter((pl.col("mode") == "e2e_kv") & ~pl.col("is_warmup")).select(needed).collect()
+    )
+    order = "call_idx" if calls["call_idx"].null_count() == 0 else "started_at_unix"
+    if calls[order].null_count():
+        return evidence.measured.clear().with_columns(pl.lit(0.0).alias("place"))
+    place = pl.col(order).rank("dense").over("run").cast(pl.Float64)
+    return summary.usable(calls.with_columns(place=place)).sort("place")
+
+
+def back_to_back(rows: pl.DataFrame) -> bool:
+    """Whether the calls of a cell ran one after the other, as their places tell, whatever a manifest says."""
+    place = pl.col("place")
+    spans = rows.group_by([*CELL, "run"]).agg(span=(place.max() - place.min() + 1) / pl.len(), n=pl.len())
+    typical = spans.filter(pl.col("n") > 1)["span"].to_numpy()
+    return len(typical) == 0 or float(np.median(typical)) <= 1.5
+
+
+def _drift_in_rounds(rows: pl.DataFrame) -> tuple[float, float]:
+    return _trend(rows.filter(pl.col("rep").is_not_null()), pl.col("latency_ms").log(), CELL, ["rep"])
+
+
+def _drift_over_cells(rows: pl.DataFrame) -> tuple[float, float]:
+    cells = rows.group_by(CELL, maintain_order=True).agg(
+        pl.col("place").mean(), log=pl.col("latency_ms").median().log()
+    )
+    return _trend(cells, pl.col("log"), ["model"], ["scenario", BUDGET])
+
+
+def _trend(rows: pl.DataFrame, values: pl.Expr, *columns: Sequence[str]) -> tuple[float, float]:
+    """Change of the values over the whole span of ``place``, and its p; NaN where untestable.
+
+    A level of its own is taken out for each group of rows that are alike in some columns, one grouping after the other.
+    """
+    place, y = rows["place"].to_numpy(), rows.select(values).to_series().to_numpy()
+    first = rows.with_row_index("at").select(pl.col("at").first().over(names).alias(str(names)) for names in columns)
+    levels = [np.unique(each.to_numpy(), return_inverse=True)[1] for each in first]
+    n = len(y)
+    degrees = n - 1 - sum(int(codes.max(initial=-1)) for codes in levels) - 1
+    span = float(np.ptp(place)) if n else 0.0
+    if degrees < 3 or span <= 0:
+        return math.nan, math.nan
+    x, y = _without_levels(place / span, levels), _without_levels(y, levels)
+    sxx = float(x @ x)
+    if sxx < 1e-9 * n:
+        return math.nan, math.nan
+    slope = float(x @ y) / sxx
+    residual = y - slope * x
+    se = math.sqrt(float(residual @ residual) / degrees / sxx)
+    return slope, float(2 * stats.t.sf(abs(slope) / se, degrees)) if se > 0 else float(slope == 0)
+
+
+def _without_levels(values: Floats, levels: Sequence[NDArray[np.int64]]) -> Floats:
+    """What is left of values when each level's mean is taken out, of one grouping after the other until it settles."""
+    left: Floats = values - values.mean()
+    for _ in range(200):
+        before = left
+        for codes in levels:
+            left = left - (np.bincount(codes, left) / np.maximum(np.bincount(codes), 1))[codes]
+        if np.abs(left - before).max() <= 1e-9 * max(1.0, float(np.abs(values).max())):
+            break
+    return left
+
+
+@check(
+    "throttling",
+    unit="backends",
+    false_alarm_rate=FALSE_ALARMS,
+    rests_on=INDEPENDENT,
+    not_checked="no five cells with three calls or more, back to back (in rounds a slowdown is drift)",
+)
+def throttling(evidence: Evidence) -> Findings:
+    """Calls that slow down inside their cell, over all cells of a backend whose calls ran back to back."""
+    n = 0
+    for key, rows in by(_end_to_end(evidence), ["backend", "batch_size"]):
+        rises = _rises(rows)
+        if len(rises) < 5 or not back_to_back(rows):
+            continue
+        n += 1
+        mean, se = float(rises.mean()), float(rises.std(ddof=1)) / math.sqrt(len(rises))
+        p = float(stats.t.sf(mean / se, len(rises) - 1)) if se > 0 else float(mean <= 0)
+        growth = math.expm1(mean)
+        if p < ALPHA and growth >= LEAST:
+            yield Finding(
+                where=Where.of(key),
+                value=growth,
+                evidence=f"calls grow {growth:.0%} slower from a cell's first to its last, over {len(rises)} cells "
+                f"(p {p:.2g})",
+                next_step="watch the clock rate and temperature; measure in rounds (order: rounds), with pauses",
+            )
+    return n
+
+
+def _rises(rows: pl.DataFrame) -> Floats:
+    """Of each cell of 3 calls or more, the rise of log latency from its first to its last along its regression line."""
+    at, log = pl.int_range(pl.len()).cast(pl.Float64), pl.col("latency_ms").log()
+    rise = (at - at.mean()).dot(log) / (at - at.mean()).dot(at) * (pl.len() - 1)
+    cells = rows.group_by([*CELL, "run"], maintain_order=True).agg(n=pl.len(), rise=rise)
+    rises: Floats = cells.filter(pl.col("n") >= 3)["rise"].to_numpy()
+    return rises
+
+
+@check(
+    "too few repetitions",
+    unit="phases of backends",
+    false_alarm_rate=SPREAD_ALPHA,
+    rests_on=INDEPENDENT,
+    not_checked="no measured calls",
+)
+def repetitions(evidence: Evidence) -> Findings:
+    """Cells, and whole backends and phases, whose calls scatter too much for their number.
+
+    Spoken up where even the low end of the scatter (chi-square, Bonferroni over the phase and its cells) leaves the
+    median known to worse than `WANTED`; a spread that can't be seen, from one call a cell, is named too.
+    """
+    cells = evidence.measured.group_by([*CELL, "mode"], maintain_order=True).agg(
+        n=pl.len(), variance=pl.col("latency_ms").log().var()
+    )
+    groups = 0
+    for key, group in by(cells, [name for name in GROUP if name != "backend_kind"]):
+        groups += 1
+        several = group.filter(pl.col("n") > 1)
+        if several.is_empty():
+            yield Finding(
+                status="caution",
+                where=Where.of(key),
+                modes=(key["mode"],),
+                value=1.0,
+                evidence="one call a cell: its spread is unknown",
+                next_step="give the study 3 repetitions or more",
+            )
+            continue
+        calls, variances = several["n"].to_numpy(), several["variance"].to_numpy()
+        pooled = float((variances * (calls - 1)).sum() / (calls - 1).sum())
+        fewest = int(calls.min())
+        if known_to(_low_end(pooled, int((calls - 1).sum()), SPREAD_ALPHA / 2), fewest) > WANTED:
+            yield _scattered(key, pooled, fewest)
+            continue
+        for row in several.iter_rows(named=True):
+            low = _low_end(row["variance"], row["n"] - 1, SPREAD_ALPHA / 2 / several.height)
+            if known_to(low, row["n"]) > WANTED:
+                yield _scattered(row, row["variance"], row["n"])
+    return groups
+
+
+def known_to(variance: float, n: int) -> float:
+    """Half the width of a 95 % interval of the median of ``n`` calls, as a share; ``variance`` is of log latency."""
+    return math.expm1(1.96 * math.sqrt(variance * median_variance(n)))
+
+
+def _low_end(variance: float, degrees: int, alpha: float) -> float:
+    return variance * degrees / float(stats.chi2.ppf(1 - alpha, degrees))
+
+
+def _scattered(row: Row, variance: float, n: int) -> Finding:
+    spread = math.expm1(math.sqrt(variance))
+    needed = next(calls for calls in count(1) if known_to(variance, calls) <= WANTED or calls == 10_000)
+    return Finding(
+        status="caution",
+        where=Where.of(row),
+        modes=(row["mode"],),
+        value=spread,
+        evidence=f"calls scatter by {spread:.0%} (standard deviation); the median of {n} is known to "
+        f"{known_to(variance, n):.0%}",
+        next_step=f"about {needed} repetitions would make that {WANTED:.0%}, or a quieter machine",
+    )
+
+
+@check(
+    "cells not comparable",
+    unit="models",
+    rests_on="it is what the manifest and the rows say",
+    not_checked="no measured calls",
+)
+def comparable(evidence: Evidence) -> Findings:
+    """Cells of one model that differ in more than they should: its size or weights, the prompt, the host, the study."""
+    for parts in (_several_sizes, _several_settings, _several_prompts, _changed):
+        for row, differs, next_step in parts(evidence):
+            yield Finding(where=Where.of(row), evidence=differs, next_step=next_step)
+    return evidence.per_model.select("backend", "batch_size", "model").n_unique()
+
+
+Differing = Iterator[tuple[Row, str, str]]
+"""The rows that differ, by name; in what; and the next step."""
+
+
+def _several_sizes(evidence: Evidence) -> Differing:
+    """Models whose rows have several parameter counts under one name."""
+    for row, group in by(evidence.per_model, ["backend", "batch_size", "model"]):
+        sizes = group["params_millions_effective"].drop_nulls().unique().sort()
+        if len(sizes) > 1:
+            listed = ", ".join(f"{size:g} M" for size in sizes)
+            yield row, f"one name, {len(sizes)} sizes: {listed}", "give each model a name of its own"
+
+
+def _several_settings(evidence: Evidence) -> Differing:
+    """Models that the run's model table has on one backend with several settings, or of several weights."""
+    table = evidence.run.models
+    if "backend" not in table.columns:
+        return
+    measured = set(evidence.per_model.select("backend", "model").unique().iter_rows())
+    for row, group in by(table, ["backend", "model"]):
+        for name in ("device", "dtype", "quantization_level", "weights_sha256"):
+            values = group[name].drop_nulls().cast(pl.String).unique().sort() if name in table.columns else ()
+            if len(values) > 1 and tuple(row.values()) in measured:
+                listed = ", ".join(value[:16] for value in values)
+                yield (
+                    row,
+                    f"one name, several settings ({name}): {listed}",
+                    ("measure each setting as a backend of its own"),
+                )
+
+
+def _several_prompts(evidence: Evidence) -> Differing:
+    """Scenarios whose calls on one backend had several prompts."""
+    if "prompt" in evidence.measured.columns:
+        one_phase = evidence.measured.filter(pl.col("mode") == pl.col("mode").first())
+        for row, group in by(one_phase, ["backend", "scenario"]):
+            n = group["prompt"].drop_nulls().n_unique()
+            if n > 1:
+                yield row, f"one scenario, {n} prompts", "give each prompt a scenario of its own"
+
+
+def _changed(evidence: Evidence) -> Differing:
+    """What changed between the processes of a resumed run, as its manifest tells."""
+    processes = [entry for entry in evidence.manifest.get("processes") or [] if isinstance(entry, dict)]
+    changes: list[str] = []
+    for before, after in pairwise(processes):
+        changes += host_differences(before.get("host") or {}, after.get("host") or {})
+        changes += ["the study"] if before.get("study_sha256") != after.get("study_sha256") else []
+    next_step = "measure it again in one go, or compare only cells of one process (column process_idx)"
+    for changed in dict.fromkeys(changes):
+        for backend in evidence.per_model["backend"].unique(maintain_order=True):
+            yield {"backend": backend}, f"the run was resumed after a change: {changed}", next_step

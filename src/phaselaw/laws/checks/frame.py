@@ -1,0 +1,291 @@
+"""What a validity check is, what it finds, and the marks that findings leave on every other table (method 3).
+
+A check is a function that yields its findings and returns how many things it looked at::
+
+    @check("drift", unit="backends", false_alarm_rate=0.01, rests_on="if calls scatter independently of each other",
+           not_checked="too few cells or rounds")
+    def drift(evidence: Evidence) -> Findings:
+        for key, rows in by(evidence.measured, ["backend", "batch_size"]):
+            ...
+            yield Finding(where=Where.of(key), ...)
+        return n
+
+Findings mark rows in the column ``suspect``, last in every table that has a column ``backend``: a text, never null,
+empty where nothing speaks against the row, else the checks that do, as ``prompt cache suspected, far off the law``.
+What is worked out from marked rows (a prediction, a price, a plan) carries their marks on: join them with
+`suspicions`. Cautions mark nothing. No row is ever dropped for its mark.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import polars as pl
+
+from phaselaw.laws.points import ALL
+from phaselaw.laws.served import BASIS, STEP_TRUE
+from phaselaw.laws.summary import BUDGET
+from phaselaw.records import Run
+from phaselaw.tables import SUSPECT, Row, Table, counted, derived, plain, words
+
+Status = Literal["found", "suspected", "caution"]
+"""``found``: the data show it; ``suspected``: another reading is named; ``caution``: no row is wrong, but read on."""
+CLEAR, NOT_CHECKED = "clear", "not checked"
+
+PREFILL, DECODE, ALL_PHASES = ("prefill", "e2e_kv"), ("kv_decode", "e2e_kv"), ("prefill", "kv_decode", "e2e_kv")
+
+SERVED = ("ollama", "openai", "llamacpp")
+"""Kinds of engine that are servers: only they can reuse, cut or count prompts in a way of their own."""
+
+CONVENTION = "count convention"
+"""The check whose findings do not touch laws by the steps that ran."""
+
+GROUP_OF_MODEL = ["backend", "backend_kind", "batch_size", BUDGET, "model"]
+CELL = [*GROUP_OF_MODEL, "scenario"]
+
+VALIDITY_CHECKS = Table(
+    name="validity_checks",
+    caption="Every check, whether it spoke up or not.",
+    holds="each check and whether it spoke up",
+    columns=(
+        words("check", "check"),
+        words("status", "outcome"),
+        counted("n_checked", "looked at"),
+        words("unit", "of what"),
+        counted("n_findings", "findings", provenance="derived"),
+        derived("false_alarm_rate"),
+        words("false_alarms", "false alarms"),
+        words("not_checked", "why not"),
+    ),
+)
+VALIDITY_FINDINGS = Table(
+    name="validity_findings",
+    holds="each finding with its evidence and the next step",
+    why_empty="no check spoke up",
+    columns=(
+        words("check"),
+        words("status"),
+        words("backend"),
+        *plain("batch_size", pl.Int64),
+        *plain("model scenario modes", pl.String),
+        derived("value", doc="the figure that decided, in the check's own unit"),
+        *plain("evidence other_reading next_step", pl.String),
+        *plain(BUDGET, pl.Int64),
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Where:
+    """Which rows a finding is about; ``None`` is all of them."""
+
+    backend: str
+    batch_size: int | None = None
+    gen_tokens_target: int | None = None
+    model: str | None = None
+    scenario: str | None = None
+
+    @classmethod
+    def of(cls, row: Row, **changes: Any) -> Where:
+        """The rows that a row of a table stands for, by those of its columns that name rows."""
+        return cls(**{name: row[name] for name in _WHERE if name in row} | changes)
+
+
+_WHERE = [field.name for field in dataclasses.fields(Where)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that is wrong, or may be."""
+
+    status: Status = "found"
+    where: Where
+    modes: tuple[str, ...] = ALL_PHASES
+    """The phases whose rows are touched."""
+    value: float | None = None
+    """The figure that decided, in the check's own unit."""
+    evidence: str
+    next_step: str
+    other_reading: str | None = None
+
+
+Findings = Generator[Finding, None, int]
+"""What a check yields, and at its end returns: how many things it looked at."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CheckResult:
+    """One check's outcome on one run."""
+
+    check: str
+    unit: str
+    """What was looked at, in the plural."""
+    n_checked: int
+    findings: tuple[Finding, ...] = ()
+    false_alarm_rate: float = 0.0
+    """Where nothing is wrong, at most this share of what was looked at is *found*; 0: nothing is inferred."""
+    rests_on: str = ""
+    """What that rate assumes, or does not cover."""
+    not_checked: str | None = None
+    """Why nothing could be looked at; ``None`` where something was."""
+
+    @property
+    def status(self) -> str:
+        """The outcome in a word; of several findings the first one's."""
+        return self.findings[0].status if self.findings else NOT_CHECKED if self.not_checked else CLEAR
+
+    @property
+    def n_findings(self) -> int:
+        """How many findings there are."""
+        return len(self.findings)
+
+    @property
+    def false_alarms(self) -> str:
+        """How often it speaks up where nothing is wrong, in words."""
+        rate = f"at most {100 * self.false_alarm_rate:g}% of {self.unit}" if self.false_alarm_rate else "none known"
+        return f"{rate}; {self.rests_on}" if self.rests_on else rate
+
+    def at_budget(self, gen_tokens: int) -> CheckResult:
+        """The same for a run in which every call asked for so many output tokens: each finding names that number."""
+        findings = tuple(
+            dataclasses.replace(each, where=dataclasses.replace(each.where, gen_tokens_target=gen_tokens))
+            for each in self.findings
+        )
+        return dataclasses.replace(self, findings=findings)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the checks look at."""
+
+    run: Run
+    ok: pl.DataFrame
+    """`phaselaw.laws.summary.usable` rows, warmups among them; ``run`` tells the runs of a pool apart."""
+    measured: pl.DataFrame
+    """The same without warmups."""
+    per_model: pl.DataFrame
+    """`phaselaw.laws.summary.by_model`'s table."""
+    linearity: pl.DataFrame
+    """`phaselaw.laws.served.decode_linearity`'s table."""
+    results: dict[str, CheckResult] = dataclasses.field(default_factory=dict, repr=False)
+    """What each check said of it, by name: each runs once, and one may ask for another's result."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The run's manifest; empty where it has none."""
+        return self.run.manifest or {}
+
+    @property
+    def ours(self) -> bool:
+        """Whether phaselaw itself measured this run."""
+        return "phaselaw_version" in self.manifest
+
+
+Check = Callable[[Evidence], CheckResult]
+
+
+def check(
+    name: str, *, unit: str, rests_on: str, not_checked: str, false_alarm_rate: float = 0.0
+) -> Callable[[Callable[[Evidence], Findings]], Check]:
+    """Make a check of a function that yields findings; ``not_checked`` is the reason where it looked at nothing."""
+
+    def made(function: Callable[[Evidence], Findings]) -> Check:
+        @functools.wraps(function)
+        def checked(evidence: Evidence) -> CheckResult:
+            if name not in evidence.results:
+                findings, n = _drained(function(evidence))
+                evidence.results[name] = CheckResult(
+                    check=name,
+                    unit=unit,
+                    n_checked=n,
+                    findings=findings,
+                    false_alarm_rate=false_alarm_rate,
+                    rests_on=rests_on,
+                    not_checked=None if n or findings else not_checked,
+                )
+            return evidence.results[name]
+
+        return checked
+
+    return made
+
+
+def _drained(findings: Findings) -> tuple[tuple[Finding, ...], int]:
+    """All findings of a check, and how many things it looked at."""
+    found: list[Finding] = []
+    while True:
+        try:
+            found.append(next(findings))
+        except StopIteration as end:
+            return tuple(found), int(end.value)
+
+
+def by(rows: pl.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Row, pl.DataFrame]]:
+    """The rows group by group, in order, each with the values of its keys by name."""
+    for values, group in rows.group_by(keys, maintain_order=True):
+        yield dict(zip(keys, values, strict=True)), group
+
+
+def validity_checks(results: Iterable[CheckResult]) -> pl.DataFrame:
+    """``validity_checks``: a row a check, whether it spoke up or not."""
+    return VALIDITY_CHECKS.frame({name: getattr(result, name) for name in VALIDITY_CHECKS.schema} for result in results)
+
+
+def validity_findings(results: Iterable[CheckResult]) -> pl.DataFrame:
+    """``validity_findings``: a row a finding, with its evidence, what else it may be, and the next step."""
+    return VALIDITY_FINDINGS.frame(
+        dataclasses.asdict(finding.where)
+        | {name: getattr(finding, name) for name in ("status", "value", "evidence", "other_reading", "next_step")}
+        | {"check": result.check, "modes": ",".join(finding.modes)}
+        for result in results
+        for finding in result.findings
+    )
+
+
+def marked(table: pl.DataFrame, results: Sequence[CheckResult]) -> pl.DataFrame:
+    """A table of laws, models or cells with the column `SUSPECT`; one without a backend stays as it is.
+
+    A finding marks a row of its phases where every property that both name is the same: one of a single model marks
+    that model's rows and each law that the model is in. A row that leaves one of them empty stands on all of them.
+    """
+    if "backend" not in table.columns or SUSPECT in table.columns:
+        return table
+    marks = [
+        pl.when(_touched(table, result.check, finding)).then(
+            pl.lit(result.check if finding.status == "found" else f"{result.check} {finding.status}")
+        )
+        for result in results
+        for finding in result.findings
+        if finding.status != "caution" and finding.modes
+    ]
+    said = pl.concat_list(marks or [pl.lit(None, dtype=pl.String)])
+    return table.with_columns(said.list.drop_nulls().list.unique(maintain_order=True).list.join(", ").alias(SUSPECT))
+
+
+def _touched(table: pl.DataFrame, check: str, finding: Finding) -> pl.Expr:
+    """Which rows a finding is about."""
+    touched = pl.lit(True)
+    for name, value in dataclasses.asdict(finding.where).items():
+        if value is None or name not in table.columns:
+            continue
+        same = pl.col(name) == value
+        if name == "scenario":
+            same |= pl.col(name) == ALL
+        elif name == "backend" and "other_backend" in table.columns:
+            same |= pl.col("other_backend") == value
+        if name != "backend":
+            same |= pl.col(name).is_null()
+        touched &= same.fill_null(False)
+    if "mode" in table.columns:
+        touched &= pl.col("mode").is_null() | pl.col("mode").is_in(finding.modes)
+    if BASIS in table.columns and check == CONVENTION:
+        touched &= pl.col(BASIS) != STEP_TRUE
+    return touched
+
+
+def suspicions(marks: Iterable[str | None]) -> str:
+    """The mark of what stands on several rows: each check of theirs once, in order."""
+    return ", ".join(dict.fromkeys(each for mark in marks if mark for each in mark.split(", ")))
