@@ -8,16 +8,17 @@ import math
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import Locator, LogLocator, MaxNLocator
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox, IdentityTransform
 from numpy.typing import NDArray
 from scipy import stats
@@ -38,15 +39,16 @@ LONGEST = 24
 _DPI = 72
 """matplotlib's SVG has as many pixels to the inch; text sizes below are pixels, the same as in `plots.css`."""
 _FONT, _TITLE_FONT, _NAME_HEIGHT, _LINE = 10.5, 12.5, 12.5, 15.0
-_RIGHT, _BOTTOM = 12.0, 40.0
 _ROW = 36.0
 """Height of a row of a dot plot: its label, and its dots under it."""
 _COLOURS = 6
 _MOST_TICKS = 9
 _ROOM_OF_TICK = 18.0
 """Height that a value beside an axis needs, in pixels."""
-_NEAR = 12
-"""How many of the places that `_spots` gives are beside the point."""
+_ANGLES = (90, 270, 0, 180, 45, 135, 315, 225, 67, 113, 293, 247, 22, 158, 338, 202)
+"""Directions of a name from its point, the best first."""
+_RIGHT, _BOTTOM = 12.0, 40.0
+"""Margins of the axes, in pixels; the left one is as wide as the values there."""
 _LEAST_SPAN = 2e-3
 """Of an axis, as a share of its values."""
 _STYLE: Any = {
@@ -94,8 +96,7 @@ def _panels(plot: Plot) -> Iterator[str]:
         yield _dots(plot)
     elif isinstance(plot, CurvePlot):
         words = [(plot.title, "title")]
-        yield _curves(plot.curves, (plot.x, plot.y), plot.alt, words, _said_by(plot.x, plot.y),
-                      reference=plot.reference, legend=len(plot.curves) > 1)  # fmt: skip
+        yield _curves(plot.curves, (plot.x, plot.y), plot.alt, words, _said_by(plot.x, plot.y), plot.reference)
     else:
         for panel in plot.panels:
             models = Curve(label="models", points=panel.points, joined=False, named=True)
@@ -106,64 +107,54 @@ def _panels(plot: Plot) -> Iterator[str]:
 
 
 def _curves(
-    curves: Sequence[Curve], axes: tuple[Axis, Axis], alt: str, words: Sequence[tuple[str, str]], say: Said, *,
-    reference: float | None = None, legend: bool = False,
-) -> str:  # fmt: skip
+    curves: Sequence[Curve],
+    axes: tuple[Axis, Axis],
+    alt: str,
+    words: Sequence[tuple[str, str]],
+    say: Said,
+    reference: float | None = None,
+) -> str:
     """A panel of curves under some lines of words, each with its class."""
-    figure, down = Figure(figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI), 0.0
-    for text, classes in words:
-        if text:
-            down += _LINE
-            size = _TITLE_FONT if classes == "title" else _FONT
-            _write(figure, (10, down), _fitting(text, WIDTH - 14, size), classes, size=size)
-    if legend:
-        down += _legend(figure, curves, down)
-    pane = _pane(figure, down + 12)
-    if reference is not None and not _shows(axes[1], reference):
+    legend = curves if len(curves) > 1 and not any(curve.named for curve in curves) else ()
+    pane, top = _pane(HEIGHT, words, legend)
+    x, y = axes
+    if reference is not None and not _shows(y, reference):
         reference = None
-    shown = [(curve, _visible(curve, axes)) for curve in curves]
-    _limits(pane, [point for _, points in shown for point in points], axes, reference)
-    _axes(figure, pane, axes, down + 12)
+    shown = [(curve, [p for p in curve.points if _shows(x, p.x) and _shows(y, p.y)]) for curve in curves]
+    points = [point for _, those in shown for point in those]
+    heights = _heights(points, log=y.log) + [reference] * (reference is not None and bool(points))
+    high = HEIGHT - _BOTTOM - top
+    widest = _axis(pane.yaxis, y, heights, high, margin=0.16)
+    _axis(pane.xaxis, x, [point.x for point in points], _place(pane, 26.0 + widest, high), margin=0.09)
     if reference is not None:
         pane.axhline(reference, gid=_classed("reference"), clip_on=False)
     said: list[str] = []
-    for number, (curve, points) in enumerate(shown):
-        _line(pane, curve, points, number % _COLOURS)
-        if curve.dots and points:
-            _points(pane, [(point.x, point.y) for point in points], number % _COLOURS)
-            said += [say(point) for point in points]
-    _names(pane, [point for curve, points in shown if curve.named for point in points])
-    return _svg(figure, alt, said)
+    for number, (curve, those) in enumerate(shown):
+        _line(pane, curve, those, number % _COLOURS)
+        if curve.dots and those:
+            _points(pane, [(point.x, point.y) for point in those], number % _COLOURS)
+            said += map(say, those)
+    _names(pane, [point for curve, those in shown if curve.named for point in those])
+    return _svg(pane, alt, said)
 
 
 def _dots(plot: DotPlot) -> str:
-    """Values in named rows along one axis."""
-    top = 8.0 + 18 * bool(plot.title)
-    bottom = top + _ROW * max(1, len(plot.rows))
-    figure = Figure(figsize=(WIDTH / _DPI, (bottom + _BOTTOM) / _DPI), dpi=_DPI)
-    _write(figure, (10, 16), _fitting(plot.title, WIDTH - 14, _TITLE_FONT), "title", size=_TITLE_FONT)
-    pane = _pane(figure, top, left=14.0)
-    axes = plot.axis, Axis(title="")
-    rows = [(label, _visible(Curve(label=label, points=points), axes)) for label, points in plot.rows]
-    ends = [
-        (end, 0.0)
-        for _, row in rows
-        for point in row
-        for end in (point.x, point.low, point.high)
-        if end is not None and _shows(plot.axis, end)
-    ]
-    _scale(pane, axes, [*ends, *([] if plot.reference is None else [(plot.reference, 0.0)])], margins=(0.04, 0.0))
-    pane.set_ylim(bottom, top)  # down the drawing, in pixels
-    _ticks(pane, plot.axis, "x")
-    pane.spines["bottom"].set_gid(_classed("frame"))
+    """Values in named rows along one axis: in row 0 between 0 and 1, its label over its points."""
+    rows = [(label, [point for point in points if _shows(plot.axis, point.x)]) for label, points in plot.rows]
+    pane, _ = _pane(_ROW * max(1, len(rows)) + _LINE * bool(plot.title) + 12 + _BOTTOM, [(plot.title, "title")], ())
+    found = [value for _, points in rows for point in points for value in (point.x, point.low, point.high)]
+    ends = [value for value in (*found, plot.reference) if value is not None and _shows(plot.axis, value)]
+    _axis(pane.xaxis, plot.axis, ends, WIDTH - 14 - _RIGHT, margin=0.04)
+    pane.set_ylim(max(1, len(rows)), 0)
+    pane.yaxis.set_visible(False)
     if plot.reference is not None:
         pane.axvline(plot.reference, gid=_classed("reference"), clip_on=False)
     said: list[str] = []
-    for number, (label, points) in enumerate(rows):
-        at = top + _ROW * number
-        _write(figure, (16, at + 12), _fitting(label, WIDTH - 28, _FONT), "name")
+    for row, (label, points) in enumerate(rows):
+        words = _fitting(label, WIDTH - 28, _FONT)
+        pane.text(0.005, row + 0.36, words, gid=_classed("name"), transform=pane.get_yaxis_transform())
         # Apart, so that equal values don't hide each other.
-        downs = [at + 24 + (2.5 * (index % 5 - 2) if len(points) > 1 else 0) for index in range(len(points))]
+        downs = [row + 0.68 + 0.07 * (at % 5 - 2) * (len(points) > 1) for at in range(len(points))]
         for point, down in zip(points, downs, strict=True):
             if point.low is not None and point.high is not None:
                 bar = _within(pane.get_xlim(), (point.low, point.high), log=plot.axis.log)
@@ -171,15 +162,38 @@ def _dots(plot: DotPlot) -> str:
             said.append(f"{point.label}: {_value(point.x, plot.axis)}{_bracket(point, plot.axis)}")
         if points:
             _points(pane, [(point.x, down) for point, down in zip(points, downs, strict=True)], 0)
-    title = _fitting(plot.axis.title, WIDTH - 20, _FONT)
-    _write(figure, (WIDTH / 2, bottom + _BOTTOM - 8), title, "said", ha="center")
-    return _svg(figure, plot.alt, said)
+    return _svg(pane, plot.alt, said)
 
 
-def _svg(figure: Figure, alt: str, said: Sequence[str]) -> str:
+def _pane(height: float, words: Sequence[tuple[str, str]], legend: Sequence[Curve]) -> tuple[Axes, float]:
+    """Axes under lines of words, each with its class, and a legend; and where their top is, in pixels."""
+    figure, down = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI), 0.0
+    for text, classes in words:
+        if text:
+            down += _LINE
+            size = _TITLE_FONT if classes == "title" else _FONT
+            short = _fitting(text, WIDTH - 14, size)
+            figure.text(10 / WIDTH, 1 - down / height, short, gid=_classed(classes), fontsize=size)
+    if legend:
+        down += _legend(figure, legend, height - down - 7)
+    pane = figure.add_subplot()
+    pane.tick_params(length=0)
+    _place(pane, 14.0, height - _BOTTOM - down - 12)
+    return pane, down + 12
+
+
+def _place(pane: Axes, left: float, high: float) -> float:
+    """Put the axes so many pixels from the left, so high, over the title below; their width in pixels."""
+    width, height = cast(Figure, pane.figure).get_size_inches() * _DPI
+    across = float(width) - left - _RIGHT
+    pane.set_position((left / width, _BOTTOM / height, across / width, high / height))
+    return across
+
+
+def _svg(pane: Axes, alt: str, said: Sequence[str]) -> str:
     out = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(out, format="svg", metadata=nothing)
+    cast(Figure, pane.figure).savefig(out, format="svg", metadata=nothing)
     return svg_pages.part_of_page(out.getvalue(), alt, said)
 
 
@@ -188,38 +202,13 @@ def _classed(classes: str) -> str:
     return svg_pages.CLASSED + classes
 
 
-def _pane(figure: Figure, top: float, *, left: float = 60.0) -> Axes:
-    """Axes so many pixels from the edges of the figure."""
-    width, height = figure.get_size_inches() * _DPI
-    pane = figure.add_axes(_share(width, height, left, top))
-    pane.tick_params(length=0)
-    return pane
-
-
-def _share(width: float, height: float, left: float, top: float) -> tuple[float, float, float, float]:
-    """What axes fill of a figure, as matplotlib has it; the margins right and below are always the same."""
-    return left / width, _BOTTOM / height, (width - left - _RIGHT) / width, (height - _BOTTOM - top) / height
-
-
-def _write(
-    figure: Figure, at: tuple[float, float], text: str, classes: str, *, size: float = _FONT, ha: str = "left",
-    rotation: float = 0.0,
-) -> None:  # fmt: skip
-    """A line of text whose baseline begins, or has its middle, so many pixels from the left and the top."""
-    width, height = figure.get_size_inches() * _DPI
-    figure.text(
-        at[0] / width, 1 - at[1] / height, text, gid=_classed(classes), fontsize=size, ha=ha, va="baseline",
-        rotation=rotation, rotation_mode="anchor",
-    )  # fmt: skip
-
-
-def _legend(figure: Figure, curves: Sequence[Curve], down: float) -> float:
-    """A legend under what is written, in as many columns as its labels leave room for; its height in pixels."""
+def _legend(figure: Figure, curves: Sequence[Curve], top: float) -> float:
+    """A legend from a height downwards, in as many columns as its labels leave room for; its height in pixels."""
     labels = [_fitting(curve.label, WIDTH - 50, _FONT) for curve in curves]
     columns = min(len(curves), max(1, int((WIDTH - 10) // (max(map(_width, labels)) + 34))))
     legend = figure.legend(
         [Line2D([], []) for _ in curves], labels, ncols=columns, loc="upper left", frameon=False, fontsize=_FONT,
-        bbox_to_anchor=(10, HEIGHT - down - 7), bbox_transform=IdentityTransform(), borderpad=0, borderaxespad=0,
+        bbox_to_anchor=(10, top), bbox_transform=IdentityTransform(), borderpad=0, borderaxespad=0,
         labelspacing=0.27, handlelength=1.5, handletextpad=0.4, columnspacing=1.0,
     )  # fmt: skip
     for number, (line, text) in enumerate(zip(legend.get_lines(), legend.get_texts(), strict=True)):
@@ -228,86 +217,69 @@ def _legend(figure: Figure, curves: Sequence[Curve], down: float) -> float:
     return _LINE * -(-len(curves) // columns)
 
 
-def _visible(curve: Curve, axes: tuple[Axis, Axis]) -> list[Point]:
-    """The points that both axes can show."""
-    return [point for point in curve.points if _shows(axes[0], point.x) and _shows(axes[1], point.y)]
-
-
 def _shows(axis: Axis, value: float) -> bool:
     return math.isfinite(value) and (value > 0 or not axis.log)
 
 
-def _limits(pane: Axes, points: Sequence[Point], axes: tuple[Axis, Axis], reference: float | None) -> None:
-    """Show all points, and their intervals as far as these don't flatten the points."""
+def _heights(points: Sequence[Point], *, log: bool) -> list[float]:
+    """What an axis must show of points: their values, and their intervals as far as these don't flatten the points."""
     heights = [point.y for point in points]
     least, most = min(heights, default=1.0), max(heights, default=1.0)
     room = most - least or abs(most)
-    floor, ceiling = (least / 8, most * 8) if axes[1].log else (least - room, most + room)
-    at = [(point.x, point.y) for point in points]
-    for point in points:
-        ends = [end for end in (point.low, point.high) if end is not None and math.isfinite(end)]
-        at += [(point.x, min(max(end, floor), ceiling)) for end in ends]
-    if reference is not None and at:
-        at.append((at[0][0], reference))
-    _scale(pane, axes, at, margins=(0.09, 0.16))
+    floor, ceiling = (least / 8, most * 8) if log else (least - room, most + room)
+    ends = [end for point in points for end in (point.low, point.high) if end is not None and math.isfinite(end)]
+    return heights + [min(max(end, floor), ceiling) for end in ends]
 
 
-def _scale(
-    pane: Axes, axes: tuple[Axis, Axis], values: Sequence[tuple[float, float]], *, margins: tuple[float, float]
-) -> None:
-    """Fix the limits of both axes so that they show these values."""
-    pane.set_xscale("log" if axes[0].log else "linear")
-    pane.set_yscale("log" if axes[1].log else "linear")
-    pane.minorticks_off()
-    pane.margins(*margins)
-    if values:
-        pane.update_datalim(values)
-    pane.autoscale_view()
-    limits = pane.get_xlim(), pane.get_ylim()
-    pane.set_xlim(_shown_limits(limits[0], axes[0], [x for x, _ in values]))
-    pane.set_ylim(_shown_limits(limits[1], axes[1], [y for _, y in values]))
+def _axis(drawn: XAxis | YAxis, axis: Axis, values: Sequence[float], length: float, *, margin: float) -> float:
+    """Limits that show these values, round ticks, as many as don't touch, a grid, a frame and a title.
+
+    Returns the width of the widest tick's text, in pixels.
+    """
+    pane, across = drawn.axes, drawn.axis_name == "x"
+    (pane.set_xscale if across else pane.set_yscale)("log" if axis.log else "linear")
+    low, high = (pane.set_xlim if across else pane.set_ylim)(_limits(values, axis, margin))
+    for locator in _locators(axis, low, high):
+        ticks = np.array([tick for tick in locator.tick_values(low, high) if low <= tick <= high])
+        spots = drawn.get_transform().transform(np.array([low, high, *ticks]))
+        spots = length * (spots[2:] - spots[0]) / (spots[1] - spots[0])
+        sizes = np.full(len(ticks), _ROOM_OF_TICK)
+        if across:
+            sizes = np.array([_width(_tick_text(tick, axis)) + 6 for tick in ticks.tolist()])
+            inside = (spots - sizes / 2 > length + _RIGHT - WIDTH) & (spots + sizes / 2 < length + _RIGHT)
+            ticks, spots, sizes = ticks[inside], spots[inside], sizes[inside]
+        if 2 <= len(ticks) <= _MOST_TICKS and (np.diff(spots) >= (sizes[1:] + sizes[:-1]) / 2).all():
+            break
+    texts = [_tick_text(tick, axis) for tick in ticks.tolist()]
+    drawn.set_ticks(ticks, texts)
+    drawn.set_minor_locator(NullLocator())
+    for tick in drawn.get_major_ticks():
+        tick.gridline.set(visible=True, clip_on=False, gid=_classed("grid"))
+        tick.label1.set_gid(_classed("tick"))
+    pane.spines["bottom" if across else "left"].set_gid(_classed("frame"))
+    drawn.set_label_text(_fitting(axis.title, length, _FONT), gid=_classed("said"))
+    drawn.labelpad = 8 if across else 4
+    return max(map(_width, texts), default=0.0)
 
 
-def _shown_limits(limits: tuple[float, float], axis: Axis, values: Sequence[float]) -> tuple[float, float]:
-    """The limits that fit the values, made wider where that would mislead."""
-    low, high = limits
-    # Shares and rates begin at 0: an axis that is cut there shows less than it hides.
-    if values and not axis.log and 0 <= min(values) < 0.5 * max(values):
-        return 0.0, high
+def _limits(values: Sequence[float], axis: Axis, margin: float) -> tuple[float, float]:
+    """The limits that fit the values with a margin, made wider where that would mislead."""
+    if not values:
+        return (1.0, 10.0) if axis.log else (0.0, 1.0)
+    least, most = min(values), max(values)
+    if axis.log:
+        spare = (most / least) ** margin if most > least else 4.0
+        low, high = least / spare, most * spare
+    else:
+        spare = margin * (most - least) or 0.05 * abs(most) or 0.05
+        low, high = least - spare, most + spare
+        # Shares and rates begin at 0: an axis that is cut there shows less than it hides.
+        if 0 <= least < 0.5 * most:
+            return 0.0, high
     # What differs by less than anyone measures is drawn as equal, on ticks that can be written.
     middle = math.sqrt(low * high) if axis.log else (low + high) / 2
     room = _LEAST_SPAN * abs(middle) / 2
     return min(low, middle - room), max(high, middle + room)
-
-
-def _axes(figure: Figure, pane: Axes, axes: tuple[Axis, Axis], top: float) -> None:
-    """Ticks, grid, frame and titles; the left margin is as wide as the values beside it need."""
-    left = 26.0 + _ticks(pane, axes[1], "y")
-    pane.set_position(_share(WIDTH, HEIGHT, left, top))
-    _ticks(pane, axes[0], "x")
-    pane.spines[["left", "bottom"]].set_gid(_classed("frame"))
-    middle = (left + WIDTH - _RIGHT) / 2
-    _write(figure, (middle, HEIGHT - 8), _fitting(axes[0].title, WIDTH - left, _FONT), "said", ha="center")
-    title = _fitting(axes[1].title, HEIGHT - _BOTTOM - top + 20, _FONT)
-    _write(figure, (11, (top + HEIGHT - _BOTTOM) / 2), title, "said", ha="center", rotation=90)
-
-
-def _ticks(pane: Axes, axis: Axis, which: str) -> float:
-    """Round values along an axis, as many as don't touch; the width of the widest, in pixels."""
-    drawn = pane.xaxis if which == "x" else pane.yaxis
-    low, high = drawn.get_view_interval()
-    ticks: list[float] = []
-    for locator in _locators(axis, low, high):
-        found = [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
-        ticks, apart = _readable(pane, found, axis, which)
-        if 2 <= len(ticks) <= _MOST_TICKS and apart:
-            break
-    texts = [_tick_text(tick, axis) for tick in ticks]
-    drawn.set_ticks(ticks, texts)
-    for tick in drawn.get_major_ticks():
-        tick.gridline.set(visible=True, clip_on=False, gid=_classed("grid"))
-        tick.label1.set_gid(_classed("tick"))
-    return max(map(_width, texts), default=0.0)
 
 
 def _locators(axis: Axis, low: float, high: float) -> Iterator[Locator]:
@@ -318,18 +290,6 @@ def _locators(axis: Axis, low: float, high: float) -> Iterator[Locator]:
         yield from (LogLocator(numticks=most) for most in (8, 6, 5, 4, 3))
     for most in (6, 5, 4, 3, 2):
         yield MaxNLocator(most, steps=[1, 2, 5, 10])
-
-
-def _readable(pane: Axes, ticks: Sequence[float], axis: Axis, which: str) -> tuple[list[float], bool]:
-    """The ticks whose texts lie inside the figure, and whether these stand apart from each other."""
-    if which == "y":
-        rows = pane.transData.transform([(1.0, tick) for tick in ticks] or [(1.0, 1.0)])[:, 1]
-        return list(ticks), bool((np.diff(rows) >= _ROOM_OF_TICK).all())
-    spots = pane.transData.transform([(tick, 1.0) for tick in ticks] or [(1.0, 1.0)])[: len(ticks), 0]
-    halves = np.array([_width(_tick_text(tick, axis)) / 2 + 3 for tick in ticks])
-    inside = (spots - halves > 0) & (spots + halves < WIDTH)
-    apart = np.diff(spots[inside]) >= halves[inside][1:] + halves[inside][:-1]
-    return [tick for tick, one in zip(ticks, inside, strict=True) if one], bool(apart.all())
 
 
 def _tick_text(value: float, axis: Axis) -> str:
@@ -344,18 +304,16 @@ def _tick_text(value: float, axis: Axis) -> str:
 def _line(pane: Axes, curve: Curve, points: Sequence[Point], colour: int) -> None:
     """A curve's line and the band of its intervals, or their bars where it is not joined."""
     ranges = [
-        (point.x, _within(pane.get_ylim(), (point.low, point.high), log=pane.get_yscale() == "log"))
+        (point.x, *_within(pane.get_ylim(), (point.low, point.high), log=pane.get_yscale() == "log"))
         for point in points
         if point.low is not None and point.high is not None
     ]
     if not curve.joined:
-        for x, ends in ranges:
-            pane.plot((x, x), ends, gid=_classed(f"line c{colour}"))
+        for x, low, high in ranges:
+            pane.plot((x, x), (low, high), gid=_classed(f"line c{colour}"))
         return
     if len(ranges) > 1:
-        xs = [x for x, _ in ranges]
-        edge = [high for _, (_, high) in ranges] + [low for _, (low, _) in reversed(ranges)]
-        pane.fill(xs + xs[::-1], edge, gid=_classed(f"band c{colour}"))
+        pane.fill_between(*np.array(ranges).T, gid=_classed(f"band c{colour}"))
     pane.plot([p.x for p in points], [p.y for p in points], gid=_classed(_stroke(curve, colour)))
 
 
@@ -371,54 +329,37 @@ def _within(limits: tuple[float, float], ends: tuple[float, float], *, log: bool
 
 
 def _points(pane: Axes, at: Sequence[tuple[float, float]], colour: int) -> None:
-    xs, ys = zip(*at, strict=True)
-    pane.plot(xs, ys, "o", gid=_classed(f"point c{colour}"), clip_on=False, zorder=2.5)
+    pane.plot(*zip(*at, strict=True), "o", gid=_classed(f"point c{colour}"), clip_on=False, zorder=2.5)
 
 
 def _names(pane: Axes, points: Sequence[Point]) -> None:
     """Each point's name where it hides neither a point nor another name; with a line to it where that is not near."""
-    within, at = (
-        pane.get_window_extent(),
-        pane.transData.transform([(point.x, point.y) for point in points] or [(1, 1)]),
-    )
+    within = pane.get_window_extent()
     within = Bbox.from_extents(within.x0 + 2, within.y0 + 2, WIDTH - 1, within.y1)
-    taken = np.hstack([at - 5, at + 5])
-    for number in sorted(range(len(points)), key=lambda one: (at[one][0], -at[one][1])):
-        text = _short(points[number].label)
-        size = np.array([_width(text), _NAME_HEIGHT])
-        spots = _spots(at[number], size, within)
-        free = np.flatnonzero(_free(np.hstack([spots, spots + size]), within, taken))
-        if not len(free):
-            continue
-        spot = spots[free[0]]
-        line = {"arrowstyle": "-", "gid": _classed("leader"), "shrinkA": 0, "shrinkB": 0}
-        pane.annotate(
-            text, (points[number].x, points[number].y), (spot[0], spot[1] + 3), textcoords="figure pixels",
-            fontsize=_FONT, gid=_classed("name"), arrowprops=line if free[0] >= _NEAR else None,
-        )  # fmt: skip
-        taken = np.vstack([taken, np.hstack([spot, spot + size])])
+    places = [(*map(float, pane.transData.transform((point.x, point.y))), point) for point in points]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y, _ in places]
+    for x, y, point in sorted(places, key=lambda place: (place[0], -place[1])):
+        text = _short(point.label)
+        for near, box in _spots(x, y, _width(text)):
+            if within.x0 <= box.x0 and box.x1 <= within.x1 and within.y0 <= box.y0 and box.y1 <= within.y1:
+                if box.count_overlaps(taken):
+                    continue
+                line = {"arrowstyle": "-", "gid": _classed("leader"), "shrinkA": 0, "shrinkB": 0}
+                pane.annotate(
+                    text, (point.x, point.y), (box.x0, box.y0 + 3), textcoords="figure pixels", fontsize=_FONT,
+                    gid=_classed("name"), arrowprops=None if near else line,
+                )  # fmt: skip
+                taken.append(box)
+                break
 
 
-def _spots(at: Floats, size: Floats, within: Bbox) -> Floats:
-    """Lower left corners where a name may stand: beside its point, the best first; then anywhere, the nearest first."""
-    x, y, (width, high) = at[0], at[1], size
-    middle, right, left, aside, back = x - width / 2, x + 7, x - 7 - width, x + 4, x - 4 - width
-    above, below, level, over, under = y + 7, y - 7 - high, y - high / 2, y + 4, y - 3 - high
-    near = [
-        (middle, above), (middle, below), (right, level), (left, level), (aside, over), (back, over), (aside, under),
-        (back, under), (aside, above), (back, above), (aside, below), (back, below),
-    ]  # fmt: skip
-    grid = np.meshgrid(np.arange(within.x0 + 1, within.x1 - width, 12), np.arange(within.y0 + 1, within.y1 - high, 7))
-    far = np.stack(grid, axis=-1).reshape(-1, 2)
-    return np.vstack([near, far[np.argsort(np.hypot(*(far + size / 2 - at).T), kind="stable")]])
-
-
-def _free(boxes: Floats, within: Bbox, taken: Floats) -> NDArray[np.bool_]:
-    """Which boxes (left, bottom, right, top) lie inside and on nothing that is taken."""
-    inside = (boxes[:, :2] >= within.min).all(axis=1) & (boxes[:, 2:] <= within.max).all(axis=1)
-    over = np.logical_and(boxes[:, None, :2] < taken[:, 2:], boxes[:, None, 2:] > taken[:, :2])
-    free: NDArray[np.bool_] = inside & ~np.any(np.all(over, axis=2), axis=1)
-    return free
+def _spots(x: float, y: float, width: float) -> Iterator[tuple[bool, Bbox]]:
+    """Where a name may stand, and whether that is beside its point: in rings around it, the best first."""
+    for ring in range(24):
+        gap = 7 + 13 * ring
+        for across, up in ((math.cos(math.radians(angle)), math.sin(math.radians(angle))) for angle in _ANGLES):
+            middle, level = x + across * (width / 2 + gap), y + up * (_NAME_HEIGHT / 2 + gap)
+            yield ring == 0, Bbox.from_bounds(middle - width / 2, level - _NAME_HEIGHT / 2, width, _NAME_HEIGHT)
 
 
 def _short(name: str) -> str:
@@ -462,12 +403,11 @@ def _law(law: Law, panel: Panel) -> Curve:
     ends = [math.log10(point.x) for point in panel.points] or [0.0, 1.0]
     at = np.linspace(min(ends), max(ends), 24)
     line, half = law.log10_intercept + law.slope * at, band(law, at)
-    points = [Point(label="", x=10**x, y=10**y) for x, y in zip(at.tolist(), line.tolist(), strict=True)]
-    if half is not None:
-        points = [
-            Point(label="", x=point.x, y=point.y, low=point.y / 10**one, high=point.y * 10**one)
-            for point, one in zip(points, half.tolist(), strict=True)
-        ]
+    ends_of = [10 ** (line - half), 10 ** (line + half)] if half is not None else []
+    points = (
+        Point(label="", **dict(zip(("x", "y", "low", "high"), map(float, values), strict=False)))
+        for values in zip(10**at, 10**line, *ends_of, strict=True)
+    )
     return Curve(label="law", points=tuple(points), dots=False, dashed=bool(panel.warning))
 
 
