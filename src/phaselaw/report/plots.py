@@ -122,7 +122,9 @@ def _curves(
         reference = None
     shown = [(curve, [p for p in curve.points if _shows(x, p.x) and _shows(y, p.y)]) for curve in curves]
     points = [point for _, those in shown for point in those]
-    heights = _heights(points, log=y.log) + [reference] * (reference is not None and bool(points))
+    heights = _heights(points, log=y.log)
+    if reference is not None and points:
+        heights.append(reference)
     high = HEIGHT - _BOTTOM - top
     widest = _axis(pane.yaxis, y, heights, high, margin=0.16)
     _axis(pane.xaxis, x, [point.x for point in points], _place(pane, 26.0 + widest, high), margin=0.09)
@@ -336,9 +338,9 @@ def _names(pane: Axes, points: Sequence[Point]) -> None:
     """Each point's name where it hides neither a point nor another name; with a line to it where that is not near."""
     within = pane.get_window_extent()
     within = Bbox.from_extents(within.x0 + 2, within.y0 + 2, WIDTH - 1, within.y1)
-    places = [(*map(float, pane.transData.transform((point.x, point.y))), point) for point in points]
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y, _ in places]
-    for x, y, point in sorted(places, key=lambda place: (place[0], -place[1])):
+    places = [pane.transData.transform((point.x, point.y)).tolist() for point in points]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
+    for (x, y), point in sorted(zip(places, points, strict=True), key=lambda pair: (pair[0][0], -pair[0][1])):
         text = _short(point.label)
         for near, box in _spots(x, y, _width(text)):
             if within.x0 <= box.x0 and box.x1 <= within.x1 and within.y0 <= box.y0 and box.y1 <= within.y1:
