@@ -12,14 +12,11 @@ from phaselaw.plan.capacity import (
     SECONDS_PER_MONTH,
     Headroom,
     mean_tokens,
-    requests_per_s,
-    tokens_per_month,
     usd_per_million_tokens,
-    usd_per_thousand_requests,
     whole_workers,
     workers_needed,
 )
-from phaselaw.plan.economics import capacity_row
+from phaselaw.plan.economics import Question, capacity_row
 from phaselaw.plan.estimate import exact
 from phaselaw.plan.inputs import TR121_MIXES
 from phaselaw.plan.replicas import Replica, stated
@@ -100,8 +97,8 @@ def test_headroom_that_makes_no_sense_is_refused(settings: dict[str, float], opt
 
 @given(rate=st.floats(1, 1e5), tokens=st.floats(1, 1e5), usd=st.floats(0.01, 100))
 def test_a_worker_that_only_serves_requests_earns_its_hour(rate: float, tokens: float, usd: float) -> None:
-    price = usd_per_thousand_requests(usd_per_million_tokens(exact(rate), usd), tokens)
-    assert price[0] / 1000 * requests_per_s(exact(rate), tokens)[0] * 3600 == pytest.approx(usd)
+    replica = stated("m", rate, usd)
+    assert replica.usd_per_request(tokens)[0] * rate / tokens * 3600 == pytest.approx(usd)
 
 
 def test_tr121s_mixes_hold_the_tokens_that_it_prints() -> None:
@@ -114,4 +111,4 @@ def test_the_mean_goes_by_shares() -> None:
         Mix(name="b", prompt_tokens=0, output_tokens=500),
     ]
     assert mean_tokens(mixes) == 200
-    assert tokens_per_month(2.0, mean_tokens(mixes)) == 400 * SECONDS_PER_MONTH
+    assert Question(requests_per_s=2.0, mixes=tuple(mixes)).volume == 400 * SECONDS_PER_MONTH

@@ -55,10 +55,7 @@ def usd_per_request(model: Replica) -> float:
 
 
 def tiers(default: Replica, premium: Replica, **headroom: float) -> Tiers:
-    return Tiers(
-        default=default, premium=premium, tokens_per_month=1e9, tokens_per_request=TOKENS,
-        headroom=Headroom(**headroom),
-    )  # fmt: skip
+    return Tiers(default, premium, 1e9, TOKENS, Headroom(**headroom))
 
 
 SMALL, BIG = tier("qwen2.5:7b", 141.3, p=0.7, latency_s=0.72), tier("gpt-oss-20b", 52.4, p=0.9, latency_s=2.97)

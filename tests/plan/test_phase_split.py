@@ -44,13 +44,13 @@ def test_input_and_output_at_their_prices_are_the_workers_time_at_its_rate(
     prices = token_prices(
         mixes, [split(dataclasses.replace(REPLICA, batch_size=batch), times(), mix) for mix in mixes], usd
     )
-    assert prices.status == "derived" and prices.input_usd_per_1m is not None
+    assert prices.status == "derived" and prices.usd_per_1m_input is not None
     inputs = sum(mix.share * mix.prompt_tokens for mix in mixes)
     outputs = sum(mix.share * mix.output_tokens for mix in mixes)
-    told = prices.input_usd_per_1m[0] * inputs / 1e6
+    told = prices.usd_per_1m_input[0] * inputs / 1e6
     if outputs:
-        assert prices.output_usd_per_1m is not None
-        told += prices.output_usd_per_1m[0] * outputs / 1e6
+        assert prices.usd_per_1m_output is not None
+        told += prices.usd_per_1m_output[0] * outputs / 1e6
     spent = sum(mix.share * seconds_step_by_step(mix, batch) for mix in mixes) * usd / 3600
     assert told == pytest.approx(spent, rel=1e-9)
 
@@ -107,7 +107,7 @@ def test_one_kind_that_is_not_measured_leaves_the_mixture_without_a_price() -> N
         Mix(name="out", prompt_tokens=999, output_tokens=5),
     ]
     prices = token_prices(mixes, [split(REPLICA, times(tokens=(10, 200)), mix) for mix in mixes], 1.0)
-    assert prices.status == "not measured" and prices.input_usd_per_1m is None
+    assert prices.status == "not measured" and prices.usd_per_1m_input is None
     assert prices.why is not None and prices.why.startswith("25.0% of requests, such as out")
 
 

@@ -41,11 +41,6 @@ class Headroom:
             raise UsageError(f"--spares {self.spares}: give a count, 0 or more")
 
 
-def average_tokens_per_s(tokens_per_month: float) -> float:
-    """Average load in tokens/s of a monthly volume, over a month of 30 days."""
-    return tokens_per_month / SECONDS_PER_MONTH
-
-
 def workers_needed(tokens_per_month: float | Floats, tokens_per_s: Floats) -> Floats:
     """Replicas, as a fraction, that serve a monthly volume when busy all the time."""
     needed: Floats = tokens_per_month / SECONDS_PER_MONTH / tokens_per_s
@@ -73,18 +68,3 @@ def usd_per_month(workers: Floats, usd_per_hour: float) -> Floats:
 def mean_tokens(mixes: Sequence[Mix]) -> float:
     """Tokens of the average request of a mixture."""
     return sum(mix.share * mix.tokens for mix in mixes) / sum(mix.share for mix in mixes)
-
-
-def usd_per_thousand_requests(usd_per_1m: Floats, tokens_per_request: float) -> Floats:
-    """``$/1M x tokens / 1000``: TR121's token-linear price."""
-    return usd_per_1m * tokens_per_request / 1000.0
-
-
-def requests_per_s(tokens_per_s: Floats, tokens_per_request: float) -> Floats:
-    """Requests a second that a replica serves, token-linear."""
-    return tokens_per_s / tokens_per_request
-
-
-def tokens_per_month(requests_per_s: float, tokens_per_request: float) -> float:
-    """Tokens a month of a request rate."""
-    return requests_per_s * SECONDS_PER_MONTH * tokens_per_request

@@ -18,7 +18,7 @@ import numpy as np
 from phaselaw.errors import UsageError
 from phaselaw.laws.checks.frame import suspicions
 from phaselaw.laws.regression import Floats
-from phaselaw.plan.capacity import Headroom, usd_per_month, whole_workers, workers_needed
+from phaselaw.plan.capacity import Headroom
 from phaselaw.plan.estimate import estimate
 from phaselaw.plan.replicas import Replica
 from phaselaw.plan.tables import row
@@ -128,7 +128,7 @@ def verdict(gain: Floats) -> str:
     return "pays" if pays else "does not pay"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Tiers:
     """A default and a premium model under one load."""
 
@@ -139,28 +139,19 @@ class Tiers:
     headroom: Headroom
 
     def costs(self, shares: tuple[float | Floats, float | Floats]) -> dict[str, Floats]:
-        """What both need and cost where each serves such a share of the requests; one without load is not built."""
-        tiers = (self.default, self.premium)
-        load = [
-            share * workers_needed(self.tokens_per_month, tier.tokens_per_s)
-            for tier, share in zip(tiers, shares, strict=True)
-        ]
-        whole = [
-            np.where(np.equal(share, 0), 0.0, whole_workers(workers, self.headroom))
-            for workers, share in zip(load, shares, strict=True)
-        ]
-        hours = [tier.usd_per_hour for tier in tiers]
-        requests = [
-            share * tier.usd_per_request(self.tokens_per_request) for tier, share in zip(tiers, shares, strict=True)
-        ]
-        return {
-            "workers": load[0] + load[1],
-            "usd_per_1k_requests": (requests[0] + requests[1]) * 1000,
-            "usd_per_month": usd_per_month(load[0], hours[0]) + usd_per_month(load[1], hours[1]),
-            "whole_workers_default": whole[0],
-            "whole_workers_premium": whole[1],
-            "usd_per_month_whole": usd_per_month(whole[0], hours[0]) + usd_per_month(whole[1], hours[1]),
+        """What both need and cost where the default and the premium model serve such shares of the requests."""
+        default, premium = map(self._one, (self.default, self.premium), shares)
+        names = ("usd_per_1k_requests", "usd_per_month", "workers", "usd_per_month_whole")
+        whole = {"whole_workers_default": default["whole_workers"], "whole_workers_premium": premium["whole_workers"]}
+        return {name: default[name] + premium[name] for name in names} | whole
+
+    def _one(self, tier: Replica, share: float | Floats) -> dict[str, Floats]:
+        fleet = tier.fleet(share * self.tokens_per_month, self.headroom)
+        # A tier that gets no load is not built, not even its spares.
+        whole = {
+            name: np.where(np.equal(share, 0), 0.0, fleet[name]) for name in ("whole_workers", "usd_per_month_whole")
         }
+        return fleet | whole | {"usd_per_1k_requests": share * tier.usd_per_request(self.tokens_per_request) * 1000}
 
     @property
     def names(self) -> dict[str, Any]:

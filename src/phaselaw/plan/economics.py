@@ -10,17 +10,10 @@ from phaselaw.errors import UsageError
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH
-from phaselaw.plan.capacity import (
-    SECONDS_PER_MONTH,
-    Headroom,
-    mean_tokens,
-    requests_per_s,
-    tokens_per_month,
-    usd_per_thousand_requests,
-)
+from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom, mean_tokens
 from phaselaw.plan.decisions import Tiers, break_even, cascade_row, decision_delta, routed_row, success_row
 from phaselaw.plan.inputs import TR121_MIXES, TR121_TIERS, TR121_VOLUMES
-from phaselaw.plan.phase_split import at_mixture, price_row, request_row, split, token_prices
+from phaselaw.plan.phase_split import at_mixture, request_row, split, token_prices
 from phaselaw.plan.replicas import Replica, pairs, price
 from phaselaw.plan.tables import row
 from phaselaw.records import Mix
@@ -58,7 +51,7 @@ class Question:
         """Tokens a month of the load."""
         if self.requests_per_s is None:
             return self.tokens_per_month
-        return tokens_per_month(self.requests_per_s, mean_tokens(self.mixes))
+        return self.requests_per_s * SECONDS_PER_MONTH * mean_tokens(self.mixes)
 
 
 def assumptions(question: Question, replicas: Sequence[Replica]) -> dict[str, Any]:
@@ -91,13 +84,7 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
         replicas = rated
     known = [dataclasses.replace(each, success_rate=question.success_rates.get(each.model)) for each in replicas]
     volume, tokens, two = question.volume, mean_tokens(question.mixes), list(pairs(known))
-    tiers = [
-        Tiers(
-            default=default, premium=premium, tokens_per_month=volume, tokens_per_request=tokens,
-            headroom=question.headroom,
-        )
-        for default, premium in _tier_pairs(question, known)
-    ]  # fmt: skip
+    tiers = [Tiers(*models, volume, tokens, question.headroom) for models in _tier_pairs(question, known)]
     tables: Tables = {
         "rows": [capacity_row(each, volume, question.headroom) for each in known],
         "decision_deltas": [decision_delta(small, big, volume) for small, big in two],
@@ -148,8 +135,8 @@ def _mix_row(replica: Replica, mix: Mix) -> Row:
         mix=mix.name,
         **dataclasses.asdict(mix),
         tokens_per_request=mix.tokens,
-        usd_per_1k_requests=usd_per_thousand_requests(replica.usd_per_1m, mix.tokens),
-        requests_per_s_per_worker=requests_per_s(replica.tokens_per_s, mix.tokens),
+        usd_per_1k_requests=replica.usd_per_1m * mix.tokens / 1000,
+        requests_per_s_per_worker=replica.tokens_per_s / mix.tokens,
     )
 
 
@@ -164,7 +151,7 @@ def _load_row(replica: Replica, question: Question) -> Row:
         requests_per_s=load,
         requests_per_month=load * SECONDS_PER_MONTH,
         tokens_per_request=tokens,
-        requests_per_s_per_worker=requests_per_s(replica.tokens_per_s, tokens),
+        requests_per_s_per_worker=replica.tokens_per_s / tokens,
         usd_per_request=fleet["usd_per_month"] / (load * SECONDS_PER_MONTH),
         usd_per_request_whole=fleet["usd_per_month_whole"] / (load * SECONDS_PER_MONTH),
     )
@@ -183,8 +170,8 @@ def _phase_split(
         found = token_prices(question.mixes, seconds, replica.usd_per_hour)
         if question.itemised:
             requests += [request_row(replica, *of_kind) for of_kind in zip(question.mixes, seconds, strict=True)]
-        prices.append(price_row(replica, found))
-        if found.worker_s is not None:
+        prices.append(row("token_prices", replica, **vars(found), gen_tokens=None))
+        if found.worker_s_per_request is not None:
             rated.append(at_mixture(replica, found, mean_tokens(question.mixes)))
     return requests, prices, rated
 

@@ -94,10 +94,7 @@ def shapes_of(source: str, *, dtype: str | None) -> dict[str, Architecture]:
     """
     ladder, path = ladder_model(source), Path(source)
     if ladder is not None:
-        facts = dataclasses.asdict(ladder)
-        lookup = ladder.n_positions * ladder.n_embd
-        stored = {source: facts | {"params_millions_measured": ladder.params / 1e6, "weights_bytes": 4 * ladder.params,
-                                   "lookup_params": lookup, "lookup_bytes": 4 * lookup}}  # fmt: skip
+        stored = {source: dataclasses.asdict(ladder) | _counted(ladder.params, ladder.n_positions * ladder.n_embd)}
     elif path.suffix == ".gguf" and path.is_file():
         stored = {path.name: _of_gguf(path)}
     elif (path / "config.json").is_file():
@@ -116,6 +113,12 @@ def _in(model: Architecture, dtype: str) -> Architecture:
     """The model with its weights in another number format."""
     each = VALUE_BYTES[dtype]
     return dataclasses.replace(model, weights_bytes=model.params * each, lookup_bytes=model.lookup_params * each)
+
+
+def _counted(numbers: int, looked_up: int) -> dict[str, Any]:
+    """A ladder model's parameters, those of its table of positions among them, in fp32."""
+    found = {"params_millions_measured": numbers / 1e6, "weights_bytes": 4 * numbers}
+    return found | {"lookup_params": looked_up, "lookup_bytes": 4 * looked_up}
 
 
 def _of_gguf(path: Path) -> dict[str, Any]:

@@ -47,11 +47,11 @@ class Split:
 class TokenPrices:
     """Dollars for a million input and output tokens of a mixture."""
 
-    input_usd_per_1m: Floats | None = None
+    usd_per_1m_input: Floats | None = None
     """``None`` where the mixture has no input tokens, or it is not measured."""
-    output_usd_per_1m: Floats | None = None
-    worker_s: Floats | None = None
-    """Replica seconds of the average request."""
+    usd_per_1m_output: Floats | None = None
+    worker_s_per_request: Floats | None = None
+    """Of the average request."""
     status: Status = "not measured"
     why: str | None = None
 
@@ -132,9 +132,9 @@ def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: fl
     # A mixture without output has no price of output tokens; what it takes then stands in the input's, and vice versa.
     beyond = [each.why for each in splits if each.status == "extrapolated"]
     return TokenPrices(
-        input_usd_per_1m=(prefill if outputs else prefill + decode) * usd_per_s / inputs * 1e6 if inputs else None,
-        output_usd_per_1m=(decode if inputs else prefill + decode) * usd_per_s / outputs * 1e6 if outputs else None,
-        worker_s=(prefill + decode) / total,
+        usd_per_1m_input=(prefill if outputs else prefill + decode) * usd_per_s / inputs * 1e6 if inputs else None,
+        usd_per_1m_output=(decode if inputs else prefill + decode) * usd_per_s / outputs * 1e6 if outputs else None,
+        worker_s_per_request=(prefill + decode) / total,
         status="extrapolated" if beyond else "derived",
         why=beyond[0] if beyond else None,
     )
@@ -154,22 +154,8 @@ def request_row(replica: Replica, mix: Mix, found: Split) -> Row:
     )
 
 
-def price_row(replica: Replica, found: TokenPrices) -> Row:
-    """Input and output prices of one replica over the mixture."""
-    return row(
-        "token_prices",
-        replica,
-        gen_tokens=None,
-        status=found.status,
-        why=found.why,
-        usd_per_1m_input=found.input_usd_per_1m,
-        usd_per_1m_output=found.output_usd_per_1m,
-        worker_s_per_request=found.worker_s,
-    )
-
-
 def at_mixture(replica: Replica, found: TokenPrices, tokens_per_request: float) -> Replica:
     """The replica with the rate at which it serves this mixture, by phases; the mixture must be measured."""
-    assert found.worker_s is not None
-    rate = tokens_per_request / found.worker_s
+    assert found.worker_s_per_request is not None
+    rate = tokens_per_request / found.worker_s_per_request
     return dataclasses.replace(replica, tokens_per_s=rate, rate_status=f"{found.status}, by phases")

@@ -94,37 +94,40 @@ def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = 
     offers = []
     for where, cells in table:
         row = {meaning: cells.get(name, "") if name else "" for meaning, name in names.items()}
-        offer = _offer(row, kind, dated, where=where)
-        if offer is not None:
-            offers.append(offer)
+        price = _price(row, kind)
+        if price is None or not price[0] > 0:
+            continue
+        count, memory = _count(row), _number(row["memory"])
+        offers.append(
+            Offer(
+                provider=row["provider"],
+                machine=row["name"],
+                accelerator=row["accelerator"],
+                memory_gb=_memory(row["accelerator"]) or (None if memory is None else memory / count),
+                accelerators=count,
+                usd_per_hour=price[0],
+                dated=read_date(row["date"], where) if row["date"] else dated,
+                doubt=price[1],
+            )
+        )
     return offers
 
 
-def _offer(row: dict[str, str], kind: str, dated: dt.date | None, *, where: str) -> Offer | None:
-    machine, each = _money(row[kind]), _money(row["each"])
-    count = int(_number(row["count"]) or 1)
-    doubt = None
+def _count(row: dict[str, str]) -> int:
+    return int(_number(row["count"]) or 1)
+
+
+def _price(row: dict[str, str], kind: str) -> tuple[float, str | None] | None:
+    """An accelerator's hour, and why it may be wrong; ``None`` where the row has no price of the kind."""
+    machine, count = _number(row[kind]), _count(row)
+    each = _number(row["each"]) if kind == "on-demand" else None
     if machine is not None:
         usd = machine / count
-        if kind == "on-demand" and each is not None and abs(each - usd) > 0.05 * usd:
-            doubt = f"the list's own price per accelerator is {each:g}"
-    elif kind == "on-demand" and each is not None:
-        usd = each
-        doubt = "no price of the whole machine to check it by" if count > 1 else None
-    else:
+        differs = each is not None and abs(each - usd) > 0.05 * usd
+        return usd, f"the list's own price per accelerator is {each:g}" if differs else None
+    if each is None:
         return None
-    if not usd > 0 or count < 1:
-        return None
-    return Offer(
-        provider=row["provider"],
-        machine=row["name"],
-        accelerator=row["accelerator"],
-        memory_gb=_memory(row["accelerator"]) or _total_memory(row["memory"], count),
-        accelerators=count,
-        usd_per_hour=usd,
-        dated=read_date(row["date"], where) if row["date"] else dated,
-        doubt=doubt,
-    )
+    return each, "no price of the whole machine to check it by" if count > 1 else None
 
 
 def choose(
@@ -160,13 +163,12 @@ def choose(
 def _is(offer: Offer, asked: str) -> bool:
     """Whether every word that was asked for is in the accelerator's name; a size in GB must be its memory."""
     memory = _memory(asked)
-    words = set(_words(re.sub(r"\d+\s*GB", " ", asked, flags=re.IGNORECASE)))
+    words, name = (
+        set(re.findall(r"[a-z0-9.]+", text.lower()))
+        for text in (re.sub(r"\d+\s*GB", " ", asked, flags=re.IGNORECASE), offer.accelerator)
+    )
     fits = memory is None or (offer.memory_gb is not None and abs(offer.memory_gb - memory) < 0.5)
-    return fits and bool(words | ({"gb"} if memory else set())) and words <= set(_words(offer.accelerator))
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9.]+", text.lower())
+    return fits and bool(words or memory) and words <= name
 
 
 def _memory(text: str) -> float | None:
@@ -174,18 +176,10 @@ def _memory(text: str) -> float | None:
     return float(found[1]) if found else None
 
 
-def _total_memory(text: str, count: int) -> float | None:
-    total = _number(text)
-    return None if total is None else total / count
-
-
 def _number(text: str) -> float | None:
-    found = re.match(r"\s*(\d+(?:\.\d+)?)", text)
+    """A count, or dollars: ``8``, ``$1,024.50``, ``640GB``."""
+    found = re.match(r"[\s$]*(\d+(?:\.\d+)?)", text.replace(",", ""))
     return float(found[1]) if found else None
-
-
-def _money(text: str) -> float | None:
-    return _number(text.replace("$", "").replace(",", ""))
 
 
 def read_date(text: str, where: str) -> dt.date:

@@ -67,7 +67,7 @@ class Replica:
         """Dollars for a request of so many tokens, each at the same price."""
         return self.usd_per_1m * tokens / 1e6
 
-    def fleet(self, tokens_per_month: float, headroom: Headroom = NO_HEADROOM) -> dict[str, Floats]:
+    def fleet(self, tokens_per_month: float | Floats, headroom: Headroom = NO_HEADROOM) -> dict[str, Floats]:
         """What a volume needs of this kind and costs: for the time that is used, and for whole replicas."""
         workers = workers_needed(tokens_per_month, self.tokens_per_s)
         whole = whole_workers(workers, headroom)

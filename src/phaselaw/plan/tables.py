@@ -10,7 +10,7 @@ from typing import Any
 
 from phaselaw.plan.estimate import estimate
 from phaselaw.plan.replicas import Replica
-from phaselaw.tables import Row, Table, count, figure, fixed, percent, words
+from phaselaw.tables import Col, Provenance, Row, Show, Table, count, digits, figure, fixed, percent, words
 from phaselaw.tables import two_places as hundredths
 
 
@@ -19,58 +19,40 @@ def dollars(value: Any) -> str:
     return fixed(value, 0 if value is not None and abs(value) >= 100 else 2)
 
 
-_NAMES = (
-    words("backend", "backend"),
-    words("model", "model"),
-    words("batch_size", "batch"),
-    words("gen_tokens", "output tokens"),
-    words("suspect"),
-)
+def _words(**titles: str) -> tuple[Col, ...]:
+    return tuple(words(key, title) for key, title in titles.items())
+
+
+def _figures(show: Show, provenance: Provenance = "derived", **titles: str) -> tuple[Col, ...]:
+    """Columns of figures that read alike, by key."""
+    return tuple(figure(key, title, show, provenance) for key, title in titles.items())
+
+
+_NAMES = _words(backend="backend", model="model", batch_size="batch", gen_tokens="output tokens", suspect="")
 """Who a row is about, and the checks that speak against its rates."""
 _COLUMNS = (
     *_NAMES,
-    words("than_model", "in place of"),
-    words("than_backend", "on"),
-    words("premium_model", "premium"),
-    words("mix", "kind"),
-    words("status", "status"),
-    words("rate_status", "that rate is"),
-    words("on_success", "on success alone"),
-    words("on_failure_cost", "on failure cost"),
-    words("pays", "verdict"),
-    figure("tokens_per_s", "tokens/s", provenance="measured"),
-    figure("workers", "workers (lower bound)", hundredths),
-    figure("whole_workers", "whole workers", count),
-    figure("whole_workers_default", "whole, default", count),
-    figure("whole_workers_premium", "whole, premium", count),
-    figure("usd_per_1m", "$ per 1M tokens", fixed),
-    figure("usd_per_1m_input", "$ per 1M input tokens", fixed),
-    figure("usd_per_1m_output", "$ per 1M output tokens", fixed),
-    figure("usd_per_month", "$ a month, used", dollars),
-    figure("usd_per_month_whole", "$ a month, fleet", dollars),
-    figure("usd_per_request", "$ a request, used"),
-    figure("usd_per_request_whole", "$ a request, fleet"),
-    figure("usd_per_1k_requests", "$ per 1,000 requests", fixed),
-    figure("requests_per_s_per_worker", "requests/s a worker"),
-    figure("worker_s_per_request", "worker seconds a request"),
-    figure("prefill_s", "prefill (s)"),
-    figure("decode_s", "decode (s)"),
-    figure("delta_usd_per_month", "$ a month more", dollars),
-    figure("delta_workers", "workers more", hundredths),
-    figure("price_ratio", "price ratio", hundredths),
-    figure("cost_ratio", "cost ratio", hundredths),
-    figure("success_rate", "success rate", percent, "assumed"),
-    figure("success_rate_at_most"),
-    figure("needed_success_rate", "success rate needed", fixed),
-    figure("needed_failure_usd", "pays from $ a failure"),
-    figure("usd_per_success", "$ a success"),
-    figure("usd_per_success_at_least"),
-    figure("saved_usd_per_month", "saved a month", dollars),
-    figure("stops_paying_share", "whole fleets pay up to a share of", percent),
-    figure("stops_paying_escalated_share", "pays while escalated below", percent),
-    figure("escalated_share", "escalated", percent, "assumed"),
-    figure("mean_latency_s", "mean latency (s)"),
-    figure("escalated_latency_s", "escalated latency (s)"),
+    *_words(than_model="in place of", than_backend="on", premium_model="premium", mix="kind", status="status"),
+    *_words(rate_status="that rate is", pays="verdict"),
+    *_words(on_success="on success alone", on_failure_cost="on failure cost"),
+    *_figures(digits, "measured", tokens_per_s="tokens/s"),
+    *_figures(digits, prefill_s="prefill (s)", decode_s="decode (s)", worker_s_per_request="worker seconds a request"),
+    *_figures(digits, mean_latency_s="mean latency (s)", escalated_latency_s="escalated latency (s)"),
+    *_figures(digits, usd_per_request="$ a request, used", usd_per_request_whole="$ a request, fleet"),
+    *_figures(digits, requests_per_s_per_worker="requests/s a worker", usd_per_success="$ a success"),
+    *_figures(digits, needed_failure_usd="pays from $ a failure", success_rate_at_most="", usd_per_success_at_least=""),
+    *_figures(hundredths, workers="workers (lower bound)", delta_workers="workers more"),
+    *_figures(hundredths, price_ratio="price ratio", cost_ratio="cost ratio"),
+    *_figures(count, whole_workers="whole workers"),
+    *_figures(count, whole_workers_default="whole, default", whole_workers_premium="whole, premium"),
+    *_figures(fixed, usd_per_1m="$ per 1M tokens", usd_per_1k_requests="$ per 1,000 requests"),
+    *_figures(fixed, usd_per_1m_input="$ per 1M input tokens", usd_per_1m_output="$ per 1M output tokens"),
+    *_figures(fixed, needed_success_rate="success rate needed"),
+    *_figures(dollars, usd_per_month="$ a month, used", usd_per_month_whole="$ a month, fleet"),
+    *_figures(dollars, delta_usd_per_month="$ a month more", saved_usd_per_month="saved a month"),
+    *_figures(percent, "assumed", success_rate="success rate", escalated_share="escalated"),
+    *_figures(percent, stops_paying_share="whole fleets pay up to a share of"),
+    *_figures(percent, stops_paying_escalated_share="pays while escalated below"),
 )
 """Each column that is shown or has an interval; the others are inputs and words that stand in the JSON alone."""
 
