@@ -101,8 +101,8 @@ def _piece(calls: np.ndarray[Any, np.dtype[np.int64]], rng: np.random.Generator)
 def ours(path: Path) -> float:
     """Read, summarised and fitted by phaselaw; seconds."""
     from phaselaw.laws import summary
+    from phaselaw.laws.noise import points_of, replicates_of
     from phaselaw.laws.options import Options
-    from phaselaw.laws.points import points_of, units_of
     from phaselaw.laws.scaling import scaling_fits
     from phaselaw.rundir import read as runs
 
@@ -111,7 +111,8 @@ def ours(path: Path) -> float:
     rows = summary.usable(run.rows)
     cells = summary.by_cell(rows)
     per_model = summary.by_model(cells)
-    fits = scaling_fits(points_of(cells, per_model), units_of(rows, per_model, run), Options(draws=DRAWS))
+    replicates = replicates_of(rows, in_rounds=run.order == "rounds")
+    fits = scaling_fits(points_of(cells, per_model), replicates, Options(draws=DRAWS))
     seconds = perf_counter() - begun
     of_scenarios = fits.filter(pl.col("aggregation") == "scenario")
     assert of_scenarios.height == GROUPS and of_scenarios["n_models"].unique().to_list() == [MODELS]

@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.comparison import compare
 from phaselaw.laws.regression import Floats
+from phaselaw.laws.regression_test import regression_test
 from phaselaw.records import Run
 from phaselaw.rundir.read import normalised
 
@@ -110,7 +110,7 @@ def alarms(
         both = latencies(rng, CASES[case], 2 * n_runs)
         changed = slice(0, 1) if one_model else slice(None)
         both[n_runs:, :, changed] += math.log1p(slower)
-        told = compare(side(both[:n_runs]), side(both[n_runs:]), threshold=threshold)
+        told = regression_test(side(both[:n_runs]), side(both[n_runs:]), threshold=threshold)
         found += told.n_slower > 0
     return found / trials
 

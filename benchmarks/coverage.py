@@ -34,11 +34,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw.laws import prediction, structure, summary
-from phaselaw.laws.intervals import throughput_intervals
+from phaselaw.laws.noise import ALL, log_matrices, points_of, replicates_of, throughput_intervals
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import LINEAR, POWER, overhead_compute_fits
-from phaselaw.laws.points import ALL, logs_by_unit, points_of, units_of
 from phaselaw.laws.scaling import scaling_fits
+from phaselaw.laws.series import Series
 from phaselaw.records import Run
 from phaselaw.rundir.read import normalised
 
@@ -233,8 +233,8 @@ def _held(table: pl.DataFrame, low: str, high: str, truth: float | str) -> tuple
 def of_laws(case: Case, n: int, simulated: Simulated) -> Iterator[Share]:
     """The intervals of an exponent."""
     points = points_of(simulated.cells, simulated.per_model).filter(pl.col("scenario") == ALL)
-    units = units_of(simulated.run.rows, simulated.per_model, simulated.run)
-    fits = scaling_fits(points, units, Options(draws=400))
+    replicates = replicates_of(simulated.run.rows, in_rounds=True)
+    fits = scaling_fits(points, replicates, Options(draws=400))
     pooled = case.runs > 1
     yield _share("exponent (default)", _kind(case), case, n, _held(fits, "slope_t_ci_low", "slope_t_ci_high", SLOPE))
     plain = scaling_fits(points, None, Options(draws=2))
@@ -261,8 +261,8 @@ def of_two_variables(case: Case, n: int, simulations: int) -> Iterator[Share]:
     weights = per_model.select("backend", "model", "params_millions_effective").unique()
     unknown = weights.with_columns(weights_bytes=pl.lit(None, dtype=pl.Float64))
     series = structure.structured(per_model, architecture, unknown)
-    units = units_of(simulated.run.rows, per_model, simulated.run)
-    fits = structure.multivariate_fits(series, units, Options(draws=2))
+    replicates = replicates_of(simulated.run.rows, in_rounds=True)
+    fits = structure.multivariate_fits(series, replicates, Options(draws=2))
     for name, truth in (("beta", SLOPE), ("gamma", GAMMA)):
         what = "parameters" if name == "beta" else "layers"
         held = _held(fits, f"{name}_t_ci_low", f"{name}_t_ci_high", truth)
@@ -283,7 +283,7 @@ def of_rates(case: Case, n: int, simulated: Simulated) -> Iterator[Share]:
 
 def _rates(simulated: Simulated, *, in_rounds: bool) -> tuple[float, int]:
     rows, cells, per_model = simulated.run.rows, simulated.cells, simulated.per_model
-    rates = throughput_intervals(rows, cells, per_model, in_rounds=in_rounds, level=0.95)
+    rates = throughput_intervals(replicates_of(rows, in_rounds=in_rounds), cells, per_model, level=0.95)
     known = rates.join(simulated.rates, on=["backend", "model"])
     return _held(known, "tokens_per_s_low", "tokens_per_s_high", "true_rate")
 
@@ -307,8 +307,8 @@ def of_predictions(case: Case, n: int, simulations: int) -> Iterator[Share]:
     simulated = simulate(case, n + 1, simulations)
     left, others = f"model {(n + 1) // 2}", pl.col("model") != f"model {(n + 1) // 2}"
     per_model = simulated.per_model.with_columns(latency=pl.col("latency_geomean_ms"), n_layer=None, n_embd=None)
-    units = units_of(simulated.run.rows, per_model, simulated.run) if case.runs > 1 else None
-    in_runs = None if units is None else units.by_model().partition_by("backend", as_dict=True)
+    replicates = replicates_of(simulated.run.rows, in_rounds=True) if case.runs > 1 else None
+    in_runs = None if replicates is None else replicates.by_model().partition_by("backend", as_dict=True)
     rates = {(backend, model): rate for backend, model, rate in simulated.rates.iter_rows()}
     inside = []
     for key, points in per_model.partition_by("backend", as_dict=True).items():
@@ -316,7 +316,7 @@ def of_predictions(case: Case, n: int, simulations: int) -> Iterator[Share]:
         law = prediction.fit(points.filter(others), structure.PARAMS)
         if law is None:
             continue
-        runs = None if in_runs is None else logs_by_unit(in_runs[key], law.models)
+        runs = None if in_runs is None else log_matrices(in_runs[key], Series.of(law.models, summary.GROUP))[0]
         _, low, high = law.latency_ms(new, 0.95, runs=runs)
         true = new["latency"] if case.runs == 1 else 1e3 / rates[str(key[0]), left]
         inside.append(low <= true <= high)

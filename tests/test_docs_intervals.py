@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from phaselaw.cli import main
-from phaselaw.laws import intervals
+from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED
 
 PAGE = (Path(__file__).parent.parent / "docs" / "intervals.md").read_text(encoding="utf-8")
 
@@ -28,5 +28,5 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_basis_of_a_rate_is_explained() -> None:
-    for basis in (intervals.RUNS, intervals.ROUNDS, intervals.CELLS, intervals.NOT_MEASURED):
+    for basis in (*BASIS.values(), CELLS, NOT_MEASURED):
         assert f"| {basis} |" in PAGE

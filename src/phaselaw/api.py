@@ -23,11 +23,11 @@ from phaselaw.files import write_csv, write_whole
 from phaselaw.ladder.build import resolve
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws import analysis as analyses
-from phaselaw.laws import comparison, prediction
+from phaselaw.laws import prediction
 from phaselaw.laws.analysis import Analysis, Options
-from phaselaw.laws.comparison import Comparison
+from phaselaw.laws.law_differences import law_differences
 from phaselaw.laws.prediction import NewModel, Predictions
-from phaselaw.laws.side_by_side import side_by_side
+from phaselaw.laws.regression_test import RegressionTest, prompt_differences, regression_test
 from phaselaw.laws.step_time import step_times
 from phaselaw.laws.sweeps import TR121_TABLES, as_tr121
 from phaselaw.machine import identity
@@ -260,20 +260,20 @@ def predict(
     return prediction.predict(tables or loaded.tables, model, level=loaded.options.level, extrapolate=extrapolate)
 
 
-def compare(a: Loaded, b: Loaded, *, threshold: float = 0.05, allow_different: bool = False) -> Comparison:
+def compare(a: Loaded, b: Loaded, *, threshold: float = 0.05, allow_different: bool = False) -> RegressionTest:
     """The latency of the runs ``b`` over that of the runs ``a``, as ``phaselaw compare`` judges it.
 
     Raises `AnalysisError` where study or host differ, unless ``allow_different``.
     """
     compare_notes(a, b, allow_different=allow_different)
-    return comparison.compare(a.run, b.run, threshold=threshold, level=a.options.level)
+    return regression_test(a.run, b.run, threshold=threshold, level=a.options.level)
 
 
 def compare_notes(a: Loaded, b: Loaded, *, allow_different: bool) -> list[str]:
     """What a reader must know of two sides; raises `AnalysisError` where study or host differ, unless allowed."""
     found = differences(a.run.manifest or {}, b.run.manifest or {})
     if a.run.manifest is None or b.run.manifest is None:
-        found += comparison.prompt_differences(a.run, b.run)
+        found += prompt_differences(a.run, b.run)
     if found and not allow_different:
         raise AnalysisError(f"A and B differ in {'; '.join(found)}; --allow-different compares them all the same")
     unknown = [
@@ -377,7 +377,7 @@ def _subject(loaded: Loaded, beside: Sequence[Loaded]) -> Subject:
     document = planned(Question(), replicas_of(loaded.run, analysis, TR121_USD_PER_HOUR), analysis)
     if beside:
         each = [(one.name, one.tables) for one in (loaded, *beside)]
-        compared = side_by_side(each, analysis.options.level)
+        compared = law_differences(each, analysis.options.level)
         analysis = dataclasses.replace(analysis, tables=analysis.tables | {"laws_side_by_side": compared})
     others = tuple(Companion(name=one.name, run=one.run, analysis=one.analysis) for one in beside)
     return Subject(run=loaded.run, analysis=analysis, plan=Plan(document, TABLES), beside=others)

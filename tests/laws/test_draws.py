@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from phaselaw.laws.draws import draw
-from phaselaw.laws.intervals import CELLS, NOT_MEASURED, ROUNDS, RUNS, throughput_intervals
+from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED, replicates_of, throughput_intervals
 from phaselaw.laws.summary import by_cell, by_model, variance_for_t
 from phaselaw.rundir.read import normalised
 
@@ -44,7 +44,7 @@ def test_one_model_has_the_t_interval_of_its_rounds(n: int) -> None:
     assert half_width(drawn.tokens_per_s) == pytest.approx(expected, rel=0.03)
     assert half_width(drawn.latency_ms) == pytest.approx(expected, rel=0.03)
     assert drawn.tokens_per_s[0] == pytest.approx(np.median(10_000 / latencies))
-    assert drawn.basis == ROUNDS
+    assert drawn.basis == BASIS["rounds"]
 
 
 def test_a_ratio_of_two_models_has_the_paired_interval() -> None:
@@ -67,13 +67,14 @@ def test_what_slows_all_models_alike_cancels_in_their_ratio() -> None:
 def test_the_interval_is_the_one_that_the_throughput_table_prints(in_rounds: bool) -> None:
     measured = rows({"m0": [1.0, 1.1, 0.95, 1.02], "m1": [3.0, 3.4, 3.1, 2.9]})
     cells = by_cell(measured)
-    table = throughput_intervals(measured, cells, by_model(cells), in_rounds=in_rounds, level=0.95)
+    replicates = replicates_of(measured, in_rounds=in_rounds)
+    table = throughput_intervals(replicates, cells, by_model(cells), level=0.95)
     drawn = draw(measured, in_rounds=in_rounds)
     for row in table.iter_rows(named=True):
         own = drawn[row["backend"], row["model"], 1, 8, row["mode"]]
         printed = math.log(row["tokens_per_s_high"] / row["tokens_per_s_low"]) / 2
         assert half_width(own.tokens_per_s) == pytest.approx(printed, rel=0.03)
-        assert own.basis == row["interval_basis"] == (ROUNDS if in_rounds else CELLS)
+        assert own.basis == row["interval_basis"] == (BASIS["rounds"] if in_rounds else CELLS)
 
 
 @pytest.mark.parametrize("in_rounds", [True, False])
@@ -83,14 +84,14 @@ def test_a_single_repetition_leaves_the_noise_unmeasured(in_rounds: bool) -> Non
     assert drawn.tokens_per_s[0] == pytest.approx(10_000) and np.isnan(drawn.tokens_per_s[1:]).all()
 
 
-def test_several_runs_are_the_units_and_their_noise_is_in_the_draws() -> None:
+def test_several_runs_are_the_replicates_and_their_noise_is_in_the_draws() -> None:
     values = [1.0, 1.01, 1.2, 1.21, 0.9, 0.91]
     pooled = rows({"m0": values}, runs=["a", "a", "b", "b", "c", "c"])
     drawn = draw(pooled, in_rounds=True)[KEY]
     means = np.log(values).reshape(3, 2).mean(axis=1)
     expected = means.std(ddof=1) * math.sqrt(1 / 3) * stats.t.ppf(0.975, 2)
     assert half_width(drawn.tokens_per_s) == pytest.approx(expected, rel=0.03)
-    assert drawn.basis == RUNS
+    assert drawn.basis == BASIS["runs"]
 
 
 def test_draws_are_the_same_every_time_and_know_no_order_of_rows(

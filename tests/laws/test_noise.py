@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from phaselaw.laws.analysis import Options, analyze
-from phaselaw.laws.noise import UnitNoise, noise_of, unit_noise
-from phaselaw.laws.points import KEYS, Units
+from phaselaw.laws.noise import KEYS, Kind, Noise, Replicates, noise_of, slope_noise
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.series import Series
 from phaselaw.rundir import read as runs
@@ -33,21 +32,27 @@ def points(slope: float = 0.5, offsets: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     )  # fmt: skip
 
 
-def units(*each: pl.DataFrame, kind: str = "runs") -> Units:
-    marked = [one.with_columns(pl.lit(str(at)).alias("unit")) for at, one in enumerate(each)]
-    return Units(kind=kind, n=len(each), points=pl.concat(marked))  # type: ignore[arg-type]
+def replicates(*each: pl.DataFrame, kind: Kind = "runs") -> Replicates:
+    """Points of the mean over scenarios in each replicate: those of one scenario alone."""
+    marked = [one.with_columns(replicate=pl.lit(str(at)), scenario=pl.lit("s")) for at, one in enumerate(each)]
+    logs = pl.concat(marked).with_columns(pl.col("latency").log(), n_scenarios=1)
+    return Replicates(kind=kind, n=len(each), logs=logs)
+
+
+def noise_between(*each: pl.DataFrame) -> Noise:
+    return slope_noise(Series.of(points(), KEYS), replicates(*each).points, "runs")
 
 
 def test_runs_that_tilt_the_law_vary_by_their_slopes() -> None:
     slopes = [0.4, 0.5, 0.6]
-    noise = unit_noise(Series.of(points(), KEYS), units(*(points(slope) for slope in slopes)))
-    assert noise.n_units.tolist() == [3]
+    noise = noise_between(*(points(slope) for slope in slopes))
+    assert noise.n.tolist() == [3]
     assert noise.between[0] == pytest.approx(np.var(slopes, ddof=1) / 3)
     assert noise.shared[0] == pytest.approx(0, abs=1e-20)
 
 
 def test_runs_that_are_slower_throughout_do_not_vary_in_slope() -> None:
-    noise = unit_noise(Series.of(points(), KEYS), units(points(), points(offsets=(0.1,) * 4)))
+    noise = noise_between(points(), points(offsets=(0.1,) * 4))
     assert noise.between[0] == pytest.approx(0, abs=1e-20)
 
 
@@ -56,7 +61,7 @@ def test_what_single_models_do_in_single_runs_is_shared_with_the_scatter() -> No
     between, shared = [], []
     for _ in range(400):
         each = (points(offsets=tuple(rng.normal(0, 0.05, 4))) for _ in range(3))
-        noise = unit_noise(Series.of(points(), KEYS), units(*each))
+        noise = noise_between(*each)
         between.append(noise.between[0])
         shared.append(noise.shared[0])
     x = np.log10(SIZES)
@@ -66,12 +71,12 @@ def test_what_single_models_do_in_single_runs_is_shared_with_the_scatter() -> No
 
 
 def test_a_run_that_lacks_a_model_tells_nothing_of_the_noise() -> None:
-    noise = unit_noise(Series.of(points(), KEYS), units(points(0.4), points(0.6), points(9.0).head(3)))
-    assert noise.n_units.tolist() == [2]
+    noise = noise_between(points(0.4), points(0.6), points(9.0).head(3))
+    assert noise.n.tolist() == [2]
     assert noise.between[0] == pytest.approx(np.var([0.4, 0.6], ddof=1) / 2)
 
 
-def fit(each: Units | None) -> dict[str, object]:
+def fit(each: Replicates | None) -> dict[str, object]:
     offsets = (0.02, -0.02, -0.02, 0.02)
     return scaling_fits(points(offsets=offsets), each, Options(draws=20)).row(0, named=True)
 
@@ -81,7 +86,7 @@ def width(row: dict[str, object]) -> float:
 
 
 def test_an_interval_over_runs_holds_their_tilt_and_says_so() -> None:
-    alone, pooled = fit(None), fit(units(points(0.3), points(0.5), points(0.7)))
+    alone, pooled = fit(None), fit(replicates(points(0.3), points(0.5), points(0.7)))
     assert alone["between_run_noise"] == "not measured"
     assert alone["slope_interval_holds"] == "models and calls"
     assert pooled["between_run_noise"] == "measured over 3 runs"
@@ -90,9 +95,9 @@ def test_an_interval_over_runs_holds_their_tilt_and_says_so() -> None:
     assert width(pooled) > width(alone)
 
 
-def half_width(*, scatter: float, beyond: float, degrees: int, n_units: int) -> float:
+def half_width(*, scatter: float, beyond: float, degrees: int, n_replicates: int) -> float:
     """Of variances that are known apart: nothing is shared."""
-    noise = UnitNoise(n_units=np.array([n_units]), between=np.array([beyond]), shared=np.array([0.0]))
+    noise = Noise(n=np.array([n_replicates]), between=np.array([beyond]), shared=np.array([0.0]))
     return float(noise.half_width(np.array([math.sqrt(scatter)]), degrees, 0.95)[0])
 
 
@@ -100,62 +105,66 @@ def t(degrees: float) -> float:
     return float(stats.t.ppf(0.975, degrees))
 
 
-@pytest.mark.parametrize(("degrees", "n_units"), [(2, 2), (5, 3), (10, 10)])
-def test_either_noise_alone_has_its_own_t_interval(degrees: int, n_units: int) -> None:
-    assert half_width(scatter=0.04, beyond=0.0, degrees=degrees, n_units=n_units) == pytest.approx(t(degrees) * 0.2)
-    assert half_width(scatter=0.0, beyond=0.04, degrees=degrees, n_units=n_units) == pytest.approx(t(n_units - 1) * 0.2)
+@pytest.mark.parametrize(("degrees", "n_replicates"), [(2, 2), (5, 3), (10, 10)])
+def test_either_noise_alone_has_its_own_t_interval(degrees: int, n_replicates: int) -> None:
+    assert half_width(scatter=0.04, beyond=0.0, degrees=degrees, n_replicates=n_replicates) == pytest.approx(
+        t(degrees) * 0.2
+    )
+    assert half_width(scatter=0.0, beyond=0.04, degrees=degrees, n_replicates=n_replicates) == pytest.approx(
+        t(n_replicates - 1) * 0.2
+    )
 
 
 def test_variances_that_are_known_well_add() -> None:
-    half = half_width(scatter=0.03, beyond=0.01, degrees=2000, n_units=2001)
+    half = half_width(scatter=0.03, beyond=0.01, degrees=2000, n_replicates=2001)
     assert half == pytest.approx(1.96 * 0.2, rel=2e-3)
 
 
-@given(share=st.floats(0.001, 0.999), degrees=st.integers(2, 20), n_units=st.integers(2, 12))
+@given(share=st.floats(0.001, 0.999), degrees=st.integers(2, 20), n_replicates=st.integers(2, 12))
 def test_an_interval_of_both_is_no_wider_than_quadrature_and_no_narrower_than_known_variances_would_be(
-    share: float, degrees: int, n_units: int
+    share: float, degrees: int, n_replicates: int
 ) -> None:
-    half = half_width(scatter=1 - share, beyond=share, degrees=degrees, n_units=n_units)
-    quadrature = math.hypot(t(degrees) * math.sqrt(1 - share), t(n_units - 1) * math.sqrt(share))
+    half = half_width(scatter=1 - share, beyond=share, degrees=degrees, n_replicates=n_replicates)
+    quadrature = math.hypot(t(degrees) * math.sqrt(1 - share), t(n_replicates - 1) * math.sqrt(share))
     assert half <= quadrature * (1 + 1e-9)
     assert half >= stats.norm.ppf(0.975)
 
 
-@given(degrees=st.integers(1, 20), n_units=st.integers(2, 12), factor=st.floats(0.01, 100))
-def test_half_widths_scale_with_the_noise(degrees: int, n_units: int, factor: float) -> None:
-    one = half_width(scatter=0.3, beyond=0.1, degrees=degrees, n_units=n_units)
-    other = half_width(scatter=0.3 * factor**2, beyond=0.1 * factor**2, degrees=degrees, n_units=n_units)
+@given(degrees=st.integers(1, 20), n_replicates=st.integers(2, 12), factor=st.floats(0.01, 100))
+def test_half_widths_scale_with_the_noise(degrees: int, n_replicates: int, factor: float) -> None:
+    one = half_width(scatter=0.3, beyond=0.1, degrees=degrees, n_replicates=n_replicates)
+    other = half_width(scatter=0.3 * factor**2, beyond=0.1 * factor**2, degrees=degrees, n_replicates=n_replicates)
     assert other == pytest.approx(factor * one)
 
 
-def test_the_noise_of_any_estimate_of_a_plane_is_that_of_the_units_own_fits() -> None:
+def test_the_noise_of_any_estimate_of_a_plane_is_that_of_the_replicates_own_fits() -> None:
     rng = np.random.default_rng(3)
     columns, at = rng.normal(size=(6, 2)), np.array([1.0, 0.3, -0.2])
     logs = rng.normal(size=(3, 6))
     design = np.column_stack([np.ones(6), columns])
     fitted = [np.linalg.lstsq(design, row, rcond=None)[0] @ at for row in logs]
     noise = noise_of(at, columns, logs, kind="runs")
-    assert noise.n_units.tolist() == [3]
+    assert noise.n.tolist() == [3]
     assert noise.between[0] == pytest.approx(np.var(fitted, ddof=1) / 3)
 
 
-def test_one_unit_tells_of_no_noise() -> None:
+def test_one_replicate_tells_of_no_noise() -> None:
     noise = noise_of(np.array([0.0, 1.0]), np.arange(4.0)[:, None], np.zeros((1, 4)), kind="runs")
-    assert noise.n_units.tolist() == [0]
+    assert noise.n.tolist() == [0]
     assert np.isnan(noise.between[0])
 
 
 def test_two_rounds_widen_nothing_and_three_do() -> None:
     two, three = (points(0.3), points(0.7)), (points(0.3), points(0.5), points(0.7))
-    assert width(fit(units(*two, kind="rounds"))) == pytest.approx(width(fit(None)))
-    row = fit(units(*three, kind="rounds"))
+    assert width(fit(replicates(*two, kind="rounds"))) == pytest.approx(width(fit(None)))
+    row = fit(replicates(*three, kind="rounds"))
     assert width(row) > width(fit(None))
     assert row["slope_interval_holds"] == "models, calls and 3 rounds"
     assert row["between_run_noise"] == "not measured"
 
 
 def test_no_two_whole_runs_leave_the_noise_between_runs_unmeasured() -> None:
-    row = fit(units(points().head(2), points().tail(2), points()))
+    row = fit(replicates(points().head(2), points().tail(2), points()))
     assert row["between_run_noise"] == "not measured: no two of 3 runs are whole"
     assert row["slope_interval_holds"] == "models and calls"
 

@@ -11,8 +11,8 @@ from phaselaw import api
 from phaselaw.commands.console import note, print_json, print_tables
 from phaselaw.commands.options import add_allow_different, add_json, add_level, number, option
 from phaselaw.errors import AnalysisError, UsageError
-from phaselaw.laws.comparison import Comparison
-from phaselaw.report.comparison import cells, reading, whole
+from phaselaw.laws.regression_test import RegressionTest
+from phaselaw.report.regression_test import cells, reading, whole
 
 DESCRIPTION = "Latency of the runs B over that of the runs A, cell by cell, with what of it is significant."
 EXAMPLES = """\
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     return REGRESSION if comparison.n_slower else 0
 
 
-def _document(comparison: Comparison, notes: list[str]) -> dict[str, Any]:
+def _document(comparison: RegressionTest, notes: list[str]) -> dict[str, Any]:
     return {
         "threshold": comparison.threshold,
         "level": comparison.level,

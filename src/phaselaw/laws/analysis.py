@@ -17,19 +17,18 @@ from phaselaw.files import write_csv
 from phaselaw.laws import (
     claims,
     concurrency,
-    cross_engine,
     cuda_events,
+    engine_ratios,
     families,
     first_to_break,
-    intervals,
+    law_differences,
     memory_peak,
+    noise,
     overhead,
     physical_limit,
-    points,
     regimes,
     scaling,
     served,
-    side_by_side,
     step_time,
     structure,
     summary,
@@ -42,7 +41,6 @@ from phaselaw.laws.architecture import architectures, weight_bytes, with_given_s
 from phaselaw.laws.checks import check_run, frame
 from phaselaw.laws.checks.frame import CheckResult, Evidence
 from phaselaw.laws.options import Options
-from phaselaw.laws.points import Units
 from phaselaw.laws.series import Series
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, Table
@@ -109,12 +107,12 @@ class Context(Mapping[str, pl.DataFrame]):
     @cached_property
     def points(self) -> pl.DataFrame:
         """What scaling laws are fitted to."""
-        return points.points_of(self[summary.CELLS], self[summary.PER_MODEL])
+        return noise.points_of(self[summary.CELLS], self[summary.PER_MODEL])
 
     @cached_property
-    def units(self) -> Units | None:
-        """The runs or rounds between which the noise of laws is estimated."""
-        return points.units_of(self.rows, self[summary.PER_MODEL], self.run)
+    def replicates(self) -> noise.Replicates | None:
+        """The runs or rounds between which the noise of every figure is estimated."""
+        return noise.replicates_of(self.rows, in_rounds=self.run.order == "rounds")
 
     @cached_property
     def architecture(self) -> pl.DataFrame:
@@ -154,24 +152,22 @@ class Context(Mapping[str, pl.DataFrame]):
 TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (summary.CELLS, lambda of: summary.by_cell(of.rows)),
     (summary.PER_MODEL, lambda of: summary.by_model(of[summary.CELLS])),
-    (points.SUMMARY_BY_MODEL_AND_RUN, lambda of: points.by_model_and_run(of.units, of[summary.PER_MODEL])),
-    (scaling.SCALING_FITS, lambda of: scaling.scaling_fits(of.points, of.units, of.options)),
+    (noise.SUMMARY_BY_MODEL_AND_RUN, lambda of: noise.by_model_and_run(of.replicates)),
+    (scaling.SCALING_FITS, lambda of: scaling.scaling_fits(of.points, of.replicates, of.options)),
     (
         families.SCALING_FITS_BY_FAMILY,
         lambda of: families.scaling_fits_by_family(
-            of[summary.CELLS], of[summary.PER_MODEL], of.run, of.options, units=of.units
+            of[summary.CELLS], of[summary.PER_MODEL], of.run, of.options, replicates=of.replicates
         ),
     ),
     (structure.MODEL_ARCHITECTURE, lambda of: structure.model_table(of.architecture)),
     (structure.ARCHITECTURE_CORRELATIONS, lambda of: structure.architecture_correlations(of.structured)),
-    (structure.MULTIVARIATE_FITS, lambda of: structure.multivariate_fits(of.structured, of.units, of.options)),
+    (structure.MULTIVARIATE_FITS, lambda of: structure.multivariate_fits(of.structured, of.replicates, of.options)),
     (structure.STRUCTURE_PREDICTORS, lambda of: structure.structure_predictors(of.structured)),
     (overhead.OVERHEAD_COMPUTE_FITS, lambda of: overhead.overhead_compute_fits(of[summary.PER_MODEL], level=of.level)),
     (
-        intervals.THROUGHPUT_INTERVALS,
-        lambda of: intervals.throughput_intervals(
-            of.rows, of[summary.CELLS], of[summary.PER_MODEL], in_rounds=of.run.order == "rounds", level=of.level
-        ),
+        noise.THROUGHPUT_INTERVALS,
+        lambda of: noise.throughput_intervals(of.replicates, of[summary.CELLS], of[summary.PER_MODEL], level=of.level),
     ),
     (summary.DECODE_FRACTION_BY_MODEL, lambda of: summary.decode_fractions(of[summary.PER_MODEL])),
     (summary.DECODE_FRACTION_SUMMARY, lambda of: summary.decode_fraction_summary(of[summary.DECODE_FRACTION_BY_MODEL])),
@@ -189,8 +185,11 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     ),
     (warmup.WARMUP_EFFECT, lambda of: warmup.warmup_effect(of.with_warmups)),
     (cuda_events.CUDA_EVENT_GAP_SUMMARY, lambda of: cuda_events.cuda_event_gap_summary(of.with_warmups)),
-    (cross_engine.ENGINE_RATIOS, lambda of: cross_engine.engine_ratios(of.rows, of.run, level=of.level)),
-    (cross_engine.ENGINE_LAWS, lambda of: cross_engine.engine_laws(of[cross_engine.ENGINE_RATIOS], level=of.level)),
+    (
+        engine_ratios.ENGINE_RATIOS,
+        lambda of: engine_ratios.engine_ratios(of[summary.CELLS], of.replicates, of.run, level=of.level),
+    ),
+    (engine_ratios.ENGINE_LAWS, lambda of: engine_ratios.engine_laws(of[engine_ratios.ENGINE_RATIOS], level=of.level)),
     (memory_peak.MEMORY_PEAKS, lambda of: memory_peak.memory_peaks(of.run, of.ok)),
     (physical_limit.PHYSICAL_LIMIT, lambda of: physical_limit.physical_limit(of.run, of[summary.CELLS])),
     (concurrency.CONCURRENCY_THROUGHPUT, lambda of: concurrency.concurrency_throughput(of.ok, level=of.level)),
@@ -229,7 +228,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
         first_to_break.WHAT_BREAKS_FIRST,
         lambda of: first_to_break.what_breaks_first(of, cold_start_ms=of.options.cold_start_slo_ms),
     ),
-    (claims.CLAIMS, lambda of: claims.claims(of, of.options, of.units)),
+    (claims.CLAIMS, lambda of: claims.claims(of, of.options, of.replicates)),
     (frame.VALIDITY_CHECKS, lambda of: frame.validity_checks(of.outcomes)),
     (frame.VALIDITY_FINDINGS, lambda of: frame.validity_findings(of.outcomes)),
 )
@@ -253,7 +252,7 @@ OF_A_SWEEP = (
 """The tables of a sweep as a folder of runs."""
 
 DECLARED = {table.name: table for table, _ in TABLES} | {
-    side_by_side.LAWS_SIDE_BY_SIDE.name: side_by_side.LAWS_SIDE_BY_SIDE
+    law_differences.LAWS_SIDE_BY_SIDE.name: law_differences.LAWS_SIDE_BY_SIDE
 }
 """Every table's declaration by name, the one of several runs side by side among them."""
 

@@ -13,10 +13,10 @@ from typing import Any
 import polars as pl
 
 from phaselaw.laws import structure
+from phaselaw.laws.law_differences import paired_slope_difference, unpaired_slope_difference
+from phaselaw.laws.noise import Replicates
 from phaselaw.laws.options import Options
-from phaselaw.laws.points import Units
 from phaselaw.laws.regression import exponential
-from phaselaw.laws.slope_difference import paired_slope_difference, unpaired_slope_difference
 from phaselaw.laws.summary import BUDGET
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
 from phaselaw.laws.warmup import UNSAFE_RATIO
@@ -64,15 +64,15 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-def claims(tables: Mapping[str, pl.DataFrame], options: Options, units: Units | None = None) -> pl.DataFrame:
+def claims(tables: Mapping[str, pl.DataFrame], options: Options, replicates: Replicates | None = None) -> pl.DataFrame:
     """The table ``claims``: a row a claim and what it is about, TR121's five first.
 
-    ``tables`` are an analysis' own, all that the claims draw on among them; ``units`` the runs or rounds that they are
-    from, for the noise between them.
+    ``tables`` are an analysis' own, all that the claims draw on among them; ``replicates`` the runs or rounds that they
+    are from, for the noise between them.
     """
     rows = [
-        *_one_exponent(tables, options.level, units),
-        *_across_backends(tables, options.level, units),
+        *_one_exponent(tables, options.level, replicates),
+        *_across_backends(tables, options.level, replicates),
         *_params_predict(tables),
         *_mean_is_safe(tables, options.cold_start_slo_ms),
         *_decode_dominates(tables),
@@ -104,10 +104,12 @@ def _backends(table: pl.DataFrame) -> Iterator[tuple[dict[str, Any], pl.DataFram
         yield dict(zip(_BACKEND, key, strict=True)), group
 
 
-def _one_exponent(tables: Mapping[str, pl.DataFrame], level: float, units: Units | None) -> Iterator[dict[str, Any]]:
+def _one_exponent(
+    tables: Mapping[str, pl.DataFrame], level: float, replicates: Replicates | None
+) -> Iterator[dict[str, Any]]:
     for about, group in _backends(tables["summary_by_model_backend_mode_agg"]):
         prefill, decode = (group.filter(pl.col("mode") == mode) for mode in _PHASES[:2])
-        found = paired_slope_difference(prefill, decode, level, units=units)
+        found = paired_slope_difference(prefill, decode, level, replicates=replicates)
         share = _decode_share(tables, about)
         said = (
             ""
@@ -140,7 +142,9 @@ def _of(table: pl.DataFrame, about: Mapping[str, Any]) -> list[dict[str, Any]]:
     return table.filter(pl.all_horizontal(same)).to_dicts()
 
 
-def _across_backends(tables: Mapping[str, pl.DataFrame], level: float, units: Units | None) -> Iterator[dict[str, Any]]:
+def _across_backends(
+    tables: Mapping[str, pl.DataFrame], level: float, replicates: Replicates | None
+) -> Iterator[dict[str, Any]]:
     """Each pair of backends on end-to-end latency: the models they share, or, where too few, law against law."""
     latency = tables["summary_by_model_backend_mode_agg"].filter(pl.col("mode") == "e2e_kv")
     groups = list(_backends(latency))
@@ -149,7 +153,7 @@ def _across_backends(tables: Mapping[str, pl.DataFrame], level: float, units: Un
         alike = one["batch_size"] == other["batch_size"] and one[BUDGET] == other[BUDGET]
         if one["backend"] == other["backend"] or not alike:
             continue
-        found = paired_slope_difference(first, second, level, units=units)
+        found = paired_slope_difference(first, second, level, replicates=replicates)
         shared = "over the models that both ran"
         if math.isnan(found.low):
             mine, theirs = _of(laws, one), _of(laws, other)

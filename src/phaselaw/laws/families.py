@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from phaselaw.laws.noise import ALL, Replicates, points_of
 from phaselaw.laws.options import Options
-from phaselaw.laws.points import ALL, Units, points_of
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.summary import GROUP
 from phaselaw.laws.verdicts import MIN_MODELS
@@ -39,7 +39,7 @@ def kinds_of(run: Run) -> pl.DataFrame:
 
 
 def scaling_fits_by_family(
-    cells: pl.DataFrame, per_model: pl.DataFrame, run: Run, options: Options, *, units: Units | None
+    cells: pl.DataFrame, per_model: pl.DataFrame, run: Run, options: Options, *, replicates: Replicates | None
 ) -> pl.DataFrame:
     """``scaling_fits`` on the aggregate of each family of three models or more, where a backend has several families.
 
@@ -51,7 +51,7 @@ def scaling_fits_by_family(
     fits = []
     for (family,), part in known.group_by("family", maintain_order=True):
         points = points_of(cells.clear(), part.drop("family")).filter(pl.col("scenario") == ALL)
-        mine = None if units is None else units.of(part)
+        mine = None if replicates is None else replicates.of(part)
         fits.append(scaling_fits(points, mine, options).with_columns(pl.lit(family, dtype=pl.String).alias("family")))
     if not fits:
         empty = scaling_fits(points_of(cells.clear(), per_model.clear()), None, options)

@@ -1,89 +1,266 @@
-"""The noise of a law's slope, by where it comes from: calls, rounds of one run, runs (method 3).
+"""The noise of every figure: calls lie in rounds of a run, or in runs of a pool, and models are the cells (method 3).
+
+`Replicates` are a law's log latencies and log rates, one row a cell and replicate: the (replicate x cell) matrix, built
+once. Replicates are the runs where several are pooled, else the rounds of a run. Slopes, ratios and rates are linear in
+these logs, so each has its noise from the scatter of its own value over replicates.
 
 A law's points scatter about it by what models are and by their share of the noise, so least squares over models knows
-both. What it can't know is noise that tilts all points of one unit (a run, a round) at once: a slope that is another
-one in each run. That is estimated from the slopes of units fitted alone. Written for the points y of models i in units
-u, ``y = a + b x + model_i + level_u + tilt_u x + rest_iu``, with R units and S the sum of squares of x, the variance of
-the pooled slope is ::
+both. What it can't know is noise that tilts all points of one replicate at once: a slope that is another one in each
+run. That is estimated from the slopes of replicates fitted alone. Written for the points y of models i in replicates
+u, ``y = a + b x + model_i + level_u + tilt_u x + rest_iu``, with R replicates and S the sum of squares of x, the
+variance of the pooled slope is ::
 
     var(model) / S + var(tilt) / R + var(rest) / (R S)  =  scatter + between - shared
 
 where *scatter* is the squared standard error of least squares on the pooled points, *between* the variance of the
-units' slopes over R, and *shared* what the rest alone gives, which both of them hold: a crossed design's components
-(Searle, Casella and McCulloch, Variance Components, 1992, 4.7).
+replicates' slopes over R, and *shared* what the rest alone gives, which both of them hold: a crossed design's
+components (Searle, Casella and McCulloch, Variance Components, 1992, 4.7).
 
 Both variances are estimated, from ``m = models - 2`` and ``u = R - 1`` degrees of freedom: the problem of Behrens and
 Fisher, for which no exact interval is known. Satterthwaite's degrees of freedom fail where u is small, and adding the
 half widths of both in quadrature (Banerjee, Sankhya A 23, 1961) is too wide. So quadrature is tempered by the share
-that the units have of the variance, ``w = beyond / (scatter + beyond)``::
+that the replicates have of the variance, ``w = beyond / (scatter + beyond)``::
 
     half width^2  =  t(m)^2 scatter (1 - w)^(4 / m u)  +  t(u)^2 beyond w^(4 / m + 0.6 / u^2)
 
 which is the t interval of either where it is alone, and adds the variances where m and u are large. ``beyond`` is
 ``between - shared``, or 0. The exponents are ours: with them coverage stays nearest to the level over numbers of models
-and units, and shares of noise (`benchmarks/coverage.py`). Few units can't be helped wholly: where the noise between
-them is nearly all there is, the interval is short in the one case of ten in which they agree by luck.
+and replicates, and shares of noise (`benchmarks/coverage.py`). Few replicates can't be helped wholly: where the noise
+between them is nearly all there is, the interval is short in the one case of ten in which they agree by luck.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
-from phaselaw.laws.points import KEYS, UnitKind, Units
-from phaselaw.laws.regression import Floats
+from phaselaw.laws.regression import Floats, t_half_width
 from phaselaw.laws.series import Series
-from phaselaw.laws.summary import variance_for_t
+from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_run, median_variance, runs_pooled, variance_for_t
+from phaselaw.tables import BUDGET, Table, counted, plain, words
 
-_FEWEST: dict[UnitKind, int] = {"runs": 2, "rounds": 3}
-"""Units that an interval takes notice of: two rounds would make every interval of a run with two repetitions wide."""
+Kind = Literal["runs", "rounds"]
 
+ALL = "__all__"
+"""The ``scenario`` of a law on the geometric means over scenarios."""
+KEYS = [*GROUP, "scenario", "aggregation"]
+"""What tells one law from another."""
 
-def interval_holds(n_units: int, kind: UnitKind) -> str:
-    """In words, what noise an interval holds of which so many units are whole."""
-    return f"models, calls and {n_units} {kind}" if n_units >= _FEWEST[kind] else "models and calls"
+CELLS = "repetitions within cells, within this run only"
+NOT_MEASURED = "not measured"
+BASIS: dict[Kind, str] = {"runs": "runs, the noise between them included", "rounds": "rounds, within this run only"}
+"""What an interval over replicates holds, in words."""
+
+_MODEL_KEYS = [*GROUP, *MODEL]
+_CELL = [*_MODEL_KEYS, "scenario"]
+_FEWEST: dict[Kind, int] = {"runs": 2, "rounds": 3}
+"""Replicates that an interval takes notice of: two rounds would make every interval of a run with two repetitions
+wide."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UnitNoise:
-    """What units say of the noise of estimates, a slope's or another's, one value a law; NaN below two whole units."""
+class Replicates:
+    """Each cell in each replicate: the runs of a pool, or the rounds of one run."""
 
-    n_units: NDArray[np.int64]
+    kind: Kind
+    n: int
+    logs: pl.DataFrame
+    """A row a cell (`GROUP`, `MODEL`, ``scenario``) and ``replicate``: the natural logs of ``latency`` (ms) and of
+    ``rate`` (tokens/s; null where unknown), and ``n_scenarios`` of the model in all replicates."""
+
+    @functools.cached_property
+    def points(self) -> pl.DataFrame:
+        """The ``log`` latency of each law's models in each replicate, by `KEYS`, `MODEL` and ``replicate``.
+
+        A model's mean over scenarios stands only for the replicates in which all its scenarios were measured.
+        """
+        of_all = (
+            self.logs.group_by([*_MODEL_KEYS, "replicate"], maintain_order=True)
+            .agg(pl.col("latency").mean().alias("log"), pl.len().alias("n"), pl.col("n_scenarios").first())
+            .filter(pl.col("n") == pl.col("n_scenarios"))
+            .with_columns(pl.lit(ALL).alias("scenario"), pl.lit("geomean_across_scenarios").alias("aggregation"))
+        )
+        of_scenario = self.logs.with_columns(pl.lit("scenario").alias("aggregation"), pl.col("latency").alias("log"))
+        columns = [*KEYS, *MODEL, "replicate", "log"]
+        return pl.concat([of_all.select(columns), of_scenario.select(columns)])
+
+    def of(self, models: pl.DataFrame) -> Replicates:
+        """The replicates of these models alone."""
+        kept = self.logs.join(models.select(_MODEL_KEYS).unique(), on=_MODEL_KEYS, how="semi", nulls_equal=True)
+        return Replicates(kind=self.kind, n=self.n, logs=kept)
+
+    def by_model(self) -> pl.DataFrame:
+        """The points of the laws over all scenarios: `GROUP`, `MODEL`, ``replicate``, ``log``."""
+        return self.points.filter(pl.col("scenario") == ALL)
+
+    def relative(self, of: Literal["latency", "rate"]) -> pl.DataFrame:
+        """Each model's ``log`` in each replicate relative to the mean of its cells, by `GROUP`, `MODEL`.
+
+        Relative to the cell's mean, so that a call that failed does not shift its replicate.
+        """
+        log = pl.col(of)
+        return (
+            self.logs.filter(log.is_not_null())
+            .select(*_MODEL_KEYS, "replicate", (log - log.mean().over(_CELL)).alias("log"))
+            .group_by([*_MODEL_KEYS, "replicate"], maintain_order=True)
+            .agg(pl.col("log").mean())
+        )
+
+
+def point_variance(n: int, kind: Kind) -> float:
+    """Variance of a point made of ``n`` replicates of variance 1: a mean over runs, or a median of rounds."""
+    return 1.0 / n if kind == "runs" else variance_for_t(n)
+
+
+def replicates_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates | None:
+    """The runs of usable rows where a law is over several, else the rounds where calls were made ``in_rounds``.
+
+    ``None`` where nothing tells calls apart that did not share their noise.
+    """
+    if runs_pooled(rows) > 1:
+        medians = by_cell_and_run(rows).rename({"latency_median_ms": "latency", "tokens_per_s_median": "rate"})
+        logs = _with_counts(medians.select(*_CELL, pl.col("run").alias("replicate"), *_logs()))
+        return Replicates(kind="runs", n=runs_pooled(rows), logs=logs)
+    if not in_rounds:
+        return None
+    several = rows["run"].n_unique() > 1
+    round_ = pl.format("{} {}", "run", "rep") if several else pl.col("rep")
+    calls = rows.select(*_CELL, round_.alias("replicate"), latency="latency_ms", rate="tokens_per_s")
+    means = calls.with_columns(_logs()).group_by([*_CELL, "replicate"], maintain_order=True).mean()
+    logs = _with_counts(means).filter(pl.col("replicate").is_not_null())
+    return Replicates(kind="rounds", n=logs["replicate"].n_unique(), logs=logs)
+
+
+def _logs() -> list[pl.Expr]:
+    return [pl.when(pl.col(name) > 0).then(pl.col(name).log()).alias(name) for name in ("latency", "rate")]
+
+
+def _with_counts(logs: pl.DataFrame) -> pl.DataFrame:
+    return logs.with_columns(pl.col("scenario").n_unique().over(_MODEL_KEYS).alias("n_scenarios"))
+
+
+def points_of(cells: pl.DataFrame, per_model: pl.DataFrame) -> pl.DataFrame:
+    """What scaling laws are fitted to: each model's median latency per scenario, and its mean over scenarios."""
+    of_scenario = cells.with_columns(latency="latency_median_ms", aggregation=pl.lit("scenario"))
+    of_all = per_model.with_columns(
+        latency="latency_geomean_ms", scenario=pl.lit(ALL), aggregation=pl.lit("geomean_across_scenarios")
+    )
+    columns = [*KEYS, *MODEL, "latency", "latency_log_variance"]
+    return pl.concat([of_all.select(columns), of_scenario.select(columns)])
+
+
+def log_matrices(logs: pl.DataFrame, series: Series) -> list[Floats]:
+    """The ``log`` of each law's models, (replicates, models) in the order of ``series``, from rows such as `points`.
+
+    Only of replicates that hold all of the law's models. ``logs`` has the series' keys, `MODEL`, ``replicate``.
+    """
+    on = [*series.keys.columns, *MODEL]
+    law = np.repeat(np.arange(len(series.lengths)), series.lengths)
+    models = series.points.select(on).with_columns(pl.Series("law", law), pl.Series("n", series.lengths[law]))
+    found = models.with_row_index("at").join(logs, on=on, nulls_equal=True).sort("law", "replicate", "at")
+    found = found.filter(pl.len().over("law", "replicate") == pl.col("n"))
+    ends = np.searchsorted(found["law"].to_numpy(), np.arange(1, len(series.lengths)))
+    values = np.split(found["log"].to_numpy(), ends) if len(series.lengths) else []
+    return [each.reshape(-1, n) for each, n in zip(values, series.lengths, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What replicates say of the noise of estimates, a slope's or another's, one value a law; NaN below two."""
+
+    kind: Kind = "runs"
+    n: NDArray[np.int64]
+    """Replicates that hold all of the law's models; 0 for one alone."""
     between: Floats
-    """Variance of the pooled estimate from that of the units' estimates."""
+    """Variance of the pooled estimate from that of the replicates' estimates."""
     shared: Floats
     """What of ``between`` the scatter of the points holds already."""
 
-    def of(self, laws: NDArray[np.int64]) -> UnitNoise:
-        """That of some of the laws."""
-        of_laws = {name: getattr(self, name)[laws] for name in ("n_units", "between", "shared")}
-        return dataclasses.replace(self, **of_laws)
+    @classmethod
+    def none(cls, laws: int = 1) -> Noise:
+        """The noise of laws without replicates."""
+        unknown = np.full(laws, np.nan)
+        return cls(n=np.zeros(laws, dtype=np.int64), between=unknown, shared=unknown)
 
-    def noticed(self, kind: UnitKind) -> UnitNoise:
-        """The same with the noise of laws that have too few units of this kind taken for none."""
-        return dataclasses.replace(self, between=np.where(self.n_units >= _FEWEST[kind], self.between, np.nan))
+    @classmethod
+    def joined(cls, parts: Sequence[Noise]) -> Noise:
+        """That of several laws, one after the other."""
+        if not parts:
+            return cls.none(0)
+        values = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "between", "shared")}
+        return cls(kind=parts[0].kind, **values)
+
+    def of(self, laws: NDArray[np.int64]) -> Noise:
+        """That of some of the laws."""
+        return Noise(kind=self.kind, n=self.n[laws], between=self.between[laws], shared=self.shared[laws])
+
+    def holds(self) -> list[str]:
+        """In words, what noise the interval of each law holds."""
+        return [interval_holds(int(n), self.kind) for n in self.n]
 
     def half_width(self, se: Floats, degrees: float, level: float) -> Floats:
-        """Half the width of each estimate's interval; ``se`` and ``degrees`` are of least squares over models."""
+        """Half the width of each estimate's interval; ``se`` and ``degrees`` are of least squares over models.
+
+        The noise of too few replicates is taken for none.
+        """
         if degrees <= 0:
             return np.full_like(se, np.nan)
-        scatter, of_units = se**2, np.maximum(self.n_units - 1.0, 1.0)
-        beyond = np.nan_to_num(np.maximum(self.between - np.nan_to_num(self.shared), 0.0))
+        scatter, of_replicates = se**2, np.maximum(self.n - 1.0, 1.0)
+        noticed = np.where(self.n >= _FEWEST[self.kind], self.between, np.nan)
+        beyond = np.nan_to_num(np.maximum(noticed - np.nan_to_num(self.shared), 0.0))
         both = scatter + beyond
         share = np.divide(beyond, both, out=np.zeros_like(both), where=both > 0)
-        of_models = _t(degrees, level) ** 2 * scatter * (1 - share) ** (4 / (degrees * of_units))
-        apart = _t(of_units, level) ** 2 * beyond * share ** (4 / degrees + 0.6 / of_units**2)
-        half: Floats = np.sqrt(of_models + apart)
+        one = np.ones_like(both)
+        of_models = t_half_width(one, degrees, level) ** 2 * scatter * (1 - share) ** (4 / (degrees * of_replicates))
+        exponent = 4 / degrees + 0.6 / of_replicates**2
+        half: Floats = np.sqrt(of_models + t_half_width(one, of_replicates, level) ** 2 * beyond * share**exponent)
         return half
 
 
-def _t(degrees: float | Floats, level: float) -> Floats:
-    return np.asarray(stats.t.ppf(0.5 + level / 2, degrees))
+def interval_holds(n: int, kind: Kind) -> str:
+    """In words, what noise an interval holds of which ``n`` replicates hold all models."""
+    return f"models, calls and {n} {kind}" if n >= _FEWEST[kind] else "models and calls"
+
+
+def noise_of(at: Floats, columns: Floats, logs: Floats, *, kind: Kind) -> Noise:
+    """The noise between replicates of one estimate of one law: ``at`` (k + 1,) times the law's coefficients.
+
+    The law is a plane in ``columns`` (models, k) with a constant before them, fitted to each row of ``logs``
+    (replicates, models) alone.
+    """
+    n, models = logs.shape
+    if n < 2:
+        return dataclasses.replace(Noise.none(), kind=kind)
+    design = np.column_stack([np.ones(models), columns])
+    weights = np.linalg.pinv(design)
+    off = logs - logs.mean(axis=0)
+    coefficients = off @ weights.T
+    rest = off - coefficients @ design.T
+    factor = point_variance(n, kind)
+    # Of residuals about the law's means, whose coefficients' mean is 0.
+    between = ((coefficients @ at) ** 2).sum() / (n - 1)
+    degrees = (n - 1) * (models - design.shape[1])
+    shared = (rest**2).sum() / degrees * ((at @ weights) ** 2).sum() if degrees > 0 else np.nan
+    return Noise(kind=kind, n=np.array([n]), between=np.array([between * factor]), shared=np.array([shared * factor]))
+
+
+def slope_noise(series: Series, logs: pl.DataFrame, kind: Kind) -> Noise:
+    """The noise between replicates of the slope of each law of ``series``; ``logs`` as in `log_matrices`."""
+    x, at = np.log(series.values("params_millions_effective")), np.array([0.0, 1.0])
+    return Noise.joined(
+        [
+            # Two models have a slope; one has none.
+            noise_of(at, x[start : start + n, None], each if n > 1 else each[:0], kind=kind)
+            for each, start, n in zip(log_matrices(logs, series), series.starts, series.lengths, strict=True)
+        ]
+    )
 
 
 def call_noise_of_slope(x: Floats, log_variance: Floats) -> Floats:
@@ -95,57 +272,128 @@ def call_noise_of_slope(x: Floats, log_variance: Floats) -> Floats:
     return se
 
 
-def no_unit_noise(laws: int) -> UnitNoise:
-    """The noise of laws of which no units are told apart."""
-    unknown = np.full(laws, np.nan)
-    return UnitNoise(n_units=np.zeros(laws, dtype=np.int64), between=unknown, shared=unknown.copy())
+def spread(logs: pl.DataFrame, keys: Sequence[str], variance: Callable[[int], float]) -> pl.DataFrame:
+    """By ``keys``: the standard error ``log_se`` of a point from its ``log`` in each replicate, with their number.
 
-
-def unit_noise(series: Series, units: Units) -> UnitNoise:
-    """The noise between units of the slope of each law of ``series``, from the units that hold all of its models."""
-    found = no_unit_noise(len(series.lengths))
-    each = Series.of(units.points, [*KEYS, "unit"])
-    x, y = np.log10(each.values("params_millions_effective")), np.log10(each.values("latency"))
-    numbered = series.keys.with_columns(
-        pl.int_range(pl.len(), dtype=pl.Int64).alias("law"), pl.Series("models", series.lengths)
+    ``variance`` is that of a point made of so many replicates, each of variance 1.
+    """
+    log, n = pl.col("log"), pl.col("n")
+    found = logs.group_by(keys, maintain_order=True).agg(log.std(), log.len().cast(pl.Int64).alias("n"))
+    factors = {size: variance(size) ** 0.5 for size in found["n"].unique()}
+    return found.select(
+        *keys,
+        "n",
+        (log * n.replace_strict(factors, return_dtype=pl.Float64)).alias("log_se"),
+        (n - 1).cast(pl.Float64).alias("degrees"),
     )
-    known = each.keys.join(numbered, on=KEYS, how="left", nulls_equal=True, maintain_order="left")
-    law = known["law"].fill_null(-1).to_numpy()
-    whole = known["models"].fill_null(-1).to_numpy() == each.lengths
-    for which, at in each.by_length():
-        if at.shape[1] < 2:
-            continue
-        of_law = np.where(whole[which], law[which], -1)
-        for one in np.unique(of_law[of_law >= 0]):
-            rows = at[of_law == one]
-            noise = noise_of(_SLOPE, x[rows[0]][:, None], y[rows], kind=units.kind)
-            for name in ("n_units", "between", "shared"):
-                getattr(found, name)[one] = getattr(noise, name)[0]
+
+
+def spread_within_cells(cells: pl.DataFrame) -> pl.DataFrame:
+    """Per model and phase: the standard error of the log rate from the calls' scatter within cells.
+
+    Degrees of freedom midway between Satterthwaite's, too few for variances from so few calls, and Welch's correction
+    of them (Biometrika 34, 1947), too many where cells scatter differently; at least the fewest of a cell and at most
+    those of all.
+    """
+    factors = {n: variance_for_t(n) / median_variance(n) for n in cells["n"].unique()}
+    n = pl.col("n")
+    variance = pl.col("tokens_per_s_log_variance") * n.replace_strict(factors, return_dtype=pl.Float64)
+    known = variance.null_count() == 0
+    satterthwaite = variance.sum() ** 2 / (variance**2 / (n - 1)).sum()
+    welch = variance.sum() ** 2 / (variance**2 / (n + 1)).sum() - 2
+    degrees = (satterthwaite + pl.max_horizontal(welch, (n - 1).min())) / 2
+    return cells.group_by(_MODEL_KEYS, maintain_order=True).agg(
+        n.min(),
+        pl.when(known).then(variance.sum().sqrt() / pl.len()).alias("log_se"),
+        pl.when(known).then(pl.min_horizontal(degrees, (n - 1).sum())).alias("degrees"),
+    )
+
+
+def log_interval(table: pl.DataFrame, value: str, level: float) -> list[pl.Series]:
+    """``VALUE_low`` and ``VALUE_high``: a t interval of the log from the columns ``log_se`` and ``degrees``."""
+    middle, se, degrees = (floats(table, name) for name in (value, "log_se", "degrees"))
+    half = t_half_width(se, degrees, level)
+    ends = {"low": middle * np.exp(-half), "high": middle * np.exp(half)}
+    return [pl.Series(f"{value}_{end}", values).fill_nan(None) for end, values in ends.items()]
+
+
+def floats(table: pl.DataFrame, column: str) -> Floats:
+    """A column as floats; missing is NaN."""
+    found: Floats = table[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
     return found
 
 
-_SLOPE = np.array([0.0, 1.0])
+THROUGHPUT_INTERVALS = Table(
+    name="throughput_intervals",
+    holds="tokens/s with intervals, what prices stand on",
+    columns=(
+        words("backend"),
+        words("backend_kind"),
+        words("model"),
+        words("model_kind"),
+        *plain("params_millions_effective"),
+        counted("batch_size"),
+        words("mode"),
+        *plain("tokens_per_s tokens_per_s_low tokens_per_s_high"),
+        words("interval_basis"),
+        counted("n_rounds"),
+        counted("n_runs"),
+        counted(BUDGET),
+    ),
+)
 
 
-def noise_of(at: Floats, columns: Floats, logs: Floats, *, kind: UnitKind) -> UnitNoise:
-    """The noise between units of one estimate of one law: ``at`` (k + 1,) times the law's coefficients.
+def throughput_intervals(
+    replicates: Replicates | None, cells: pl.DataFrame, per_model: pl.DataFrame, *, level: float
+) -> pl.DataFrame:
+    """Tokens/s of each model and phase (TR121's geometric mean over scenarios) with a t interval on its log.
 
-    The law is a plane in ``columns`` (models, k) with a constant before them, fitted to each row of ``logs`` (units,
-    models) alone. ``kind`` says what the units are.
+    From the scatter over replicates where there are any, since the calls of one share its noise; else from that of
+    repetitions within a cell. ``interval_basis`` says which, or that a single one left nothing to measure; ``n_rounds``
+    (or repetitions) and ``n_runs`` how many there are.
     """
-    units, models = logs.shape
-    if units < 2:
-        return no_unit_noise(1)
-    design = np.column_stack([np.ones(models), columns])
-    weights = np.linalg.pinv(design)
-    off = logs - logs.mean(axis=0)
-    coefficients = off @ weights.T
-    rest = off - coefficients @ design.T
-    factor = 1.0 / units if kind == "runs" else variance_for_t(units)  # a point is a mean over runs, a median of rounds
-    # Of residuals about the law's means, whose coefficients' mean is 0.
-    between = ((coefficients @ at) ** 2).sum() / (units - 1)
-    degrees = (units - 1) * (models - design.shape[1])
-    shared = (rest**2).sum() / degrees * ((at @ weights) ** 2).sum() if degrees > 0 else np.nan
-    return UnitNoise(
-        n_units=np.array([units]), between=np.array([between * factor]), shared=np.array([shared * factor])
+    runs, basis = False, CELLS
+    if replicates is None:
+        found = spread_within_cells(cells)
+    else:
+        runs, basis = replicates.kind == "runs", BASIS[replicates.kind]
+        found = spread(
+            replicates.relative("rate"), _MODEL_KEYS, functools.partial(point_variance, kind=replicates.kind)
+        )
+    table = per_model.join(found, on=_MODEL_KEYS, how="left", nulls_equal=True, maintain_order="left")
+    table = table.rename({"tokens_per_s_geomean": "tokens_per_s"})
+    table = table.with_columns(log_interval(table, "tokens_per_s", level))
+    n, one = pl.col("n").fill_null(0), pl.lit(1)
+    known = pl.when(pl.col("tokens_per_s_low").is_not_null())
+    return THROUGHPUT_INTERVALS.frame(
+        table.with_columns(
+            known.then(pl.lit(basis)).otherwise(pl.lit(NOT_MEASURED)).alias("interval_basis"),
+            (pl.lit(None) if runs else n).alias("n_rounds"),
+            (n if runs else one).alias("n_runs"),
+        )
     )
+
+
+SUMMARY_BY_MODEL_AND_RUN = Table(
+    name="summary_by_model_and_run",
+    holds="each model's latency in each run, of runs that were pooled",
+    why_empty="one run: several of one study are pooled (phaselaw analyze RUN RUN --out DIR)",
+    columns=(
+        *(words(name) for name in ("backend", "backend_kind")),
+        counted("batch_size"),
+        counted(BUDGET),
+        *(words(name) for name in ("mode", "model", "model_kind")),
+        *plain("params_millions_effective"),
+        words("run"),
+        *plain("latency_geomean_ms"),
+    ),
+    order=("backend", "batch_size", BUDGET, "mode", "params_millions_effective", "model", "run"),
+)
+
+
+def by_model_and_run(replicates: Replicates | None) -> pl.DataFrame:
+    """The table ``summary_by_model_and_run``: each model's aggregate in each run of a pool; empty for one run alone."""
+    if replicates is None or replicates.kind != "runs":
+        return SUMMARY_BY_MODEL_AND_RUN.frame()
+    latency = pl.col("log").exp().alias("latency_geomean_ms")
+    return SUMMARY_BY_MODEL_AND_RUN.frame(replicates.by_model().with_columns(latency, run="replicate"))

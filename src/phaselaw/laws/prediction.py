@@ -15,8 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.noise import interval_holds, no_unit_noise, noise_of
-from phaselaw.laws.points import logs_by_unit
+from phaselaw.laws.noise import Noise, interval_holds, log_matrices, noise_of
 from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, leave_one_out_errors
 from phaselaw.laws.series import Series
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
@@ -154,7 +153,7 @@ class LawFit:
         se, degrees = self.plane.new_point_error(
             at, charged=choice_charge(self.plane.degrees) if chosen_of > 1 else 0.0
         )
-        noise = no_unit_noise(1)
+        noise = Noise.none()
         if runs is not None:
             columns, _ = _logs(self.models, self.law)
             noise = noise_of(np.append(1.0, at), columns, runs, kind="runs")
@@ -294,7 +293,7 @@ def _far_from_all(points: pl.DataFrame, model: NewModel) -> bool:
 def _runs(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame | None:
     """The models' latencies in each run; ``None`` where there is but one."""
     table = tables["summary_by_model_and_run"]
-    return None if table.is_empty() else table.rename({"run": "unit"})
+    return None if table.is_empty() else table.with_columns(replicate="run", log=pl.col("latency_geomean_ms").log())
 
 
 def _by_each_law(
@@ -306,7 +305,7 @@ def _by_each_law(
     used = best_law(fits, factors)
     rows = []
     for law, fitted in fits.items():
-        logs = None if runs is None else logs_by_unit(runs, fitted.models)
+        logs = None if runs is None else log_matrices(runs, Series.of(fitted.models, GROUP))[0]
         value, low, high = fitted.latency_ms(properties, level, chosen_of=len(fits) if law == used else 1, runs=logs)
         rows.append(
             {"predictor": law, "used": law == used, "n_models": fitted.models.height, "latency_ms": value,

@@ -70,9 +70,10 @@ def _centred(values: Floats) -> Floats:
     return np.where(np.abs(centred) < 1e-13 * (1 + np.abs(values)), 0.0, centred)
 
 
-def t_half_width(se: Floats, degrees: float, level: float) -> Floats:
+def t_half_width(se: Floats, degrees: float | Floats, level: float) -> Floats:
     """Half the width of a t interval; NaN without degrees of freedom."""
-    return se * stats.t.ppf(0.5 + level / 2, degrees) if degrees > 0 else np.full_like(se, np.nan)
+    half: Floats = se * stats.t.ppf(0.5 + level / 2, np.where(np.asarray(degrees) > 0, degrees, np.nan))
+    return half
 
 
 def log_interval(values: Floats, log_se: Floats, degrees: Floats, level: float) -> tuple[Floats, Floats]:

@@ -14,9 +14,8 @@ import numpy as np
 import polars as pl
 
 from phaselaw.laws import served as served_engines
-from phaselaw.laws.noise import UnitNoise, call_noise_of_slope, interval_holds, no_unit_noise, unit_noise
+from phaselaw.laws.noise import ALL, KEYS, Noise, Replicates, call_noise_of_slope, points_of, replicates_of, slope_noise
 from phaselaw.laws.options import Options
-from phaselaw.laws.points import ALL, KEYS, Units, points_of, units_of
 from phaselaw.laws.ranks import spearman_rows, theil_sen_rows
 from phaselaw.laws.regression import Floats, bootstrap_lines, fit_lines, quantile_interval, resamples
 from phaselaw.laws.series import Series
@@ -61,34 +60,35 @@ _OURS = (
 
 
 def scaling_fits(
-    points: pl.DataFrame, units: Units | None, options: Options, *, resample_by_name: bool = False
+    points: pl.DataFrame, replicates: Replicates | None, options: Options, *, resample_by_name: bool = False
 ) -> pl.DataFrame:
     """The table ``scaling_fits``: one law a backend, batch size, budget, phase and scenario.
 
-    ``units`` are the runs, or rounds, that the points are from, for the noise between them. ``resample_by_name`` draws
-    the bootstrap's models from their alphabetical order, as TR121 does in its length-limited table, rather than from
-    the order of their sizes.
+    ``replicates`` are the runs, or rounds, that the points are from, for the noise between them. ``resample_by_name``
+    draws the bootstrap's models from their alphabetical order, as TR121 does in its length-limited table, rather than
+    from the order of their sizes.
     """
     series = Series.of(points, KEYS, by_name=resample_by_name)
     x, y = np.log10(series.values("params_millions_effective")), np.log10(series.values("latency"))
     variance = series.values("latency_log_variance")
     found = {name: series.blank() for name in (*_FITTED, *_OURS)}
-    noise = no_unit_noise(len(series.lengths)) if units is None else unit_noise(series, units)
-    noticed = noise if units is None else noise.noticed(units.kind)
+    noise = Noise.none(len(series.lengths))
+    if replicates is not None:
+        noise = slope_noise(series, replicates.points, replicates.kind)
     for which, at in series.by_length():
         if at.shape[1] >= 2:
-            for name, value in _fits(x[at], y[at], noticed.of(which), options).items():
+            for name, value in _fits(x[at], y[at], noise.of(which), options).items():
                 found[name][which] = value
             found["slope_call_noise_se"][which] = call_noise_of_slope(x[at], variance[at])
-    if units is not None:
-        found[f"slope_{units.kind.removesuffix('s')}_noise_se"] = np.sqrt(noise.between)
+    if replicates is not None:
+        found[f"slope_{replicates.kind.removesuffix('s')}_noise_se"] = np.sqrt(noise.between)
     table = series.keys.with_columns(
         pl.Series("n_models", series.lengths),
         pl.Series("ok", np.isfinite(found["slope"])),
         *(pl.Series(name, found[name]).fill_nan(None) for name in _FITTED),
         pl.lit(options.draws).alias("boot_n_requested"),
         *(pl.Series(name, found[name]).fill_nan(None) for name in _OURS),
-        *_in_words(noise, units),
+        *_in_words(noise, replicates),
     ).with_columns(pl.col("boot_n_used").fill_null(0).cast(pl.Int64))
     table = table.with_columns(*_verdicts(table, series, y))
     first = ["backend", "backend_kind", "batch_size", "mode", "scenario", "aggregation"]
@@ -97,20 +97,19 @@ def scaling_fits(
     return table.select([*first, *others, "gen_tokens_target"]).sort(order)
 
 
-def _in_words(noise: UnitNoise, units: Units | None) -> list[pl.Series]:
+def _in_words(noise: Noise, replicates: Replicates | None) -> list[pl.Series]:
     """What a slope's default interval holds, and whether the noise between runs was measured."""
-    runs = np.full(len(noise.n_units), "not measured", dtype=object)
-    holds = [interval_holds(int(n), "runs" if units is None else units.kind) for n in noise.n_units]
-    for index, n in enumerate(noise.n_units if units is not None else ()):
-        if units is not None and units.kind == "runs":
-            runs[index] = f"measured over {n} runs" if n > 1 else f"not measured: no two of {units.n} runs are whole"
+    runs = ["not measured"] * len(noise.n)
+    if replicates is not None and replicates.kind == "runs":
+        too_few = f"not measured: no two of {replicates.n} runs are whole"
+        runs = [f"measured over {n} runs" if n > 1 else too_few for n in noise.n]
     return [
-        pl.Series("slope_interval_holds", holds, dtype=pl.String),
-        pl.Series("between_run_noise", runs.tolist(), dtype=pl.String),
+        pl.Series("slope_interval_holds", noise.holds(), dtype=pl.String),
+        pl.Series("between_run_noise", runs, dtype=pl.String),
     ]
 
 
-def _fits(x: Floats, y: Floats, noise: UnitNoise, options: Options) -> dict[str, Any]:
+def _fits(x: Floats, y: Floats, noise: Noise, options: Options) -> dict[str, Any]:
     """Every figure of laws with the same number of models; ``x`` and ``y`` are (laws, models)."""
     n = x.shape[1]
     line = fit_lines(x, y)
@@ -191,7 +190,8 @@ def _over_scenarios(rows: pl.DataFrame, run: Run, options: Options, *, by_name: 
     cells = by_cell(rows)
     per_model = by_model(cells)
     points = points_of(cells, per_model).filter(pl.col("scenario") == ALL)
-    return scaling_fits(points, units_of(rows, per_model, run), options, resample_by_name=by_name)
+    replicates = replicates_of(rows, in_rounds=run.order == "rounds")
+    return scaling_fits(points, replicates, options, resample_by_name=by_name)
 
 
 def _after_aggregation(fits: pl.DataFrame, name: str) -> list[str]:

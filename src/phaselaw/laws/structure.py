@@ -11,9 +11,8 @@ import numpy as np
 import polars as pl
 
 from phaselaw.laws.architecture import STRUCTURE
-from phaselaw.laws.noise import interval_holds, noise_of
+from phaselaw.laws.noise import Kind, Replicates, log_matrices, noise_of
 from phaselaw.laws.options import Options
-from phaselaw.laws.points import UnitKind, Units, logs_by_unit
 from phaselaw.laws.ranks import exact_spearman
 from phaselaw.laws.regression import (
     Floats,
@@ -104,18 +103,18 @@ _CORRELATED = {
 }
 
 
-def multivariate_fits(series: Series, units: Units | None, options: Options) -> pl.DataFrame:
+def multivariate_fits(series: Series, replicates: Replicates | None, options: Options) -> pl.DataFrame:
     """The table ``hf_multivariate_fits``: ``log lat = alpha + beta log P + gamma log layers``.
 
     TR121's columns with their percentile bootstrap (one generator a fit, unlike TR121's), then the default intervals:
-    over models (n - 3 degrees of freedom) and, where ``units`` tell of it, the noise between runs or rounds; with a
+    over models (n - 3 degrees of freedom) and, where ``replicates`` are known, the noise between runs or rounds; with a
     verdict of each coefficient by it.
     """
     rows = []
-    kind: UnitKind = "runs" if units is None else units.kind
-    in_units = {} if units is None else units.by_model().partition_by(GROUP, as_dict=True)
-    for key, points in _groups(series):
-        points = points.filter(pl.col("n_layer") > 0)
+    series = Series.of(series.points.filter(pl.col("n_layer") > 0), GROUP)
+    kind: Kind = "runs" if replicates is None else replicates.kind
+    matrices = None if replicates is None else log_matrices(replicates.by_model(), series)
+    for at, (key, points) in enumerate(_groups(series)):
         columns = np.column_stack([_log(points, name) for name in COLUMNS[BOTH]])
         plane = fit_plane(columns, _log(points, "latency")) if points.height >= 3 else None
         if plane is None:
@@ -123,8 +122,7 @@ def multivariate_fits(series: Series, units: Units | None, options: Options) -> 
         counts = resamples(points.height, options.draws, options.seed)
         coefficients, r2 = bootstrap_planes(columns, _log(points, "latency"), counts)
         low, high, used = quantile_interval(np.vstack([coefficients[:, 1:].T, r2]), options.level)
-        of_group = in_units.get(tuple(key[name] for name in GROUP))
-        logs = np.empty((0, points.height)) if of_group is None else logs_by_unit(of_group, points)
+        logs = np.empty((0, points.height)) if matrices is None else matrices[at]
         row: dict[str, Any] = key | {
             "n_models": points.height,
             "beta_log_params": plane.coefficients[1],
@@ -137,14 +135,14 @@ def multivariate_fits(series: Series, units: Units | None, options: Options) -> 
             row[f"{name}_ci_low"], row[f"{name}_ci_high"] = low[index], high[index]
         for index, name in enumerate(("beta", "gamma")):
             middle = plane.coefficients[index + 1]
-            noise = noise_of(np.eye(3)[index + 1], columns, logs, kind=kind).noticed(kind)
+            noise = noise_of(np.eye(3)[index + 1], columns, logs, kind=kind)
             se = plane.standard_errors[index + 1 : index + 2]
             half = float(noise.half_width(se, plane.degrees, options.level)[0])
             row[f"{name}_t_ci_low"], row[f"{name}_t_ci_high"] = middle - half, middle + half
             row[f"{name}_verdict"] = verdict(
                 n_models=points.height, low=row[f"{name}_t_ci_low"], high=row[f"{name}_t_ci_high"], r2=plane.r2, rho=1.0
             )
-        rows.append(row | {"interval_holds": interval_holds(len(logs), kind)})
+        rows.append(row | {"interval_holds": noise.holds()[0]})
     return _table(rows, series, _MULTIVARIATE).select(*_FIRST, *_MULTIVARIATE, "gen_tokens_target")
 
 

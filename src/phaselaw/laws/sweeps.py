@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from phaselaw.laws.points import ALL
+from phaselaw.laws.noise import ALL
 from phaselaw.laws.regimes import COLD_START
 from phaselaw.laws.regression import Floats, fit_lines, log_interval, t_half_width
 from phaselaw.laws.summary import BUDGET, MODEL
@@ -275,7 +275,7 @@ def exponent_by_axis(fits: pl.DataFrame, lengths: pl.DataFrame) -> pl.DataFrame:
 def exponent_stability(points: pl.DataFrame, lengths: pl.DataFrame, *, level: float) -> pl.DataFrame:
     """Whether the exponent moves along each axis (TR121 6.2), over the models that were measured at every value.
 
-    ``points`` are those of the laws (`phaselaw.laws.points.points_of`). The test is paired over models. Along the axis
+    ``points`` are those of the laws (`phaselaw.laws.noise.points_of`). The test is paired over models. Along the axis
     each model has a slope ``s`` of log latency on the log of the axis's value. Were the exponent the same at every
     value, those slopes would not depend on the model's size; if it moves by ``d`` for each tenfold of the axis,
     ``s = c + d log10(parameters)``. So ``d``, the column ``change_per_tenfold``, is a least-squares slope over models,

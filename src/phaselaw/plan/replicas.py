@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
-from phaselaw.laws.draws import N_DRAWS, SEED, Drawn, draw
+from phaselaw.laws.draws import N_DRAWS, SEED, Draws, draw
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import usable
 from phaselaw.plan.capacity import Headroom, usd_per_million_tokens, usd_per_month, whole_workers, workers_needed
@@ -136,7 +136,7 @@ def replicas_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str,
     return found
 
 
-def _factor(drawn: Drawn | None, error: Floats | None) -> Floats | None:
+def _factor(drawn: Draws | None, error: Floats | None) -> Floats | None:
     """Draws over the value, widened by the step-time model's own relative error."""
     if drawn is None:
         return None

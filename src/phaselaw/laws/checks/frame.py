@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from phaselaw.laws.points import ALL
+from phaselaw.laws.noise import ALL
 from phaselaw.laws.served import BASIS, STEP_TRUE
 from phaselaw.laws.summary import BUDGET
 from phaselaw.records import Run

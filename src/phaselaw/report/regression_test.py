@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-from phaselaw.laws.comparison import FASTER, SLOWER, WITHIN_RUNS, Comparison
-from phaselaw.report.columns import bracket, count, fixed, number, word
+from phaselaw.laws.regression_test import EACH_CELL, FASTER, WHOLE, WITHIN_RUNS, RegressionTest
+from phaselaw.report.columns import shown
 from phaselaw.report.document import Table
 from phaselaw.report.subject import law_words, table_rows
-from phaselaw.tables import Col, Row
-
-_FIGURES = (
-    number("A ms", "latency_a_ms", "measured"),
-    number("B ms", "latency_b_ms", "measured"),
-    number("B / A", "ratio", "derived", fixed),
-    Col(
-        title="interval",
-        key="ratio_low",
-        provenance="derived",
-        of_row=lambda row: bracket(row["ratio_low"], row["ratio_high"]),
-    ),
-    number("p (Holm)", "p_slower_holm", "derived", fixed),
-    Col(title="verdict", key="verdict", of_row=lambda row: _verdict(row)),
-)
+from phaselaw.tables import BUDGET
 
 
-def whole(comparison: Comparison) -> Table:
+def whole(comparison: RegressionTest) -> Table:
     """Each backend and phase as a whole."""
-    columns = (word("backend", "law"), word("phase", "phase"), number("cells", "n_cells", "measured", count), *_FIGURES)
-    return Table(
-        caption="All cells of a backend and phase that every run has, geometric mean.",
-        columns=columns,
-        rows=table_rows(comparison.whole),
-    )
+    return shown(WHOLE, table_rows(comparison.whole))
 
 
-def cells(comparison: Comparison) -> Table:
+def cells(comparison: RegressionTest) -> Table:
     """Each cell and phase that both sides have."""
-    rows = table_rows(comparison.cells)
-    if len({row["gen_tokens_target"] for row in rows}) < 2:
-        rows = tuple(row | {"law": law_words(row | {"gen_tokens_target": None})} for row in rows)
-    columns = (
-        word("backend", "law"), word("phase", "phase"), word("model", "model"), word("scenario", "scenario"), *_FIGURES,
-    )  # fmt: skip
-    return Table(caption="Each cell, by phase.", columns=columns, rows=rows)
+    several = comparison.cells[BUDGET].n_unique() > 1
+    return shown(EACH_CELL, table_rows(comparison.cells, budget=several))
 
 
-def reading(comparison: Comparison) -> tuple[str, ...]:
+def reading(comparison: RegressionTest) -> tuple[str, ...]:
     """How the comparison came out and what it stands on, in sentences."""
     said = [_outcome(comparison)]
     if comparison.judged and comparison.n_not_judged:
@@ -68,7 +44,7 @@ def reading(comparison: Comparison) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _outcome(comparison: Comparison) -> str:
+def _outcome(comparison: RegressionTest) -> str:
     beyond = f"more than {comparison.threshold:.1%}"
     if comparison.basis == WITHIN_RUNS:
         return "Significance can't be judged: that takes two or more runs a side (RUN RUN --with RUN RUN)."
@@ -78,7 +54,3 @@ def _outcome(comparison: Comparison) -> str:
     if comparison.n_slower:
         return f"REGRESSION: {comparison.n_slower} ratios are significantly {beyond} slower, {faster} {beyond} faster."
     return f"No significant regression of {beyond}; {faster} ratios are significantly {beyond} faster."
-
-
-def _verdict(row: Row) -> str:
-    return str(row["verdict"]).upper() if row["verdict"] == SLOWER else str(row["verdict"])

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from phaselaw.laws.points import Units
-from phaselaw.laws.slope_difference import paired_slope_difference, unpaired_slope_difference, welch_difference
+from phaselaw.laws.law_differences import paired_slope_difference, unpaired_slope_difference, welch_difference
+from phaselaw.laws.noise import Replicates
 
 SIZES = [1.0, 10.0, 30.0, 200.0, 900.0]
 KEYS = {"backend": "b", "backend_kind": "hf", "batch_size": 1, "gen_tokens_target": 64}
@@ -24,17 +24,16 @@ def per_model(latency: list[float], mode: str) -> pl.DataFrame:
     )
 
 
-def runs(tilts: dict[str, list[float]]) -> Units:
+def runs(tilts: dict[str, list[float]]) -> Replicates:
     """Runs in each of which a phase's law is tilted by so much."""
     parts = [
         per_model([size ** (0.5 + tilt) for size in SIZES], mode).with_columns(
-            pl.col("latency_geomean_ms").alias("latency"), pl.lit("__all__").alias("scenario"),
-            pl.lit("geomean_across_scenarios").alias("aggregation"), pl.lit(f"r{at}").alias("unit"),
+            latency=pl.col("latency_geomean_ms").log(), scenario=pl.lit("s"), replicate=pl.lit(f"r{at}"), n_scenarios=1
         )
         for mode, each in tilts.items()
         for at, tilt in enumerate(each)
     ]  # fmt: skip
-    return Units(kind="runs", n=len(next(iter(tilts.values()))), points=pl.concat(parts))
+    return Replicates(kind="runs", n=len(next(iter(tilts.values()))), logs=pl.concat(parts))
 
 
 PREFILL = per_model([wobble * size**0.5 for wobble, size in zip(WOBBLE, SIZES, strict=True)], "prefill")
@@ -53,8 +52,10 @@ def test_the_paired_difference_is_that_of_the_two_slopes(first: list[float], sec
 def test_runs_that_tilt_both_phases_alike_leave_the_interval_and_others_widen_it() -> None:
     alone = paired_slope_difference(PREFILL, DECODE, 0.95)
     tilts = [-0.1, 0.0, 0.1]
-    alike = paired_slope_difference(PREFILL, DECODE, 0.95, units=runs({"prefill": tilts, "kv_decode": tilts}))
-    apart = paired_slope_difference(PREFILL, DECODE, 0.95, units=runs({"prefill": tilts, "kv_decode": tilts[::-1]}))
+    alike = paired_slope_difference(PREFILL, DECODE, 0.95, replicates=runs({"prefill": tilts, "kv_decode": tilts}))
+    apart = paired_slope_difference(
+        PREFILL, DECODE, 0.95, replicates=runs({"prefill": tilts, "kv_decode": tilts[::-1]})
+    )
     assert (alike.low, alike.high) == pytest.approx((alone.low, alone.high))
     assert apart.high - apart.low > 5 * (alone.high - alone.low)
     assert apart.difference == pytest.approx(alone.difference)

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from phaselaw.laws.analysis import analyze
-from phaselaw.laws.cross_engine import CONSTANT, EXPONENT, NOTHING, engine_laws, engine_ratios
-from phaselaw.laws.intervals import CELLS, NOT_MEASURED, ROUNDS
-from phaselaw.laws.summary import median_variance, usable
+from phaselaw.laws.engine_ratios import CONSTANT, EXPONENT, NOTHING, engine_laws, engine_ratios
+from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED, replicates_of
+from phaselaw.laws.summary import by_cell, median_variance, usable
 from phaselaw.laws.verdicts import TOO_FEW
 from phaselaw.records import Run
 from phaselaw.rundir.read import normalised
@@ -60,7 +60,9 @@ def run_of(
 
 
 def ratios_of(run: Run) -> pl.DataFrame:
-    return engine_ratios(usable(run.rows), run, level=0.95)
+    rows = usable(run.rows)
+    replicates = replicates_of(rows, in_rounds=run.order == "rounds")
+    return engine_ratios(by_cell(rows), replicates, run, level=0.95)
 
 
 def law_of(run: Run, backend: str = "cpp") -> dict[str, Any]:
@@ -143,7 +145,7 @@ def test_a_ratios_interval_is_the_t_interval_over_paired_rounds() -> None:
     }
     paired = by_round["cpp"]["latency_ms"].to_numpy() - by_round["hf"]["latency_ms"].to_numpy()
     half = paired.std(ddof=1) * median_variance(5) ** 0.5 * stats.t.ppf(0.975, 4)
-    assert row["interval_basis"] == ROUNDS and row["n_units"] == 5
+    assert row["interval_basis"] == BASIS["rounds"] and row["n_units"] == 5
     assert np.log(row["ratio_high"] / row["ratio"]) == pytest.approx(half)
     assert np.log(row["ratio"] / row["ratio_low"]) == pytest.approx(half)
 

@@ -1,0 +1,246 @@
+"""How far apart exponents are: of two phases or backends (method 3), and of several runs (TR121 4.1.2, 4.4).
+
+TR121 is one report over five runs: other decode budgets, batch sizes and models. Laws of runs are paired by backend and
+phase; what else differs between the two is named beside their difference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from phaselaw.laws.noise import ALL, Noise, Replicates, slope_noise
+from phaselaw.laws.regression import fit_lines, t_half_width
+from phaselaw.laws.series import Series
+from phaselaw.laws.summary import GROUP
+from phaselaw.laws.verdicts import MIN_MODELS
+from phaselaw.tables import (
+    BUDGET,
+    LAW,
+    MISSING,
+    PHASE,
+    SUSPECT,
+    Col,
+    Row,
+    Table,
+    bracket,
+    counted,
+    derived,
+    fixed,
+    interval,
+    plain,
+    words,
+)
+
+_SAME = ["model", "params_millions_effective"]
+"""What makes a model of one law the same as one of another's."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SlopeDifference:
+    """The difference of two slopes with its interval; NaN where it is unknown."""
+
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    n_models: int = 0
+
+    @property
+    def distinct(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def at_most(self) -> float:
+        """So far apart the two are at most."""
+        return max(abs(self.low), abs(self.high))
+
+
+def paired_slope_difference(
+    first: pl.DataFrame, second: pl.DataFrame, level: float, *, replicates: Replicates | None = None
+) -> SlopeDifference:
+    """Slope of ``first`` minus slope of ``second`` over the models that both have.
+
+    Both are `phaselaw.laws.summary.by_model` rows of one group. It is the slope of log(first / second) on log
+    parameters: what a model, or a replicate, does to both alike cancels. The interval is a law's default one, with the
+    noise between the ``replicates`` that the rows are from.
+    """
+    latency = pl.col("latency_geomean_ms")
+    both = first.join(second.select(*_SAME, other=latency), on=_SAME)
+    series = Series.of(both.with_columns(latency=latency / pl.col("other")), GROUP)
+    n = len(series.points)
+    if n < MIN_MODELS or series.points["params_millions_effective"].n_unique() < 2:
+        return SlopeDifference(n_models=n)
+    x, y = np.log10(series.values("params_millions_effective")), np.log10(series.values("latency"))
+    line, noise = fit_lines(x[None], y[None]), Noise.none()
+    if replicates is not None:
+        logs = replicates.by_model()
+        one, other = (
+            logs.join(rows.select(GROUP).unique(), on=GROUP, how="semi", nulls_equal=True) for rows in (first, second)
+        )
+        ratios = one.join(other.select(*_SAME, "replicate", other="log"), on=[*_SAME, "replicate"])
+        noise = slope_noise(series, ratios.with_columns(pl.col("log") - pl.col("other")), replicates.kind)
+    slope, half = float(line.slope[0]), float(noise.half_width(line.slope_se, n - 2, level)[0])
+    return SlopeDifference(difference=slope, low=slope - half, high=slope + half, n_models=n)
+
+
+def unpaired_slope_difference(one: Mapping[str, Any], other: Mapping[str, Any], level: float) -> SlopeDifference:
+    """First minus second of two laws over different models, rows of ``scaling_fits``, each with its own interval."""
+    laws = [_slope_and_error(law, level) for law in (one, other)]
+    return (
+        SlopeDifference()
+        if any(math.isnan(error) for _, error, _ in laws)
+        else welch_difference(laws[0], laws[1], level)
+    )
+
+
+def _slope_and_error(law: Mapping[str, Any], level: float) -> tuple[float, float, int]:
+    """Slope, the standard error that its default interval stands for, and its degrees of freedom."""
+    degrees = int(law["n_models"]) - 2
+    if law["slope_t_ci_low"] is None or degrees < 1:
+        return math.nan, math.nan, degrees
+    half = (law["slope_t_ci_high"] - law["slope_t_ci_low"]) / 2
+    return float(law["slope"]), half / float(stats.t.ppf(0.5 + level / 2, degrees)), degrees
+
+
+def welch_difference(one: tuple[float, float, int], other: tuple[float, float, int], level: float) -> SlopeDifference:
+    """First minus second of two independent slopes, each (slope, standard error, degrees of freedom)."""
+    (a, a_se, a_df), (b, b_se, b_df) = one, other
+    variance = a_se**2 + b_se**2
+    degrees = variance**2 / (a_se**4 / a_df + b_se**4 / b_df) if variance > 0 else math.inf
+    half = float(t_half_width(np.array(math.sqrt(variance)), degrees, level))
+    return SlopeDifference(difference=a - b, low=a - b - half, high=a - b + half, n_models=a_df + b_df + 4)
+
+
+PAIRED, INDEPENDENT, NONE = "paired over models", "independent laws (Welch)", "no interval"
+
+_BATCH = re.compile(r"_bs\d+$")
+"""How TR121 tells batch sizes apart in the names of its backends."""
+
+
+def _difference_text(row: Row) -> str:
+    if row["difference"] is None:
+        return MISSING
+    ends = bracket(row["difference_low"], row["difference_high"])
+    return f"{row['difference']:+.3f}" + ("" if ends == MISSING else f" {ends}")
+
+
+def _how(row: Row) -> str:
+    """How a difference was worked out, and what differs beside the run."""
+    if row["against"] is None:
+        return MISSING
+    return "; ".join(part for part in (row["difference_basis"], row["differs_in"]) if part)
+
+
+LAWS_SIDE_BY_SIDE = Table(
+    name="laws_side_by_side",
+    holds="laws of several runs and their differences",
+    caption="Laws over all scenarios, run by run.",
+    columns=(
+        words("run", "run"),
+        LAW,
+        counted("batch_size"),
+        counted(BUDGET),
+        PHASE,
+        counted("n_models", "models"),
+        derived("slope", "exponent", fixed),
+        *interval("slope_t_ci_low", "slope_t_ci_high", "interval"),
+        derived("r2", "R2", fixed),
+        words("verdict", "verdict"),
+        words(SUSPECT),
+        words("against"),
+        Col(key="difference", title="difference", provenance="derived", of_row=_difference_text),
+        *plain("difference_low difference_high"),
+        words("difference_basis"),
+        Col(key="differs_in", title="how", type=pl.String, of_row=_how),
+    ),
+    shows="mode run backend n_models slope slope_t_ci_low r2 verdict difference differs_in",
+)
+
+Tables = Mapping[str, pl.DataFrame]
+
+
+def law_differences(runs: Sequence[tuple[str, Tables]], level: float) -> pl.DataFrame:
+    """The table ``laws_side_by_side``: every run's laws over all scenarios, each with its difference from the first's.
+
+    ``runs`` are (name, an analysis' tables). A difference is this law's slope minus that of the first run's law of the
+    same backend and phase (of several, the one most alike in batch size and budget). Its interval: where both are over
+    the same models, of the slope of log(this / first) on log parameters, since what a model does to both alike cancels;
+    else of two independent slopes.
+    """
+    (first, first_tables), *others = runs
+    rows = [law | {"run": first} for law in _laws(first_tables)]
+    for name, tables in others:
+        for law in _laws(tables):
+            difference = _difference(law, tables, first_tables, level)
+            rows.append(law | {"run": name} | (difference and {"against": first} | difference))
+    return LAWS_SIDE_BY_SIDE.frame(rows)
+
+
+def _laws(tables: Tables) -> list[Row]:
+    return tables["scaling_fits"].filter(pl.col("scenario") == ALL).to_dicts()
+
+
+def stem(backend: str) -> str:
+    """A backend's name without the batch size that TR121 ends it with."""
+    return _BATCH.sub("", backend)
+
+
+def _most_alike(law: Row, others: Sequence[Row]) -> Row | None:
+    same = [one for one in others if (stem(one["backend"]), one["mode"]) == (stem(law["backend"]), law["mode"])]
+    alike = ("backend", "batch_size", BUDGET)
+    return max(same, key=lambda one: sum(one.get(key) == law.get(key) for key in alike), default=None)
+
+
+def _difference(law: Row, tables: Tables, first: Tables, level: float) -> Row:
+    reference = _most_alike(law, _laws(first))
+    if reference is None or law["slope"] is None or reference["slope"] is None:
+        return {}
+    mine, theirs = _models(tables, law), _models(first, reference)
+    shared = mine.join(theirs, on=_SAME).height
+    basis, found = INDEPENDENT, SlopeDifference()
+    if shared == mine.height == theirs.height:
+        basis, found = PAIRED, paired_slope_difference(mine, theirs, level)
+    elif law["slope_se"] is not None and reference["slope_se"] is not None:
+        found = unpaired_slope_difference(law, reference, level)
+    pairs = {
+        "batch": (law["batch_size"], reference["batch_size"]),
+        "tokens": (law[BUDGET], reference[BUDGET]),
+        "scenarios": (_scenarios(tables, law), _scenarios(first, reference)),
+    }
+    differs = [
+        f"{word} {own} against {other}"
+        for word, (own, other) in pairs.items()
+        if own != other and None not in (own, other)
+    ]
+    if not shared == mine.height == theirs.height:
+        differs.append(f"models: {shared} shared, {mine.height} against {theirs.height}")
+    return {
+        "difference": law["slope"] - reference["slope"],
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "difference_basis": NONE if math.isnan(found.low) else basis,
+        "differs_in": "; ".join(differs),
+    }
+
+
+def _scenarios(tables: Tables, law: Row) -> str:
+    cells = tables["summary_by_model_backend_mode"].filter(pl.col("backend") == law["backend"])
+    return ", ".join(cells["scenario"].unique().sort())
+
+
+def _models(tables: Tables, law: Row) -> pl.DataFrame:
+    """The models that a law is fitted to."""
+    table = tables["summary_by_model_backend_mode_agg"]
+    keys = ("backend", "batch_size", BUDGET, "mode")
+    same = [pl.col(name).eq_missing(pl.lit(law[name], dtype=table.schema[name])) for name in keys]
+    return table.filter(
+        pl.all_horizontal(same), pl.col("params_millions_effective") > 0, pl.col("latency_geomean_ms") > 0
+    )

@@ -1,0 +1,333 @@
+"""Runs against runs: what became slower from side A to side B by more than runs of one side differ (``compare``).
+
+The run is the replicate: calls inside one run scatter far less than runs do, and the cells of a run move together. On
+log latency, a side's run r and cell c of one backend and phase is ``mean_c + shift_r + noise_rc``: a shift that the
+cells of a run share, and noise of each cell in each run (a two-way mixed model with random runs; variances by moments).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from phaselaw.laws.noise import floats
+from phaselaw.laws.regression import Floats, t_half_width
+from phaselaw.laws.summary import by_cell_and_run, usable
+from phaselaw.records import PHASES, Run
+from phaselaw.tables import BUDGET, LAW, PHASE, Col, Table, counted, derived, fixed, measured, plain, words
+
+CELL = ["backend", "batch_size", BUDGET, "mode", "model", "scenario"]
+"""What one ratio is about."""
+
+MIN_RUNS = 2
+"""Runs a side below which nothing says how far runs of the same thing differ."""
+
+SLOWER, FASTER, NEITHER, NOT_JUDGED = "slower", "faster", "not shown", "not judged"
+
+BETWEEN_RUNS, WITHIN_RUNS = "between runs", "calls within runs"
+"""What the intervals of a comparison hold."""
+
+_FIGURES = (
+    *plain("n_runs_a n_runs_b", pl.Int64),
+    measured("latency_a_ms", "A ms"),
+    measured("latency_b_ms", "B ms"),
+    derived("ratio", "B / A", fixed),
+    Col(key="ratio_low", title="interval", provenance="derived", high="ratio_high", show=fixed),
+    *plain("ratio_high degrees p_slower p_faster"),
+    derived("p_slower_holm", "p (Holm)", fixed),
+    *plain("p_faster_holm"),
+    Col(key="verdict", title="verdict", type=pl.String, show=lambda it: it.upper() if it == SLOWER else it),
+)
+WHOLE = Table(
+    caption="All cells of a backend and phase that every run has, geometric mean.",
+    columns=(LAW, PHASE, counted("n_cells", "cells"), *_FIGURES),
+)
+EACH_CELL = Table(
+    caption="Each cell, by phase.",
+    columns=(
+        LAW,
+        counted("batch_size"),
+        counted(BUDGET),
+        PHASE,
+        words("model", "model"),
+        words("scenario", "scenario"),
+        *_FIGURES,
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegressionTest:
+    """Ratios B / A of latency, each with its interval, and what of it is significant."""
+
+    whole: pl.DataFrame
+    """A row a backend and phase: the geometric mean over the cells that every run has."""
+    cells: pl.DataFrame
+    """A row a cell and phase that both sides have, by `CELL`."""
+    only_in_a: pl.DataFrame
+    only_in_b: pl.DataFrame
+    """Cells that one side lacks: `CELL` without the phase."""
+    threshold: float
+    level: float
+    basis: str
+    """`BETWEEN_RUNS`, or `WITHIN_RUNS` where a side has one run and nothing can be judged."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether significance could be judged: two or more runs a side, and a cell that every run has."""
+        return self.basis == BETWEEN_RUNS and self.n_not_judged < self.cells.height
+
+    @property
+    def n_not_judged(self) -> int:
+        """Ratios of cells without a judgement: those that some run lacks, or all of them."""
+        return int((self.cells["verdict"] == NOT_JUDGED).sum())
+
+    @property
+    def n_slower(self) -> int:
+        """Significant regressions, of backends and of cells."""
+        return sum(int((table["verdict"] == SLOWER).sum()) for table in (self.whole, self.cells))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RatioTest:
+    """Log ratios B / A with standard errors and degrees of freedom: arrays of shape (cells,), or (1,) of the whole."""
+
+    log_ratio: Floats
+    se: Floats
+    degrees: Floats
+
+    def interval(self, level: float) -> tuple[Floats, Floats]:
+        """Both ends of the ratio's t interval, not corrected for many comparisons; NaN without degrees of freedom."""
+        half = t_half_width(self.se, self.degrees, level)
+        return np.exp(self.log_ratio - half), np.exp(self.log_ratio + half)
+
+    def p_slower(self, threshold: float) -> Floats:
+        """One-sided p of a ratio that is no larger than ``1 + threshold``."""
+        return self._p_above_zero(self.log_ratio - np.log1p(threshold))
+
+    def p_faster(self, threshold: float) -> Floats:
+        """One-sided p of a ratio that is no smaller than ``1 / (1 + threshold)``."""
+        return self._p_above_zero(-self.log_ratio - np.log1p(threshold))
+
+    def _p_above_zero(self, off: Floats) -> Floats:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = np.where(self.se > 0, off / self.se, np.where(off > 0, np.inf, -np.inf))
+        return np.asarray(stats.t.sf(t, np.where(self.degrees > 0, self.degrees, np.nan)))
+
+
+def regression_test(a: Run, b: Run, *, threshold: float = 0.05, level: float = 0.95) -> RegressionTest:
+    """Compare two sides, each one or more runs pooled (`phaselaw.rundir.read.load_all`).
+
+    With two or more runs a side a ratio is *slower* where it exceeds ``1 + threshold``, *faster* where it is below
+    ``1 / (1 + threshold)``, at Holm's corrected level. Half of what may go wrong (1 - level) is given to the backends'
+    whole, half to the single cells.
+    """
+    sides = [by_cell_and_run(usable(run.rows)) for run in (a, b)]
+    phase = pl.col("mode").replace_strict(PHASES, list(range(len(PHASES))), default=len(PHASES))
+    names = sides[0].select(CELL).unique().join(sides[1].select(CELL), on=CELL, how="semi", nulls_equal=True)
+    names = names.sort("backend", "batch_size", BUDGET, phase, "model", "scenario")
+    both = [_Side.of(side, names, run.rows["run"].unique().sort()) for side, run in zip(sides, (a, b), strict=True)]
+    judged = min(len(side.logs) for side in both) >= MIN_RUNS
+    numbered = names.with_row_index("at").sort("backend", phase, maintain_order=True)
+    whole, cells = [], []
+    for (backend, mode), part in numbered.group_by("backend", "mode", maintain_order=True):
+        at = part["at"].to_numpy()
+        one, other = (side.cells(at) for side in both)
+        each, overall = _tests(one, other, part["model"].to_numpy(), judged=judged)
+        settings: dict[str, Any] = {"threshold": threshold, "level": level, "judged": judged}
+        cells.append(part.with_columns(_figures(each, [one.logs, other.logs], **settings)))
+        full = np.flatnonzero(one.full & other.full)
+        if overall is not None:
+            logs = [side.logs[:, full].mean(axis=1, keepdims=True) for side in (one, other)]
+            key = pl.DataFrame({"backend": [backend], "mode": [mode], "n_cells": [len(full)]})
+            whole.append(key.with_columns(_figures(overall, logs, **settings)))
+    missing = [name for name in CELL if name != "mode"]
+    return RegressionTest(
+        whole=WHOLE.frame(_judged(pl.concat(whole), level) if whole else []),
+        cells=EACH_CELL.frame(_judged(pl.concat(cells).sort("at"), level) if cells else []),
+        only_in_a=_only_in(sides[0].select(missing), sides[1]),
+        only_in_b=_only_in(sides[1].select(missing), sides[0]),
+        threshold=threshold,
+        level=level,
+        basis=BETWEEN_RUNS if judged else WITHIN_RUNS,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One side's cells in each of its runs, of shape (runs, cells); NaN where a run lacks a cell."""
+
+    logs: Floats
+    """Log of the median latency."""
+    variances: Floats
+    """Its variance from the scatter of its calls."""
+    degrees: Floats
+
+    @classmethod
+    def of(cls, medians: pl.DataFrame, names: pl.DataFrame, runs: pl.Series) -> _Side:
+        found = names.with_row_index("at").join(medians, on=CELL, nulls_equal=True)
+        where = runs.search_sorted(found["run"]).to_numpy(), found["at"].to_numpy()
+        columns = {"logs": "latency_median_ms", "variances": "latency_log_variance", "degrees": "n"}
+        matrices = {}
+        for name, column in columns.items():
+            matrices[name] = np.full((len(runs), names.height), np.nan)
+            matrices[name][where] = floats(found, column)
+        return cls(logs=np.log(matrices["logs"]), variances=matrices["variances"], degrees=matrices["degrees"] - 1)
+
+    def cells(self, at: NDArray[np.int64]) -> _Side:
+        """Some of the cells."""
+        return _Side(logs=self.logs[:, at], variances=self.variances[:, at], degrees=self.degrees[:, at])
+
+    @property
+    def full(self) -> NDArray[np.bool_]:
+        """Which cells every run has."""
+        return np.asarray(np.isfinite(self.logs).all(axis=0))
+
+    @property
+    def mean(self) -> Floats:
+        """Mean over the runs that have a cell."""
+        return _mean(self.logs)
+
+    @property
+    def parts(self) -> Floats:
+        """What each run's cell adds to the variance of the mean; 0 where absent."""
+        there = np.isfinite(self.logs)
+        return np.where(there, self.variances / there.sum(axis=0) ** 2, 0.0)
+
+
+def _mean(logs: Floats) -> Floats:
+    found: Floats = np.nansum(logs, axis=0) / np.isfinite(logs).sum(axis=0)
+    return found
+
+
+def _tests(a: _Side, b: _Side, models: NDArray[Any], *, judged: bool) -> tuple[RatioTest, RatioTest | None]:
+    """The tests of the cells of one backend and phase, and of their whole; ``None`` where no cell is in every run."""
+    log_ratio, full = b.mean - a.mean, a.full & b.full
+    if judged:
+        each = RatioTest(log_ratio=log_ratio, se=np.full(len(full), np.nan), degrees=np.zeros(len(full)))
+        if not full.any():
+            return each, None
+        one, other = a.logs[:, full], b.logs[:, full]
+        known = ratios_of_cells(one, other, models[full])
+        each.se[full], each.degrees[full] = known.se, known.degrees
+        return each, ratio_of_whole(one, other)
+    parts, degrees = np.concatenate([a.parts, b.parts]), np.concatenate([a.degrees, b.degrees])
+    each = ratios_by_calls(log_ratio, parts, degrees)
+    if not full.any():
+        return each, None
+    # The mean over cells is one ratio whose parts are those of all of its cells.
+    all_parts = parts[:, full].reshape(-1, 1) / full.sum() ** 2
+    whole = ratios_by_calls(log_ratio[full].mean(keepdims=True), all_parts, degrees[:, full].reshape(-1, 1))
+    return each, whole
+
+
+def ratio_of_whole(a: Floats, b: Floats) -> RatioTest:
+    """The mean over cells of ``a`` and ``b``, log latencies of shape (runs, cells): a two-sample t over runs.
+
+    Whatever the cells of a run share is in it, since a run counts as one value.
+    """
+    means = [side.mean(axis=1) for side in (a, b)]
+    degrees = len(a) + len(b) - 2
+    variance = sum(float(((mean - mean.mean()) ** 2).sum()) for mean in means) / degrees if degrees > 0 else np.nan
+    return RatioTest(
+        log_ratio=np.array([means[1].mean() - means[0].mean()]),
+        se=np.array([np.sqrt(variance * (1 / len(a) + 1 / len(b)))]),
+        degrees=np.array([float(degrees)]),
+    )
+
+
+def ratios_of_cells(a: Floats, b: Floats, models: NDArray[Any]) -> RatioTest:
+    """Each cell of ``a`` and ``b``, log latencies of shape (runs, cells), two runs or more a side.
+
+    A cell's variance between runs is that of all cells of the backend and phase together, shift and noise, or where it
+    is larger that of its model's cells, or its own: what jumps from run to run must not pass for a regression. Degrees
+    of freedom are Satterthwaite's; since the cells of one of the ``models`` (cells,) may move together, the noise has
+    those of models.
+    """
+    residual = np.concatenate([a - a.mean(axis=0), b - b.mean(axis=0)])
+    degrees, n = len(residual) - 2, residual.shape[1]
+    total = float((residual**2).sum()) / (degrees * n)
+    of_runs = float((residual.mean(axis=1) ** 2).sum()) / degrees
+    noise, noise_degrees = total - of_runs, degrees * (len(np.unique(models)) - 1)
+    freedom = float(degrees)
+    if noise_degrees > 0 and total > 0:
+        freedom = total**2 / (of_runs**2 / degrees + noise**2 / noise_degrees)
+    own = (residual**2).sum(axis=0) / degrees
+    of_model = np.array([own[models == model].mean() for model in models])
+    return RatioTest(
+        log_ratio=b.mean(axis=0) - a.mean(axis=0),
+        se=np.sqrt(np.maximum(np.maximum(own, of_model), total) * (1 / len(a) + 1 / len(b))),
+        degrees=np.full(n, freedom),
+    )
+
+
+def ratios_by_calls(log_ratio: Floats, parts: Floats, degrees: Floats) -> RatioTest:
+    """Ratios with the scatter of calls alone, which says nothing of another run: (k,), from ``parts`` (m, k).
+
+    Each part is a variance that adds to a ratio's, with its degrees of freedom (m, k); Welch's are the ratio's. A part
+    of 0 says nothing; a ratio with an unknown part (NaN) has no interval.
+    """
+    variance = parts.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = variance**2 / np.where(parts == 0, 0.0, parts**2 / degrees).sum(axis=0)
+    freedom = np.where(variance > 0, freedom, np.where(variance == 0, np.inf, 0.0))
+    return RatioTest(log_ratio=log_ratio, se=np.sqrt(variance), degrees=freedom)
+
+
+def holm(p: Floats) -> Floats:
+    """Holm's adjusted p values, NaN left out (Holm 1979): each times the number still standing, never falling."""
+    adjusted = np.full_like(p, np.nan)
+    tested = np.flatnonzero(np.isfinite(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    raised = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
+    return adjusted
+
+
+def _figures(test: RatioTest, logs: list[Floats], *, threshold: float, level: float, judged: bool) -> list[pl.Series]:
+    """The figures of each ratio; latencies are geometric means over runs (and, of a whole, over its cells)."""
+    low, high = test.interval(level)
+    figures = {"ratio": np.exp(test.log_ratio), "ratio_low": low, "ratio_high": high, "degrees": test.degrees}
+    for name, side in zip("ab", logs, strict=True):
+        figures |= {f"n_runs_{name}": np.isfinite(side).sum(axis=0), f"latency_{name}_ms": np.exp(_mean(side))}
+    for name, p in (("p_slower", test.p_slower), ("p_faster", test.p_faster)):
+        figures[name] = p(threshold) if judged else np.full(len(low), np.nan)
+    return [pl.Series(name, values) for name, values in figures.items()]
+
+
+def _judged(table: pl.DataFrame, level: float) -> pl.DataFrame:
+    """The table with Holm's adjusted p values, times two for the two families, and a verdict by them."""
+    slower, faster = (np.minimum(2 * holm(table[name].to_numpy()), 1.0) for name in ("p_slower", "p_faster"))
+    cases = [~np.isfinite(slower), slower <= 1 - level, faster <= 1 - level]
+    verdicts = np.select(cases, [NOT_JUDGED, SLOWER, FASTER], NEITHER)
+    found = table.with_columns(p_slower_holm=slower, p_faster_holm=faster, verdict=pl.Series(verdicts.tolist()))
+    return found.with_columns(pl.when(pl.selectors.float().is_finite()).then(pl.selectors.float()))
+
+
+def prompt_differences(a: Run, b: Run) -> list[str]:
+    """Scenarios of one name whose prompts differ in tokens, a line each: where no study says what was asked."""
+    names = ["backend", "model", "scenario", "batch_size"]
+    counted = [
+        run.rows.filter((pl.col("mode") == "prefill") & pl.col("tokens_total").is_finite())
+        .group_by(names, maintain_order=True)
+        .agg(pl.col("tokens_total").median())
+        for run in (a, b)
+    ]
+    both = counted[0].join(counted[1], on=names, suffix="_b", maintain_order="left")
+    return [
+        f"prompt of {row['scenario']} for {row['model']} on {row['backend']}: {row['tokens_total']:g} and "
+        f"{row['tokens_total_b']:g} tokens"
+        for row in both.filter(pl.col("tokens_total") != pl.col("tokens_total_b")).iter_rows(named=True)
+    ]
+
+
+def _only_in(these: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    names = these.columns
+    return these.unique(maintain_order=True).join(
+        others.select(names), on=names, how="anti", nulls_equal=True, maintain_order="left"
+    )
