@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from phaselaw.report.columns import number, word
 from phaselaw.report.document import Bullets, Code, Document, Paragraph, Section, Table
 from phaselaw.report.markdown import escaped, to_markdown
+from phaselaw.tables import measured, words
 
 
 def document(*blocks) -> Document:
@@ -37,9 +37,7 @@ def test_a_line_does_not_begin_a_heading_or_a_list(text: str, line: str) -> None
 
 
 def test_a_table_has_as_many_cells_in_each_line() -> None:
-    table = Table(
-        caption="C", columns=(word("name", "n"), number("ms", "v", "measured")), rows=({"n": "a|b", "v": 1.5},)
-    )
+    table = Table(caption="C", columns=(words("n", "name"), measured("v", "ms")), rows=({"n": "a|b", "v": 1.5},))
     text = to_markdown(document(table))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [3, 3, 3]
@@ -48,7 +46,7 @@ def test_a_table_has_as_many_cells_in_each_line() -> None:
 
 
 def test_a_table_without_rows_says_so() -> None:
-    assert "C (no rows)" in to_markdown(document(Table(caption="C", columns=(word("n", "n"),), rows=())))
+    assert "C (no rows)" in to_markdown(document(Table(caption="C", columns=(words("n", "n"),), rows=())))
 
 
 def test_code_with_backticks_stays_inside_its_fence() -> None:

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from phaselaw.report.columns import number, word
 from phaselaw.report.document import Document, Paragraph, Section, Table
 from phaselaw.report.page import to_html
+from phaselaw.tables import derived, measured, words
 
 
 def page_of(*blocks) -> str:
@@ -28,7 +28,7 @@ def test_no_two_things_in_the_page_have_one_id(hostile_run: Path) -> None:
 
 
 def test_every_number_says_where_it_is_from() -> None:
-    columns = (word("name", "n"), number("ms", "v", "measured"), number("ratio", "r", "derived"))
+    columns = (words("n", "name"), measured("v", "ms"), derived("r", "ratio"))
     page = page_of(Table(caption="C", columns=columns, rows=({"n": "a", "v": 1.5, "r": 2.0},)))
     heads = re.findall(r"<th .*?</th>", page)
     assert [re.findall(r'<span class="source">(\w+)</span>', head) for head in heads] == [[], ["measured"], ["derived"]]
@@ -36,7 +36,7 @@ def test_every_number_says_where_it_is_from() -> None:
 
 def test_a_row_that_is_suspect_is_marked() -> None:
     rows = ({"n": "sound", "suspect": ""}, {"n": "doubtful", "suspect": "far off the law"})
-    page = page_of(Table(caption="C", columns=(word("name", "n"),), rows=rows))
+    page = page_of(Table(caption="C", columns=(words("n", "name"),), rows=rows))
     assert re.findall(r'<tr class="suspect">.*?</tr>', page) == [
         '<tr class="suspect"><td class="name">doubtful</td></tr>'
     ]
@@ -49,5 +49,5 @@ def test_characters_that_turn_text_or_obey_nobody_are_spelled_out() -> None:
 
 def test_a_value_that_is_missing_sorts_as_missing() -> None:
     rows = ({"v": None}, {"v": float("nan")}, {"v": 3.0})
-    page = page_of(Table(caption="C", columns=(number("ms", "v", "measured"),), rows=rows))
+    page = page_of(Table(caption="C", columns=(measured("v", "ms"),), rows=rows))
     assert re.findall(r'data-v="(.*?)"', page) == ["", "", "3"]

@@ -4,23 +4,16 @@ import io
 
 from rich.console import Console
 
-from phaselaw.report.columns import doubted, number, word
 from phaselaw.report.document import Document, Section, Table
 from phaselaw.report.terminal import print_summary
+from phaselaw.tables import DOUBT, derived, measured, words
 
 ROWS = (
     {"n": "a\x1b[2Jb", "v": 1.5, "d": 2.5, "suspect": "far off the law"},
     {"n": "[red]c", "v": 2, "d": 3, "suspect": ""},
 )
 TABLE = Table(
-    caption="C",
-    columns=(
-        word("name", "n"),
-        number("ms", "v", "measured"),
-        number("extra", "d", "derived", detail=True),
-        *doubted(ROWS),
-    ),
-    rows=ROWS,
+    caption="C", columns=(words("n", "name"), measured("v", "ms"), derived("d", "extra", detail=True), DOUBT), rows=ROWS
 )
 DOCUMENT = Document(title="T", lead=("word " * 60,), sections=(Section(title="S", blocks=(TABLE,)),))
 

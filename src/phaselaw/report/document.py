@@ -6,8 +6,21 @@ All texts are plain: a renderer escapes them for its format, so a hostile model 
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Sequence
 
+from phaselaw import tables
 from phaselaw.tables import Col, Row
+
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\uffff\ud800-\udfff]"
+)
+"""Control characters, which a terminal obeys; marks that turn the direction of what follows; nothing at all."""
+
+
+def escape_controls(text: str) -> str:
+    """A text whose control and direction characters stand as ``<U+202E>``, so that none acts on what is around it."""
+    return _CONTROLS.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +30,11 @@ class Table:
     caption: str
     columns: tuple[Col, ...]
     rows: tuple[Row, ...]
+
+    @classmethod
+    def of(cls, table: tables.Table, rows: Sequence[Row]) -> Table:
+        """A declared table with these rows: the columns that a report shows."""
+        return cls(caption=table.caption, columns=table.reported(rows), rows=tuple(rows))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table
-from phaselaw.report.safe_text import seen
+from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table, escape_controls
 from phaselaw.tables import Col
 
 PLOTS = "analysis/plots"
@@ -27,7 +26,7 @@ def to_markdown(document: Document) -> str:
 
 def escaped(text: str) -> str:
     """A text that Markdown shows as it is, in one line."""
-    return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(seen(text).split()))
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(escape_controls(text).split()))
 
 
 def _line(text: str) -> str:
@@ -47,7 +46,7 @@ def _block(block: Block) -> str:
         return "\n".join(f"- {_line(item)}" for item in block.items)
     if isinstance(block, Code):
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", block.text)), default=0))
-        return f"{fence}\n{seen(block.text)}\n{fence}"
+        return f"{fence}\n{escape_controls(block.text)}\n{fence}"
     if isinstance(block, Figure):
         return f"![{escaped(block.plot.alt)}]({PLOTS}/{block.plot.name}.svg)\n\n*{escaped(block.caption)}*"
     return _table(block)

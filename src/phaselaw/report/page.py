@@ -9,11 +9,9 @@ import math
 from importlib import resources
 from typing import Any
 
-from phaselaw.report.columns import MISSING
-from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table
+from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table, escape_controls
 from phaselaw.report.plots import pieces
-from phaselaw.report.safe_text import seen
-from phaselaw.tables import SUSPECT, Col, Row
+from phaselaw.tables import MISSING, SUSPECT, Col, Row
 
 _NAME_ON_ONE_LINE, _WORDS_ON_ONE_LINE = 30, 18
 """Characters of a name, and of several words, that a cell does not break."""
@@ -123,4 +121,4 @@ def _sort_value(value: Any) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(seen(text))
+    return html.escape(escape_controls(text))

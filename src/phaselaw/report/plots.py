@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw.report import svg_pages
-from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Law, Panel, Plot, Point
-from phaselaw.report.safe_text import seen
+from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Law, Panel, Plot, Point, escape_controls
 
 Floats = NDArray[np.float64]
 Said = Callable[[Point], str]
@@ -371,7 +370,7 @@ def _short(name: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(seen(text).split())
+    return " ".join(escape_controls(text).split())
 
 
 def _fitting(text: str, width: float, size: float) -> str:

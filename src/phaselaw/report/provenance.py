@@ -7,10 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from phaselaw.report.columns import count, number, word
 from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table
 from phaselaw.report.subject import Subject
-from phaselaw.tables import Row
+from phaselaw.tables import BACKEND, MODEL, Row, assumed, count, counted, measured, words
 
 
 def method(subject: Subject) -> Section:
@@ -34,9 +33,8 @@ def environment(subject: Subject) -> Section:
     if not manifest:
         return Section(title="Environment", blocks=(Paragraph("Not recorded: these rows came without a manifest."),))
     facts = tuple({"what": what, "value": value} for what, value in _facts(subject, manifest))
-    table = Table(
-        caption="Machine, software and order.", columns=(word("what", "what"), word("value", "value")), rows=facts
-    )
+    columns = (words("what", "what"), words("value", "value"))
+    table = Table(caption="Machine, software and order.", columns=columns, rows=facts)
     models = _models(subject)
     return Section(title="Environment", blocks=(table, *((models,) if models.rows else ())))
 
@@ -82,11 +80,11 @@ def _models(subject: Subject) -> Table:
     return Table(
         caption="Models, as resolved when the run began.",
         columns=(
-            word("model", "model"),
-            word("engine", "kind"),
-            number("params (M)", "params_millions_measured", "measured"),
-            number("as labelled (M)", "params_millions_config", "assumed"),
-            *(word(name.replace("_level", ""), name) for name in names if any(row[name] for row in rows)),
+            MODEL,
+            words("kind", "engine"),
+            measured("params_millions_measured", "params (M)"),
+            assumed("params_millions_config", "as labelled (M)"),
+            *(words(name, name.replace("_level", "")) for name in names if any(row[name] for row in rows)),
         ),
         rows=rows,
     )
@@ -98,18 +96,13 @@ def workload(subject: Subject) -> Section:
     prompts = (
         subject.run.rows.filter((pl.col("mode") == "prefill") & ~pl.col("is_warmup") & (pl.col("status") == "ok"))
         .group_by("backend", "scenario", maintain_order=True)
-        .agg(raw.median().alias("median"), raw.min().alias("min"), raw.max().alias("max"))
+        .agg(raw.median().alias("median"), raw.min().alias("least"), raw.max().alias("most"))
         .sort("backend", "median", "scenario")
     )
+    counts = (counted(name, name) for name in ("median", "least", "most"))
     table = Table(
         caption="Prompt tokens of a call, by backend and scenario. They differ inside a scenario where tokenizers do.",
-        columns=(
-            word("backend", "backend"),
-            word("scenario", "scenario"),
-            number("median", "median", "measured", count),
-            number("least", "min", "measured", count),
-            number("most", "max", "measured", count),
-        ),
+        columns=(BACKEND, words("scenario", "scenario"), *counts),
         rows=tuple(prompts.iter_rows(named=True)),
     )
     return Section(title="Workload", blocks=(table,))
@@ -118,41 +111,20 @@ def workload(subject: Subject) -> Section:
 def acceptance(subject: Subject) -> Section:
     """What of the rows was accepted: per backend and status, against what was expected (TR121 3.1, 3.7)."""
     rows, manifest = subject.run.rows, subject.manifest
-    accepted = (
-        rows.group_by("backend", maintain_order=True)
-        .agg(
-            pl.len().alias("rows"),
-            (pl.col("status") == "ok").sum().alias("ok"),
-            (pl.col("status") != "ok").sum().alias("failed"),
-            pl.col("is_warmup").sum().alias("warmup"),
-        )
-        .sort("backend")
+    ok = pl.col("status") == "ok"
+    accepted = rows.group_by("backend", maintain_order=True).agg(
+        rows=pl.len(), ok=ok.sum(), failed=(~ok).sum(), warmup=pl.col("is_warmup").sum()
     )
-    blocks: list[Block] = [
-        Table(
-            caption="Rows (one a phase and call). Warmup rows are left out of laws; failed ones of all but this table.",
-            columns=(
-                word("backend", "backend"),
-                number("rows", "rows", "measured", count),
-                number("ok", "ok", "measured", count),
-                number("failed", "failed", "measured", count),
-                number("warmup", "warmup", "measured", count),
-            ),
-            rows=tuple(accepted.iter_rows(named=True)),
-        )
-    ]
-    failures = _failures(rows)
-    if failures:
-        blocks.append(
-            Table(
-                caption="Why rows failed, the most frequent first.",
-                columns=(
-                    word("backend", "backend"), word("status", "status"), number("rows", "rows", "measured", count),
-                    word("error", "error"),
-                ),
-                rows=failures,
-            )
-        )  # fmt: skip
+    table = Table(
+        caption="Rows (one a phase and call). Warmup rows are left out of laws; failed ones of all but this table.",
+        columns=(BACKEND, *(counted(name, name) for name in ("rows", "ok", "failed", "warmup"))),
+        rows=tuple(accepted.sort("backend").iter_rows(named=True)),
+    )
+    failures = Table(
+        caption="Why rows failed, the most frequent first.",
+        columns=(BACKEND, words("status", "status"), counted("rows", "rows"), words("error", "error")),
+        rows=_failures(rows),
+    )
     facts = []
     expected = manifest.get("rows_expected", manifest.get("records_expected"))
     if expected is not None:
@@ -160,11 +132,11 @@ def acceptance(subject: Subject) -> Section:
     if manifest.get("config_sha256"):
         facts.append(f"SHA-256 of the study: {manifest['config_sha256']}.")
     facts += list(subject.run.notes)
-    return Section(title="Acceptance", blocks=(*blocks, Bullets(tuple(facts))) if facts else tuple(blocks))
+    blocks: list[Block] = [table, *([failures] if failures.rows else []), *([Bullets(tuple(facts))] if facts else [])]
+    return Section(title="Acceptance", blocks=tuple(blocks))
 
 
 def _failures(rows: pl.DataFrame) -> tuple[Row, ...]:
-    failed = rows.filter(pl.col("status") != "ok")
     keys = [name for name in ("backend", "status", "error") if name in rows.columns]
-    counted = failed.group_by(keys, maintain_order=True).agg(pl.len().alias("rows")).sort("rows", descending=True)
-    return tuple(counted.head(12).iter_rows(named=True))
+    failed = rows.filter(pl.col("status") != "ok").group_by(keys, maintain_order=True).agg(rows=pl.len())
+    return tuple(failed.sort("rows", descending=True).head(12).iter_rows(named=True))

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from phaselaw import __version__
 from phaselaw.laws.analysis import DECLARED
-from phaselaw.report.columns import count, number, word
 from phaselaw.report.document import Bullets, Code, Section, Table
 from phaselaw.report.subject import Subject
-from phaselaw.tables import Row
+from phaselaw.tables import Row, count, counted, words
 
 _FILES = {
     "metrics.csv": "raw rows, one a phase and call",
@@ -73,30 +72,27 @@ def reproduce(subject: Subject) -> Section:
 
 def index(subject: Subject) -> Section:
     """Every file that the report draws on or comes with: what it holds, and for raw data its size and hash."""
-    columns = (
-        word("file", "file"),
-        word("holds", "holds"),
-        number("bytes", "bytes", "measured", count),
-        word("SHA-256", "sha256"),
+    file, holds = words("file", "file"), words("holds", "holds")
+    raw = Table(
+        caption="What was measured.",
+        columns=(file, holds, counted("bytes", "bytes"), words("sha256", "SHA-256")),
+        rows=tuple(_raw(subject)),
     )
-    raw = Table(caption="What was measured.", columns=columns, rows=tuple(_raw(subject)))
+    notes = subject.analysis.notes
     tables = tuple(
         {
             "file": f"analysis/{name}.csv",
             "holds": DECLARED[name].holds,
-            "rows": table.height,
-            "note": subject.analysis.notes.get(name, ""),
+            "rows": found.height,
+            "note": notes.get(name, ""),
         }
-        for name, table in subject.analysis.tables.items()
+        for name, found in subject.analysis.tables.items()
     )
     analysed = Table(
         caption="What was worked out. Plots are in analysis/plots, the report also as report.md.",
-        columns=(
-            word("file", "file"), word("holds", "holds"), number("rows", "rows", "derived", count),
-            word("why empty", "note"),
-        ),
+        columns=(file, holds, counted("rows", "rows", provenance="derived"), words("note", "why empty")),
         rows=tables,
-    )  # fmt: skip
+    )
     return Section(title="Files", blocks=(raw, analysed) if raw.rows else (analysed,))
 
 

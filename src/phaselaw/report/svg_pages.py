@@ -8,7 +8,7 @@ from importlib import resources
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from phaselaw.report.safe_text import seen
+from phaselaw.report.document import escape_controls
 
 CLASSED = "class:"
 """How the id of an artist begins whose shapes get the classes after it; other shapes are left out."""
@@ -28,7 +28,7 @@ def part_of_page(drawn: str, alt: str, said: Sequence[str]) -> str:
     root = ElementTree.fromstring(drawn)
     width, height = root.get("viewBox", "").split()[2:]
     size = {"viewBox": f"0 0 {_short(width)} {_short(height)}", "width": _short(width), "height": _short(height)}
-    role = {"class": "plot", "role": "group" if said else "img", "aria-label": seen(alt)}
+    role = {"class": "plot", "role": "group" if said else "img", "aria-label": escape_controls(alt)}
     out, inner, words = Element("svg", role | size), None, iter(said)
     for shape, classes in _shapes(root, ""):
         into = out
@@ -42,7 +42,7 @@ def part_of_page(drawn: str, alt: str, said: Sequence[str]) -> str:
             SubElement(into, "text", {"class": classes} | _stand(shape)).text = shape.text
         elif shape.tag == f"{{{_SVG}}}use":
             at = {"cx": _short(shape.get("x", "0")), "cy": _short(shape.get("y", "0")), "r": "3.8"}
-            SubElement(into, "circle", {"class": classes} | at | {"aria-label": seen(next(words))})
+            SubElement(into, "circle", {"class": classes} | at | {"aria-label": escape_controls(next(words))})
     return ElementTree.tostring(out, encoding="unicode")
 
 
@@ -53,7 +53,7 @@ def file(parts: Sequence[str], alt: str, *, columns: int) -> str:
     width = max(float(panel.get("width", "0")) for panel in panels)
     height = max(float(panel.get("height", "0")) for panel in panels)
     whole = f"{width * across:g}", f"{height * -(-len(panels) // across):g}"
-    root = Element("svg", {"xmlns": _SVG, "class": "plot", "role": "group", "aria-label": seen(alt)})
+    root = Element("svg", {"xmlns": _SVG, "class": "plot", "role": "group", "aria-label": escape_controls(alt)})
     root.attrib |= {"viewBox": f"0 0 {whole[0]} {whole[1]}", "width": whole[0], "height": whole[1]}
     style = resources.files("phaselaw.report").joinpath("plots.css").read_text(encoding="utf-8")
     for name, colour in _PAPER.items():

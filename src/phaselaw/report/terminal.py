@@ -7,8 +7,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from phaselaw.report import claims, validity
-from phaselaw.report.document import Bullets, Document, Paragraph, Section, Table
-from phaselaw.report.safe_text import seen
+from phaselaw.report.document import Bullets, Document, Paragraph, Section, Table, escape_controls
 from phaselaw.tables import SUSPECT
 
 _ROOMY = 140
@@ -19,7 +18,7 @@ def print_summary(document: Document, console: Console) -> None:
     """Print the lead, the first table of each of the first two sections, and in short what the checks found."""
     for sentence in document.lead:
         # A person's lines break between words; a pipe's are left to what reads them.
-        console.print(Text(seen(sentence)), soft_wrap=not console.is_terminal)
+        console.print(Text(escape_controls(sentence)), soft_wrap=not console.is_terminal)
         console.print()
     # Claims have their evidence in sentences: too wide for a screenful.
     for section in [each for each in document.sections if each.title != claims.TITLE][:2]:
@@ -34,18 +33,18 @@ def print_summary(document: Document, console: Console) -> None:
 def print_section(section: Section, console: Console, *, titled: bool) -> None:
     """Print a section's tables and paragraphs, under its title where there are several."""
     if titled:
-        console.print(seen(section.title), style="bold", markup=False)
+        console.print(escape_controls(section.title), style="bold", markup=False)
     several = sum(isinstance(block, Table) for block in section.blocks) > 1
     for block in section.blocks:
         if isinstance(block, Table):
             if several:
-                console.print(seen(block.caption), markup=False, soft_wrap=True)
+                console.print(escape_controls(block.caption), markup=False, soft_wrap=True)
             print_table(block, console)
         elif isinstance(block, Paragraph):
-            console.print(seen(block.text), markup=False, soft_wrap=True)
+            console.print(escape_controls(block.text), markup=False, soft_wrap=True)
         elif isinstance(block, Bullets):
             for item in block.items:
-                console.print(seen(f"- {item}"), markup=False, soft_wrap=True)
+                console.print(escape_controls(f"- {item}"), markup=False, soft_wrap=True)
 
 
 def print_table(table: Table, console: Console, *, brief: bool = False) -> None:
@@ -56,7 +55,7 @@ def print_table(table: Table, console: Console, *, brief: bool = False) -> None:
     roomy = console.width >= _ROOMY
     columns = [column for column in table.columns if roomy or not column.detail]
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
-    cells = [[seen(column.text(row)) for row in table.rows] for column in columns]
+    cells = [[escape_controls(column.text(row)) for row in table.rows] for column in columns]
     for column, texts in zip(columns, cells, strict=True):
         if column.provenance:  # a number is not broken, its title may be
             shown.add_column(Text(column.title), justify="right", min_width=max(map(len, texts), default=0))

@@ -4,59 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 
-from phaselaw.report.columns import MISSING, count, word
-from phaselaw.report.columns import number as numbers
-from phaselaw.report.document import Block, Paragraph, Section, Table
+from phaselaw.laws.checks.frame import VALIDITY_CHECKS, VALIDITY_FINDINGS
+from phaselaw.report.document import Paragraph, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject
-from phaselaw.tables import Row
+from phaselaw.tables import MISSING, Row, words
 
 TITLE = "Validity"
 _NAMED = 3
 """More places than this are counted, not named."""
+_COLUMNS = (
+    words("check", "check"),
+    words("status", "outcome"),
+    words("place", "where"),
+    words("evidence", "evidence"),
+    words("laws", "laws touched"),
+    words("other_reading", "other reading"),
+    words("next_step", "next step"),
+)
+_BRIEF = _COLUMNS[:4]
 
 
 def validity(subject: Subject) -> Section:
     """The findings, the laws that they touch, and every check with what it looked at."""
     found = grouped(subject)
-    checks = Table(
-        caption="Every check, whether it spoke up or not.",
-        columns=(
-            word("check", "check"),
-            word("outcome", "status"),
-            numbers("looked at", "n_checked", "measured", count),
-            word("of what", "unit"),
-            numbers("findings", "n_findings", "derived", count),
-            word("false alarms", "false_alarms"),
-            word("why not", "not_checked"),
-        ),
-        rows=tuple(subject.analysis.tables["validity_checks"].iter_rows(named=True)),
-    )
-    blocks: list[Block] = [Paragraph(_lead(found))]
-    if found:
-        blocks += [_summary(found), _each(subject)]
-    return Section(title=TITLE, blocks=(*blocks, checks))
-
-
-def _lead(found: tuple[Row, ...]) -> str:
-    said = (
+    checks = Table.of(VALIDITY_CHECKS, subject.rows(VALIDITY_CHECKS.name))
+    lead = (
         "Rules look for what would make these numbers mean something else. found: the data show it. suspected: another "
         "reading is named. caution: no row is wrong, but read on. Nothing is dropped: a law, a price or a plan on rows "
         "that are found or suspected is marked wherever it stands."
     )
-    return said if found else f"{said} No check spoke up."
-
-
-def _summary(found: tuple[Row, ...]) -> Table:
-    columns = (
-        word("check", "check"),
-        word("outcome", "status"),
-        word("where", "places"),
-        word("evidence", "evidence"),
-        word("laws touched", "laws"),
-        word("other reading", "other_reading"),
-        word("next step", "next_step"),
+    if not found:
+        return Section(title=TITLE, blocks=(Paragraph(f"{lead} No check spoke up."), checks))
+    each = tuple(row | {"place": _place(row)} for row in subject.rows(VALIDITY_FINDINGS.name))
+    tables = (
+        Table(caption="What the checks found.", columns=_COLUMNS, rows=found),
+        Table(caption="Each finding with its evidence.", columns=_BRIEF, rows=each),
     )
-    return Table(caption="What the checks found.", columns=columns, rows=found)
+    return Section(title=TITLE, blocks=(Paragraph(lead), *tables, checks))
 
 
 def brief(section: Section) -> Table | None:
@@ -64,44 +48,36 @@ def brief(section: Section) -> Table | None:
     tables = [block for block in section.blocks if isinstance(block, Table)]
     if section.title != TITLE or len(tables) == 1:
         return None
-    return dataclasses.replace(tables[0], columns=tables[0].columns[:4])
-
-
-def _each(subject: Subject) -> Table:
-    rows = tuple(row | {"place": _place(row)} for row in subject.rows("validity_findings"))
-    columns = (word("check", "check"), word("outcome", "status"), word("where", "place"), word("evidence", "evidence"))
-    return Table(caption="Each finding with its evidence.", columns=columns, rows=rows)
+    return dataclasses.replace(tables[0], columns=_BRIEF)
 
 
 def grouped(subject: Subject) -> tuple[Row, ...]:
     """Findings of one check, outcome and backend as one row: where, the strongest evidence, the laws touched."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in subject.rows("validity_findings"):
+    for row in subject.rows(VALIDITY_FINDINGS.name):
         groups.setdefault((row["check"], row["status"], row["law"]), []).append(row)
     return tuple(_group(subject, rows) for rows in groups.values())
 
 
 def _group(subject: Subject, rows: list[Row]) -> Row:
     strongest = max(rows, key=lambda row: abs(row["value"] or 0.0))
-    places = list(dict.fromkeys(_place(row) for row in rows))
-    where = "; ".join(places)
+    places = list(dict.fromkeys(map(_place, rows)))
+    where, evidence = "; ".join(places), strongest["evidence"]
     if len(places) > _NAMED:
         models = len({row["model"] for row in rows})
         where = f"{rows[0]['law']}: {len(places)} cells of {models} model{'s' * (models > 1)}"
-    evidence = strongest["evidence"]
     if len(places) > 1:
         evidence = f"{_place(strongest)}: {evidence}"
-    return strongest | {"places": where, "evidence": evidence, "laws": _laws(subject, rows)}
+    return strongest | {"place": where, "evidence": evidence, "laws": _laws(subject, strongest)}
 
 
-def _laws(subject: Subject, rows: list[Row]) -> str:
-    """The laws on all scenarios that are marked for these findings."""
-    first = rows[0]
-    mark = first["check"] if first["status"] == "found" else f"{first['check']} {first['status']}"
+def _laws(subject: Subject, finding: Row) -> str:
+    """The laws on all scenarios that are marked for findings like this one."""
+    mark = finding["check"] if finding["status"] == "found" else f"{finding['check']} {finding['status']}"
     laws = [
         f"{law['law']}, {law['phase']}"
         for law in subject.rows("scaling_fits", scenario="__all__")
-        if law["law"].startswith(first["law"]) and mark in (law.get("suspect") or "").split(", ")
+        if law["law"].startswith(finding["law"]) and mark in (law.get("suspect") or "").split(", ")
     ]
     return "; ".join(laws) or MISSING
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw.laws import summary
-from phaselaw.laws.checks.frame import CELL, Evidence, Finding, Findings, Where, by, check
+from phaselaw.laws.checks.frame import CELL, Evidence, Finding, Findings, Where, check
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, GROUP, median_variance
 from phaselaw.machine.identity import host_differences
-from phaselaw.tables import Row
+from phaselaw.tables import Row, grouped
 
 FALSE_ALARMS = 0.01
 ALPHA = FALSE_ALARMS / 2
@@ -44,7 +44,7 @@ def drift(evidence: Evidence) -> Findings:
     median on its place, with a level for each model and each scenario. A t test of the slope.
     """
     n = 0
-    for key, rows in by(_end_to_end(evidence), ["backend", "batch_size", "run"]):
+    for key, rows in grouped(_end_to_end(evidence), ["backend", "batch_size", "run"]):
         slope, p = _drift_over_cells(rows) if back_to_back(rows) else _drift_in_rounds(rows)
         n += math.isfinite(p)
         change = math.expm1(slope)
@@ -135,7 +135,7 @@ def _without_levels(values: Floats, levels: Sequence[NDArray[np.int64]]) -> Floa
 def throttling(evidence: Evidence) -> Findings:
     """Calls that slow down inside their cell, over all cells of a backend whose calls ran back to back."""
     n = 0
-    for key, rows in by(_end_to_end(evidence), ["backend", "batch_size"]):
+    for key, rows in grouped(_end_to_end(evidence), ["backend", "batch_size"]):
         rises = _rises(rows)
         if len(rises) < 5 or not back_to_back(rows):
             continue
@@ -180,7 +180,7 @@ def repetitions(evidence: Evidence) -> Findings:
         n=pl.len(), variance=pl.col("latency_ms").log().var()
     )
     groups = 0
-    for key, group in by(cells, [name for name in GROUP if name != "backend_kind"]):
+    for key, group in grouped(cells, [name for name in GROUP if name != "backend_kind"]):
         groups += 1
         several = group.filter(pl.col("n") > 1)
         if several.is_empty():
@@ -249,7 +249,7 @@ Differing = Iterator[tuple[Row, str, str]]
 
 def _several_sizes(evidence: Evidence) -> Differing:
     """Models whose rows have several parameter counts under one name."""
-    for row, group in by(evidence.per_model, ["backend", "batch_size", "model"]):
+    for row, group in grouped(evidence.per_model, ["backend", "batch_size", "model"]):
         sizes = group["params_millions_effective"].drop_nulls().unique().sort()
         if len(sizes) > 1:
             listed = ", ".join(f"{size:g} M" for size in sizes)
@@ -262,7 +262,7 @@ def _several_settings(evidence: Evidence) -> Differing:
     if "backend" not in table.columns:
         return
     measured = set(evidence.per_model.select("backend", "model").unique().iter_rows())
-    for row, group in by(table, ["backend", "model"]):
+    for row, group in grouped(table, ["backend", "model"]):
         for name in ("device", "dtype", "quantization_level", "weights_sha256"):
             values = group[name].drop_nulls().cast(pl.String).unique().sort() if name in table.columns else ()
             if len(values) > 1 and tuple(row.values()) in measured:
@@ -278,7 +278,7 @@ def _several_prompts(evidence: Evidence) -> Differing:
     """Scenarios whose calls on one backend had several prompts."""
     if "prompt" in evidence.measured.columns:
         one_phase = evidence.measured.filter(pl.col("mode") == pl.col("mode").first())
-        for row, group in by(one_phase, ["backend", "scenario"]):
+        for row, group in grouped(one_phase, ["backend", "scenario"]):
             n = group["prompt"].drop_nulls().n_unique()
             if n > 1:
                 yield row, f"one scenario, {n} prompts", "give each prompt a scenario of its own"

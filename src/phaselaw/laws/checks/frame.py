@@ -5,7 +5,7 @@ A check is a function that yields its findings and returns how many things it lo
     @check("drift", unit="backends", false_alarm_rate=0.01, rests_on="if calls scatter independently of each other",
            not_checked="too few cells or rounds")
     def drift(evidence: Evidence) -> Findings:
-        for key, rows in by(evidence.measured, ["backend", "batch_size"]):
+        for key, rows in grouped(evidence.measured, ["backend", "batch_size"]):
             ...
             yield Finding(where=Where.of(key), ...)
         return n
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Literal
 
 import polars as pl
@@ -221,12 +221,6 @@ def _drained(findings: Findings) -> tuple[tuple[Finding, ...], int]:
             found.append(next(findings))
         except StopIteration as end:
             return tuple(found), int(end.value)
-
-
-def by(rows: pl.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Row, pl.DataFrame]]:
-    """The rows group by group, in order, each with the values of its keys by name."""
-    for values, group in rows.group_by(keys, maintain_order=True):
-        yield dict(zip(keys, values, strict=True)), group
 
 
 def validity_checks(results: Iterable[CheckResult]) -> pl.DataFrame:

@@ -8,13 +8,14 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from phaselaw.laws.checks.frame import Evidence, Finding, Findings, Where, by, check
+from phaselaw.laws.checks.frame import Evidence, Finding, Findings, Where, check
 from phaselaw.laws.checks.served import prompt_cache
 from phaselaw.laws.families import KINDS, kinds_of
 from phaselaw.laws.overhead_interval import least_log_error
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP
+from phaselaw.tables import grouped
 
 ALPHA = 0.05
 FAR = 1.25
@@ -43,7 +44,7 @@ def far_off(evidence: Evidence) -> Findings:
     fresh = (pl.col("mode") != "prefill") | (~answered if cached else pl.lit(True))
     latency = pl.col("latency_geomean_ms").alias("latency")
     series = Series.of(evidence.per_model.filter(fresh).with_columns(latency), GROUP)
-    for key, models in by(series.points, GROUP):
+    for key, models in grouped(series.points, GROUP):
         params, ms = models["params_millions_effective"].to_numpy(), models["latency"].to_numpy()
         for index, factor, p in outliers(params, ms):
             reason, step = _likely(factor, largest=index == models.height - 1)
@@ -132,7 +133,7 @@ def heterogeneous(evidence: Evidence) -> Findings:
     """Laws over models of several families, quantisations or tokenizers: the exponent mixes size with what differs."""
     kinds = kinds_of(evidence.run)
     known, law = 0, GROUP[:4]
-    for key, group in by(evidence.per_model.filter(pl.col("mode") == pl.col("mode").max().over(law)), law):
+    for key, group in grouped(evidence.per_model.filter(pl.col("mode") == pl.col("mode").max().over(law)), law):
         mine = group.join(kinds, on=["backend", "model", "model_kind"], how="left")
         values = {word: sorted(set(mine[name].drop_nulls())) for name, word in KINDS.items()}
         texts = _unlike_counts(evidence.measured, key["backend"], key["batch_size"])

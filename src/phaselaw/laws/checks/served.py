@@ -18,10 +18,9 @@ from phaselaw.laws.checks.frame import (
     Finding,
     Findings,
     Where,
-    by,
     check,
 )
-from phaselaw.tables import Row
+from phaselaw.tables import Row, grouped
 
 ONE_STEP = 1.3
 """A prefill of at most so many decode steps costs about one."""
@@ -57,7 +56,7 @@ def prompt_cache(evidence: Evidence) -> Findings:
 
 def _of_error_rows_too(rows: pl.DataFrame, what: str, next_step: str) -> Iterator[Finding]:
     """A finding for each cell of these rows; its phases are none where they all are error rows."""
-    for cell, calls in by(rows, CELL):
+    for cell, calls in grouped(rows, CELL):
         used = bool((calls["status"] == "ok").any())
         yield Finding(
             where=Where.of(cell),
@@ -73,7 +72,7 @@ def _suspected(evidence: Evidence) -> Iterator[Finding]:
 
     Of models none of whose prompts shows, by what it costs when repeated, that it was computed.
     """
-    for _, model in by(_prefills_in_steps(evidence), GROUP_OF_MODEL):
+    for _, model in grouped(_prefills_in_steps(evidence), GROUP_OF_MODEL):
         if (model["repeated"] >= TELLING_STEPS).any():
             continue
         first, repeated = pl.col("first"), pl.col("repeated")
@@ -165,7 +164,7 @@ def prompt_cut(evidence: Evidence) -> Findings:
     )
     asked = _asked_tokens(evidence.manifest)
     n = 0
-    for _, model in by(prompts, GROUP_OF_MODEL):
+    for _, model in grouped(prompts, GROUP_OF_MODEL):
         texts = model.filter(pl.col("chars") > 0).sort("chars").rows(named=True)
         synthetic = [row for row in model.iter_rows(named=True) if row["scenario"] in asked]
         n += len(texts) > 1 or bool(synthetic)

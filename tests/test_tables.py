@@ -1,8 +1,8 @@
-"""Numbers in a report: three digits, whole things whole, a dash for what is missing."""
+"""Numbers as tables show them: three digits, whole things whole, a dash for what is missing."""
 
 import pytest
 
-from phaselaw.report.columns import MISSING, bracket, count, digits, fixed, interval, percent
+from phaselaw.tables import MISSING, bracket, count, digits, fixed, interval, percent
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_a_share_is_a_percentage() -> None:
 
 def test_an_interval_without_an_end_is_a_dash() -> None:
     assert bracket(0.1, 0.2) == "[0.100, 0.200]"
-    assert interval("i", "low", "high").text({"low": 0.1, "high": None}) == MISSING
+    assert interval("low", "high", "i")[0].text({"low": 0.1, "high": None}) == MISSING
