@@ -20,7 +20,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ def outputs(folder: Path) -> Iterator[tuple[str, str]]:
         # The page and its pictures are no part of it, and half of the time.
         patch.setattr("phaselaw.report.plots.draw", lambda _: "")
         patch.setattr("phaselaw.api.to_html", lambda _: "")
+        # A run that several commands ask about is read and analysed once.
+        patch.setattr("phaselaw.api.load", _loaded_once())
         for name in ("a", "b"):
             _said(f"run --dry-run --out {name} --set run_name=snapshot --set seed={ord(name)}")
         _said("sweep decode-sweep-cpu --dry-run --out sweep")
@@ -68,6 +70,24 @@ def outputs(folder: Path) -> Iterator[tuple[str, str]]:
                 yield f"tr121/{name}.json", _said(f"{name} {reference} {words} --json")
             azure = REFERENCE / "traffic" / "azure_llm_2023_conv.csv"
             yield "tr121/traffic.json", _said(f"traffic {azure} --json")
+
+
+def _loaded_once() -> Callable[..., Any]:
+    from phaselaw import api
+
+    kept: dict[str, Any] = {}
+    load = api.load
+
+    def cached(*paths: Any, **how: Any) -> Any:
+        options = how.pop("options", None) or api.Options(
+            **{k: how.pop(k) for k in ("level", "models_table") if k in how}
+        )
+        key = repr(([str(path) for path in paths], options, sorted(how.items())))
+        if key not in kept:
+            kept[key] = load(*paths, options=options, **how)
+        return kept[key]
+
+    return cached
 
 
 def _documents(a: str, b: str) -> Iterator[tuple[str, str]]:
