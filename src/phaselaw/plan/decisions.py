@@ -82,7 +82,7 @@ def success_row(replica: Replica, tokens_per_request: float) -> Row:
 def break_even(small: Replica, big: Replica, tokens_per_request: float, failure_usd: float | None) -> Row | None:
     """``big`` in place of ``small``, judged on success and on the cost of failures.
 
-    ``None`` where the cheaper model's success rate is not known: then nothing can be said.
+    ``None`` where the cheaper model's success rate is not known.
     """
     if small.success_rate is None:
         return None
@@ -120,7 +120,7 @@ def _on_failure(worth: Floats, failure_usd: float | None) -> str:
 
 
 def verdict(gain: Floats) -> str:
-    """By the interval of what is gained: pays, does not pay, or the measurements can't tell."""
+    """By the interval of what is gained: pays, does not pay, or undecided."""
     gained = estimate(gain)
     pays = gained.value is not None and gained.value >= 0
     if gained.low is not None and gained.high is not None and gained.low < 0 <= gained.high:

@@ -1,4 +1,4 @@
-"""The whole plan: what a load needs and costs, as the tables of ``phaselaw plan`` (`phaselaw.plan.tables`)."""
+"""A plan: what a load needs and costs, as the tables of ``phaselaw plan`` (`phaselaw.plan.tables`)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Question:
 
 
 def assumptions(question: Question, replicas: Sequence[Replica]) -> dict[str, Any]:
-    """Every input that the plan stands on, beside the measurements."""
+    """Every input of the plan besides the measurements."""
     prices = {replica.usd_per_hour for replica in replicas}
     return {
         "tokens_per_month": question.volume,

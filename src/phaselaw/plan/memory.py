@@ -26,7 +26,7 @@ LARGEST = 1 << 24
 """Batch sizes and contexts beyond this are not looked for."""
 
 _BITS = {"BOOL": 8, "BF16": 16} | {f"{kind}{bits}": bits for kind in "FIU" for bits in (8, 16, 32, 64)}
-"""Bits a number, by safetensors' names; those with a suffix, such as ``F8_E4M3``, by what stands before it."""
+"""Bits a number, by safetensors' names; those with a suffix, such as ``F8_E4M3``, by what is before it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

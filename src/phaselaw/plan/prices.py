@@ -62,7 +62,7 @@ class Choice:
 
     offer: Offer
     usd_per_hour: float
-    """Of a worker: its accelerators' hours."""
+    """Of a replica: its accelerators' hours."""
     offers: int
     lowest: float
     median: float
@@ -114,7 +114,7 @@ def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = 
 
 
 def _count(row: dict[str, str]) -> int:
-    return int(_number(row["count"]) or 1)
+    return max(1, int(_number(row["count"]) or 1))
 
 
 def _price(row: dict[str, str], kind: str) -> tuple[float, str | None] | None:
@@ -183,7 +183,7 @@ def _number(text: str) -> float | None:
 
 
 def read_date(text: str, where: str) -> dt.date:
-    """A day as ``YYYY-MM-DD``; raises `UsageError` naming where it stands."""
+    """A day as ``YYYY-MM-DD``; raises `UsageError` naming its place."""
     try:
         return dt.date.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What plans stand on: one kind of replica, a model on a backend, with its measured rate and its hourly price.
+"""What plans are made of: one kind of replica, a model on a backend, with its measured rate and its hourly price.
 
 A replica is one copy of an engine with its accelerators; the output calls it a worker.
 """
@@ -48,7 +48,7 @@ class Replica:
     decode_factor: Floats | None = None
     """The same of the decode time."""
     interval_basis: str = "not measured"
-    """What the intervals hold: noise between runs, between rounds or between repetitions, or why there are none."""
+    """What noise the intervals include: between runs, rounds or repetitions, or why there are none."""
     suspect: str = ""
     """Checks that speak against its rates (`phaselaw.laws.checks`); empty: none."""
     suspect_prefill: str = ""

@@ -54,7 +54,7 @@ _COLUMNS = (
     *_figures(percent, stops_paying_share="whole fleets pay up to a share of"),
     *_figures(percent, stops_paying_escalated_share="pays while escalated below"),
 )
-"""Each column that is shown or has an interval; the others are inputs and words that stand in the JSON alone."""
+"""Each column that is shown or has an interval; the others are inputs and words of the JSON alone."""
 
 
 def _table(name: str, caption: str, keys: str, shows: str = "", **titles: str) -> Table:

@@ -27,7 +27,7 @@ class Plan:
         return list(self.document.get(name, ()))
 
     def table(self, name: str, rows: Sequence[Row] | None = None, caption: str = "") -> Table:
-        """A table with these rows (default: all of its own), less the columns that say the same of every row."""
+        """A table with these rows (default: all of its own), less the columns that are the same in every row."""
         return _shown(self.declared[name], self.rows(name) if rows is None else rows, caption)
 
     def side_by_side(self, name: str, rows: Sequence[Row], by: str, key: str, caption: str = "") -> Table:
@@ -177,13 +177,13 @@ SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {
 
 
 def sections(plan: Plan, chosen: Iterable[str] = tuple(SECTIONS)) -> list[Section]:
-    """The chosen parts of a plan, those that have something to say."""
+    """The chosen parts of a plan, those that are not empty."""
     built = [SECTIONS[name](plan) for name in SECTIONS if name in set(chosen)]
     return [section for section in built if section is not None]
 
 
 def of_report(plan: Plan) -> list[Section]:
-    """What a report says of money: the parts of a plan that stand on no input of the user's beyond the defaults."""
+    """What a report shows of a plan: the parts that need no input beyond the defaults."""
     if not plan.rows("rows"):
         return [_section("Capacity and price", "Not computed: no end-to-end rates.")]
     return sections(plan, ("capacity", "compare", "mixes", "sensitivity", "tiers"))

@@ -31,7 +31,7 @@ _TIMINGS = (
 
 
 def section(profile: Profile) -> Section:
-    """Everything that a profile says."""
+    """A profile as a section."""
     lengths = {"prompt tokens": profile["prompt_tokens"], "output tokens": profile["output_tokens"]}
     latencies, timings = _rows(profile.get("latencies") or {}), profile.get("timings")
     blocks: list[Block] = [Paragraph(line) for line in _facts(profile)]

@@ -60,7 +60,7 @@ class Faults:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Requests:
-    """A chunk of requests, one value each; NaN where the log does not tell."""
+    """A chunk of requests, one value each; NaN where the log lacks it."""
 
     sent_at: Floats
     """Seconds since 1970, or since whatever the log counts from."""
@@ -207,7 +207,7 @@ class Log:
         )
 
     def _good(self, lines: list[int], values: dict[str, list[Any]], got: dict[str, Floats], sent_at: Floats) -> Any:
-        """Which rows are whole: a time, and token counts that are counts where the log has such columns."""
+        """Which rows are valid: a time, and token counts that are counts where the log has such columns."""
         faults = {names.TIMESTAMP: ~np.isfinite(sent_at)}
         for meaning in (names.PROMPT, names.OUTPUT):
             if meaning in values:
@@ -218,8 +218,8 @@ class Log:
         assert self.columns is not None
         for index in np.flatnonzero(bad):
             meaning = next(name for name, mask in faults.items() if mask[index])
-            said = str(values[meaning][index])[:60]
-            self.faults.add(lines[index], f"{self.columns.names[meaning]} is {said!r}")
+            found = str(values[meaning][index])[:60]
+            self.faults.add(lines[index], f"{self.columns.names[meaning]} is {found!r}")
         wanted = self._reading.model
         if wanted is None:
             return ~bad
@@ -347,14 +347,14 @@ def _first_known(first: Floats, second: Floats) -> Floats:
 
 
 def _coldness(values: Mapping[str, list[Any]], n: int) -> Floats:
-    """1 for a cold start, 0 for a warm one, NaN where the log does not say."""
+    """1 for a cold start, 0 for a warm one, NaN where the log lacks it."""
     if names.COLD in values:
-        return np.array([_said(value, _COLD_WORDS) for value in values[names.COLD]])
+        return np.array([_flag(value, _COLD_WORDS) for value in values[names.COLD]])
     if names.WARM in values:
-        return 1 - np.array([_said(value, _WARM_WORDS) for value in values[names.WARM]])
+        return 1 - np.array([_flag(value, _WARM_WORDS) for value in values[names.WARM]])
     return np.full(n, math.nan)
 
 
-def _said(value: Any, words: set[str]) -> float:
+def _flag(value: Any, words: set[str]) -> float:
     text = str(value).strip().lower()
     return math.nan if text in {"", "none", "null", "nan"} else float(text in words)

@@ -1,4 +1,4 @@
-"""A traffic profile: what a request log says of rate, bursts and lengths (method 5), and the format of all profiles.
+"""A traffic profile: rate, bursts and lengths of a request log (method 5), and the format of all profiles.
 
 Definitions: the mean rate is all requests over the whole span, first to last; the peak is the busiest of the 60 s bins
 that begin with the first request; the CV of the gaps is their standard deviation over their mean.

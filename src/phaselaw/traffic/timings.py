@@ -1,4 +1,4 @@
-"""What production says of latency (TR121 9.1): time to first token apart from the decode rate, by kind of request and
+"""Latencies of production (TR121 9.1): time to first token apart from the decode rate, by kind of request and
 by cold and warm starts, and whether it still agrees with the law that was measured.
 
 A decode step is ``(e2e - TTFT) / (output tokens - 1)``, as everywhere here. Cold is what the log calls so; else a
@@ -50,7 +50,7 @@ class _Bucket:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReferenceTimes:
-    """The step times of one model that production is held against, with draws of how far off they may be."""
+    """The step times of one model that production is compared with, with draws of how far off they may be."""
 
     name: str
     times: StepTimes
@@ -172,7 +172,7 @@ def _bucket_row(key: tuple[int, ...], bucket: _Bucket) -> dict[str, Any]:
 
 
 def _limits(at: int, edges: Sequence[int]) -> str | None:
-    """A bucket in words; ``None`` where the log does not tell the value."""
+    """A bucket in words; ``None`` where the log lacks the value."""
     if at < 0:
         return None
     return f"{edges[at]} and more" if at + 1 == len(edges) else f"{edges[at]} to {edges[at + 1] - 1}"
@@ -221,7 +221,7 @@ class _Blocks:
 
 
 def _ratio_row(blocks: _Blocks, factor: Floats | None) -> dict[str, Any]:
-    """Logged over predicted, with the noise of both; the verdict goes by the whole interval."""
+    """Logged over predicted, with the noise of both; the verdict goes by the interval."""
     mean, error = blocks.mean_and_error()
     if factor is not None and not np.isnan(factor).any():
         error = math.hypot(error, np.ptp(np.quantile(np.log(factor[1:]), [0.5 - _LEVEL / 2, 0.5 + _LEVEL / 2])) / 2)
