@@ -34,6 +34,7 @@ MAX_LINE_BYTES = 8 * 2**20
 """A line longer than this is no event of any engine."""
 MAX_REDIRECTS = 3
 BeforeSend = Callable[[], object] | None
+_Origin = tuple[str, str, int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +73,7 @@ class HttpClient:
         self.limits = limits or Limits()
         self._headers = dict(headers or {})
         self._ca_file = ca_file
-        self._idle: list[_Connection] = []
+        self._idle: list[tuple[_Origin, http.client.HTTPConnection]] = []
         self._origin = _origin(self.base_url)
 
     def open(
@@ -113,20 +114,24 @@ class HttpClient:
     def close(self) -> None:
         """Close the kept connections; safe to call twice."""
         while self._idle:
-            self._idle.pop().http.close()
+            self._idle.pop()[1].close()
 
     def _exchange(
         self, method: str, url: str, body: bytes | None, limits: Limits, *, fresh: bool, before_send: BeforeSend = None
     ) -> Exchange:
-        headers = {"User-Agent": f"phaselaw/{__version__}", **(self._headers if _origin(url) == self._origin else {})}
+        origin = _origin(url)
+        headers = {"User-Agent": f"phaselaw/{__version__}", **(self._headers if origin == self._origin else {})}
         if body is not None:
             headers["Content-Type"] = "application/json"
         for name, value in headers.items():
             if not (value.isascii() and value.isprintable()):
                 raise EngineError(f"the value of the header {name} has characters that none may have", kind="bad_url")
-        kept = None if fresh else self._kept(_origin(url))
-        connection = kept or _Connection(url, limits, self._ca_file)
-        exchange = Exchange(_without_secrets(url), connection, None if fresh else self._idle, limits)
+        kept, started_ns = None if fresh else self._kept(origin), time.perf_counter_ns()
+        connection = kept or _connected(url, limits, self._ca_file)
+        connect_ms = (time.perf_counter_ns() - started_ns) / 1e6 if kept is None else None
+        keep = None if fresh else lambda: self._idle.append((origin, connection))
+        exchange = Exchange(_without_secrets(url), connection, limits, keep)
+        exchange.connect_ms = connect_ms
         try:
             if before_send is not None:
                 before_send()
@@ -137,14 +142,18 @@ class HttpClient:
             return self._exchange(method, url, body, limits, fresh=True)
         return exchange
 
-    def _kept(self, origin: tuple[str, str, int]) -> _Connection | None:
-        """A connection of an earlier request that the server still holds open."""
+    def _kept(self, wanted: _Origin) -> http.client.HTTPConnection | None:
+        """A connection of an earlier request that the server neither closed nor sent anything on unasked."""
         while self._idle:
-            connection = self._idle.pop()
-            if connection.origin == origin and connection.is_quiet():
-                connection.connect_ms = None
-                return connection
-            connection.http.close()
+            origin, connection = self._idle.pop()
+            with suppress(OSError):
+                connection.sock.settimeout(0)
+                try:
+                    connection.sock.recv(1)
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    if origin == wanted:
+                        return connection
+            connection.close()
         return None
 
 
@@ -153,22 +162,22 @@ class Exchange:
 
     status: int
     headers: http.client.HTTPMessage
+    connect_ms: float | None = None
+    """How long TCP and TLS set-up took before this request; ``None`` where a kept connection served."""
     sent_ns: int
     """`time.perf_counter_ns` just before the request was sent on its open connection."""
     head_ns: int
     """When the head of the reply had arrived."""
 
-    def __init__(self, url: str, connection: _Connection, idle: list[_Connection] | None, limits: Limits) -> None:
-        """``url`` is for messages; a connection is put into ``idle`` after the reply's end, else closed."""
+    def __init__(self, url: str, connection: Any, limits: Limits, keep: Callable[[], None] | None) -> None:
+        """``url`` is for messages; ``keep`` keeps the open connection at the reply's end, ``None`` closes it."""
         self.url = url
-        self.connect_ms = connection.connect_ms
-        """How long TCP and TLS set-up took before this request; ``None`` where a kept connection served."""
-        self._connection, self._idle, self._limits = connection, idle, limits
+        self._connection, self._limits, self._keep = connection, limits, keep
         self._reply: http.client.HTTPResponse | None = None
 
     def send(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> None:
         """Send the request and read the reply's head; called once, by the client."""
-        connection: Any = self._connection.http
+        connection = self._connection
         self.sent_ns = time.perf_counter_ns()
         self._stream = _Stream(connection.sock, self.url, self._limits)
         read_from: Any = self._stream  # it has of a socket what the parser asks for
@@ -190,10 +199,10 @@ class Exchange:
                 continue
             self._reply = None
             reply.close()
-            if reply.will_close or self._idle is None:
-                self._connection.http.close()
+            if reply.will_close or self._keep is None:
+                self._connection.close()
             else:
-                self._idle.append(self._connection)
+                self._keep()
 
     def lines(self) -> Iterator[Line]:
         """The body's lines as they arrive, without ``\\n`` or ``\\r\\n``; a last line may lack its end."""
@@ -213,23 +222,20 @@ class Exchange:
         """The rest of the body."""
         return b"".join(data for _, data in self.pieces())
 
-    def error_text(self) -> str:
-        """What the body of a refusal says, in one short line: its JSON error message, else its beginning."""
+    def raise_for_status(self) -> None:
+        """Raise `EngineError` of kind ``http_STATUS``, with what the reply says in short, unless it is a success."""
+        if 200 <= self.status < 300:
+            return
         body = self.read()
+        text = quoted(body)
         with suppress(ValueError, RecursionError, AttributeError):
             error = json.loads(body).get("error")
             error = error.get("message") if isinstance(error, dict) else error
             if isinstance(error, str) and error:
-                return " ".join(error.split())[:300]
-        return quoted(body)
-
-    def raise_for_status(self) -> None:
-        """Raise `EngineError` of kind ``http_STATUS`` unless the status is a success."""
-        if 200 <= self.status < 300:
-            return
+                text = " ".join(error.split())[:300]
         wait = self.headers.get("retry-after")
         hint = f" (Retry-After: {wait[:40]})" if wait else ""
-        raise EngineError(f"{self.url}: HTTP {self.status}{hint}: {self.error_text()}", kind=f"http_{self.status}")
+        raise EngineError(f"{self.url}: HTTP {self.status}{hint}: {text}", kind=f"http_{self.status}")
 
     def close(self) -> None:
         """Give the reply up and close its connection, unless it was read to its end; safe to call twice."""
@@ -244,7 +250,7 @@ class Exchange:
 
     def _give_up(self) -> None:
         self._reply = None
-        self._connection.http.close()
+        self._connection.close()
         self._stream.close()
 
     @contextmanager
@@ -252,15 +258,11 @@ class Exchange:
         """Whatever breaks in here closes the connection; what a server or a network can break is an `EngineError`."""
         try:
             yield
-        except EngineError:
-            self._give_up()
-            raise
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except BaseException as error:
             over = self._stream.seconds_left() <= 0
             self._give_up()
-            raise self._as_engine_error(error, over=over) from error
-        except BaseException:
-            self._give_up()
+            if isinstance(error, (OSError, http.client.HTTPException, ValueError)):
+                raise self._as_engine_error(error, over=over) from error
             raise
 
     def _as_engine_error(self, error: Exception, *, over: bool) -> EngineError:
@@ -280,36 +282,6 @@ class Exchange:
         else:
             kind, what = "bad_reply", f"the reply is no HTTP: {type(error).__name__} {quoted(str(error).encode())}"
         return EngineError(f"{self.url}: {what}", kind=kind)
-
-
-class _Connection:
-    """An open connection and the time it took to open."""
-
-    connect_ms: float | None
-
-    def __init__(self, url: str, limits: Limits, ca_file: str | None) -> None:
-        self.origin = scheme, host, port = _origin(url)
-        started_ns = time.perf_counter_ns()
-        with _connect_faults(_without_secrets(url), limits):
-            if scheme == "https":
-                context = ssl.create_default_context(cafile=ca_file)
-                secure = http.client.HTTPSConnection(host, port, timeout=limits.connect_s, context=context)
-                self.http: http.client.HTTPConnection = secure
-            else:
-                self.http = http.client.HTTPConnection(host, port, timeout=limits.connect_s)
-            self.http.connect()
-        self.connect_ms = (time.perf_counter_ns() - started_ns) / 1e6
-
-    def is_quiet(self) -> bool:
-        """Whether the server neither closed a kept connection nor sent anything unasked."""
-        try:
-            self.http.sock.settimeout(0)
-            self.http.sock.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return True
-        except OSError:
-            return False
-        return False
 
 
 class _Stream(io.RawIOBase):
@@ -360,18 +332,26 @@ def quoted(data: bytes) -> str:
     return text + ("..." if len(data) > 120 else "")
 
 
-@contextmanager
-def _connect_faults(url: str, limits: Limits) -> Iterator[None]:
+def _connected(url: str, limits: Limits, ca_file: str | None) -> http.client.HTTPConnection:
+    """An open connection."""
+    scheme, host, port = _origin(url)
+    shown = _without_secrets(url)
     try:
-        yield
+        connection = http.client.HTTPConnection(host, port, timeout=limits.connect_s)
+        if scheme == "https":
+            context = ssl.create_default_context(cafile=ca_file)
+            connection = http.client.HTTPSConnection(host, port, timeout=limits.connect_s, context=context)
+        connection.connect()
     except ConnectionRefusedError as error:
-        raise EngineError(f"{url}: connection refused; is the server running?", kind="refused") from error
+        raise EngineError(f"{shown}: connection refused; is the server running?", kind="refused") from error
     except TimeoutError as error:
-        raise EngineError(f"{url}: no connection after {limits.connect_s:g} s", kind="timeout") from error
+        raise EngineError(f"{shown}: no connection after {limits.connect_s:g} s", kind="timeout") from error
     except ssl.SSLError as error:
-        raise EngineError(f"{url}: TLS: {_reason(error)}", kind="tls") from error
+        raise EngineError(f"{shown}: TLS: {_reason(error)}", kind="tls") from error
     except (OSError, UnicodeError, http.client.InvalidURL) as error:
-        raise EngineError(f"{url}: can't connect: {_reason(error)}", kind="unreachable") from error
+        kind = "connection_lost" if isinstance(error, ConnectionResetError) else "unreachable"
+        raise EngineError(f"{shown}: can't connect: {_reason(error)}", kind=kind) from error
+    return connection
 
 
 def _reason(error: Exception) -> str:

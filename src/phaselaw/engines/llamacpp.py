@@ -15,34 +15,16 @@ import hashlib
 import importlib.util
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phaselaw.engines import served
 from phaselaw.engines.gguf_header import Scalar, Table, read_header, read_tensors
 from phaselaw.engines.http_client import QUICK, Line
-from phaselaw.engines.llamacpp_process import (
-    PACKAGE,
-    LlamacppServer,
-    ServerProcess,
-    find_server,
-    nothing_to_start,
-    package_version,
-)
+from phaselaw.engines.llamacpp_process import LlamacppServer, ServerProcess, find_server, nothing_to_start
 from phaselaw.engines.prompts import Verdict, token_ids
-from phaselaw.engines.served import (
-    DecodeStep,
-    StreamedReply,
-    count,
-    events_of,
-    limits_of,
-    mapping,
-    name_or_none,
-    number,
-    reply_of,
-    step_of,
-    stream,
-    timing_of,
-)
+from phaselaw.engines.served import DecodeStep, StreamedReply
 from phaselaw.errors import EngineError, MissingExtraError, PhaselawError
 from phaselaw.ladder.gguf_export import export, gguf_file, is_exported, ladder_refusal
 from phaselaw.ladder.spec import ladder_model
@@ -70,14 +52,12 @@ def lacking(backend: LlamacppBackend, models: Sequence[ModelEntry]) -> list[str]
         if find_server(backend.server) is None:
             return [f"backend {backend.name}: {nothing_to_start(backend.server)}"]
         return [f"model {model.name}: {fault}" for model in models for fault in _file_faults(model.name, backend)]
-    server = LlamacppServer(backend.url, limits=QUICK, ca_file=backend.ca_file)
     try:
-        server.health()
-        props = server.props()
+        with closing(LlamacppServer(backend.url, limits=QUICK, ca_file=backend.ca_file)) as server:
+            server.health()
+            props = server.props()
     except EngineError as error:
         return [f"backend {backend.name}: no llama-server: {error}; start one, or leave url out"]
-    finally:
-        server.close()
     return [fault for model in models if (fault := _other_model(model.name, props, backend.url))]
 
 
@@ -142,7 +122,7 @@ class LlamacppEngine:
         """Start a server with the model, or ask the one at ``url`` what it holds. Raises `EngineError`."""
         process = None
         if self._backend.url is not None:
-            limits, ca_file = limits_of(self._backend), self._backend.ca_file
+            limits, ca_file = served.limits_of(self._backend), self._backend.ca_file
             server = LlamacppServer(self._backend.url, limits=limits, ca_file=ca_file)
             server.health()
             props = server.props()
@@ -158,11 +138,11 @@ class LlamacppEngine:
             server = process.server
             props = server.props()
         self._observed["build_info"] = props.get("build_info")
-        self._version = self._observed.get("package") or name_or_none(props.get("build_info"))
+        self._version = self._observed.get("package") or served.name_or_none(props.get("build_info"))
         generation = props.get("default_generation_settings")
         context = generation.get("n_ctx") if isinstance(generation, dict) else None
         info = model_info(server.model_meta(), props, header, tables)
-        return LlamacppModel(server, self._backend, model.name, info, context=count(context), process=process)
+        return LlamacppModel(server, self._backend, model.name, info, context=served.count(context), process=process)
 
     def close(self) -> None:
         """Stop every server that was started."""
@@ -182,8 +162,8 @@ class LlamacppEngine:
         self._processes.append(process)
         self._starts[name] = {"load_ms": process.load_ms, "of_which_weights_ms": process.weights_ms}
         self._observed |= {"executable": process.executable, "threads_in_force": process.threads}
-        if process.executable == PACKAGE:
-            self._observed["package"] = f"{PACKAGE} {package_version()}"
+        if process.package is not None:
+            self._observed["package"] = process.package
         return process
 
 
@@ -231,7 +211,7 @@ class LlamacppModel:
             **GREEDY, "prompt": prompt, "n_predict": request.gen_tokens, "cache_prompt": False,
             "ignore_eos": self._backend.ignore_eos, "stream": True, "return_tokens": True,
         }  # fmt: skip
-        return stream(
+        return served.stream(
             self.server, "/completion", asked, request.gen_tokens, read_stream, before_send=request.before_send
         )
 
@@ -242,10 +222,10 @@ class LlamacppModel:
         if request.prompt not in self._prompts:
             text, templated = request.prompt, self._backend.chat_template
             if templated:
-                messages = [{"role": "user", "content": text}]
-                text = mapping(self.server.json("POST", "/apply-template", {"messages": messages})).get("prompt") or ""
+                asked: dict[str, Any] = {"messages": [{"role": "user", "content": text}]}
+                text = served.mapping(self.server.json("POST", "/apply-template", asked)).get("prompt") or ""
             asked = {"content": text, "add_special": True, "parse_special": templated}
-            ids = mapping(self.server.json("POST", "/tokenize", asked)).get("tokens")
+            ids = served.mapping(self.server.json("POST", "/tokenize", asked)).get("tokens")
             if not isinstance(ids, list) or not ids or not all(isinstance(each, int) for each in ids):
                 raise EngineError(f"{self._name}'s tokenizer makes no token of this prompt", kind="prompt")
             self._prompts[request.prompt] = ids
@@ -257,7 +237,7 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
 
     The output's SHA-256 is of the token ids as 64-bit integers where the stream had them all, else of the text.
     """
-    events = events_of(lines, sent_ns, is_last=lambda event: bool(event.get("stop")), server_sent=True)
+    events = served.events_of(lines, sent_ns, is_last=lambda event: bool(event.get("stop")), server_sent=True)
     final = events[-1][1] if events else {}
     with_tokens = [event for _, event in events if any(_texts(event))]
     ids = [each for event in with_tokens for each in event.get("tokens") or () if isinstance(each, int)]
@@ -265,15 +245,15 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     raw = struct.pack(f"<{len(ids)}q", *ids)
     if len(ids) != final.get("tokens_predicted"):
         raw = "".join(str(event.get("content") or "") for event in with_tokens).encode(errors="replace")
-    timings = mapping(final.get("timings") or {})
-    figures = {name: number(timings.get(name)) for name in CLAIMS}
-    reply = reply_of(
+    timings = served.mapping(final.get("timings") or {})
+    figures = {name: served.number(timings.get(name)) for name in CLAIMS}
+    reply = served.reply_of(
         events,
         _texts,
         ended=bool(final.get("stop")),
         output_sha256=hashlib.sha256(raw).hexdigest(),
-        cached_tokens=count(figures["cache_n"]),
-        generated=count(figures["predicted_n"]),
+        cached_tokens=served.count(figures["cache_n"]),
+        generated=served.count(figures["predicted_n"]),
         prefill_ms=figures["prompt_ms"],
         decode_ms=figures["predicted_ms"],
         steps_seen=numbers[-1] - numbers[0] if numbers and len(numbers) == len(with_tokens) else None,
@@ -297,18 +277,18 @@ def server_timing(reply: StreamedReply, prompt_tokens: int, gen_tokens: int) -> 
     """What a reply to a prompt of so many tokens says, by the server's clock."""
     done_reason = "length" if reply.tokens >= gen_tokens else "stop"
     reply = dataclasses.replace(reply, prompt_tokens=prompt_tokens, done_reason=done_reason)
-    step = step_of(reply)
+    step = served.step_of(reply)
     by_server = DecodeStep(
         step.server_ms, None if step.server_ms is None else "server", _client_step_ms(reply, step), step.server_ms
     )
     verdict = Verdict("off", "the server was told to use no cache, and evaluated every token of the prompt")
-    evaluated = count(reply.figures["prompt_n"])
+    evaluated = served.count(reply.figures["prompt_n"])
     if reply.cached_tokens:
         reason = f"{reply.cached_tokens} of {prompt_tokens} tokens were cached, by the server's own count"
         verdict = Verdict("found", reason)
     elif evaluated is not None and evaluated < prompt_tokens:
         verdict = Verdict("found", f"the server evaluated {evaluated} of {prompt_tokens} tokens")
-    return timing_of(reply, prompt_tokens, by_server, verdict, model_was_loaded=True)
+    return served.timing_of(reply, prompt_tokens, by_server, verdict, model_was_loaded=True)
 
 
 def _client_step_ms(reply: StreamedReply, step: DecodeStep) -> float | None:
@@ -338,7 +318,7 @@ def model_info(
         return value if isinstance(value, int) else None
 
     def of_server(key: str) -> int | None:
-        return count(meta.get(key)) or None
+        return served.count(meta.get(key)) or None
 
     params = of_server("n_params")
     return ModelInfo(
@@ -354,8 +334,8 @@ def model_info(
         n_experts=of_file("expert_count"),
         lookup_params=sum(numbers for numbers, _ in looked_up) if tables else None,
         lookup_bytes=sum(size for _, size in looked_up) if tables else None,
-        family=name_or_none(family),
-        quantization_level=name_or_none(props.get("model_ftype") or meta.get("ftype")),
+        family=served.name_or_none(family),
+        quantization_level=served.name_or_none(props.get("model_ftype") or meta.get("ftype")),
         weights_bytes=of_server("size"),
-        config_path=name_or_none(props.get("model_path")),
+        config_path=served.name_or_none(props.get("model_path")),
     )

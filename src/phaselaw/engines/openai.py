@@ -12,24 +12,13 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from phaselaw.engines import served
 from phaselaw.engines.http_client import QUICK, BeforeSend, HttpClient, Limits, Line
-from phaselaw.engines.served import (
-    DONE,
-    Event,
-    ServedEngine,
-    ServedModel,
-    StreamedReply,
-    count,
-    events_of,
-    limits_of,
-    number,
-    reply_of,
-    stream,
-)
+from phaselaw.engines.served import Event, ServedEngine, ServedModel, StreamedReply
 from phaselaw.errors import EngineError, NotReadyError
 from phaselaw.records import ModelInfo, Request, Timing
 
@@ -47,17 +36,14 @@ LONGEST_WAIT_S = 60.0
 
 def create(backend: OpenaiBackend) -> OpenaiEngine:
     """An engine with a backend's settings; `NotReadyError` where no address is known."""
-    return OpenaiEngine(backend, _server(backend, limits_of(backend)))
+    return OpenaiEngine(backend, _server(backend, served.limits_of(backend)))
 
 
 def lacking(backend: OpenaiBackend, models: Sequence[ModelEntry]) -> list[str]:
     """Whether a server answers, and which models it does not have."""
     try:
-        server = _server(backend, QUICK)
-        try:
+        with closing(_server(backend, QUICK)) as server:
             there = server.models()
-        finally:
-            server.close()
     except NotReadyError as error:
         return [str(error)]
     except EngineError as error:
@@ -122,7 +108,7 @@ class OpenaiServer(HttpClient):
     def complete(self, path: str, request: Event, gen_tokens: int, before_send: BeforeSend = None) -> StreamedReply:
         """One streamed call; raises `EngineError`."""
         with self._hiding_the_key():
-            return stream(self, path, self._accepted(request), gen_tokens, read_stream, before_send=before_send)
+            return served.stream(self, path, self._accepted(request), gen_tokens, read_stream, before_send=before_send)
 
     def _accepted(self, request: Event) -> dict[str, Any]:
         return {
@@ -222,28 +208,28 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     Seen in the wild: a role-only or empty first chunk, usage of zeros on every chunk and the true one last, a chunk
     without choices, several tokens in one chunk, hidden reasoning under two names, and streams without ``[DONE]``.
     """
-    events = events_of(lines, sent_ns, is_last=lambda event: DONE in event, server_sent=True)
+    events = served.events_of(lines, sent_ns, is_last=lambda event: served.DONE in event, server_sent=True)
     finish: str | None = None
     usage: dict[str, Any] = {}
     timings: dict[str, Any] = {}  # llama-server's own times
     for _, event in events:
         finish = _text(_choice(event).get("finish_reason")) or finish
-        if isinstance(event.get("usage"), dict) and count(event["usage"].get("total_tokens")) != 0:
+        if isinstance(event.get("usage"), dict) and served.count(event["usage"].get("total_tokens")) != 0:
             usage = event["usage"]
         if isinstance(event.get("timings"), dict):
             timings = event["timings"]
     details = usage.get("prompt_tokens_details")
-    cached = count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    return reply_of(
+    cached = served.count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    return served.reply_of(
         events,
         _texts,
-        ended=finish is not None or bool(events and DONE in events[-1][1]),
+        ended=finish is not None or bool(events and served.DONE in events[-1][1]),
         done_reason=finish,
-        prompt_tokens=count(usage.get("prompt_tokens")) or None,
-        cached_tokens=count(timings.get("cache_n")) if cached is None else cached,
-        generated=count(usage.get("completion_tokens")) or None,
-        decode_ms=number(timings.get("predicted_ms")),
-        figures={key: value for key, value in timings.items() if number(value) is not None},
+        prompt_tokens=served.count(usage.get("prompt_tokens")) or None,
+        cached_tokens=served.count(timings.get("cache_n")) if cached is None else cached,
+        generated=served.count(usage.get("completion_tokens")) or None,
+        decode_ms=served.number(timings.get("predicted_ms")),
+        figures={key: value for key, value in timings.items() if served.number(value) is not None},
     )
 
 
@@ -269,7 +255,8 @@ def _text(value: object) -> str:
 
 def _info(meta: object) -> ModelInfo:
     """What llama-server says of its model; nothing elsewhere."""
-    counts = {key: value for key, value in (meta if isinstance(meta, dict) else {}).items() if count(value) is not None}
+    stated = meta if isinstance(meta, dict) else {}
+    counts = {key: value for key, value in stated.items() if served.count(value) is not None}
     params = counts.get("n_params")
     return ModelInfo(
         params_millions_measured=params / 1e6 if params else None,
