@@ -16,7 +16,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch fin
 
 def profiled(name: str, *, device: str = "cpu", tokens: int = 4) -> hf_profile.Profile:
     backend = HfBackend(name="profile", kind="hf", device=device, threads=1)
-    return hf_profile.profile(backend, ModelEntry(name=name, kind="hf"), tokens=tokens, prompt_tokens=5)
+    return hf_profile.profile_decode(backend, ModelEntry(name=name, kind="hf"), tokens=tokens, prompt_tokens=5)
 
 
 def test_a_step_of_gpt2_has_its_matrix_products_and_norms_layer_by_layer(ladder_cache) -> None:

@@ -21,7 +21,7 @@ def exported(ladder_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Ex
 
 
 def test_its_header_says_what_the_model_is(exported: Exported) -> None:
-    said = read_header(exported.path)
+    said, _ = read_header(exported.path)
     assert (said["general.architecture"], said["general.name"]) == ("gpt2", "gpt2-5m")
     assert (said["gpt2.block_count"], said["gpt2.embedding_length"], said["gpt2.context_length"]) == (12, 80, 1024)
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from phaselaw.commands.console import notes_console, print_json
 from phaselaw.commands.options import add_json, option, positive
-from phaselaw.engines.hf_profile import Profile, profile
+from phaselaw.engines.hf_profile import Profile, profile_decode
 from phaselaw.errors import UsageError
 from phaselaw.study.model import HfBackend, ModelEntry
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         fault = error.errors()[0]
         raise UsageError(f"--{fault['loc'][0]}: {fault['msg']}") from None
     with notes_console().status(f"profiling {args.model}"):
-        found = profile(backend, model, tokens=args.tokens, prompt_tokens=args.prompt_tokens)
+        found = profile_decode(backend, model, tokens=args.tokens, prompt_tokens=args.prompt_tokens)
     if args.json:
         per_layer = {"calls_per_token_and_layer": found.calls_per_token_and_layer}
         print_json({"schema_version": JSON_VERSION, **dataclasses.asdict(found), **per_layer})

@@ -23,17 +23,11 @@ _MAX_ENTRIES = 1 << 24
 """More entries, or bytes of a text, than any model has: the file is damaged."""
 
 
-def read_header(path: Path) -> Mapping[str, Scalar]:
-    """Every scalar of a file's metadata by its key, arrays left out. Raises `EngineError` for what is no GGUF."""
-    return _read(path)[0]
+def read_header(path: Path) -> tuple[Mapping[str, Scalar], Mapping[str, Table]]:
+    """Every scalar of a file's metadata by its key, arrays left out, and the size of each tensor by its name.
 
-
-def read_tensors(path: Path) -> Mapping[str, Table]:
-    """The size of each tensor by its name; raises as `read_header`."""
-    return _read(path)[1]
-
-
-def _read(path: Path) -> tuple[dict[str, Scalar], dict[str, Table]]:
+    Raises `EngineError` for what is no GGUF.
+    """
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -20,30 +20,32 @@ class Readings(NamedTuple):
     gpu_peak_mb: float | None = None
 
 
-class Clock(Protocol):
-    """How a device is timed. A call is marked before and after prefill, before decode and after each step."""
+class Clock:
+    """How a device is timed. A call is marked before and after prefill, before decode and after each step.
+
+    This one marks nothing: the wall clock alone.
+    """
 
     def prepare(self, *, n_marks: int) -> None:
         """Be ready for a call; not timed."""
 
     def read_ns(self) -> int:
         """The wall clock, once the device has done all that it was asked."""
+        return perf_counter_ns()
 
     def mark(self) -> None:
         """Note this moment on the device's timeline without waiting for it."""
 
     def readings(self) -> Readings:
         """What was marked; after the call."""
+        return Readings()
 
 
-class CpuClock:
+class CpuClock(Clock):
     """The CPU does each thing at once, so that a mark is a reading of the wall clock."""
 
     def prepare(self, *, n_marks: int) -> None:  # noqa: ARG002
         self._marks: list[int] = []
-
-    def read_ns(self) -> int:
-        return perf_counter_ns()
 
     def mark(self) -> None:
         self._marks.append(perf_counter_ns())
@@ -52,11 +54,8 @@ class CpuClock:
         return Readings(steps_ms=tuple((after - before) / 1e6 for before, after in pairwise(self._marks[2:])))
 
 
-class MpsClock:
+class MpsClock(Clock):
     """Apple's GPU: the wall clock only, since a mark inside the loop would have to wait for the device."""
-
-    def prepare(self, *, n_marks: int) -> None:
-        pass
 
     def read_ns(self) -> int:
         import torch
@@ -64,14 +63,8 @@ class MpsClock:
         torch.mps.synchronize()
         return perf_counter_ns()
 
-    def mark(self) -> None:
-        pass
 
-    def readings(self) -> Readings:
-        return Readings()
-
-
-class CudaClock:
+class CudaClock(Clock):
     """CUDA: a mark is an event in the stream, read when the call is over."""
 
     def __init__(self, device: torch.device) -> None:

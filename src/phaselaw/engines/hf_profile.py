@@ -79,7 +79,7 @@ class Profile:
         return self.calls_per_token / self.n_layer if self.n_layer else None
 
 
-def profile(backend: HfBackend, model: ModelEntry, *, tokens: int, prompt_tokens: int) -> Profile:
+def profile_decode(backend: HfBackend, model: ModelEntry, *, tokens: int, prompt_tokens: int) -> Profile:
     """Profile decode steps of a model. Raises `EngineError` and `MissingExtraError` as the engine does."""
     engine = hf.create(backend)
     try:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phaselaw.engines import served
-from phaselaw.engines.gguf_header import Scalar, Table, read_header, read_tensors
+from phaselaw.engines.gguf_header import Scalar, Table, read_header
 from phaselaw.engines.http_client import QUICK, Line
 from phaselaw.engines.llamacpp_process import LlamacppServer, ServerProcess, find_server, nothing_to_start
 from phaselaw.engines.prompts import Verdict, token_ids
@@ -130,10 +130,10 @@ class LlamacppEngine:
             if other is not None:
                 raise EngineError(other, kind="missing_model")
             path = Path(str(props.get("model_path")))
-            header, tables = (read_header(path), read_tensors(path)) if path.is_file() else ({}, {})
+            header, tables = read_header(path) if path.is_file() else ({}, {})
         else:
             path = self._exported(model.name)
-            header, tables = read_header(path), read_tensors(path)
+            header, tables = read_header(path)
             process = self._start(model.name, path)
             server = process.server
             props = server.props()

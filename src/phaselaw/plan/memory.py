@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from phaselaw.engines.gguf_header import read_header, read_tensors
+from phaselaw.engines.gguf_header import read_header
 from phaselaw.engines.llamacpp import model_info
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.ladder.spec import ladder_model
@@ -122,7 +122,7 @@ def _counted(numbers: int, looked_up: int) -> dict[str, Any]:
 
 
 def _of_gguf(path: Path) -> dict[str, Any]:
-    header, tables = read_header(path), read_tensors(path)
+    header, tables = read_header(path)
     numbers, size = (sum(each[at] for each in tables.values()) for at in (0, 1))
     family = header.get("general.architecture")
     vocabulary = tables.get("token_embd.weight", (0, 0))[0] // max(1, int(header.get(f"{family}.embedding_length", 1)))
