@@ -53,7 +53,7 @@ def _tables(file: BinaryIO, count: int, alignment: int) -> dict[str, Table]:
     for _ in range(count):
         name, dimensions = _text(file), int(_number(file, "I"))
         numbers = math.prod(int(_number(file, "Q")) for _ in range(dimensions))
-        _number(file, "I")  # its type, which its size tells already
+        _number(file, "I")  # its type, which is not needed
         listed.append((int(_number(file, "Q")), name, numbers))
     data = -(-file.tell() // alignment) * alignment
     listed.sort()

@@ -8,8 +8,10 @@ launch overhead out, because events count the device's waiting between two kerne
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections import Counter
+from contextlib import closing
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -22,16 +24,13 @@ if TYPE_CHECKING:
 
 WARMUPS, TIMED = 2, 3
 
-BOOKKEEPING = frozenset(
-    f"aten::{name}"
-    for name in (
-        "as_strided", "alias", "chunk", "contiguous", "detach", "detach_", "empty", "empty_like", "empty_strided",
-        "expand", "flatten", "layer_norm", "lift_fresh", "linear", "matmul", "narrow", "new_empty", "permute",
-        "reshape", "resize_", "scaled_dot_product_attention", "select", "slice", "softmax", "split", "split_with_sizes",
-        "squeeze", "t", "to", "_to_copy", "transpose", "unfold", "unsqueeze", "view", "_reshape_alias", "_unsafe_view",
-        "embedding", "result_type", "item", "_local_scalar_dense",
-    )
-)  # fmt: skip
+_BOOKKEEPING = """
+as_strided alias chunk contiguous detach detach_ empty empty_like empty_strided expand flatten layer_norm lift_fresh
+linear matmul narrow new_empty permute reshape resize_ scaled_dot_product_attention select slice softmax split
+split_with_sizes squeeze t to _to_copy transpose unfold unsqueeze view _reshape_alias _unsafe_view embedding result_type
+item _local_scalar_dense
+"""
+BOOKKEEPING = frozenset(f"aten::{name}" for name in _BOOKKEEPING.split())
 """Operators that compute nothing themselves: they make views, allocate, or call others."""
 
 
@@ -81,14 +80,12 @@ class Profile:
 
 def profile_decode(backend: HfBackend, model: ModelEntry, *, tokens: int, prompt_tokens: int) -> Profile:
     """Profile decode steps of a model. Raises `EngineError` and `MissingExtraError` as the engine does."""
-    engine = hf.create(backend)
-    try:
+    of_study = functools.partial(Request, prompt=None, study_seed=0, seed=0, round=None)
+    request = functools.partial(of_study, prompt_tokens=prompt_tokens, batch_size=backend.batch_size)
+    with closing(hf.create(backend)) as engine:
         loaded = engine.load(model)
-        step_ms = _step_ms(loaded, _request(backend, prompt_tokens, tokens), tokens)
-        short = _profiled(loaded, _request(backend, prompt_tokens, 1))
-        long = _profiled(loaded, _request(backend, prompt_tokens, tokens + 1))
-    finally:
-        engine.close()
+        step_ms = _step_ms(loaded, request(gen_tokens=tokens))
+        short, long = _profiled(loaded, request(gen_tokens=1)), _profiled(loaded, request(gen_tokens=tokens + 1))
     on_gpu = backend.device.startswith("cuda")
     operators = _difference(long, short, tokens, on_gpu=on_gpu)
     counted = [each for each in operators if on_gpu or each.name.startswith("aten::")]
@@ -119,21 +116,14 @@ class _Pass:
     own_us: Counter[str]
 
 
-def _request(backend: HfBackend, prompt_tokens: int, gen_tokens: int) -> Request:
-    return Request(
-        prompt=None, prompt_tokens=prompt_tokens, gen_tokens=gen_tokens, batch_size=backend.batch_size, study_seed=0,
-        seed=0, round=None,
-    )  # fmt: skip
-
-
-def _step_ms(loaded: HfModel, request: Request, tokens: int) -> float:
-    times = [(loaded.generate(request).kv_decode_ms or 0.0) / tokens for _ in range(WARMUPS + TIMED)]
-    return median(times[WARMUPS:])
+def _step_ms(loaded: HfModel, request: Request) -> float:
+    times = [loaded.generate(request).kv_decode_ms or 0.0 for _ in range(WARMUPS + TIMED)]
+    return median(times[WARMUPS:]) / request.gen_tokens
 
 
 def _profiled(loaded: HfModel, request: Request) -> _Pass:
     """One call under the profiler: on a GPU its kernels, on the processor its operators."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library tells stderr when it starts and stops
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes to stderr when it starts
     import torch
     from torch.profiler import ProfilerActivity
 

@@ -50,6 +50,7 @@ class Limits:
     reply_bytes: int = 32 * 2**20
 
 
+LIMITS = Limits()
 QUICK = Limits(connect_s=5.0, idle_s=10.0, total_s=20.0)
 """For questions that need no model."""
 
@@ -65,21 +66,25 @@ class HttpClient:
     """Requests to one server. Connections are kept and used again; threads may share a client."""
 
     def __init__(
-        self, base_url: str, *, headers: Mapping[str, str] | None = None, limits: Limits | None = None,
-        ca_file: str | None = None,
-    ) -> None:  # fmt: skip
+        self, base_url: str, *, headers: Mapping[str, str] = {}, limits: Limits = LIMITS, ca_file: str | None = None
+    ) -> None:
         """``base_url`` is ``http[s]://host[:port][/prefix]``; ``headers`` go with every request to this server."""
         self.base_url = base_url.rstrip("/")
-        self.limits = limits or Limits()
-        self._headers = dict(headers or {})
-        self._ca_file = ca_file
+        self.limits = limits
+        self._headers, self._ca_file = headers, ca_file
         self._idle: list[tuple[_Origin, http.client.HTTPConnection]] = []
         self._origin = _origin(self.base_url)
 
     def open(
-        self, method: str, path: str, payload: Any = None, *, limits: Limits | None = None, fresh: bool = False,
+        self,
+        method: str,
+        path: str,
+        payload: Any = None,
+        *,
+        limits: Limits | None = None,
+        fresh: bool = False,
         before_send: BeforeSend = None,
-    ) -> Exchange:  # fmt: skip
+    ) -> Exchange:
         """Send a request, JSON where there is a ``payload``, and wait for the head of the reply.
 
         ``fresh`` opens a connection for it alone, as every measured call does: a kept one may be closed under it, which
@@ -98,8 +103,8 @@ class HttpClient:
                 return exchange
             exchange.close()
             url = _joined(url, location)
-        told = f"{_without_secrets(home)}: more than {MAX_REDIRECTS} redirects, the last to {_without_secrets(url)}"
-        raise EngineError(told, kind="redirects")
+        message = f"{_without_secrets(home)}: more than {MAX_REDIRECTS} redirects, the last to {_without_secrets(url)}"
+        raise EngineError(message, kind="redirects")
 
     def json(self, method: str, path: str, payload: Any = None) -> Any:
         """The JSON value that a request is answered with. Raises `EngineError`, also where the status is no success."""

@@ -62,7 +62,7 @@ def lacking(backend: LlamacppBackend, models: Sequence[ModelEntry]) -> list[str]
 
 
 def prepare(backend: LlamacppBackend, model: ModelEntry) -> None:
-    """Export what has to be exported, so that a load time never holds it. Raises `PhaselawError`."""
+    """Export what has to be exported, so that no load time includes it. Raises `PhaselawError`."""
     if backend.url is None:
         _file_of(model.name, backend)
 
@@ -171,9 +171,15 @@ class LlamacppModel:
     """A model that a server holds."""
 
     def __init__(
-        self, server: LlamacppServer, backend: LlamacppBackend, name: str, info: ModelInfo, *, context: int | None,
+        self,
+        server: LlamacppServer,
+        backend: LlamacppBackend,
+        name: str,
+        info: ModelInfo,
+        *,
+        context: int | None,
         process: ServerProcess | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """``context`` is in tokens; ``process`` is the server's where it is ours."""
         self.info, self.server = info, server
         self._backend, self._name, self._context, self._process = backend, name, context, process
@@ -186,8 +192,8 @@ class LlamacppModel:
             prompt = self._prompt_of(request)
             if self._context is not None and len(prompt) + request.gen_tokens > self._context:
                 no_room = f"a prompt of {len(prompt)} tokens leaves no room for {request.gen_tokens} more"
-                told = f"{self._name} has a context of {self._context}: {no_room}; give a larger context_length"
-                raise EngineError(told, kind="too_long")
+                message = f"{self._name} has a context of {self._context}: {no_room}; give a larger context_length"
+                raise EngineError(message, kind="too_long")
             if self._memory is not None:
                 self._memory.reset()  # by each of several clients, all before the first of them sends
             reply = self._send(prompt, request)
@@ -208,9 +214,14 @@ class LlamacppModel:
     def _send(self, prompt: Sequence[int], request: Request) -> StreamedReply:
         """One streamed, greedy completion that the server's prompt cache must not answer."""
         asked = {
-            **GREEDY, "prompt": prompt, "n_predict": request.gen_tokens, "cache_prompt": False,
-            "ignore_eos": self._backend.ignore_eos, "stream": True, "return_tokens": True,
-        }  # fmt: skip
+            **GREEDY,
+            "prompt": prompt,
+            "n_predict": request.gen_tokens,
+            "cache_prompt": False,
+            "ignore_eos": self._backend.ignore_eos,
+            "stream": True,
+            "return_tokens": True,
+        }
         return served.stream(
             self.server, "/completion", asked, request.gen_tokens, read_stream, before_send=request.before_send
         )

@@ -12,9 +12,13 @@ import threading
 from typing import Any
 
 NAMES = {
-    "port": "port", "parallel": "n_parallel", "ctx-size": "n_ctx", "batch-size": "n_batch", "ubatch-size": "n_ubatch",
+    "port": "port",
+    "parallel": "n_parallel",
+    "ctx-size": "n_ctx",
+    "batch-size": "n_batch",
+    "ubatch-size": "n_ubatch",
     "n-gpu-layers": "n_gpu_layers",
-}  # fmt: skip
+}
 """llama-server's options, and the package's names for them where one holds a number."""
 
 

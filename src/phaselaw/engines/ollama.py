@@ -293,8 +293,8 @@ class OllamaModel:
         context = served.count(self._server_context if context is None else context) or None
         if tokens < words or (context is not None and tokens >= context):
             limit = "" if context is None else f", with a context of {context}"
-            told = f"the prompt of {words} words was cut to {tokens} tokens{limit}; give a larger context_length"
-            raise EngineError(told, kind="prompt_cut")
+            message = f"the prompt of {words} words was cut to {tokens} tokens{limit}; give a larger context_length"
+            raise EngineError(message, kind="prompt_cut")
 
     def _timing(self, reply: StreamedReply, prompt: str, *, was_loaded: bool, alone: bool) -> Timing:
         verdict = self._judge(reply, prompt, was_loaded=was_loaded)

@@ -1,7 +1,7 @@
 """The engine ``openai``: any server that speaks OpenAI's protocol, by the client's clock (method: section 2).
 
 TTFT stands for prefill, since no server-side time is part of the protocol; a decode step is taken from the arrivals.
-A server's prompt cache is kept out by first words that no call shares, and it is told to have none where it knows how.
+A server's prompt cache is kept out by first words that no call shares, and it is asked to have none.
 A key never reaches a message: whatever a server answers is shown with the key cut out.
 """
 

@@ -6,7 +6,7 @@ or fewer tokens than for the others is not used again.
 
 Ollama's cache can't be switched off, and a hit does not show in its token count: only the duration falls. A call is
 judged against prompts that this loaded model can't have seen, never against a cell's first call, which is slow for
-other reasons. Where a fresh prefill would cost under two decode steps, a hit can't be told (method: section 2).
+other reasons. Where a fresh prefill would cost under two decode steps, a hit does not show (method: section 2).
 """
 
 from __future__ import annotations

@@ -26,39 +26,29 @@ def lacks(study: Study) -> list[Lack]:
     """What this machine lacks to run a study; empty when all is there. Loads no weights, downloads nothing."""
     found: list[Lack] = []
     for backend in study.backends:
-        optional = getattr(backend, "optional", False)
+        models = study.models_of(backend.name)
         try:
             module = module_for(backend.kind)
-            for_backend = module.lacking(backend, ())
+            lacking: list[tuple[str | None, str]] = [(None, what) for what in module.lacking(backend, ())]
             if isinstance(backend, (OllamaBackend, OpenaiBackend)):
-                names = ", ".join(model.name for model in study.models_of(backend.name))
-                for_backend = [f"{what}; it is to have {names}" for what in for_backend]
+                names = ", ".join(model.name for model in models)
+                lacking = [(None, f"{what}; it is to have {names}") for _, what in lacking]
+            if not lacking:
+                lacking = [(model.name, what) for model in models for what in module.lacking(backend, (model,))]
         except NotReadyError as error:
-            for_backend = [f"backend {backend.name}: {error}"]
-        if for_backend:
-            found += [Lack(backend=backend.name, model=None, what=what, optional=optional) for what in for_backend]
-            continue
-        for model in study.models_of(backend.name):
-            found += [
-                Lack(backend=backend.name, model=model.name, what=what, optional=optional)
-                for what in module.lacking(backend, (model,))
-            ]
+            lacking = [(None, f"backend {backend.name}: {error}")]
+        optional = getattr(backend, "optional", False)
+        found += [Lack(backend=backend.name, model=model, what=what, optional=optional) for model, what in lacking]
     return found
 
 
 def runnable_part(study: Study, lacking: list[Lack]) -> Study:
     """The study without the pairs of backend and model that can't run; raises `NotReadyError` where none can."""
-    backends_out = {lack.backend for lack in lacking if lack.model is None}
-    pairs_out = {(lack.backend, lack.model) for lack in lacking}
+    out = {(lack.backend, lack.model) for lack in lacking}
     models = []
     for model in study.models:
-        left = tuple(
-            backend.name
-            for backend in study.backends
-            if model.runs_on(backend)
-            and backend.name not in backends_out
-            and (backend.name, model.name) not in pairs_out
-        )
+        runs_on = [backend.name for backend in study.backends if model.runs_on(backend)]
+        left = tuple(name for name in runs_on if not {(name, None), (name, model.name)} & out)
         if left:
             models.append(model.model_copy(update={"backends": left}))
     used = {name for model in models for name in model.backends or ()}

@@ -64,6 +64,10 @@ class StreamedReply:
         return len(self.arrivals_ms) if self.generated is None else self.generated
 
 
+Read = Callable[[Sequence[Line], int], StreamedReply]
+"""Reads a stream's lines; its second argument is when the call was sent, in ns."""
+
+
 class DecodeStep(NamedTuple):
     """One decode step by each clock, and the one to use."""
 
@@ -74,10 +78,9 @@ class DecodeStep(NamedTuple):
 
 
 def stream(
-    server: HttpClient, path: str, payload: Event, gen_tokens: int,
-    read: Callable[[Sequence[Line], int], StreamedReply], *, before_send: BeforeSend = None,
-) -> StreamedReply:  # fmt: skip
-    """One streamed call on a connection of its own; ``read`` gets the lines and when it was sent, in ns.
+    server: HttpClient, path: str, payload: Event, gen_tokens: int, read: Read, *, before_send: BeforeSend = None
+) -> StreamedReply:
+    """One streamed call on a connection of its own.
 
     ``before_send`` is called between connecting and sending. Lines are read only after the last one came, so that
     reading takes no time from the clock. Raises `EngineError`.
@@ -118,7 +121,7 @@ def events_of(
 def reply_of(
     events: Sequence[TimedEvent], text_of_event: Callable[[Event], tuple[str, str]], *, ended: bool, **figures: Any
 ) -> StreamedReply:
-    """A reply of a stream's events, each of which holds a hidden and a shown text; ``ended``: its last one came."""
+    """A reply of a stream's events, each with a hidden and a shown text; ``ended``: its last one came."""
     arrivals: list[float] = []
     thinking, digest = 0, hashlib.sha256()
     for at_ms, event in events:
@@ -214,12 +217,18 @@ def faults_of(prefill_ms: float | None, step: DecodeStep, verdict: Verdict) -> d
 
 
 def timing_of(
-    reply: StreamedReply, prompt_tokens: int, step: DecodeStep, verdict: Verdict, *, by_client: bool = False,
-    figures: Event | None = None, **observed: Any,
-) -> Timing:  # fmt: skip
+    reply: StreamedReply,
+    prompt_tokens: int,
+    step: DecodeStep,
+    verdict: Verdict,
+    *,
+    by_client: bool = False,
+    figures: Event | None = None,
+    **observed: Any,
+) -> Timing:
     """A reply as a call's times; raises `EngineError` where no token came.
 
-    ``prompt_tokens`` holds where the server counts none. ``by_client``: the client's clock times the phases, TTFT for
+    ``prompt_tokens`` is used where the server counts none. ``by_client``: the client's clock times the phases, TTFT for
     prefill. ``figures`` are kept beside the server's, ``observed`` are further fields of `Served`.
     """
     if not reply.arrivals_ms and (by_client or not reply.generated):
@@ -329,7 +338,7 @@ class ServedEngine:
         )
 
     def load(self, model: ModelEntry) -> Any:
-        """A model, asked for once: the same object for the whole run. Raises `EngineError`."""
+        """A model, asked for once: the same object all through the run. Raises `EngineError`."""
         if model.name not in self.models:
             self.models[model.name] = self.load_new(model)
         return self.models[model.name]

@@ -102,7 +102,7 @@ class SimulatedModel:
             prompt_tokens=prompt_tokens,
             prompt_tokens_total=prompt_tokens * request.batch_size,
             gen_tokens_raw=steps,
-            # Steps that are all alike are told by their sum.
+            # Where all steps are alike, their sum is enough.
             decode_steps_ms=tuple(first + longer * index for index in range(steps)) if longer else None,
             done_reason=done_reason,
             output_sha256=hashlib.sha256(f"{self._name}/{request.prompt}/{prompt_tokens}/{steps}".encode()).hexdigest(),
