@@ -19,7 +19,6 @@ import heapq
 import itertools
 import json
 import multiprocessing
-import re
 import select
 import socket
 import sys
@@ -67,25 +66,13 @@ def serve(pipe: Connection) -> None:
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 open_sockets.append(accepted)
                 continue
-            request = _read_request(ready)
+            request = ready.recv(65_536)
             if not request:
                 open_sockets.remove(ready)
                 continue
             name = request.split(b" ", 2)[1].decode()
             log[name] = Observed(time.perf_counter_ns(), [], None)
             heapq.heappush(due, (log[name].request_ns + int(FIRST_MS * 1e6), 0, name, ready))
-
-
-def _read_request(connection: socket.socket) -> bytes:
-    """One request with its body, which may come in two pieces; empty where the client is gone."""
-    request = connection.recv(65_536)
-    head, _, body = request.partition(b"\r\n\r\n")
-    length = re.search(rb"content-length: (\d+)", head.lower())
-    missing = (int(length.group(1)) if length else 0) - len(body)
-    while request and missing > 0:
-        piece = connection.recv(65_536)
-        request, missing = request + piece, missing - len(piece)
-    return request
 
 
 def _write_when_due(

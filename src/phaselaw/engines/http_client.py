@@ -183,12 +183,15 @@ class Exchange:
     def send(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> None:
         """Send the request and read the reply's head; called once, by the client."""
         connection = self._connection
-        self.sent_ns = time.perf_counter_ns()
+        pieces: list[bytes] = []
+        connection.send = pieces.append  # head and body, so that one send carries both
         self._stream = _Stream(connection.sock, self.url, self._limits)
         read_from: Any = self._stream  # it has of a socket what the parser asks for
         connection.response_class = lambda _, **named: http.client.HTTPResponse(read_from, **named)
         with self._faults():
             connection.request(method, target, body, headers)
+            self.sent_ns = time.perf_counter_ns()
+            connection.sock.sendall(b"".join(pieces))
             self._reply = reply = connection.getresponse()
         self.status, self.headers, self.head_ns = reply.status, reply.headers, self._stream.received_ns
 
