@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import count, pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -45,7 +46,11 @@ def drift(evidence: Evidence) -> Findings:
     """
     n = 0
     for key, rows in grouped(_end_to_end(evidence), ["backend", "batch_size", "run"]):
-        slope, p = _drift_over_cells(rows) if back_to_back(rows) else _drift_in_rounds(rows)
+        if not back_to_back(rows):
+            slope, p = _trend(rows.filter(pl.col("rep").is_not_null()), CELL, ["rep"])
+        else:
+            cells = rows.group_by(CELL, maintain_order=True).agg(pl.col("place").mean(), pl.col("latency_ms").median())
+            slope, p = _trend(cells, ["model"], ["scenario", BUDGET])
         n += math.isfinite(p)
         change = math.expm1(slope)
         if p < ALPHA and abs(change) >= LEAST:
@@ -79,23 +84,12 @@ def back_to_back(rows: pl.DataFrame) -> bool:
     return len(typical) == 0 or float(np.median(typical)) <= 1.5
 
 
-def _drift_in_rounds(rows: pl.DataFrame) -> tuple[float, float]:
-    return _trend(rows.filter(pl.col("rep").is_not_null()), pl.col("latency_ms").log(), CELL, ["rep"])
-
-
-def _drift_over_cells(rows: pl.DataFrame) -> tuple[float, float]:
-    cells = rows.group_by(CELL, maintain_order=True).agg(
-        pl.col("place").mean(), log=pl.col("latency_ms").median().log()
-    )
-    return _trend(cells, pl.col("log"), ["model"], ["scenario", BUDGET])
-
-
-def _trend(rows: pl.DataFrame, values: pl.Expr, *columns: Sequence[str]) -> tuple[float, float]:
-    """Change of the values over the whole span of ``place``, and its p; NaN where untestable.
+def _trend(rows: pl.DataFrame, *columns: Sequence[str]) -> tuple[float, float]:
+    """Change of log latency over the whole span of ``place``, and its p; NaN where untestable.
 
     A level of its own is taken out for each group of rows that are alike in some columns, one grouping after the other.
     """
-    place, y = rows["place"].to_numpy(), rows.select(values).to_series().to_numpy()
+    place, y = rows["place"].to_numpy(), rows["latency_ms"].log().to_numpy()
     first = rows.with_row_index("at").select(pl.col("at").first().over(names).alias(str(names)) for names in columns)
     levels = [np.unique(each.to_numpy(), return_inverse=True)[1] for each in first]
     n = len(y)
@@ -237,9 +231,8 @@ def _scattered(row: Row, variance: float, n: int) -> Finding:
 )
 def comparable(evidence: Evidence) -> Findings:
     """Cells of one model that differ in more than they should: its size or weights, the prompt, the host, the study."""
-    for parts in (_several_sizes, _several_settings, _several_prompts, _changed):
-        for row, differs, next_step in parts(evidence):
-            yield Finding(where=Where.of(row), evidence=differs, next_step=next_step)
+    for row, differs, next_step in (*_several_values(evidence), *_changed(evidence)):
+        yield Finding(where=Where.of(row), evidence=differs, next_step=next_step)
     return evidence.per_model.select("backend", "batch_size", "model").n_unique()
 
 
@@ -247,41 +240,32 @@ Differing = Iterator[tuple[Row, str, str]]
 """The rows that differ, by name; in what; and the next step."""
 
 
-def _several_sizes(evidence: Evidence) -> Differing:
-    """Models whose rows have several parameter counts under one name."""
-    for row, group in grouped(evidence.per_model, ["backend", "batch_size", "model"]):
-        sizes = group["params_millions_effective"].drop_nulls().unique().sort()
+def _several_values(evidence: Evidence) -> Differing:
+    """Models of several sizes, settings or weights under one name, and scenarios of several prompts."""
+    per_model, models, measured = evidence.per_model, evidence.run.models, evidence.measured
+    for row, group in grouped(per_model, ["backend", "batch_size", "model"]):
+        sizes = _distinct(group, "params_millions_effective")
         if len(sizes) > 1:
             listed = ", ".join(f"{size:g} M" for size in sizes)
             yield row, f"one name, {len(sizes)} sizes: {listed}", "give each model a name of its own"
-
-
-def _several_settings(evidence: Evidence) -> Differing:
-    """Models that the run's model table has on one backend with several settings, or of several weights."""
-    table = evidence.run.models
-    if "backend" not in table.columns:
-        return
-    measured = set(evidence.per_model.select("backend", "model").unique().iter_rows())
-    for row, group in grouped(table, ["backend", "model"]):
-        for name in ("device", "dtype", "quantization_level", "weights_sha256"):
-            values = group[name].drop_nulls().cast(pl.String).unique().sort() if name in table.columns else ()
-            if len(values) > 1 and tuple(row.values()) in measured:
-                listed = ", ".join(value[:16] for value in values)
-                yield (
-                    row,
-                    f"one name, several settings ({name}): {listed}",
-                    ("measure each setting as a backend of its own"),
-                )
-
-
-def _several_prompts(evidence: Evidence) -> Differing:
-    """Scenarios whose calls on one backend had several prompts."""
-    if "prompt" in evidence.measured.columns:
-        one_phase = evidence.measured.filter(pl.col("mode") == pl.col("mode").first())
-        for row, group in grouped(one_phase, ["backend", "scenario"]):
+    known = set(per_model.select("backend", "model").iter_rows())
+    if "backend" in models.columns:
+        for row, group in grouped(models, ["backend", "model"]):
+            for name in ("device", "dtype", "quantization_level", "weights_sha256"):
+                values = [str(value)[:16] for value in _distinct(group, name)]
+                if len(values) > 1 and tuple(row.values()) in known:
+                    differs = f"one name, several settings ({name}): {', '.join(values)}"
+                    yield row, differs, "measure each setting as a backend of its own"
+    if "prompt" in measured.columns:
+        for row, group in grouped(measured.filter(pl.col("mode") == pl.col("mode").first()), ["backend", "scenario"]):
             n = group["prompt"].drop_nulls().n_unique()
             if n > 1:
                 yield row, f"one scenario, {n} prompts", "give each prompt a scenario of its own"
+
+
+def _distinct(rows: pl.DataFrame, name: str) -> list[Any]:
+    """The values of a column that the rows may lack, each once, in order."""
+    return rows[name].drop_nulls().unique().sort().to_list() if name in rows.columns else []
 
 
 def _changed(evidence: Evidence) -> Differing:
