@@ -404,12 +404,10 @@ def _law(law: Law, panel: Panel) -> Curve:
     ends = [math.log10(point.x) for point in panel.points] or [0.0, 1.0]
     at = np.linspace(min(ends), max(ends), 24)
     line, half = law.log10_intercept + law.slope * at, band(law, at)
-    ends_of = [10 ** (line - half), 10 ** (line + half)] if half is not None else []
-    points = (
-        Point(label="", **dict(zip(("x", "y", "low", "high"), map(float, values), strict=False)))
-        for values in zip(10**at, 10**line, *ends_of, strict=True)
-    )
-    return Curve(label="law", points=tuple(points), dots=False, dashed=bool(panel.warning))
+    shown = {"x": at, "y": line} | ({} if half is None else {"low": line - half, "high": line + half})
+    rows = (10 ** np.stack(list(shown.values()), axis=1)).tolist()
+    points = tuple(Point(label="", **dict(zip(shown, row, strict=True))) for row in rows)
+    return Curve(label="law", points=points, dots=False, dashed=bool(panel.warning))
 
 
 def _value(value: float, axis: Axis) -> str:

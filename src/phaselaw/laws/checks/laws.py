@@ -89,7 +89,7 @@ def left_out(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     Influence in Regression, 1982, 2.2.2).
     """
     n, dx = len(x), x - x.mean()
-    if n < 4 or not dx.any():
+    if n < 4 or np.ptp(x) == 0:
         return (np.full(n, np.nan),) * 4
     slope = dx @ y / (dx @ dx)
     residual = y - y.mean() - slope * dx
