@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phaselaw.ladder.spec import LADDER
-from phaselaw.laws.analysis import Analysis, Options, analyze
+from phaselaw.laws.analysis import Context, Options
 from phaselaw.study.model import ModelEntry, Scenario, SimulatedBackend, Study
 from simulated_runs import simulated
 
@@ -53,12 +53,12 @@ def study(law: Mapping[str, float], seed: int) -> Study:
     )
 
 
-def analysed(one: Study) -> Analysis:
-    """A study measured on the simulated engine and analysed, without a file between."""
-    return analyze(simulated(one), Options(draws=10))
+def analysed(one: Study) -> Context:
+    """A study measured on the simulated engine: the tables of its analysis, each computed when it is asked for."""
+    return Context(simulated(one), Options(draws=10))
 
 
-def hits(law: str, analysis: Analysis) -> dict[str, bool]:
+def hits(law: str, analysis: Context) -> dict[str, bool]:
     """For each figure that was put in, whether its interval holds it."""
     if law == "power law":
         row = _decode(analysis, "scaling_fits", scenario="__all__")
@@ -78,10 +78,10 @@ def hits(law: str, analysis: Analysis) -> dict[str, bool]:
     }
 
 
-def _decode(analysis: Analysis, table: str, **equal: str) -> dict[str, Any]:
+def _decode(analysis: Context, table: str, **equal: str) -> dict[str, Any]:
     [row] = [
         row
-        for row in analysis.tables[table].iter_rows(named=True)
+        for row in analysis[table].iter_rows(named=True)
         if row["mode"] == "kv_decode" and all(row[name] == value for name, value in equal.items())
     ]
     return row

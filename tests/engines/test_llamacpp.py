@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -73,17 +74,23 @@ def test_a_prompt_beyond_the_context_is_refused_in_one_line(model) -> None:
     assert "\n" not in str(refusal.value)
 
 
-def servers() -> set[int]:
+MARK = "PHASELAW_TEST_MARK"
+
+
+def servers(mark: str) -> set[int]:
+    """The servers that a process with this mark in its environment started: other tests may run at the same time."""
     found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if "llamacpp_package" in line or "llama-server" in line:
-            found.add(process.pid)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            is_server = "llamacpp_package" in line or "llama-server" in line
+            if is_server and process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.pid)
     return found
 
 
 def test_a_server_of_ours_does_not_outlive_a_killed_phaselaw(ladder_cache: Path) -> None:
-    before = servers()
+    mark = str(time.monotonic_ns())
     script = (
         "import time\nfrom phaselaw.engines import llamacpp\n"
         "from phaselaw.study.model import LlamacppBackend, ModelEntry\n"
@@ -91,13 +98,13 @@ def test_a_server_of_ours_does_not_outlive_a_killed_phaselaw(ladder_cache: Path)
         f"model = engine.load(ModelEntry(name={MODEL!r}, kind='llamacpp'))\n"
         "print('ready', flush=True)\ntime.sleep(60)\n"
     )
-    environment = {**os.environ, "PHASELAW_CACHE": str(ladder_cache)}
+    environment = {**os.environ, "PHASELAW_CACHE": str(ladder_cache), MARK: mark}
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as child:
         assert child.stdout is not None and child.stdout.readline() == b"ready\n"
-        started = servers() - before
+        started = servers(mark)
         child.send_signal(signal.SIGKILL)
     assert started, "no server was seen: this test would hold nothing"
     until = time.monotonic() + 10
-    while servers() & started and time.monotonic() < until:
+    while servers(mark) & started and time.monotonic() < until:
         time.sleep(0.05)
-    assert not servers() & started
+    assert not servers(mark) & started
