@@ -129,14 +129,16 @@ def words(key: str, title: str = "", *, reads: str = "", detail: bool = False, d
     return Col(key=key, title=title, type=pl.String, show=as_is, reads=reads, detail=detail, doc=doc)
 
 
-def flag(key: str, title: str = "", *, doc: str = "") -> Col:
+def flag(key: str, title: str = "", show: Show = as_is, *, doc: str = "") -> Col:
     """A column of yes or no."""
-    return Col(key=key, title=title, type=pl.Boolean, show=as_is, doc=doc)
+    return Col(key=key, title=title, type=pl.Boolean, show=show, doc=doc)
 
 
-def counted(key: str, title: str = "", *, provenance: Provenance = "measured", doc: str = "") -> Col:
+def counted(
+    key: str, title: str = "", *, provenance: Provenance = "measured", detail: bool = False, doc: str = ""
+) -> Col:
     """A column of whole numbers of things."""
-    return Col(key=key, title=title, type=pl.Int64, provenance=provenance, show=count, doc=doc)
+    return Col(key=key, title=title, type=pl.Int64, provenance=provenance, show=count, detail=detail, doc=doc)
 
 
 def measured(

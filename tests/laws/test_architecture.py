@@ -9,7 +9,7 @@ from hard_rows import rows
 
 from phaselaw.ladder.spec import LADDER
 from phaselaw.laws.analysis import Options, analyze
-from phaselaw.laws.architecture import architectures
+from phaselaw.laws.structure import architectures
 from phaselaw.rundir import read as runs
 
 MODEL = LADDER[2]

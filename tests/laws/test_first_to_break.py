@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from phaselaw.laws.first_to_break import ALIKE, BUDGET_FIRST, COLD_START, LATENCY, NEITHER, UNKNOWN, what_breaks_first
+from phaselaw.laws.decisions import ALIKE, COLD_START, LATENCY, NEITHER, PRICE, UNKNOWN, what_breaks_first
 
 KEYS = {"backend": "b", "backend_kind": "hf", "batch_size": 1, "gen_tokens_target": 64}
 
@@ -40,7 +40,7 @@ def found(analysed: dict[str, pl.DataFrame]) -> pl.DataFrame:
     ("latencies", "rates", "first"),
     [
         ((10, 40, 100), (100, 50, 20), LATENCY),  # 10 x against 5 x
-        ((10, 20, 50), (100, 50, 5), BUDGET_FIRST),  # 5 x against 20 x
+        ((10, 20, 50), (100, 50, 5), PRICE),  # 5 x against 20 x
         ((10, 40, 100), (100, 50, 10.2), ALIKE),
     ],
 )

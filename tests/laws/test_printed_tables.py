@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 
 from phaselaw.laws import structure, summary
-from phaselaw.laws.architecture import architectures, weight_bytes
 from phaselaw.laws.noise import points_of
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import overhead_compute_fits
 from phaselaw.laws.scaling import scaling_fits
+from phaselaw.laws.structure import architectures, weight_bytes
 from phaselaw.records import Run
 from phaselaw.rundir.read import normalised
 

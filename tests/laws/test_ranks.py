@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from phaselaw.laws.ranks import exact_spearman, spearman_rows, theil_sen_rows
+from phaselaw.laws.regression import exact_spearman, spearman_rows, theil_sen_rows
 
 
 def rows_of(seed: int, n: int, *, ties: bool) -> tuple[np.ndarray, np.ndarray]:

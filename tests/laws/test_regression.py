@@ -13,7 +13,6 @@ from phaselaw.laws.regression import (
     leave_one_out_errors,
     quantile_interval,
     resamples,
-    spearman,
     t_half_width,
 )
 
@@ -110,10 +109,3 @@ def test_leaving_one_out_is_fitting_without_it() -> None:
         rest = np.arange(6) != left
         fit = stats.linregress(x[rest, 0], y[rest])
         assert abs(errors[left]) == pytest.approx(abs(y[left] - fit.intercept - fit.slope * x[left, 0]))
-
-
-def test_rank_correlation_is_scipys() -> None:
-    rng = np.random.default_rng(9)
-    x, y = rng.normal(size=8), rng.normal(size=8)
-    expected = stats.spearmanr(x, y)
-    assert spearman(x, y) == pytest.approx((expected.statistic, expected.pvalue))

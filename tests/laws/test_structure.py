@@ -5,8 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from phaselaw.laws.architecture import bits_of, weight_bytes
-from phaselaw.laws.structure import structure_predictors, structured
+from phaselaw.laws.structure import bits_of, structure_predictors, structured, weight_bytes
 from phaselaw.records import Run
 from phaselaw.rundir.read import load
 

@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Law, Panel, Point, ScalingPlot
+from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panel, Point, ScalingLaw, ScalingPlot
 from phaselaw.report.plots import LONGEST, band, draw, pieces
 
 POINTS = (Point(label="<a>$x$", x=1.0, y=10.0), Point(label="b", x=10.0, y=30.0), Point(label="c", x=100.0, y=100.0))
 
 
-def law_of(points: tuple[Point, ...]) -> Law:
+def law_of(points: tuple[Point, ...]) -> ScalingLaw:
     x, y = np.log10([p.x for p in points]), np.log10([p.y for p in points])
     fit = stats.linregress(x, y)
     residual = y - fit.intercept - fit.slope * x
-    return Law(
+    return ScalingLaw(
         slope=float(fit.slope),
         log10_intercept=float(fit.intercept),
         residual_sd_log10=float(np.sqrt((residual**2).sum() / (len(x) - 2))),
@@ -30,7 +30,7 @@ def law_of(points: tuple[Point, ...]) -> Law:
     )
 
 
-def plot(law: Law | None = None) -> ScalingPlot:
+def plot(law: ScalingLaw | None = None) -> ScalingPlot:
     return ScalingPlot(name="p", alt="what is there", panels=(Panel(title="decode", points=POINTS, law=law),))
 
 
@@ -63,7 +63,7 @@ def test_the_band_is_the_interval_of_the_mean_that_regression_gives() -> None:
 
 
 def test_two_models_have_a_line_and_no_band() -> None:
-    law = Law(
+    law = ScalingLaw(
         slope=1, log10_intercept=0, residual_sd_log10=None, log10_params_mean=0, log10_params_sum_of_squares=1,
         n_models=2, level=0.95,
     )  # fmt: skip

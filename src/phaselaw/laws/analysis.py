@@ -17,16 +17,13 @@ from phaselaw.files import write_csv
 from phaselaw.laws import (
     claims,
     concurrency,
-    cuda_events,
+    decisions,
     engine_ratios,
-    families,
-    first_to_break,
     law_differences,
     memory_peak,
     noise,
     overhead,
     physical_limit,
-    regimes,
     scaling,
     served,
     step_time,
@@ -37,7 +34,6 @@ from phaselaw.laws import (
     validation,
     warmup,
 )
-from phaselaw.laws.architecture import architectures, weight_bytes, with_given_sizes
 from phaselaw.laws.checks import check_run, frame
 from phaselaw.laws.checks.frame import CheckResult, Evidence
 from phaselaw.laws.options import Options
@@ -55,7 +51,7 @@ class Context(Mapping[str, pl.DataFrame]):
     """
 
     def __init__(self, run: Run, options: Options) -> None:
-        self.run = with_given_sizes(run, options.models_table)
+        self.run = structure.with_given_sizes(run, options.models_table)
         self.options = options
         self.level = options.level
         self._kept: dict[str, pl.DataFrame] = {}
@@ -117,12 +113,12 @@ class Context(Mapping[str, pl.DataFrame]):
     @cached_property
     def architecture(self) -> pl.DataFrame:
         """The layers, width and heads of each model."""
-        return architectures(self.run, self.options.models_table)
+        return structure.architectures(self.run, self.options.models_table)
 
     @cached_property
     def structured(self) -> Series:
         """The models' latencies with their structure beside them."""
-        return structure.structured(self[summary.PER_MODEL], self.architecture, weight_bytes(self.run))
+        return structure.structured(self[summary.PER_MODEL], self.architecture, structure.weight_bytes(self.run))
 
     @cached_property
     def prompt_lengths(self) -> pl.DataFrame:
@@ -155,12 +151,10 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (noise.SUMMARY_BY_MODEL_AND_RUN, lambda of: noise.by_model_and_run(of.replicates)),
     (scaling.SCALING_FITS, lambda of: scaling.scaling_fits(of.points, of.replicates, of.options)),
     (
-        families.SCALING_FITS_BY_FAMILY,
-        lambda of: families.scaling_fits_by_family(
-            of[summary.CELLS], of[summary.PER_MODEL], of.run, of.options, replicates=of.replicates
-        ),
+        scaling.SCALING_FITS_BY_FAMILY,
+        lambda of: scaling.by_family(of[summary.PER_MODEL], of.run, of.options, replicates=of.replicates),
     ),
-    (structure.MODEL_ARCHITECTURE, lambda of: structure.model_table(of.architecture)),
+    (structure.MODEL_ARCHITECTURE, lambda of: of.architecture),
     (structure.ARCHITECTURE_CORRELATIONS, lambda of: structure.architecture_correlations(of.structured)),
     (structure.MULTIVARIATE_FITS, lambda of: structure.multivariate_fits(of.structured, of.replicates, of.options)),
     (structure.STRUCTURE_PREDICTORS, lambda of: structure.structure_predictors(of.structured)),
@@ -184,7 +178,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
         lambda of: scaling.length_limited(of.served_measured, of.run, of.options, whole_calls=True),
     ),
     (warmup.WARMUP_EFFECT, lambda of: warmup.warmup_effect(of.with_warmups)),
-    (cuda_events.CUDA_EVENT_GAP_SUMMARY, lambda of: cuda_events.cuda_event_gap_summary(of.with_warmups)),
+    (summary.CUDA_EVENT_GAP_SUMMARY, lambda of: summary.cuda_event_gap_summary(of.with_warmups)),
     (
         engine_ratios.ENGINE_RATIOS,
         lambda of: engine_ratios.engine_ratios(of[summary.CELLS], of.replicates, of.run, level=of.level),
@@ -198,15 +192,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
         warmup.WARMUP_EFFECT_SUMMARY,
         lambda of: warmup.warmup_effect_summary(of[warmup.WARMUP_EFFECT], slo_ms=of.options.cold_start_slo_ms),
     ),
-    (
-        regimes.REGIMES,
-        lambda of: regimes.regimes(
-            of[scaling.SCALING_FITS],
-            of[structure.STRUCTURE_PREDICTORS],
-            of[overhead.OVERHEAD_COMPUTE_FITS],
-            of[warmup.WARMUP_EFFECT_SUMMARY],
-        ),
-    ),
+    (decisions.REGIMES, decisions.regimes),
     (sweeps.DECODE_SWEEP_SUMMARY, lambda of: sweeps.decode_sweep_summary(of[scaling.SCALING_FITS])),
     (sweeps.EXPONENT_BY_AXIS, lambda of: sweeps.exponent_by_axis(of[scaling.SCALING_FITS], of.prompt_lengths)),
     (sweeps.EXPONENT_STABILITY, lambda of: sweeps.exponent_stability(of.points, of.prompt_lengths, level=of.level)),
@@ -225,8 +211,8 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
         lambda of: validation.prediction_coverage(of[validation.PREDICTION_VALIDATION], level=of.level),
     ),
     (
-        first_to_break.WHAT_BREAKS_FIRST,
-        lambda of: first_to_break.what_breaks_first(of, cold_start_ms=of.options.cold_start_slo_ms),
+        decisions.WHAT_BREAKS_FIRST,
+        lambda of: decisions.what_breaks_first(of, cold_start_ms=of.options.cold_start_slo_ms),
     ),
     (claims.CLAIMS, lambda of: claims.claims(of, of.options, of.replicates)),
     (frame.VALIDITY_CHECKS, lambda of: frame.validity_checks(of.outcomes)),

@@ -13,16 +13,16 @@ from typing import Any
 import polars as pl
 
 from phaselaw.laws import structure
+from phaselaw.laws.decisions import end_to_end_laws, of_group
 from phaselaw.laws.law_differences import paired_slope_difference, unpaired_slope_difference
 from phaselaw.laws.noise import Replicates
 from phaselaw.laws.options import Options
 from phaselaw.laws.regression import exponential
-from phaselaw.laws.summary import BUDGET
+from phaselaw.laws.structure import STRUCTURE_PREDICTORS
+from phaselaw.laws.summary import DECODE_FRACTION_SUMMARY, PER_MODEL
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
-from phaselaw.laws.warmup import UNSAFE_RATIO
-from phaselaw.tables import Table
-
-CLAIMS = Table(name="claims", holds="TR121's claims and two more, by rule", columns=())
+from phaselaw.laws.warmup import UNSAFE_RATIO, WARMUP_EFFECT_SUMMARY
+from phaselaw.tables import BUDGET, Col, Row, Table, counted, grouped, plain, words
 
 ONE_EXPONENT = "one exponent describes inference"
 ONE_ACROSS_BACKENDS = "one exponent describes all backends"
@@ -44,24 +44,32 @@ DOMINATES = 0.9
 """A decode that takes this share of the whole, at the median model, dominates it."""
 
 _BACKEND = ["backend", "backend_kind", "batch_size", BUDGET]
-_PHASES = ("prefill", "kv_decode", "e2e_kv")
 
-SCHEMA: dict[str, type[pl.DataType]] = {
-    "claim": pl.String,
-    "subject": pl.String,
-    "status": pl.String,
-    "evidence": pl.String,
-    "estimate": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "n_models": pl.Int64,
-    "source_table": pl.String,
-    "backend": pl.String,
-    "other_backend": pl.String,
-    "batch_size": pl.Int64,
-    "mode": pl.String,
-    BUDGET: pl.Int64,
-}
+
+def _about(row: Row) -> str:
+    """What a claim is about, its phase in words."""
+    return str(row["subject"]).removesuffix(f", {row['mode']}") + ("" if row["mode"] is None else f", {row['phase']}")
+
+
+CLAIMS = Table(
+    name="claims",
+    holds="TR121's claims and two more, by rule",
+    caption="Claims.",
+    columns=(
+        words("claim", "claim"),
+        Col(key="subject", title="of", type=pl.String, of_row=_about),
+        words("status", "status"),
+        words("evidence", "evidence"),
+        *plain("estimate low high"),
+        counted("n_models"),
+        words("source_table", "tables"),
+        words("backend"),
+        words("other_backend"),
+        counted("batch_size"),
+        words("mode"),
+        counted(BUDGET),
+    ),
+)
 
 
 def claims(tables: Mapping[str, pl.DataFrame], options: Options, replicates: Replicates | None = None) -> pl.DataFrame:
@@ -78,15 +86,16 @@ def claims(tables: Mapping[str, pl.DataFrame], options: Options, replicates: Rep
         *_decode_dominates(tables),
         *_depth_explains(tables),
     ]
-    return pl.DataFrame(rows, schema=SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))
+    return CLAIMS.frame(rows)
 
 
-def _row(
-    claim: str, status: str, evidence: str, table: str, about: Mapping[str, Any], **figures: Any
-) -> dict[str, Any]:
+def _row(claim: str, status: str, evidence: str, table: str, about: Mapping[str, Any], **figures: Any) -> Row:
     row = {name: about.get(name) for name in ("backend", "other_backend", "batch_size", "mode", BUDGET)}
-    return row | {"claim": claim, "subject": _words(about), "status": status, "evidence": evidence,
-                  "source_table": table} | figures  # fmt: skip
+    return (
+        row
+        | {"claim": claim, "subject": _words(about), "status": status, "evidence": evidence, "source_table": table}
+        | figures
+    )
 
 
 def _words(about: Mapping[str, Any]) -> str:
@@ -99,18 +108,12 @@ def _words(about: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _backends(table: pl.DataFrame) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
-    for key, group in table.group_by(_BACKEND, maintain_order=True):
-        yield dict(zip(_BACKEND, key, strict=True)), group
-
-
-def _one_exponent(
-    tables: Mapping[str, pl.DataFrame], level: float, replicates: Replicates | None
-) -> Iterator[dict[str, Any]]:
-    for about, group in _backends(tables["summary_by_model_backend_mode_agg"]):
-        prefill, decode = (group.filter(pl.col("mode") == mode) for mode in _PHASES[:2])
+def _one_exponent(tables: Mapping[str, pl.DataFrame], level: float, replicates: Replicates | None) -> Iterator[Row]:
+    for about, group in grouped(tables[PER_MODEL.name], _BACKEND):
+        prefill, decode = (group.filter(pl.col("mode") == mode) for mode in ("prefill", "kv_decode"))
         found = paired_slope_difference(prefill, decode, level, replicates=replicates)
-        share = _decode_share(tables, about)
+        shares = of_group(tables[DECODE_FRACTION_SUMMARY.name], about)
+        share = shares[0]["decode_fraction_median"] if shares else None
         said = (
             ""
             if share is None
@@ -126,29 +129,23 @@ def _one_exponent(
                 f"[{found.low:.3f}, {found.high:.3f}] over {found.n_models} models{apart}{said}"
             )
         yield _row(
-            ONE_EXPONENT, status, evidence, "summary_by_model_backend_mode_agg", about, estimate=found.difference,
-            low=found.low, high=found.high, n_models=found.n_models,
-        )  # fmt: skip
+            ONE_EXPONENT,
+            status,
+            evidence,
+            PER_MODEL.name,
+            about,
+            estimate=found.difference,
+            low=found.low,
+            high=found.high,
+            n_models=found.n_models,
+        )
 
 
-def _decode_share(tables: Mapping[str, pl.DataFrame], about: Mapping[str, Any]) -> float | None:
-    rows = _of(tables["decode_fraction_summary"], about)
-    return rows[0]["decode_fraction_median"] if rows else None
-
-
-def _of(table: pl.DataFrame, about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    names = [name for name in (*_BACKEND, "mode") if name in about and name in table.columns]
-    same = [pl.col(name).eq_missing(pl.lit(about[name], dtype=table.schema[name])) for name in names]
-    return table.filter(pl.all_horizontal(same)).to_dicts()
-
-
-def _across_backends(
-    tables: Mapping[str, pl.DataFrame], level: float, replicates: Replicates | None
-) -> Iterator[dict[str, Any]]:
+def _across_backends(tables: Mapping[str, pl.DataFrame], level: float, replicates: Replicates | None) -> Iterator[Row]:
     """Each pair of backends on end-to-end latency: the models they share, or, where too few, law against law."""
-    latency = tables["summary_by_model_backend_mode_agg"].filter(pl.col("mode") == "e2e_kv")
-    groups = list(_backends(latency))
-    laws = tables["scaling_fits"].filter((pl.col("scenario") == "__all__") & (pl.col("mode") == "e2e_kv"))
+    latency = tables[PER_MODEL.name].filter(pl.col("mode") == "e2e_kv")
+    groups = list(grouped(latency, _BACKEND))
+    laws = end_to_end_laws(tables)
     for (one, first), (other, second) in itertools.combinations(groups, 2):
         alike = one["batch_size"] == other["batch_size"] and one[BUDGET] == other[BUDGET]
         if one["backend"] == other["backend"] or not alike:
@@ -156,7 +153,7 @@ def _across_backends(
         found = paired_slope_difference(first, second, level, replicates=replicates)
         shared = "over the models that both ran"
         if math.isnan(found.low):
-            mine, theirs = _of(laws, one), _of(laws, other)
+            mine, theirs = of_group(laws, one), of_group(laws, other)
             if not mine or not theirs:
                 continue
             found, shared = unpaired_slope_difference(mine[0], theirs[0], level), "of laws over different models"
@@ -169,15 +166,21 @@ def _across_backends(
             REFUTED if found.distinct else NOT_DISTINGUISHABLE,
             f"difference of end-to-end slopes {found.difference:+.3f} [{found.low:.3f}, {found.high:.3f}] {shared} "
             f"({found.n_models}){apart}",
-            "scaling_fits", about, subject=f"{_words(one)} against {_words(other)}",
-            estimate=found.difference, low=found.low, high=found.high, n_models=found.n_models,
-        )  # fmt: skip
+            "scaling_fits",
+            about,
+            subject=f"{_words(one)} against {_words(other)}",
+            estimate=found.difference,
+            low=found.low,
+            high=found.high,
+            n_models=found.n_models,
+        )
 
 
-def _params_predict(tables: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, Any]]:
-    laws = tables["scaling_fits"].filter((pl.col("scenario") == "__all__") & (pl.col("mode") == "e2e_kv"))
-    for law in laws.iter_rows(named=True):
-        errors = {row["predictor"]: row["loo_rmse_log"] for row in _of(tables["structure_predictors"], law)}
+def _params_predict(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
+    for law in end_to_end_laws(tables).iter_rows(named=True):
+        errors = {
+            row["predictor"]: row["loo_rmse_log"] for row in of_group(tables[STRUCTURE_PREDICTORS.name], law, "mode")
+        }
         params, mean = errors.get(structure.PARAMS), errors.get(structure.MEAN)
         verdict = law["verdict"]
         status = verdict if verdict in {SUPPORTED, TREND, WEAK, TOO_FEW} else NOT_SUPPORTED
@@ -199,21 +202,28 @@ def _params_predict(tables: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, An
         if verdict == NOT_IDENTIFIABLE:
             slope += " (the interval holds 0)"
         yield _row(
-            PARAMS_PREDICT, status, slope + better, "scaling_fits, structure_predictors", law, estimate=law["slope"],
-            low=law["slope_t_ci_low"], high=law["slope_t_ci_high"], n_models=law["n_models"],
-        )  # fmt: skip
+            PARAMS_PREDICT,
+            status,
+            slope + better,
+            "scaling_fits, structure_predictors",
+            law,
+            estimate=law["slope"],
+            low=law["slope_t_ci_low"],
+            high=law["slope_t_ci_high"],
+            n_models=law["n_models"],
+        )
 
 
 def _figure(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"
 
 
-def _mean_is_safe(tables: Mapping[str, pl.DataFrame], slo_ms: float) -> Iterator[dict[str, Any]]:
-    summary = tables["warmup_effect_summary"]
+def _mean_is_safe(tables: Mapping[str, pl.DataFrame], slo_ms: float) -> Iterator[Row]:
+    summary = tables[WARMUP_EFFECT_SUMMARY.name]
     if summary.is_empty():
-        for about, _ in _backends(tables["summary_by_model_backend_mode_agg"]):
+        for about, _ in grouped(tables[PER_MODEL.name], _BACKEND):
             why = "no cell has both warmup and measured calls"
-            yield _row(MEAN_IS_SAFE, NOT_CHECKED, why, "warmup_effect_summary", about)
+            yield _row(MEAN_IS_SAFE, NOT_CHECKED, why, WARMUP_EFFECT_SUMMARY.name, about)
     for row in summary.iter_rows(named=True):
         yield _row(
             MEAN_IS_SAFE,
@@ -221,29 +231,34 @@ def _mean_is_safe(tables: Mapping[str, pl.DataFrame], slo_ms: float) -> Iterator
             f"first calls over measured ones: p95 {row['ratio_p95']:.1f} x, {row['added_ms_p95']:.0f} ms added; worst "
             f"{row['ratio_max']:.1f} x ({row['worst_model']}, {row['worst_scenario']}: {row['worst_warmup_ms']:.0f} ms "
             f"for {row['worst_measured_ms']:.0f} ms); unsafe from {UNSAFE_RATIO:g} x and {slo_ms:g} ms on",
-            "warmup_effect_summary", row, estimate=row["ratio_p95"],
-        )  # fmt: skip
+            WARMUP_EFFECT_SUMMARY.name,
+            row,
+            estimate=row["ratio_p95"],
+        )
 
 
-def _decode_dominates(tables: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, Any]]:
-    for row in tables["decode_fraction_summary"].iter_rows(named=True):
+def _decode_dominates(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
+    for row in tables[DECODE_FRACTION_SUMMARY.name].iter_rows(named=True):
         share = row["decode_fraction_median"]
         yield _row(
             DECODE_DOMINATES,
             HOLDS if share >= DOMINATES else NOT_SUPPORTED,
             f"decode is {share:.1%} of end to end at the median model (quartiles {row['decode_fraction_p25']:.1%} to "
             f"{row['decode_fraction_p75']:.1%}) for {row[BUDGET]} tokens",
-            "decode_fraction_summary", row, estimate=share, n_models=row["n_models"],
-        )  # fmt: skip
+            DECODE_FRACTION_SUMMARY.name,
+            row,
+            estimate=share,
+            n_models=row["n_models"],
+        )
 
 
-def _depth_explains(tables: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, Any]]:
-    for about, group in _backends(tables["structure_predictors"].filter(pl.col("mode") == "e2e_kv")):
+def _depth_explains(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
+    for about, group in grouped(tables[STRUCTURE_PREDICTORS.name].filter(pl.col("mode") == "e2e_kv"), _BACKEND):
         rows = {row["predictor"]: row for row in group.iter_rows(named=True)}
         depth, params = rows.get(structure.DEPTH), rows.get(structure.PARAMS)
         if depth is None or params is None or depth["loo_rmse_log"] is None or params["loo_rmse_log"] is None:
             why = "layers of three models or more that differ are not known"
-            yield _row(DEPTH_EXPLAINS, NOT_CHECKED, why, "structure_predictors", about)
+            yield _row(DEPTH_EXPLAINS, NOT_CHECKED, why, STRUCTURE_PREDICTORS.name, about)
             continue
         better = depth["loo_rmse_log"] < params["loo_rmse_log"]
         evidence = (
@@ -254,6 +269,11 @@ def _depth_explains(tables: Mapping[str, pl.DataFrame]) -> Iterator[dict[str, An
         if depth["warning"]:
             evidence += f"; {depth['warning']}"
         yield _row(
-            DEPTH_EXPLAINS, HOLDS if better else NOT_SUPPORTED, evidence, "structure_predictors", about,
-            estimate=depth["loo_rmse_log"] - params["loo_rmse_log"], n_models=depth["n_models"],
-        )  # fmt: skip
+            DEPTH_EXPLAINS,
+            HOLDS if better else NOT_SUPPORTED,
+            evidence,
+            STRUCTURE_PREDICTORS.name,
+            about,
+            estimate=depth["loo_rmse_log"] - params["loo_rmse_log"],
+            n_models=depth["n_models"],
+        )

@@ -1,7 +1,13 @@
-"""Overhead and compute: ``lat = a + b P`` and ``lat = a + b P^s`` in TR121's way, least squares in ms (TR121 5.2.1).
+"""Overhead and compute: ``lat = a + b P`` and ``lat = a + b P^s``, in TR121's way and in relative error (TR121 5.2.1).
 
-Descriptive only: in ms the largest models decide the fit, and the three-parameter form is ill-determined. Our fit in
-relative error, with its intervals, stands beside it (`phaselaw.laws.overhead_interval`).
+TR121's least squares in ms are descriptive only: the largest models decide the fit, and the three-parameter form is
+ill-determined. Latencies scatter by a share, not by milliseconds, so our fit is least squares of log latency. Its
+intervals are those of the profile likelihood with the F quantile (Bates and Watts, Nonlinear Regression Analysis, 1988,
+6.1): all values of a parameter for which some choice of the others fits nearly as well as the best. They know no
+symmetry and stay inside a, b >= 0 and 0 <= s <= 2; where the data can't tell, they are wide and reach those bounds.
+
+The search is over ``s`` and the logit ``t`` of the overhead's share at the geometric mean of the parameter counts:
+given both, the scale of the latencies is a mean of logs, exactly.
 """
 
 from __future__ import annotations
@@ -11,19 +17,74 @@ import math
 
 import numpy as np
 import polars as pl
-from scipy import optimize
+from scipy import optimize, stats
 
-from phaselaw.laws.overhead_interval import RelativeFit, relative_fit
 from phaselaw.laws.regression import Floats, fit_lines
 from phaselaw.laws.series import Series
-from phaselaw.laws.summary import GROUP
-from phaselaw.tables import Table
-
-OVERHEAD_COMPUTE_FITS = Table(name="overhead_compute_fits", holds="overhead and compute told apart", columns=())
+from phaselaw.laws.summary import GROUP, GROUP_COLUMNS
+from phaselaw.tables import BUDGET, Row, Table, counted, derived, digits, fixed, flag, interval, percent, plain, words
 
 LINEAR, POWER = "lat = a + b*P", "lat = a + b*P^s"
 MAX_EXPONENT = 2.0
 """TR121's bounds: ``a >= 0`` and ``0 <= s <= 2``, for the form with an exponent."""
+_T = 16.0
+"""Range of the logit: a share of 1e-7 stands for none, 1 - 1e-7 for all."""
+
+OVERHEAD_COMPUTE_FITS = Table(
+    name="overhead_compute_fits",
+    holds="overhead and compute told apart",
+    caption="Overhead against compute.",
+    columns=(
+        *GROUP_COLUMNS,
+        words("aggregation"),
+        words("fit", "fit"),
+        counted("n_models"),
+        flag("ok"),
+        *plain("a_ms b_ms_per_million_params"),
+        derived("r2", "R2, TR121's fit", fixed),
+        *plain("overhead_fraction_at_min_model overhead_fraction_at_max_model b s"),
+        derived("relative_a_ms", "overhead a (ms)"),
+        *interval("relative_a_ci_low", "relative_a_ci_high", "interval", digits),
+        *plain("relative_b relative_b_ci_low relative_b_ci_high"),
+        derived("relative_s", "exponent s", fixed),
+        *interval("relative_s_ci_low", "relative_s_ci_high", "interval"),
+        *plain("relative_log_r2"),
+        derived("relative_share_at_median", "share at the median model", percent),
+        *interval("relative_share_at_median_ci_low", "relative_share_at_median_ci_high", "interval", percent),
+        counted(BUDGET),
+    ),
+    order=("backend", "batch_size", BUDGET, "mode", "fit"),
+    shows="backend mode fit relative_a_ms relative_a_ci_low relative_s relative_s_ci_low relative_share_at_median "
+    "relative_share_at_median_ci_low r2",
+)
+
+
+def overhead_compute_fits(per_model: pl.DataFrame, *, level: float) -> pl.DataFrame:
+    """The table ``overhead_compute_fits``: both forms for each group's aggregate, TR121's columns first, then ours."""
+    series = Series.of(per_model.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
+    return OVERHEAD_COMPUTE_FITS.frame(
+        key | _row(form, points["params_millions_effective"].to_numpy(), points["latency"].to_numpy(), level)
+        for key, points in series
+        for form in (LINEAR, POWER)
+    )
+
+
+def _row(form: str, params: Floats, latency: Floats, level: float) -> Row:
+    about = {"aggregation": "geomean_across_scenarios", "fit": form, "n_models": len(params)}
+    if len(np.unique(params)) < (2 if form == LINEAR else 3):
+        return about | {"ok": False}
+    fit = linear_fit(params, latency) if form == LINEAR else power_fit(params, latency)
+    ours = relative_fit(params, latency, fixed_s=1.0 if form == LINEAR else None, level=level)
+    return {
+        **about,
+        "ok": True,
+        "a_ms": fit.a_ms,
+        "r2": fit.r2,
+        "overhead_fraction_at_min_model": fit.share_at(float(params.min())),
+        "overhead_fraction_at_max_model": fit.share_at(float(params.max())),
+        **({"b_ms_per_million_params": fit.b} if form == LINEAR else {"b": fit.b, "s": fit.s}),
+        **{f"relative_{name}": value for name, value in dataclasses.asdict(ours).items()},
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,55 +152,169 @@ def _nonnegative(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
     return a, b, (residual * residual).sum(axis=1)
 
 
-def overhead_compute_fits(per_model: pl.DataFrame, *, level: float) -> pl.DataFrame:
-    """The table ``overhead_compute_fits``: both forms for each group's aggregate, TR121's columns first, then ours."""
-    series = Series.of(per_model.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
-    x, y = series.values("params_millions_effective"), series.values("latency")
-    rows = [
-        key | _row(form, x[start : start + n], y[start : start + n], level)
-        for key, start, n in zip(series.keys.iter_rows(named=True), series.starts, series.lengths, strict=True)
-        for form in (LINEAR, POWER)
-    ]
-    schema = {name: series.keys.schema[name] for name in GROUP} | _SCHEMA
-    first = ["backend", "backend_kind", "batch_size", "mode"]
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RelativeFit:
+    """The best fit, and the interval of each parameter; a limit is ``None`` where no degree of freedom is left."""
+
+    a_ms: float
+    a_ci_low: float | None
+    a_ci_high: float | None
+    b: float
+    b_ci_low: float | None
+    b_ci_high: float | None
+    s: float
+    s_ci_low: float | None
+    s_ci_high: float | None
+    log_r2: float | None
+    """R2 of log latency."""
+    share_at_median: float
+    """The overhead's share of the fitted latency at the median parameter count."""
+    share_at_median_ci_low: float | None
+    share_at_median_ci_high: float | None
+
+
+class _Problem:
+    """Log latencies against relative parameter counts; every array function broadcasts over ``s`` and ``t``."""
+
+    def __init__(self, params: Floats, latency: Floats) -> None:
+        self.log_p = np.log(params)
+        self.centre = float(self.log_p.mean())
+        self.log_y = np.log(latency)
+        self.n = len(params)
+        self.median = float(np.log(np.median(params)))
+
+    def shape(self, s: Floats, t: Floats, log_p: Floats) -> Floats:
+        """Log of the latency in units of that at the geometric mean model, of shape (..., len(log_p))."""
+        share = 1 / (1 + np.exp(-t))
+        growing = np.exp(s[..., None] * (log_p - self.centre))
+        return np.asarray(np.log(share[..., None] + (1 - share[..., None]) * growing))
+
+    def evaluate(self, s: Floats, t: Floats) -> tuple[Floats, Floats]:
+        """Sum of squared log residuals at the best scale, and the log of that scale."""
+        residual = self.log_y - self.shape(s, t, self.log_p)
+        scale = residual.mean(axis=-1)
+        return ((residual - scale[..., None]) ** 2).sum(axis=-1), scale
+
+    def best_t(self, s: Floats) -> tuple[Floats, Floats]:
+        """For each of ``s`` (k,): the best logit and its sum of squares, by a grid that zooms in."""
+        t = np.broadcast_to(np.linspace(-_T, _T, 33), (len(s), 33))
+        for _ in range(5):
+            errors = self.evaluate(np.broadcast_to(s[:, None], t.shape), t)[0]
+            rows, at = np.arange(len(s)), errors.argmin(axis=1)
+            low, high = t[rows, np.maximum(at - 1, 0)], t[rows, np.minimum(at + 1, t.shape[1] - 1)]
+            best, least = t[rows, at], errors[rows, at]
+            t = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 9)
+        return best, least
+
+    def edge_t(self, s: Floats, start: Floats, end: float, limit: float) -> Floats:
+        """For each of ``s``: how far from ``start`` towards ``end`` the sum of squares stays within ``limit``."""
+        inside, outside = start.copy(), np.full_like(start, end)
+        whole = self.evaluate(s, outside)[0] <= limit
+        for _ in range(18):
+            middle = (inside + outside) / 2
+            within = self.evaluate(s, middle)[0] <= limit
+            inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
+        return np.where(whole, end, inside)
+
+
+def relative_fit(params_millions: Floats, latency_ms: Floats, *, fixed_s: float | None, level: float) -> RelativeFit:
+    """Least squares of log latency on ``a + b P^s``, ``s`` given or fitted, with profile intervals."""
+    problem = _Problem(params_millions, latency_ms)
+    if fixed_s is None:
+        s, t, least = _best(problem)
+        degrees = problem.n - 3
+    else:
+        s = fixed_s
+        best, error = problem.best_t(np.array([s]))
+        t, least, degrees = float(best[0]), float(error[0]), problem.n - 2
+    point = _parameters(problem, np.array([s]), np.array([t]))
+    total = float(((problem.log_y - problem.log_y.mean()) ** 2).sum())
+    intervals: list[tuple[float, float] | tuple[None, None]] = [(None, None)] * 4
+    if degrees > 0:
+        limit = least * (1 + float(stats.f.ppf(level, 1, degrees)) / degrees) + 1e-24
+        intervals = list(_intervals(problem, (s, t), limit, fixed=fixed_s is not None))
+    (a_low, a_high), (b_low, b_high), (s_low, s_high), (share_low, share_high) = intervals
+    return RelativeFit(
+        a_ms=float(point[0][0]), a_ci_low=a_low, a_ci_high=a_high,
+        b=float(point[1][0]), b_ci_low=b_low, b_ci_high=b_high,
+        s=s, s_ci_low=s_low, s_ci_high=s_high,
+        log_r2=1 - least / total if total > 0 else None,
+        share_at_median=float(point[2][0]), share_at_median_ci_low=share_low, share_at_median_ci_high=share_high,
+    )  # fmt: skip
+
+
+def least_log_error(params_millions: Floats, latency_ms: Floats, *, max_exponent: float) -> float:
+    """The least sum of squared residuals of log latency that any ``a + b P^s`` with ``s <= max_exponent`` leaves."""
+    return _best(_Problem(params_millions, latency_ms), max_exponent)[2]
+
+
+def _best(problem: _Problem, max_exponent: float = MAX_EXPONENT) -> tuple[float, float, float]:
+    """The best exponent, logit and sum of squares."""
+    s = np.linspace(0.0, max_exponent, 41)
+    for _ in range(6):
+        t, errors = problem.best_t(s)
+        at = int(errors.argmin())
+        found = float(s[at]), float(t[at]), float(errors[at])
+        s = np.linspace(s[max(at - 1, 0)], s[min(at + 1, len(s) - 1)], 9)
+    return found
+
+
+def _parameters(problem: _Problem, s: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
+    """a, b and the overhead's share at the median model, at the best scale; beyond the logit's range it is 0 or 1."""
+    scale = np.exp(problem.evaluate(s, t)[1])
+    share = np.where(t <= -_T, 0.0, np.where(t >= _T, 1.0, 1 / (1 + np.exp(-t))))
+    growing = np.exp(s * (problem.median - problem.centre))
+    a, rest = scale * share, scale * (1 - share)
+    return a, rest * np.exp(-s * problem.centre), a / (a + rest * growing)
+
+
+def _intervals(
+    problem: _Problem, best: tuple[float, float], limit: float, *, fixed: bool
+) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]:
+    """Profile intervals of a, b, s and the share at the median model: the extremes over all fits within ``limit``.
+
+    Given s and t, the log scale may be off its best by sqrt(slack / n) and still stay within the limit.
+    """
+    s_low, s_high = (best[0], best[0]) if fixed else _interval_of_s(problem, best[0], limit)
+    s = np.unique(np.append(np.linspace(s_low, s_high, 1 if fixed else 41), best[0]))
+    t, errors = problem.best_t(s)
+    s, t = s[errors <= limit], t[errors <= limit]
+    if len(s) == 0:  # the limit is within rounding of the best fit
+        s, t = np.array([best[0]]), np.array([best[1]])
+    low, high = problem.edge_t(s, t, -_T, limit), problem.edge_t(s, t, _T, limit)
+    grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 31)
+    wide = np.broadcast_to(s[:, None], grid.shape)
+    slack = np.maximum(limit - problem.evaluate(wide, grid)[0], 0)
+    factor = np.exp(np.sqrt(slack / problem.n))
+    a, b, share = _parameters(problem, wide, grid)
     return (
-        pl.DataFrame(rows, schema=schema)
-        .select(*first, pl.exclude([*first, "gen_tokens_target"]), "gen_tokens_target")
-        .sort(["backend", "batch_size", "gen_tokens_target", "mode", "fit"])
+        (float((a / factor).min()), float((a * factor).max())),
+        (float((b / factor).min()), float((b * factor).max())),
+        (s_low, s_high),
+        (float(share.min()), float(share.max())),
     )
 
 
-_FLOATS = ("a_ms", "b_ms_per_million_params", "r2", "overhead_fraction_at_min_model", "overhead_fraction_at_max_model",
-           "b", "s")  # fmt: skip
-_SCHEMA: dict[str, type[pl.DataType]] = {
-    "aggregation": pl.String,
-    "fit": pl.String,
-    "n_models": pl.Int64,
-    "ok": pl.Boolean,
-    **dict.fromkeys(_FLOATS, pl.Float64),
-    **{f"relative_{field.name}": pl.Float64 for field in dataclasses.fields(RelativeFit)},
-}
+def _interval_of_s(problem: _Problem, best: float, limit: float) -> tuple[float, float]:
+    """The least and the greatest exponent whose best fit is within the limit."""
+    s = np.unique(np.append(np.linspace(0.0, MAX_EXPONENT, 41), best))
+    within = problem.best_t(s)[1] <= limit
+    inside = s[within] if within.any() else np.array([best])
+    edges = []
+    for end, beyond in ((inside.min(), s[s < inside.min()]), (inside.max(), s[s > inside.max()])):
+        near = float(end)
+        far = near if len(beyond) == 0 else float(beyond.max() if beyond.max() < near else beyond.min())
+        edges.append(_crossing(problem, near, far, limit))
+    return edges[0], edges[1]
 
 
-def _row(form: str, params: Floats, latency: Floats, level: float) -> dict[str, object]:
-    enough = 2 if form == LINEAR else 3
-    row: dict[str, object] = {
-        "aggregation": "geomean_across_scenarios",
-        "fit": form,
-        "n_models": len(params),
-        "ok": len(np.unique(params)) >= enough,
-    }
-    if not row["ok"]:
-        return row
-    fit = linear_fit(params, latency) if form == LINEAR else power_fit(params, latency)
-    row |= {
-        "a_ms": fit.a_ms,
-        "b_ms_per_million_params" if form == LINEAR else "b": fit.b,
-        "r2": None if math.isnan(fit.r2) else fit.r2,
-        "overhead_fraction_at_min_model": fit.share_at(float(params.min())),
-        "overhead_fraction_at_max_model": fit.share_at(float(params.max())),
-    }
-    if form == POWER:
-        row["s"] = fit.s
-    ours = relative_fit(params, latency, fixed_s=1.0 if form == LINEAR else None, level=level)
-    return row | {f"relative_{name}": value for name, value in dataclasses.asdict(ours).items()}
+def _crossing(problem: _Problem, inside: float, outside: float, limit: float) -> float:
+    """Where between two exponents the profile crosses the limit."""
+    if inside == outside:
+        return inside
+    for _ in range(4):
+        s = np.linspace(inside, outside, 8)
+        beyond = np.flatnonzero(problem.best_t(s)[1] > limit)
+        at = int(beyond[0]) if len(beyond) else len(s) - 1
+        inside, outside = float(s[max(at - 1, 0)]), float(s[at])
+    return inside

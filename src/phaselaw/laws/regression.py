@@ -1,4 +1,4 @@
-"""Least squares with honest intervals, over many groups and resamples at once.
+"""Least squares, ranks and their intervals, over many groups and resamples at once.
 
 Arrays have the shape (groups, models) unless said; a bootstrap is matrix arithmetic over all resamples, never a loop.
 """
@@ -6,7 +6,8 @@ Arrays have the shape (groups, models) unless said; a bootstrap is matrix arithm
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Line:
+class FittedLine:
     """``y = intercept + slope x`` by ordinary least squares, one per group; arrays of shape (groups,)."""
 
     slope: Floats
@@ -28,7 +29,7 @@ class Line:
     """Standard deviation of the points about the line, with n - 2 degrees of freedom; NaN with two points."""
 
 
-def fit_lines(x: Floats, y: Floats) -> Line:
+def fit_lines(x: Floats, y: Floats) -> FittedLine:
     """Ordinary least squares for each row of ``x`` and ``y``; NaN where a row's x are all equal."""
     n = x.shape[1]
     dx, dy = _centred(x), _centred(y)
@@ -41,7 +42,7 @@ def fit_lines(x: Floats, y: Floats) -> Line:
         sd = np.sqrt(sse / (n - 2)) if n > 2 else np.full(len(slope), np.nan)
         se = sd / np.sqrt(sxx)
     intercept = y.mean(axis=1) - slope * x.mean(axis=1)
-    return Line(slope=slope, intercept=intercept, r2=r2, slope_se=se, residual_sd=sd)
+    return FittedLine(slope=slope, intercept=intercept, r2=r2, slope_se=se, residual_sd=sd)
 
 
 def exponential(value: float) -> float:
@@ -114,20 +115,11 @@ def bootstrap_lines(x: Floats, y: Floats, counts: Floats) -> tuple[Floats, Float
 
 def quantile_interval(values: Floats, level: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Percentile interval along the last axis, NaN left out, and how many values were used; linear quantiles."""
-    ordered = np.sort(values, axis=-1)  # NaN come last
-    used = np.isfinite(ordered).sum(axis=-1)
-    return _quantile(ordered, used, 0.5 - level / 2), _quantile(ordered, used, 0.5 + level / 2), used
-
-
-def _quantile(ordered: Floats, used: NDArray[np.int64], share: float) -> Floats:
-    """The quantile of each row's first ``used`` values, interpolated linearly; NaN where there is none."""
-    position = share * np.maximum(used - 1, 0)
-    below = np.floor(position).astype(np.int64)
-    above = np.minimum(below + 1, np.maximum(used - 1, 0))
-    low = np.take_along_axis(ordered, below[..., None], -1)[..., 0]
-    high = np.take_along_axis(ordered, above[..., None], -1)[..., 0]
-    found: Floats = np.where(used > 0, low + (position - below) * (high - low), np.nan)
-    return found
+    used = np.isfinite(values).sum(axis=-1)
+    kept = np.where(np.arange(values.shape[-1]) < used[..., None], np.sort(values, axis=-1), np.nan)  # NaN come last
+    none = (used == 0)[..., None]  # numpy warns of rows without any value
+    low, high = np.nanquantile(np.where(none, 0.0, kept), [0.5 - level / 2, 0.5 + level / 2], axis=-1)
+    return np.where(used > 0, low, np.nan), np.where(used > 0, high, np.nan), used
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -226,9 +218,63 @@ def leave_one_out_errors(columns: Floats | None, y: Floats) -> Floats | None:
     return errors
 
 
-def spearman(x: Any, y: Any) -> tuple[float, float]:
-    """Spearman's rho and its two-sided p by the t approximation, as `scipy.stats.spearmanr`; NaN below 3 points."""
-    if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
-        return np.nan, np.nan
-    result = stats.spearmanr(x, y)
-    return float(result.statistic), float(result.pvalue)
+def spearman_rows(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Spearman's rho of each row and its two-sided p by the t approximation; NaN below 3 points or without spread."""
+    n = x.shape[1]
+    if n < 3:
+        return np.full(len(x), np.nan), np.full(len(x), np.nan)
+    a, b = stats.rankdata(x, axis=1), stats.rankdata(y, axis=1)
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    size = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rho = np.where(size > 0, (a * b).sum(axis=1) / size, np.nan)
+        t = rho * np.sqrt((n - 2) / np.maximum((1 + rho) * (1 - rho), 0.0))
+    p: Floats = 2 * stats.t.sf(np.abs(t), n - 2)
+    return rho, p
+
+
+MOST_PERMUTED = 8
+"""Points up to which each order of the ranks is tried: 40,320 orders."""
+
+
+def exact_spearman(x: Floats, y: Floats) -> tuple[float, float]:
+    """Spearman's rho of ``x`` and ``y`` (n,) and its exact two-sided p: the share of all orders that are as extreme.
+
+    The t approximation calls rho = 1 impossible by chance whatever n; of three models one order in three is as extreme.
+    Beyond `MOST_PERMUTED` points the approximation serves. NaN below 3 points or without spread.
+    """
+    rho, p = (float(each[0]) for each in spearman_rows(x[None], y[None]))
+    n = len(x)
+    if not np.isfinite(rho) or n > MOST_PERMUTED:
+        return rho, p
+    a, b = stats.rankdata(x) - (n + 1) / 2, stats.rankdata(y) - (n + 1) / 2
+    return rho, float((np.abs(b[_orders(n)] @ a) >= abs(a @ b) - 1e-9).mean())
+
+
+@functools.cache
+def _orders(n: int) -> NDArray[np.int64]:
+    """Every order of ``n`` things, of shape (n!, n)."""
+    return np.array(list(itertools.permutations(range(n))), dtype=np.int64)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RobustLine:
+    """The Theil-Sen line of each group, arrays of shape (groups,); NaN where a row's x are all equal."""
+
+    slope: Floats
+    """The median of the slopes of all pairs."""
+    intercept: Floats
+    low: Floats
+    """The slope's interval by Sen (1968), equation 2.6: conservative for few points."""
+    high: Floats
+
+
+def theil_sen_rows(x: Floats, y: Floats, level: float) -> RobustLine:
+    """Theil-Sen slope, intercept (through the medians) and the slope's interval at ``level`` of each row, by scipy."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lines = [
+            stats.theilslopes(mine, own, level) if len(np.unique(own)) > 1 else (np.nan,) * 4
+            for own, mine in zip(x, y, strict=True)
+        ]
+    slope, intercept, low, high = np.array(lines, dtype=float).reshape(-1, 4).T
+    return RobustLine(slope=slope, intercept=intercept, low=low, high=high)

@@ -7,56 +7,105 @@ there are several (`phaselaw.laws.noise`); the verdict is by it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from phaselaw.laws import served as served_engines
-from phaselaw.laws.noise import ALL, KEYS, Noise, Replicates, call_noise_of_slope, points_of, replicates_of, slope_noise
+from phaselaw.laws.noise import KEYS, Noise, Replicates, call_noise_of_slope, points_of, replicates_of, slope_noise
 from phaselaw.laws.options import Options
-from phaselaw.laws.ranks import spearman_rows, theil_sen_rows
-from phaselaw.laws.regression import Floats, bootstrap_lines, fit_lines, quantile_interval, resamples
+from phaselaw.laws.regression import (
+    Floats,
+    bootstrap_lines,
+    fit_lines,
+    quantile_interval,
+    resamples,
+    spearman_rows,
+    theil_sen_rows,
+)
 from phaselaw.laws.series import Series
 from phaselaw.laws.served import BASIS, STEP_TRUE, TR121
-from phaselaw.laws.summary import BUDGET, by_cell, by_model
-from phaselaw.laws.verdicts import TREND, out_of_order, verdict
+from phaselaw.laws.summary import CELLS, GROUP, GROUP_COLUMNS, by_cell, by_model
+from phaselaw.laws.verdicts import MIN_MODELS, TREND, out_of_order, verdict
 from phaselaw.records import Run
-from phaselaw.tables import Table
+from phaselaw.tables import BUDGET, Col, Table, counted, derived, fixed, flag, interval, plain, words
 
-SCALING_FITS = Table(
-    name="scaling_fits", holds="laws with intervals and verdicts, per scenario and over all", columns=()
+
+def _laws(name: str, holds: str, caption: str, extra: Sequence[Col] = (), **more: Any) -> Table:
+    """The declaration of a table of laws, with more columns after ``aggregation``."""
+    columns = (
+        *GROUP_COLUMNS,
+        words("scenario", "scenario"),
+        words("aggregation"),
+        *extra,
+        counted("n_models", "models", detail=True),
+        flag("ok"),
+        *plain("log10_intercept"),
+        derived("slope", "exponent", fixed),
+        derived("r2", "R2", fixed),
+        derived("spearman_rho_loglog", "rank correlation", fixed, detail=True),
+        *plain("spearman_p_loglog theilsen_slope theilsen_log10_intercept theilsen_slope_ci_low"),
+        *plain("theilsen_slope_ci_high"),
+        *interval("slope_ci_low", "slope_ci_high", "TR121's bootstrap", detail=True),
+        *plain("log10_intercept_ci_low log10_intercept_ci_high"),
+        counted("boot_n_used"),
+        counted("boot_n_requested"),
+        *interval("slope_t_ci_low", "slope_t_ci_high", "interval"),
+        *plain("slope_se slope_call_noise_se slope_round_noise_se slope_run_noise_se residual_sd_log10"),
+        *plain("log10_params_mean log10_params_sum_of_squares"),
+        words("slope_interval_holds"),
+        words("between_run_noise"),
+        words("verdict", "verdict"),
+        words("tr121_verdict", "its verdict", detail=True),
+        words("trend_exceptions"),
+        counted(BUDGET),
+    )
+    declared: dict[str, Any] = {"columns": columns, "order": _ORDER, "shows": "backend mode n_models " + _SHOWN}
+    return Table(name=name, holds=holds, caption=caption, **declared | more)
+
+
+_ORDER = ("backend", "batch_size", BUDGET, "mode", "scenario")
+_SHOWN = "slope slope_t_ci_low r2 verdict"
+_NO_REASONS = "no rows say why a generation ended (done_reason): nothing here may stop early"
+SCALING_FITS = _laws(
+    "scaling_fits",
+    "laws with intervals and verdicts, per scenario and over all",
+    "Each law on one scenario's medians alone.",
+    shows="backend mode scenario n_models slope slope_t_ci_low r2 spearman_rho_loglog verdict",
 )
-LENGTH_LIMITED = Table(
-    name="scaling_fits_length_limited",
-    holds="laws without decodes that stopped early (TR121's filter)",
-    why_empty="no rows say why a generation ended (done_reason): nothing here may stop early",
-    columns=(),
+SCALING_FITS_BY_FAMILY = _laws(
+    "scaling_fits_by_family",
+    "a law of each family of models",
+    "The law of each family of models.",
+    [words("family", "family")],
+    why_empty="no backend with several families, one of them of three models or more",
+    order=(*_ORDER[:4], "family"),
+    shows=f"backend mode family n_models {_SHOWN}",
 )
-LENGTH_LIMITED_CALLS = Table(
-    name="scaling_fits_length_limited_calls",
-    holds="laws without calls that stopped early",
-    why_empty="no rows say why a generation ended (done_reason): nothing here may stop early",
-    columns=(),
+LENGTH_LIMITED = _laws(
+    "scaling_fits_length_limited",
+    "laws without decodes that stopped early (TR121's filter)",
+    "Exponents without the decodes that stopped early.",
+    [words("filter")],
+    why_empty=_NO_REASONS,
 )
-SCALING_FITS_BY_BASIS = Table(
+LENGTH_LIMITED_CALLS = dataclasses.replace(
+    LENGTH_LIMITED, name="scaling_fits_length_limited_calls", holds="laws without calls that stopped early"
+)
+SCALING_FITS_BY_BASIS = dataclasses.replace(
+    SCALING_FITS,
     name="scaling_fits_by_basis",
     holds="served engines' laws by the steps that ran and by TR121's projection",
+    caption="Exponents by the steps that ran (step_true) and by TR121's projection (tr121).",
     why_empty="no served calls with both a decode step and TR121's projection",
-    columns=(),
+    columns=(*SCALING_FITS.columns, words(BASIS, "basis")),
+    order=(*_ORDER[:4], BASIS),
+    shows=f"backend mode {BASIS} n_models {_SHOWN}",
 )
-
-_FITTED = (
-    "log10_intercept", "slope", "r2", "spearman_rho_loglog", "spearman_p_loglog", "theilsen_slope",
-    "theilsen_log10_intercept", "theilsen_slope_ci_low", "theilsen_slope_ci_high", "slope_ci_low", "slope_ci_high",
-    "log10_intercept_ci_low", "log10_intercept_ci_high", "boot_n_used",
-)  # fmt: skip
-_OURS = (
-    "slope_t_ci_low", "slope_t_ci_high", "slope_se", "slope_call_noise_se", "slope_round_noise_se",
-    "slope_run_noise_se",
-    "residual_sd_log10", "log10_params_mean", "log10_params_sum_of_squares",
-)  # fmt: skip
 
 
 def scaling_fits(
@@ -71,7 +120,8 @@ def scaling_fits(
     series = Series.of(points, KEYS, by_name=resample_by_name)
     x, y = np.log10(series.values("params_millions_effective")), np.log10(series.values("latency"))
     variance = series.values("latency_log_variance")
-    found = {name: series.blank() for name in (*_FITTED, *_OURS)}
+    found = {column.key: series.blank() for column in SCALING_FITS.columns if column.type == pl.Float64}
+    found["boot_n_used"] = np.zeros(len(series.lengths))
     noise = Noise.none(len(series.lengths))
     if replicates is not None:
         noise = slope_noise(series, replicates.points, replicates.kind)
@@ -85,16 +135,11 @@ def scaling_fits(
     table = series.keys.with_columns(
         pl.Series("n_models", series.lengths),
         pl.Series("ok", np.isfinite(found["slope"])),
-        *(pl.Series(name, found[name]).fill_nan(None) for name in _FITTED),
+        *(pl.Series(name, values).fill_nan(None) for name, values in found.items()),
         pl.lit(options.draws).alias("boot_n_requested"),
-        *(pl.Series(name, found[name]).fill_nan(None) for name in _OURS),
         *_in_words(noise, replicates),
-    ).with_columns(pl.col("boot_n_used").fill_null(0).cast(pl.Int64))
-    table = table.with_columns(*_verdicts(table, series, y))
-    first = ["backend", "backend_kind", "batch_size", "mode", "scenario", "aggregation"]
-    others = [name for name in table.columns if name not in {*first, "gen_tokens_target"}]
-    order = ["backend", "batch_size", "gen_tokens_target", "mode", "scenario"]
-    return table.select([*first, *others, "gen_tokens_target"]).sort(order)
+    )
+    return SCALING_FITS.frame(table.with_columns(*_verdicts(table, series, y)))
 
 
 def _in_words(noise: Noise, replicates: Replicates | None) -> list[pl.Series]:
@@ -167,34 +212,63 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
+KINDS = {"family": "families", "quantization_level": "quantisations"}
+"""Columns of a run's model table that tell models of a kind from others, and their plural in words."""
+_MODEL = ["backend", "model", "model_kind"]
+
+
+def kinds_of(run: Run) -> pl.DataFrame:
+    """One row a backend and model of the run, with the columns of `KINDS`, empty where the run does not tell."""
+    models = run.rows.select(_MODEL).unique(maintain_order=True)
+    nothing = [pl.lit(None, dtype=pl.String).alias(name) for name in KINDS]
+    if not {"model", "kind"} <= set(run.models.columns):
+        return models.with_columns(nothing)
+    missing = [each for each, name in zip(nothing, KINDS, strict=True) if name not in run.models.columns]
+    told = run.models.with_columns(missing).rename({"kind": "model_kind"})
+    on = _MODEL if "backend" in told.columns else _MODEL[1:]
+    told = told.select(*(pl.col(name).cast(pl.String) for name in (*on, *KINDS))).unique(on, keep="first")
+    return models.join(told, on=on, how="left", nulls_equal=True, maintain_order="left")
+
+
+def by_family(per_model: pl.DataFrame, run: Run, options: Options, *, replicates: Replicates | None) -> pl.DataFrame:
+    """The law over all scenarios of each family of three models or more, where a backend has several families."""
+    kinds = kinds_of(run).select(*_MODEL, "family")
+    known = per_model.join(kinds, on=_MODEL, how="left", nulls_equal=True).filter(pl.col("family").is_not_null())
+    known = known.filter(pl.col("family").n_unique().over(GROUP) > 1, pl.len().over([*GROUP, "family"]) >= MIN_MODELS)
+    fits = [
+        scaling_fits(
+            _over_scenarios(of_family), None if replicates is None else replicates.of(of_family), options
+        ).with_columns(pl.lit(family).alias("family"))
+        for (family,), of_family in known.group_by("family", maintain_order=True)
+    ]
+    return SCALING_FITS_BY_FAMILY.frame(pl.concat(fits) if fits else ())
+
+
 def length_limited(served: pl.DataFrame, run: Run, options: Options, *, whole_calls: bool = False) -> pl.DataFrame:
     """The laws over all scenarios, without what calls that stopped early left (method 3)."""
-    fits = _over_scenarios(served_engines.length_limited(served, whole_calls=whole_calls), run, options, by_name=True)
+    rows = served_engines.length_limited(served, whole_calls=whole_calls)
     name = "length_limited_calls" if whole_calls else "length_limited_decode_only"
-    return fits.with_columns(pl.lit(name).alias("filter")).select(_after_aggregation(fits, "filter"))
+    fits = _of_rows(rows, run, options, resample_by_name=True)
+    return LENGTH_LIMITED.frame(fits.with_columns(pl.lit(name).alias("filter")))
 
 
 def by_basis(served: pl.DataFrame, run: Run, options: Options) -> pl.DataFrame:
     """The laws over all scenarios of served engines, by the steps that ran and by TR121's projection (method 3)."""
     rows = served_engines.by_basis(served)
     fits = [
-        _over_scenarios(of_basis, run, options).with_columns(pl.lit(basis).alias(BASIS))
+        _of_rows(rows.filter(pl.col(BASIS) == basis), run, options).with_columns(pl.lit(basis).alias(BASIS))
         for basis in (STEP_TRUE, TR121)
-        for of_basis in [rows.filter(pl.col(BASIS) == basis)]
     ]
-    return pl.concat(fits).sort(["backend", "batch_size", BUDGET, "mode", BASIS])
+    return SCALING_FITS_BY_BASIS.frame(pl.concat(fits))
 
 
-def _over_scenarios(rows: pl.DataFrame, run: Run, options: Options, *, by_name: bool = False) -> pl.DataFrame:
-    """`scaling_fits` of these rows on the geometric means over scenarios."""
-    cells = by_cell(rows)
-    per_model = by_model(cells)
-    points = points_of(cells, per_model).filter(pl.col("scenario") == ALL)
+def _of_rows(rows: pl.DataFrame, run: Run, options: Options, *, resample_by_name: bool = False) -> pl.DataFrame:
+    """The laws over all scenarios of some rows of a run."""
+    per_model = by_model(by_cell(rows))
     replicates = replicates_of(rows, in_rounds=run.order == "rounds")
-    return scaling_fits(points, replicates, options, resample_by_name=by_name)
+    return scaling_fits(_over_scenarios(per_model), replicates, options, resample_by_name=resample_by_name)
 
 
-def _after_aggregation(fits: pl.DataFrame, name: str) -> list[str]:
-    """The columns with one more after ``aggregation``."""
-    at = fits.columns.index("aggregation") + 1
-    return [*fits.columns[:at], name, *fits.columns[at:]]
+def _over_scenarios(per_model: pl.DataFrame) -> pl.DataFrame:
+    """The points of the laws over all scenarios."""
+    return points_of(CELLS.frame(), per_model)

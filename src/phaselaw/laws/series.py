@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -41,6 +42,11 @@ class Series:
         counted = ordered.group_by(list(keys), maintain_order=True).agg(pl.len().alias("__n"))
         lengths = counted["__n"].cast(pl.Int64).to_numpy()
         return cls(keys=counted.drop("__n"), points=ordered, starts=np.cumsum(lengths) - lengths, lengths=lengths)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
+        """Each series: its keys by name, and its points."""
+        for key, start, n in zip(self.keys.iter_rows(named=True), self.starts, self.lengths, strict=True):
+            yield key, self.points.slice(int(start), int(n))
 
     def by_length(self) -> Iterator[tuple[Indices, Indices]]:
         """For each length: the series' numbers, of shape (k,), and their points' numbers, of shape (k, length)."""

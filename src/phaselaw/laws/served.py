@@ -29,7 +29,7 @@ from phaselaw.tables import (
     words,
 )
 
-_CELL = (words("backend"), words("model"), words("scenario"))
+_CELL = (LAW, words("model", "model"), words("scenario", "scenario"))
 _SIZE = plain("params_millions_effective")
 _BATCH = plain("batch_size", pl.Int64)
 
@@ -37,13 +37,19 @@ WARMUP_BREAKDOWN = Table(
     name="ollama_warmup_breakdown",
     holds="loading told apart from the first prefill",
     why_empty="no prefill rows with a server's load time, warmup and measured",
+    caption="Cold start taken apart: loading and the first prefill.",
     columns=(
         *_CELL,
-        *plain("warmup_prefill_infer_median_ms warmup_load_median_ms warmup_prefill_total_median_ms"),
+        measured("warmup_prefill_infer_median_ms", "cold prefill (ms)"),
+        measured("warmup_load_median_ms", "cold load (ms)"),
+        *plain("warmup_prefill_total_median_ms"),
         counted("warmup_n"),
-        *plain("measured_prefill_infer_median_ms measured_load_median_ms measured_prefill_total_median_ms"),
+        measured("measured_prefill_infer_median_ms", "warm prefill (ms)"),
+        measured("measured_load_median_ms", "warm load (ms)"),
+        *plain("measured_prefill_total_median_ms"),
         counted("measured_n"),
-        *plain("warmup_ratio_infer_only warmup_ratio_total_including_load"),
+        derived("warmup_ratio_infer_only", "ratio, prefill"),
+        derived("warmup_ratio_total_including_load", "ratio with load"),
         *_BATCH,
         *_SIZE,
         counted(BUDGET),
@@ -55,13 +61,15 @@ EARLY_STOP_SUMMARY = Table(
     holds="early stops by model and scenario",
     why_empty="no rows say why a generation ended (done_reason): nothing here may stop early",
     keeps_budget=True,
+    caption="Early stops by model and scenario.",
     columns=(
         *_CELL,
-        counted("n"),
+        counted("n", "calls"),
         *plain("params_millions_effective_median"),
-        counted(BUDGET),
-        *plain("gen_tokens_raw_median early_stop_rate"),
-        words("done_reason_mode"),
+        counted(BUDGET, "tokens asked", provenance="assumed"),
+        measured("gen_tokens_raw_median", "median tokens generated", count),
+        derived("early_stop_rate", "stopped early", percent),
+        words("done_reason_mode", "usual reason"),
         *_BATCH,
     ),
     order=("backend", "model", "scenario", "batch_size", BUDGET),

@@ -1,51 +1,56 @@
-"""Which property of a model explains its latency: parameters, depth, width, bytes read (TR121 section 5; method 3).
+"""What models are made of, and which of it explains their latency (TR121 2.6, section 5; method 3).
 
-All on the aggregate (geometric means over scenarios), on log scales, over the models whose layers are known.
+A model's layers, width and heads are from the best source at hand. In order: its own config, where the run's table
+names one that is still there; the columns of ``resolved_model_params.csv``; the shipped ladder, where name and measured
+parameter count match; a table that a person gives with ``--models-table``. Latency is then explained by parameters,
+depth, width and bytes read: on the aggregates (geometric means over scenarios), on log scales.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.architecture import STRUCTURE
+from phaselaw.errors import AnalysisError
+from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws.noise import Kind, Replicates, log_matrices, noise_of
 from phaselaw.laws.options import Options
-from phaselaw.laws.ranks import exact_spearman
 from phaselaw.laws.regression import (
     Floats,
     bootstrap_planes,
+    exact_spearman,
     exponential,
     fit_plane,
     leave_one_out_errors,
     quantile_interval,
     resamples,
-    spearman,
+    spearman_rows,
 )
 from phaselaw.laws.series import Series
-from phaselaw.laws.summary import GROUP, MODEL
+from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL
 from phaselaw.laws.verdicts import verdict
-from phaselaw.tables import Table
-
-_NO_LAYERS = "no models whose layers are known (config, resolved_model_params.csv, ladder or --models-table)"
-MODEL_ARCHITECTURE = Table(
-    name="hf_model_architecture", holds="layers, width, heads of each model", why_empty=_NO_LAYERS, columns=()
+from phaselaw.records import Run
+from phaselaw.tables import (
+    BUDGET,
+    Row,
+    Table,
+    count,
+    counted,
+    derived,
+    digits,
+    fixed,
+    flag,
+    interval,
+    measured,
+    plain,
+    words,
 )
-ARCHITECTURE_CORRELATIONS = Table(
-    name="hf_architecture_correlations",
-    holds="rank correlation of latency with structure",
-    why_empty=f"{_NO_LAYERS}, three or more",
-    columns=(),
-)
-MULTIVARIATE_FITS = Table(
-    name="hf_multivariate_fits",
-    holds="parameters and layers together",
-    why_empty=f"{_NO_LAYERS}, three or more that differ in depth and size",
-    columns=(),
-)
-STRUCTURE_PREDICTORS = Table(name="structure_predictors", holds="which property predicts a model left out", columns=())
 
 MEAN, PARAMS, DEPTH, WIDTH, BYTES, BOTH = ("mean", "params", "depth", "width", "bytes_per_token", "params+depth")
 
@@ -58,14 +63,249 @@ COLUMNS = {
 }
 """Predictors and the columns, taken as logs, that each is made of; `MEAN` has none."""
 
-_FIRST = ["backend", "backend_kind", "batch_size", "mode"]
+STRUCTURE = ("n_layer", "n_embd", "n_head", "n_inner", "vocab_size", "n_positions")
+
+CONFIG_NAMES = {
+    "n_layer": ("n_layer", "num_hidden_layers"),
+    "n_embd": ("n_embd", "hidden_size"),
+    "n_head": ("n_head", "num_attention_heads"),
+    "n_inner": ("n_inner", "intermediate_size"),
+    "vocab_size": ("vocab_size",),
+    "n_positions": ("n_positions", "max_position_embeddings"),
+    "n_kv_head": ("num_key_value_heads",),
+    "head_dim": ("head_dim",),
+    "n_experts": ("num_local_experts", "num_experts", "n_routed_experts"),
+}
+"""A model config's own names for each, GPT-2's and most others'."""
+
+BITS = {"F32": 32, "F16": 16, "BF16": 16, "Q8": 8.5, "Q6": 6.6, "Q5": 5.6, "Q4": 4.7, "Q3": 3.7, "Q2": 2.8,
+        "MXFP4": 4.25, "FP32": 32, "FP16": 16}  # fmt: skip
+"""Bits a parameter of number formats and of llama.cpp's quantisations, scales included, by the name's beginning: good
+to about 10 %."""
 
 
-def model_table(architecture: pl.DataFrame) -> pl.DataFrame:
-    """The table ``hf_model_architecture``: TR121's columns, then the parameter count and where the row is from."""
-    return architecture.select(
-        "model", "config_path", *STRUCTURE, "params_millions_effective", "model_kind", "source"
-    ).sort("model", "params_millions_effective")
+def p_value(value: float | None) -> str:
+    """A p-value; what is smaller than a thousandth says so."""
+    return "< 0.001" if value is not None and value < 0.001 else fixed(value)
+
+
+_CORRELATED = {
+    "params": ("loglog_params", "params_millions_effective"),
+    "layers": ("n_layer_vs_log_latency", "n_layer"),
+    "width": ("n_embd_vs_log_latency", "n_embd"),
+}
+_ORDER = ("backend", "batch_size", BUDGET, "mode")
+_NO_LAYERS = "no models whose layers are known (config, resolved_model_params.csv, ladder or --models-table)"
+MODEL_ARCHITECTURE = Table(
+    name="hf_model_architecture",
+    holds="layers, width, heads of each model",
+    caption="Each model's architecture.",
+    why_empty=_NO_LAYERS,
+    columns=(
+        words("model", "model"),
+        words("config_path"),
+        measured("n_layer", "layers", count),
+        measured("n_embd", "width", count),
+        measured("n_head", "heads", count),
+        measured("n_inner", "inner width", count),
+        measured("vocab_size", "vocabulary", count),
+        *plain("n_positions"),
+        measured("params_millions_effective", "params (M)"),
+        words("model_kind"),
+        words("source", "from"),
+    ),
+    order=("model", "params_millions_effective"),
+    shows="model params_millions_effective n_layer n_embd n_head n_inner vocab_size source",
+)
+ARCHITECTURE_CORRELATIONS = Table(
+    name="hf_architecture_correlations",
+    holds="rank correlation of latency with structure",
+    caption="Rank correlation (Spearman's rho) of latency with each property, and its p-value.",
+    why_empty=f"{_NO_LAYERS}, three or more",
+    columns=(
+        GROUP_COLUMNS[0],
+        *GROUP_COLUMNS[2:],
+        counted("n_models", "models"),
+        *(
+            column
+            for name, (key, _) in _CORRELATED.items()
+            for column in (
+                derived(f"spearman_rho_{key}", name, fixed),
+                derived(f"spearman_p_{key}", f"p, {name}", p_value),
+            )
+        ),
+        words("backend_kind"),
+        counted(BUDGET),
+    ),
+    order=_ORDER,
+)
+MULTIVARIATE_FITS = Table(
+    name="hf_multivariate_fits",
+    holds="parameters and layers together",
+    caption="Parameters and layers together: log latency = alpha + beta log params + gamma log layers.",
+    why_empty=f"{_NO_LAYERS}, three or more that differ in depth and size",
+    columns=(
+        *GROUP_COLUMNS,
+        counted("n_models", "models"),
+        derived("beta_log_params", "params exponent", fixed),
+        derived("gamma_log_layers", "layers exponent", fixed),
+        derived("r2", "R2", fixed),
+        *plain("beta_ci_low beta_ci_high gamma_ci_low gamma_ci_high r2_ci_low r2_ci_high"),
+        counted("boot_n_used"),
+        counted("boot_n_requested"),
+        *interval("beta_t_ci_low", "beta_t_ci_high", "interval"),
+        *interval("gamma_t_ci_low", "gamma_t_ci_high", "interval"),
+        words("beta_verdict", "verdict"),
+        words("gamma_verdict", "verdict"),
+        words("interval_holds", "intervals hold"),
+        counted(BUDGET),
+    ),
+    order=_ORDER,
+    shows="backend mode n_models beta_log_params beta_t_ci_low beta_verdict gamma_log_layers gamma_t_ci_low "
+    "gamma_verdict r2 interval_holds",
+)
+STRUCTURE_PREDICTORS = Table(
+    name="structure_predictors",
+    holds="which property predicts a model left out",
+    caption="Error in predicting a model that was left out.",
+    columns=(
+        *GROUP_COLUMNS,
+        words("predictor", "predicted from"),
+        counted("n_models", "models"),
+        *plain("loo_rmse_log"),
+        derived("loo_typical_factor", "typical error", lambda value: f"{digits(value)} x"),
+        derived("r2", "R2", fixed),
+        derived("spearman_rho", "rank correlation", fixed),
+        derived("spearman_p", "p", p_value),
+        flag("best", "best", show=lambda best: "least error" if best else ""),
+        words("warning"),
+        counted(BUDGET),
+    ),
+    order=_ORDER,
+)
+
+
+def architectures(run: Run, models_table: Path | None) -> pl.DataFrame:
+    """The table ``hf_model_architecture``: a model of the run whose layers are known, ``source`` naming the source."""
+    given = _given(models_table)
+    resolved = _by_model(run.models)
+    found = []
+    models = run.rows.select(MODEL).unique().sort(pl.all())
+    for name, kind, params in models.iter_rows():
+        row = resolved.get((name, kind)) or resolved.get((name, None)) or {}
+        structure, source = _structure(name, params, row, given)
+        if structure.get("n_layer"):
+            about = {"model": name, "model_kind": kind, "params_millions_effective": params, "source": source}
+            found.append(about | {"config_path": row.get("config_path")} | structure)
+    return MODEL_ARCHITECTURE.frame({key: row.get(key) for key in MODEL_ARCHITECTURE.schema} for row in found)
+
+
+def with_given_sizes(run: Run, models_table: Path | None) -> Run:
+    """The run with the ``params`` of a models table (a count) for models that have no parameter count of their own."""
+    sizes = {name: _number(row.get("params")) for name, row in _given(models_table).items()}
+    known = {name: params / 1e6 for name, params in sizes.items() if params}
+    if not known:
+        return run
+    given = pl.col("model").replace_strict(known, default=None, return_dtype=pl.Float64)
+    filled = pl.col("params_millions_effective").fill_null(given)
+    return dataclasses.replace(run, rows=run.rows.with_columns(filled))
+
+
+def bits_of(label: Any) -> float | None:
+    """Bits a parameter of a quantisation or number format; ``None`` for one that is not known."""
+    said = str(label or "").upper()
+    return next((bits for name, bits in BITS.items() if said.startswith(name)), None)
+
+
+def weight_bytes(run: Run) -> pl.DataFrame:
+    """Bytes of weights of each backend's models, as measured, else parameters times the bits of their format.
+
+    Of a model that a table without backends lists in several formats, the format is unknown: a backend has one, so that
+    its models' sizes stand in the same proportion by any.
+    """
+    told: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in run.models.iter_rows(named=True):
+        told.setdefault((row.get("backend"), row.get("kind"), row.get("model")), []).append(row)
+    found = []
+    names = ("backend", "backend_kind", "model", "params_millions_effective")
+    for backend, kind, model, params in run.rows.select(names).unique().sort(names).iter_rows():
+        rows = told.get((backend, kind, model)) or told.get((None, kind, model)) or []
+        measured = {_number(row.get("weights_bytes")) for row in rows}
+        bits = {bits_of(row.get("quantization_level") or row.get("dtype")) for row in rows}
+        size = measured.pop() if len(measured) == 1 else None
+        if size is None and params and rows and None not in bits:
+            size = params * 1e6 * min(each for each in bits if each is not None) / 8
+        found.append((backend, model, params, size))
+    schema = {"backend": pl.String, "model": pl.String, "params_millions_effective": pl.Float64}
+    return pl.DataFrame(found, schema=schema | {"weights_bytes": pl.Float64}, orient="row")
+
+
+def _structure(
+    name: str, params: float | None, resolved: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, float | None], str]:
+    config = _config(resolved.get("config_path"))
+    if config:
+        return config, "config"
+    if resolved.get("n_layer") is not None:
+        return {key: _number(resolved.get(key)) for key in STRUCTURE}, "resolved_model_params.csv"
+    ladder = ladder_model(name.replace("\\", "/").rsplit("/", 1)[-1])
+    if ladder is not None and params is not None and abs(ladder.params - params * 1e6) < 0.5:
+        return {key: _number(getattr(ladder, key)) for key in STRUCTURE}, "shipped ladder"
+    if name in given:
+        return {key: _number(given[name].get(key)) for key in STRUCTURE}, "models table"
+    return {}, ""
+
+
+def _config(path: str | None) -> dict[str, float | None]:
+    """The structure in a config file, empty where it is not at hand or says no layers."""
+    if not path:
+        return {}
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(config, dict):
+        return {}
+    found = {
+        key: next((_number(config[name]) for name in names if config.get(name) is not None), None)
+        for key, names in CONFIG_NAMES.items()
+    }
+    return found if found["n_layer"] else {}
+
+
+def _by_model(models: pl.DataFrame) -> dict[tuple[str, str | None], dict[str, Any]]:
+    """The run's model table by name and kind; the first row that knows the layers stands for a model."""
+    if "model" not in models.columns:
+        return {}
+    found: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for row in models.iter_rows(named=True):
+        key = (row["model"], row.get("kind"))
+        if key not in found or (found[key].get("n_layer") is None and row.get("n_layer") is not None):
+            found[key] = row
+    return found
+
+
+def _given(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The ``--models-table``; raises `AnalysisError` where it can't be read or lacks a column."""
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise AnalysisError(f"{path}: no such models table")
+    try:
+        table = pl.read_csv(path, schema_overrides={"model": pl.String}, null_values=["", "nan", "NaN"])
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise AnalysisError(f"{path}: not a table that can be read: {str(error).splitlines()[0]}") from None
+    missing = [name for name in ("model", "n_layer") if name not in table.columns]
+    if missing:
+        raise AnalysisError(f"{path}: column(s) missing: {', '.join(missing)}")
+    return {row["model"]: row for row in table.iter_rows(named=True)}
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def structured(per_model: pl.DataFrame, architecture: pl.DataFrame, weights: pl.DataFrame) -> Series:
@@ -80,27 +320,17 @@ def structured(per_model: pl.DataFrame, architecture: pl.DataFrame, weights: pl.
 def architecture_correlations(series: Series) -> pl.DataFrame:
     """The table ``hf_architecture_correlations``: Spearman of log latency with parameters, depth and width."""
     rows = []
-    for key, points in _groups(series):
+    for key, points in series:
         points = points.filter(pl.col("n_layer") > 0, pl.col("n_embd") > 0)
-        if points.height < 3:
-            continue
-        row: dict[str, Any] = key | {"n_models": points.height}
-        latency = _log(points, "latency")
-        for name, column in _CORRELATED.items():
-            rho, p = spearman(_log(points, column), latency)
-            row[f"spearman_rho_{name}"], row[f"spearman_p_{name}"] = rho, p
-        rows.append(row)
-    floats = [f"spearman_{figure}_{name}" for name in _CORRELATED for figure in ("rho", "p")]
-    return _table(rows, series, {"n_models": pl.Int64} | dict.fromkeys(floats, pl.Float64)).select(
-        "backend", "batch_size", "mode", "n_models", *floats, "backend_kind", "gen_tokens_target"
-    )
-
-
-_CORRELATED = {
-    "loglog_params": "params_millions_effective",
-    "n_layer_vs_log_latency": "n_layer",
-    "n_embd_vs_log_latency": "n_embd",
-}
+        if points.height >= 3:
+            properties = np.stack([_log(points, column) for _, column in _CORRELATED.values()])
+            rho, p = spearman_rows(properties, np.broadcast_to(_log(points, "latency"), properties.shape))
+            of_each = zip(_CORRELATED.values(), rho.tolist(), p.tolist(), strict=True)
+            row: Row = key | {"n_models": points.height}
+            for (name, _), its_rho, its_p in of_each:
+                row |= {f"spearman_rho_{name}": its_rho, f"spearman_p_{name}": its_p}
+            rows.append(row)
+    return ARCHITECTURE_CORRELATIONS.frame(rows)
 
 
 def multivariate_fits(series: Series, replicates: Replicates | None, options: Options) -> pl.DataFrame:
@@ -114,7 +344,7 @@ def multivariate_fits(series: Series, replicates: Replicates | None, options: Op
     series = Series.of(series.points.filter(pl.col("n_layer") > 0), GROUP)
     kind: Kind = "runs" if replicates is None else replicates.kind
     matrices = None if replicates is None else log_matrices(replicates.by_model(), series)
-    for at, (key, points) in enumerate(_groups(series)):
+    for at, (key, points) in enumerate(series):
         columns = np.column_stack([_log(points, name) for name in COLUMNS[BOTH]])
         plane = fit_plane(columns, _log(points, "latency")) if points.height >= 3 else None
         if plane is None:
@@ -123,7 +353,7 @@ def multivariate_fits(series: Series, replicates: Replicates | None, options: Op
         coefficients, r2 = bootstrap_planes(columns, _log(points, "latency"), counts)
         low, high, used = quantile_interval(np.vstack([coefficients[:, 1:].T, r2]), options.level)
         logs = np.empty((0, points.height)) if matrices is None else matrices[at]
-        row: dict[str, Any] = key | {
+        row: Row = key | {
             "n_models": points.height,
             "beta_log_params": plane.coefficients[1],
             "gamma_log_layers": plane.coefficients[2],
@@ -132,32 +362,15 @@ def multivariate_fits(series: Series, replicates: Replicates | None, options: Op
             "boot_n_requested": options.draws,
         }
         for index, name in enumerate(("beta", "gamma", "r2")):
-            row[f"{name}_ci_low"], row[f"{name}_ci_high"] = low[index], high[index]
-        for index, name in enumerate(("beta", "gamma")):
-            middle = plane.coefficients[index + 1]
-            noise = noise_of(np.eye(3)[index + 1], columns, logs, kind=kind)
-            se = plane.standard_errors[index + 1 : index + 2]
-            half = float(noise.half_width(se, plane.degrees, options.level)[0])
-            row[f"{name}_t_ci_low"], row[f"{name}_t_ci_high"] = middle - half, middle + half
-            row[f"{name}_verdict"] = verdict(
-                n_models=points.height, low=row[f"{name}_t_ci_low"], high=row[f"{name}_t_ci_high"], r2=plane.r2, rho=1.0
-            )
+            row |= {f"{name}_ci_low": low[index], f"{name}_ci_high": high[index]}
+        for index, name in enumerate(("beta", "gamma"), start=1):
+            noise = noise_of(np.eye(3)[index], columns, logs, kind=kind)
+            half = float(noise.half_width(plane.standard_errors[[index]], plane.degrees, options.level)[0])
+            ends = {"low": plane.coefficients[index] - half, "high": plane.coefficients[index] + half}
+            row |= {f"{name}_t_ci_{end}": value for end, value in ends.items()}
+            row[f"{name}_verdict"] = verdict(n_models=points.height, **ends, r2=plane.r2, rho=1.0)
         rows.append(row | {"interval_holds": noise.holds()[0]})
-    return _table(rows, series, _MULTIVARIATE).select(*_FIRST, *_MULTIVARIATE, "gen_tokens_target")
-
-
-_MULTIVARIATE: dict[str, type[pl.DataType]] = {
-    "n_models": pl.Int64,
-    **dict.fromkeys(
-        ("beta_log_params", "gamma_log_layers", "r2", "beta_ci_low", "beta_ci_high", "gamma_ci_low", "gamma_ci_high",
-         "r2_ci_low", "r2_ci_high"), pl.Float64),
-    "boot_n_used": pl.Int64,
-    "boot_n_requested": pl.Int64,
-    **dict.fromkeys(("beta_t_ci_low", "beta_t_ci_high", "gamma_t_ci_low", "gamma_t_ci_high"), pl.Float64),
-    "beta_verdict": pl.String,
-    "gamma_verdict": pl.String,
-    "interval_holds": pl.String,
-}  # fmt: skip
+    return MULTIVARIATE_FITS.frame(rows)
 
 
 def structure_predictors(series: Series) -> pl.DataFrame:
@@ -169,33 +382,18 @@ def structure_predictors(series: Series) -> pl.DataFrame:
     ``warning`` says what a small sample can't tell.
     """
     rows = []
-    for key, points in _groups(series):
+    for key, points in series:
         layered = points.filter(pl.col("n_layer") > 0)
-        compared = layered if layered.height >= 3 else points
-        group = [key | row for row in _compared(compared)]
+        group = [key | row for row in _compared(layered if layered.height >= 3 else points)]
         errors = [row["loo_rmse_log"] for row in group if row["loo_rmse_log"] is not None]
         # Bytes in proportion to parameters predict as these do, but for rounding: the first in order is the best.
-        best = next((row for row in group if errors and _at_most(row["loo_rmse_log"], min(errors))), None)
-        for row in group:
-            row["best"] = row is best
-        rows += group
-    return _table(rows, series, _PREDICTORS).select(*_FIRST, *_PREDICTORS, "gen_tokens_target")
+        least = min(errors, default=0.0) * (1 + 1e-9)
+        as_good = [row for row in group if row["loo_rmse_log"] is not None and row["loo_rmse_log"] <= least]
+        rows += [row | {"best": row is as_good[0] if as_good else False} for row in group]
+    return STRUCTURE_PREDICTORS.frame(rows)
 
 
-def _at_most(error: float | None, least: float) -> bool:
-    return error is not None and error <= least * (1 + 1e-9)
-
-
-_PREDICTORS: dict[str, type[pl.DataType]] = {
-    "predictor": pl.String,
-    "n_models": pl.Int64,
-    **dict.fromkeys(("loo_rmse_log", "loo_typical_factor", "r2", "spearman_rho", "spearman_p"), pl.Float64),
-    "best": pl.Boolean,
-    "warning": pl.String,
-}
-
-
-def _compared(points: pl.DataFrame) -> list[dict[str, Any]]:
+def _compared(points: pl.DataFrame) -> list[Row]:
     """One row for each predictor that all of these models have."""
     latency = _log(points, "latency")
     rows = []
@@ -207,6 +405,7 @@ def _compared(points: pl.DataFrame) -> list[dict[str, Any]]:
         rmse = None if errors is None else float(np.sqrt((errors * errors).mean()))
         plane = None if columns is None else fit_plane(columns, latency)
         rho, p = exact_spearman(columns[:, 0], latency) if columns is not None and len(names) == 1 else (None, None)
+        few = f"{points.height} models for {len(names) + 1} coefficients: "
         rows.append(
             {
                 "predictor": predictor,
@@ -216,33 +415,12 @@ def _compared(points: pl.DataFrame) -> list[dict[str, Any]]:
                 "r2": None if plane is None else plane.r2,
                 "spearman_rho": rho,
                 "spearman_p": p,
-                "warning": _warning(points.height, len(names)),
+                "warning": few + "the error of leaving one out is itself uncertain"
+                if points.height < 2 * (len(names) + 2)
+                else None,
             }
         )
     return rows
-
-
-def _warning(n_models: int, terms: int) -> str | None:
-    """What so few models can't tell."""
-    if n_models < 2 * (terms + 2):
-        return f"{n_models} models for {terms + 1} coefficients: the error of leaving one out is itself uncertain"
-    return None
-
-
-def _groups(series: Series) -> list[tuple[dict[str, Any], pl.DataFrame]]:
-    return [
-        (key, series.points.slice(int(start), int(n)))
-        for key, start, n in zip(series.keys.iter_rows(named=True), series.starts, series.lengths, strict=True)
-    ]
-
-
-def _table(rows: list[dict[str, Any]], series: Series, schema: dict[str, type[pl.DataType]]) -> pl.DataFrame:
-    """Rows with NaN made missing, in the order of the groups."""
-    whole = {name: series.keys.schema[name] for name in GROUP} | schema
-    table = pl.DataFrame(rows, schema=whole)
-    return table.with_columns(pl.selectors.float().fill_nan(None)).sort(
-        ["backend", "batch_size", "gen_tokens_target", "mode"], maintain_order=True
-    )
 
 
 def _log(points: pl.DataFrame, column: str) -> Floats:

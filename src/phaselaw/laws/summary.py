@@ -8,31 +8,26 @@ import numpy as np
 import polars as pl
 
 from phaselaw.tables import BUDGET as BUDGET
-from phaselaw.tables import IS_LATENCY, Table, constants
-
-CELLS = Table(
-    name="summary_by_model_backend_mode", holds="latency, rates and tokens of each cell and phase", columns=()
-)
-PER_MODEL = Table(name="summary_by_model_backend_mode_agg", holds="the same of each model, over scenarios", columns=())
-DECODE_FRACTION_BY_MODEL = Table(
-    name="decode_fraction_by_model",
-    holds="decode's share, of each model",
-    why_empty="no model has both kv_decode and e2e_kv rows",
-    keeps_budget=True,
-    columns=(),
-)
-DECODE_FRACTION_SUMMARY = Table(
-    name="decode_fraction_summary",
-    holds="decode's share, over models",
-    why_empty="no model has both kv_decode and e2e_kv rows",
-    keeps_budget=True,
-    columns=(),
+from phaselaw.tables import (
+    IS_LATENCY,
+    LAW,
+    PHASE,
+    Table,
+    constants,
+    counted,
+    derived,
+    flag,
+    interval,
+    percent,
+    plain,
+    words,
 )
 
 GROUP = ["backend", "backend_kind", "batch_size", BUDGET, "mode"]
 """What one law is about: a backend at one batch size and decode budget, in one phase."""
 
 MODEL = ["model", "model_kind", "params_millions_effective"]
+_MODEL_COLUMNS = (words("model"), words("model_kind"), *plain("params_millions_effective"))
 
 _MEDIANS = {
     "tokens_per_s_median": "tokens_per_s",
@@ -52,6 +47,91 @@ _MEDIANS = {
     "params_millions_measured_median": "params_millions_measured",
 }
 
+GROUP_COLUMNS = (LAW, words("backend_kind"), counted("batch_size"), PHASE)
+"""The columns of `GROUP`, the budget but for: that stands last."""
+_ASKED = counted(BUDGET)
+_VARIANCES = plain("latency_log_variance tokens_per_s_log_variance")
+_SORTED = (*["backend", "batch_size", "gen_tokens_target", "mode", "params_millions_effective", "model", "model_kind"],)
+
+CELLS = Table(
+    name="summary_by_model_backend_mode",
+    holds="latency, rates and tokens of each cell and phase",
+    columns=(
+        *GROUP_COLUMNS[:3],
+        *_MODEL_COLUMNS,
+        words("scenario"),
+        PHASE,
+        counted("n"),
+        *plain("latency_mean_ms latency_median_ms latency_p95_ms latency_p99_ms"),
+        *plain(" ".join(_MEDIANS)),
+        *_VARIANCES,
+        _ASKED,
+    ),
+    order=(*_SORTED[:4], "scenario", *_SORTED[4:]),
+)
+PER_MODEL = Table(
+    name="summary_by_model_backend_mode_agg",
+    holds="the same of each model, over scenarios",
+    columns=(
+        *GROUP_COLUMNS[:3],
+        *_MODEL_COLUMNS,
+        PHASE,
+        counted("n_scenarios"),
+        *plain("latency_geomean_ms latency_median_of_medians_ms tokens_per_s_geomean tokens_per_s_compute_geomean"),
+        *plain(
+            "gpu_peak_mb_median ollama_load_ms_median params_millions_config_median params_millions_measured_median"
+        ),
+        *_VARIANCES,
+        _ASKED,
+    ),
+    order=_SORTED,
+)
+_NO_SHARE = "no model has both kv_decode and e2e_kv rows"
+DECODE_FRACTION_BY_MODEL = Table(
+    name="decode_fraction_by_model",
+    holds="decode's share, of each model",
+    why_empty=_NO_SHARE,
+    keeps_budget=True,
+    columns=(
+        *GROUP_COLUMNS[:3],
+        *_MODEL_COLUMNS[:2],
+        *plain("kv_decode_latency_ms e2e_kv_latency_ms"),
+        _ASKED,
+        *plain("decode_fraction params_millions_effective"),
+    ),
+    order=("backend", "batch_size", BUDGET, "params_millions_effective", "model"),
+)
+DECODE_FRACTION_SUMMARY = Table(
+    name="decode_fraction_summary",
+    holds="decode's share, over models",
+    caption="Decode time / end-to-end time, over models.",
+    why_empty=_NO_SHARE,
+    keeps_budget=True,
+    columns=(
+        *GROUP_COLUMNS[:2],
+        counted(BUDGET, "tokens", provenance="assumed"),
+        counted("n_models", "models"),
+        derived("decode_fraction_median", "median", percent),
+        *interval("decode_fraction_p25", "decode_fraction_p75", "quartiles over models", percent),
+        counted("batch_size"),
+    ),
+    order=("backend", "batch_size", BUDGET),
+)
+CUDA_EVENT_GAP_SUMMARY = Table(
+    name="cuda_event_gap_summary",
+    holds="wall clock against CUDA events",
+    why_empty="no CUDA event times",
+    columns=(
+        *GROUP_COLUMNS[:2],
+        PHASE,
+        flag("is_warmup"),
+        counted("n"),
+        *plain("rel_gap_median rel_gap_p95 abs_gap_ms_median abs_gap_ms_p95"),
+        counted("batch_size"),
+        _ASKED,
+    ),
+    order=("backend", "backend_kind", "mode", "is_warmup", "batch_size", BUDGET),
+)
 
 _MEDIAN_VARIANCES = (1.0, 0.5, 0.4487, 0.2982, 0.2868, 0.2147, 0.2104, 0.1682, 0.1661, 0.1383)
 
@@ -111,15 +191,13 @@ def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
         each = by_cell_and_run(rows).group_by(_CELL, maintain_order=True)
         over_runs = each.agg(pl.col(_OVER_RUNS).log().mean().exp(), *variances)
         cells = cells.drop(*_OVER_RUNS, *_LOG_VARIANCES).join(over_runs, on=_CELL, nulls_equal=True)
-    first = ["backend", "backend_kind", "batch_size", *MODEL, "scenario", "mode", "n", "latency_mean_ms"]
-    first += ["latency_median_ms", "latency_p95_ms", "latency_p99_ms", *_MEDIANS]
-    return _ordered(cells, first).sort([*_SORTED[:4], "scenario", *_SORTED[4:]])
+    return CELLS.frame(cells)
 
 
 def by_cell_and_run(rows: pl.DataFrame) -> pl.DataFrame:
     """Each cell in each ``run`` alone: ``n``, the medians of latency and rates, and the variances of their logs."""
     rates = (pl.col(_MEDIANS[name]).median().alias(name) for name in _OVER_RUNS[1:])
-    return _grouped(rows, [*_CELL, "run"], *rates).sort([*_SORTED[:4], "scenario", *_SORTED[4:], "run"])
+    return _grouped(rows, [*_CELL, "run"], *rates).sort(*CELLS.order, "run")
 
 
 def _grouped(rows: pl.DataFrame, keys: list[str], *figures: pl.Expr) -> pl.DataFrame:
@@ -158,7 +236,7 @@ def by_model(cells: pl.DataFrame) -> pl.DataFrame:
 
     Ours follow: the variance of the log of each mean, as its cells' variances give it.
     """
-    aggregated = cells.group_by([*GROUP, *MODEL], maintain_order=True).agg(
+    found = cells.group_by([*GROUP, *MODEL], maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("n_scenarios"),
         pl.col("latency_median_ms").log().mean().exp().alias("latency_geomean_ms"),
         pl.col("latency_median_ms").median().alias("latency_median_of_medians_ms"),
@@ -170,51 +248,50 @@ def by_model(cells: pl.DataFrame) -> pl.DataFrame:
         pl.col("params_millions_measured_median").median(),
         *(_mean_variance(name) for name in _LOG_VARIANCES),
     )
-    return _ordered(aggregated, ["backend", "backend_kind", "batch_size", *MODEL, "mode"]).sort(_SORTED)
-
-
-_SORTED = ["backend", "batch_size", "gen_tokens_target", "mode", "params_millions_effective", "model", "model_kind"]
-
-
-def _ordered(table: pl.DataFrame, first: list[str]) -> pl.DataFrame:
-    """The columns ``first``, then the others, the decode budget last."""
-    rest = [name for name in table.columns if name not in {*first, "gen_tokens_target"}]
-    return table.select([*first, *rest, "gen_tokens_target"])
+    return PER_MODEL.frame(found)
 
 
 def decode_fractions(per_model: pl.DataFrame) -> pl.DataFrame:
     """``decode_fraction_by_model``: ``kv_decode / e2e_kv`` of each model's aggregates (method 4)."""
-    keys = ["backend", "backend_kind", "batch_size", *MODEL, "gen_tokens_target"]
-    phases = [
+    keys = ["backend", "backend_kind", "batch_size", *MODEL, BUDGET]
+    decode, end_to_end = (
         per_model.filter(pl.col("mode") == mode).select(*keys, pl.col("latency_geomean_ms").alias(f"{mode}_latency_ms"))
         for mode in ("kv_decode", "e2e_kv")
-    ]
-    joined = phases[0].join(phases[1], on=keys, nulls_equal=True)
+    )
     share = pl.col("kv_decode_latency_ms") / pl.col("e2e_kv_latency_ms")
-    return (
-        joined.with_columns(share.alias("decode_fraction"))
-        .select(
-            "backend", "backend_kind", "batch_size", "model", "model_kind", "kv_decode_latency_ms", "e2e_kv_latency_ms",
-            "gen_tokens_target", "decode_fraction", "params_millions_effective",
-        )
-        .sort(["backend", "batch_size", "gen_tokens_target", "params_millions_effective", "model"])
-    )  # fmt: skip
+    return DECODE_FRACTION_BY_MODEL.frame(
+        decode.join(end_to_end, on=keys, nulls_equal=True).with_columns(share.alias("decode_fraction"))
+    )
 
 
 def decode_fraction_summary(fractions: pl.DataFrame) -> pl.DataFrame:
     """Median and quartiles over models of the decode fraction, per backend, batch size and decode budget."""
     share = pl.col("decode_fraction")
-    keys = ["backend", "backend_kind", "gen_tokens_target"]
-    return (
-        fractions.group_by([*keys, "batch_size"], maintain_order=True)
-        .agg(
-            pl.len().cast(pl.Int64).alias("n_models"),
+    return DECODE_FRACTION_SUMMARY.frame(
+        fractions.group_by(["backend", "backend_kind", BUDGET, "batch_size"], maintain_order=True).agg(
+            pl.len().alias("n_models"),
             share.median().alias("decode_fraction_median"),
             share.quantile(0.25, "linear").alias("decode_fraction_p25"),
             share.quantile(0.75, "linear").alias("decode_fraction_p75"),
         )
-        .select(
-            [*keys, "n_models", "decode_fraction_median", "decode_fraction_p25", "decode_fraction_p75", "batch_size"]
+    )
+
+
+def cuda_event_gap_summary(ok_rows: pl.DataFrame) -> pl.DataFrame:
+    """Per backend, phase and ``is_warmup``: ``|wall - event| / wall`` and the gap in ms, median and p95 (TR121 2.2.1).
+
+    The gap is what the host adds to the time of the device.
+    """
+    wall, event = pl.col("latency_ms"), pl.col("cuda_event_ms")
+    gap = (wall - event).abs()
+    return CUDA_EVENT_GAP_SUMMARY.frame(
+        ok_rows.filter(event.is_not_null() & (wall > 0))
+        .group_by(CUDA_EVENT_GAP_SUMMARY.order, maintain_order=True)
+        .agg(
+            pl.len().alias("n"),
+            (gap / wall).median().alias("rel_gap_median"),
+            (gap / wall).quantile(0.95, "linear").alias("rel_gap_p95"),
+            gap.median().alias("abs_gap_ms_median"),
+            gap.quantile(0.95, "linear").alias("abs_gap_ms_p95"),
         )
-        .sort(["backend", "batch_size", "gen_tokens_target"])
     )

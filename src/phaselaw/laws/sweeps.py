@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from phaselaw.laws.decisions import COLD_START
 from phaselaw.laws.noise import ALL
-from phaselaw.laws.regimes import COLD_START
 from phaselaw.laws.regression import Floats, fit_lines, log_interval, t_half_width
 from phaselaw.laws.summary import BUDGET, MODEL
 from phaselaw.tables import (

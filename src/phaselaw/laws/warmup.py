@@ -4,24 +4,72 @@ from __future__ import annotations
 
 import polars as pl
 
-from phaselaw.laws.summary import MODEL
-from phaselaw.tables import Table
+from phaselaw.laws.summary import GROUP, GROUP_COLUMNS
+from phaselaw.tables import BUDGET, LAW, PHASE, Table, counted, derived, flag, measured, plain, words
 
+UNSAFE_RATIO = 2.0
+"""A phase's cold start is a regime of its own where p95 of the ratio reaches this, and p95 of what is added the SLO."""
+
+_WHY_EMPTY = "no cell has both warmup and measured calls"
 WARMUP_EFFECT = Table(
     name="warmup_effect",
     holds="warmup against measured, every cell and phase",
-    why_empty="no cell has both warmup and measured calls",
-    columns=(),
+    why_empty=_WHY_EMPTY,
+    columns=(
+        LAW,
+        words("model", "model"),
+        words("scenario", "scenario"),
+        PHASE,
+        counted("warmup_n"),
+        measured("warmup_median_ms", "first call (ms)"),
+        counted("measured_n"),
+        measured("measured_median_ms", "measured (ms)"),
+        derived("warmup_to_measured_ratio", "ratio"),
+        derived("warmup_minus_measured_ms", "added (ms)"),
+        words("backend_kind"),
+        counted("batch_size"),
+        words("model_kind"),
+        *plain("params_millions_effective"),
+        counted(BUDGET),
+    ),
+    order=(
+        *[
+            "backend",
+            "mode",
+            "scenario",
+            "model",
+            "backend_kind",
+            "batch_size",
+            "model_kind",
+            "params_millions_effective",
+        ],
+        BUDGET,
+    ),
+    shows="mode backend model scenario warmup_median_ms measured_median_ms warmup_minus_measured_ms "
+    "warmup_to_measured_ratio",
 )
 WARMUP_EFFECT_SUMMARY = Table(
     name="warmup_effect_summary",
     holds="the same over cells, with the worst event",
-    why_empty="no cell has both warmup and measured calls",
-    columns=(),
+    caption="Warmup / measured, over cells.",
+    why_empty=_WHY_EMPTY,
+    columns=(
+        *GROUP_COLUMNS,
+        counted("n_cells", "cells"),
+        derived("ratio_median", "median ratio"),
+        derived("ratio_p95", "p95"),
+        derived("ratio_max", "worst"),
+        derived("added_ms_median"),
+        derived("added_ms_p95", "p95 added (ms)"),
+        derived("added_ms_max", "most added (ms)"),
+        words("worst_model"),
+        words("worst_scenario"),
+        *plain("worst_warmup_ms worst_measured_ms"),
+        flag("cold_start"),
+        counted(BUDGET),
+    ),
+    order=("backend", "batch_size", BUDGET, "mode"),
 )
-
-UNSAFE_RATIO = 2.0
-"""A phase's cold start is a regime of its own where p95 of the ratio reaches this, and p95 of what is added the SLO."""
 
 
 def warmup_effect(ok_rows: pl.DataFrame) -> pl.DataFrame:
@@ -32,25 +80,20 @@ def warmup_effect(ok_rows: pl.DataFrame) -> pl.DataFrame:
     """
     latency = pl.col("latency_ms")
     cold, warm = latency.filter(pl.col("is_warmup")), latency.filter(~pl.col("is_warmup"))
-    keys = ["backend", "model", "scenario", "mode"]
-    own = ["backend_kind", "batch_size", "model_kind", "params_millions_effective", "gen_tokens_target"]
-    return (
-        ok_rows.group_by([*keys, *own], maintain_order=True)
+    cold_ms, warm_ms = pl.col("warmup_median_ms"), pl.col("measured_median_ms")
+    return WARMUP_EFFECT.frame(
+        ok_rows.group_by(WARMUP_EFFECT.order, maintain_order=True)
         .agg(
-            cold.len().cast(pl.Int64).alias("warmup_n"),
+            cold.len().alias("warmup_n"),
             cold.median().alias("warmup_median_ms"),
-            warm.len().cast(pl.Int64).alias("measured_n"),
+            warm.len().alias("measured_n"),
             warm.median().alias("measured_median_ms"),
         )
         .filter((pl.col("warmup_n") > 0) & (pl.col("measured_n") > 0))
         .with_columns(
-            (pl.col("warmup_median_ms") / pl.col("measured_median_ms")).alias("warmup_to_measured_ratio"),
-            (pl.col("warmup_median_ms") - pl.col("measured_median_ms")).alias("warmup_minus_measured_ms"),
+            (cold_ms / warm_ms).alias("warmup_to_measured_ratio"), (cold_ms - warm_ms).alias("warmup_minus_measured_ms")
         )
-        .select(*keys, "warmup_n", "warmup_median_ms", "measured_n", "measured_median_ms", "warmup_to_measured_ratio",
-                "warmup_minus_measured_ms", *own)
-        .sort(["backend", "mode", "scenario", "model", *own])
-    )  # fmt: skip
+    )
 
 
 def warmup_effect_summary(effect: pl.DataFrame, *, slo_ms: float) -> pl.DataFrame:
@@ -58,26 +101,19 @@ def warmup_effect_summary(effect: pl.DataFrame, *, slo_ms: float) -> pl.DataFram
 
     ``cold_start`` says whether cold start is a regime of its own there, by `UNSAFE_RATIO` and ``slo_ms``.
     """
-    ratio, added = pl.col("warmup_to_measured_ratio"), pl.col("warmup_minus_measured_ms")
-    keys = ["backend", "backend_kind", "batch_size", "gen_tokens_target", "mode"]
-    worst = ratio.arg_max()
+    figures = {"ratio": pl.col("warmup_to_measured_ratio"), "added_ms": pl.col("warmup_minus_measured_ms")}
+    worst = figures["ratio"].arg_max()
     unsafe = (pl.col("ratio_p95") >= UNSAFE_RATIO) & (pl.col("added_ms_p95") >= slo_ms)
-    return (
-        effect.group_by(keys, maintain_order=True)
+    return WARMUP_EFFECT_SUMMARY.frame(
+        effect.group_by(GROUP, maintain_order=True)
         .agg(
-            pl.len().cast(pl.Int64).alias("n_cells"),
-            ratio.median().alias("ratio_median"),
-            ratio.quantile(0.95, "linear").alias("ratio_p95"),
-            ratio.max().alias("ratio_max"),
-            added.median().alias("added_ms_median"),
-            added.quantile(0.95, "linear").alias("added_ms_p95"),
-            added.max().alias("added_ms_max"),
-            pl.col(MODEL[0]).get(worst).alias("worst_model"),
-            pl.col("scenario").get(worst).alias("worst_scenario"),
+            pl.len().alias("n_cells"),
+            *(each.median().alias(f"{name}_median") for name, each in figures.items()),
+            *(each.quantile(0.95, "linear").alias(f"{name}_p95") for name, each in figures.items()),
+            *(each.max().alias(f"{name}_max") for name, each in figures.items()),
+            pl.col("model", "scenario").get(worst).name.prefix("worst_"),
             pl.col("warmup_median_ms").get(worst).alias("worst_warmup_ms"),
             pl.col("measured_median_ms").get(worst).alias("worst_measured_ms"),
         )
         .with_columns(unsafe.alias("cold_start"))
-        .select("backend", "backend_kind", "batch_size", "mode", pl.exclude([*keys]), "gen_tokens_target")
-        .sort(["backend", "batch_size", "gen_tokens_target", "mode"])
     )

@@ -18,7 +18,7 @@ from phaselaw.engines.gguf_header import read_header
 from phaselaw.engines.llamacpp import model_info
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.ladder.spec import ladder_model
-from phaselaw.laws.architecture import CONFIG_NAMES
+from phaselaw.laws.structure import CONFIG_NAMES
 from phaselaw.machine.footprint import VALUE_BYTES, Architecture, Memory, memory
 from phaselaw.rundir import read as runs
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from phaselaw.report import (
-    claims,
-    coldstart,
     economics,
     engine_ratios,
     guidance,
@@ -17,7 +15,6 @@ from phaselaw.report import (
     reproduce,
     scaling,
     served,
-    structure,
     sweeps,
     validity,
 )
@@ -31,7 +28,7 @@ def build(subject: Subject) -> Document:
     sections = (
         headline.first_to_break(subject),
         headline.exponents(subject),
-        claims.claim_status(subject),
+        headline.claim_status(subject),
         headline.regimes(subject),
         headline.supports(subject),
         validity.validity(subject),
@@ -44,16 +41,16 @@ def build(subject: Subject) -> Document:
         performance.by_model(subject),
         scaling.plots(subject),
         scaling.by_scenario(subject),
-        structure.architecture(subject),
-        structure.predictors(subject),
-        structure.overhead(subject),
+        scaling.architecture(subject),
+        scaling.predictors(subject),
+        scaling.overhead_and_compute(subject),
         limits_of_machine.limits_of_machine(subject),
         limits_of_machine.memory(subject),
         prediction.validation(subject),
         performance.decode_share(subject),
         sweeps.sweeps(subject),
-        coldstart.cold_start(subject),
-        coldstart.early_stops(subject),
+        performance.cold_start(subject),
+        performance.early_stops(subject),
         served.served_engines(subject),
         served.device_clock(subject),
         served.concurrency(subject),

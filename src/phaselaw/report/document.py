@@ -59,7 +59,7 @@ class Axis:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Law:
+class ScalingLaw:
     """A fitted line on log-log axes with what its interval band is drawn from (`phaselaw.laws.scaling`)."""
 
     slope: float
@@ -77,7 +77,7 @@ class Panel:
 
     title: str
     points: tuple[Point, ...]
-    law: Law | None
+    law: ScalingLaw | None
     said: str = ""
     """What the law says, in a few words under the title."""
     warning: str = ""
@@ -180,6 +180,16 @@ class Section:
 
     title: str
     blocks: tuple[Block, ...]
+
+
+def section(title: str, *contents: str | Sequence[str] | Block | None) -> Section:
+    """A section of blocks, of texts (a paragraph each) and of sequences of them (a list each); ``None`` is left out."""
+    blocks = [
+        Paragraph(each) if isinstance(each, str) else Bullets(tuple(each)) if isinstance(each, Sequence) else each
+        for each in contents
+        if each is not None
+    ]
+    return Section(title=title, blocks=tuple(blocks))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

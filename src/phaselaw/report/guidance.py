@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from phaselaw.laws.claims import DOMINATES
-from phaselaw.laws.first_to_break import ALIKE, BUDGET_FIRST, LATENCY
-from phaselaw.laws.regimes import COLD_START, DEPTH, MIXED, OVERHEAD, SIZE, UNKNOWN
+from phaselaw.laws.decisions import ALIKE, COLD_START, DEPTH, LATENCY, MIXED, OVERHEAD, PRICE, SIZE, UNKNOWN
 from phaselaw.laws.verdicts import TREND
 from phaselaw.laws.warmup import UNSAFE_RATIO
-from phaselaw.report.columns import digits, percent, word
-from phaselaw.report.document import Bullets, Paragraph, Section, Table
+from phaselaw.report.columns import shown
+from phaselaw.report.document import Section, section
 from phaselaw.report.subject import Subject
-from phaselaw.tables import Row
+from phaselaw.tables import Row, Table, digits, percent, words
 
 _POLICIES = {
     SIZE: "Plan with the law in parameters, inside the measured range; predict a size that was not measured by it.",
@@ -28,25 +27,22 @@ _BUDGET_LEVER = 1.5
 """The largest model's price over the smallest's, from which model choice is called a lever."""
 
 
+_TABLE = Table(
+    caption="Policies, each with the figure that triggered it.",
+    columns=(words("policy", "policy"), words("because", "because"), words("table", "table")),
+)
+
+
 def guidance(subject: Subject) -> Section:
     """Policies that this run's figures call for, and what to watch in production (TR121 9.1, 9.2)."""
     rules = (_regimes, _decode, _loads, _prices, _early_stops, _suspects, _trends)
     rows = _merged(row for rule in rules for row in rule(subject))
-    table = Table(
-        caption="Policies, each with the figure that triggered it.",
-        columns=(word("policy", "policy"), word("because", "because"), word("table", "table")),
-        rows=rows,
+    watch = (
+        "Time to first token apart from decode tokens/s: the phases scale and break apart.",
+        "tokens/s by prompt length, generation length and batch size, the axes along which these laws were fixed.",
+        "First calls (worker age, time since its last request, whether the model was loaded) apart from warm ones.",
     )
-    watch = Bullets(
-        (
-            "Time to first token apart from decode tokens/s: the phases scale and break apart.",
-            "tokens/s by prompt length, generation length and batch size, the axes along which these laws were fixed.",
-            "First calls (worker age, time since its last request, whether the model was loaded) apart from warm ones.",
-        )
-    )
-    return Section(
-        title="Guidance", blocks=(table, Paragraph("Measure in production, so that the laws stay true:"), watch)
-    )
+    return section("Guidance", shown(_TABLE, rows), "Measure in production, so that the laws stay true:", watch)
 
 
 def _merged(rows: Iterable[Row]) -> tuple[Row, ...]:
@@ -102,7 +98,7 @@ def _loads(subject: Subject) -> Iterator[Row]:
 
 def _prices(subject: Subject) -> Iterator[Row]:
     for row in subject.rows("what_breaks_first"):
-        grows = {row["first"], row["then"]} & {LATENCY, BUDGET_FIRST, ALIKE}
+        grows = {row["first"], row["then"]} & {LATENCY, PRICE, ALIKE}
         if grows and (row["price_factor"] or 0) >= _BUDGET_LEVER:
             times = digits(row["price_factor"])
             because = f"a token of {row['largest_model']} costs {times} x one of {row['smallest_model']}"

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
-from phaselaw.laws.first_to_break import COLD_START as BREAKS_COLD
-from phaselaw.laws.first_to_break import NEITHER
-from phaselaw.laws.first_to_break import UNKNOWN as FIRST_UNKNOWN
-from phaselaw.laws.regimes import COLD_START, DEPTH, MIXED, OVERHEAD, SIZE, UNKNOWN
+from phaselaw.laws.claims import CLAIMS
+from phaselaw.laws.decisions import (
+    COLD_START,
+    DEPTH,
+    MIXED,
+    NEITHER,
+    OVERHEAD,
+    REGIMES,
+    SIZE,
+    UNKNOWN,
+    WHAT_BREAKS_FIRST,
+)
+from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
-from phaselaw.report.columns import bracket, count, digits, doubted, fixed, interval, number, word
-from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table
+from phaselaw.report.document import Section, section
 from phaselaw.report.subject import PHASE_WORDS, Subject
-from phaselaw.tables import SUSPECT, Col, Row
+from phaselaw.tables import SUSPECT, Row, bracket, digits, fixed, words
 
 REGIME_WORDS = {
     SIZE: "size: latency follows the parameter count",
@@ -45,10 +54,10 @@ def lead(subject: Subject) -> tuple[str, ...]:
 
 def _order(row: Row) -> str:
     """What breaks first and what then."""
-    if row["first"] == BREAKS_COLD:
+    if row["first"] == COLD_START:
         then = f"beyond it {row['then']}" if row["then"] == NEITHER else f"then {row['then']}"
         return f"first to break: the cold start, {then}"
-    if row["first"] == FIRST_UNKNOWN:
+    if row["first"] == UNKNOWN:
         return "what breaks first is unknown"
     return str(row["first"]) if row["first"] == NEITHER else f"first to break: {row['first']}"
 
@@ -85,75 +94,35 @@ def _first_calls(row: Row) -> str:
 def first_to_break(subject: Subject) -> Section:
     """The report's question, answered in a row a backend."""
     regimes = {row["law"]: row["regime"] for row in subject.ordered("regimes") if row["regime"] != COLD_START}
-    rows = tuple(
-        row | {"regime": regimes.get(row["law"], UNKNOWN), "cold_phase": PHASE_WORDS.get(row["cold_mode"] or "")}
-        for row in subject.rows("what_breaks_first")
+    rows = tuple(row | {"regime": regimes.get(row["law"], UNKNOWN)} for row in subject.rows("what_breaks_first"))
+    table = subject.table(WHAT_BREAKS_FIRST, rows)
+    columns = (*table.columns[:3], words("regime", "regime"), *table.columns[3:])
+    return section(
+        "What breaks first",
+        "A cold start that is a regime of its own breaks before any growth. After it comes what grows more from the "
+        "smallest model to the largest: end-to-end latency, or the price of a token.",
+        dataclasses.replace(table, columns=columns) if rows else None,
     )
-    columns = (
-        word("backend", "law"),
-        word("first", "first"),
-        word("then", "then"),
-        word("regime", "regime"),
-        Col(
-            title="parameters (M)", key="largest_params_millions", provenance="measured", detail=True,
-            of_row=lambda row: f"{digits(row['smallest_params_millions'])} to {digits(row['largest_params_millions'])}",
-        ),
-        Col(
-            title="latency (ms)", key="largest_latency_ms", provenance="measured", detail=True,
-            of_row=lambda row: f"{digits(row['smallest_latency_ms'])} to {digits(row['largest_latency_ms'])}",
-        ),
-        number("latency grows", "latency_factor", "derived", _times),
-        interval("by the law", "law_factor_low", "law_factor_high", digits, detail=True),
-        number("price grows", "price_factor", "derived", _times),
-        number("first calls, p95", "cold_ratio_p95", "derived", _times),
-        number("added (ms)", "cold_added_ms_p95", "derived", detail=True),
-        *doubted(rows),
-    )  # fmt: skip
-    blocks = (
-        Paragraph(
-            "A cold start that is a regime of its own breaks before any growth. After it comes what grows more from "
-            "the smallest model to the largest: end-to-end latency, or the price of a token."
-        ),
-        Table(
-            caption="As the model grows, what breaks first: latency, the cold start, or the budget?",
-            columns=columns,
-            rows=rows,
-        ),
-    )  # fmt: skip
-    return Section(title="What breaks first", blocks=blocks if rows else blocks[:1])
-
-
-def _times(value: float | None) -> str:
-    return digits(value) + ("" if value is None else " x")
 
 
 def exponents(subject: Subject) -> Section:
     """The headline: one exponent a backend and phase."""
     rows = tuple(row for _, laws in subject.laws() for row in laws)
     level = f"{subject.analysis.options.level:.0%}"
-    columns = (
-        word("backend", "law"),
-        word("phase", "phase"),
-        number("models", "n_models", "measured", count, detail=True),
-        number("exponent", "slope", "derived", fixed),
-        interval(f"{level} interval", "slope_t_ci_low", "slope_t_ci_high"),
-        number("R2", "r2", "derived", fixed),
-        number("rank correlation", "spearman_rho_loglog", "derived", fixed, detail=True),
-        word("verdict", "verdict"),
-        interval("TR121's bootstrap", "slope_ci_low", "slope_ci_high", detail=True),
-        word("its verdict", "tr121_verdict", detail=True),
-        *doubted(rows),
-    )
-    blocks = (
-        Paragraph(
-            "The exponent says how latency grows with parameters: at 0.5, a model four times as big takes twice as "
-            "long; at 0, size does not matter. Fitted by least squares on log-log axes to each model's median latency, "
-            "averaged over scenarios (geometric mean)."
+    return section(
+        "Scaling exponents",
+        "The exponent says how latency grows with parameters: at 0.5, a model four times as big takes twice as long; "
+        "at 0, size does not matter. Fitted by least squares on log-log axes to each model's median latency, averaged "
+        "over scenarios (geometric mean).",
+        subject.table(
+            SCALING_FITS,
+            rows,
+            caption=f"latency ~ params^exponent, by backend and phase, with {level} intervals.",
+            shows="backend mode n_models slope slope_t_ci_low r2 spearman_rho_loglog verdict slope_ci_low "
+            "tr121_verdict",
         ),
-        Table(caption="latency ~ params^exponent, by backend and phase.", columns=columns, rows=rows),
-        Bullets(_reading(rows, level)),
+        _reading(rows, level),
     )
-    return Section(title="Scaling exponents", blocks=blocks)
 
 
 def _reading(rows: tuple[Row, ...], level: str) -> tuple[str, ...]:
@@ -163,12 +132,11 @@ def _reading(rows: tuple[Row, ...], level: str) -> tuple[str, ...]:
         f"{SUPPORTED}: the interval leaves out 0 and R2 is at least 0.7; (trend): some models are out of order. "
         f"{WEAK}: it leaves out 0, R2 is below 0.7. {NOT_IDENTIFIABLE}: it holds 0. {TOO_FEW}: fewer than 3 models.",
     ]
-    exceptions = [(f"{row['law']}: out of order", row["trend_exceptions"], row) for row in rows
-                  if row["verdict"] == TREND and row.get("trend_exceptions")]  # fmt: skip
     groups: dict[tuple[str, str], list[str]] = {}
-    for law, models, row in exceptions:
-        groups.setdefault((law, models), []).append(str(row["phase"]))
-    items += [f"{law} in {_joined(phases)}: {models}." for (law, models), phases in groups.items()]
+    for row in rows:
+        if row["verdict"] == TREND and row.get("trend_exceptions"):
+            groups.setdefault((str(row["law"]), row["trend_exceptions"]), []).append(str(row["phase"]))
+    items += [f"{law}: out of order in {_joined(phases)}: {models}." for (law, models), phases in groups.items()]
     noise = [row for row in rows if row.get("slope_call_noise_se") is not None]
     if noise:
         worst = max(noise, key=lambda row: row["slope_call_noise_se"])
@@ -186,15 +154,8 @@ def _joined(words: Iterable[str]) -> str:
 
 def regimes(subject: Subject) -> Section:
     """What governs latency on each backend, by rule, with the figures that decided."""
-    rows = tuple(
-        row | {"meaning": REGIME_WORDS.get(row["regime"], row["regime"])} for row in subject.ordered("regimes")
-    )
-    columns = (
-        word("backend", "law"), word("phase", "phase"), word("regime", "meaning"), word("because", "reason"),
-        *doubted(rows),
-    )  # fmt: skip
-    table = Table(caption="The regime of each backend, and the figures that decided.", columns=columns, rows=rows)
-    return Section(title="Regimes", blocks=(table,))
+    rows = [row | {"meaning": REGIME_WORDS[row["regime"]]} for row in subject.ordered(REGIMES.name)]
+    return section("Regimes", subject.table(REGIMES, rows))
 
 
 def supports(subject: Subject) -> Section:
@@ -222,11 +183,30 @@ def supports(subject: Subject) -> Section:
         no.append("Fine differences between exponents: with so few models the intervals are wide.")
     if subject.simulated:
         yes, care, no = [], [], ["Anything about real machines: the latencies are simulated.", *no]
-    blocks: list[Block] = []
-    for said, items in (("It supports:", yes), ("Only with care:", care), ("It does not support:", no)):
-        blocks += [Paragraph(said), Bullets(tuple(items))] if items else []
-    return Section(title="What this run supports, and what it does not", blocks=tuple(blocks))
+    lists = {"It supports:": yes, "Only with care:": care, "It does not support:": no}
+    return section(
+        "What this run supports, and what it does not",
+        *(each for heading, items in lists.items() if items for each in (heading, items)),
+    )
 
 
 def _phases(rows: Iterable[Row]) -> str:
     return _joined([str(row["phase"]) for row in rows])
+
+
+CLAIM_STATUS = "Claim status"
+
+
+def claim_status(subject: Subject) -> Section:
+    """The claims with their status, evidence, and what speaks against the rows behind it."""
+    rows = subject.rows(CLAIMS.name)
+    if not rows:
+        return section(CLAIM_STATUS, subject.why_not(CLAIMS))
+    return section(
+        CLAIM_STATUS,
+        "By rule, for any run; TR121's own claims come first. refuted: the interval leaves out that the claim is true. "
+        "not distinguishable here: it does not, and the bound says how far apart the two can still be. "
+        "not supported: the run does not show it, which is not to say that it is false. "
+        "A claim on suspect rows says so: read the section on validity before it.",
+        subject.table(CLAIMS, rows),
+    )

@@ -1,87 +1,170 @@
-"""Performance tables: each model's latency and rate by phase, and the decode's share."""
+"""What was measured: each model's latency and rates, decode's share, cold starts, early stops (TR121 3.5, 4, 6, 7)."""
 
 from __future__ import annotations
 
-from phaselaw.report.columns import count, digits, doubted, interval, number, percent, word
-from phaselaw.report.document import Axis, DotPlot, Figure, Paragraph, Point, Section, Table
-from phaselaw.report.subject import Subject
-from phaselaw.tables import SUSPECT
+from collections.abc import Iterable, Sequence
+
+from phaselaw.laws import scaling, served, summary, warmup
+from phaselaw.laws.checks.frame import suspicions
+from phaselaw.report.columns import shown
+from phaselaw.report.document import Axis, DotPlot, Figure, Point, Section, section
+from phaselaw.report.document import Table as ReportTable
+from phaselaw.report.subject import PHASE_WORDS, Subject
+from phaselaw.tables import (
+    LAW,
+    MODEL,
+    SUSPECT,
+    Row,
+    Table,
+    counted,
+    derived,
+    digits,
+    interval,
+    measured,
+    percent,
+    words,
+)
+
+_BY_MODEL = Table(
+    caption="Medians over repetitions, geometric means over scenarios. tok/s counts the tokens of the phase: prompt, "
+    "generated, or both.",
+    columns=(
+        LAW,
+        MODEL,
+        measured("params", "params (M)"),
+        measured("prefill_ms", "prefill (ms)"),
+        derived("prefill_rate", "prefill tok/s"),
+        measured("kv_decode_ms", "decode (ms)"),
+        derived("kv_decode_rate", "decode tok/s"),
+        derived("step_ms", "ms a token"),
+        measured("e2e_kv_ms", "end to end (ms)"),
+        derived("e2e_kv_rate", "end to end tok/s"),
+        *interval("low", "high", "its interval", digits),
+    ),
+)
+_STOPS_BY_SCENARIO = Table(
+    caption="Early stops by scenario, over models.",
+    columns=(
+        LAW,
+        words("scenario", "scenario"),
+        counted("models", "models"),
+        counted("calls", "calls"),
+        derived("rate", "stopped early", percent),
+    ),
+)
+_WORST = 5
 
 
 def by_model(subject: Subject) -> Section:
     """One row a model and backend, the phases side by side (TR121 3.5)."""
-    merged: dict[tuple[str, str], dict[str, object]] = {}
-    for row in subject.rows("summary_by_model_backend_mode_agg"):
-        mode = row["mode"]
+    merged: dict[tuple[str, str], Row] = {}
+    for row in subject.rows(summary.PER_MODEL.name):
+        mode, rate = row["mode"], row["tokens_per_s_geomean"]
+        about = {"backend": row["backend"], "law": row["law"], "model": row["model"]}
         line = merged.setdefault(
-            (str(row["law"]), str(row["model"])),
-            {"law": row["law"], "model": row["model"], "params": row["params_millions_effective"]},
+            (row["law"], row["model"]), about | {"params": row["params_millions_effective"], SUSPECT: ""}
         )
-        line[f"{mode}_ms"], line[f"{mode}_rate"] = row["latency_geomean_ms"], row["tokens_per_s_geomean"]
-        if mode == "kv_decode" and row["tokens_per_s_geomean"]:
-            line["step_ms"] = 1000 * row["batch_size"] / row["tokens_per_s_geomean"]
-        if row.get(SUSPECT):
-            known = str(line.get(SUSPECT) or "").split(", ")
-            line[SUSPECT] = ", ".join(dict.fromkeys([*filter(None, known), *str(row[SUSPECT]).split(", ")]))
+        line |= {f"{mode}_ms": row["latency_geomean_ms"], f"{mode}_rate": rate}
+        line[SUSPECT] = suspicions([line[SUSPECT], row.get(SUSPECT)])
+        if mode == "kv_decode" and rate:
+            line["step_ms"] = 1000 * row["batch_size"] / rate
     for rate in subject.rows("throughput_intervals", mode="e2e_kv"):
-        line = merged.get((str(rate["law"]), str(rate["model"])), {})
+        line = merged.get((rate["law"], rate["model"]), {})
         line |= {"low": rate["tokens_per_s_low"], "high": rate["tokens_per_s_high"]}
-    columns = (
-        word("backend", "law"),
-        word("model", "model"),
-        number("params (M)", "params", "measured"),
-        number("prefill (ms)", "prefill_ms", "measured"),
-        number("prefill tok/s", "prefill_rate", "derived"),
-        number("decode (ms)", "kv_decode_ms", "measured"),
-        number("decode tok/s", "kv_decode_rate", "derived"),
-        number("ms a token", "step_ms", "derived"),
-        number("end to end (ms)", "e2e_kv_ms", "measured"),
-        number("end to end tok/s", "e2e_kv_rate", "derived"),
-        interval("its interval", "low", "high", digits),
-        *doubted(merged.values()),
-    )
-    table = Table(
-        caption="Medians over repetitions, geometric means over scenarios. tok/s counts the tokens of the phase: "
-        "prompt, generated, or both.",
-        columns=columns,
-        rows=tuple(merged.values()),
-    )
-    return Section(title="Performance by model", blocks=(table,))
+    return section("Performance by model", shown(_BY_MODEL, tuple(merged.values())))
 
 
 def decode_share(subject: Subject) -> Section | None:
     """Which share of the whole the decode is (TR121 section 6); ``None`` without models that have both phases."""
-    rows = subject.rows("decode_fraction_summary")
+    rows = subject.rows(summary.DECODE_FRACTION_SUMMARY.name)
     if not rows:
         return None
-    columns = (
-        word("backend", "law"),
-        number("tokens", "gen_tokens_target", "assumed", count),
-        number("models", "n_models", "measured", count),
-        number("median", "decode_fraction_median", "derived", percent),
-        interval("quartiles over models", "decode_fraction_p25", "decode_fraction_p75", percent),
-        *doubted(rows),
-    )
-    blocks = (
-        Paragraph(
-            "Where decode is nearly all of end to end, the fleet is sized by decode tokens/s, and a faster prefill "
-            "shows only in the time to the first token."
-        ),
-        Table(caption="Decode time / end-to-end time, over models.", columns=columns, rows=rows),
-        _share_of_each_model(subject),
-    )
-    return Section(title="Decode's share of the whole", blocks=blocks)
-
-
-def _share_of_each_model(subject: Subject) -> Figure:
-    groups: dict[str, list[Point]] = {}
-    for row in subject.ordered("decode_fraction_by_model"):
-        groups.setdefault(str(row["law"]), []).append(Point(label=str(row["model"]), x=row["decode_fraction"], y=0.0))
+    models = subject.ordered(summary.DECODE_FRACTION_BY_MODEL.name)
     plot = DotPlot(
         name="decode-share",
         alt="Decode's share of end-to-end latency of each model, a row for each backend",
         axis=Axis(title="decode / end to end", percent=True),
         reference=None,
-        rows=tuple((law, tuple(points)) for law, points in groups.items()),
+        rows=_dots((str(row["law"]), str(row["model"]), row["decode_fraction"]) for row in models),
     )
-    return Figure(plot=plot, caption="Each model's decode as a share of its end-to-end latency.")
+    return section(
+        "Decode's share of the whole",
+        "Where decode is nearly all of end to end, the fleet is sized by decode tokens/s, and a faster prefill shows "
+        "only in the time to the first token.",
+        subject.table(summary.DECODE_FRACTION_SUMMARY, rows),
+        Figure(plot=plot, caption="Each model's decode as a share of its end-to-end latency."),
+    )
+
+
+def _dots(values: Iterable[tuple[str, str, float]]) -> tuple[tuple[str, tuple[Point, ...]], ...]:
+    """The rows of a dot plot from (row, label, value)."""
+    groups: dict[str, list[Point]] = {}
+    for row, label, value in values:
+        groups.setdefault(row, []).append(Point(label=label, x=value, y=0.0))
+    return tuple((row, tuple(points)) for row, points in groups.items())
+
+
+def cold_start(subject: Subject) -> Section:
+    """Warmup calls against measured ones, as ratios and in milliseconds, with the worst events."""
+    cells = subject.ordered(warmup.WARMUP_EFFECT.name)
+    if not cells:
+        return section("Cold start", subject.why_not(warmup.WARMUP_EFFECT))
+    plot = DotPlot(
+        name="warmup",
+        alt="Ratio of warmup to measured latency of every cell, a row for each backend and phase",
+        axis=Axis(title="warmup latency / measured latency", log=True),
+        reference=1.0,
+        rows=_dots(
+            (f"{row['law']}, {row['phase']}", f"{row['model']}, {row['scenario']}", row["warmup_to_measured_ratio"])
+            for row in cells
+        ),
+    )
+    # A ratio hides how little a fast model loses, and a mean hides all single events: so the worst in milliseconds.
+    added = sorted(cells, key=lambda row: -float(row["warmup_minus_measured_ms"]))
+    by_phase = [
+        [row for row in added if row["mode"] == mode and row["warmup_minus_measured_ms"] > 0] for mode in PHASE_WORDS
+    ]
+    worst = f"The worst events in milliseconds, the {_WORST} of each phase that add most."
+    loads = subject.ordered(served.WARMUP_BREAKDOWN.name)
+    return section(
+        "Cold start",
+        "A warmup call's latency over the median of the measured calls of its cell. Warmups are kept as data and left "
+        "out of every law. Cold start is a regime of its own where p95 of the ratio is at least 2 and p95 of what it "
+        f"adds at least {subject.analysis.options.cold_start_slo_ms:g} ms.",
+        subject.table(warmup.WARMUP_EFFECT_SUMMARY),
+        Figure(plot=plot, caption="Every cell's warmup against its measured calls; 1 (dotted) is no cold start."),
+        subject.table(warmup.WARMUP_EFFECT, [row for rows in by_phase for row in rows[:_WORST]], caption=worst),
+        "On a server a cold first token waits for loading too, which depends on whether the model was still resident: "
+        "a setting, not a property of the model."
+        if loads
+        else None,
+        shown(served.WARMUP_BREAKDOWN, loads) if loads else None,
+    )
+
+
+def early_stops(subject: Subject) -> Section | None:
+    """Models that stopped before the budget; ``None`` where the engines never stop early (TR121 4.1.1)."""
+    rows = subject.ordered(served.EARLY_STOP_SUMMARY.name)
+    if not rows:
+        return None
+    return section(
+        "Early stops",
+        "Where a model stopped early, its decode is scaled to the tokens asked for, at the pace that was seen: "
+        "otherwise a model that says less would look faster. The laws without those calls stand below: where they "
+        "agree with the laws above, the scaling made no exponent.",
+        _stops_by_scenario(rows),
+        shown(served.EARLY_STOP_SUMMARY, [row | {SUSPECT: ""} for row in rows]),
+        subject.table(scaling.LENGTH_LIMITED),
+    )
+
+
+def _stops_by_scenario(rows: Sequence[Row]) -> ReportTable:
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((str(row["law"]), str(row["scenario"])), []).append(row)
+    merged = []
+    for (law, scenario), mine in groups.items():
+        calls = sum(row["n"] for row in mine)
+        early = sum(row["n"] * (row["early_stop_rate"] or 0) for row in mine)
+        merged.append({"law": law, "scenario": scenario, "models": len(mine), "calls": calls, "rate": early / calls})
+    return shown(_STOPS_BY_SCENARIO, merged)

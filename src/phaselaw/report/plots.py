@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw.report import svg_pages
-from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Law, Panel, Plot, Point, escape_controls
+from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panel, Plot, Point, ScalingLaw, escape_controls
 
 Floats = NDArray[np.float64]
 Said = Callable[[Point], str]
@@ -80,7 +80,7 @@ def pieces(plot: Plot) -> tuple[str, ...]:
         return tuple(_panels(plot))
 
 
-def band(law: Law, log10_params: Floats) -> Floats | None:
+def band(law: ScalingLaw, log10_params: Floats) -> Floats | None:
     """Half the width, in log10 of latency, of the interval of the law's line; ``None`` without degrees of freedom."""
     degrees = law.n_models - 2
     if degrees < 1 or law.residual_sd_log10 is None or not law.log10_params_sum_of_squares > 0:
@@ -399,7 +399,7 @@ def _warning(suspicions: str) -> str:
     return named if _width(named) < WIDTH - 14 else f"⚠ {len(suspicions.split(', '))} checks suspect its rows"
 
 
-def _law(law: Law, panel: Panel) -> Curve:
+def _law(law: ScalingLaw, panel: Panel) -> Curve:
     """A law's line with its band, between its smallest and its largest model."""
     ends = [math.log10(point.x) for point in panel.points] or [0.0, 1.0]
     at = np.linspace(min(ends), max(ends), 24)

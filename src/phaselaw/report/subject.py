@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
+from phaselaw import tables
 from phaselaw.laws.analysis import Analysis
 from phaselaw.records import Run
+from phaselaw.report.columns import shown
+from phaselaw.report.document import Table
 from phaselaw.report.economics import Plan
 from phaselaw.tables import Row
 
@@ -62,6 +65,17 @@ class Subject:
             )
 
         return tuple(sorted(rows, key=key))
+
+    def table(self, table: tables.Table, rows: Sequence[Row] | None = None, **changes: Any) -> Table:
+        """A declared table as the report shows it: of these rows, or all of the run's, with changes of its declaration.
+
+        The changes are of ``caption`` and ``shows``.
+        """
+        return shown(dataclasses.replace(table, **changes), self.ordered(table.name) if rows is None else rows)
+
+    def why_not(self, table: tables.Table) -> str:
+        """Why a table of the run is empty, in a sentence."""
+        return f"Not computed: {self.analysis.notes.get(table.name, table.why_empty)}."
 
     def _scenarios(self) -> list[str]:
         """The scenarios, the shortest prompt first."""

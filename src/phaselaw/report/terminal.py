@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from phaselaw.report import claims, validity
+from phaselaw.report import headline, validity
 from phaselaw.report.document import Bullets, Document, Paragraph, Section, Table, escape_controls
 from phaselaw.tables import SUSPECT
 
@@ -21,7 +21,7 @@ def print_summary(document: Document, console: Console) -> None:
         console.print(Text(escape_controls(sentence)), soft_wrap=not console.is_terminal)
         console.print()
     # Claims have their evidence in sentences: too wide for a screenful.
-    for section in [each for each in document.sections if each.title != claims.TITLE][:2]:
+    for section in [each for each in document.sections if each.title != headline.CLAIM_STATUS][:2]:
         for block in section.blocks:
             if isinstance(block, Table):
                 print_table(block, console, brief=True)

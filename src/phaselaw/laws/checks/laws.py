@@ -10,9 +10,9 @@ from scipy import stats
 
 from phaselaw.laws.checks.frame import Evidence, Finding, Findings, Where, check
 from phaselaw.laws.checks.served import prompt_cache
-from phaselaw.laws.families import KINDS, kinds_of
-from phaselaw.laws.overhead_interval import least_log_error
+from phaselaw.laws.overhead import least_log_error
 from phaselaw.laws.regression import Floats
+from phaselaw.laws.scaling import KINDS, kinds_of
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP
 from phaselaw.tables import grouped

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from phaselaw.ladder.spec import ladder_model
-from phaselaw.laws.architecture import bits_of
 from phaselaw.laws.checks.frame import ALL_PHASES, GROUP_OF_MODEL, SERVED, Evidence, Finding, Findings, Where, check
+from phaselaw.laws.structure import bits_of
 from phaselaw.tables import Row
 
 MISLABELLED = 0.1

@@ -1,0 +1,263 @@
+"""Decisions by rule, each with the figures that decided: what governs latency, and what breaks first (TR121 4.1).
+
+*What breaks first* as a model grows is TR121's question (method 3). A cold start that is a regime of its own breaks at
+the smallest model on which it shows, before any growth; then whichever of latency and the price of a token grows more
+from the smallest model to the largest, where latency follows parameters at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import polars as pl
+
+from phaselaw.laws import structure
+from phaselaw.laws.noise import ALL
+from phaselaw.laws.overhead import LINEAR, OVERHEAD_COMPUTE_FITS, POWER
+from phaselaw.laws.scaling import SCALING_FITS
+from phaselaw.laws.summary import GROUP_COLUMNS, PER_MODEL
+from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
+from phaselaw.laws.warmup import UNSAFE_RATIO, WARMUP_EFFECT, WARMUP_EFFECT_SUMMARY
+from phaselaw.tables import BUDGET, Col, Row, Table, counted, derived, digits, grouped, interval, plain, words
+
+SIZE, DEPTH, OVERHEAD, MIXED, UNKNOWN, COLD_START = ("size", "depth", "overhead", "mixed", "unknown", "cold start")
+"""Regimes; a cold start may also be what breaks first, and that may be unknown too."""
+LATENCY, PRICE, ALIKE, NEITHER = (
+    "latency",
+    "budget",
+    "latency and budget alike",
+    "neither latency nor budget follows size",
+)
+
+OVERHEAD_SHARE = 0.5
+"""An overhead that takes this share of the median model's latency governs it."""
+ALIKE_WITHIN = 1.05
+"""Growth factors of latency and price that differ by less than this factor are alike."""
+
+_KEYS = ["backend", "backend_kind", "batch_size", BUDGET]
+
+REGIMES = Table(
+    name="regimes",
+    holds="what governs latency, by rule",
+    caption="The regime of each backend, and the figures that decided.",
+    why_empty="no e2e_kv rows to fit",
+    columns=(
+        *GROUP_COLUMNS,
+        words("regime", "regime", reads="meaning"),
+        words("reason", "because"),
+        counted("n_models"),
+        words("verdict"),
+        *plain("slope slope_t_ci_low slope_t_ci_high r2 loo_mean loo_params loo_depth loo_params_depth overhead_share"),
+        *plain("overhead_share_ci_low overhead_share_ci_high warmup_ratio_p95 warmup_added_ms_p95"),
+        counted(BUDGET),
+    ),
+)
+
+
+def times(value: float | None) -> str:
+    """A factor: ``3.2 x``."""
+    return digits(value) + ("" if value is None else " x")
+
+
+def _span(title: str, name: str) -> Col:
+    def text(row: Row) -> str:
+        return f"{digits(row[f'smallest_{name}'])} to {digits(row[f'largest_{name}'])}"
+
+    return Col(title=title, key=f"largest_{name}", provenance="measured", detail=True, of_row=text)
+
+
+WHAT_BREAKS_FIRST = Table(
+    name="what_breaks_first",
+    holds="cold start, latency or budget, by rule",
+    caption="As the model grows, what breaks first: latency, the cold start, or the budget?",
+    why_empty="no e2e_kv rows with a parameter count",
+    columns=(
+        *GROUP_COLUMNS[:3],
+        words("first", "first"),
+        words("then", "then"),
+        counted("n_models"),
+        *(words(f"{which}_model") for which in ("smallest", "largest", "fastest", "slowest")),
+        *plain("smallest_params_millions"),
+        _span("parameters (M)", "params_millions"),
+        *plain("smallest_latency_ms"),
+        _span("latency (ms)", "latency_ms"),
+        derived("latency_factor", "latency grows", times),
+        derived("price_factor", "price grows", times),
+        *plain("law_factor"),
+        *interval("law_factor_low", "law_factor_high", "by the law", digits, detail=True),
+        *plain("slowest_to_fastest"),
+        words("cold_mode"),
+        words("cold_model"),
+        *plain("cold_params_millions"),
+        derived("cold_ratio_p95", "first calls, p95", times),
+        derived("cold_added_ms_p95", "added (ms)", detail=True),
+        counted(BUDGET),
+    ),
+    shows="backend first then largest_params_millions largest_latency_ms latency_factor law_factor_low price_factor "
+    "cold_ratio_p95 cold_added_ms_p95",
+)
+
+
+def of_group(table: pl.DataFrame, about: Mapping[str, Any], *names: str) -> list[Row]:
+    """The rows of a table that are about the same backend, batch size and budget, and alike in ``names`` too."""
+    same = [
+        pl.col(name).eq_missing(pl.lit(about[name], dtype=table.schema[name]))
+        for name in (*_KEYS, *names)
+        if name in about and name in table.columns
+    ]
+    return table.filter(pl.all_horizontal(same)).to_dicts()
+
+
+def end_to_end_laws(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """The laws of end-to-end latency over all scenarios."""
+    return tables[SCALING_FITS.name].filter((pl.col("mode") == "e2e_kv") & (pl.col("scenario") == ALL))
+
+
+def regimes(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """One row a backend for e2e latency, and one for each of its phases in which cold start is a regime of its own.
+
+    The overhead's share is that of the relative fit ``a + b P`` at the median model.
+    """
+    rows = []
+    for law in end_to_end_laws(tables).iter_rows(named=True):
+        predictors = of_group(tables[structure.STRUCTURE_PREDICTORS.name], law, "mode")
+        errors = {row["predictor"]: row["loo_rmse_log"] for row in predictors}
+        fits = {row["fit"]: row for row in of_group(tables[OVERHEAD_COMPUTE_FITS.name], law, "mode")}
+        regime, reason = _regime(law, errors, fits)
+        line = fits.get(LINEAR, {})
+        same = (*_KEYS, "mode", "n_models", "verdict", "slope", "r2", "slope_t_ci_low", "slope_t_ci_high")
+        rows.append(
+            {name: law[name] for name in same}
+            | {"regime": regime, "reason": reason}
+            | {f"loo_{name}": errors.get(predictor) for name, predictor in _LOO.items()}
+            | {f"overhead_share{end}": line.get(f"relative_share_at_median{end}") for end in _ENDS}
+        )
+    warmups = tables[WARMUP_EFFECT_SUMMARY.name].filter("cold_start")
+    rows += [_cold_start(event) for event in warmups.iter_rows(named=True)]
+    return REGIMES.frame(rows)
+
+
+_ENDS = ("", "_ci_low", "_ci_high")
+_LOO = {"mean": structure.MEAN, "params": structure.PARAMS, "depth": structure.DEPTH, "params_depth": structure.BOTH}
+
+
+def _regime(
+    law: Mapping[str, Any], errors: Mapping[str, float | None], fits: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, str]:
+    """The regime and, in words, the figures that decided."""
+    verdict = law["verdict"]
+    # Single properties only: params + depth is no axis that models could be lined up on.
+    known = {name: error for name, error in errors.items() if error is not None and name != structure.BOTH}
+    best = min(known, key=lambda name: round(known[name], 9)) if known else None
+    share = fits.get(LINEAR, {}).get("relative_share_at_median")
+    if verdict == TOO_FEW:
+        return UNKNOWN, f"{law['n_models']} models: too few for a law"
+    if verdict in {SUPPORTED, TREND}:
+        certain = fits.get(POWER, {}).get("relative_share_at_median_ci_low")
+        figures = f"latency grows as params^{law['slope']:.3f}, R2 {law['r2']:.3f}, {verdict}"
+        if certain is not None and certain >= OVERHEAD_SHARE:
+            return MIXED, f"{figures}; but at least {certain:.0%} of the median model's latency is overhead"
+        return SIZE, figures
+    if verdict == NOT_IDENTIFIABLE and best == structure.DEPTH:
+        return DEPTH, (
+            f"depth predicts a model left out best (off by {known[best]:.2f} in log latency, the mean by "
+            f"{known.get(structure.MEAN, float('nan')):.2f}); no slope in parameters is identifiable"
+        )
+    if share is not None and share >= OVERHEAD_SHARE:
+        return (OVERHEAD, f"overhead is {share:.0%} of the median model's latency in a + b P; the slope is {verdict}")
+    if verdict == WEAK or best not in {None, structure.MEAN}:
+        return (MIXED, f"the slope in parameters is {verdict}; {best or 'nothing'} predicts a model left out best")
+    return UNKNOWN, f"the slope in parameters is {verdict}, and nothing predicts a model better than the mean"
+
+
+def _cold_start(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: event[name] for name in [*_KEYS, "mode"]} | {
+        "regime": COLD_START,
+        "reason": f"p95 over cells: {event['ratio_p95']:.1f} x the measured latency, "
+        f"{event['added_ms_p95']:.0f} ms added",
+        "warmup_ratio_p95": event["ratio_p95"],
+        "warmup_added_ms_p95": event["added_ms_p95"],
+    }
+
+
+def what_breaks_first(tables: Mapping[str, pl.DataFrame], *, cold_start_ms: float) -> pl.DataFrame:
+    """The table ``what_breaks_first``: a row a backend.
+
+    Factors are of the largest model over the smallest: end-to-end latency, and the price of a token (the inverse of
+    tokens/s). ``law_factor`` is the same growth of latency by the law, with its interval. A first call is too slow on a
+    model where it takes `UNSAFE_RATIO` times as long and ``cold_start_ms`` more.
+    """
+    return WHAT_BREAKS_FIRST.frame(_firsts(tables, cold_start_ms))
+
+
+def _firsts(tables: Mapping[str, pl.DataFrame], cold_start_ms: float) -> Iterator[Row]:
+    sized = pl.col("params_millions_effective").is_finite() & (pl.col("params_millions_effective") > 0)
+    latency = tables[PER_MODEL.name].filter((pl.col("mode") == "e2e_kv") & sized).sort("params_millions_effective")
+    laws = end_to_end_laws(tables)
+    for about, group in grouped(latency, _KEYS):
+        law = next(iter(of_group(laws, about)), {})
+        row = about | _growth(group.to_dicts(), law) | _cold(tables, about, cold_start_ms)
+        yield row | _order(row, str(law.get("verdict")), law.get("slope"))
+
+
+def _growth(models: list[Row], law: Mapping[str, Any]) -> Row:
+    """How latency and price grow over models in ascending order of parameters."""
+    small, big = models[0], models[-1]
+    by_latency = sorted(models, key=lambda row: float(row["latency_geomean_ms"]))
+    named = {"smallest": small, "largest": big, "fastest": by_latency[0], "slowest": by_latency[-1]}
+    found: Row = {f"{which}_model": row["model"] for which, row in named.items()} | {
+        "n_models": len(models),
+        "smallest_params_millions": small["params_millions_effective"],
+        "largest_params_millions": big["params_millions_effective"],
+        "smallest_latency_ms": small["latency_geomean_ms"],
+        "largest_latency_ms": big["latency_geomean_ms"],
+        "latency_factor": big["latency_geomean_ms"] / small["latency_geomean_ms"],
+        "price_factor": _ratio(small["tokens_per_s_geomean"], big["tokens_per_s_geomean"]),
+        "slowest_to_fastest": by_latency[-1]["latency_geomean_ms"] / by_latency[0]["latency_geomean_ms"],
+    }
+    log_span = math.log(big["params_millions_effective"] / small["params_millions_effective"])
+    ends = {"law_factor": "slope", "law_factor_low": "slope_t_ci_low", "law_factor_high": "slope_t_ci_high"}
+    for name, source in ends.items():
+        slope = law.get(source)
+        found[name] = None if slope is None or slope * log_span > 700 else math.exp(slope * log_span)
+    return found
+
+
+def _ratio(over: float | None, under: float | None) -> float | None:
+    return over / under if over and under else None
+
+
+def _cold(tables: Mapping[str, pl.DataFrame], about: Row, cold_start_ms: float) -> Row:
+    """The phase whose cold start is a regime of its own, and the smallest model on which it shows."""
+    unsafe = [row for row in of_group(tables[WARMUP_EFFECT_SUMMARY.name], about) if row["cold_start"]]
+    if not unsafe:
+        return {}
+    worst = max(unsafe, key=lambda row: float(row["added_ms_p95"]))
+    cells = [
+        cell
+        for cell in of_group(tables[WARMUP_EFFECT.name], about | {"mode": worst["mode"]}, "mode")
+        if cell["warmup_to_measured_ratio"] >= UNSAFE_RATIO and cell["warmup_minus_measured_ms"] >= cold_start_ms
+    ]
+    smallest = min(cells, key=lambda cell: float(cell["params_millions_effective"] or math.inf), default={})
+    return {
+        "cold_mode": worst["mode"],
+        "cold_model": smallest.get("model"),
+        "cold_params_millions": smallest.get("params_millions_effective"),
+        "cold_ratio_p95": worst["ratio_p95"],
+        "cold_added_ms_p95": worst["added_ms_p95"],
+    }
+
+
+def _order(row: Mapping[str, Any], verdict: str, slope: float | None) -> Row:
+    latency, price = row["latency_factor"], row["price_factor"]
+    if price is None or verdict not in {SUPPORTED, TREND, WEAK, NOT_IDENTIFIABLE}:
+        grown = UNKNOWN
+    elif verdict == NOT_IDENTIFIABLE or slope is None or slope <= 0:
+        grown = NEITHER
+    elif max(latency / price, price / latency) < ALIKE_WITHIN:
+        grown = ALIKE
+    else:
+        grown = LATENCY if latency > price else PRICE
+    return {"first": COLD_START, "then": grown} if "cold_mode" in row else {"first": grown, "then": None}
