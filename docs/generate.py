@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from phaselaw.laws.analysis import DECLARED
 from phaselaw.rundir.columns import MEASURED
 from phaselaw.study.file import study_schema
 from phaselaw.study.model import DEVICE_PATTERN, NAME_PATTERN, URL_PATTERN, NamedBackend, ServedBackend
@@ -102,7 +103,18 @@ def _type(key: str, said: dict[str, Any]) -> str:
     return "mapping"
 
 
+def analysis_tables() -> str:
+    """Every table of an analysis: what it holds, and its columns in order, with their headings in a report."""
+    rows = []
+    for name, declared in DECLARED.items():
+        columns = [(column.key, column.doc or column.title) for column in declared.columns]
+        listed = ", ".join(f"`{key}`" + (f" ({said})" if said and said != key else "") for key, said in columns)
+        rows.append((f"`{name}`", declared.holds, listed))
+    return table(("table", "what it holds", "columns"), rows)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
+    "tables of an analysis": analysis_tables,
     "columns of metrics.csv": measured_columns,
     **{f"keys of {name}": partial(study_keys, part) for name, part in _PARTS.items()},
 }

@@ -241,11 +241,3 @@ class Table:
         by_key = {column.key: column for column in self.columns}
         chosen = [by_key[key] for key in self.shows.split()] or [column for column in self.columns if column.title]
         return (*chosen, *((DOUBT,) if any(row.get(SUSPECT) for row in rows) else ()))
-
-    def doc(self) -> str:
-        """The table's entry in the docs, as Markdown: what the file holds, and its columns."""
-        columns = "; ".join(
-            f"`{column.key}`" + (f": {column.doc or column.title}" if column.doc or column.title else "")
-            for column in self.columns
-        )
-        return f"| `{self.name}` | {self.holds} | {columns} |"

@@ -19,6 +19,7 @@ from scipy import stats
 from phaselaw.laws.decisions import COLD_START
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.regression import Floats, fit_lines, log_interval, t_half_width
+from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import BUDGET, MODEL
 from phaselaw.tables import (
     PHASE,
@@ -68,12 +69,14 @@ _HELD = (
 HELD = [column.key for column in _HELD]
 """What tells one setting from another, beside the model and the phase."""
 
+_FITS = [column for column in SCALING_FITS.columns if column.key != BUDGET]
+_AFTER_TR121 = [column.key for column in _FITS].index("boot_n_requested") + 1
 DECODE_SWEEP_SUMMARY = Table(
     name="decode_sweep_summary",
     holds="laws at each decode budget",
     why_empty="one decode budget (phaselaw sweep --axis gen_tokens=8,32,64,128)",
     keeps_budget=True,
-    columns=(),
+    columns=(*_FITS[:_AFTER_TR121], counted(BUDGET), *_FITS[_AFTER_TR121:]),
 )
 EXPONENT_BY_AXIS = Table(
     name="exponent_by_axis",
@@ -149,10 +152,8 @@ def _marks(table: pl.DataFrame) -> list[str]:
 
 def decode_sweep_summary(fits: pl.DataFrame) -> pl.DataFrame:
     """The laws on all prompts at each decode budget, TR121's columns first; empty where there is but one budget."""
-    names = [name for name in fits.columns if name != BUDGET]
-    names.insert(names.index("boot_n_requested") + 1, BUDGET)
-    of_all = fits.filter(pl.col("scenario") == ALL).select(names)
-    return of_all if of_all[BUDGET].n_unique() > 1 else of_all.clear()
+    of_all = fits.filter(pl.col("scenario") == ALL)
+    return DECODE_SWEEP_SUMMARY.frame(of_all if of_all[BUDGET].n_unique() > 1 else of_all.clear())
 
 
 def prompt_lengths(rows: pl.DataFrame) -> pl.DataFrame:
