@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from phaselaw import tables
@@ -24,9 +24,7 @@ __all__ = [
 ]
 
 
-def shown(table: tables.Table, rows: Sequence[Row]) -> Table:
-    """A declared table with these rows, as a report shows it."""
-    return Table(caption=table.caption, columns=table.reported(rows), rows=tuple(rows))
+shown = Table.of
 
 
 def word(title: str, key: str, *, detail: bool = False) -> Col:

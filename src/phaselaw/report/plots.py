@@ -95,7 +95,9 @@ def _panels(plot: Plot) -> Iterator[str]:
         yield _dots(plot)
     elif isinstance(plot, CurvePlot):
         words = [(plot.title, "title")]
-        yield _curves(plot.curves, (plot.x, plot.y), plot.alt, words, _said_by(plot.x, plot.y), plot.reference)
+        yield _curves(
+            plot.curves, (plot.x, plot.y), plot.alt, words, _said_by(plot.x, plot.y), reference=plot.reference
+        )
     else:
         for panel in plot.panels:
             models = Curve(label="models", points=panel.points, joined=False, named=True)
@@ -111,6 +113,7 @@ def _curves(
     alt: str,
     words: Sequence[tuple[str, str]],
     say: Said,
+    *,
     reference: float | None = None,
 ) -> str:
     """A panel of curves under some lines of words, each with its class."""
