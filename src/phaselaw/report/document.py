@@ -176,7 +176,7 @@ Block = Paragraph | Bullets | Table | Figure | Code
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and the blocks under it."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -194,7 +194,7 @@ def section(title: str, *contents: str | Sequence[str] | Block | None) -> Sectio
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """A whole report."""
+    """A report."""
 
     title: str
     lead: tuple[str, ...]

@@ -27,8 +27,8 @@ from phaselaw.report import svg_pages
 from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panel, Plot, Point, ScalingLaw, escape_controls
 
 Floats = NDArray[np.float64]
-Said = Callable[[Point], str]
-"""What a point says under the pointer."""
+Label = Callable[[Point], str]
+"""The text of a point under the pointer."""
 
 WIDTH, HEIGHT = 400.0, 300.0
 """Of a panel, in pixels: as wide as a telephone, so that its text is never scaled down to where it can't be read."""
@@ -96,7 +96,7 @@ def _panels(plot: Plot) -> Iterator[str]:
     elif isinstance(plot, CurvePlot):
         words = [(plot.title, "title")]
         yield _curves(
-            plot.curves, (plot.x, plot.y), plot.alt, words, _said_by(plot.x, plot.y), reference=plot.reference
+            plot.curves, (plot.x, plot.y), plot.alt, words, _labels_by(plot.x, plot.y), reference=plot.reference
         )
     else:
         for panel in plot.panels:
@@ -104,7 +104,7 @@ def _panels(plot: Plot) -> Iterator[str]:
             curves = (models,) if panel.law is None else (_law(panel.law, panel), models)
             words = [(panel.title, "title"), (panel.said, "said"), (_warning(panel.warning), "warned")]
             alt = ". ".join(part for part in (plot.alt, panel.title, panel.said, panel.warning) if part)
-            yield _curves(curves, (_PARAMS, _LATENCY), alt, words, _said_of_model)
+            yield _curves(curves, (_PARAMS, _LATENCY), alt, words, _label_of_model)
 
 
 def _curves(
@@ -112,7 +112,7 @@ def _curves(
     axes: tuple[Axis, Axis],
     alt: str,
     words: Sequence[tuple[str, str]],
-    say: Said,
+    label: Label,
     *,
     reference: float | None = None,
 ) -> str:
@@ -132,14 +132,14 @@ def _curves(
     _axis(pane.xaxis, x, [point.x for point in points], _place(pane, 26.0 + widest, high), margin=0.09)
     if reference is not None:
         pane.axhline(reference, gid=_classed("reference"), clip_on=False)
-    said: list[str] = []
+    labels: list[str] = []
     for number, (curve, those) in enumerate(shown):
         _line(pane, curve, those, number % _COLOURS)
         if curve.dots and those:
             _points(pane, [(point.x, point.y) for point in those], number % _COLOURS)
-            said += map(say, those)
+            labels += map(label, those)
     _names(pane, [point for curve, those in shown if curve.named for point in those])
-    return _svg(pane, alt, said)
+    return _svg(pane, alt, labels)
 
 
 def _dots(plot: DotPlot) -> str:
@@ -153,7 +153,7 @@ def _dots(plot: DotPlot) -> str:
     pane.yaxis.set_visible(False)
     if plot.reference is not None:
         pane.axvline(plot.reference, gid=_classed("reference"), clip_on=False)
-    said: list[str] = []
+    labels: list[str] = []
     for row, (label, points) in enumerate(rows):
         words = _fitting(label, WIDTH - 28, _FONT)
         pane.text(0.005, row + 0.36, words, gid=_classed("name"), transform=pane.get_yaxis_transform())
@@ -163,10 +163,10 @@ def _dots(plot: DotPlot) -> str:
             if point.low is not None and point.high is not None:
                 bar = _within(pane.get_xlim(), (point.low, point.high), log=plot.axis.log)
                 pane.plot(bar, (down, down), gid=_classed("line c0"))
-            said.append(f"{point.label}: {_value(point.x, plot.axis)}{_bracket(point, plot.axis)}")
+            labels.append(f"{point.label}: {_value(point.x, plot.axis)}{_bracket(point, plot.axis)}")
         if points:
             _points(pane, [(point.x, down) for point, down in zip(points, downs, strict=True)], 0)
-    return _svg(pane, plot.alt, said)
+    return _svg(pane, plot.alt, labels)
 
 
 def _pane(height: float, words: Sequence[tuple[str, str]], legend: Sequence[Curve]) -> tuple[Axes, float]:
@@ -194,11 +194,11 @@ def _place(pane: Axes, left: float, high: float) -> float:
     return across
 
 
-def _svg(pane: Axes, alt: str, said: Sequence[str]) -> str:
+def _svg(pane: Axes, alt: str, labels: Sequence[str]) -> str:
     out = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     cast(Figure, pane.figure).savefig(out, format="svg", metadata=nothing)
-    return svg_pages.part_of_page(out.getvalue(), alt, said)
+    return svg_pages.part_of_page(out.getvalue(), alt, labels)
 
 
 def _classed(classes: str) -> str:
@@ -414,7 +414,7 @@ def _law(law: ScalingLaw, panel: Panel) -> Curve:
 
 
 def _value(value: float, axis: Axis) -> str:
-    """A value as a point says it."""
+    """A value in the text of a point."""
     return f"{100 * value:.3g} %" if axis.percent else f"{value:,.4g}"
 
 
@@ -424,13 +424,13 @@ def _bracket(point: Point, axis: Axis) -> str:
     return f" [{_value(point.low, axis)}, {_value(point.high, axis)}]"
 
 
-def _said_of_model(point: Point) -> str:
+def _label_of_model(point: Point) -> str:
     return f"{point.label}: {_value(point.x, _PARAMS)} M parameters, {_value(point.y, _LATENCY)} ms"
 
 
-def _said_by(x: Axis, y: Axis) -> Said:
-    def said(point: Point) -> str:
+def _labels_by(x: Axis, y: Axis) -> Label:
+    def label(point: Point) -> str:
         values = f"{x.title} {_value(point.x, x)}, {y.title} {_value(point.y, y)}{_bracket(point, y)}"
         return f"{point.label}: {values}" if point.label else values
 
-    return said
+    return label

@@ -1,4 +1,4 @@
-"""What stands against the report, how to make it again, and what lies beside it."""
+"""The limits of the report, the commands that reproduce it, and the files that belong to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FILES = {
 
 
 def limits(subject: Subject) -> Section:
-    """What stands against every number in the report."""
+    """What limits every number in the report."""
     items = [
         "Each call ran alone: no queue, no other user, no concurrency.",
         "The laws describe these models on this host and runtime; another runtime is another law.",
@@ -71,7 +71,7 @@ def reproduce(subject: Subject) -> Section:
 
 
 def index(subject: Subject) -> Section:
-    """Every file that the report draws on or comes with: what it holds, and for raw data its size and hash."""
+    """Every file that the report draws on or comes with: what it contains, and for raw data its size and hash."""
     file, holds = words("file", "file"), words("holds", "holds")
     raw = Table(
         caption="What was measured.",

@@ -23,13 +23,13 @@ _PAPER = {
 _NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
-def part_of_page(drawn: str, alt: str, said: Sequence[str]) -> str:
-    """A drawing as part of a page, which colours it by its classes; ``said`` is what each point says, in order."""
+def part_of_page(drawn: str, alt: str, labels: Sequence[str]) -> str:
+    """A drawing as part of a page, which colours it by its classes; ``labels`` are those of the points, in order."""
     root = ElementTree.fromstring(drawn)
     width, height = root.get("viewBox", "").split()[2:]
     size = {"viewBox": f"0 0 {_short(width)} {_short(height)}", "width": _short(width), "height": _short(height)}
-    role = {"class": "plot", "role": "group" if said else "img", "aria-label": escape_controls(alt)}
-    out, inner, words = Element("svg", role | size), None, iter(said)
+    role = {"class": "plot", "role": "group" if labels else "img", "aria-label": escape_controls(alt)}
+    out, inner, words = Element("svg", role | size), None, iter(labels)
     for shape, classes in _shapes(root, ""):
         into = out
         if "clip-path" in shape.attrib:
@@ -52,9 +52,9 @@ def file(parts: Sequence[str], alt: str, *, columns: int) -> str:
     across = min(columns, len(panels))
     width = max(float(panel.get("width", "0")) for panel in panels)
     height = max(float(panel.get("height", "0")) for panel in panels)
-    whole = f"{width * across:g}", f"{height * -(-len(panels) // across):g}"
+    size = f"{width * across:g}", f"{height * -(-len(panels) // across):g}"
     root = Element("svg", {"xmlns": _SVG, "class": "plot", "role": "group", "aria-label": escape_controls(alt)})
-    root.attrib |= {"viewBox": f"0 0 {whole[0]} {whole[1]}", "width": whole[0], "height": whole[1]}
+    root.attrib |= {"viewBox": f"0 0 {size[0]} {size[1]}", "width": size[0], "height": size[1]}
     style = resources.files("phaselaw.report").joinpath("plots.css").read_text(encoding="utf-8")
     for name, colour in _PAPER.items():
         style = style.replace(f"var(--{name})", colour)
@@ -87,7 +87,7 @@ def _window(root: Element, out: Element) -> Element:
 
 
 def _stand(text: Element) -> dict[str, str]:
-    """Where a text stands, which way it runs from there, and how it is turned."""
+    """Where a text stands, its anchor, and how it is turned."""
     stand = {"x": _short(text.get("x", "0")), "y": _short(text.get("y", "0"))}
     anchor = re.search(r"text-anchor: (middle|end)", text.get("style", ""))
     if anchor:

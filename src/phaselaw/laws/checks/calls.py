@@ -21,9 +21,9 @@ from phaselaw.tables import Row, grouped
 
 FALSE_ALARMS = 0.01
 ALPHA = FALSE_ALARMS / 2
-"""The tests take noise to be normal; half the stated rate is left to what it is not."""
+"""The tests assume normal noise; the other half of the stated rate allows for noise that is not."""
 LEAST = 0.05
-"""A drift or a slowdown of less than this over its whole length is left alone."""
+"""A drift or a slowdown of less than this from first to last call is not reported."""
 WANTED = 0.10
 """A median should be known to this, half the width of its 95 % interval."""
 SPREAD_ALPHA = 0.05
@@ -87,7 +87,7 @@ def back_to_back(rows: pl.DataFrame) -> bool:
 def _trend(rows: pl.DataFrame, *columns: Sequence[str]) -> tuple[float, float]:
     """Change of log latency over the whole span of ``place``, and its p; NaN where untestable.
 
-    A level of its own is taken out for each group of rows that are alike in some columns, one grouping after the other.
+    Each group of rows that are alike in some columns gets a level of its own, which is taken out first.
     """
     place, y = rows["place"].to_numpy(), rows["latency_ms"].log().to_numpy()
     first = rows.with_row_index("at").select(pl.col("at").first().over(names).alias(str(names)) for names in columns)
@@ -108,7 +108,7 @@ def _trend(rows: pl.DataFrame, *columns: Sequence[str]) -> tuple[float, float]:
 
 
 def _without_levels(values: Floats, levels: Sequence[NDArray[np.int64]]) -> Floats:
-    """What is left of values when each level's mean is taken out, of one grouping after the other until it settles."""
+    """The values minus the mean of each level, one grouping after the other until nothing changes."""
     left: Floats = values - values.mean()
     for _ in range(200):
         before = left
@@ -165,10 +165,10 @@ def _rises(rows: pl.DataFrame) -> Floats:
     not_checked="no measured calls",
 )
 def repetitions(evidence: Evidence) -> Findings:
-    """Cells, and whole backends and phases, whose calls scatter too much for their number.
+    """Cells, or all cells of a backend and phase, with too few calls for how much these scatter.
 
-    Spoken up where even the low end of the scatter (chi-square, Bonferroni over the phase and its cells) leaves the
-    median known to worse than `WANTED`; a spread that can't be seen, from one call a cell, is named too.
+    Reported where even the low end of the scatter's interval (chi-square, Bonferroni over the phase and its cells)
+    leaves the median's half-width above `WANTED`, and where there is one call a cell, so that the spread is unknown.
     """
     cells = evidence.measured.group_by([*CELL, "mode"], maintain_order=True).agg(
         n=pl.len(), variance=pl.col("latency_ms").log().var()
@@ -269,7 +269,7 @@ def _distinct(rows: pl.DataFrame, name: str) -> list[Any]:
 
 
 def _changed(evidence: Evidence) -> Differing:
-    """What changed between the processes of a resumed run, as its manifest tells."""
+    """What changed between the processes of a resumed run, by its manifest."""
     processes = [entry for entry in evidence.manifest.get("processes") or [] if isinstance(entry, dict)]
     changes: list[str] = []
     for before, after in pairwise(processes):

@@ -11,9 +11,9 @@ A check is a function that yields its findings and returns how many things it lo
         return n
 
 Findings mark rows in the column ``suspect``, last in every table that has a column ``backend``: a text, never null,
-empty where nothing speaks against the row, else the checks that do, as ``prompt cache suspected, far off the law``.
-What is worked out from marked rows (a prediction, a price, a plan) carries their marks on: join them with
-`suspicions`. Cautions mark nothing. No row is ever dropped for its mark.
+empty where no check suspects the row, else the names of those that do: ``prompt cache suspected, far off the law``.
+What is computed from marked rows (a prediction, a price, a plan) keeps their marks: join them with `suspicions`.
+Cautions mark nothing. No row is ever dropped for its mark.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Where:
 
     @classmethod
     def of(cls, row: Row, **changes: Any) -> Where:
-        """The rows that a row of a table stands for, by those of its columns that name rows."""
+        """The place that a table's row names, by those of its columns that are places."""
         return cls(**{name: row[name] for name in _WHERE if name in row} | changes)
 
 
@@ -171,7 +171,7 @@ class Evidence:
     linearity: pl.DataFrame
     """`phaselaw.laws.served.decode_linearity`'s table."""
     results: dict[str, CheckResult] = dataclasses.field(default_factory=dict, repr=False)
-    """What each check said of it, by name: each runs once, and one may ask for another's result."""
+    """Each check's result by name: each runs once, and one may use another's result."""
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def marked(table: pl.DataFrame, results: Sequence[CheckResult]) -> pl.DataFrame:
     """A table of laws, models or cells with the column `SUSPECT`; one without a backend stays as it is.
 
     A finding marks a row of its phases where every property that both name is the same: one of a single model marks
-    that model's rows and each law that the model is in. A row that leaves one of them empty stands on all of them.
+    that model's rows and each law that the model is in. A row that leaves a property empty depends on all its values.
     """
     if "backend" not in table.columns or SUSPECT in table.columns:
         return table
@@ -255,8 +255,8 @@ def marked(table: pl.DataFrame, results: Sequence[CheckResult]) -> pl.DataFrame:
         for finding in result.findings
         if finding.status != "caution" and finding.modes
     ]
-    said = pl.concat_list(marks or [pl.lit(None, dtype=pl.String)])
-    return table.with_columns(said.list.drop_nulls().list.unique(maintain_order=True).list.join(", ").alias(SUSPECT))
+    names = pl.concat_list(marks or [pl.lit(None, dtype=pl.String)])
+    return table.with_columns(names.list.drop_nulls().list.unique(maintain_order=True).list.join(", ").alias(SUSPECT))
 
 
 def _touched(table: pl.DataFrame, check: str, finding: Finding) -> pl.Expr:
@@ -281,5 +281,5 @@ def _touched(table: pl.DataFrame, check: str, finding: Finding) -> pl.Expr:
 
 
 def suspicions(marks: Iterable[str | None]) -> str:
-    """The mark of what stands on several rows: each check of theirs once, in order."""
+    """The mark of what is computed from several rows: each of their checks once, in order."""
     return ", ".join(dict.fromkeys(each for mark in marks if mark for each in mark.split(", ")))

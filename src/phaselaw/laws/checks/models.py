@@ -88,10 +88,10 @@ def spill(evidence: Evidence) -> Findings:
 
 
 def gpu_memory_mb(manifest: dict[str, Any]) -> float | None:
-    """Memory of all GPUs together in MB (2^20 bytes), as a manifest of ours or TR121's tells; ``None`` without one."""
+    """Memory of all GPUs together in MB (2^20 bytes), from a manifest of ours or TR121's; ``None`` without one."""
     gpus = (manifest.get("host") or {}).get("gpus") or []
-    told = [re.match(r"\s*([0-9.]+)\s*MiB", str(gpu.get("memory"))) for gpu in gpus if isinstance(gpu, dict)]
-    sizes = [float(found[1]) for found in told if found]
+    found = [re.match(r"\s*([0-9.]+)\s*MiB", str(gpu.get("memory"))) for gpu in gpus if isinstance(gpu, dict)]
+    sizes = [float(size[1]) for size in found if size]
     nvml = manifest.get("nvml")
     if not sizes and isinstance(nvml, dict) and isinstance(nvml.get("memory_total_mb"), int | float):
         sizes = [float(nvml["memory_total_mb"])]
@@ -101,7 +101,7 @@ def gpu_memory_mb(manifest: dict[str, Any]) -> float | None:
 def _memory_of_devices(manifest: dict[str, Any]) -> dict[str, float]:
     """Memory in MB of the one device that an engine in this process used, by backend; a server may use them all."""
     settings = {each.get("name"): each.get("settings") or {} for each in manifest.get("engines") or []}
-    return {name: told["device_memory_mb"] for name, told in settings.items() if told.get("device_memory_mb")}
+    return {name: own["device_memory_mb"] for name, own in settings.items() if own.get("device_memory_mb")}
 
 
 def _on_accelerator(evidence: Evidence) -> pl.DataFrame:
@@ -118,10 +118,10 @@ def _weights_mb(row: Row, models: pl.DataFrame) -> tuple[float | None, bool]:
     if row["backend_kind"] not in SERVED or not {"model", "kind"} <= set(models.columns):
         return None, False
     mine = models.filter((pl.col("model") == row["model"]) & (pl.col("kind") == row["backend_kind"]))
-    for told in mine.head(1).iter_rows(named=True):
-        bits, params = bits_of(told.get("quantization_level")), row["params_millions_effective"]
-        if told.get("weights_bytes"):
-            return float(told["weights_bytes"]) / 2**20, True
+    for resolved in mine.head(1).iter_rows(named=True):
+        bits, params = bits_of(resolved.get("quantization_level")), row["params_millions_effective"]
+        if resolved.get("weights_bytes"):
+            return float(resolved["weights_bytes"]) / 2**20, True
         if bits is not None and params:
             return params * 1e6 * bits / 8 / 2**20, False
     return None, False

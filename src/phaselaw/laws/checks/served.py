@@ -55,7 +55,7 @@ def prompt_cache(evidence: Evidence) -> Findings:
 
 
 def _of_error_rows_too(rows: pl.DataFrame, what: str, next_step: str) -> Iterator[Finding]:
-    """A finding for each cell of these rows; its phases are none where they all are error rows."""
+    """A finding for each cell of these rows; it touches no phase where all of them are error rows."""
     for cell, calls in grouped(rows, CELL):
         used = bool((calls["status"] == "ok").any())
         yield Finding(
@@ -125,14 +125,14 @@ def count_convention(evidence: Evidence) -> Findings:
     """Servers whose decode time spans one step less than the tokens they count.
 
     In ``decode ms = a + b x count``, a is then about -b: Fieller's interval of a / b includes -1 where a + b is not
-    told from 0, and leaves out 0 where a is, each at 95 %.
+    significantly different from 0, and excludes 0 where a is, each at 95 %.
     """
     rows = evidence.linearity.filter(pl.col("a_p").is_not_null())
     odd = rows.filter((pl.col("a_ms") < 0) & (pl.col("a_p") < ALPHA) & (pl.col("a_plus_b_p") >= ALPHA))
     for row in odd.iter_rows(named=True):
         yield Finding(
             where=Where.of(row),
-            # In runs of ours latencies are told by the steps that ran: nothing of theirs is off.
+            # In our own runs latencies are computed from the steps that ran, so they are right.
             modes=() if evidence.ours else DECODE,
             value=row["a_ms"] / row["b_ms_per_token"],
             evidence=f"decode ms = {row['a_ms']:.1f} + {row['b_ms_per_token']:.2f} x count over {row['n']} calls: the "
