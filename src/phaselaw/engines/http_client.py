@@ -76,26 +76,19 @@ class HttpClient:
         self._origin = _origin(self.base_url)
 
     def open(
-        self,
-        method: str,
-        path: str,
-        payload: Any = None,
-        *,
-        limits: Limits | None = None,
-        fresh: bool = False,
-        before_send: BeforeSend = None,
+        self, method: str, path: str, payload: Any = None, *, own: Limits | None = None, before_send: BeforeSend = None
     ) -> Exchange:
         """Send a request, JSON where there is a ``payload``, and wait for the head of the reply.
 
-        ``fresh`` opens a connection for it alone, as every measured call does: a kept one may be closed under it, which
-        only GET survives. ``before_send`` is called between connecting and sending. A 307 or 308, and for GET any
-        redirect, is followed at most `MAX_REDIRECTS` times; the exchange's times are the last request's. Any other
-        status is returned as it is. Raises `EngineError`.
+        With limits of its ``own`` it gets a connection of its own, as every measured call does: a kept one may be
+        closed under it, which only GET survives. ``before_send`` is called between connecting and sending. A 307 or
+        308, and for GET any redirect, is followed at most `MAX_REDIRECTS` times; the exchange's times are the last
+        request's. Any other status is returned as it is. Raises `EngineError`.
         """
         body = None if payload is None else json.dumps(payload).encode()
         home = url = _joined(f"{self.base_url}/", path.lstrip("/"))
         for _ in range(MAX_REDIRECTS + 1):
-            exchange = self._exchange(method, url, body, limits or self.limits, fresh=fresh, before_send=before_send)
+            exchange = self._exchange(method, url, body, own, before_send=before_send)
             before_send = None
             location = exchange.headers.get("location")
             follows = exchange.status in (307, 308) or (method == "GET" and exchange.status in (301, 302, 303))
@@ -122,7 +115,7 @@ class HttpClient:
             self._idle.pop()[1].close()
 
     def _exchange(
-        self, method: str, url: str, body: bytes | None, limits: Limits, *, fresh: bool, before_send: BeforeSend = None
+        self, method: str, url: str, body: bytes | None, own: Limits | None, *, before_send: BeforeSend = None
     ) -> Exchange:
         origin = _origin(url)
         headers = {"User-Agent": f"phaselaw/{__version__}", **(self._headers if origin == self._origin else {})}
@@ -131,10 +124,11 @@ class HttpClient:
         for name, value in headers.items():
             if not (value.isascii() and value.isprintable()):
                 raise EngineError(f"the value of the header {name} has characters that none may have", kind="bad_url")
-        kept, started_ns = None if fresh else self._kept(origin), time.perf_counter_ns()
+        kept, started_ns = self._kept(origin) if own is None else None, time.perf_counter_ns()
+        limits = own or self.limits
         connection = kept or _connected(url, limits, self._ca_file)
         connect_ms = (time.perf_counter_ns() - started_ns) / 1e6 if kept is None else None
-        keep = None if fresh else lambda: self._idle.append((origin, connection))
+        keep = None if own is not None else lambda: self._idle.append((origin, connection))
         exchange = Exchange(_without_secrets(url), connection, limits, keep)
         exchange.connect_ms = connect_ms
         try:
@@ -144,7 +138,7 @@ class HttpClient:
         except EngineError as error:
             if kept is None or method != "GET" or error.kind != "connection_lost":
                 raise
-            return self._exchange(method, url, body, limits, fresh=True)
+            return self._exchange(method, url, body, limits)
         return exchange
 
     def _kept(self, wanted: _Origin) -> http.client.HTTPConnection | None:

@@ -29,7 +29,7 @@ from phaselaw.errors import EngineError, MissingExtraError, PhaselawError
 from phaselaw.ladder.gguf_export import export, gguf_file, is_exported, ladder_refusal
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.peak_memory import PeakMemory
-from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
+from phaselaw.records import DecodeStepBasis, EngineInfo, ModelInfo, Request, Timing
 
 if TYPE_CHECKING:
     from phaselaw.study.model import LlamacppBackend, ModelEntry
@@ -213,18 +213,10 @@ class LlamacppModel:
 
     def _send(self, prompt: Sequence[int], request: Request) -> StreamedReply:
         """One streamed, greedy completion that the server's prompt cache must not answer."""
-        asked = {
-            **GREEDY,
-            "prompt": prompt,
-            "n_predict": request.gen_tokens,
-            "cache_prompt": False,
-            "ignore_eos": self._backend.ignore_eos,
-            "stream": True,
-            "return_tokens": True,
-        }
-        return served.stream(
-            self.server, "/completion", asked, request.gen_tokens, read_stream, before_send=request.before_send
-        )
+        steps, before_send = request.gen_tokens, request.before_send
+        asked = {**GREEDY, "prompt": prompt, "n_predict": steps, "ignore_eos": self._backend.ignore_eos}
+        asked |= {"cache_prompt": False, "stream": True, "return_tokens": True}
+        return served.stream(self.server, "/completion", asked, steps, read_stream, before_send=before_send)
 
     def _prompt_of(self, request: Request) -> list[int]:
         """A prompt's ids; in a template the names of control tokens are read as these."""
@@ -253,9 +245,9 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     with_tokens = [event for _, event in events if any(_texts(event))]
     ids = [each for event in with_tokens for each in event.get("tokens") or () if isinstance(each, int)]
     numbers = [each for each in (event.get("tokens_predicted") for event in with_tokens) if isinstance(each, int)]
-    raw = struct.pack(f"<{len(ids)}q", *ids)
-    if len(ids) != final.get("tokens_predicted"):
-        raw = "".join(str(event.get("content") or "") for event in with_tokens).encode(errors="replace")
+    raw = "".join(str(event.get("content") or "") for event in with_tokens).encode(errors="replace")
+    if len(ids) == final.get("tokens_predicted"):
+        raw = struct.pack(f"<{len(ids)}q", *ids)
     timings = served.mapping(final.get("timings") or {})
     figures = {name: served.number(timings.get(name)) for name in CLAIMS}
     reply = served.reply_of(
@@ -289,9 +281,8 @@ def server_timing(reply: StreamedReply, prompt_tokens: int, gen_tokens: int) -> 
     done_reason = "length" if reply.tokens >= gen_tokens else "stop"
     reply = dataclasses.replace(reply, prompt_tokens=prompt_tokens, done_reason=done_reason)
     step = served.step_of(reply)
-    by_server = DecodeStep(
-        step.server_ms, None if step.server_ms is None else "server", _client_step_ms(reply, step), step.server_ms
-    )
+    basis: DecodeStepBasis | None = None if step.server_ms is None else "server"
+    by_server = DecodeStep(step.server_ms, basis, _client_step_ms(reply, step), step.server_ms)
     verdict = Verdict("off", "the server was told to use no cache, and evaluated every token of the prompt")
     evaluated = served.count(reply.figures["prompt_n"])
     if reply.cached_tokens:

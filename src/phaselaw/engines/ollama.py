@@ -7,6 +7,7 @@ to be real stands in `phaselaw.engines.prompts`.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import os
 import re
@@ -277,9 +278,8 @@ class OllamaModel:
         self, word: str, text: str, study_seed: int, gen_tokens: int, *, before_send: BeforeSend = None
     ) -> tuple[StreamedReply, str]:
         prompt = f"{word} {text}"
-        reply = self._server.generate(
-            {**self._settings(study_seed, gen_tokens), "prompt": prompt}, gen_tokens, before_send
-        )
+        asked = {**self._settings(study_seed, gen_tokens), "prompt": prompt}
+        reply = self._server.generate(asked, gen_tokens, before_send)
         if reply.prompt_tokens is not None:
             self._nonces.counted(word, text, reply.prompt_tokens)
             self._refuse_a_cut_prompt(prompt, reply.prompt_tokens)
@@ -303,16 +303,10 @@ class OllamaModel:
         head_cached = self._keeps_head and was_loaded and self._seen_a_prompt
         self._seen_a_prompt = True
         probe = {f"cache_probe_{name}": value for name, value in (self.probe or {}).items()}
-        return served.timing_of(
-            reply,
-            len(prompt.split()),
-            served.step_of(reply),
-            verdict,
-            figures=probe,
-            load_ms=reply.load_ms or 0.0,
-            model_was_loaded=was_loaded,
-            head_cached=head_cached,
-        )
+        reply = dataclasses.replace(reply, figures={**reply.figures, **probe})
+        observed: dict[str, Any] = {"load_ms": reply.load_ms or 0.0, "model_was_loaded": was_loaded}
+        words, step = len(prompt.split()), served.step_of(reply)
+        return served.timing_of(reply, words, step, verdict, head_cached=head_cached, **observed)
 
     def _judge(self, reply: StreamedReply, prompt: str, *, was_loaded: bool) -> Verdict:
         tokens, cached = reply.prompt_tokens, reply.cached_tokens

@@ -88,7 +88,7 @@ def stream(
     enough = 1_000 + 8 * gen_tokens
     limits = dataclasses.replace(server.limits, reply_bytes=server.limits.reply_bytes + 4_000 * gen_tokens)
     lines: list[Line] = []
-    with server.open("POST", path, payload, limits=limits, fresh=True, before_send=before_send) as exchange:
+    with server.open("POST", path, payload, own=limits, before_send=before_send) as exchange:
         exchange.raise_for_status()
         for line in exchange.lines():
             lines.append(line)
@@ -223,13 +223,12 @@ def timing_of(
     verdict: Verdict,
     *,
     by_client: bool = False,
-    figures: Event | None = None,
-    **observed: Any,
+    **seen: Any,
 ) -> Timing:
     """A reply as a call's times; raises `EngineError` where no token came.
 
     ``prompt_tokens`` is used where the server counts none. ``by_client``: the client's clock times the phases, TTFT for
-    prefill. ``figures`` are kept beside the server's, ``observed`` are further fields of `Served`.
+    prefill. ``seen`` are further fields of `Served`.
     """
     if not reply.arrivals_ms and (by_client or not reply.generated):
         raise EngineError(f"no token came (the server's reason: {reply.done_reason!r})", kind="no_tokens")
@@ -254,7 +253,7 @@ def timing_of(
         tokens_basis="estimated" if reply.prompt_tokens is None or reply.generated is None else "server",
         thinking_tokens=reply.thinking_chunks or None,
         faults=faults_of(prefill_ms, step, verdict),
-        **observed,
+        **seen,
     )
     prompt_tokens = reply.prompt_tokens or prompt_tokens
     return Timing(
@@ -265,7 +264,7 @@ def timing_of(
         gen_tokens_raw=reply.tokens,
         done_reason=reply.done_reason or "unknown",
         output_sha256=reply.output_sha256,
-        server={**reply.figures, **(figures or {})},
+        server=reply.figures,
         served=served,
     )
 
@@ -333,9 +332,8 @@ class ServedEngine:
     def describe(self) -> EngineInfo:
         """The server's version, the settings, and what was found."""
         settings: dict[str, Any] = self.backend.model_dump(mode="json", exclude={"name", "kind"})
-        return EngineInfo(
-            kind=self.backend.kind, name=self.backend.name, version=self.version, settings=settings | self.found()
-        )
+        settings |= self.found()
+        return EngineInfo(kind=self.backend.kind, name=self.backend.name, version=self.version, settings=settings)
 
     def load(self, model: ModelEntry) -> Any:
         """A model, asked for once: the same object all through the run. Raises `EngineError`."""
