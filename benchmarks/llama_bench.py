@@ -29,7 +29,7 @@ from scipy import stats
 
 from phaselaw.engines import llamacpp
 from phaselaw.engines.llamacpp_process import find_server, nothing_to_start
-from phaselaw.ladder.gguf_export import gguf_file
+from phaselaw.ladder.gguf import gguf_file
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import Request
 from phaselaw.study.model import LlamacppBackend, ModelEntry

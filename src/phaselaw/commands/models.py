@@ -13,7 +13,7 @@ from typing import Any
 from phaselaw.commands.options import option, switch
 from phaselaw.errors import UsageError
 from phaselaw.ladder.build import Progress, build, cache_directory, chosen, faults
-from phaselaw.ladder.gguf_export import FORMATS, export, exportable
+from phaselaw.ladder.gguf import FORMATS, export, exportable
 from phaselaw.ladder.spec import PREFIX, LadderModel
 
 DESCRIPTION = "The model ladder: TR121's seven GPT-2 variants, built offline, the same anywhere."

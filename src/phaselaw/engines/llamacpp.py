@@ -26,7 +26,7 @@ from phaselaw.engines.llamacpp_process import LlamacppServer, ServerProcess, fin
 from phaselaw.engines.prompts import Verdict, token_ids
 from phaselaw.engines.served import DecodeStep, StreamedReply
 from phaselaw.errors import EngineError, MissingExtraError, PhaselawError
-from phaselaw.ladder.gguf_export import export, gguf_file, is_exported, ladder_refusal
+from phaselaw.ladder.gguf import export, gguf_file, is_exported, ladder_refusal
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.peak_memory import PeakMemory
 from phaselaw.records import DecodeStepBasis, EngineInfo, ModelInfo, Request, Timing

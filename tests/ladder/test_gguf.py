@@ -8,8 +8,7 @@ import pytest
 from phaselaw.engines.gguf_header import read_header
 from phaselaw.errors import NotReadyError, UsageError
 from phaselaw.ladder.build import resolve
-from phaselaw.ladder.gguf_export import Exported, export, exportable
-from phaselaw.ladder.gpt2_folder import Gpt2Folder
+from phaselaw.ladder.gguf import Exported, Gpt2Folder, export, exportable
 
 gguf = pytest.importorskip("gguf", reason="exporting needs phaselaw[llamacpp]")
 

@@ -1,0 +1,435 @@
+"""GPT-2 models as GGUF files, which llama.cpp and Ollama load: the same weights on several engines.
+
+A model is read from its folder as transformers keeps it: config, byte-level BPE tokenizer, weights as safetensors. The
+same source gives the same bytes. ``f32`` keeps every bit. ``f16``, ``q8_0`` and ``q4_0`` are applied to every weight
+matrix, the embedding (which is the output projection too) included; vectors and position embeddings stay in float32.
+llama.cpp's own quantiser keeps the output projection finer in its q4_0 files: ours are what it calls *pure*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from phaselaw.errors import MissingExtraError, NotReadyError, UsageError
+from phaselaw.files import cache_folder, write_json, write_whole
+from phaselaw.ladder.build import WEIGHTS as WEIGHTS_FILE
+from phaselaw.ladder.build import chosen, one_process_at_a_time, resolve, sha256_of, shipped_checksums
+from phaselaw.ladder.spec import LADDER, LadderModel, ladder_model
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType
+
+Weights = Literal["f32", "f16", "q8_0", "q4_0"]
+"""How the weight matrices are kept."""
+
+BLOCK = 32
+"""Values that q8_0 and q4_0 quantise together; a row must be a whole number of them."""
+
+_FILE_TYPES: dict[Weights, str] = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
+
+_TENSORS = {
+    "wte": "token_embd",
+    "wpe": "position_embd",
+    "ln_f": "output_norm",
+    "lm_head": "output",
+    "ln_1": "attn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "ln_2": "ffn_norm",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+}
+"""GPT-2's names and GGUF's."""
+FORMATS: tuple[Weights, ...] = get_args(Weights)
+EXPORTER = 1
+"""Raised when what is written changes: older files of the cache are then written anew."""
+
+Array = npt.NDArray[Any]
+
+GELU_TANH = ("gelu_new", "gelu_pytorch_tanh")
+"""The activations that llama.cpp's GPT-2 has: GELU by its tanh formula."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """A byte-level BPE tokenizer: entries by id, merges in order."""
+
+    tokens: list[str]
+    merges: list[str]
+    """Each merge as its two parts with a blank between them."""
+    added: Mapping[int, bool]
+    """Ids of entries beside the merges, and whether each is special (a control token, not text)."""
+    padding: tuple[int, ...]
+    """Ids up to the model's vocabulary that the tokenizer doesn't use."""
+
+
+class Gpt2Folder:
+    """A model's folder. Raises `NotReadyError`, naming the file, for what isn't a GPT-2 that llama.cpp can run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = _json(path / "config.json")
+        if self.config.get("model_type") != "gpt2":
+            raise NotReadyError(f"{path}/config.json: model_type is {self.config.get('model_type')!r}, not 'gpt2'")
+        if self.config.get("activation_function", "gelu_new") not in GELU_TANH:
+            raise NotReadyError(f"{path}/config.json: llama.cpp's GPT-2 has no {self.config['activation_function']!r}")
+        self._tensors = _tensors(path)
+
+    def number(self, name: str) -> int:
+        """A whole number of the config."""
+        try:
+            return int(self.config[name])
+        except (KeyError, TypeError, ValueError):
+            raise NotReadyError(f"{self.path}/config.json: {name} is missing or is no number") from None
+
+    @property
+    def inner_width(self) -> int:
+        """Width of the feed-forward layer."""
+        return int(self.config.get("n_inner") or 4 * self.number("n_embd"))
+
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        """What is stored, by names without ``transformer.``; attention masks left out."""
+        return tuple(name for name in self._tensors if not name.endswith((".attn.bias", ".attn.masked_bias")))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a stored tensor."""
+        return self._tensors[name].shape
+
+    def tensor(self, name: str) -> Array:
+        """A stored tensor in float32, in the file's layout."""
+        return self._tensors[name].read()
+
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer of ``tokenizer.json``."""
+        file = self.path / "tokenizer.json"
+        document = _json(file)
+        model = document.get("model", {})
+        splits = document.get("pre_tokenizer")
+        if model.get("type") != "BPE" or not isinstance(splits, dict) or splits.get("type") != "ByteLevel":
+            raise NotReadyError(f"{file}: not a byte-level BPE tokenizer, the only kind that can be exported")
+        added = {entry["id"]: bool(entry["special"]) for entry in document.get("added_tokens", [])}
+        by_id = {index: token for token, index in model["vocab"].items()}
+        by_id |= {entry["id"]: entry["content"] for entry in document.get("added_tokens", [])}
+        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+        ids = range(self.number("vocab_size"))
+        return Vocabulary(
+            tokens=[by_id.get(index, f"[PAD{index}]") for index in ids],
+            merges=merges,
+            added=added,
+            padding=tuple(index for index in ids if index not in by_id),
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NotReadyError(f"{path}: {error.strerror}; a model's folder needs this file") from None
+    except ValueError as error:
+        raise NotReadyError(f"{path}: not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise NotReadyError(f"{path}: not a JSON object")
+    return document
+
+
+class Stored(NamedTuple):
+    """A tensor of a safetensors file, read when it is asked for."""
+
+    file: Path
+    reader: Any
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def read(self) -> Array:
+        """Its values in float32."""
+        if self.dtype != "BF16":
+            values: Array = self.reader.get_tensor(self.name)
+            return values.astype("<f4", copy=False)
+        # numpy has no bfloat16, which is the upper half of a float32.
+        raw = dict(_deserialized(self.file))[self.name]["data"]
+        return (np.frombuffer(raw, dtype="<u2").astype("<u4") << 16).view("<f4").reshape(self.shape)
+
+
+@cache
+def _deserialized(file: Path) -> Any:
+    import safetensors
+
+    deserialize: Any = safetensors.deserialize
+    return deserialize(file.read_bytes())
+
+
+def _tensors(folder: Path) -> dict[str, Stored]:
+    """Every tensor of numbers of a folder's safetensors files by its name without ``transformer.``."""
+    import safetensors
+
+    found: dict[str, Stored] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            reader: Any = safetensors.safe_open(file, framework="numpy")
+        except safetensors.SafetensorError as error:
+            raise NotReadyError(f"{file}: not a sound safetensors file ({error})") from None
+        for name in reader.keys():  # noqa: SIM118
+            part = reader.get_slice(name)
+            if part.get_dtype() in ("F32", "F16", "BF16"):  # masks are stored as booleans or bytes
+                stored = Stored(file, reader, name, part.get_dtype(), tuple(part.get_shape()))
+                found[name.removeprefix("transformer.")] = stored
+    if not found:
+        raise NotReadyError(f"{folder}: no weights as safetensors; put them there")
+    return found
+
+
+def write_gguf(folder: Gpt2Folder, path: Path, *, name: str, weights: Weights) -> None:
+    """Write a GPT-2 as a GGUF file. Raises `NotReadyError` for tensors that a GPT-2 doesn't have."""
+    import gguf
+
+    stored = {
+        each: _kind(each, folder.shape(each), weights)
+        for each in folder.tensor_names
+        if not (each == "lm_head.weight" and folder.config.get("tie_word_embeddings", True))
+    }
+    writer = gguf.GGUFWriter(path, "gpt2")
+    try:
+        for fact, value in _metadata(folder, name=name, weights=weights).items():
+            getattr(writer, f"add_{fact}")(value)
+        for each, kind in stored.items():
+            shape = _oriented_shape(each, folder.shape(each))
+            block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+            size = math.prod(shape) // block * block_bytes
+            writer.add_tensor_info(_gguf_name(each, folder.path), shape, np.dtype("f4"), size, raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for each, kind in stored.items():
+            writer.write_tensor_data(gguf.quants.quantize(_oriented(each, folder.tensor(each)), kind))
+    finally:
+        writer.close()
+
+
+def _metadata(folder: Gpt2Folder, *, name: str, weights: Weights) -> dict[str, Any]:
+    """What the file says of the model and its tokenizer, by the names of the writer's methods, in order."""
+    import gguf
+
+    vocabulary = folder.vocabulary()
+    types = [gguf.TokenType.NORMAL] * len(vocabulary.tokens)
+    for index in vocabulary.padding:
+        types[index] = gguf.TokenType.UNUSED
+    for index, special in vocabulary.added.items():
+        types[index] = gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED
+    quantised = {"quantization_version": gguf.GGML_QUANT_VERSION} if weights in ("q8_0", "q4_0") else {}
+    return {
+        "name": name,
+        "context_length": folder.number("n_positions"),
+        "embedding_length": folder.number("n_embd"),
+        "feed_forward_length": folder.inner_width,
+        "block_count": folder.number("n_layer"),
+        "head_count": folder.number("n_head"),
+        "layer_norm_eps": float(folder.config.get("layer_norm_epsilon", 1e-5)),
+        "file_type": gguf.LlamaFileType[_FILE_TYPES[weights]],
+        **quantised,
+        "tokenizer_model": "gpt2",
+        "tokenizer_pre": "gpt-2",
+        "token_list": vocabulary.tokens,
+        "token_types": types,
+        "token_merges": vocabulary.merges,
+        "bos_token_id": folder.number("bos_token_id"),
+        "eos_token_id": folder.number("eos_token_id"),
+        "add_bos_token": False,
+    }
+
+
+def _gguf_name(name: str, folder: Path) -> str:
+    """``h.3.attn.c_attn.weight`` is ``blk.3.attn_qkv.weight``."""
+    stem, _, kind = name.rpartition(".")
+    block, parts = "", stem.split(".")
+    if parts[0] == "h" and len(parts) > 2:
+        block, stem = f"blk.{parts[1]}.", ".".join(parts[2:])
+    if stem not in _TENSORS:
+        raise NotReadyError(f"{folder}: a GPT-2 has no tensor {name!r}")
+    return f"{block}{_TENSORS[stem]}.{kind}"
+
+
+def _kind(name: str, shape: tuple[int, ...], weights: Weights) -> GGMLQuantizationType:
+    import gguf
+
+    keeps_float = len(shape) < 2 or name == "wpe.weight"
+    return gguf.GGMLQuantizationType["F32" if keeps_float else weights.upper()]
+
+
+def _is_transposed(name: str) -> bool:
+    """GPT-2 keeps the matrices of its blocks as (in, out); GGUF wants (out, in)."""
+    return name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
+
+
+def _oriented_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[::-1] if _is_transposed(name) else shape
+
+
+def _oriented(name: str, tensor: Array) -> Array:
+    return np.ascontiguousarray(tensor.T if _is_transposed(name) else tensor)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A GGUF file and the Modelfile beside it."""
+
+    name: str
+    weights: Weights
+    path: Path
+    modelfile: Path
+
+
+def gguf_directory() -> Path:
+    """Where exported files are kept: ``gguf`` beside the ladder's own folder in the cache."""
+    return cache_folder() / "gguf"
+
+
+def refusal(name: str, weights: Weights, *widths: int) -> str | None:
+    """Why a model whose matrices have rows of these widths can't be quantised so; ``None`` where it can."""
+    uneven = [width for width in widths if width % BLOCK]
+    if weights not in ("q8_0", "q4_0") or not uneven:
+        return None
+    return f"{name} can't be {weights}: its width {uneven[0]} is not a multiple of {BLOCK}; use f32 or f16"
+
+
+def ladder_refusal(model: LadderModel, weights: Weights) -> str | None:
+    """Why a model of the ladder can't be quantised so; ``None`` where it can."""
+    return refusal(model.name, weights, model.n_embd, model.inner_width)
+
+
+def exportable(names: Sequence[str] | None, formats: Sequence[Weights]) -> tuple[list[tuple[str, Weights]], list[str]]:
+    """What to export, and why the rest of the ladder isn't. A model that is named and can't be is a `UsageError`.
+
+    A name is the ladder's, or a folder's that holds a GPT-2.
+    """
+    folders = [name for name in names or () if ladder_model(name) is None and Path(name).is_dir()]
+    models = chosen(None if names is None else [name for name in names if name not in folders])
+    wanted: list[tuple[str, Weights]] = [(name, each) for name in folders for each in formats]
+    refused = []
+    for model in models:
+        for each in formats:
+            why = ladder_refusal(model, each)
+            if why is None:
+                wanted.append((model.name, each))
+            elif names is not None:
+                raise UsageError(why)
+            else:
+                refused.append(why)
+    return wanted, refused
+
+
+def is_exported(model: LadderModel, weights: Weights) -> bool:
+    """Whether the cache has a ladder model's GGUF file."""
+    return _recorded(_place(model.name, weights, gguf_directory()), every_byte=False) == _source_of(model)
+
+
+def gguf_file(name: str, weights: Weights) -> Path:
+    """The GGUF file of a ladder model in the cache, exported now if it isn't there. Raises `NotReadyError`."""
+    model = ladder_model(name)
+    if model is None:
+        raise NotReadyError(f"the ladder has no {name!r}; it has: {', '.join(each.name for each in LADDER)}")
+    if is_exported(model, weights):
+        return _place(model.name, weights, gguf_directory()).path
+    return export(model.name, weights).path
+
+
+def export(name: str, weights: Weights, out: Path | None = None, note: Callable[[str], None] | None = None) -> Exported:
+    """Write a model as GGUF below ``out`` (the cache for ``None``), with a Modelfile for ``ollama create``.
+
+    A file that is there already is read through and kept when whole. ``note`` gets a line when one is written.
+    Raises `NotReadyError` where the folder holds no GPT-2 or the place can't be written, `UsageError` for a width
+    that can't be quantised, `MissingExtraError` without the package ``gguf``.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtraError("llamacpp", "exporting GGUF files")
+    model = ladder_model(name)
+    source = resolve(name if model is None else f"models/{model.name}")
+    stem = Path(source).resolve().name if model is None else model.name
+    exported = _place(stem, weights, gguf_directory() if out is None else out)
+    folder = Gpt2Folder(Path(source))
+    why = refusal(stem, weights, folder.number("n_embd"), folder.inner_width)
+    if why is not None:
+        raise UsageError(why)
+    identity = _source_of(model) if model is not None else _hash_of_weights(folder.path)
+    try:
+        with one_process_at_a_time(exported.path):
+            if _recorded(exported, every_byte=True) != identity:
+                if note is not None:
+                    note(f"writing {exported.path}")
+                _write(folder, exported, identity)
+    except OSError as error:
+        raise NotReadyError(f"can't write {exported.path}: {error.strerror or error}") from error
+    return exported
+
+
+def _place(stem: str, weights: Weights, out: Path) -> Exported:
+    named = f"{stem}-{weights}"
+    return Exported(name=stem, weights=weights, path=out / f"{named}.gguf", modelfile=out / f"{named}.Modelfile")
+
+
+def _source_of(model: LadderModel) -> str:
+    return shipped_checksums()[model.name][WEIGHTS_FILE].sha256
+
+
+def _hash_of_weights(folder: Path) -> str:
+    """One hash over a folder's weights, file after file."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _recorded(exported: Exported, *, every_byte: bool) -> str | None:
+    """What the weights of a file were made from, by SHA-256; ``None`` where it is absent, damaged or outdated."""
+    try:
+        record = json.loads(exported.path.with_suffix(".json").read_text(encoding="utf-8"))
+        whole = (
+            record["exporter"] == EXPORTER
+            and exported.modelfile.is_file()
+            and exported.path.stat().st_size == record["bytes"]
+            and (not every_byte or sha256_of(exported.path) == record["sha256"])
+        )
+        return str(record["source_sha256"]) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(folder: Gpt2Folder, exported: Exported, identity: str) -> None:
+    partial = exported.path.with_name(f".{exported.path.name}.partial")
+    try:
+        write_gguf(folder, partial, name=exported.name, weights=exported.weights)
+        record = {
+            "exporter": EXPORTER,
+            "source_sha256": identity,
+            "bytes": partial.stat().st_size,
+            "sha256": sha256_of(partial),
+        }
+        write_whole(exported.modelfile, modelfile(exported, folder.number("n_positions")))
+        partial.replace(exported.path)
+        write_json(exported.path.with_suffix(".json"), record)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def modelfile(exported: Exported, n_positions: int) -> str:
+    """What ``ollama create`` reads: the file, a bare template, and the context the model has."""
+    return (
+        f"# ollama create models/{exported.name}:{exported.weights} -f {exported.modelfile.name}\n"
+        f"FROM ./{exported.path.name}\n"
+        'TEMPLATE "{{ .Prompt }}"\n'
+        f"PARAMETER num_ctx {n_positions}\n"
+    )
