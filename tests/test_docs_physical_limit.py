@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from phaselaw.cli import build_parser, main
-from phaselaw.laws.physical_limit import SCHEMA, WALL_SHARE
+from phaselaw.laws.physical_limit import PHYSICAL_LIMIT, WALL_SHARE
 
 TEXT = (Path(__file__).parent.parent / "docs" / "physical-limit.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -34,7 +34,7 @@ def test_the_columns_that_are_explained_exist() -> None:
     table = TEXT.partition("| column | meaning |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines() if row.count("|") > 2)))
     assert len(named) >= 10
-    assert named <= set(SCHEMA)
+    assert named <= set(PHYSICAL_LIMIT.schema)
 
 
 def test_the_rule_of_the_wall_is_the_codes() -> None:

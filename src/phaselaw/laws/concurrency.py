@@ -8,93 +8,115 @@ fitted by non-negative least squares on relative error: no starting values, one 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
 from scipy.optimize import nnls
 
-from phaselaw.laws.regression import Floats
+from phaselaw.laws.regression import Floats, log_interval
 from phaselaw.laws.summary import BUDGET, median_variance
-from phaselaw.tables import Table
+from phaselaw.tables import (
+    BACKEND,
+    MODEL,
+    Col,
+    Table,
+    counted,
+    derived,
+    digits,
+    fixed,
+    grouped,
+    interval,
+    measured,
+    plain,
+    words,
+)
+
+_LAWS = {"amdahl": 2, "universal_scalability": 3}
+"""Law to the number of its parameters; one value of N more is needed to fit it."""
+_ONE = "no served backend was called by different numbers of clients"
+_GROUP = (BACKEND, words("backend_kind"), MODEL, *plain("params_millions_effective"), words("scenario", "scenario"))
 
 CONCURRENCY_THROUGHPUT = Table(
     name="concurrency_throughput",
     holds="rates and latencies by number of clients",
-    why_empty="no served backend was called by different numbers of clients",
+    caption="What each number of clients gets.",
+    why_empty=_ONE,
     keeps_budget=True,
-    columns=(),
+    columns=(
+        *(*_GROUP, counted(BUDGET), counted("concurrency", "clients", provenance="assumed"), counted("n_groups")),
+        measured("achieved_concurrency_median", "achieved"),
+        measured("output_tokens_per_s_median", "output tokens/s"),
+        *plain("output_tokens_per_s_min output_tokens_per_s_max"),
+        measured("ttft_ms_median", "TTFT (ms)"),
+        measured("itl_p50_ms_median", "ITL (ms)"),
+        measured("client_e2e_ms_median", "end to end (ms)"),
+        *(*plain("queue_ms_median queue_delay_ms_median"), measured("ttft_ms_p95", "TTFT p95 (ms)")),
+        counted("n_groups_with_failures"),
+        *interval("output_tokens_per_s_ci_low", "output_tokens_per_s_ci_high", "its interval", digits),
+    ),
+    shows="backend model scenario concurrency achieved_concurrency_median output_tokens_per_s_median "
+    "output_tokens_per_s_ci_low ttft_ms_median ttft_ms_p95 itl_p50_ms_median client_e2e_ms_median",
 )
 CONCURRENCY_FITS = Table(
     name="concurrency_fits",
     holds="laws of throughput against clients",
-    why_empty="no served backend was called by different numbers of clients",
+    caption="Laws of throughput against clients.",
+    why_empty=_ONE,
     keeps_budget=True,
-    columns=(),
+    columns=(
+        *(*_GROUP, counted(BUDGET), words("throughput_law", "law"), counted("n")),
+        *(*plain("single_client_tokens_per_s"), derived("contention", "contention"), derived("coherency", "coherency")),
+        Col(key="peak_clients", title="clients at the peak", provenance="extrapolated"),
+        *(*plain("peak_tokens_per_s"), derived("r2", "R2", fixed)),
+    ),
 )
-
-_CELL = ["backend", "backend_kind", "model", "params_millions_effective", "scenario", BUDGET, "concurrency"]
-_LAW = [name for name in _CELL if name != "concurrency"]
-_LAWS = {"amdahl": 2, "universal_scalability": 3}
-"""Law to the number of its parameters; one value of N more is needed to fit it."""
+_KEYS = [*(column.key for column in _GROUP), BUDGET]
+_CELL = [*_KEYS, "concurrency"]
 
 
 def concurrency_throughput(rows: pl.DataFrame, *, level: float = 0.95) -> pl.DataFrame:
     """Per cell and number of clients: output tokens/s, the concurrency achieved, TTFT, ITL, e2e and queue delay.
 
     A group is the calls made at once; its throughput is their tokens over the time from the first send to the last
-    token, with a t interval from its groups. Groups in which a call failed are counted, and left out. Only backends
-    with several numbers of clients.
+    token, with a t interval on its log from the scatter of its groups, empty where there was one. Groups in which a
+    call failed are counted, and left out. Only backends with several numbers of clients.
     """
-    calls = rows.filter(
-        (pl.col("mode") == "kv_decode") & ~pl.col("is_warmup") & pl.col("sent_at_ms").is_not_null()
-    ).with_columns(pl.col("concurrency").cast(pl.Int64))
-    whole = pl.col("sent_at_ms") + pl.col("client_e2e_ms")
-    groups = (
-        calls.group_by([*_CELL, "rep", "process_idx"] if "process_idx" in calls.columns else [*_CELL, "rep"])
-        .agg(
-            pl.len().cast(pl.Int64).alias("calls"),
-            (1e3 * pl.col("gen_tokens_raw").sum() / (whole.max() - pl.col("sent_at_ms").min())).alias("tokens_per_s"),
-            (pl.col("client_e2e_ms").sum() / (whole.max() - pl.col("sent_at_ms").min())).alias("achieved"),
-            pl.col("ttft_ms", "itl_p50_ms", "client_e2e_ms", "queue_ms", "queue_delay_ms"),
-        )
-        .with_columns((pl.col("calls") == pl.col("concurrency")).alias("complete"))
-    )
-    several = groups.select([*_LAW, "concurrency"]).unique().group_by(_LAW).len().filter(pl.col("len") > 1).drop("len")
-    groups = groups.join(several, on=_LAW, nulls_equal=True)
-    whole_groups = groups.filter("complete")
+    sent, took = pl.col("sent_at_ms"), pl.col("client_e2e_ms")
+    span = (sent + took).max() - sent.min()
     figures = ("ttft_ms", "itl_p50_ms", "client_e2e_ms", "queue_ms", "queue_delay_ms")
-    return (
-        whole_groups.group_by(_CELL)
+    rate = pl.col("rate")
+    table = (
+        rows.filter(pl.col("mode") == "kv_decode", ~pl.col("is_warmup"), sent.is_not_null())
+        .with_columns(pl.col("concurrency").cast(pl.Int64))
+        .group_by([*_CELL, "rep", "process_idx"])
+        .agg(
+            (pl.len() == pl.col("concurrency").first()).alias("complete"),
+            (1e3 * pl.col("gen_tokens_raw").sum() / span).alias("rate"),
+            (took.sum() / span).alias("achieved"),
+            pl.col(figures),
+        )
+        .filter(pl.col("concurrency").n_unique().over(_KEYS) > 1)
+        .with_columns((~pl.col("complete")).sum().over(_CELL).alias("n_groups_with_failures"))
+        .filter("complete")
+        .group_by(_CELL)
         .agg(
             pl.len().cast(pl.Int64).alias("n_groups"),
+            pl.col("n_groups_with_failures").first(),
             pl.col("achieved").median().alias("achieved_concurrency_median"),
-            pl.col("tokens_per_s").median().alias("output_tokens_per_s_median"),
-            pl.col("tokens_per_s").min().alias("output_tokens_per_s_min"),
-            pl.col("tokens_per_s").max().alias("output_tokens_per_s_max"),
-            pl.col("tokens_per_s").log().std().alias("log_sd"),
+            rate.median().alias("output_tokens_per_s_median"),
+            rate.min().alias("output_tokens_per_s_min"),
+            rate.max().alias("output_tokens_per_s_max"),
+            rate.log().std().alias("log_sd"),
             *(pl.col(name).explode().median().alias(f"{name}_median") for name in figures),
             pl.col("ttft_ms").explode().quantile(0.95, "linear").alias("ttft_ms_p95"),
         )
-        .join(groups.group_by(_CELL).agg((~pl.col("complete")).sum().cast(pl.Int64).alias("n_groups_with_failures")),
-              on=_CELL, nulls_equal=True)
         .sort(_CELL)
-        .pipe(_with_intervals, level)
-    )  # fmt: skip
-
-
-def _with_intervals(table: pl.DataFrame, level: float) -> pl.DataFrame:
-    """The throughput's t interval from the scatter of its groups, on the log; empty where there was one group."""
-    groups = table["n_groups"].to_numpy()
-    factors = np.array([median_variance(int(n)) ** 0.5 for n in groups])
-    deviation = table["log_sd"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    half = deviation * factors * stats.t.ppf(0.5 + level / 2, np.where(groups > 1, groups - 1, np.nan))
-    middle = table["output_tokens_per_s_median"].to_numpy()
-    return table.with_columns(
-        pl.Series("output_tokens_per_s_ci_low", middle * np.exp(-half)).fill_nan(None),
-        pl.Series("output_tokens_per_s_ci_high", middle * np.exp(half)).fill_nan(None),
-    ).drop("log_sd")
+    )
+    groups, medians = table["n_groups"].to_numpy(), table["output_tokens_per_s_median"].to_numpy()
+    se = table["log_sd"].cast(pl.Float64).to_numpy() * np.array([median_variance(int(n)) ** 0.5 for n in groups])
+    low, high = log_interval(medians, se, groups - 1, level)
+    ends = pl.Series("output_tokens_per_s_ci_low", low), pl.Series("output_tokens_per_s_ci_high", high)
+    return CONCURRENCY_THROUGHPUT.frame(table.with_columns(*ends))
 
 
 def concurrency_fits(throughput: pl.DataFrame) -> pl.DataFrame:
@@ -103,16 +125,14 @@ def concurrency_fits(throughput: pl.DataFrame) -> pl.DataFrame:
     A law with ``p`` parameters is fitted where there are at least ``p + 1`` numbers of clients; elsewhere its figures
     are empty and ``n`` says why.
     """
-    found: list[dict[str, Any]] = []
-    for key, cells in throughput.group_by(_LAW, maintain_order=True):
+    rows = []
+    for about, cells in grouped(throughput, _KEYS):
         clients = cells["concurrency"].cast(pl.Float64).to_numpy()
         rate = cells["output_tokens_per_s_median"].to_numpy()
         for law, parameters in _LAWS.items():
             fit = _fit(clients, rate, parameters) if len(clients) > parameters else {}
-            found.append(dict(zip(_LAW, key, strict=True)) | {"throughput_law": law, "n": len(clients)} | fit)
-    figures = ["single_client_tokens_per_s", "contention", "coherency", "peak_clients", "peak_tokens_per_s", "r2"]
-    schema = {name: throughput.schema[name] for name in _LAW} | {"throughput_law": pl.String, "n": pl.Int64}
-    return pl.DataFrame(found, schema=schema | dict.fromkeys(figures, pl.Float64))
+            rows.append(about | {"throughput_law": law, "n": len(clients)} | fit)
+    return CONCURRENCY_FITS.frame(rows)
 
 
 def _fit(clients: Floats, rate: Floats, parameters: int) -> dict[str, float | None]:

@@ -1,56 +1,137 @@
-"""How near each cell comes to what the machine can do, and the wall that it stands at (method 3, "Physical limit").
+"""How near each cell comes to what the machine can do, and its memory predicted and measured (method 3).
 
-What a cell must move and compute at least is from its model's architecture (`phaselaw.machine.footprint`); what the
-machine can do is measured (`phaselaw.machine.limits`, in the manifest), read bandwidth at the cell's own working-set
-size. A phase's share of a limit is the time that the limit alone would take over the time that it took: above 1 it is
-kept, and explained.
+What a cell must move, compute and hold at least follows from its model's architecture (`phaselaw.machine.footprint`).
+What the machine can do is measured (`phaselaw.machine.limits`, in the manifest), read bandwidth at the cell's own
+working-set size. A phase's share of a limit is the time that the limit alone would take over the time that it took.
+Above 1 it is kept, and explained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from phaselaw.laws.shapes import Shape, shapes
-from phaselaw.laws.summary import BUDGET
-from phaselaw.machine.footprint import Work, decode_step, prefill
+from phaselaw.tables import BUDGET
+from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, Work, decode_step, memory, prefill
 from phaselaw.machine.limits import DeviceLimits, MachineLimits
+from phaselaw.machine.peak_memory import MB
 from phaselaw.records import Run
-from phaselaw.tables import Table
-
-PHYSICAL_LIMIT = Table(
-    name="physical_limit",
-    holds="each cell's share of what the machine can do",
-    why_empty="no cell whose model's shape and whose device's limits are known (served elsewhere, or mixtures of "
-    "experts)",
-    columns=(),
+from phaselaw.tables import (
+    LAW,
+    MODEL,
+    PHASE,
+    Col,
+    Row,
+    Table,
+    counted,
+    derived,
+    digits,
+    measured,
+    percent,
+    plain,
+    words,
 )
 
 BANDWIDTH, COMPUTE, OVERHEAD = "bandwidth", "compute", "overhead"
 WALL_SHARE = 0.5
 """The larger share from which on that limit is the wall. At a half it explains more of the time than all else together;
 below it most of the time goes where neither memory nor arithmetic is the reason: dispatch, waiting, small kernels."""
+RESIDENT, GPU = "resident", "GPU"
+NO_LIMITS = "the manifest holds no limits of the machine; runs measured with a later phaselaw have them (phaselaw host)"
 
+_CELL = (
+    *(LAW, words("backend_kind"), counted("batch_size"), MODEL, words("model_kind")),
+    *(*plain("params_millions_effective"), words("scenario", "scenario")),
+)
+_CELL_KEYS = [*(column.key for column in _CELL), BUDGET]
+
+
+def _a_million(key: str, title: str) -> Col:
+    return derived(key, title, lambda value: digits(value / 1e6))
+
+
+PHYSICAL_LIMIT = Table(
+    name="physical_limit",
+    holds="each cell's share of what the machine can do",
+    caption="Each cell against the machine's limits.",
+    why_empty="no cell whose model's shape and whose device's limits are known (served elsewhere, or mixtures of "
+    "experts)",
+    columns=(
+        *(*_CELL, PHASE, words("device"), words("dtype"), *plain("latency_median_ms tokens")),
+        *(_a_million("bytes_per_token", "MB read a token"), _a_million("flops_per_token", "MFLOP a token")),
+        *(*plain("working_set_mb"), derived("bandwidth_gb_per_s", "GB/s"), derived("compute_gflop_per_s", "GFLOP/s")),
+        measured("limit_gb_per_s", "machine's GB/s there"),
+        measured("limit_gflop_per_s", "machine's GFLOP/s"),
+        *(derived("bandwidth_share", "share", percent), derived("compute_share", "share", percent)),
+        *(words("wall", "wall"), words("evidence"), words("above_the_roof"), counted(BUDGET)),
+    ),
+    shows="backend model scenario mode bytes_per_token flops_per_token bandwidth_gb_per_s limit_gb_per_s "
+    "bandwidth_share compute_gflop_per_s limit_gflop_per_s compute_share wall",
+)
+MEMORY_PEAKS = Table(
+    name="memory_peaks",
+    holds="memory predicted and measured",
+    caption="Memory of each cell (MB).",
+    why_empty="no calls with a measured peak whose model's shape is known (resident memory: Linux; GPU: CUDA)",
+    columns=(
+        *(*_CELL, words("memory", "memory"), measured("runtime_mb", "runtime")),
+        *(derived("other_weights_mb", "other models"), measured("weights_mb", "weights")),
+        *(derived("kv_cache_mb", "cache"), derived("activations_mb", "activations")),
+        *(derived("predicted_mb", "predicted"), measured("measured_mb", "measured")),
+        *(derived("error", "error", percent), counted(BUDGET)),
+    ),
+    order=("backend", "memory", "batch_size", BUDGET, "params_millions_effective", "model", "scenario"),
+)
+
+_TORCH_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 _PHASES = {"prefill": ("prefill",), "kv_decode": ("kv_decode",), "e2e_kv": ("prefill", "kv_decode")}
 
-_KEYS = ["backend", "backend_kind", "batch_size", "model", "model_kind", "params_millions_effective", "scenario",
-         "mode"]  # fmt: skip
-SCHEMA: dict[str, type[pl.DataType]] = {
-    "device": pl.String,
-    "dtype": pl.String,
-    **dict.fromkeys(
-        ("latency_median_ms", "tokens", "bytes_per_token", "flops_per_token", "working_set_mb", "bandwidth_gb_per_s",
-         "compute_gflop_per_s", "limit_gb_per_s", "limit_gflop_per_s", "bandwidth_share", "compute_share"),
-        pl.Float64,
-    ),
-    "wall": pl.String,
-    "evidence": pl.String,
-    "above_the_roof": pl.String,
-}  # fmt: skip
 
-NO_LIMITS = "the manifest holds no limits of the machine; runs measured with a later phaselaw have them (phaselaw host)"
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """A model as a backend ran it."""
+
+    model: Architecture
+    kind: str
+    device: str | None
+    """Where it ran, if that was on the machine of the manifest; ``None`` where that is not known."""
+    dtype: str
+    """Number format of its arithmetic, in a study's words; ``fp32`` where the engine doesn't say."""
+    kv_bytes: float
+    """Bytes a cached value."""
+    settings: Mapping[str, Any]
+    """The engine's, from the manifest."""
+
+
+def shapes(run: Run) -> dict[tuple[str, str], Shape]:
+    """The shapes that are known, by backend and model; none for runs whose table of models names no backends."""
+    if "backend" not in run.models.columns:
+        return {}
+    manifest = run.manifest or {}
+    engines = {engine.get("name"): engine.get("settings") or {} for engine in manifest.get("engines") or []}
+    has_gpu = bool((manifest.get("host") or {}).get("gpus"))
+    found = {}
+    for row in run.models.iter_rows(named=True):
+        model, settings, kind = Architecture.of(row), engines.get(row["backend"]) or {}, row["kind"]
+        if model is None:
+            continue
+        dtype = _TORCH_WORDS.get(row.get("dtype") or "", "fp32")
+        ours = kind == "llamacpp" and settings.get("url") is None
+        on_cpu = ours and (settings.get("gpu_layers") == 0 or not has_gpu)
+        # llama.cpp's setting (its default is f16), else the model's own number format.
+        cached = KV_BYTES.get(str(settings.get("kv_cache") or "f16"), 2.0)
+        found[row["backend"], row["model"]] = Shape(
+            model=model,
+            kind=kind,
+            device=row.get("device") if kind == "hf" else "cpu" if on_cpu else None,
+            dtype=dtype,
+            kv_bytes=cached if kind == "llamacpp" else VALUE_BYTES[dtype],
+            settings=settings,
+        )
+    return found
 
 
 def limits_in(manifest: Mapping[str, Any] | None) -> MachineLimits | None:
@@ -63,110 +144,84 @@ def limits_in(manifest: Mapping[str, Any] | None) -> MachineLimits | None:
 
 def physical_limit(run: Run, cells: pl.DataFrame) -> pl.DataFrame:
     """The table ``physical_limit``: one row for each row of ``summary_by_model_backend_mode`` that can be placed."""
-    known = _on_known_devices(run)
-    rows = [
-        {name: cell[name] for name in [*_KEYS, BUDGET]} | _placed(cell, *found)
-        for cell in cells.iter_rows(named=True)
-        if (found := known.get((cell["backend"], cell["model"]))) is not None
-        and cell["prompt_tokens_compute_median"]
-        and (cell["mode"] == "prefill" or cell[BUDGET])
-    ]
-    schema = {name: cells.schema[name] for name in _KEYS} | SCHEMA | {BUDGET: cells.schema[BUDGET]}
-    return pl.DataFrame(rows, schema=schema)
+    limits, known = limits_in(run.manifest), shapes(run)
+    rows = []
+    for cell in cells.iter_rows(named=True):
+        shape = known.get((cell["backend"], cell["model"]))
+        of_device = limits.device(shape.device) if limits and shape and shape.device else None
+        counted = cell["prompt_tokens_compute_median"] and (cell["mode"] == "prefill" or cell[BUDGET])
+        if shape is not None and of_device is not None and counted:
+            rows.append(cell | _placed(cell, shape, of_device))
+    return PHYSICAL_LIMIT.frame(rows)
 
 
-def _on_known_devices(run: Run) -> dict[tuple[str, str], tuple[Shape, DeviceLimits]]:
-    limits = limits_in(run.manifest)
-    if limits is None:
-        return {}
-    return {
-        key: (shape, of_device)
-        for key, shape in shapes(run).items()
-        if shape.device is not None and (of_device := limits.device(shape.device)) is not None
-    }
-
-
-def _placed(cell: Mapping[str, Any], shape: Shape, limits: DeviceLimits) -> dict[str, Any]:
+def _placed(cell: Row, shape: Shape, limits: DeviceLimits) -> Row:
     """A cell's traffic and work beside its limits."""
-    batch, latency_s = int(cell["batch_size"]), cell["latency_median_ms"] / 1e3
+    batch, latency_s, steps = int(cell["batch_size"]), cell["latency_median_ms"] / 1e3, cell[BUDGET] or 0
     prompt = cell["prompt_tokens_compute_median"] / batch
-    steps = cell[BUDGET] or 0
-    works = {
-        "prefill": (1, prompt * batch, prefill(shape.model, batch=batch, prompt=prompt, kv_bytes=shape.kv_bytes)),
-        # Step i attends to the prompt and i generated tokens: on average to (steps + 1) / 2 of them.
-        "kv_decode": (steps, steps * batch, decode_step(shape.model, batch=batch, context=prompt + (steps + 1) / 2,
-                                                        kv_bytes=shape.kv_bytes)),
-    }  # fmt: skip
+    # Step i attends to the prompt and i generated tokens: on average to (steps + 1) / 2 of them.
+    step = decode_step(shape.model, batch=batch, context=prompt + (steps + 1) / 2, kv_bytes=shape.kv_bytes)
+    first = prefill(shape.model, batch=batch, prompt=prompt, kv_bytes=shape.kv_bytes)
+    works = {"prefill": (1, prompt * batch, first), "kv_decode": (steps, steps * batch, step)}
     parts = [works[phase] for phase in _PHASES[cell["mode"]]]
-    arithmetic = limits.gflop_per_s(shape.dtype)
     tokens = sum(each for _, each, _ in parts)
-    moved = sum(times * work.bytes for times, _, work in parts)
-    computed = sum(times * work.flops for times, _, work in parts)
-    reading_s = [_seconds(times * work.bytes, limits.read_at(work.bytes)) for times, _, work in parts]
-    computing_s = [_seconds(times * work.flops, arithmetic) for times, _, work in parts]
-    shares = {name: _share(seconds, latency_s) for name, seconds in ((BANDWIDTH, reading_s), (COMPUTE, computing_s))}
-    one = parts[0][2] if len(parts) == 1 else None
-    row = {
+    moved, computed = [times * work.bytes for times, _, work in parts], [times * work.flops for times, _, work in parts]
+    read, arithmetic = [limits.read_at(work.bytes) for _, _, work in parts], limits.gflop_per_s(shape.dtype)
+    shares = {
+        BANDWIDTH: _share(moved, read, latency_s),
+        COMPUTE: _share(computed, [arithmetic] * len(parts), latency_s),
+    }
+    largest = max((work for _, _, work in parts), key=lambda work: work.bytes)
+    wall = wall_of(shares[BANDWIDTH], shares[COMPUTE])
+    return {
         "device": shape.device,
         "dtype": shape.dtype,
-        "latency_median_ms": cell["latency_median_ms"],
         "tokens": tokens,
-        "bytes_per_token": moved / tokens,
-        "flops_per_token": computed / tokens,
-        "working_set_mb": max(work.bytes for _, _, work in parts) / 1e6,
-        "bandwidth_gb_per_s": moved / latency_s / 1e9,
-        "compute_gflop_per_s": computed / latency_s / 1e9,
-        "limit_gb_per_s": None if one is None else limits.read_at(one.bytes),
+        "bytes_per_token": sum(moved) / tokens,
+        "flops_per_token": sum(computed) / tokens,
+        "working_set_mb": largest.bytes / 1e6,
+        "bandwidth_gb_per_s": sum(moved) / latency_s / 1e9,
+        "compute_gflop_per_s": sum(computed) / latency_s / 1e9,
+        "limit_gb_per_s": read[0] if len(parts) == 1 else None,
         "limit_gflop_per_s": arithmetic,
         "bandwidth_share": shares[BANDWIDTH],
         "compute_share": shares[COMPUTE],
-    }
-    wall = wall_of(shares[BANDWIDTH], shares[COMPUTE])
-    return row | {
         "wall": wall,
-        "evidence": _evidence(row, wall),
-        "above_the_roof": _above(shares, limits, max((work for _, _, work in parts), key=lambda each: each.bytes)),
+        "evidence": _evidence(cell["latency_median_ms"], shares, shape, known=wall is not None),
+        "above_the_roof": _above(shares, limits, largest),
     }
+
+
+def _share(amounts: Sequence[float], giga_per_s: Sequence[float | None], latency_s: float) -> float | None:
+    """The time that amounts take at their rates over the latency; ``None`` where a rate is not known."""
+    seconds = [amount / (rate * 1e9) for amount, rate in zip(amounts, giga_per_s, strict=True) if rate]
+    return sum(seconds) / latency_s if len(seconds) == len(amounts) else None
 
 
 def wall_of(bandwidth_share: float | None, compute_share: float | None) -> str | None:
     """The limit with the larger share where that is at least `WALL_SHARE`, else overhead; ``None`` without shares."""
-    shares = {BANDWIDTH: bandwidth_share, COMPUTE: compute_share}
-    known = {name: share for name, share in shares.items() if share is not None}
-    if len(known) < len(shares):
+    if bandwidth_share is None or compute_share is None:
         return None
-    name = max(known, key=lambda each: known[each])
-    return name if known[name] >= WALL_SHARE else OVERHEAD
+    if max(bandwidth_share, compute_share) < WALL_SHARE:
+        return OVERHEAD
+    return BANDWIDTH if bandwidth_share >= compute_share else COMPUTE
 
 
-def _seconds(amount: float, giga_per_s: float | None) -> float | None:
-    return None if not giga_per_s else amount / (giga_per_s * 1e9)
-
-
-def _share(parts: list[float | None], latency_s: float) -> float | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) / latency_s if len(known) == len(parts) else None
-
-
-def _evidence(row: Mapping[str, Any], wall: str | None) -> str:
+def _evidence(latency_ms: float, shares: Mapping[str, float | None], shape: Shape, *, known: bool) -> str:
     """The figures that decided, in words."""
-    if wall is None:
-        return f"no limit of {row['dtype']} arithmetic was measured on {row['device']}"
-    reading, computing = (row["latency_median_ms"] * row[f"{each}_share"] for each in (BANDWIDTH, COMPUTE))
+    if not known:
+        return f"no limit of {shape.dtype} arithmetic was measured on {shape.device}"
+    reading, computing = shares[BANDWIDTH] or 0.0, shares[COMPUTE] or 0.0
     return (
-        f"of {row['latency_median_ms']:.3g} ms, reading takes {reading:.3g} ms at the machine's bandwidth "
-        f"({row['bandwidth_share']:.1%}), {row['dtype']} arithmetic {computing:.3g} ms at its rate "
-        f"({row['compute_share']:.1%})"
+        f"of {latency_ms:.3g} ms, reading takes {latency_ms * reading:.3g} ms at the machine's bandwidth "
+        f"({reading:.1%}), {shape.dtype} arithmetic {latency_ms * computing:.3g} ms at its rate ({computing:.1%})"
     )
 
 
 def _above(shares: Mapping[str, float | None], limits: DeviceLimits, work: Work) -> str | None:
     """Why a cell does better than the limit; ``None`` where it doesn't."""
-    over = [name for name, share in shares.items() if share is not None and share > 1]
-    if not over:
-        return None
     reasons = []
-    if BANDWIDTH in over:
+    if (shares[BANDWIDTH] or 0.0) > 1:
         smallest, largest = limits.read[0], limits.read[-1]
         rate = limits.read_at(work.bytes)
         if work.bytes < smallest.working_set_bytes:
@@ -184,9 +239,71 @@ def _above(shares: Mapping[str, float | None], limits: DeviceLimits, work: Work)
                 "the cell reads faster than the curve did at this size: the machine was busier when its limits were "
                 "measured, or its cache held more of the weights (phaselaw host --refresh on an idle machine)"
             )
-    if COMPUTE in over:
+    if (shares[COMPUTE] or 0.0) > 1:
         reasons.append(
             "its arithmetic is faster than the matrix products measured: another number format inside (quantised "
             "weights), another library, or a busier machine when the limits were measured"
         )
-    return "; ".join(reasons)
+    return "; ".join(reasons) or None
+
+
+def memory_peaks(run: Run, ok: pl.DataFrame) -> pl.DataFrame:
+    """The table ``memory_peaks``: each cell's highest peak over its calls, and the prediction for that call.
+
+    MB are 2^20 bytes. ``error`` is predicted over measured, less 1. In process (hf) a call's peak holds the weights of
+    every model that is loaded by then, and on the processor what Python and its libraries take before any model; both
+    are in the prediction, the latter as measured. A llama-server is a process for one model, whose cache is allocated
+    for its whole context; what it takes without a model is not known, and is a part of the error.
+    """
+    known = shapes(run)
+    calls = ok.filter((pl.col("mode") == "e2e_kv") & (pl.col("concurrency").fill_null(1) == 1)).sort("call_idx")
+    firsts = calls.unique(["process_idx", "backend", "model"], keep="first", maintain_order=True).to_dicts()
+    rows = []
+    for measure, column in ((RESIDENT, "rss_peak_mb"), (GPU, "gpu_peak_mb")):
+        highest = calls.filter(pl.col(column) > 0).sort(column, descending=True, maintain_order=True)
+        for call in highest.unique(_CELL_KEYS, keep="first", maintain_order=True).iter_rows(named=True):
+            shape = known.get((call["backend"], call["model"]))
+            # On a GPU the weights are in its memory, not in the process's.
+            if shape is not None and (measure == GPU) == (shape.device or "").startswith("cuda"):
+                others = _others(call, shape, known, firsts)
+                parts = _predicted(call, shape, others, on_gpu=measure == GPU)
+                error = parts["predicted_mb"] / call[column] - 1
+                rows.append(call | parts | {"memory": measure, "measured_mb": call[column], "error": error})
+    return MEMORY_PEAKS.frame(rows)
+
+
+def _others(call: Row, shape: Shape, known: Mapping[tuple[str, str], Shape], firsts: Sequence[Row]) -> float:
+    """Bytes of the other models that this process held on the same device at this call; each source counts once.
+
+    ``firsts`` are the first calls of each model on each backend in each process.
+    """
+    if shape.kind != "hf":
+        return 0.0
+    held = {}
+    for first in firsts:
+        other = known.get((first["backend"], first["model"]))
+        loaded = first["process_idx"] == call["process_idx"] and (first["call_idx"] or 0) <= (call["call_idx"] or 0)
+        if other is not None and loaded and (other.kind, other.device) == ("hf", shape.device):
+            held[first["model"], other.dtype] = other.model.weights_bytes
+    held.pop((call["model"], shape.dtype), None)
+    return sum(held.values())
+
+
+def _predicted(call: Row, shape: Shape, others: float, *, on_gpu: bool) -> Row:
+    batch = int(call["batch_size"])
+    prompt = call["prompt_tokens_compute"] / batch
+    context = prompt + (call[BUDGET] or 0)
+    if shape.kind == "llamacpp":
+        slots = max(shape.settings.get("concurrency") or [1])
+        context = (shape.settings.get("context_length") or shape.model.n_positions or context) * slots
+    formats = {"value_bytes": VALUE_BYTES[shape.dtype], "kv_bytes": shape.kv_bytes}
+    held = memory(shape.model, batch=batch, context=context, prompt=prompt, **formats)
+    runtime_mb = None if on_gpu else shape.settings.get("resident_runtime_mb")
+    return {
+        "runtime_mb": runtime_mb,
+        "other_weights_mb": others / MB,
+        "weights_mb": held.weights / MB,
+        "kv_cache_mb": held.kv_cache / MB,
+        "activations_mb": held.activations / MB,
+        "predicted_mb": (held.total + others) / MB + (runtime_mb or 0.0),
+    }

@@ -5,25 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from phaselaw.laws import served
+from phaselaw.laws.concurrency import CONCURRENCY_FITS, CONCURRENCY_THROUGHPUT
 from phaselaw.report.columns import shown
 from phaselaw.report.document import Paragraph, Section
 from phaselaw.report.subject import Subject
-from phaselaw.tables import (
-    LAW,
-    MISSING,
-    PHASE,
-    Col,
-    Table,
-    assumed,
-    count,
-    counted,
-    derived,
-    digits,
-    fixed,
-    interval,
-    measured,
-    words,
-)
+from phaselaw.tables import LAW, MISSING, PHASE, Table, counted, derived, digits, fixed, interval, words
 
 _BY_BASIS = Table(
     caption="Exponents by the steps that ran (step_true) and by TR121's projection (tr121).",
@@ -93,40 +79,12 @@ def device_clock(subject: Subject) -> Section | None:
     return Section(title="Device clock", blocks=(prose, shown(_DEVICE, rows))) if rows else None
 
 
-_SERVED_CELL = (words("backend", "backend"), words("model", "model"), words("scenario", "scenario"))
-_CLIENTS = Table(
-    caption="What each number of clients gets.",
-    columns=(
-        *_SERVED_CELL,
-        assumed("concurrency", "clients", count),
-        measured("achieved_concurrency_median", "achieved"),
-        measured("output_tokens_per_s_median", "output tokens/s"),
-        *interval("output_tokens_per_s_ci_low", "output_tokens_per_s_ci_high", "its interval", digits),
-        measured("ttft_ms_median", "TTFT (ms)"),
-        measured("ttft_ms_p95", "TTFT p95 (ms)"),
-        measured("itl_p50_ms_median", "ITL (ms)"),
-        measured("client_e2e_ms_median", "end to end (ms)"),
-    ),
-)
-_CLIENT_LAWS = Table(
-    caption="Laws of throughput against clients.",
-    columns=(
-        *_SERVED_CELL,
-        words("throughput_law", "law"),
-        derived("contention", "contention"),
-        derived("coherency", "coherency"),
-        Col(key="peak_clients", title="clients at the peak", provenance="extrapolated"),
-        derived("r2", "R2", fixed),
-    ),
-)
-
-
 def concurrency(subject: Subject) -> Section | None:
     """Throughput against clients and the laws it follows; ``None`` without a sweep."""
-    cells = subject.rows("concurrency_throughput")
+    cells = subject.rows(CONCURRENCY_THROUGHPUT.name)
     prose = Paragraph(
         "Clients of a group send together, and the next group starts when the last reply is done. The concurrency is "
         "the client's; what was achieved is the mean number of calls under way. Every law elsewhere is of one client."
     )
-    tables = shown(_CLIENTS, cells), shown(_CLIENT_LAWS, subject.rows("concurrency_fits"))
+    tables = shown(CONCURRENCY_THROUGHPUT, cells), shown(CONCURRENCY_FITS, subject.rows(CONCURRENCY_FITS.name))
     return Section(title="Concurrency", blocks=(prose, *tables)) if cells else None
