@@ -26,13 +26,8 @@ def limits_of_machine(subject: Subject) -> Section:
         f"the larger and at least {WALL_SHARE:.0%}; where neither is, most of the time is overhead: dispatch, "
         "small kernels, waiting. A share above 100 % is shown as it came out."
     )
-    blocks: tuple[Block, ...] = (
-        prose,
-        *_figures(subject, phases),
-        shown(PHYSICAL_LIMIT, phases),
-        Bullets(tuple(_walls(phases))),
-    )
-    return Section(title=title, blocks=blocks)
+    cells, walls = shown(PHYSICAL_LIMIT, phases), Bullets(tuple(_walls(phases)))
+    return Section(title=title, blocks=(prose, *_figures(subject, phases), cells, walls))
 
 
 def _walls(rows: Sequence[Row]) -> Iterator[str]:
