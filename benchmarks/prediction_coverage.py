@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.prediction import PROPERTIES, NewModel, applicable, best_law, outside_range, typical_factors
+from phaselaw.laws.prediction import PROPERTIES, applicable, best_law, outside_range, typical_factors
 
 LEVEL, LEAST, MOST = 0.95, 0.93, 0.97
 TRUTHS = {"parameters": (0.5, 0.0), "parameters, layers": (0.5, 0.5), "layers": (0.0, 0.7), "none": (0.0, 0.0)}
@@ -48,8 +48,7 @@ def one(rng: np.random.Generator, n: int, exponents: tuple[float, float]) -> dic
     at = int(rng.integers(1, n))
     others, new = models.filter(np.arange(n + 1) != at), models.row(at, named=True)
     properties = {name: new[name] for name in PROPERTIES}
-    model = NewModel(params_millions=new["params_millions_effective"], n_layer=new["n_layer"], n_embd=new["n_embd"])
-    if outside_range(others, model):
+    if outside_range(others, properties):
         return None
     fits = applicable(others, properties)
     chosen = best_law(fits, typical_factors(others, list(fits)))

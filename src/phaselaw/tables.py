@@ -82,6 +82,11 @@ def percent(value: Any, places: int = 1) -> str:
     return MISSING if value is None else f"{100 * value:.{places}f} %"
 
 
+def factor(value: Any) -> str:
+    """A factor: 1.1 is about 10 % off."""
+    return MISSING if value is None else f"{digits(value)} x"
+
+
 def as_is(value: Any) -> str:
     """A name or a word; a dash where it is missing."""
     return MISSING if value is None else str(value)

@@ -43,7 +43,7 @@ def test_an_extrapolated_or_suspect_prediction_says_so() -> None:
     doubtful = dataclasses.replace(
         ROW, provenance="extrapolated", outside="3,000 M parameters (measured: 1 to 100)", suspect="prompt cache found"
     )
-    assert shown(of(doubtful))[0][-2:] == ["extrapolated", "prompt cache found"]
+    assert shown(of(doubtful))[0][-2:] == ["extrapolated", "⚠ prompt cache found"]
     said = " ".join(reading(of(doubtful)))
     assert "EXTRAPOLATED on cpu: 3,000 M parameters" in said
     assert "SUSPECT on cpu, end to end: prompt cache found" in said

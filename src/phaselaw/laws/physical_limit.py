@@ -14,12 +14,12 @@ from typing import Any
 
 import polars as pl
 
-from phaselaw.tables import BUDGET
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, Work, decode_step, memory, prefill
 from phaselaw.machine.limits import DeviceLimits, MachineLimits
 from phaselaw.machine.peak_memory import MB
 from phaselaw.records import Run
 from phaselaw.tables import (
+    BUDGET,
     LAW,
     MODEL,
     PHASE,

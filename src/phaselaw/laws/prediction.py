@@ -21,6 +21,7 @@ from phaselaw.laws.series import Series
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
 from phaselaw.laws.summary import BUDGET, GROUP, MODEL
 from phaselaw.records import PHASES
+from phaselaw.tables import grouped
 
 LAWS = (PARAMS, DEPTH, WIDTH, BOTH)
 """The laws that predict, in the order in which they win ties."""
@@ -29,7 +30,7 @@ PROPERTIES = {"params_millions_effective": "M parameters", "n_layer": "layers", 
 """A model's properties by column, each as it reads behind its value."""
 
 ROUNDING = 0.005
-"""A range is told in three digits, so a value that is off by no more than their rounding lies in it."""
+"""A range is shown in three digits, so a value that is off by no more than their rounding lies in it."""
 
 
 def choice_charge(degrees: int) -> float:
@@ -124,7 +125,7 @@ class Workload:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
-    """Everything that a run says of a model that it has not measured."""
+    """Everything that a run's analysis predicts of a model that was not measured."""
 
     model: NewModel
     rows: tuple[Prediction, ...]
@@ -164,9 +165,9 @@ class LawFit:
 def predict(
     tables: Mapping[str, pl.DataFrame], model: NewModel, *, level: float = 0.95, extrapolate: bool = False
 ) -> Predictions:
-    """What a run's analysis (its ``tables``) says of ``model``, per backend, batch size, budget and phase.
+    """What a run's analysis (its ``tables``) predicts of ``model``, per backend, batch size, budget and phase.
 
-    Where the model lies outside the measured range nothing is predicted but the reason told, unless ``extrapolate``.
+    Where the model lies outside the measured range, nothing but the reason is returned, unless ``extrapolate``.
     """
     rows: list[Prediction] = []
     refused: dict[Refusal, None] = {}
@@ -175,48 +176,45 @@ def predict(
     workloads = workloads_of(cells if several else cells.with_columns(pl.lit(None, dtype=pl.Int64).alias(BUDGET)))
     tokens = {(each.backend, each.batch_size, each.gen_tokens_target): each.tokens for each in workloads}
     suspects = _suspects(tables["scaling_fits"])
-    runs = _runs(tables)
+    logs = pl.col("latency_geomean_ms").log().alias("log")
+    runs = tables["summary_by_model_and_run"].with_columns(logs, pl.col("run").alias("replicate"))
     for key, points in groups(tables):
         suspect = suspects.get(tuple(key[name] for name in GROUP))
         key = key if several else key | {BUDGET: None}
         where = {name: key[name] for name in ("backend", "batch_size", BUDGET)}
-        outside = outside_range(points, model)
+        outside = outside_range(points, model.properties())
         if outside and not extrapolate:
             refused[Refusal(**where, reason=outside, outside=True)] = None
             continue
-        found = _by_each_law(points, model, level, runs)
+        found = list(_by_each_law(points, model.properties(), level, runs))
         if not found:
             few = f"{points.height} models measured: a prediction interval takes {MIN_MODELS} of different sizes"
             refused[Refusal(**where, reason=few, outside=False)] = None
-        shared: dict[str, Any] = {
+        shared = key | {
             "level": level,
             "outside": outside,
             "provenance": "extrapolated" if outside else "derived",
             "suspect": suspect,
         }
         counted = tokens.get(tuple(where.values()), {}).get(key["mode"])
-        rows += [Prediction(**key, **shared, **row, **_rate(row, counted)) for row in found]
+        rows += [Prediction(**shared, **row, **_rate(row, counted)) for row in found]
     return Predictions(model=model, rows=tuple(rows), refused=tuple(refused), workloads=tuple(workloads))
 
 
-def groups(tables: Mapping[str, pl.DataFrame]) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
+def groups(tables: Mapping[str, pl.DataFrame]) -> list[tuple[dict[str, Any], pl.DataFrame]]:
     """Each backend, batch size, budget and phase with its models: parameters, layers, width (empty where unknown) and
     ``latency``, ascending in parameters; the phases in their order."""
     per_model = tables["summary_by_model_backend_mode_agg"]
     structure = tables["hf_model_architecture"].select(*MODEL, "n_layer", "n_embd")
     joined = per_model.join(structure, on=MODEL, how="left", nulls_equal=True)
     series = Series.of(joined.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
-    found = [
-        (key, series.points.slice(int(start), int(n)))
-        for key, start, n in zip(series.keys.iter_rows(named=True), series.starts, series.lengths, strict=True)
-    ]
-    order = {mode: at for at, mode in enumerate(PHASES)}
 
     def place(group: tuple[dict[str, Any], pl.DataFrame]) -> tuple[Any, ...]:
         key, _ = group
-        return key["backend"], key["batch_size"], key[BUDGET] or 0, order.get(key["mode"], len(order))
+        phase = PHASES.index(key["mode"]) if key["mode"] in PHASES else len(PHASES)
+        return key["backend"], key["batch_size"], key[BUDGET] or 0, phase
 
-    yield from sorted(found, key=place)
+    return sorted(grouped(series.points, GROUP), key=place)
 
 
 def fit(points: pl.DataFrame, law: str) -> LawFit | None:
@@ -247,32 +245,34 @@ def best_law(fits: Mapping[str, LawFit], factors: Mapping[str, float]) -> str | 
 
 
 def applicable(points: pl.DataFrame, properties: Mapping[str, Any]) -> dict[str, LawFit]:
-    """The laws that can be fitted to these models and say something of a model with these properties."""
-    fits = {law: fit(points, law) for law in LAWS if all(properties.get(name) for name in COLUMNS[law])}
-    return {law: each for law, each in fits.items() if each is not None}
+    """The laws that can be fitted to these models and need no other property than these."""
+    laws = (law for law in LAWS if all(properties.get(name) for name in COLUMNS[law]))
+    return {law: fitted for law in laws if (fitted := fit(points, law)) is not None}
 
 
-def outside_range(points: pl.DataFrame, model: NewModel) -> str | None:
-    """How a model lies outside of what was measured; ``None`` where it does not.
+def outside_range(points: pl.DataFrame, properties: Mapping[str, float]) -> str | None:
+    """How a model with these properties lies outside of what was measured; ``None`` where it does not.
 
     Each stated property has the range of the models for which it is known. Parameters and layers together must also lie
     no further from the measured pairs than the furthest of these: leverage, which finds a combination that each range
     alone would let pass (Montgomery, Peck and Vining, 3.8, hidden extrapolation).
     """
-    said = []
-    for name, value in model.properties().items():
-        known = points.filter(pl.col(name) > 0)[name]
-        if known.is_empty():
-            continue
-        low, high = (float(end(known.to_numpy())) for end in (np.min, np.max))
-        if not low * (1 - ROUNDING) <= value <= high * (1 + ROUNDING):
-            said.append(f"{_digits(value)} {PROPERTIES[name]} (measured: {_digits(low)} to {_digits(high)})")
-    if not said and model.n_layer is not None and _far_from_all(points, model):
-        said.append(
-            f"{_digits(model.params_millions)} M parameters in {model.n_layer:g} layers (a pair further from the "
-            "measured ones than any of these is)"
-        )
-    return "; ".join(said) or None
+    reasons = []
+    for name, value in properties.items():
+        known = points.filter(pl.col(name) > 0)[name].to_numpy()
+        if len(known) and not known.min() * (1 - ROUNDING) <= value <= known.max() * (1 + ROUNDING):
+            low, high = _digits(float(known.min())), _digits(float(known.max()))
+            reasons.append(f"{_digits(value)} {PROPERTIES[name]} (measured: {low} to {high})")
+    fitted = None if reasons or "n_layer" not in properties else fit(points, BOTH)
+    if fitted is not None:
+        at = np.log([properties[name] for name in COLUMNS[BOTH]])
+        furthest = max(map(fitted.plane.leverage, _logs(fitted.models, BOTH)[0]))
+        if fitted.plane.leverage(at) > furthest * (1 + ROUNDING):
+            reasons.append(
+                f"{_digits(properties['params_millions_effective'])} M parameters in {properties['n_layer']:g} layers "
+                "(a pair further from the measured ones than any of these is)"
+            )
+    return "; ".join(reasons) or None
 
 
 def _digits(value: float) -> str:
@@ -280,71 +280,47 @@ def _digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def _far_from_all(points: pl.DataFrame, model: NewModel) -> bool:
-    fitted = fit(points, BOTH)
-    if fitted is None:
-        return False
-    measured, _ = _logs(_known(points, [BOTH]), BOTH)
-    properties = model.properties()
-    at = np.log([properties[name] for name in COLUMNS[BOTH]])
-    return fitted.plane.leverage(at) > max(map(fitted.plane.leverage, measured)) * (1 + ROUNDING)
-
-
-def _runs(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame | None:
-    """The models' latencies in each run; ``None`` where there is but one."""
-    table = tables["summary_by_model_and_run"]
-    return None if table.is_empty() else table.with_columns(replicate="run", log=pl.col("latency_geomean_ms").log())
-
-
 def _by_each_law(
-    points: pl.DataFrame, model: NewModel, level: float, runs: pl.DataFrame | None
-) -> list[dict[str, Any]]:
-    properties = model.properties()
+    points: pl.DataFrame, properties: Mapping[str, float], level: float, runs: pl.DataFrame
+) -> Iterator[dict[str, Any]]:
+    """Each law's prediction; ``runs`` are the models' latencies in each run, empty where there is but one."""
     fits = applicable(points, properties)
     factors = typical_factors(points, list(fits))
     used = best_law(fits, factors)
-    rows = []
     for law, fitted in fits.items():
-        logs = None if runs is None else log_matrices(runs, Series.of(fitted.models, GROUP))[0]
+        logs = None if runs.is_empty() else log_matrices(runs, Series.of(fitted.models, GROUP))[0]
         value, low, high = fitted.latency_ms(properties, level, chosen_of=len(fits) if law == used else 1, runs=logs)
-        rows.append(
-            {"predictor": law, "used": law == used, "n_models": fitted.models.height, "latency_ms": value,
-             "interval_holds": interval_holds(0 if logs is None else len(logs), "runs"),
-             "latency_ms_low": low, "latency_ms_high": high, "typical_factor": factors.get(law),
-             "mean_factor": factors.get(MEAN)}
-        )  # fmt: skip
-    return rows
+        yield {
+            "predictor": law,
+            "used": law == used,
+            "n_models": fitted.models.height,
+            "interval_holds": interval_holds(0 if logs is None else len(logs), "runs"),
+            "latency_ms": value,
+            "latency_ms_low": low,
+            "latency_ms_high": high,
+            "typical_factor": factors.get(law),
+            "mean_factor": factors.get(MEAN),
+        }
 
 
 def _rate(row: Mapping[str, Any], tokens: float | None) -> dict[str, Any]:
     """Tokens a second of a call that takes so long; the interval's ends change places."""
-    ends = {"": "latency_ms", "_low": "latency_ms_high", "_high": "latency_ms_low"}
-    rates: dict[str, float | None] = {"tokens": tokens}
-    for end, latency in ends.items():
-        rates[f"tokens_per_s{end}"] = tokens and (1000 * tokens / row[latency] if row[latency] > 0 else math.inf)
-    return rates
+    ends = {"tokens_per_s": "", "tokens_per_s_low": "_high", "tokens_per_s_high": "_low"}
+    ms = {name: row[f"latency_ms{end}"] for name, end in ends.items()}
+    return {"tokens": tokens} | {
+        name: tokens and (1000 * tokens / each if each > 0 else math.inf) for name, each in ms.items()
+    }
 
 
 def workloads_of(cells: pl.DataFrame) -> list[Workload]:
     """The calls that each backend, batch size and budget was measured with, from the summary of cells."""
+    counted = pl.col("tokens_total_median")
     found = []
-    for (backend, batch_size, budget), group in cells.group_by("backend", "batch_size", BUDGET, maintain_order=True):
-        typical = (
-            group.filter(pl.col("tokens_total_median") > 0)
-            .group_by("mode", "scenario", maintain_order=True)
-            .agg(pl.col("tokens_total_median").median().log())
-            .group_by("mode", maintain_order=True)
-            .agg(pl.col("tokens_total_median").mean().exp())
-        )
-        found.append(
-            Workload(
-                backend=str(backend),
-                batch_size=int(str(batch_size)),
-                gen_tokens_target=None if budget is None else int(str(budget)),
-                scenarios=tuple(group["scenario"].unique(maintain_order=True)),
-                tokens=dict(typical.iter_rows()),
-            )
-        )
+    for about, group in grouped(cells, ["backend", "batch_size", BUDGET]):
+        of_scenarios = group.filter(counted > 0).group_by("mode", "scenario", maintain_order=True)
+        logs = of_scenarios.agg(counted.median().log()).group_by("mode", maintain_order=True)
+        scenarios = tuple(group["scenario"].unique(maintain_order=True))
+        found.append(Workload(**about, scenarios=scenarios, tokens=dict(logs.agg(counted.mean().exp()).iter_rows())))
     return found
 
 

@@ -3,56 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from phaselaw.laws.sweeps import held_words
-from phaselaw.report import sweep_plots as plots
-from phaselaw.report.columns import count, digits, doubted, fixed, interval, number, percent, word
-from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table
+from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT
+from phaselaw.laws.step_time import STEP_TIME_MODEL
+from phaselaw.laws.sweep_relations import DECODE_BY_BATCH, DECODE_BY_CONTEXT, PREFILL_BY_LENGTH
+from phaselaw.laws.sweeps import EXPONENT_BY_AXIS, EXPONENT_STABILITY, SWEEP_CHANGES, SWEEP_CURVES, held_words, in_order
+from phaselaw.report.columns import shown
+from phaselaw.report.document import Axis, Block, Bullets, Curve, CurvePlot, Figure, Paragraph, Point, Section
 from phaselaw.report.subject import Subject
-from phaselaw.report.sweep_plots import AXIS_WORDS
-from phaselaw.tables import Row
+from phaselaw.tables import BUDGET, Row, Table
 
+AXIS_WORDS = {
+    "gen_tokens": "generated tokens",
+    "batch_size": "batch size",
+    "prompt_tokens": "prompt tokens",
+    "threads": "threads",
+    "concurrency": "clients",
+}
 _MOST_SENTENCES = 12
+_MOST_CURVES = 6
+"""Curves of one plot; of more models, those at even steps of size are drawn."""
+_MOST_PLOTS = 3
+"""Plots of one kind, each of another setting."""
 
 
 def lead(subject: Subject) -> tuple[str, ...]:
     """What the sweeps say, in a sentence for each axis, for the head of the report."""
-    said = list(_mean_over_lengths(subject))
-    for axis, rows in _by_axis(subject.rows("sweep_changes")):
-        if axis == "prompt_tokens" and not _is_swept(subject):
-            continue
-        sentences = _sentences(rows)
-        more = f" ({len(sentences) - 2} more in the report)" if len(sentences) > 2 else ""
-        said.append(f"Along {AXIS_WORDS[axis]}, {'; '.join(sentences[:2])}{more}.")
-    return tuple(said)
-
-
-def _mean_over_lengths(subject: Subject) -> Iterator[str]:
-    """A word of warning where prompt lengths were swept, since the laws' rows of all prompts are means over them."""
-    lengths = sorted({row["value"] for row in subject.rows("sweep_curves", axis="prompt_tokens")})
-    if _is_swept(subject) and len(lengths) > 1:
-        yield (
+    lengths = sorted({row["value"] for row in subject.rows(SWEEP_CURVES.name, axis="prompt_tokens")})
+    found = []
+    if len(lengths) > 1 and _lengths_swept(subject):
+        found.append(
             f"Figures of all prompts together are geometric means over prompts of {lengths[0]:g} to {lengths[-1]:g} "
             "tokens; the sweep's tables and the step-time model keep the lengths apart."
         )
+    for axis, rows in _along(subject, SWEEP_CHANGES):
+        sentences = _sentences(rows)
+        more = f" ({len(sentences) - 2} more in the report)" if len(sentences) > 2 else ""
+        found.append(f"Along {AXIS_WORDS[axis]}, {'; '.join(sentences[:2])}{more}.")
+    return tuple(found)
 
 
 def sweeps(subject: Subject) -> Section | None:
     """The section of a run that was swept; ``None`` for one that was not."""
-    blocks: list[Block] = [
-        *plots.decode_share(subject.rows("decode_fraction_summary")),
+    blocks = [
+        *_decode_share(subject),
         *_changes(subject),
         *_exponents(subject),
-        *_rates(subject),
+        *_by_model(subject, "batch_size", "kv_decode", "tokens_per_s", "generated tokens/s"),
+        *_by_model(subject, "threads", "kv_decode", "tokens_per_s", "generated tokens/s"),
+        *_table(DECODE_BY_BATCH, subject.rows(DECODE_BY_BATCH.name)),
     ]
-    blocks += [*_lengths(subject), *plots.clients(subject.rows("concurrency_throughput"))]
-    return Section(title="Sweeps", blocks=(*blocks, *_step_times(subject))) if blocks else None
+    if _lengths_swept(subject):
+        blocks += _by_model(subject, "prompt_tokens", "prefill", "latency_ms", "prefill (ms)")
+    contexts = [row for row in subject.rows(DECODE_BY_CONTEXT.name) if row["value_last"] >= 4 * row["value_first"]]
+    blocks += _table(PREFILL_BY_LENGTH, subject.rows(PREFILL_BY_LENGTH.name))
+    blocks += [*_table(DECODE_BY_CONTEXT, contexts), *_clients(subject)]
+    step_times = shown(STEP_TIME_MODEL, subject.rows(STEP_TIME_MODEL.name))
+    return Section(title="Sweeps", blocks=(*blocks, step_times)) if blocks else None
 
 
-def _is_swept(subject: Subject) -> bool:
+def _lengths_swept(subject: Subject) -> bool:
     """Whether prompt lengths were an axis, rather than TR121's few prompts."""
     lengths: dict[str, set[float]] = {}
-    for row in subject.rows("exponent_by_axis", axis="prompt_tokens"):
+    for row in subject.rows(EXPONENT_BY_AXIS.name, axis="prompt_tokens"):
         # By backend: tokenizers count the same few prompts differently.
         lengths.setdefault(row["backend"], set()).add(row["value"])
     return any(len(values) > 3 for values in lengths.values()) or any(
@@ -60,9 +74,12 @@ def _is_swept(subject: Subject) -> bool:
     )
 
 
-def _by_axis(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+def _along(subject: Subject, table: Table) -> Iterator[tuple[str, list[Row]]]:
+    """A table's rows by axis, each with its ``setting`` in words; those along prompts only where lengths were swept."""
+    rows = subject.rows(table.name)
     for axis in dict.fromkeys(row["axis"] for row in rows):
-        yield str(axis), [row for row in rows if row["axis"] == axis]
+        if axis != "prompt_tokens" or _lengths_swept(subject):
+            yield str(axis), [_with_setting(row) for row in rows if row["axis"] == axis]
 
 
 def _with_setting(row: Row) -> Row:
@@ -71,10 +88,13 @@ def _with_setting(row: Row) -> Row:
     return row | {"setting": f"{row['backend']}, {held}" if held else str(row["backend"])}
 
 
+def _table(table: Table, rows: Sequence[Row]) -> list[Block]:
+    """A table, where it has rows."""
+    return [shown(table, rows)] if rows else []
+
+
 def _changes(subject: Subject) -> Iterator[Block]:
-    for axis, rows in _by_axis(subject.rows("sweep_changes")):
-        if axis == "prompt_tokens" and not _is_swept(subject):
-            continue
+    for axis, rows in _along(subject, SWEEP_CHANGES):
         sentences = _sentences(rows)
         more = len(sentences) - _MOST_SENTENCES
         yield Paragraph(f"Along {AXIS_WORDS[axis]}:")
@@ -90,118 +110,85 @@ def _sentences(rows: Sequence[Row]) -> list[str]:
     return [f"{setting}: {row['said']}" for setting, row in zip(settings, ordered, strict=True)]
 
 
+def _decode_share(subject: Subject) -> Iterator[Figure]:
+    """TR121's figure: the median over models of decode's share, per backend, against the tokens generated."""
+    rows = subject.rows("decode_fraction_summary")
+    if len({row[BUDGET] for row in rows}) < 2:
+        return
+    batches = len({row["batch_size"] for row in rows}) > 1
+    labels = [f"{row['backend']}, batch {row['batch_size']:g}" if batches else str(row["backend"]) for row in rows]
+    plot = CurvePlot(
+        name="decode-fraction-by-gen-tokens",
+        alt="Decode's share of end-to-end latency against the tokens generated, a curve for each backend.",
+        x=Axis(title="generated tokens", log=True),
+        y=Axis(title="decode / end to end", percent=True),
+        curves=_curves(rows, labels, BUDGET, "decode_fraction_median", "decode_fraction_p25", "decode_fraction_p75"),
+        reference=0.95,
+    )
+    yield Figure(plot=plot, caption="Decode's share: median over models, band between the quartiles; line at 95 %.")
+
+
 def _exponents(subject: Subject) -> Iterator[Block]:
-    for axis, rows in _by_axis(subject.rows("exponent_by_axis")):
-        if axis == "prompt_tokens" and not _is_swept(subject):
-            continue
-        yield from plots.exponents(axis, [_with_setting(row) for row in rows])
-    prompts = _is_swept(subject)
-    stability = [row for row in subject.rows("exponent_stability") if prompts or row["axis"] != "prompt_tokens"]
-    if stability:
-        columns = (
-            word("axis", "axis"),
-            word("setting", "setting"),
-            word("phase", "phase"),
-            number("models", "n_models", "measured", count),
-            number("from", "value_first", "measured", count),
-            number("exponent there", "exponent_first", "derived", fixed),
-            number("to", "value_last", "measured", count),
-            number("exponent there", "exponent_last", "derived", fixed),
-            number("change per tenfold", "change_per_tenfold", "derived", fixed),
-            interval("95 % CI", "change_ci_low", "change_ci_high"),
-            word("verdict", "stability"),
-            *doubted(stability),
+    """The exponent of end-to-end latency at each value of each axis, and whether it is stable."""
+    for axis, rows in _along(subject, EXPONENT_BY_AXIS):
+        known = [row for row in rows if row["mode"] == "e2e_kv" and row["slope_t_ci_low"] is not None]
+        labels, title = [row["setting"] for row in known], AXIS_WORDS[axis]
+        if known:
+            plot = CurvePlot(
+                name=f"exponent-by-{axis.replace('_', '-')}",
+                alt=f"The exponent of end-to-end latency in parameters against {title}.",
+                x=Axis(title=title, log=True),
+                y=Axis(title="exponent"),
+                curves=_curves(known, labels, "value", "slope", "slope_t_ci_low", "slope_t_ci_high"),
+                reference=0.0,
+            )
+            yield Figure(plot=plot, caption=f"Exponent (end to end) against {title}, with t intervals over models.")
+    yield from _table(EXPONENT_STABILITY, [row for _, rows in _along(subject, EXPONENT_STABILITY) for row in rows])
+
+
+def _by_model(subject: Subject, axis: str, mode: str, key: str, title: str) -> Iterator[Figure]:
+    """A plot of ``key`` along an axis for each of the first settings, with a curve for each model."""
+    settings: dict[str, list[Row]] = {}
+    rows = subject.rows(SWEEP_CURVES.name, axis=axis, mode=mode)
+    for row in sorted(rows, key=lambda each: (each["params_millions_effective"] or 0, each["value"])):
+        settings.setdefault(_with_setting(row)["setting"], []).append(row)
+    low, high = (f"{key.removesuffix('_ms')}_ci_{end}" for end in ("low", "high"))
+    for at, setting in enumerate(sorted(settings, key=in_order)[:_MOST_PLOTS], start=1):
+        group = settings[setting]
+        plot = CurvePlot(
+            name=f"{key.replace('_', '-')}-by-{axis.replace('_', '-')}-{at}",
+            alt=f"{title} against {AXIS_WORDS[axis]} on {setting}, a curve for each model.",
+            x=Axis(title=AXIS_WORDS[axis], log=True),
+            y=Axis(title=title, log=True),
+            curves=_curves(group, [str(row["model"]) for row in group], "value", key, low, high),
+            title=setting,
         )
-        yield Table(
-            caption="Is the exponent stable? Each model's own slope along the axis, against its size: a t interval "
-            "over models. What puts a model off the law cancels. A trend is tested, at 95 % for each row alone.",
-            columns=columns,
-            rows=tuple(_with_setting(row) for row in stability),
+        yield Figure(plot=plot, caption=f"{title[:1].upper()}{title[1:]} against {AXIS_WORDS[axis]} ({setting}).")
+
+
+def _clients(subject: Subject) -> Iterator[Figure]:
+    """Throughput against clients; its table stands under Concurrency."""
+    rows = subject.rows(CONCURRENCY_THROUGHPUT.name)
+    if rows:
+        labels = [f"{row['model']} on {row['backend']}, {row['scenario']}" for row in rows]
+        keys = (f"output_tokens_per_s_{figure}" for figure in ("median", "ci_low", "ci_high"))
+        plot = CurvePlot(
+            name="throughput-by-clients",
+            alt="Output tokens/s against the number of clients, a curve for each model.",
+            x=Axis(title="clients", log=True),
+            y=Axis(title="output tokens/s", log=True),
+            curves=_curves(rows, labels, "concurrency", *keys),
         )
+        yield Figure(plot=plot, caption="Throughput against clients, with t intervals over groups of calls.")
 
 
-def _rates(subject: Subject) -> Iterator[Block]:
-    """Throughput against the batch and against threads: one plot for each backend and what was held."""
-    for axis, mode in (("batch_size", "kv_decode"), ("threads", "kv_decode")):
-        rows = subject.rows("sweep_curves", axis=axis, mode=mode)
-        yield from plots.by_model(
-            [_with_setting(row) for row in rows], axis=axis, key="tokens_per_s", title="generated tokens/s"
-        )
-    fits = subject.rows("decode_by_batch")
-    if fits:
-        columns = (
-            word("backend", "backend"),
-            word("model", "model"),
-            number("context (tokens)", "tokens", "measured", count),
-            number("step (ms)", "constant_ms", "derived"),
-            number("and for each sequence (ms)", "per_unit_ms", "derived"),
-            interval("95 % CI", "per_unit_ci_low", "per_unit_ci_high", digits),
-            number("half of the largest rate at batch", "equal_at", "derived"),
-            interval("95 % CI", "equal_at_ci_low", "equal_at_ci_high", digits),
-            *doubted(fits),
-        )
-        yield Table(caption="A decode step against the batch.", columns=columns, rows=fits)
-
-
-def _lengths(subject: Subject) -> Iterator[Block]:
-    """Prefill against the prompt's length, and the decode step against the context."""
-    if _is_swept(subject):
-        prefills = [_with_setting(row) for row in subject.rows("sweep_curves", axis="prompt_tokens", mode="prefill")]
-        yield from plots.by_model(prefills, axis="prompt_tokens", key="latency_ms", title="prefill (ms)")
-    fits = subject.rows("prefill_by_length")
-    if fits:
-        columns = (
-            word("backend", "backend"),
-            word("model", "model"),
-            number("batch", "batch", "measured", count),
-            number("ms for each token", "per_token_ms", "derived"),
-            number("ms for each pair", "per_pair_ms", "derived"),
-            interval("95 % CI", "per_pair_ci_low", "per_pair_ci_high", digits),
-            word("the square is", "quadratic"),
-            number("its share at the longest", "quadratic_share_at_last", "derived", percent),
-            number("half of the whole at (tokens)", "half_at_tokens", "derived"),
-            interval("95 % CI", "half_at_ci_low", "half_at_ci_high", digits),
-            *doubted(fits),
-        )
-        yield Table(caption="Prefill against prompt length: attention's square.", columns=columns, rows=fits)
-    contexts = [row for row in subject.rows("decode_by_context") if row["value_last"] >= 4 * row["value_first"]]
-    if contexts:
-        of_context = (
-            word("backend", "backend"),
-            word("model", "model"),
-            number("batch", "batch", "measured", count),
-            number("step without context (ms)", "constant_ms", "derived"),
-            number("ms for 1,000 tokens", "per_thousand_ms", "derived"),
-            word("growth is", "growth"),
-            number("as much as all else at (tokens)", "equal_at", "derived"),
-            interval("95 % CI", "equal_at_ci_low", "equal_at_ci_high", digits),
-        )
-        grown = tuple(row | {"per_thousand_ms": 1e3 * row["per_unit_ms"]} for row in contexts)
-        yield Table(caption="A decode step against the context.", columns=of_context, rows=grown)
-
-
-def _step_times(subject: Subject) -> Iterator[Block]:
-    """The model that prices and capacities of other shapes stand on."""
-    rows = subject.rows("step_time_model")
-    columns = (
-        word("backend", "backend"),
-        word("model", "model"),
-        word("phase", "phase"),
-        word("form", "form"),
-        number("points", "n_points", "measured", count),
-        number("off on left-out points (RMS)", "left_out_rms", "derived", _percent),
-        number("at most", "left_out_max", "derived", _percent),
-        interval("batch", "batch_min", "batch_max", count),
-        interval("tokens", "tokens_min", "tokens_max", count),
-        *doubted(rows),
-    )
-    yield Table(
-        caption="The step-time model: prefill and decode step by batch and length. It is asked only inside its range; "
-        "points left out lie between two others.",
-        columns=columns,
-        rows=rows,
-    )
-
-
-def _percent(value: float | None) -> str:
-    return digits(None) if value is None else percent(value)
+def _curves(rows: Sequence[Row], labels: Sequence[str], x: str, y: str, *ends: str) -> tuple[Curve, ...]:
+    """A curve for each label, or where they are too many for one plot some at even steps, first and last included."""
+    curves: dict[str, list[Point]] = {}
+    for label, row in zip(labels, rows, strict=True):
+        interval: dict[str, Any] = dict(zip(("low", "high"), (row[end] for end in ends), strict=True))
+        curves.setdefault(label, []).append(Point(label=label, x=row[x], y=row[y], **interval))
+    names = list(curves)
+    if len(names) > _MOST_CURVES:
+        names = [names[round(at * (len(names) - 1) / (_MOST_CURVES - 1))] for at in range(_MOST_CURVES)]
+    return tuple(Curve(label=name, points=tuple(curves[name])) for name in names)
