@@ -10,7 +10,7 @@ from simulated_run import run_of, swept
 
 from phaselaw.laws.analysis import analyze
 from phaselaw.laws.step_time import relative_fit
-from phaselaw.laws.sweep_relations import NOT_TOLD, TOLD, decode_by_batch, prefill_by_length
+from phaselaw.laws.sweep_relations import MAY_BE_ZERO, NOT_ZERO, decode_by_batch, prefill_by_length
 
 KEY = {"backend": "cpu", "backend_kind": "hf", "model": "m", "params_millions_effective": 1.0}
 LENGTHS = np.array([16.0, 64.0, 128.0, 256.0, 512.0, 768.0])
@@ -41,7 +41,7 @@ def test_the_squares_interval_covers_it_and_a_line_is_not_called_a_parabola() ->
         )
         held += row["per_pair_ci_low"] <= 1e-4 <= row["per_pair_ci_high"]
         straight = prefill_by_length(prefills((5 + 0.1 * LENGTHS) * noise), level=0.95).row(0, named=True)
-        told += straight["quadratic"] == TOLD
+        told += straight["quadratic"] == NOT_ZERO
     low, high = stats.binom.interval(0.999, trials, 0.95)
     assert low <= held <= high
     assert told <= stats.binom.ppf(0.999, trials, 0.025)
@@ -65,7 +65,7 @@ def test_a_step_that_does_not_grow_is_not_said_to() -> None:
     rows = [KEY | {"mode": "kv_decode", "batch": float(b), "tokens": 20.0, "fold": 20.0, "ms": each}
             for b, each in zip((1, 2, 4, 8), ms, strict=True)]  # fmt: skip
     row = decode_by_batch(pl.DataFrame(rows), level=0.95).row(0, named=True)
-    assert (row["growth"], row["equal_at_ci_high"]) == (NOT_TOLD, None)
+    assert (row["growth"], row["equal_at_ci_high"]) == (MAY_BE_ZERO, None)
 
 
 def test_a_fit_of_relative_errors_is_not_pulled_by_large_values() -> None:
@@ -87,7 +87,7 @@ def test_the_simulated_laws_of_context_batch_and_prompt_come_out_of_one_grid() -
     assert batch["constant_ms"] == pytest.approx(5, rel=0.1)
     assert batch["per_unit_ms"] == pytest.approx(1 + 0.01 * 519.5, rel=0.05)
     prefill = tables["prefill_by_length"].filter(pl.col("batch") == 1).row(0, named=True)
-    assert prefill["quadratic"] == TOLD
+    assert prefill["quadratic"] == NOT_ZERO
     assert prefill["per_pair_ms"] == pytest.approx(0.001, rel=0.03)
     model = tables["step_time_model"].filter(pl.col("mode") == "kv_decode").row(0, named=True)
     assert model["per_token_ms"] == pytest.approx(0.01, rel=0.05)

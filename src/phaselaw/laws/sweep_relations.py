@@ -33,7 +33,7 @@ from phaselaw.tables import (
     words,
 )
 
-TOLD, NOT_TOLD = "told from zero", "not told from zero"
+NOT_ZERO, MAY_BE_ZERO = "not zero", "may be zero"
 
 _MODEL = (BACKEND, words("backend_kind"), MODEL, *plain("params_millions_effective"))
 _VALUES = (counted("n_values"), *plain("value_first value_last"))
@@ -82,7 +82,7 @@ PREFILL_BY_LENGTH = Table(
         *interval("per_pair_ci_low", "per_pair_ci_high", "95 % CI", digits),
         words("quadratic", "the square is"),
         derived("quadratic_share_at_last", "its share at the longest", percent),
-        derived("half_at_tokens", "half of the whole at (tokens)"),
+        derived("half_at_tokens", "half of the prefill at (tokens)"),
         *interval("half_at_ci_low", "half_at_ci_high", "95 % CI", digits),
         *plain("residual_rms"),
     ),
@@ -149,7 +149,7 @@ def _line(x: Floats, y: Floats, level: float) -> dict[str, Any]:
         "per_unit_ms": slope,
         "per_unit_ci_low": slope - half,
         "per_unit_ci_high": slope + half,
-        "growth": TOLD if abs(slope) > half else NOT_TOLD,
+        "growth": NOT_ZERO if abs(slope) > half else MAY_BE_ZERO,
         "equal_at": constant / slope if slope > 0 and constant > 0 else None,
         "equal_at_ci_low": low,
         "equal_at_ci_high": high,
@@ -165,7 +165,7 @@ def _parabola(n: Floats, ms: Floats, level: float) -> dict[str, Any]:
         "per_pair_ms": square,
         "per_pair_ci_low": low,
         "per_pair_ci_high": high,
-        "quadratic": TOLD if low > 0 else NOT_TOLD,
+        "quadratic": NOT_ZERO if low > 0 else MAY_BE_ZERO,
         "quadratic_share_at_last": square * last**2 / (constant + linear * last + square * last**2),
         "half_at_tokens": _half_at(constant, linear, square),
         "half_at_ci_low": _half_with(n, ms, high),

@@ -42,7 +42,7 @@ AXES = {"gen_tokens": BUDGET, "batch_size": "batch_size", "prompt_tokens": "scen
 CLIENTS = "concurrency"
 """The axis of clients, which has tables of its own (`phaselaw.laws.concurrency`)."""
 
-MOVES, NO_TREND, TOO_FEW = "moves", "no trend told", "too few models"
+MOVES, NO_TREND, TOO_FEW = "moves", "no trend found", "too few models"
 NOTHING = "nothing changes"
 DOMINANT_SHARES = (0.9, 0.95)
 """Shares of end-to-end latency from which on decode dominates it (method 3), and is nearly all of it."""
@@ -333,7 +333,7 @@ def stability_of(values: Floats, params: Floats, latencies: Floats, *, level: fl
 
 
 def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, *, level: float) -> pl.DataFrame:
-    """A row for each change along an axis, or one that says that none was found, for each backend.
+    """A row for each change along an axis, or one for none found, for each backend.
 
     ``tables`` are those of the run by name: the laws, regimes and shares that may change. What is judged at each value
     changes between two of them, and those two are the interval.
