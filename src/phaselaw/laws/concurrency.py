@@ -13,28 +13,18 @@ import numpy as np
 import polars as pl
 from scipy.optimize import nnls
 
+from phaselaw import tables as col
 from phaselaw.laws.regression import Floats, log_interval
 from phaselaw.laws.summary import BUDGET, median_variance
-from phaselaw.tables import (
-    BACKEND,
-    MODEL,
-    Col,
-    Table,
-    counted,
-    derived,
-    digits,
-    fixed,
-    grouped,
-    interval,
-    measured,
-    plain,
-    words,
-)
+from phaselaw.tables import BACKEND, MODEL, Table, grouped
 
 _LAWS = {"amdahl": 2, "universal_scalability": 3}
 """Law to the number of its parameters; one value of N more is needed to fit it."""
 _ONE = "no served backend was called by different numbers of clients"
-_GROUP = (BACKEND, words("backend_kind"), MODEL, *plain("params_millions_effective"), words("scenario", "scenario"))
+_GROUP = (
+    *(BACKEND, col.words("backend_kind"), MODEL, *col.plain("params_millions_effective")),
+    *(col.words("scenario", "scenario"), col.counted(BUDGET)),
+)
 
 CONCURRENCY_THROUGHPUT = Table(
     name="concurrency_throughput",
@@ -43,16 +33,16 @@ CONCURRENCY_THROUGHPUT = Table(
     why_empty=_ONE,
     keeps_budget=True,
     columns=(
-        *(*_GROUP, counted(BUDGET), counted("concurrency", "clients", provenance="assumed"), counted("n_groups")),
-        measured("achieved_concurrency_median", "achieved"),
-        measured("output_tokens_per_s_median", "output tokens/s"),
-        *plain("output_tokens_per_s_min output_tokens_per_s_max"),
-        measured("ttft_ms_median", "TTFT (ms)"),
-        measured("itl_p50_ms_median", "ITL (ms)"),
-        measured("client_e2e_ms_median", "end to end (ms)"),
-        *(*plain("queue_ms_median queue_delay_ms_median"), measured("ttft_ms_p95", "TTFT p95 (ms)")),
-        counted("n_groups_with_failures"),
-        *interval("output_tokens_per_s_ci_low", "output_tokens_per_s_ci_high", "its interval", digits),
+        *(*_GROUP, col.counted("concurrency", "clients", provenance="assumed"), col.counted("n_groups")),
+        col.measured("achieved_concurrency_median", "achieved"),
+        col.measured("output_tokens_per_s_median", "output tokens/s"),
+        *col.plain("output_tokens_per_s_min output_tokens_per_s_max"),
+        col.measured("ttft_ms_median", "TTFT (ms)"),
+        col.measured("itl_p50_ms_median", "ITL (ms)"),
+        col.measured("client_e2e_ms_median", "end to end (ms)"),
+        *(*col.plain("queue_ms_median queue_delay_ms_median"), col.measured("ttft_ms_p95", "TTFT p95 (ms)")),
+        col.counted("n_groups_with_failures"),
+        *col.interval("output_tokens_per_s_ci_low", "output_tokens_per_s_ci_high", "its interval", col.digits),
     ),
     shows="backend model scenario concurrency achieved_concurrency_median output_tokens_per_s_median "
     "output_tokens_per_s_ci_low ttft_ms_median ttft_ms_p95 itl_p50_ms_median client_e2e_ms_median",
@@ -64,13 +54,13 @@ CONCURRENCY_FITS = Table(
     why_empty=_ONE,
     keeps_budget=True,
     columns=(
-        *(*_GROUP, counted(BUDGET), words("throughput_law", "law"), counted("n")),
-        *(*plain("single_client_tokens_per_s"), derived("contention", "contention"), derived("coherency", "coherency")),
-        Col(key="peak_clients", title="clients at the peak", provenance="extrapolated"),
-        *(*plain("peak_tokens_per_s"), derived("r2", "R2", fixed)),
+        *(*_GROUP, col.words("throughput_law", "law"), col.counted("n"), *col.plain("single_client_tokens_per_s")),
+        *(col.derived("contention", "contention"), col.derived("coherency", "coherency")),
+        col.Col(key="peak_clients", title="clients at the peak", provenance="extrapolated"),
+        *(*col.plain("peak_tokens_per_s"), col.derived("r2", "R2", col.fixed)),
     ),
 )
-_KEYS = [*(column.key for column in _GROUP), BUDGET]
+_KEYS = [column.key for column in _GROUP]
 _CELL = [*_KEYS, "concurrency"]
 
 

@@ -14,26 +14,12 @@ from typing import Any
 
 import polars as pl
 
+from phaselaw import tables as col
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, Work, decode_step, memory, prefill
 from phaselaw.machine.limits import DeviceLimits, MachineLimits
 from phaselaw.machine.peak_memory import MB
 from phaselaw.records import Run
-from phaselaw.tables import (
-    BUDGET,
-    LAW,
-    MODEL,
-    PHASE,
-    Col,
-    Row,
-    Table,
-    counted,
-    derived,
-    digits,
-    measured,
-    percent,
-    plain,
-    words,
-)
+from phaselaw.tables import BUDGET, LAW, MODEL, PHASE, Row, Table
 
 BANDWIDTH, COMPUTE, OVERHEAD = "bandwidth", "compute", "overhead"
 WALL_SHARE = 0.5
@@ -43,14 +29,14 @@ RESIDENT, GPU = "resident", "GPU"
 NO_LIMITS = "the manifest holds no limits of the machine; runs measured with a later phaselaw have them (phaselaw host)"
 
 _CELL = (
-    *(LAW, words("backend_kind"), counted("batch_size"), MODEL, words("model_kind")),
-    *(*plain("params_millions_effective"), words("scenario", "scenario")),
+    *(LAW, col.words("backend_kind"), col.counted("batch_size"), MODEL, col.words("model_kind")),
+    *(*col.plain("params_millions_effective"), col.words("scenario", "scenario")),
 )
 _CELL_KEYS = [*(column.key for column in _CELL), BUDGET]
 
 
-def _a_million(key: str, title: str) -> Col:
-    return derived(key, title, lambda value: digits(value / 1e6))
+def _a_million(key: str, title: str) -> col.Col:
+    return col.derived(key, title, lambda value: col.digits(value / 1e6))
 
 
 PHYSICAL_LIMIT = Table(
@@ -60,13 +46,14 @@ PHYSICAL_LIMIT = Table(
     why_empty="no cell whose model's shape and whose device's limits are known (served elsewhere, or mixtures of "
     "experts)",
     columns=(
-        *(*_CELL, PHASE, words("device"), words("dtype"), *plain("latency_median_ms tokens")),
+        *(*_CELL, PHASE, col.words("device"), col.words("dtype"), *col.plain("latency_median_ms tokens")),
         *(_a_million("bytes_per_token", "MB read a token"), _a_million("flops_per_token", "MFLOP a token")),
-        *(*plain("working_set_mb"), derived("bandwidth_gb_per_s", "GB/s"), derived("compute_gflop_per_s", "GFLOP/s")),
-        measured("limit_gb_per_s", "machine's GB/s there"),
-        measured("limit_gflop_per_s", "machine's GFLOP/s"),
-        *(derived("bandwidth_share", "share", percent), derived("compute_share", "share", percent)),
-        *(words("wall", "wall"), words("evidence"), words("above_the_roof"), counted(BUDGET)),
+        *(*col.plain("working_set_mb"), col.derived("bandwidth_gb_per_s", "GB/s")),
+        col.derived("compute_gflop_per_s", "GFLOP/s"),
+        col.measured("limit_gb_per_s", "machine's GB/s there"),
+        col.measured("limit_gflop_per_s", "machine's GFLOP/s"),
+        *(col.derived("bandwidth_share", "share", col.percent), col.derived("compute_share", "share", col.percent)),
+        *(col.words("wall", "wall"), col.words("evidence"), col.words("above_the_roof"), col.counted(BUDGET)),
     ),
     shows="backend model scenario mode bytes_per_token flops_per_token bandwidth_gb_per_s limit_gb_per_s "
     "bandwidth_share compute_gflop_per_s limit_gflop_per_s compute_share wall",
@@ -77,11 +64,11 @@ MEMORY_PEAKS = Table(
     caption="Memory of each cell (MB).",
     why_empty="no calls with a measured peak whose model's shape is known (resident memory: Linux; GPU: CUDA)",
     columns=(
-        *(*_CELL, words("memory", "memory"), measured("runtime_mb", "runtime")),
-        *(derived("other_weights_mb", "other models"), measured("weights_mb", "weights")),
-        *(derived("kv_cache_mb", "cache"), derived("activations_mb", "activations")),
-        *(derived("predicted_mb", "predicted"), measured("measured_mb", "measured")),
-        *(derived("error", "error", percent), counted(BUDGET)),
+        *(*_CELL, col.words("memory", "memory"), col.measured("runtime_mb", "runtime")),
+        *(col.derived("other_weights_mb", "other models"), col.measured("weights_mb", "weights")),
+        *(col.derived("kv_cache_mb", "cache"), col.derived("activations_mb", "activations")),
+        *(col.derived("predicted_mb", "predicted"), col.measured("measured_mb", "measured")),
+        *(col.derived("error", "error", col.percent), col.counted(BUDGET)),
     ),
     order=("backend", "memory", "batch_size", BUDGET, "params_millions_effective", "model", "scenario"),
 )

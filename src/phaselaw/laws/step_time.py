@@ -29,22 +29,9 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
+from phaselaw import tables as col
 from phaselaw.laws.regression import Floats
-from phaselaw.tables import (
-    BACKEND,
-    MODEL,
-    PHASE,
-    Row,
-    Table,
-    count,
-    counted,
-    derived,
-    grouped,
-    interval,
-    percent,
-    plain,
-    words,
-)
+from phaselaw.tables import BACKEND, MODEL, PHASE, Row, Table, grouped
 
 KEYS = ("backend", "backend_kind", "model", "params_millions_effective")
 
@@ -84,15 +71,15 @@ STEP_TIME_MODEL = Table(
     "points left out lie between two others.",
     why_empty="no measured prefills or decodes whose prompt tokens are known",
     columns=(
-        *(BACKEND, words("backend_kind"), MODEL, *plain("params_millions_effective"), PHASE),
-        *(words("form", "form"), *plain(" ".join(COEFFICIENTS))),
-        *(*plain("knots knot_ms", pl.String), counted("n_points", "points"), *plain("residual_rms residual_max")),
-        counted("n_left_out"),
-        derived("left_out_rms", "off on left-out points (RMS)", percent),
-        derived("left_out_max", "at most", percent),
-        *interval("batch_min", "batch_max", "batch", count),
-        *interval("tokens_min", "tokens_max", "tokens", count),
-        words("batch_basis"),
+        *(BACKEND, col.words("backend_kind"), MODEL, *col.plain("params_millions_effective"), PHASE),
+        *(col.words("form", "form"), *col.plain(" ".join(COEFFICIENTS))),
+        *(*col.plain("knots knot_ms", pl.String), col.counted("n_points", "points")),
+        *(*col.plain("residual_rms residual_max"), col.counted("n_left_out")),
+        col.derived("left_out_rms", "off on left-out points (RMS)", col.percent),
+        col.derived("left_out_max", "at most", col.percent),
+        *col.interval("batch_min", "batch_max", "batch", col.count),
+        *col.interval("tokens_min", "tokens_max", "tokens", col.count),
+        col.words("batch_basis"),
     ),
 )
 

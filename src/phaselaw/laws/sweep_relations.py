@@ -14,29 +14,15 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from phaselaw import tables as col
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import KEYS, relative_fit
-from phaselaw.tables import (
-    BACKEND,
-    MODEL,
-    Row,
-    Table,
-    count,
-    counted,
-    derived,
-    digits,
-    grouped,
-    interval,
-    measured,
-    percent,
-    plain,
-    words,
-)
+from phaselaw.tables import BACKEND, MODEL, Row, Table, grouped
 
 NOT_ZERO, MAY_BE_ZERO = "not zero", "may be zero"
 
-_MODEL = (BACKEND, words("backend_kind"), MODEL, *plain("params_millions_effective"))
-_VALUES = (counted("n_values"), *plain("value_first value_last"))
+_MODEL = (BACKEND, col.words("backend_kind"), MODEL, *col.plain("params_millions_effective"))
+_VALUES = (col.counted("n_values"), *col.plain("value_first value_last"))
 
 DECODE_BY_BATCH = Table(
     name="decode_by_batch",
@@ -44,14 +30,14 @@ DECODE_BY_BATCH = Table(
     caption="A decode step against the batch.",
     why_empty="fewer than three batch sizes at one length (phaselaw sweep --axis batch_size=1,2,4,8)",
     columns=(
-        *(*_MODEL, measured("tokens", "context (tokens)", count), *_VALUES),
-        derived("constant_ms", "step (ms)"),
-        derived("per_unit_ms", "and for each sequence (ms)"),
-        *interval("per_unit_ci_low", "per_unit_ci_high", "95 % CI", digits),
-        words("growth"),
-        derived("equal_at", "half of the largest rate at batch"),
-        *interval("equal_at_ci_low", "equal_at_ci_high", "95 % CI", digits),
-        *plain("residual_rms"),
+        *(*_MODEL, col.measured("tokens", "context (tokens)", col.count), *_VALUES),
+        col.derived("constant_ms", "step (ms)"),
+        col.derived("per_unit_ms", "and for each sequence (ms)"),
+        *col.interval("per_unit_ci_low", "per_unit_ci_high", "95 % CI", col.digits),
+        col.words("growth"),
+        col.derived("equal_at", "half of the largest rate at batch"),
+        *col.interval("equal_at_ci_low", "equal_at_ci_high", "95 % CI", col.digits),
+        *col.plain("residual_rms"),
     ),
 )
 DECODE_BY_CONTEXT = Table(
@@ -60,14 +46,14 @@ DECODE_BY_CONTEXT = Table(
     caption="A decode step against the context.",
     why_empty="fewer than three context lengths at one batch size",
     columns=(
-        *(*_MODEL, measured("batch", "batch", count), *_VALUES),
-        derived("constant_ms", "step without context (ms)"),
-        derived("per_unit_ms", "ms for 1,000 tokens", lambda ms: digits(1e3 * ms)),
-        *plain("per_unit_ci_low per_unit_ci_high"),
-        words("growth", "growth is"),
-        derived("equal_at", "as much as all else at (tokens)"),
-        *interval("equal_at_ci_low", "equal_at_ci_high", "95 % CI", digits),
-        *plain("residual_rms"),
+        *(*_MODEL, col.measured("batch", "batch", col.count), *_VALUES),
+        col.derived("constant_ms", "step without context (ms)"),
+        col.derived("per_unit_ms", "ms for 1,000 tokens", lambda ms: col.digits(1e3 * ms)),
+        *col.plain("per_unit_ci_low per_unit_ci_high"),
+        col.words("growth", "growth is"),
+        col.derived("equal_at", "as much as all else at (tokens)"),
+        *col.interval("equal_at_ci_low", "equal_at_ci_high", "95 % CI", col.digits),
+        *col.plain("residual_rms"),
     ),
 )
 PREFILL_BY_LENGTH = Table(
@@ -76,15 +62,15 @@ PREFILL_BY_LENGTH = Table(
     caption="Prefill against prompt length: attention's square.",
     why_empty="fewer than four prompt lengths at one batch size (phaselaw sweep --axis prompt_tokens=...)",
     columns=(
-        *(*_MODEL, measured("batch", "batch", count), *_VALUES, *plain("constant_ms")),
-        derived("per_token_ms", "ms for each token"),
-        derived("per_pair_ms", "ms for each pair"),
-        *interval("per_pair_ci_low", "per_pair_ci_high", "95 % CI", digits),
-        words("quadratic", "the square is"),
-        derived("quadratic_share_at_last", "its share at the longest", percent),
-        derived("half_at_tokens", "half of the prefill at (tokens)"),
-        *interval("half_at_ci_low", "half_at_ci_high", "95 % CI", digits),
-        *plain("residual_rms"),
+        *(*_MODEL, col.measured("batch", "batch", col.count), *_VALUES, *col.plain("constant_ms")),
+        col.derived("per_token_ms", "ms for each token"),
+        col.derived("per_pair_ms", "ms for each pair"),
+        *col.interval("per_pair_ci_low", "per_pair_ci_high", "95 % CI", col.digits),
+        col.words("quadratic", "the square is"),
+        col.derived("quadratic_share_at_last", "its share at the longest", col.percent),
+        col.derived("half_at_tokens", "half of the prefill at (tokens)"),
+        *col.interval("half_at_ci_low", "half_at_ci_high", "95 % CI", col.digits),
+        *col.plain("residual_rms"),
     ),
 )
 

@@ -16,26 +16,13 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from phaselaw import tables as col
 from phaselaw.laws.decisions import COLD_START
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.regression import Floats, fit_lines, log_interval, t_half_width
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import BUDGET, MODEL
-from phaselaw.tables import (
-    PHASE,
-    SUSPECT,
-    Row,
-    Table,
-    count,
-    counted,
-    derived,
-    fixed,
-    grouped,
-    interval,
-    measured,
-    plain,
-    words,
-)
+from phaselaw.tables import PHASE, SUSPECT, Row, Table, grouped
 
 AXES = {"gen_tokens": BUDGET, "batch_size": "batch_size", "prompt_tokens": "scenario", "threads": "threads"}
 """Each axis and the column that it varies."""
@@ -57,14 +44,14 @@ _PHASES = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end-to-end la
 _ALONG = "all along the axis"
 _NO_AXIS = "nothing was swept: one value of every axis (phaselaw sweep)"
 
-_AXIS = words("axis", "axis")
+_AXIS = col.words("axis", "axis")
 _HELD = (
-    words("backend", "setting", reads="setting"),
-    words("backend_kind"),
-    counted("batch_size"),
-    counted(BUDGET),
-    words("scenario"),
-    *plain("threads"),
+    col.words("backend", "setting", reads="setting"),
+    col.words("backend_kind"),
+    col.counted("batch_size"),
+    col.counted(BUDGET),
+    col.words("scenario"),
+    *col.plain("threads"),
 )
 HELD = [column.key for column in _HELD]
 """What tells one setting from another, beside the model and the phase."""
@@ -76,7 +63,7 @@ DECODE_SWEEP_SUMMARY = Table(
     holds="laws at each decode budget",
     why_empty="one decode budget (phaselaw sweep --axis gen_tokens=8,32,64,128)",
     keeps_budget=True,
-    columns=(*_FITS[:_AFTER_TR121], counted(BUDGET), *_FITS[_AFTER_TR121:]),
+    columns=(*_FITS[:_AFTER_TR121], col.counted(BUDGET), *_FITS[_AFTER_TR121:]),
 )
 EXPONENT_BY_AXIS = Table(
     name="exponent_by_axis",
@@ -84,9 +71,9 @@ EXPONENT_BY_AXIS = Table(
     why_empty=_NO_AXIS,
     keeps_budget=True,
     columns=(
-        *(_AXIS, *_HELD, PHASE, *plain("value"), counted("n_models")),
-        *plain("slope slope_t_ci_low slope_t_ci_high r2"),
-        words("verdict"),
+        *(_AXIS, *_HELD, PHASE, *col.plain("value"), col.counted("n_models")),
+        *col.plain("slope slope_t_ci_low slope_t_ci_high r2"),
+        col.words("verdict"),
     ),
 )
 EXPONENT_STABILITY = Table(
@@ -97,14 +84,14 @@ EXPONENT_STABILITY = Table(
     why_empty=_NO_AXIS,
     keeps_budget=True,
     columns=(
-        *(_AXIS, *_HELD, PHASE, counted("n_models", "models"), counted("n_values")),
-        *(measured("value_first", "from", count), measured("value_last", "to", count)),
-        derived("exponent_first", "exponent there", fixed),
-        derived("exponent_last", "exponent there", fixed),
-        derived("change_per_tenfold", "change per tenfold", fixed),
-        *interval("change_ci_low", "change_ci_high", "95 % CI"),
-        *plain("p"),
-        words("stability", "verdict"),
+        *(_AXIS, *_HELD, PHASE, col.counted("n_models", "models"), col.counted("n_values")),
+        *(col.measured("value_first", "from", col.count), col.measured("value_last", "to", col.count)),
+        col.derived("exponent_first", "exponent there", col.fixed),
+        col.derived("exponent_last", "exponent there", col.fixed),
+        col.derived("change_per_tenfold", "change per tenfold", col.fixed),
+        *col.interval("change_ci_low", "change_ci_high", "95 % CI"),
+        *col.plain("p"),
+        col.words("stability", "verdict"),
     ),
     shows="axis backend mode n_models value_first exponent_first value_last exponent_last change_per_tenfold "
     "change_ci_low stability",
@@ -115,9 +102,9 @@ SWEEP_CURVES = Table(
     why_empty=_NO_AXIS,
     keeps_budget=True,
     columns=(
-        *(_AXIS, *_HELD, words("model"), words("model_kind"), *plain("params_millions_effective"), PHASE),
-        *(*plain("value"), counted("n"), *plain("latency_ms latency_ci_low latency_ci_high")),
-        *plain("tokens_per_s tokens_per_s_ci_low tokens_per_s_ci_high ms_per_token"),
+        *(_AXIS, *_HELD, col.words("model"), col.words("model_kind"), *col.plain("params_millions_effective"), PHASE),
+        *(*col.plain("value"), col.counted("n"), *col.plain("latency_ms latency_ci_low latency_ci_high")),
+        *col.plain("tokens_per_s tokens_per_s_ci_low tokens_per_s_ci_high ms_per_token"),
     ),
 )
 SWEEP_CHANGES = Table(
@@ -125,8 +112,8 @@ SWEEP_CHANGES = Table(
     holds="where along a sweep something changes",
     why_empty=_NO_AXIS,
     columns=(
-        *plain("axis backend backend_kind held mode what before after", pl.String),
-        *(*plain("at low high"), *plain("interval said", pl.String)),
+        *col.plain("axis backend backend_kind held mode what before after", pl.String),
+        *(*col.plain("at low high"), *col.plain("interval said", pl.String)),
     ),
 )
 

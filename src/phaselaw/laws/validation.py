@@ -9,38 +9,22 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from phaselaw import tables as col
 from phaselaw.laws import prediction
 from phaselaw.laws.prediction import LAWS
 from phaselaw.laws.regression import exponential
 from phaselaw.laws.structure import MEAN
 from phaselaw.laws.summary import BUDGET, GROUP
-from phaselaw.tables import (
-    LAW,
-    MISSING,
-    PHASE,
-    Col,
-    Row,
-    Table,
-    assumed,
-    counted,
-    derived,
-    digits,
-    factor,
-    grouped,
-    interval,
-    measured,
-    percent,
-    words,
-)
+from phaselaw.tables import LAW, PHASE, Row, Table, grouped
 
 CHOSEN = "chosen"
 """The law that `phaselaw.laws.prediction.predict` would use: chosen anew from the others alone for each model."""
 _FEW = "no law over four models, so that three are left to predict one from"
-_GROUP = (LAW, words("backend_kind"), counted("batch_size"), PHASE)
+_GROUP = (LAW, col.words("backend_kind"), col.counted("batch_size"), PHASE)
 
 
 def _signed(error: float | None) -> str:
-    return MISSING if error is None else f"{100 * error:+.0f} %"
+    return col.MISSING if error is None else f"{100 * error:+.0f} %"
 
 
 PREDICTION_VALIDATION = Table(
@@ -49,15 +33,15 @@ PREDICTION_VALIDATION = Table(
     caption="Each model predicted from the others.",
     why_empty=_FEW,
     columns=(
-        *(*_GROUP, words("predictor"), words("predictor_used", "by"), words("model", "left out")),
-        *(measured("params_millions_effective", "M params"), counted("n_others")),
-        measured("latency_measured_ms", "measured ms"),
-        derived("latency_predicted_ms", "predicted ms"),
-        *interval("latency_predicted_ms_low", "latency_predicted_ms_high", "interval", digits),
-        derived("error", "error", _signed),
-        Col(key="inside", title="measured lies", type=pl.Boolean, show=lambda held: "inside" if held else "OUTSIDE"),
-        Col(key="extrapolated", type=pl.Boolean, show=lambda beyond: "extrapolated" if beyond else ""),
-        counted(BUDGET),
+        *(*_GROUP, col.words("predictor"), col.words("predictor_used", "by"), col.words("model", "left out")),
+        *(col.measured("params_millions_effective", "M params"), col.counted("n_others")),
+        col.measured("latency_measured_ms", "measured ms"),
+        col.derived("latency_predicted_ms", "predicted ms"),
+        *col.interval("latency_predicted_ms_low", "latency_predicted_ms_high", "interval", col.digits),
+        col.derived("error", "error", _signed),
+        col.Col(key="inside", title="measured lies", type=pl.Boolean, show=lambda held: ("OUTSIDE", "inside")[held]),
+        col.Col(key="extrapolated", type=pl.Boolean, show=lambda beyond: "extrapolated" if beyond else ""),
+        col.counted(BUDGET),
     ),
     shows="backend mode model params_millions_effective predictor_used latency_predicted_ms latency_predicted_ms_low "
     "latency_measured_ms error inside extrapolated",
@@ -68,22 +52,22 @@ PREDICTION_COVERAGE = Table(
     caption="How many prediction intervals held the measured latency.",
     why_empty=_FEW,
     columns=(
-        *(*_GROUP, words("predictor", "by"), counted("n_models", "models"), counted("n_inside")),
-        derived("coverage", "intervals that held", percent),
-        *interval("coverage_low", "coverage_high", "its interval", percent),
-        assumed("asked", "asked", percent),
-        derived("typical_factor", "typical error", factor),
-        derived("mean_factor", "predicting the mean", factor),
-        derived("interval_factor", "interval reaches", factor),
-        counted("n_interpolated"),
-        Col(
+        *(*_GROUP, col.words("predictor", "by"), col.counted("n_models", "models"), col.counted("n_inside")),
+        col.derived("coverage", "intervals that held", col.percent),
+        *col.interval("coverage_low", "coverage_high", "its interval", col.percent),
+        col.assumed("asked", "asked", col.percent),
+        col.derived("typical_factor", "typical error", col.factor),
+        col.derived("mean_factor", "predicting the mean", col.factor),
+        col.derived("interval_factor", "interval reaches", col.factor),
+        col.counted("n_interpolated"),
+        col.Col(
             key="n_inside_interpolated",
             title="inside the others' range",
             type=pl.Int64,
             provenance="derived",
             of_row=lambda row: f"{row['n_inside_interpolated']} of {row['n_interpolated']}",
         ),
-        counted(BUDGET),
+        col.counted(BUDGET),
     ),
     shows="backend mode predictor n_models coverage coverage_low asked n_inside_interpolated typical_factor "
     "mean_factor interval_factor",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from phaselaw import tables
+from phaselaw import tables as col
 from phaselaw.laws.prediction import LAWS, Prediction, Predictions, Workload
 from phaselaw.laws.structure import MEAN
 from phaselaw.laws.validation import CHOSEN, PREDICTION_COVERAGE, PREDICTION_VALIDATION
 from phaselaw.report.columns import shown
 from phaselaw.report.document import Bullets, Paragraph, Section, Table
 from phaselaw.report.subject import PHASE_WORDS, Subject, law_words
-from phaselaw.tables import LAW, PHASE, Row, counted, derived, digits, factor, interval, words
+from phaselaw.tables import LAW, PHASE, Row
 
 READING = (
     "Each model is predicted from the others alone. 'chosen' is what phaselaw predict does: the law is chosen anew "
@@ -24,16 +24,16 @@ READING = (
 )
 """How to read the tables of left-out models."""
 
-_PREDICTED = tables.Table(
+_PREDICTED = col.Table(
     caption="Latency of one call, and its rate.",
     columns=(
-        *(LAW, PHASE, words("predictor", "by"), words("choice"), counted("n_models", "models")),
-        derived("typical_factor", "typical error", factor),
-        derived("latency_ms", "latency ms"),
-        *interval("latency_ms_low", "latency_ms_high", "interval", digits),
-        derived("tokens_per_s", "tokens/s"),
-        *interval("tokens_per_s_low", "tokens_per_s_high", "interval", digits),
-        *(words("interval_holds", "intervals hold"), words("beyond")),
+        *(LAW, PHASE, col.words("predictor", "by"), col.words("choice"), col.counted("n_models", "models")),
+        col.derived("typical_factor", "typical error", col.factor),
+        col.derived("latency_ms", "latency ms"),
+        *col.interval("latency_ms_low", "latency_ms_high", "interval", col.digits),
+        col.derived("tokens_per_s", "tokens/s"),
+        *col.interval("tokens_per_s_low", "tokens_per_s_high", "interval", col.digits),
+        *(col.words("interval_holds", "intervals hold"), col.words("beyond")),
     ),
 )
 _SHOWN = "backend mode predictor choice n_models typical_factor latency_ms latency_ms_low tokens_per_s "
@@ -117,12 +117,12 @@ def _no_better_than_the_mean(predictions: Predictions) -> Iterator[str]:
         if row.used and typical is not None and mean is not None and typical >= mean:
             yield (
                 f"{_row(row)['law']}, {PHASE_WORDS[row.mode]}: no law predicts a model that was left out better than "
-                f"the {MEAN} of the others does ({factor(typical)} against {factor(mean)})."
+                f"the {MEAN} of the others does ({col.factor(typical)} against {col.factor(mean)})."
             )
 
 
 def _workload(workload: Workload) -> str:
-    prompt, generated = (digits(workload.tokens.get(phase)) for phase in ("prefill", "kv_decode"))
+    prompt, generated = (col.digits(workload.tokens.get(phase)) for phase in ("prefill", "kv_decode"))
     return (
         f"{_row(workload)['law']}: tokens/s are of this run's own calls, {prompt} prompt and {generated} generated "
         f"tokens (geometric mean over the scenarios {', '.join(workload.scenarios)})."
