@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED, Replicates, floats, log_interval, spread
+from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED, Replicates, floats, spread, with_ends
 from phaselaw.laws.regression import fit_lines, t_half_width
 from phaselaw.laws.summary import median_variance
 from phaselaw.laws.verdicts import MIN_MODELS, TOO_FEW
@@ -104,20 +104,10 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
     did not evaluate prompts of one length.
     """
     names = identities(run)
-    own = cells.join(names, on=["backend", "model"], how="left").select(
-        "backend",
-        *_SIDE,
-        "identity",
-        "scenario",
-        "params_millions_effective",
-        "weights",
-        "n",
-        latency="latency_median_ms",
-        prompt_tokens="prompt_tokens_raw_median",
-        variance="latency_log_variance",
+    own = cells.join(names, on=["backend", "model"], how="left").with_columns(
+        latency="latency_median_ms", prompt_tokens="prompt_tokens_raw_median", variance="latency_log_variance"
     )
-    reference = _reference(run, cells)
-    pairs = _paired(own, reference)
+    pairs = _paired(own, _reference(run, cells))
     points = (
         pairs.group_by(_POINT, maintain_order=True)
         .agg(
@@ -138,16 +128,15 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
         points = points.join(over, on=_POINT, how="left", nulls_equal=True, suffix="_over").with_columns(
             pl.coalesce(f"{name}_over", name).alias(name) for name in ("n", "log_se", "degrees", "basis")
         )
-    low, high = log_interval(points, "ratio", level)
+    points = with_ends(points, "ratio", level)
+    known = pl.when(pl.col("ratio_low").is_not_null())
     lengths = pl.col("prompt_tokens"), pl.col("prompt_tokens_reference")
     different = pl.format("prompts of {} tokens against {}", lengths[0].round(1), lengths[1].round(1))
     return ENGINE_RATIOS.frame(
         points.with_columns(
-            low,
-            high,
-            pl.when(low.is_not_null()).then("basis").otherwise(pl.lit(NOT_MEASURED)).alias("interval_basis"),
-            pl.col("n").fill_null(0).alias("n_units"),
-            pl.when(lengths[0] != lengths[1]).then(different).alias("note"),
+            interval_basis=known.then("basis").otherwise(pl.lit(NOT_MEASURED)),
+            n_units=pl.col("n").fill_null(0),
+            note=pl.when(lengths[0] != lengths[1]).then(different),
         )
     )
 
@@ -155,16 +144,15 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
 def identities(run: Run) -> pl.DataFrame:
     """``backend``, ``model``, its ``identity`` across engines and how its weights are kept, one row each."""
     models = run.rows.select("backend", "model").unique(maintain_order=True)
-    told = [name for name in ("identity", *_WEIGHTS) if name in run.models.columns]
-    if told and {"backend", "model"} <= set(run.models.columns):
-        texts = run.models.select(pl.col(["backend", "model", *told]).cast(pl.String)).unique(["backend", "model"])
+    stated = [name for name in ("identity", *_WEIGHTS) if name in run.models.columns]
+    if stated and {"backend", "model"} <= set(run.models.columns):
+        texts = run.models.select(pl.col("backend", "model", *stated).cast(pl.String)).unique(["backend", "model"])
         models = models.join(texts, on=["backend", "model"], how="left")
-    blank = [
-        pl.lit(None, dtype=pl.String).alias(name) for name in ("identity", *_WEIGHTS) if name not in models.columns
-    ]
-    return models.with_columns(blank).select(
-        "backend", "model", pl.coalesce("identity", "model").alias("identity"), pl.coalesce(*_WEIGHTS).alias("weights")
+    identity, weights = (
+        [name for name in names if name in models.columns] for names in (("identity", "model"), _WEIGHTS)
     )
+    nothing = pl.lit(None, dtype=pl.String)
+    return models.select("backend", "model", identity=pl.coalesce(identity), weights=pl.coalesce(*weights, nothing))
 
 
 def _reference(run: Run, cells: pl.DataFrame) -> str | None:
@@ -201,23 +189,14 @@ def _scatter_within_cells() -> list[pl.Expr]:
 def _ratios(logs: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
     """The ``log`` ratio of each point in each replicate in which both engines measured all of the point's scenarios."""
     key = [*_SIDE, "identity", "scenario"]
-    wanted = pairs.select(*_POINT, "scenario", pl.len().over(_POINT).alias("wanted"))
-    base = logs.rename({"backend": "reference", "latency": "latency_reference"})
-    return (
-        wanted.join(logs.select("backend", *key, "replicate", "latency"), on=["backend", *key], nulls_equal=True)
-        .join(
-            base.select("reference", *key, "replicate", "latency_reference"),
-            on=["reference", *key, "replicate"],
-            nulls_equal=True,
-        )
-        .group_by([*_POINT, "replicate"], maintain_order=True)
-        .agg(
-            (pl.col("latency") - pl.col("latency_reference")).mean().alias("log"),
-            pl.len().alias("n"),
-            pl.col("wanted").first(),
-        )
-        .filter(pl.col("n") == pl.col("wanted"))
-    )
+    wanted = pairs.select(*_POINT, "scenario", wanted=pl.len().over(_POINT))
+    own = logs.select("backend", *key, "replicate", "latency")
+    base = own.rename({"backend": "reference", "latency": "base"})
+    ratios = wanted.join(own, on=["backend", *key], nulls_equal=True)
+    ratios = ratios.join(base, on=["reference", *key, "replicate"], nulls_equal=True)
+    log = (pl.col("latency") - pl.col("base")).mean()
+    points = ratios.group_by([*_POINT, "replicate"], maintain_order=True)
+    return points.agg(pl.col("wanted").first(), log=log, n=pl.len()).filter(pl.col("n") == pl.col("wanted"))
 
 
 def engine_laws(ratios: pl.DataFrame, *, level: float) -> pl.DataFrame:

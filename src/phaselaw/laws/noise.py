@@ -41,10 +41,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from phaselaw.laws.regression import Floats, t_half_width
+from phaselaw.laws.regression import Floats, log_interval, t_half_width
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_run, median_variance, runs_pooled, variance_for_t
-from phaselaw.tables import BUDGET, Table, counted, plain, words
+from phaselaw.tables import BUDGET, Table, plain, words
 
 Kind = Literal["runs", "rounds"]
 
@@ -309,12 +309,11 @@ def spread_within_cells(cells: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def log_interval(table: pl.DataFrame, value: str, level: float) -> list[pl.Series]:
-    """``VALUE_low`` and ``VALUE_high``: a t interval of the log from the columns ``log_se`` and ``degrees``."""
-    middle, se, degrees = (floats(table, name) for name in (value, "log_se", "degrees"))
-    half = t_half_width(se, degrees, level)
-    ends = {"low": middle * np.exp(-half), "high": middle * np.exp(half)}
-    return [pl.Series(f"{value}_{end}", values).fill_nan(None) for end, values in ends.items()]
+def with_ends(table: pl.DataFrame, value: str, level: float) -> pl.DataFrame:
+    """The table with ``VALUE_low`` and ``VALUE_high``: a t interval of the log by its ``log_se`` and ``degrees``."""
+    low, high = log_interval(floats(table, value), floats(table, "log_se"), floats(table, "degrees"), level)
+    ends = pl.Series(f"{value}_low", low), pl.Series(f"{value}_high", high)
+    return table.with_columns(each.fill_nan(None) for each in ends)
 
 
 def floats(table: pl.DataFrame, column: str) -> Floats:
@@ -327,18 +326,13 @@ THROUGHPUT_INTERVALS = Table(
     name="throughput_intervals",
     holds="tokens/s with intervals, what prices stand on",
     columns=(
-        words("backend"),
-        words("backend_kind"),
-        words("model"),
-        words("model_kind"),
+        *plain("backend backend_kind model model_kind", pl.String),
         *plain("params_millions_effective"),
-        counted("batch_size"),
+        *plain("batch_size", pl.Int64),
         words("mode"),
         *plain("tokens_per_s tokens_per_s_low tokens_per_s_high"),
         words("interval_basis"),
-        counted("n_rounds"),
-        counted("n_runs"),
-        counted(BUDGET),
+        *plain(f"n_rounds n_runs {BUDGET}", pl.Int64),
     ),
 )
 
@@ -352,24 +346,18 @@ def throughput_intervals(
     repetitions within a cell. ``interval_basis`` says which, or that a single one left nothing to measure; ``n_rounds``
     (or repetitions) and ``n_runs`` how many there are.
     """
-    runs, basis = False, CELLS
-    if replicates is None:
-        found = spread_within_cells(cells)
-    else:
+    runs, basis, found = False, CELLS, spread_within_cells(cells)
+    if replicates is not None:
         runs, basis = replicates.kind == "runs", BASIS[replicates.kind]
-        found = spread(
-            replicates.relative("rate"), _MODEL_KEYS, functools.partial(point_variance, kind=replicates.kind)
-        )
+        variance = functools.partial(point_variance, kind=replicates.kind)
+        found = spread(replicates.relative("rate"), _MODEL_KEYS, variance)
     table = per_model.join(found, on=_MODEL_KEYS, how="left", nulls_equal=True, maintain_order="left")
-    table = table.rename({"tokens_per_s_geomean": "tokens_per_s"})
-    table = table.with_columns(log_interval(table, "tokens_per_s", level))
-    n, one = pl.col("n").fill_null(0), pl.lit(1)
-    known = pl.when(pl.col("tokens_per_s_low").is_not_null())
+    known, n = pl.when(pl.col("tokens_per_s_low").is_not_null()), pl.col("n").fill_null(0)
     return THROUGHPUT_INTERVALS.frame(
-        table.with_columns(
-            known.then(pl.lit(basis)).otherwise(pl.lit(NOT_MEASURED)).alias("interval_basis"),
-            (pl.lit(None) if runs else n).alias("n_rounds"),
-            (n if runs else one).alias("n_runs"),
+        with_ends(table.rename({"tokens_per_s_geomean": "tokens_per_s"}), "tokens_per_s", level).with_columns(
+            interval_basis=known.then(pl.lit(basis)).otherwise(pl.lit(NOT_MEASURED)),
+            n_rounds=pl.lit(None) if runs else n,
+            n_runs=n if runs else pl.lit(1),
         )
     )
 
@@ -379,10 +367,9 @@ SUMMARY_BY_MODEL_AND_RUN = Table(
     holds="each model's latency in each run, of runs that were pooled",
     why_empty="one run: several of one study are pooled (phaselaw analyze RUN RUN --out DIR)",
     columns=(
-        *(words(name) for name in ("backend", "backend_kind")),
-        counted("batch_size"),
-        counted(BUDGET),
-        *(words(name) for name in ("mode", "model", "model_kind")),
+        *plain("backend backend_kind", pl.String),
+        *plain(f"batch_size {BUDGET}", pl.Int64),
+        *plain("mode model model_kind", pl.String),
         *plain("params_millions_effective"),
         words("run"),
         *plain("latency_geomean_ms"),

@@ -51,8 +51,7 @@ EACH_CELL = Table(
     caption="Each cell, by phase.",
     columns=(
         LAW,
-        counted("batch_size"),
-        counted(BUDGET),
+        *plain(f"batch_size {BUDGET}", pl.Int64),
         PHASE,
         words("model", "model"),
         words("scenario", "scenario"),
@@ -131,15 +130,14 @@ def regression_test(a: Run, b: Run, *, threshold: float = 0.05, level: float = 0
     phase = pl.col("mode").replace_strict(PHASES, list(range(len(PHASES))), default=len(PHASES))
     names = sides[0].select(CELL).unique().join(sides[1].select(CELL), on=CELL, how="semi", nulls_equal=True)
     names = names.sort("backend", "batch_size", BUDGET, phase, "model", "scenario")
-    both = [_Side.of(side, names, run.rows["run"].unique().sort()) for side, run in zip(sides, (a, b), strict=True)]
-    judged = min(len(side.logs) for side in both) >= MIN_RUNS
-    numbered = names.with_row_index("at").sort("backend", phase, maintain_order=True)
+    runs = [run.rows["run"].unique().sort() for run in (a, b)]
+    judged = min(map(len, runs)) >= MIN_RUNS
+    settings: dict[str, Any] = {"threshold": threshold, "level": level, "judged": judged}
+    numbered = names.with_row_index("place").sort("backend", phase, maintain_order=True)
     whole, cells = [], []
     for (backend, mode), part in numbered.group_by("backend", "mode", maintain_order=True):
-        at = part["at"].to_numpy()
-        one, other = (side.cells(at) for side in both)
+        one, other = (_Side.of(side, part, of_side) for side, of_side in zip(sides, runs, strict=True))
         each, overall = _tests(one, other, part["model"].to_numpy(), judged=judged)
-        settings: dict[str, Any] = {"threshold": threshold, "level": level, "judged": judged}
         cells.append(part.with_columns(_figures(each, [one.logs, other.logs], **settings)))
         full = np.flatnonzero(one.full & other.full)
         if overall is not None:
@@ -149,7 +147,7 @@ def regression_test(a: Run, b: Run, *, threshold: float = 0.05, level: float = 0
     missing = [name for name in CELL if name != "mode"]
     return RegressionTest(
         whole=WHOLE.frame(_judged(pl.concat(whole), level) if whole else []),
-        cells=EACH_CELL.frame(_judged(pl.concat(cells).sort("at"), level) if cells else []),
+        cells=EACH_CELL.frame(_judged(pl.concat(cells).sort("place"), level) if cells else []),
         only_in_a=_only_in(sides[0].select(missing), sides[1]),
         only_in_b=_only_in(sides[1].select(missing), sides[0]),
         threshold=threshold,
@@ -172,16 +170,10 @@ class _Side:
     def of(cls, medians: pl.DataFrame, names: pl.DataFrame, runs: pl.Series) -> _Side:
         found = names.with_row_index("at").join(medians, on=CELL, nulls_equal=True)
         where = runs.search_sorted(found["run"]).to_numpy(), found["at"].to_numpy()
-        columns = {"logs": "latency_median_ms", "variances": "latency_log_variance", "degrees": "n"}
-        matrices = {}
-        for name, column in columns.items():
-            matrices[name] = np.full((len(runs), names.height), np.nan)
-            matrices[name][where] = floats(found, column)
-        return cls(logs=np.log(matrices["logs"]), variances=matrices["variances"], degrees=matrices["degrees"] - 1)
-
-    def cells(self, at: NDArray[np.int64]) -> _Side:
-        """Some of the cells."""
-        return _Side(logs=self.logs[:, at], variances=self.variances[:, at], degrees=self.degrees[:, at])
+        matrices = np.full((3, len(runs), names.height), np.nan)
+        for matrix, column in zip(matrices, ("latency_median_ms", "latency_log_variance", "n"), strict=True):
+            matrix[where] = floats(found, column)
+        return cls(logs=np.log(matrices[0]), variances=matrices[1], degrees=matrices[2] - 1)
 
     @property
     def full(self) -> NDArray[np.bool_]:
