@@ -17,12 +17,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 
 from phaselaw.engines import Engine, Model
 from phaselaw.errors import EngineError
 from phaselaw.records import Call, Cell, ModelLoaded, PlannedCall, Request, Rewarmed, Timing, to_jsonable
-from phaselaw.rundir.redaction import redacted
+from phaselaw.rundir.journal import redacted
 from phaselaw.study.model import Study
 
 Event = ModelLoaded | Rewarmed | Call
@@ -39,22 +39,19 @@ def schedule(study: Study, *, grouped_backends: Collection[str] = ()) -> tuple[P
     cells = list(study.cells())
     random.Random(f"{study.seed}/cells").shuffle(cells)
     tasks = list(enumerate(cells))
-    planned: list[PlannedCall] = []
+    warmups, repetitions = range(study.warmup_repetitions), range(study.repetitions)
+    turns: list[list[PlannedCall]] = []
     if study.order == "cells":
-        for task_idx, cell in tasks:
-            for index in range(study.warmup_repetitions):
-                planned += _warmup(task_idx, cell, index)
-            for rep in range(study.repetitions):
-                planned += _repetition(task_idx, cell, rep)
-        return tuple(planned)
-    for task_idx, cell in _shuffled(tasks, f"{study.seed}/warmups", grouped_backends):
-        for index in range(study.warmup_repetitions):
-            planned += _warmup(task_idx, cell, index)
-    for rep in range(study.repetitions):
-        order = _shuffled(tasks, f"{study.seed}/round {rep}", grouped_backends)
-        for task_idx, cell in order:
-            planned += _repetition(task_idx, cell, rep)
-    return tuple(planned)
+        for task in tasks:
+            turns += [_together(*task, warmup_idx=index) for index in warmups]
+            turns += [_together(*task, rep=rep) for rep in repetitions]
+    else:
+        for task in _shuffled(tasks, f"{study.seed}/warmups", grouped_backends):
+            turns += [_together(*task, warmup_idx=index) for index in warmups]
+        for rep in repetitions:
+            order = _shuffled(tasks, f"{study.seed}/round {rep}", grouped_backends)
+            turns += [_together(*task, rep=rep) for task in order]
+    return tuple(chain.from_iterable(turns))
 
 
 def _shuffled(
@@ -73,31 +70,16 @@ def _shuffled(
     return [task for members in groups.values() for task in members]
 
 
-def _warmup(task_idx: int, cell: Cell, index: int) -> list[PlannedCall]:
-    """One warmup of a cell: a call, or one by each of its clients at once."""
+def _together(task_idx: int, cell: Cell, *, warmup_idx: int | None = None, rep: int | None = None) -> list[PlannedCall]:
+    """One warmup or one repetition of a cell: a call, or one by each of its clients at once."""
+    turn = f"r{rep}" if warmup_idx is None else f"w{warmup_idx}"
     return [
         PlannedCall(
-            call_id=f"{_cell_id(cell)}-w{index}{_client(cell, client)}",
+            call_id=f"{_cell_id(cell)}-{turn}" + (f"-c{client}" if cell.concurrency > 1 else ""),
             cell=cell,
             task_idx=task_idx,
-            is_warmup=True,
-            warmup_idx=index,
-            rep=None,
-            client_idx=client,
-        )
-        for client in range(cell.concurrency)
-    ]
-
-
-def _repetition(task_idx: int, cell: Cell, rep: int) -> list[PlannedCall]:
-    """One repetition of a cell: a call, or one by each of its clients at once."""
-    return [
-        PlannedCall(
-            call_id=f"{_cell_id(cell)}-r{rep}{_client(cell, client)}",
-            cell=cell,
-            task_idx=task_idx,
-            is_warmup=False,
-            warmup_idx=None,
+            is_warmup=warmup_idx is not None,
+            warmup_idx=warmup_idx,
             rep=rep,
             client_idx=client,
         )
@@ -105,11 +87,7 @@ def _repetition(task_idx: int, cell: Cell, rep: int) -> list[PlannedCall]:
     ]
 
 
-def _client(cell: Cell, client: int) -> str:
-    return "" if cell.concurrency == 1 else f"-c{client}"
-
-
-def _together(planned: PlannedCall) -> tuple[str, bool, int | None, int | None]:
+def _turn(planned: PlannedCall) -> tuple[str, bool, int | None, int | None]:
     """What the calls that are made at once have in common."""
     return planned.cell.key, planned.is_warmup, planned.warmup_idx, planned.rep
 
@@ -138,7 +116,7 @@ def measure(
     driver = _Driver(study, engines, process_idx, first_call_idx)
     try:
         todo = (call for call in schedule(study, grouped_backends=one_at_a_time) if call.call_id not in done)
-        for (_, is_warmup, _, _), together in groupby(todo, key=_together):
+        for (_, is_warmup, _, _), together in groupby(todo, key=_turn):
             if should_stop():
                 return
             planned = tuple(together)
@@ -198,11 +176,9 @@ class _Driver:
             return
         error = None
         for index in range(warmups):
-            together = _warmup(0, cell, index)
-            outcomes, _ = self._at_once(
-                [replace(each, call_id=f"rewarm {self._process_idx} {each.call_id}") for each in together]
-            )
-            error = next((said for _, said in outcomes if said), None)
+            together = _together(0, cell, warmup_idx=index)
+            again = [replace(each, call_id=f"rewarm {self._process_idx} {each.call_id}") for each in together]
+            error = next((why for _, why in self._at_once(again)[0] if why), None)
         yield Rewarmed(cell_key=cell.key, process_idx=self._process_idx, calls=warmups, error=error)
 
     def calls(self, together: Sequence[PlannedCall]) -> Iterator[Call]:
@@ -247,11 +223,11 @@ class _Driver:
     def _at_once(self, together: Sequence[PlannedCall]) -> tuple[list[Outcome], float | None]:
         """The outcome of each call, and when all were let go, by the clock of ``Served.sent_at_ms``."""
         if len(together) == 1:
-            return [self._generate(together[0].cell, together[0].call_id, together[0].rep)], None
+            return [self._generate(together[0])], None
         gate = _Gate(len(together))
 
         def client(planned: PlannedCall) -> Outcome:
-            outcome = self._generate(planned.cell, planned.call_id, planned.rep, gate)
+            outcome = self._generate(planned, gate)
             if outcome[0] is None:
                 gate.give_up()
             return outcome
@@ -259,9 +235,8 @@ class _Driver:
         with ThreadPoolExecutor(max_workers=len(together)) as pool:
             return list(pool.map(client, together)), gate.opened_ms
 
-    def _generate(
-        self, cell: Cell, call_id: str, rep: int | None, gate: _Gate | None = None
-    ) -> tuple[Timing | None, str | None]:
+    def _generate(self, planned: PlannedCall, gate: _Gate | None = None) -> Outcome:
+        cell = planned.cell
         key = (cell.backend, cell.model)
         if key in self._load_errors:
             return None, self._load_errors[key]
@@ -272,8 +247,8 @@ class _Driver:
             gen_tokens=cell.gen_tokens,
             batch_size=cell.batch_size,
             study_seed=self._study.seed,
-            seed=_seed(self._study.seed, cell.key, call_id),
-            round=rep,
+            seed=_seed(self._study.seed, cell.key, planned.call_id),
+            round=planned.rep,
             before_send=None if gate is None else gate.wait,
         )
         self._calls_of_process += 1
@@ -285,21 +260,18 @@ class _Driver:
             return None, _in_words(error)
 
     def _close_models_of(self, backend: str) -> None:
-        for key in [key for key in self._models if key[0] == backend]:
-            _close(self._models.pop(key))
+        _close(*(self._models.pop(key) for key in list(self._models) if key[0] == backend))
 
     def close(self) -> None:
         """Close every model and every engine."""
-        for model in self._models.values():
-            _close(model)
-        for engine in self._engines.values():
-            _close(engine)
+        _close(*self._models.values(), *self._engines.values())
 
 
-def _close(open_one: Model | Engine) -> None:
+def _close(*open_ones: Model | Engine) -> None:
     # What was measured is measured: an engine that stumbles when it lets go must not end the study.
-    with suppress(Exception):
-        open_one.close()
+    for each in open_ones:
+        with suppress(Exception):
+            each.close()
 
 
 def _sound(timing: Timing) -> Timing:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
     import polars as pl
+    from _typeshed import DataclassInstance
 
 Phase = Literal["prefill", "kv_decode", "e2e_kv"]
 PHASES: tuple[Phase, ...] = ("prefill", "kv_decode", "e2e_kv")
@@ -28,7 +29,7 @@ DecodeStepBasis = Literal["client", "client_usage", "server"]
 CacheCheck = Literal["fresh", "found", "undecidable", "off"]
 """Whether a prompt was answered from the server's cache; ``off``: the server was told to have none, and says so."""
 
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -317,8 +318,14 @@ def to_jsonable(record: Any) -> dict[str, Any]:
 
 def from_jsonable(kind: type[T], data: Mapping[str, Any]) -> T:
     """The record that `to_jsonable` wrote; keys that this version doesn't know are ignored (newer writers)."""
-    nested = {"cell": Cell, "timing": Timing, "served": Served, "info": ModelInfo, "engine": EngineInfo}
-    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    nested: dict[str, type[Any]] = {
+        "cell": Cell,
+        "timing": Timing,
+        "served": Served,
+        "info": ModelInfo,
+        "engine": EngineInfo,
+    }
+    fields = {field.name for field in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
     for name, value in data.items():
         if name not in fields:

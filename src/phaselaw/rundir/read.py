@@ -95,15 +95,19 @@ def pooled(parts: Sequence[Run], *, allow_different: bool = False) -> Run:
             raise AnalysisError(f"{part.path} holds the same rows as another run given; pool each run once")
         rows.append(part.rows.with_columns(pl.lit(name).alias("run")))
         sources.append(dataclasses.replace(part.sources[0], run_id=name))
-    models = [part.models for part in parts if part.models.width]
-    return Run(
-        path=first.path,
+    return dataclasses.replace(
+        first,
         rows=_one_size_a_model(pl.concat(rows, how="diagonal_relaxed")),
-        models=pl.concat(models, how="diagonal_relaxed").unique(maintain_order=True) if models else first.models,
-        manifest=first.manifest,
+        models=_models_of(parts),
         sources=tuple(sources),
         notes=(*(note for part in parts for note in part.notes), *notes),
     )
+
+
+def _models_of(parts: Sequence[Run]) -> pl.DataFrame:
+    """The models of several runs."""
+    models = [part.models for part in parts if part.models.width]
+    return pl.concat(models, how="diagonal_relaxed").unique(maintain_order=True) if models else parts[0].models
 
 
 def _checked_alike(parts: Sequence[Run], *, allow_different: bool) -> list[str]:
@@ -294,13 +298,11 @@ def _with_budget(run: Run, budget: int, path: Path) -> Run:
 
 def _joined(folder: Path, parts: Sequence[Run]) -> Run:
     """The runs' rows as those of one run: they are no repetitions of each other, so there is no noise between them."""
-    models = [part.models for part in parts if part.models.width]
+    rows = pl.concat([part.rows for part in parts], how="diagonal_relaxed")
     return Run(
         path=folder,
-        rows=pl.concat([part.rows for part in parts], how="diagonal_relaxed").with_columns(
-            pl.lit(folder.resolve().name).alias("run")
-        ),
-        models=pl.concat(models, how="diagonal_relaxed").unique(maintain_order=True) if models else parts[0].models,
+        rows=rows.with_columns(pl.lit(folder.resolve().name).alias("run")),
+        models=_models_of(parts),
         manifest=parts[0].manifest,
         sources=tuple(source for part in parts for source in part.sources),
     )

@@ -1,7 +1,7 @@
-"""A run directory while it is written: its lock, its journal, and when the files derived from that are written.
+"""A run directory while it is written: its lock, its journal, and the tables and the manifest that derive from that.
 
-The journal is `phaselaw.rundir.journal`, what derives from it `phaselaw.rundir.derive`;
-the formats stand in docs/run-directory.md.
+Each derived file is written whole from the journal alone: written again at any time, it comes out the same. The formats
+stand in docs/run-directory.md.
 """
 
 from __future__ import annotations
@@ -18,19 +18,44 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from phaselaw import __version__
 from phaselaw.errors import RunError
-from phaselaw.files import write_whole
+from phaselaw.files import write_csv, write_json, write_whole
 from phaselaw.machine import identity as telemetry
-from phaselaw.records import Call
-from phaselaw.rundir.derive import kept_study, write_derived, write_manifest
-from phaselaw.rundir.journal import JOURNAL, JOURNAL_VERSION, Event, Journal, JournalWriter, read_journal
-from phaselaw.rundir.redaction import redacted_words
-from phaselaw.study.model import Study
+from phaselaw.records import PHASES, Call, to_jsonable
+from phaselaw.rundir.columns import COLUMNS, rows_of
+from phaselaw.rundir.columns import SCHEMA_VERSION as METRICS_VERSION
+from phaselaw.rundir.journal import (
+    JOURNAL,
+    JOURNAL_VERSION,
+    Event,
+    Journal,
+    JournalWriter,
+    read_journal,
+    redacted_words,
+)
+from phaselaw.study.model import ModelEntry, Study
 
 Status = Literal["complete", "interrupted"]
 """How a process ended."""
+
+
+MANIFEST, METRICS = "manifest.json", "metrics.csv"
+MODELS, HF_LOADS = "resolved_model_params.csv", "hf_load_ms.csv"
+
+MODEL_COLUMNS = (
+    "model", "kind", "params_millions_config", "params_millions_measured", "parameter_size_raw", "quantization_level",
+    "family", "device", "dtype", "backend", "n_layer", "n_embd", "n_head", "n_inner", "vocab_size", "n_positions",
+    "weights_bytes", "weights_sha256", "config_path", "identity", "n_kv_head", "head_dim", "n_experts",
+    "lookup_params", "lookup_bytes",
+)  # fmt: skip
+"""TR121's columns of ``resolved_model_params.csv`` first, ours after them."""
+
+LOAD_COLUMNS = ("model", "device", "dtype", "hf_load_ms", "backend", "process_idx")
+
+_OF_THE_STUDY = ("seed", "order", "gen_tokens", "repetitions", "warmup_repetitions")
 
 
 class RunDirectory:
@@ -147,7 +172,7 @@ class RunDirectory:
     def write_derived(self) -> None:
         """Write the files that derive from the journal, each whole; raises `RunError`."""
         with _faults_in_words(self.path):
-            write_derived(self.path)
+            _write_derived(self.path, tables=True)
 
     def __enter__(self) -> Self:
         return self
@@ -176,7 +201,7 @@ class RunDirectory:
             "started_at_unix": time.time(),
         }
         self._writer.write("process", event)
-        write_manifest(self.path)
+        _write_derived(self.path, tables=False)
 
 
 @contextmanager
@@ -232,3 +257,125 @@ def _fsync_folder(path: Path) -> None:
 
 def _folder_name(run_name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", run_name).strip(".-") or "run"
+
+
+def kept_study(path: Path, journal: Journal) -> Study:
+    """The study that a run goes by: its last process's. Raises `RunError` where this version can't read it."""
+    return _studies(path, journal)[-1]
+
+
+def _write_derived(path: Path, *, tables: bool) -> None:
+    """Write the manifest from the journal, and the tables too; raises `RunError` for the journal, else OSError."""
+    journal = read_journal(path / JOURNAL)
+    studies = _studies(path, journal)
+    if tables:
+        hf_loads = [row for row in _loads(journal) if row["kind"] == "hf"]
+        write_csv(path / METRICS, COLUMNS, _rows(journal, studies))
+        write_csv(path / MODELS, MODEL_COLUMNS, _model_rows(journal, studies))
+        write_csv(path / HF_LOADS, LOAD_COLUMNS, hf_loads)
+    write_json(path / MANIFEST, _manifest(journal, studies))
+
+
+def _studies(path: Path, journal: Journal) -> list[Study]:
+    """The studies of a run's processes, the one in force last; without a process, the one it was created with."""
+    by_sha: dict[str, Any] = {}
+    for event in journal.processes or (journal.header,):
+        by_sha.pop(event["study_sha256"], None)
+        by_sha[event["study_sha256"]] = event["study"]
+    try:
+        return [Study.model_validate(study) for study in by_sha.values()]
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"]))
+        raise RunError(f"{path}: its study is none this phaselaw can read ({key}: {fault['msg']})") from None
+
+
+def _rows(journal: Journal, studies: list[Study]) -> list[dict[str, Any]]:
+    measured = {(loaded.backend, loaded.model): loaded.info.params_millions_measured for loaded in journal.models}
+    entries = _entries(studies)
+    threads = {backend.name: getattr(backend, "threads", None) for study in studies for backend in study.backends}
+    prompts = {scenario.name: scenario.prompt for study in studies for scenario in study.scenarios}
+    rows: list[dict[str, Any]] = []
+    for call in journal.calls:
+        entry = entries.get((call.cell.model, call.cell.backend_kind))
+        rows += rows_of(
+            call,
+            prompt=prompts.get(call.cell.scenario),
+            params_millions_config=None if entry is None else entry.params_millions,
+            params_millions_measured=measured.get((call.cell.backend, call.cell.model)),
+            threads=threads.get(call.cell.backend),
+        )
+    return rows
+
+
+def _entries(studies: list[Study]) -> dict[tuple[str, str], ModelEntry]:
+    """What the studies say of their models, by name and kind."""
+    return {(model.name, model.kind): model for study in studies for model in study.models}
+
+
+def _model_rows(journal: Journal, studies: list[Study]) -> list[dict[str, Any]]:
+    entries = _entries(studies)
+    rows = {}
+    for loaded in journal.models:
+        entry = entries.get((loaded.model, loaded.engine.kind))
+        rows[loaded.backend, loaded.model] = dict.fromkeys(MODEL_COLUMNS) | {
+            "model": loaded.model,
+            "kind": loaded.engine.kind,
+            "backend": loaded.backend,
+            "params_millions_config": entry and entry.params_millions,
+            "identity": entry and entry.identity,
+            **{name: value for name, value in to_jsonable(loaded.info).items() if name in MODEL_COLUMNS},
+        }
+    return list(rows.values())
+
+
+def _loads(journal: Journal) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": loaded.model,
+            "kind": loaded.engine.kind,
+            "device": loaded.info.device,
+            "dtype": loaded.info.dtype,
+            "hf_load_ms": loaded.load_ms,
+            "backend": loaded.backend,
+            "process_idx": loaded.process_idx,
+        }
+        for loaded in journal.models
+    ]
+
+
+def _manifest(journal: Journal, studies: list[Study]) -> dict[str, Any]:
+    header, study, end = journal.header, studies[-1], journal.end
+    failed = sum(call.status != "ok" for call in journal.calls)
+    return {
+        "schema_version": METRICS_VERSION,
+        "phaselaw_version": (journal.processes or (header,))[-1].get("phaselaw_version"),
+        "run_id": header["run_id"],
+        "run_name": study.run_name,
+        "status": "running" if end is None else end["status"],
+        "argv": header["argv"],
+        **header.get("asked", {}),
+        "study": study.resolved(),
+        "study_sha256": study.sha256,
+        "config_sha256": study.sha256,
+        **{key: [each.name for each in getattr(study, key)] for key in ("models", "backends", "scenarios")},
+        **{key: getattr(study, key) for key in _OF_THE_STUDY},
+        "task_count": len(study.cells()),
+        "git_commit": header["git_commit"],
+        "started_at_unix": header["created_at_unix"],
+        "ended_at_unix": None if end is None else end["at_unix"],
+        "host": journal.processes[-1]["host"] if journal.processes else None,
+        "processes": list(journal.processes),
+        "engines": list({loaded.backend: to_jsonable(loaded.engine) for loaded in journal.models}.values()),
+        "measured_params": [
+            {"backend": row["backend"], "model": row["model"], "params_millions": row["params_millions_measured"]}
+            for row in _model_rows(journal, studies)
+        ],
+        "loads": _loads(journal),
+        "skipped": header["skipped"],
+        "rewarmed": len(journal.rewarmed),
+        "calls_ok": len(journal.calls) - failed,
+        "calls_failed": failed,
+        "rows_expected": study.calls_planned() * len(PHASES),
+        "rows_present": len(journal.calls) * len(PHASES),
+    }
