@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,13 @@ def test_as_json_it_is_in_bytes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_model_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["memory", "nothing/here", "--memory", "1GB"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_ladder_model_goes_by_its_short_name_unless_a_folder_here_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["memory", "gpt2-25m", "--memory", "2GB"]) == 0
+    assert capsys.readouterr().out.startswith("models/gpt2-25m: ")
+    (tmp_path / "gpt2-25m").mkdir()
+    assert main(["memory", "gpt2-25m", "--memory", "2GB"]) == 2

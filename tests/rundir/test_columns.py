@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaselaw.records import Call, Cell, Timing
-from phaselaw.rundir.columns import COLUMNS, OWN_COLUMNS, TR121_COLUMNS, rows_of, tokens_per_s
+from phaselaw.rundir import read
+from phaselaw.rundir.columns import COLUMNS, MEASURED, OWN_COLUMNS, TR121_COLUMNS, rows_of, tokens_per_s
 
 
 def call(*, gen_tokens: int = 4, batch_size: int = 1, kind: str = "hf", load_ms: float | None = None, **timing) -> Call:
@@ -178,3 +179,10 @@ def test_the_halves_of_a_decode_tell_how_its_steps_grow() -> None:
     for steps in (None, (4.0,)):
         untold = rows(call(decode_steps_ms=steps))["kv_decode"]
         assert untold["decode_first_half_step_ms"] is untold["decode_second_half_step_ms"] is None
+
+
+def test_a_column_is_declared_in_one_place_for_its_rows_its_reading_and_the_docs() -> None:
+    assert [column.name for column in MEASURED] == list(COLUMNS)
+    assert all(column.doc for column in MEASURED)
+    read_as_numbers = [column.name for column in MEASURED if column.read == "number"]
+    assert [*read_as_numbers, "prompt_tokens"] == read.NUMBERS

@@ -91,8 +91,12 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def chosen(option: str, wanted: tuple[str, ...] | None, known: list[str]) -> list[str]:
-    """The names that were asked for, all that are ``known`` for ``None``; raises `UsageError` for one that is not."""
+    """The names that were asked for, all that are ``known`` for ``None``; raises `UsageError` for one that is not.
+
+    A model of the ladder goes by its short name too.
+    """
+    full = {name.removeprefix("models/"): name for name in known} | {name: name for name in known}
     for name in wanted or ():
-        if name not in known:
+        if name not in full:
             raise UsageError(f"{option} {name}: not in this run; it has: {', '.join(known)}")
-    return known if wanted is None else list(wanted)
+    return known if wanted is None else [full[name] for name in wanted]

@@ -17,7 +17,7 @@ from typing import Any
 from phaselaw.engines.gguf_header import read_header
 from phaselaw.engines.llamacpp import model_info
 from phaselaw.errors import AnalysisError, UsageError
-from phaselaw.ladder.spec import ladder_model
+from phaselaw.ladder.spec import PREFIX, ladder_model
 from phaselaw.laws.structure import CONFIG_NAMES
 from phaselaw.machine.footprint import VALUE_BYTES, Architecture, Memory, memory
 from phaselaw.rundir import read as runs
@@ -93,8 +93,9 @@ def shapes_of(source: str, *, dtype: str | None) -> dict[str, Architecture]:
     Raises `UsageError` where the source is none, and `AnalysisError` where its shape is not known.
     """
     ladder, path = ladder_model(source), Path(source)
-    if ladder is not None:
-        stored = {source: dataclasses.asdict(ladder) | _counted(ladder.params, ladder.n_positions * ladder.n_embd)}
+    if ladder is not None and (source.startswith(PREFIX) or not path.exists()):
+        facts = dataclasses.asdict(ladder) | _counted(ladder.params, ladder.n_positions * ladder.n_embd)
+        stored = {f"{PREFIX}{ladder.name}": facts}
     elif path.suffix == ".gguf" and path.is_file():
         stored = {path.name: _of_gguf(path)}
     elif (path / "config.json").is_file():
