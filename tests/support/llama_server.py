@@ -123,7 +123,7 @@ def _generate(connection: socket.socket, server: HttpClient, asked: dict[str, An
     prompt = f"{life}: {asked['prompt']}"
     wanted = {"prompt": prompt, "n_predict": options["num_predict"], "temperature": 0, "stream": True,
               "cache_prompt": True, "seed": options["seed"]}  # fmt: skip
-    with server.open("POST", "/completion", wanted, fresh=True) as exchange:
+    with server.open("POST", "/completion", wanted, own=server.limits) as exchange:
         exchange.raise_for_status()
         connection.sendall(CHUNKED_HEAD)
         for line in exchange.lines():
