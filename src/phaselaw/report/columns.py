@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from phaselaw import tables
-from phaselaw.report.document import Table
+from phaselaw.report.document import display as shown
 from phaselaw.tables import DOUBT, MISSING, SUSPECT, Col, Provenance, Row, bracket, count, digits, fixed, percent, words
 
 __all__ = [
@@ -22,9 +22,6 @@ __all__ = [
     "shown",
     "word",
 ]
-
-
-shown = Table.of
 
 
 def word(title: str, key: str, *, detail: bool = False) -> Col:

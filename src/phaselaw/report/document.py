@@ -31,10 +31,10 @@ class Table:
     columns: tuple[Col, ...]
     rows: tuple[Row, ...]
 
-    @classmethod
-    def of(cls, table: tables.Table, rows: Sequence[Row]) -> Table:
-        """A declared table with these rows: the columns that a report shows."""
-        return cls(caption=table.caption, columns=table.reported(rows), rows=tuple(rows))
+
+def display(table: tables.Table, rows: Sequence[Row]) -> Table:
+    """A declared table with these rows, in the columns that a report shows."""
+    return Table(caption=table.caption, columns=table.reported(rows), rows=tuple(rows))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from phaselaw.laws.checks.frame import VALIDITY_CHECKS, VALIDITY_FINDINGS
-from phaselaw.report.document import Paragraph, Section, Table
+from phaselaw.report.document import Paragraph, Section, Table, display
 from phaselaw.report.subject import PHASE_WORDS, Subject
 from phaselaw.tables import MISSING, Row, words
 
@@ -27,7 +27,7 @@ _BRIEF = _COLUMNS[:4]
 def validity(subject: Subject) -> Section:
     """The findings, the laws that they touch, and every check with what it looked at."""
     found = grouped(subject)
-    checks = Table.of(VALIDITY_CHECKS, subject.rows(VALIDITY_CHECKS.name))
+    checks = display(VALIDITY_CHECKS, subject.rows(VALIDITY_CHECKS.name))
     lead = (
         "Rules look for what would make these numbers mean something else. found: the data show it. suspected: another "
         "reading is named. caution: no row is wrong, but read on. Nothing is dropped: a law, a price or a plan on rows "
