@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from phaselaw.laws.engine_ratios import CONSTANT, ENGINE_LAWS, ENGINE_RATIOS, EXPONENT
-from phaselaw.report.columns import shown
-from phaselaw.report.document import Paragraph, Section
+from phaselaw.report.document import Paragraph, Section, display
 from phaselaw.report.subject import Subject
 from phaselaw.tables import Row, bracket, digits, fixed, two_places
 
@@ -30,7 +29,7 @@ def compared(subject: Subject) -> Section | None:
     )
     findings = " ".join(_sentence(row) for row in laws if row["mode"] == "e2e_kv")
     found = Paragraph(findings or "No phase was measured end to end on two engines.")
-    blocks = (said, found, shown(ENGINE_LAWS, laws), verdicts, shown(ENGINE_RATIOS, ratios))
+    blocks = (said, found, display(ENGINE_LAWS, laws), verdicts, display(ENGINE_RATIOS, ratios))
     return Section(title="The same weights on several engines", blocks=blocks)
 
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from phaselaw.laws.law_differences import LAWS_SIDE_BY_SIDE, stem
-from phaselaw.report.columns import shown
-from phaselaw.report.document import Axis, DotPlot, Figure, Paragraph, Point, Section
+from phaselaw.report.document import Axis, DotPlot, Figure, Paragraph, Point, Section, display
 from phaselaw.report.subject import PHASE_WORDS, Companion, Subject, table_rows
 from phaselaw.tables import MISSING, Col, Row, Table, bracket, counted, words
 
@@ -45,7 +44,7 @@ def laws(subject: Subject) -> Section | None:
     )
     first = Companion(name=name_of(subject), run=subject.run, analysis=subject.analysis)
     runs = [_run(each) for each in (first, *subject.beside)]
-    blocks = (shown(_RUNS, runs), said, shown(LAWS_SIDE_BY_SIDE, rows), _forest(rows))
+    blocks = (display(_RUNS, runs), said, display(LAWS_SIDE_BY_SIDE, rows), _forest(rows))
     return Section(title="Runs side by side", blocks=blocks)
 
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from phaselaw.laws.regression_test import EACH_CELL, FASTER, WHOLE, WITHIN_RUNS, RegressionTest
-from phaselaw.report.columns import shown
-from phaselaw.report.document import Table
+from phaselaw.report.document import Table, display
 from phaselaw.report.subject import law_words, table_rows
 from phaselaw.tables import BUDGET
 
 
 def whole(comparison: RegressionTest) -> Table:
     """Each backend and phase as a whole."""
-    return shown(WHOLE, table_rows(comparison.whole))
+    return display(WHOLE, table_rows(comparison.whole))
 
 
 def cells(comparison: RegressionTest) -> Table:
     """Each cell and phase that both sides have."""
     several = comparison.cells[BUDGET].n_unique() > 1
-    return shown(EACH_CELL, table_rows(comparison.cells, budget=several))
+    return display(EACH_CELL, table_rows(comparison.cells, budget=several))
 
 
 def reading(comparison: RegressionTest) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phaselaw import tables
-from phaselaw.report.columns import shown
-from phaselaw.report.document import Block, Bullets, Paragraph, Section
+from phaselaw.report.document import Block, Bullets, Paragraph, Section, display
 from phaselaw.tables import Row, bracket, count, counted, derived, digits, fixed, measured, words
 
 Profile = Mapping[str, Any]
@@ -36,13 +35,13 @@ def section(profile: Profile) -> Section:
     latencies, timings = _rows(profile.get("latencies") or {}), profile.get("timings")
     blocks: list[Block] = [Paragraph(line) for line in _facts(profile)]
     if rows := _rows(lengths):
-        blocks.append(shown(_lengths(rows[0]), rows))
+        blocks.append(display(_lengths(rows[0]), rows))
     if latencies:
-        blocks.append(shown(_LATENCIES, latencies))
+        blocks.append(display(_LATENCIES, latencies))
     if timings:
         columns = tuple(each for each in _TIMINGS if timings["batch_size_known"] or each.key != "batch_size")
         caption = f"Latencies by kind of request. Cold: {timings['cold_rule']}."
-        blocks.append(shown(tables.Table(caption=caption, columns=columns), timings["buckets"]))
+        blocks.append(display(tables.Table(caption=caption, columns=columns), timings["buckets"]))
         if timings["against"]:
             blocks.append(_against(timings["against"]))
     return Section(title="Traffic", blocks=tuple(blocks))
