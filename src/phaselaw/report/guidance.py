@@ -8,8 +8,7 @@ from phaselaw.laws.claims import DOMINATES
 from phaselaw.laws.decisions import ALIKE, COLD_START, DEPTH, LATENCY, MIXED, OVERHEAD, PRICE, SIZE, UNKNOWN
 from phaselaw.laws.verdicts import TREND
 from phaselaw.laws.warmup import UNSAFE_RATIO
-from phaselaw.report.columns import shown
-from phaselaw.report.document import Section, section
+from phaselaw.report.document import Section, display, section
 from phaselaw.report.subject import Subject
 from phaselaw.tables import Row, Table, digits, percent, words
 
@@ -42,7 +41,7 @@ def guidance(subject: Subject) -> Section:
         "tokens/s by prompt length, generation length and batch size, the axes along which these laws were fixed.",
         "First calls (worker age, time since its last request, whether the model was loaded) apart from warm ones.",
     )
-    return section("Guidance", shown(_TABLE, rows), "Measure in production, so that the laws stay true:", watch)
+    return section("Guidance", display(_TABLE, rows), "Measure in production, so that the laws stay true:", watch)
 
 
 def _merged(rows: Iterable[Row]) -> tuple[Row, ...]:

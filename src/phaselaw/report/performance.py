@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from phaselaw.laws import scaling, served, summary, warmup
 from phaselaw.laws.checks.frame import suspicions
-from phaselaw.report.columns import shown
-from phaselaw.report.document import Axis, DotPlot, Figure, Point, Section, section
+from phaselaw.report.document import Axis, DotPlot, Figure, Point, Section, display, section
 from phaselaw.report.document import Table as ReportTable
 from phaselaw.report.subject import PHASE_WORDS, Subject
 from phaselaw.tables import (
@@ -71,7 +70,7 @@ def by_model(subject: Subject) -> Section:
     for rate in subject.rows("throughput_intervals", mode="e2e_kv"):
         line = merged.get((rate["law"], rate["model"]), {})
         line |= {"low": rate["tokens_per_s_low"], "high": rate["tokens_per_s_high"]}
-    return section("Performance by model", shown(_BY_MODEL, tuple(merged.values())))
+    return section("Performance by model", display(_BY_MODEL, tuple(merged.values())))
 
 
 def decode_share(subject: Subject) -> Section | None:
@@ -138,7 +137,7 @@ def cold_start(subject: Subject) -> Section:
         "a setting, not a property of the model."
         if loads
         else None,
-        shown(served.WARMUP_BREAKDOWN, loads) if loads else None,
+        display(served.WARMUP_BREAKDOWN, loads) if loads else None,
     )
 
 
@@ -153,7 +152,7 @@ def early_stops(subject: Subject) -> Section | None:
         "otherwise a model that says less would look faster. The laws without those calls stand below: where they "
         "agree with the laws above, the scaling made no exponent.",
         _stops_by_scenario(rows),
-        shown(served.EARLY_STOP_SUMMARY, [row | {SUSPECT: ""} for row in rows]),
+        display(served.EARLY_STOP_SUMMARY, [row | {SUSPECT: ""} for row in rows]),
         subject.table(scaling.LENGTH_LIMITED),
     )
 
@@ -167,4 +166,4 @@ def _stops_by_scenario(rows: Sequence[Row]) -> ReportTable:
         calls = sum(row["n"] for row in mine)
         early = sum(row["n"] * (row["early_stop_rate"] or 0) for row in mine)
         merged.append({"law": law, "scenario": scenario, "models": len(mine), "calls": calls, "rate": early / calls})
-    return shown(_STOPS_BY_SCENARIO, merged)
+    return display(_STOPS_BY_SCENARIO, merged)

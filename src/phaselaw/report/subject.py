@@ -11,8 +11,7 @@ import polars as pl
 from phaselaw import tables
 from phaselaw.laws.analysis import Analysis
 from phaselaw.records import Run
-from phaselaw.report.columns import shown
-from phaselaw.report.document import Table
+from phaselaw.report.document import Table, display
 from phaselaw.report.economics import Plan
 from phaselaw.tables import Row
 
@@ -71,7 +70,7 @@ class Subject:
 
         The changes are of ``caption`` and ``shows``.
         """
-        return shown(dataclasses.replace(table, **changes), self.ordered(table.name) if rows is None else rows)
+        return display(dataclasses.replace(table, **changes), self.ordered(table.name) if rows is None else rows)
 
     def why_not(self, table: tables.Table) -> str:
         """Why a table of the run is empty, in a sentence."""
