@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from phaselaw.laws.physical_limit import MEMORY_PEAKS, OVERHEAD, PHYSICAL_LIMIT, WALL_SHARE, limits_in
 from phaselaw.machine.limits import DeviceLimits
-from phaselaw.report.columns import shown
-from phaselaw.report.document import Axis, Bullets, Curve, CurvePlot, Figure, Paragraph, Point, Section
+from phaselaw.report.document import Axis, Bullets, Curve, CurvePlot, Figure, Paragraph, Point, Section, display
 from phaselaw.report.subject import PHASE_WORDS, Subject
 from phaselaw.tables import Row, digits
 
@@ -26,7 +25,7 @@ def limits_of_machine(subject: Subject) -> Section:
         f"the larger and at least {WALL_SHARE:.0%}; where neither is, most of the time is overhead: dispatch, "
         "small kernels, waiting. A share above 100 % is shown as it came out."
     )
-    cells, walls = shown(PHYSICAL_LIMIT, phases), Bullets(tuple(_walls(phases)))
+    cells, walls = display(PHYSICAL_LIMIT, phases), Bullets(tuple(_walls(phases)))
     return Section(title=title, blocks=(prose, *_figures(subject, phases), cells, walls))
 
 
@@ -100,4 +99,4 @@ def memory(subject: Subject) -> Section:
         "a call's peak holds the weights of every model loaded by then and what Python and its libraries take; what "
         "a server takes beside its model is not known and is part of the error. Does it fit elsewhere: phaselaw memory."
     )
-    return Section(title=title, blocks=(prose, shown(MEMORY_PEAKS, rows)))
+    return Section(title=title, blocks=(prose, display(MEMORY_PEAKS, rows)))

@@ -9,8 +9,7 @@ from phaselaw import tables as col
 from phaselaw.laws.prediction import LAWS, Prediction, Predictions, Workload
 from phaselaw.laws.structure import MEAN
 from phaselaw.laws.validation import CHOSEN, PREDICTION_COVERAGE, PREDICTION_VALIDATION
-from phaselaw.report.columns import shown
-from phaselaw.report.document import Bullets, Paragraph, Section, Table
+from phaselaw.report.document import Bullets, Paragraph, Section, Table, display
 from phaselaw.report.subject import PHASE_WORDS, Subject, law_words
 from phaselaw.tables import LAW, PHASE, Row
 
@@ -58,12 +57,12 @@ def validation(subject: Subject) -> Section:
 
 def left_out(rows: Sequence[Row]) -> Table:
     """The table of left-out models, each by the law that would have been chosen."""
-    return shown(PREDICTION_VALIDATION, [row for row in rows if row["predictor"] == CHOSEN])
+    return display(PREDICTION_VALIDATION, [row for row in rows if row["predictor"] == CHOSEN])
 
 
 def coverages(rows: Sequence[Row]) -> Table:
     """The table of how many intervals held, by law."""
-    return shown(PREDICTION_COVERAGE, rows)
+    return display(PREDICTION_COVERAGE, rows)
 
 
 def predicted(predictions: Predictions) -> Table:
@@ -80,7 +79,7 @@ def predicted(predictions: Predictions) -> Table:
     phases = list(PHASE_WORDS)
     rows.sort(key=lambda row: (row["law"], phases.index(row["mode"]), not row["used"]))
     beyond = " beyond" if any(row["beyond"] for row in rows) else ""
-    return shown(dataclasses.replace(_PREDICTED, shows=_SHOWN + beyond), rows)
+    return display(dataclasses.replace(_PREDICTED, shows=_SHOWN + beyond), rows)
 
 
 def reading(predictions: Predictions) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ from typing import Any
 
 from phaselaw.laws import served
 from phaselaw.laws.concurrency import CONCURRENCY_FITS, CONCURRENCY_THROUGHPUT
-from phaselaw.report.columns import shown
-from phaselaw.report.document import Paragraph, Section
+from phaselaw.report.document import Paragraph, Section, display
 from phaselaw.report.subject import Subject
 from phaselaw.tables import LAW, MISSING, PHASE, Table, counted, derived, digits, fixed, interval, words
 
@@ -34,7 +33,7 @@ def served_engines(subject: Subject) -> Section | None:
         (served.DECODE_PROJECTION_ERROR, subject.ordered("ollama_decode_projection_error")),
         (served.PROMPT_CACHE_CHECKS, subject.rows("prompt_cache_checks")),
     )
-    filled = tuple(shown(table, rows) for table, rows in tables if rows)
+    filled = tuple(display(table, rows) for table, rows in tables if rows)
     if not filled:
         return None
     prose = Paragraph(
@@ -76,7 +75,7 @@ def device_clock(subject: Subject) -> Section | None:
         "CUDA events time the device alone. Where the wall clock agrees, the timed region holds no host work after the "
         "last kernel; it does not show that the device was busy all the while."
     )
-    return Section(title="Device clock", blocks=(prose, shown(_DEVICE, rows))) if rows else None
+    return Section(title="Device clock", blocks=(prose, display(_DEVICE, rows))) if rows else None
 
 
 def concurrency(subject: Subject) -> Section | None:
@@ -86,5 +85,5 @@ def concurrency(subject: Subject) -> Section | None:
         "Clients of a group send together, and the next group starts when the last reply is done. The concurrency is "
         "the client's; what was achieved is the mean number of calls under way. Every law elsewhere is of one client."
     )
-    tables = shown(CONCURRENCY_THROUGHPUT, cells), shown(CONCURRENCY_FITS, subject.rows(CONCURRENCY_FITS.name))
+    tables = display(CONCURRENCY_THROUGHPUT, cells), display(CONCURRENCY_FITS, subject.rows(CONCURRENCY_FITS.name))
     return Section(title="Concurrency", blocks=(prose, *tables)) if cells else None

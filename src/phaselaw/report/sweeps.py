@@ -9,8 +9,7 @@ from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT
 from phaselaw.laws.step_time import STEP_TIME_MODEL
 from phaselaw.laws.sweep_relations import DECODE_BY_BATCH, DECODE_BY_CONTEXT, PREFILL_BY_LENGTH
 from phaselaw.laws.sweeps import EXPONENT_BY_AXIS, EXPONENT_STABILITY, SWEEP_CHANGES, SWEEP_CURVES, held_words, in_order
-from phaselaw.report.columns import shown
-from phaselaw.report.document import Axis, Block, Bullets, Curve, CurvePlot, Figure, Paragraph, Point, Section
+from phaselaw.report.document import Axis, Block, Bullets, Curve, CurvePlot, Figure, Paragraph, Point, Section, display
 from phaselaw.report.subject import Subject
 from phaselaw.tables import BUDGET, Row, Table
 
@@ -59,7 +58,7 @@ def sweeps(subject: Subject) -> Section | None:
     contexts = [row for row in subject.rows(DECODE_BY_CONTEXT.name) if row["value_last"] >= 4 * row["value_first"]]
     blocks += _table(PREFILL_BY_LENGTH, subject.rows(PREFILL_BY_LENGTH.name))
     blocks += [*_table(DECODE_BY_CONTEXT, contexts), *_clients(subject)]
-    step_times = shown(STEP_TIME_MODEL, subject.rows(STEP_TIME_MODEL.name))
+    step_times = display(STEP_TIME_MODEL, subject.rows(STEP_TIME_MODEL.name))
     return Section(title="Sweeps", blocks=(*blocks, step_times)) if blocks else None
 
 
@@ -90,7 +89,7 @@ def _with_setting(row: Row) -> Row:
 
 def _table(table: Table, rows: Sequence[Row]) -> list[Block]:
     """A table, where it has rows."""
-    return [shown(table, rows)] if rows else []
+    return [display(table, rows)] if rows else []
 
 
 def _changes(subject: Subject) -> Iterator[Block]:
