@@ -6,28 +6,24 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from phaselaw.errors import StudyError
+from phaselaw.study.model import Study
 from phaselaw.study.text import Document, KeyPath, display
 
 _IN_OUR_WORDS = {
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a mapping of keys",
-    "model_type": "a mapping of keys",
-    "model_attributes_type": "a mapping of keys",
     "string_type": "text",
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
 }
+_IN_OUR_WORDS |= dict.fromkeys(("tuple_type", "list_type"), "a list")
+_IN_OUR_WORDS |= dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping of keys")
 
 
-def first_fault(
-    error: ValidationError, data: dict[str, Any], document: Document, study_type: type[BaseModel]
-) -> StudyError:
+def first_fault(error: ValidationError, data: dict[str, Any], document: Document) -> StudyError:
     """The fault that stands first in the file, and how many more there are."""
     found: dict[KeyPath, list[ErrorDetails]] = {}
     for details in error.errors():
@@ -37,7 +33,7 @@ def first_fault(
     deepest = [path for path in found if path not in above]
     path = min(deepest, key=lambda each: document.lines.get(each, 10**9))
     more = f" (and {len(deepest) - 1} more)" if len(deepest) > 1 else ""
-    return document.fault(path, _in_words(found[path], path, data, study_type) + more)
+    return document.fault(path, _in_words(found[path], path, data) + more)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -62,11 +58,11 @@ def _path_of(details: ErrorDetails, data: Any) -> KeyPath:
     return path
 
 
-def _in_words(found: list[ErrorDetails], path: KeyPath, data: dict[str, Any], study_type: type[BaseModel]) -> str:
+def _in_words(found: list[ErrorDetails], path: KeyPath, data: dict[str, Any]) -> str:
     details = found[0]
     kind, context = details["type"], details.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"unknown key{did_you_mean(str(path[-1]), _keys_beside(path, data, study_type))}; remove or correct it"
+        return f"unknown key{did_you_mean(str(path[-1]), _keys_beside(path, data))}; remove or correct it"
     if kind == "missing":
         return "missing; add it"
     if kind == "union_tag_not_found":
@@ -95,9 +91,9 @@ def _wanted(details: ErrorDetails) -> str:
     return details["msg"].removeprefix("Input should ").removeprefix("be ")
 
 
-def _keys_beside(path: KeyPath, data: dict[str, Any], study_type: type[BaseModel]) -> list[str]:
+def _keys_beside(path: KeyPath, data: dict[str, Any]) -> list[str]:
     """The keys that may stand where an unknown one does, from the schema's definitions."""
-    schema = study_type.model_json_schema()
+    schema = Study.model_json_schema()
     if len(path) == 1:
         return list(schema["properties"])
     title = {"scenarios": "Scenario", "models": "ModelEntry", "axes": "Axes"}.get(str(path[0]))

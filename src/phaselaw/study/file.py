@@ -121,7 +121,7 @@ def _read(path: Path, settings: Sequence[str]) -> Study:
     try:
         study = Study.model_validate(data)
     except ValidationError as error:
-        raise first_fault(error, data, document, Study) from None
+        raise first_fault(error, data, document) from None
     study = _with_full_names(study)
     for at, what in (*_duplicates(study, document), *_models_without_backend(study), *_too_many_calls(study)):
         raise document.fault(at, what)

@@ -305,8 +305,8 @@ class Study(Strict):
         1, "Calls of each cell before the repetitions: kept, left out of fits."
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = key(42, "Decides the order of calls and the tokens of prompts.")
-    order: Order = key("rounds", "See [Order](#order).")
-    axes: Axes = Field(default_factory=Axes, description="See [Sweeps](#sweeps).")
+    order: Order = key("rounds", "Rounds over all cells, or a cell's calls back to back: see Order.")
+    axes: Axes = Field(default_factory=Axes, description="Values to sweep over: see Sweeps.")
     scenarios: Some[Scenario] = Field(description="What a model is given; not needed with `axes.prompt_tokens`.")
     backends: Some[Backend] = Field(description="What runs the models.")
     models: Some[ModelEntry] = Field(description="What is measured.")
@@ -351,8 +351,8 @@ class Study(Strict):
 
     def model(self, name: str, kind: str) -> ModelEntry:
         """The model of this name for this kind of backend; KeyError where there is none."""
-        by_identity: dict[tuple[str, str], ModelEntry] = {(model.name, model.kind): model for model in self.models}
-        return by_identity[name, kind]
+        entries: dict[tuple[str, str], ModelEntry] = {(model.name, model.kind): model for model in self.models}
+        return entries[name, kind]
 
     def scenario(self, name: str) -> Scenario:
         """The scenario of this name; KeyError where there is none."""
@@ -404,11 +404,5 @@ class Study(Strict):
 
 def _simulated(model: ModelEntry, backends: tuple[str, ...], sizes: Mapping[str, tuple[float, int]]) -> ModelEntry:
     params, layers = sizes.get(model.identity.removeprefix("models/"), (None, None))
-    return ModelEntry(
-        name=model.name,
-        kind="simulated",
-        params_millions=model.params_millions or params,
-        n_layer=model.n_layer or layers,
-        backends=backends,
-        same_as=model.same_as,
-    )
+    known = {"params_millions": model.params_millions or params, "n_layer": model.n_layer or layers}
+    return model.model_copy(update={"kind": "simulated", "backends": backends, **known})
