@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hard_rows import rows
+from rows import hard_rows as rows
 
 from phaselaw.cli import main
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from rows import row_of, written
 
 from phaselaw.laws import claims as c
 from phaselaw.laws.analysis import Analysis, Options, analyze
@@ -87,15 +88,13 @@ def run_of(
                     for mode in modes:
                         slower = cold if rep < 0 else 1.0
                         rows.append(
-                            {
-                                "backend": backend, "backend_kind": "hf", "model": f"m{model}", "scenario": scenario,
-                                "mode": mode, "status": "ok", "latency_ms": latencies[mode] * slower,
-                                "params_millions": params, "is_warmup": rep < 0, "rep": max(rep, 0), "batch_size": 1,
-                                "gen_tokens_target": 16, "tokens_per_s": 1.0,
-                            }
+                            row_of(
+                                mode, latencies[mode] * slower, backend=backend, model=f"m{model}", scenario=scenario,
+                                params_millions=params, is_warmup=rep < 0, rep=max(rep, 0), batch_size=1,
+                                gen_tokens_target=16, tokens_per_s=1.0,
+                            )
                         )  # fmt: skip
-    pl.DataFrame(rows).write_csv(folder / "metrics.csv")
-    return analyze(runs.load(folder), Options(draws=10))
+    return analyze(runs.load(written(rows, folder)), Options(draws=10))
 
 
 def test_two_exponents_that_were_put_in_refute_that_one_describes_both(tmp_path: Path) -> None:

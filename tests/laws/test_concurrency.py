@@ -4,9 +4,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+from rows import row_of, table_of
 
 from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
-from phaselaw.rundir.read import normalised
 
 CLIENTS = (1, 2, 4, 8, 16)
 
@@ -21,15 +21,14 @@ def rows(contention: float, coherency: float, *, clients: tuple[int, ...] = CLIE
         took_ms = 1e3 * number * tokens / rate(number, contention, coherency)
         for rep in range(2):
             found += [
-                {
-                    "backend": "served", "backend_kind": "openai", "model": "m", "scenario": "s", "mode": "kv_decode",
-                    "status": "ok", "latency_ms": 1.0, "params_millions": 1.0, "gen_tokens_target": tokens,
-                    "gen_tokens_raw": tokens, "concurrency": number, "rep": rep, "is_warmup": False,
-                    "sent_at_ms": 1e6 * rep, "client_e2e_ms": took_ms, "ttft_ms": 10.0 * number, "itl_p50_ms": 1.0,
-                }
+                row_of(
+                    "kv_decode", 1.0, backend="served", backend_kind="openai", gen_tokens_target=tokens,
+                    gen_tokens_raw=tokens, concurrency=number, rep=rep, sent_at_ms=1e6 * rep, client_e2e_ms=took_ms,
+                    ttft_ms=10.0 * number, itl_p50_ms=1.0,
+                )
                 for _ in range(number)
             ]  # fmt: skip
-    return normalised(pl.DataFrame(found), where="test")
+    return table_of(found)
 
 
 def test_a_groups_throughput_is_its_tokens_over_its_whole_time() -> None:

@@ -6,28 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import polars as pl
 import pytest
+from rows import row_of, table_of
 from scipy import stats
 
 from phaselaw.laws.draws import draw
 from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED, replicates_of, throughput_intervals
 from phaselaw.laws.summary import by_cell, by_model, variance_for_t
-from phaselaw.rundir.read import normalised
 
 KEY = ("b", "m0", 1, 8, "e2e_kv")
 
 
 def rows(latencies: Mapping[str, Sequence[float]], *, runs: Sequence[str] | None = None) -> pl.DataFrame:
     """End-to-end rows of models with one scenario, a latency a round (or a run)."""
-    table = [
-        {
-            "backend": "b", "backend_kind": "hf", "model": model, "scenario": "s", "mode": "e2e_kv", "status": "ok",
-            "latency_ms": latency, "params_millions": 1.0, "rep": float(at), "gen_tokens_target": 8.0,
-            "tokens_total": 10.0, "tokens_per_s": 10_000 / latency, "batch_size": 1.0,
-        }
+    found = table_of(
+        row_of("e2e_kv", ms, model=model, rep=at, gen_tokens_target=8, tokens_total=10.0, tokens_per_s=1e4 / ms)
         for model, values in latencies.items()
-        for at, latency in enumerate(values)
-    ]  # fmt: skip
-    found = normalised(pl.DataFrame(table), where="here")
+        for at, ms in enumerate(values)
+    )
     return found if runs is None else found.with_columns(pl.Series("run", [*runs] * len(latencies)))
 
 

@@ -1,12 +1,13 @@
 """Engines compared on the same weights: pairs by stated identity, ratios with intervals, the change of law put in."""
 
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from rows import row_of
+from rows import run_of as rows_of
 from scipy import stats
 
 from phaselaw.laws.analysis import analyze
@@ -15,7 +16,6 @@ from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED, replicates_of
 from phaselaw.laws.summary import by_cell, median_variance, usable
 from phaselaw.laws.verdicts import TOO_FEW
 from phaselaw.records import Run
-from phaselaw.rundir.read import normalised
 
 SIZES = {"a": 1.0, "b": 3.0, "c": 10.0, "d": 30.0, "e": 100.0}
 NAMES = {"hf": "{}", "cpp": "{}.gguf", "ollama": "{}:f32"}
@@ -42,21 +42,16 @@ def run_of(
             for rep in range(rounds):
                 for scenario in ("short", "long"):
                     ms = factor * params**exponent * float(np.exp(scatter * draw.gauss(0, 1)))
-                    rows.append({
-                        "backend": backend, "backend_kind": backend, "model": NAMES[backend].format(model),
-                        "scenario": scenario, "mode": "e2e_kv", "status": "ok", "latency_ms": ms, "rep": rep,
-                        "params_millions": params, "gen_tokens_target": 8, "is_warmup": False, "tokens_per_s": 1.0,
-                        "prompt_tokens_raw": (prompt_tokens or {}).get(backend, 9.0),
-                    })  # fmt: skip
+                    rows.append(row_of(
+                        "e2e_kv", ms, backend=backend, backend_kind=backend, model=NAMES[backend].format(model),
+                        scenario=scenario, rep=rep, params_millions=params, gen_tokens_target=8, tokens_per_s=1.0,
+                        prompt_tokens_raw=(prompt_tokens or {}).get(backend, 9.0),
+                    ))  # fmt: skip
     kept = pl.DataFrame(rows)
     named = kept.select("backend", "model", pl.col("backend_kind").alias("kind")).unique(maintain_order=True)
     own = pl.col("model") if not same_as else pl.col("model").str.replace(r"(\.gguf|:f32)$", "")
-    return Run(
-        path=Path("run"),
-        rows=normalised(kept, where="test"),
-        models=named.with_columns(own.alias("identity")),
-        manifest={"order": order, "backends": list(laws)},
-    )
+    models = named.with_columns(own.alias("identity"))
+    return rows_of(rows, models, manifest={"order": order, "backends": list(laws)})
 
 
 def ratios_of(run: Run) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from small_run import call, run_of
+from rows import call, run_of
 
 from phaselaw.laws.analysis import Options, analyze
 

@@ -3,12 +3,12 @@
 import numpy as np
 import polars as pl
 import pytest
+from rows import row_of, run_of
 from scipy import stats
 
 from phaselaw.laws.analysis import analyze
 from phaselaw.laws.law_differences import INDEPENDENT, NONE, PAIRED, law_differences, stem
-from phaselaw.records import Run
-from phaselaw.rundir.read import normalised
+from phaselaw.records import PHASES
 
 SIZES = np.array([1.0, 3.0, 10.0, 40.0, 200.0, 900.0])
 SCATTER = np.array([0.1, -0.2, 0.15, 0.05, -0.1, 0.0])
@@ -20,16 +20,15 @@ def tables(
 ):
     latency = np.exp(exponent * np.log(sizes) + scatter + extra)
     rows = [
-        {"backend": backend, "backend_kind": "hf", "model": f"{names}{at}", "scenario": "s", "mode": mode,
-         "status": "ok", "latency_ms": ms, "params_millions": size, "rep": rep, "batch_size": batch,
-         "gen_tokens_target": gen_tokens, "tokens_total": 64.0, "tokens_per_s": 64.0 / ms}
+        row_of(
+            mode, ms, backend=backend, model=f"{names}{at}", params_millions=size, rep=rep, batch_size=batch,
+            gen_tokens_target=gen_tokens, tokens_total=64.0, tokens_per_s=64.0 / ms,
+        )
         for at, (size, ms) in enumerate(zip(sizes, latency, strict=True))
-        for mode in ("prefill", "kv_decode", "e2e_kv")
+        for mode in PHASES
         for rep in range(3)
     ]  # fmt: skip
-    frame = normalised(pl.DataFrame(rows), where="test", run="r")
-    run = Run(path=None, rows=frame, models=pl.DataFrame(), manifest=None)
-    return analyze(run).tables
+    return analyze(run_of(rows)).tables
 
 
 def e2e(compared: pl.DataFrame, run: str) -> dict:

@@ -170,19 +170,17 @@ def test_no_two_whole_runs_leave_the_noise_between_runs_unmeasured() -> None:
 
 
 def a_run(folder: Path, factor: float, tilt: float = 0.0) -> Path:
-    folder.mkdir()
     rows = [
-        {
-            "backend": "x", "backend_kind": "hf", "model": model, "scenario": scenario, "mode": mode, "status": "ok",
-            "latency_ms": factor * size ** (0.5 + tilt) * (1 + rep / 100), "params_millions": size, "rep": rep,
-            "tokens_per_s": 1000 / (factor * size ** (0.5 + tilt) * (1 + rep / 100)),
-        }
+        row_of(
+            mode, ms, backend="x", model=model, scenario=scenario, params_millions=size, rep=rep, tokens_per_s=1e3 / ms
+        )
         for model, size in zip(MODELS, SIZES, strict=True)
         for scenario in ("a", "b")
-        for mode in ("prefill", "kv_decode", "e2e_kv")
+        for mode in PHASES
         for rep in range(3)
-    ]  # fmt: skip
-    pl.DataFrame(rows).write_csv(folder / "metrics.csv")
+        for ms in [factor * size ** (0.5 + tilt) * (1 + rep / 100)]
+    ]
+    written(rows, folder)
     (folder / "manifest.json").write_text(json.dumps({"run_id": folder.name}))
     return folder
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from rows import row_of
+from rows import run_of as rows_of
 
 from phaselaw.cli import main
 from phaselaw.laws.analysis import analyze
@@ -46,21 +48,15 @@ def run_of(
     prefill_ms: float, step_ms: float, *, machine: dict[str, Any] | None = None, batch: int = 1, **model: Any
 ) -> Run:
     latency = {"prefill": prefill_ms, "kv_decode": STEPS * step_ms, "e2e_kv": prefill_ms + STEPS * step_ms}
-    rows = pl.DataFrame(
-        [
-            {"backend": "b", "backend_kind": "hf", "model": "m", "scenario": "s", "mode": mode, "status": "ok",
-             "latency_ms": ms, "params_millions_measured": 96.08832, "batch_size": float(batch),
-             "gen_tokens_target": float(STEPS), "prompt_tokens_raw": float(PROMPT * batch), "tokens_per_s": 1.0,
-             "prompt_tokens_compute": float(PROMPT * batch), "tokens_total": 1.0}
-            for mode, ms in latency.items()
-        ]
-    )  # fmt: skip
-    return Run(
-        path=Path("x"),
-        rows=runs.normalised(rows, where="x", run="r"),
-        models=pl.DataFrame([MODEL | model]),
-        manifest={"host": {"limits": machine or limits()}, "engines": [{"name": "b", "kind": "hf", "settings": {}}]},
-    )
+    rows = [
+        row_of(
+            mode, ms, params_millions=96.08832, batch_size=batch, gen_tokens_target=STEPS, tokens_per_s=1.0,
+            prompt_tokens_raw=PROMPT * batch, prompt_tokens_compute=PROMPT * batch, tokens_total=1.0,
+        )
+        for mode, ms in latency.items()
+    ]  # fmt: skip
+    engines = [{"name": "b", "kind": "hf", "settings": {}}]
+    return rows_of(rows, [MODEL | model], {"host": {"limits": machine or limits()}, "engines": engines})
 
 
 def placed(run: Run, mode: str = "kv_decode") -> dict[str, Any]:

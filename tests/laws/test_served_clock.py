@@ -4,10 +4,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+from rows import phases, run_of
 
 from phaselaw.laws.analysis import analyze
-from phaselaw.records import Run
-from phaselaw.rundir.read import normalised
 
 PARAMS = {"small": 100.0, "middle": 400.0, "large": 1600.0}
 
@@ -19,9 +18,9 @@ def rows(*, steps_missing: int = 1, client: bool = True) -> list[dict[str, Any]]
         step = params**0.5
         for rep, count in enumerate((16, 32, 64)):
             shared = {
-                "backend": "served", "backend_kind": "ollama", "model": model, "scenario": "s", "status": "ok",
-                "params_millions": params, "gen_tokens_target": 64, "gen_tokens_raw": count, "is_warmup": False,
-                "rep": rep, "prefill_ms": 2 * step, "kv_decode_ms": step * (count - steps_missing),
+                "backend": "served", "backend_kind": "ollama", "model": model, "params_millions": params,
+                "gen_tokens_target": 64, "gen_tokens_raw": count, "rep": rep,
+                "prefill_ms": 2 * step, "kv_decode_ms": step * (count - steps_missing),
                 "kv_decode_ms_equiv": step * (count - steps_missing) / count * 64, "done_reason": "length",
                 "tokens_per_s": 1.0, "cache_check": ("fresh", "found", "undecidable")[rep], "head_cached": "True",
                 "decode_step_basis": "client" if client else None,
@@ -29,15 +28,12 @@ def rows(*, steps_missing: int = 1, client: bool = True) -> list[dict[str, Any]]
                 "decode_step_ms_client": step if client else None,
                 "decode_step_ms_server": step * (count - steps_missing) / (count - 1),
             }  # fmt: skip
-            latencies = {"prefill": 2 * step, "kv_decode": 64 * step, "e2e_kv": 66 * step}
-            found += [shared | {"mode": mode, "latency_ms": latency} for mode, latency in latencies.items()]
+            found += phases(2 * step, 64 * step, **shared)
     return found
 
 
 def tables(found: list[dict[str, Any]]) -> dict[str, pl.DataFrame]:
-    frame = normalised(pl.DataFrame(found, infer_schema_length=None), where="test")
-    run = Run(path=None, rows=frame, models=pl.DataFrame(), manifest=None)  # type: ignore[arg-type]
-    return analyze(run).tables
+    return analyze(run_of(found)).tables
 
 
 def test_a_server_that_spans_one_step_less_is_seen_so() -> None:

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import row_of
 
 from phaselaw.files import write_csv
 from phaselaw.laws.step_time import StepTimes, step_time_model, step_time_points, step_times
@@ -19,11 +20,8 @@ COEFFICIENTS = st.floats(min_value=0.01, max_value=10)
 
 def row(mode: str, ms: float, **changes: Any) -> dict[str, Any]:
     steps = changes.get("gen_tokens_target", 16)
-    usual = {
-        "backend": "cpu", "backend_kind": "hf", "model": "m", "scenario": "s", "status": "ok", "params_millions": 1.0,
-        "batch_size": 1, "seq_len": 16, "gen_tokens_target": 16, "gen_tokens_raw": steps, "rep": 0, "is_warmup": False,
-    }  # fmt: skip
-    return usual | changes | {"mode": mode, "latency_ms": ms}
+    usual = {"backend": "cpu", "batch_size": 1, "seq_len": 16, "gen_tokens_target": 16, "gen_tokens_raw": steps}
+    return row_of(mode, ms, **usual | changes)
 
 
 def always(ms: float) -> Any:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from small_run import call, outcome, run_of
+from rows import call, outcome, run_of
 
 from phaselaw.laws.checks.calls import WANTED, known_to
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_run import call, outcome, run_of
+from rows import call, outcome, run_of
 
 from phaselaw.laws.checks.laws import left_out, outliers
 

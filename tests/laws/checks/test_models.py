@@ -1,7 +1,7 @@
 """Labels against measurements, and weights against the memory of the accelerator."""
 
 import pytest
-from small_run import call, outcome, run_of
+from rows import call, outcome, run_of
 
 from phaselaw.laws.checks.models import gpu_memory_mb
 

@@ -1,7 +1,7 @@
 """Checks of servers on rows made by hand: where a suspicion ends, and what is no cut prompt."""
 
 import pytest
-from small_run import call, outcome, run_of
+from rows import call, outcome, run_of
 
 CACHE, CONVENTION, CUT = "prompt cache", "count convention", "prompt cut"
 
