@@ -1,28 +1,30 @@
 """Memory predicted beside measured: what a process holds at a call is what it has loaded by then."""
 
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from rows import row_of
-from rows import run_of as rows_of
 
 from phaselaw.laws.physical_limit import GPU, RESIDENT, memory_peaks
 from phaselaw.records import Run
+from phaselaw.rundir import read as runs
 
 MB = 1 << 20
 
 
 def run_of(calls: list[dict[str, Any]], *, device: str = "cpu", kind: str = "hf", **settings: Any) -> Run:
     """Calls of one scenario; models ``a`` and ``b`` have 100 and 200 MB of weights, two layers and a width of 64."""
-    rows = [
-        row_of(
-            "e2e_kv", 1.0, backend="x", backend_kind=kind, batch_size=1, gen_tokens_target=28, tokens_per_s=1.0,
-            prompt_tokens_compute=100.0, tokens_total=1.0, process_idx=0.0, call_idx=float(at),
-            **{"rss_peak_mb": float("nan"), "gpu_peak_mb": float("nan"), **call},
-        )
-        for at, call in enumerate(calls)
-    ]  # fmt: skip
+    rows = pl.DataFrame(
+        [
+            {"backend": "x", "backend_kind": kind, "scenario": "s", "mode": "e2e_kv", "status": "ok", "latency_ms": 1.0,
+             "params_millions_measured": 1.0, "batch_size": 1.0, "gen_tokens_target": 28.0,
+             "prompt_tokens_compute": 100.0, "tokens_per_s": 1.0, "tokens_total": 1.0, "process_idx": 0.0,
+             "call_idx": float(at), "rss_peak_mb": None, "gpu_peak_mb": None, **call}
+            for at, call in enumerate(calls)
+        ],
+        schema_overrides={"rss_peak_mb": pl.Float64, "gpu_peak_mb": pl.Float64},
+    )  # fmt: skip
     models = pl.DataFrame(
         [
             {"backend": "x", "model": name, "kind": kind, "device": device, "dtype": "float32", "n_layer": 2,
@@ -32,7 +34,7 @@ def run_of(calls: list[dict[str, Any]], *, device: str = "cpu", kind: str = "hf"
         ]
     )  # fmt: skip
     manifest = {"engines": [{"name": "x", "kind": kind, "settings": settings}], "host": {}}
-    return rows_of(rows, models, manifest)
+    return Run(path=Path("x"), rows=runs.normalised(rows, where="x", run="r"), models=models, manifest=manifest)
 
 
 def peaks(run: Run) -> dict[str, dict[str, Any]]:

@@ -9,12 +9,14 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import row_of, written
 from scipy import stats
 
 from phaselaw.laws.analysis import Options, analyze
 from phaselaw.laws.noise import KEYS, Kind, Noise, Replicates, noise_of, slope_noise
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.series import Series
+from phaselaw.records import PHASES
 from phaselaw.rundir import read as runs
 
 SIZES = [10.0, 40.0, 160.0, 640.0]
