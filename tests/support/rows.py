@@ -14,7 +14,7 @@ from phaselaw.rundir.read import normalised
 Row = dict[str, Any]
 
 
-def row_of(mode: str, latency_ms: float, **known: Any) -> Row:
+def row_of(mode: str, latency_ms: float, /, **known: Any) -> Row:
     """One row of ``metrics.csv``: a measured call's phase that is ok; ``known`` adds and changes columns."""
     usual = {
         "backend": "b", "backend_kind": "hf", "model": "m", "scenario": "s", "status": "ok", "params_millions": 1.0,
@@ -23,7 +23,7 @@ def row_of(mode: str, latency_ms: float, **known: Any) -> Row:
     return usual | known | {"mode": mode, "latency_ms": latency_ms}
 
 
-def phases(prefill_ms: float, decode_ms: float, **known: Any) -> list[Row]:
+def phases(prefill_ms: float, decode_ms: float, /, **known: Any) -> list[Row]:
     """The three rows of a call."""
     latencies = (prefill_ms, decode_ms, prefill_ms + decode_ms)
     return [row_of(mode, ms, **known) for mode, ms in zip(PHASES, latencies, strict=True)]
