@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.prediction import PROPERTIES, applicable, best_law, outside_range, typical_factors
+from phaselaw.laws.prediction import PROPERTIES, fitted_laws, outside_range
 
 LEVEL, LEAST, MOST = 0.95, 0.93, 0.97
 TRUTHS = {"parameters": (0.5, 0.0), "parameters, layers": (0.5, 0.5), "layers": (0.0, 0.7), "none": (0.0, 0.0)}
@@ -50,8 +50,7 @@ def one(rng: np.random.Generator, n: int, exponents: tuple[float, float]) -> dic
     properties = {name: new[name] for name in PROPERTIES}
     if outside_range(others, properties):
         return None
-    fits = applicable(others, properties)
-    chosen = best_law(fits, typical_factors(others, list(fits)))
+    fits, _, chosen = fitted_laws(others, properties)
     if chosen is None:
         return None
     told = {law: fitted.latency_ms(properties, LEVEL) for law, fitted in fits.items()}

@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from phaselaw.laws.checks.laws import left_out
-from phaselaw.laws.prediction import NewModel, Prediction, Predictions, choice_charge, predict
+from phaselaw.laws.prediction import (
+    CHOSEN,
+    NewModel,
+    Prediction,
+    Predictions,
+    choice_charge,
+    clopper_pearson,
+    predict,
+    prediction_coverage,
+    prediction_validation,
+)
 from phaselaw.laws.regression import fit_plane
-from phaselaw.laws.validation import CHOSEN, clopper_pearson, prediction_coverage, prediction_validation
 
 PARAMS = (1.0, 4.0, 9.0, 20.0, 45.0, 70.0, 100.0)
 LAYERS = (2, 12, 4, 24, 6, 16, 8)

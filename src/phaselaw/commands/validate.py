@@ -8,7 +8,9 @@ from phaselaw.commands.console import print_json, print_tables
 from phaselaw.commands.predict import add_shared as add_options
 from phaselaw.commands.predict import finite, load_tables
 from phaselaw.errors import AnalysisError
-from phaselaw.report.prediction import READING, coverages, left_out
+from phaselaw.laws.prediction import PREDICTION_COVERAGE
+from phaselaw.report.document import display
+from phaselaw.report.prediction import READING, left_out
 from phaselaw.report.subject import table_rows
 from phaselaw.tables import BUDGET
 
@@ -34,5 +36,5 @@ def run(args: argparse.Namespace) -> int:
         document = {"schema_version": JSON_VERSION, "level": args.level}
         print_json(finite(document | {"predictions": validation.to_dicts(), "coverage": coverage.to_dicts()}))
     else:
-        print_tables([left_out(table_rows(validation)), coverages(table_rows(coverage))], READING)
+        print_tables([left_out(table_rows(validation)), display(PREDICTION_COVERAGE, table_rows(coverage))], READING)
     return 0

@@ -23,6 +23,7 @@ from phaselaw.laws import (
     noise,
     overhead,
     physical_limit,
+    prediction,
     scaling,
     served,
     step_time,
@@ -30,7 +31,6 @@ from phaselaw.laws import (
     summary,
     sweep_relations,
     sweeps,
-    validation,
     warmup,
 )
 from phaselaw.laws.checks import check_run, frame
@@ -204,10 +204,10 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (sweep_relations.PREFILL_BY_LENGTH, lambda of: sweep_relations.prefill_by_length(of.step_points, level=of.level)),
     (step_time.STEP_TIME_MODEL, lambda of: step_time.step_time_model(of.step_points)),
     (sweeps.SWEEP_CHANGES, lambda of: sweeps.sweep_changes(of, of.prompt_lengths, level=of.level)),
-    (validation.PREDICTION_VALIDATION, lambda of: validation.prediction_validation(of, level=of.level)),
+    (prediction.PREDICTION_VALIDATION, lambda of: prediction.prediction_validation(of, level=of.level)),
     (
-        validation.PREDICTION_COVERAGE,
-        lambda of: validation.prediction_coverage(of[validation.PREDICTION_VALIDATION], level=of.level),
+        prediction.PREDICTION_COVERAGE,
+        lambda of: prediction.prediction_coverage(of[prediction.PREDICTION_VALIDATION], level=of.level),
     ),
     (
         decisions.WHAT_BREAKS_FIRST,

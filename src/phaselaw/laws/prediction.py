@@ -2,7 +2,7 @@
 
 A prediction is made inside the range that the measured models span and, on request, outside of it, labelled. Every law
 that the stated properties allow is shown; the one used is the one with the least error in predicting a measured model
-from the others.
+from the others. How good predictions are is seen by leaving out each measured model in turn.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from scipy import stats
 
+from phaselaw import tables as col
 from phaselaw.laws.noise import Noise, interval_holds, log_matrices, noise_of
 from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, leave_one_out_errors
 from phaselaw.laws.series import Series
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
-from phaselaw.laws.summary import BUDGET, GROUP, MODEL
+from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL
 from phaselaw.records import PHASES
-from phaselaw.tables import grouped
+from phaselaw.tables import Row, Table, grouped
 
 LAWS = (PARAMS, DEPTH, WIDTH, BOTH)
 """The laws that predict, in the order in which they win ties."""
@@ -31,6 +33,62 @@ PROPERTIES = {"params_millions_effective": "M parameters", "n_layer": "layers", 
 
 ROUNDING = 0.005
 """A range is shown in three digits, so a value that is off by no more than their rounding lies in it."""
+
+
+CHOSEN = "chosen"
+"""The law that `predict` would use: chosen anew from the others alone for each model that is left out."""
+_FEW = "no law over four models, so that three are left to predict one from"
+
+
+def _signed(error: float | None) -> str:
+    return col.MISSING if error is None else f"{100 * error:+.0f} %"
+
+
+PREDICTION_VALIDATION = Table(
+    name="prediction_validation",
+    holds="each model predicted from the others",
+    caption="Each model predicted from the others.",
+    why_empty=_FEW,
+    columns=(
+        *(*GROUP_COLUMNS, col.words("predictor"), col.words("predictor_used", "by"), col.words("model", "left out")),
+        *(col.measured("params_millions_effective", "M params"), col.counted("n_others")),
+        col.measured("latency_measured_ms", "measured ms"),
+        col.derived("latency_predicted_ms", "predicted ms"),
+        *col.interval("latency_predicted_ms_low", "latency_predicted_ms_high", "interval", col.digits),
+        col.derived("error", "error", _signed),
+        col.Col(key="inside", title="measured lies", type=pl.Boolean, show=lambda held: ("OUTSIDE", "inside")[held]),
+        col.Col(key="extrapolated", type=pl.Boolean, show=lambda beyond: "extrapolated" if beyond else ""),
+        col.counted(BUDGET),
+    ),
+    shows="backend mode model params_millions_effective predictor_used latency_predicted_ms latency_predicted_ms_low "
+    "latency_measured_ms error inside extrapolated",
+)
+PREDICTION_COVERAGE = Table(
+    name="prediction_coverage",
+    holds="how many prediction intervals held",
+    caption="How many prediction intervals held the measured latency.",
+    why_empty=_FEW,
+    columns=(
+        *(*GROUP_COLUMNS, col.words("predictor", "by"), col.counted("n_models", "models"), col.counted("n_inside")),
+        col.derived("coverage", "intervals that held", col.percent),
+        *col.interval("coverage_low", "coverage_high", "its interval", col.percent),
+        col.assumed("asked", "asked", col.percent),
+        col.derived("typical_factor", "typical error", col.factor),
+        col.derived("mean_factor", "predicting the mean", col.factor),
+        col.derived("interval_factor", "interval reaches", col.factor),
+        col.counted("n_interpolated"),
+        col.Col(
+            key="n_inside_interpolated",
+            title="inside the others' range",
+            type=pl.Int64,
+            provenance="derived",
+            of_row=lambda row: f"{row['n_inside_interpolated']} of {row['n_interpolated']}",
+        ),
+        col.counted(BUDGET),
+    ),
+    shows="backend mode predictor n_models coverage coverage_low asked n_inside_interpolated typical_factor "
+    "mean_factor interval_factor",
+)
 
 
 def choice_charge(degrees: int) -> float:
@@ -151,13 +209,10 @@ class LawFit:
         are the log latencies of its `models` in each run, (runs, models), for the noise between runs.
         """
         at = np.log(np.array([properties[name] for name in COLUMNS[self.law]], dtype=float))
-        se, degrees = self.plane.new_point_error(
-            at, charged=choice_charge(self.plane.degrees) if chosen_of > 1 else 0.0
-        )
-        noise = Noise.none()
-        if runs is not None:
-            columns, _ = _logs(self.models, self.law)
-            noise = noise_of(np.append(1.0, at), columns, runs, kind="runs")
+        charged = choice_charge(self.plane.degrees) if chosen_of > 1 else 0.0
+        se, degrees = self.plane.new_point_error(at, charged=charged)
+        columns, _ = _logs(self.models, self.law)
+        noise = Noise.none() if runs is None else noise_of(np.append(1.0, at), columns, runs, kind="runs")
         value, half = self.plane.at(at), float(noise.half_width(np.array([se]), degrees, level)[0])
         return exponential(value), exponential(value - half), exponential(value + half)
 
@@ -201,7 +256,7 @@ def predict(
     return Predictions(model=model, rows=tuple(rows), refused=tuple(refused), workloads=tuple(workloads))
 
 
-def groups(tables: Mapping[str, pl.DataFrame]) -> list[tuple[dict[str, Any], pl.DataFrame]]:
+def groups(tables: Mapping[str, pl.DataFrame]) -> list[tuple[Row, pl.DataFrame]]:
     """Each backend, batch size, budget and phase with its models: parameters, layers, width (empty where unknown) and
     ``latency``, ascending in parameters; the phases in their order."""
     per_model = tables["summary_by_model_backend_mode_agg"]
@@ -209,10 +264,9 @@ def groups(tables: Mapping[str, pl.DataFrame]) -> list[tuple[dict[str, Any], pl.
     joined = per_model.join(structure, on=MODEL, how="left", nulls_equal=True)
     series = Series.of(joined.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
 
-    def place(group: tuple[dict[str, Any], pl.DataFrame]) -> tuple[Any, ...]:
+    def place(group: tuple[Row, pl.DataFrame]) -> tuple[Any, ...]:
         key, _ = group
-        phase = PHASES.index(key["mode"]) if key["mode"] in PHASES else len(PHASES)
-        return key["backend"], key["batch_size"], key[BUDGET] or 0, phase
+        return key["backend"], key["batch_size"], key[BUDGET] or 0, (*PHASES, key["mode"]).index(key["mode"])
 
     return sorted(grouped(series.points, GROUP), key=place)
 
@@ -224,30 +278,26 @@ def fit(points: pl.DataFrame, law: str) -> LawFit | None:
     return None if plane is None or plane.degrees < 1 else LawFit(law=law, plane=plane, models=known)
 
 
-def typical_factors(points: pl.DataFrame, laws: Sequence[str]) -> dict[str, float]:
-    """What a model is off by when predicted from the others, by each law and by `MEAN`: a factor of 1 or more.
+def fitted_laws(
+    points: pl.DataFrame, properties: Mapping[str, Any]
+) -> tuple[dict[str, LawFit], dict[str, float], str | None]:
+    """The laws that can be fitted to these models and need no other property than these; and which is the best.
 
-    All on the same models, those that every law applies to. A law that leaves nothing to judge it by is absent.
+    Between the two: what a model is off by when predicted from the others, by each law and by `MEAN`, a factor of 1 or
+    more. All on the same models, those that every law applies to; a law that leaves nothing to judge it by is absent.
+    The best law is the one of least error, ``None`` where none could be fitted.
     """
-    known = _known(points, laws)
-    found = {}
-    for law in (MEAN, *laws):
-        columns, latency = _logs(known, law)
-        errors = leave_one_out_errors(columns if columns.size else None, latency)
-        if errors is not None:
-            found[law] = exponential(float(np.sqrt((errors * errors).mean())))
-    return found
-
-
-def best_law(fits: Mapping[str, LawFit], factors: Mapping[str, float]) -> str | None:
-    """The law of least error among those that could be fitted; ``None`` where none could."""
-    return min(fits, key=lambda law: factors.get(law, math.inf), default=None)
-
-
-def applicable(points: pl.DataFrame, properties: Mapping[str, Any]) -> dict[str, LawFit]:
-    """The laws that can be fitted to these models and need no other property than these."""
     laws = (law for law in LAWS if all(properties.get(name) for name in COLUMNS[law]))
-    return {law: fitted for law in laws if (fitted := fit(points, law)) is not None}
+    fits = {law: fitted for law in laws if (fitted := fit(points, law)) is not None}
+    known = _known(points, list(fits))
+    errors = {law: leave_one_out_errors(*_logs(known, law)) for law in (MEAN, *fits)}
+    factors = {law: _typical_factor(off) for law, off in errors.items() if off is not None}
+    return fits, factors, min(fits, key=lambda law: factors.get(law, math.inf), default=None)
+
+
+def _typical_factor(logs: Floats) -> float:
+    """What predictions are off by, from the logs of predicted / measured: the exponential of their root mean square."""
+    return exponential(float(np.sqrt((logs * logs).mean())))
 
 
 def outside_range(points: pl.DataFrame, properties: Mapping[str, float]) -> str | None:
@@ -284,9 +334,7 @@ def _by_each_law(
     points: pl.DataFrame, properties: Mapping[str, float], level: float, runs: pl.DataFrame
 ) -> Iterator[dict[str, Any]]:
     """Each law's prediction; ``runs`` are the models' latencies in each run, empty where there is but one."""
-    fits = applicable(points, properties)
-    factors = typical_factors(points, list(fits))
-    used = best_law(fits, factors)
+    fits, factors, used = fitted_laws(points, properties)
     for law, fitted in fits.items():
         logs = None if runs.is_empty() else log_matrices(runs, Series.of(fitted.models, GROUP))[0]
         value, low, high = fitted.latency_ms(properties, level, chosen_of=len(fits) if law == used else 1, runs=logs)
@@ -340,5 +388,88 @@ def _known(points: pl.DataFrame, laws: Sequence[str]) -> pl.DataFrame:
 def _logs(points: pl.DataFrame, law: str) -> tuple[Floats, Floats]:
     """The logs of a law's columns, (models, k), and of latency, (models,)."""
     names = COLUMNS.get(law, ())
-    columns = [np.log(points[name].cast(pl.Float64).to_numpy()) for name in names]
-    return np.array(columns).reshape(len(names), points.height).T, np.log(points["latency"].to_numpy())
+    columns = points.select(pl.col(name).cast(pl.Float64) for name in names).to_numpy()
+    return np.log(columns.reshape(points.height, len(names))), np.log(points["latency"].to_numpy())
+
+
+def prediction_validation(tables: Mapping[str, pl.DataFrame], *, level: float) -> pl.DataFrame:
+    """The table ``prediction_validation``: each model predicted from the others, by each law and by the `CHOSEN` one.
+
+    ``error`` is predicted / measured - 1; ``inside`` says whether the measured latency lies in the interval;
+    ``extrapolated`` that the model lies outside of the range of the others, as the smallest and the largest do. The
+    intervals are without the noise between runs: what a run does to all models is in the model left out as well.
+    """
+    return PREDICTION_VALIDATION.frame(key | row for key, points in groups(tables) for row in _left_out(points, level))
+
+
+def _left_out(points: pl.DataFrame, level: float) -> Iterator[Row]:
+    for at, model in enumerate(points.iter_rows(named=True)):
+        others = points.filter(np.arange(points.height) != at)
+        properties = {name: model[name] for name in PROPERTIES if (model[name] or 0) > 0}
+        fits, _, chosen = fitted_laws(others, properties)
+        if chosen is None:
+            continue
+        latency = float(model["latency"])
+        extrapolated = outside_range(others, properties) is not None
+        shared = model | {"latency_measured_ms": latency, "extrapolated": extrapolated}
+        for law in (CHOSEN, *(law for law in LAWS if law in fits)):
+            used = fits[chosen if law == CHOSEN else law]
+            value, low, high = used.latency_ms(properties, level, chosen_of=len(fits) if law == CHOSEN else 1)
+            yield shared | {
+                "predictor": law,
+                "predictor_used": used.law,
+                "n_others": used.models.height,
+                "latency_predicted_ms": value,
+                "latency_predicted_ms_low": low,
+                "latency_predicted_ms_high": high,
+                "error": value / latency - 1,
+                "inside": low <= latency <= high,
+            }
+        mean = exponential(float(np.log(others["latency"].to_numpy()).mean()))
+        by_mean = {"predictor": MEAN, "predictor_used": MEAN, "n_others": others.height}
+        yield shared | by_mean | {"latency_predicted_ms": mean, "error": mean / latency - 1}
+
+
+def prediction_coverage(validation: pl.DataFrame, *, level: float) -> pl.DataFrame:
+    """The table ``prediction_coverage``: of how many left-out models the interval held the latency, by law.
+
+    ``coverage_low`` and ``coverage_high`` are Clopper and Pearson's interval at the same level, as if the models were
+    independent trials. ``typical_factor`` is what a prediction is off by, ``mean_factor`` the same for the others'
+    geometric mean, ``interval_factor`` the median reach of an interval to either side, all factors. Last come the
+    models inside the range of the others, as ``phaselaw predict`` asks for, and how many of their intervals held.
+    """
+    by_mean = grouped(validation.filter(pl.col("predictor") == MEAN), GROUP)
+    means = {tuple(about.values()): _factor(group) for about, group in by_mean}
+    rows = []
+    for about, group in grouped(validation.filter(pl.col("predictor") != MEAN), [*GROUP, "predictor"]):
+        n, inside, between = group.height, int(group["inside"].sum()), group.filter(~pl.col("extrapolated"))
+        low, high = clopper_pearson(inside, n, level)
+        reach = (group["latency_predicted_ms_high"] / group["latency_predicted_ms"]).to_numpy()
+        figures: dict[str, Any] = {
+            "n_models": n,
+            "n_inside": inside,
+            "coverage": inside / n,
+            "coverage_low": low,
+            "coverage_high": high,
+            "asked": level,
+            "typical_factor": _factor(group),
+            "mean_factor": means.get(tuple(about[name] for name in GROUP)),
+            "interval_factor": float(np.median(reach)),
+            "n_interpolated": between.height,
+            "n_inside_interpolated": int(between["inside"].sum()),
+        }
+        rows.append(about | figures)
+    return PREDICTION_COVERAGE.frame(rows)
+
+
+def clopper_pearson(hits: int, n: int, level: float) -> tuple[float, float]:
+    """The exact interval of a share of which ``hits`` of ``n`` were seen (Clopper and Pearson 1934)."""
+    tail = (1 - level) / 2
+    low = stats.beta.ppf(tail, hits, n - hits + 1) if hits > 0 else 0.0
+    high = stats.beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0
+    return float(low), float(high)
+
+
+def _factor(group: pl.DataFrame) -> float:
+    """What the predictions of left-out models are off by."""
+    return _typical_factor(np.log((group["latency_predicted_ms"] / group["latency_measured_ms"]).to_numpy()))

@@ -6,10 +6,17 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from phaselaw import tables as col
-from phaselaw.laws.prediction import LAWS, Prediction, Predictions, Workload
+from phaselaw.laws.prediction import (
+    CHOSEN,
+    LAWS,
+    PREDICTION_COVERAGE,
+    PREDICTION_VALIDATION,
+    Prediction,
+    Predictions,
+    Workload,
+)
 from phaselaw.laws.structure import MEAN
-from phaselaw.laws.validation import CHOSEN, PREDICTION_COVERAGE, PREDICTION_VALIDATION
-from phaselaw.report.document import Bullets, Paragraph, Section, Table, display
+from phaselaw.report.document import Section, Table, display, section
 from phaselaw.report.subject import PHASE_WORDS, Subject, law_words
 from phaselaw.tables import LAW, PHASE, Row
 
@@ -41,28 +48,23 @@ _SHOWN += "tokens_per_s_low interval_holds"
 
 def validation(subject: Subject) -> Section:
     """Each model predicted from the others, and how many intervals held."""
-    title, rows = "How good predictions are", subject.rows(PREDICTION_VALIDATION.name)
-    if not rows:
-        note = subject.analysis.notes.get(PREDICTION_VALIDATION.name, "too few models")
-        return Section(title=title, blocks=(Paragraph(f"Not computed: {note}."),))
-    prose = Paragraph(
+    title, rows = "How good predictions are", subject.rows(PREDICTION_VALIDATION.name, mode="e2e_kv")
+    if subject.analysis[PREDICTION_VALIDATION].is_empty():
+        return section(title, subject.why_not(PREDICTION_VALIDATION))
+    return section(
+        title,
         "What these laws say of a model that was not measured, tried on the models that were. "
         "The command phaselaw predict makes such a prediction, inside the measured range. Here end to end, by the "
-        "law that is chosen; the other phases and laws stand in analysis/prediction_validation.csv."
+        "law that is chosen; the other phases and laws stand in analysis/prediction_validation.csv.",
+        subject.table(PREDICTION_COVERAGE, subject.ordered(PREDICTION_COVERAGE.name, predictor=CHOSEN)),
+        left_out(rows),
+        READING,
     )
-    chosen = subject.ordered(PREDICTION_COVERAGE.name, predictor=CHOSEN)
-    end_to_end = [row for row in rows if row["mode"] == "e2e_kv"]
-    return Section(title=title, blocks=(prose, coverages(chosen), left_out(end_to_end), Bullets(READING)))
 
 
 def left_out(rows: Sequence[Row]) -> Table:
     """The table of left-out models, each by the law that would have been chosen."""
     return display(PREDICTION_VALIDATION, [row for row in rows if row["predictor"] == CHOSEN])
-
-
-def coverages(rows: Sequence[Row]) -> Table:
-    """The table of how many intervals held, by law."""
-    return display(PREDICTION_COVERAGE, rows)
 
 
 def predicted(predictions: Predictions) -> Table:
