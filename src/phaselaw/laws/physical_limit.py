@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from phaselaw import tables as col
-from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, Work, decode_step, memory, prefill
+from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, decode_step, memory, prefill
 from phaselaw.machine.limits import DeviceLimits, MachineLimits
 from phaselaw.machine.peak_memory import MB
 from phaselaw.records import Run
@@ -74,7 +74,6 @@ MEMORY_PEAKS = Table(
 )
 
 _TORCH_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
-_PHASES = {"prefill": ("prefill",), "kv_decode": ("kv_decode",), "e2e_kv": ("prefill", "kv_decode")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,29 +94,26 @@ class Shape:
 
 def shapes(run: Run) -> dict[tuple[str, str], Shape]:
     """The shapes that are known, by backend and model; none for runs whose table of models names no backends."""
-    if "backend" not in run.models.columns:
-        return {}
     manifest = run.manifest or {}
     engines = {engine.get("name"): engine.get("settings") or {} for engine in manifest.get("engines") or []}
     has_gpu = bool((manifest.get("host") or {}).get("gpus"))
     found = {}
-    for row in run.models.iter_rows(named=True):
-        model, settings, kind = Architecture.of(row), engines.get(row["backend"]) or {}, row["kind"]
-        if model is None:
-            continue
-        dtype = _TORCH_WORDS.get(row.get("dtype") or "", "fp32")
-        ours = kind == "llamacpp" and settings.get("url") is None
-        on_cpu = ours and (settings.get("gpu_layers") == 0 or not has_gpu)
-        # llama.cpp's setting (its default is f16), else the model's own number format.
-        cached = KV_BYTES.get(str(settings.get("kv_cache") or "f16"), 2.0)
-        found[row["backend"], row["model"]] = Shape(
-            model=model,
-            kind=kind,
-            device=row.get("device") if kind == "hf" else "cpu" if on_cpu else None,
-            dtype=dtype,
-            kv_bytes=cached if kind == "llamacpp" else VALUE_BYTES[dtype],
-            settings=settings,
-        )
+    for row in run.models.iter_rows(named=True) if "backend" in run.models.columns else ():
+        model, settings, kind = Architecture.of(row), engines.get(row["backend"], {}), row["kind"]
+        if model is not None:
+            dtype = _TORCH_WORDS.get(row.get("dtype") or "", "fp32")
+            on_cpu = kind == "llamacpp" and settings.get("url") is None
+            on_cpu = on_cpu and (settings.get("gpu_layers") == 0 or not has_gpu)
+            # llama.cpp's setting (its default is f16), else the model's own number format.
+            cached = KV_BYTES.get(str(settings.get("kv_cache") or "f16"), 2.0)
+            found[row["backend"], row["model"]] = Shape(
+                model=model,
+                kind=kind,
+                device=row.get("device") if kind == "hf" else "cpu" if on_cpu else None,
+                dtype=dtype,
+                kv_bytes=cached if kind == "llamacpp" else VALUE_BYTES[dtype],
+                settings=settings,
+            )
     return found
 
 
@@ -146,36 +142,36 @@ def _placed(cell: Row, shape: Shape, limits: DeviceLimits) -> Row:
     """A cell's traffic and work beside its limits."""
     batch, latency_s, steps = int(cell["batch_size"]), cell["latency_median_ms"] / 1e3, cell[BUDGET] or 0
     prompt = cell["prompt_tokens_compute_median"] / batch
-    # Step i attends to the prompt and i generated tokens: on average to (steps + 1) / 2 of them.
-    step = decode_step(shape.model, batch=batch, context=prompt + (steps + 1) / 2, kv_bytes=shape.kv_bytes)
-    first = prefill(shape.model, batch=batch, prompt=prompt, kv_bytes=shape.kv_bytes)
-    works = {"prefill": (1, prompt * batch, first), "kv_decode": (steps, steps * batch, step)}
-    parts = [works[phase] for phase in _PHASES[cell["mode"]]]
-    tokens = sum(each for _, each, _ in parts)
+    parts = []  # times, tokens, work of each
+    if cell["mode"] != "kv_decode":
+        first = prefill(shape.model, batch=batch, prompt=prompt, kv_bytes=shape.kv_bytes)
+        parts.append((1, prompt * batch, first))
+    if cell["mode"] != "prefill":
+        # Step i attends to the prompt and i generated tokens: on average to (steps + 1) / 2 of them.
+        step = decode_step(shape.model, batch=batch, context=prompt + (steps + 1) / 2, kv_bytes=shape.kv_bytes)
+        parts.append((steps, steps * batch, step))
+    tokens, arithmetic = sum(each for _, each, _ in parts), limits.gflop_per_s(shape.dtype)
     moved, computed = [times * work.bytes for times, _, work in parts], [times * work.flops for times, _, work in parts]
-    read, arithmetic = [limits.read_at(work.bytes) for _, _, work in parts], limits.gflop_per_s(shape.dtype)
-    shares = {
-        BANDWIDTH: _share(moved, read, latency_s),
-        COMPUTE: _share(computed, [arithmetic] * len(parts), latency_s),
-    }
-    largest = max((work for _, _, work in parts), key=lambda work: work.bytes)
-    wall = wall_of(shares[BANDWIDTH], shares[COMPUTE])
+    read = [limits.read_at(work.bytes) for _, _, work in parts]
+    bandwidth = _share(moved, read, latency_s)
+    compute = _share(computed, [arithmetic] * len(parts), latency_s)
+    largest = max(work.bytes for _, _, work in parts)
     return {
         "device": shape.device,
         "dtype": shape.dtype,
         "tokens": tokens,
         "bytes_per_token": sum(moved) / tokens,
         "flops_per_token": sum(computed) / tokens,
-        "working_set_mb": largest.bytes / 1e6,
+        "working_set_mb": largest / 1e6,
         "bandwidth_gb_per_s": sum(moved) / latency_s / 1e9,
         "compute_gflop_per_s": sum(computed) / latency_s / 1e9,
         "limit_gb_per_s": read[0] if len(parts) == 1 else None,
         "limit_gflop_per_s": arithmetic,
-        "bandwidth_share": shares[BANDWIDTH],
-        "compute_share": shares[COMPUTE],
-        "wall": wall,
-        "evidence": _evidence(cell["latency_median_ms"], shares, shape, known=wall is not None),
-        "above_the_roof": _above(shares, limits, largest),
+        "bandwidth_share": bandwidth,
+        "compute_share": compute,
+        "wall": wall_of(bandwidth, compute),
+        "evidence": _evidence(cell["latency_median_ms"], bandwidth, compute, shape),
+        "above_the_roof": _above(bandwidth or 0.0, compute or 0.0, limits, largest),
     }
 
 
@@ -194,39 +190,38 @@ def wall_of(bandwidth_share: float | None, compute_share: float | None) -> str |
     return BANDWIDTH if bandwidth_share >= compute_share else COMPUTE
 
 
-def _evidence(latency_ms: float, shares: Mapping[str, float | None], shape: Shape, *, known: bool) -> str:
-    """The figures that decided, in words."""
-    if not known:
+def _evidence(latency_ms: float, reading: float | None, computing: float | None, shape: Shape) -> str:
+    """The figures that decided the wall, in words."""
+    if reading is None or computing is None:
         return f"no limit of {shape.dtype} arithmetic was measured on {shape.device}"
-    reading, computing = shares[BANDWIDTH] or 0.0, shares[COMPUTE] or 0.0
     return (
         f"of {latency_ms:.3g} ms, reading takes {latency_ms * reading:.3g} ms at the machine's bandwidth "
         f"({reading:.1%}), {shape.dtype} arithmetic {latency_ms * computing:.3g} ms at its rate ({computing:.1%})"
     )
 
 
-def _above(shares: Mapping[str, float | None], limits: DeviceLimits, work: Work) -> str | None:
-    """Why a cell does better than the limit; ``None`` where it doesn't."""
-    reasons = []
-    if (shares[BANDWIDTH] or 0.0) > 1:
-        smallest, largest = limits.read[0], limits.read[-1]
-        rate = limits.read_at(work.bytes)
-        if work.bytes < smallest.working_set_bytes:
+def _above(bandwidth_share: float, compute_share: float, limits: DeviceLimits, working_set: float) -> str | None:
+    """Why a cell, which reads so many bytes at once, does better than the limit; ``None`` where it doesn't."""
+    reasons, mb = [], f"its {working_set / 1e6:.3g} MB"
+    if bandwidth_share > 1:
+        smallest, in_memory = limits.read[0].working_set_bytes, limits.read[-1].gb_per_s.median
+        rate = limits.read_at(working_set) or 0.0
+        if working_set < smallest:
             reasons.append(
-                f"its {work.bytes / 1e6:.3g} MB are less than the smallest working set measured "
-                f"({smallest.working_set_bytes / 1e6:.3g} MB), and fit caches that are faster"
+                f"{mb} are less than the smallest working set measured ({smallest / 1e6:.3g} MB), and fit caches that "
+                "are faster"
             )
-        elif rate is not None and rate > 1.25 * largest.gb_per_s.median:
+        elif rate > 1.25 * in_memory:
             reasons.append(
-                f"its {work.bytes / 1e6:.3g} MB lie partly in a cache (the curve is at {rate:.3g} GB/s there, and at "
-                f"{largest.gb_per_s.median:.3g} in memory): the same weights stay hot from step to step"
+                f"{mb} lie partly in a cache (the curve is at {rate:.3g} GB/s there, and at {in_memory:.3g} in "
+                "memory): the same weights stay hot from step to step"
             )
         else:
             reasons.append(
                 "the cell reads faster than the curve did at this size: the machine was busier when its limits were "
                 "measured, or its cache held more of the weights (phaselaw host --refresh on an idle machine)"
             )
-    if (shares[COMPUTE] or 0.0) > 1:
+    if compute_share > 1:
         reasons.append(
             "its arithmetic is faster than the matrix products measured: another number format inside (quantised "
             "weights), another library, or a busier machine when the limits were measured"
@@ -252,8 +247,7 @@ def memory_peaks(run: Run, ok: pl.DataFrame) -> pl.DataFrame:
             shape = known.get((call["backend"], call["model"]))
             # On a GPU the weights are in its memory, not in the process's.
             if shape is not None and (measure == GPU) == (shape.device or "").startswith("cuda"):
-                others = _others(call, shape, known, firsts)
-                parts = _predicted(call, shape, others, on_gpu=measure == GPU)
+                parts = _predicted(call, shape, _others(call, shape, known, firsts))
                 error = parts["predicted_mb"] / call[column] - 1
                 rows.append(call | parts | {"memory": measure, "measured_mb": call[column], "error": error})
     return MEMORY_PEAKS.frame(rows)
@@ -264,19 +258,18 @@ def _others(call: Row, shape: Shape, known: Mapping[tuple[str, str], Shape], fir
 
     ``firsts`` are the first calls of each model on each backend in each process.
     """
-    if shape.kind != "hf":
-        return 0.0
     held = {}
     for first in firsts:
         other = known.get((first["backend"], first["model"]))
         loaded = first["process_idx"] == call["process_idx"] and (first["call_idx"] or 0) <= (call["call_idx"] or 0)
-        if other is not None and loaded and (other.kind, other.device) == ("hf", shape.device):
+        if other and loaded and (other.kind, shape.kind, other.device) == ("hf", "hf", shape.device):
             held[first["model"], other.dtype] = other.model.weights_bytes
     held.pop((call["model"], shape.dtype), None)
     return sum(held.values())
 
 
-def _predicted(call: Row, shape: Shape, others: float, *, on_gpu: bool) -> Row:
+def _predicted(call: Row, shape: Shape, others: float) -> Row:
+    """The parts of a call's peak in MB; ``others`` are the bytes of other models beside it."""
     batch = int(call["batch_size"])
     prompt = call["prompt_tokens_compute"] / batch
     context = prompt + (call[BUDGET] or 0)
@@ -285,6 +278,7 @@ def _predicted(call: Row, shape: Shape, others: float, *, on_gpu: bool) -> Row:
         context = (shape.settings.get("context_length") or shape.model.n_positions or context) * slots
     formats = {"value_bytes": VALUE_BYTES[shape.dtype], "kv_bytes": shape.kv_bytes}
     held = memory(shape.model, batch=batch, context=context, prompt=prompt, **formats)
+    on_gpu = (shape.device or "").startswith("cuda")
     runtime_mb = None if on_gpu else shape.settings.get("resident_runtime_mb")
     return {
         "runtime_mb": runtime_mb,
