@@ -29,7 +29,7 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from phaselaw.engines.hf_clock import clock_of
+from phaselaw.engines.hf_model import clock_of
 
 if TYPE_CHECKING:
     import torch

@@ -393,7 +393,7 @@ def test_on_cuda_greedy_tokens_equal_generates(ladder_cache: Path) -> None:
 
 
 def test_host_and_mps_clocks_never_invent_device_readings() -> None:
-    from phaselaw.engines.hf_clock import CpuClock, MpsClock, clock_of
+    from phaselaw.engines.hf_model import CpuClock, MpsClock, clock_of
 
     assert isinstance(clock_of(torch.device("cpu")), CpuClock)
     assert isinstance(clock_of(torch.device("mps")), MpsClock)

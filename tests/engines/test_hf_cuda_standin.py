@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from phaselaw.engines import hf, hf_model
-from phaselaw.engines.hf_clock import CudaClock
+from phaselaw.engines.hf_model import CudaClock
 from phaselaw.errors import EngineError
 from phaselaw.records import Request
 from phaselaw.study.model import HfBackend, ModelEntry

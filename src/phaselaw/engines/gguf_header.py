@@ -9,7 +9,7 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from phaselaw.errors import EngineError
 
@@ -32,14 +32,11 @@ def read_header(path: Path) -> tuple[Mapping[str, Scalar], Mapping[str, Table]]:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise EngineError(f"{path}: not a GGUF file", kind="load")
-            version, tensors, count = _number(file, "I"), _number(file, "Q"), _number(file, "Q")
+            version, tensors, entries = _number(file, "I"), _number(file, "Q"), _number(file, "Q")
             if version not in (2, 3):
                 raise EngineError(f"{path}: GGUF version {version}; versions 2 and 3 can be read", kind="load")
-            found: dict[str, Scalar] = {}
-            for _ in range(_bounded(count)):
-                key, value = _text(file), _value(file, int(_number(file, "I")))
-                if value is not None:
-                    found[key] = value
+            metadata = {_text(file): _value(file, _number(file, "I")) for _ in range(_bounded(entries))}
+            found = {key: value for key, value in metadata.items() if value is not None}
             return found, _tables(file, _bounded(tensors), int(found.get("general.alignment", 32)))
     except OSError as error:
         raise EngineError(f"{path}: {error.strerror}", kind="load") from error
@@ -51,26 +48,24 @@ def _tables(file: BinaryIO, count: int, alignment: int) -> dict[str, Table]:
     """The tensors that the head lists; each reaches to the next one's offset, the last one to the end of the file."""
     listed = []
     for _ in range(count):
-        name, dimensions = _text(file), int(_number(file, "I"))
-        numbers = math.prod(int(_number(file, "Q")) for _ in range(dimensions))
+        name = _text(file)
+        numbers = math.prod(_number(file, "Q") for _ in range(_number(file, "I")))
         _number(file, "I")  # its type, which is not needed
-        listed.append((int(_number(file, "Q")), name, numbers))
+        listed.append((_number(file, "Q"), name, numbers))
     data = -(-file.tell() // alignment) * alignment
     listed.sort()
     ends = [offset for offset, _, _ in listed[1:]] + [file.seek(0, 2) - data]
     return {name: (numbers, end - offset) for (offset, name, numbers), end in zip(listed, ends, strict=True)}
 
 
-def _number(file: BinaryIO, code: str) -> int | float | bool:
-    size = struct.calcsize(f"<{code}")
-    value: int | float | bool = struct.unpack(f"<{code}", file.read(size))[0]
-    return value
+def _number(file: BinaryIO, code: str) -> Any:
+    return struct.unpack(f"<{code}", file.read(struct.calcsize(f"<{code}")))[0]
 
 
-def _bounded(count: int | float) -> int:
+def _bounded(count: int) -> int:
     if count > _MAX_ENTRIES:
         raise ValueError(count)
-    return int(count)
+    return count
 
 
 def _text(file: BinaryIO) -> str:
@@ -81,11 +76,12 @@ def _value(file: BinaryIO, kind: int) -> Scalar | None:
     """A value; ``None`` for an array, which is passed over."""
     if kind == _STRING:
         return _text(file)
-    if kind in _FORMATS:
-        return _number(file, _FORMATS[kind])
     if kind != _ARRAY:
-        raise ValueError(kind)
-    element, count = int(_number(file, "I")), _bounded(_number(file, "Q"))
+        if kind not in _FORMATS:
+            raise ValueError(kind)
+        number: Scalar = _number(file, _FORMATS[kind])
+        return number
+    element, count = _number(file, "I"), _bounded(_number(file, "Q"))
     if element in _FORMATS:
         file.seek(count * struct.calcsize(_FORMATS[element]), 1)
     else:

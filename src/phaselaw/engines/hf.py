@@ -1,7 +1,6 @@
 """The engine ``hf``: transformers in this process, on the CPU, CUDA or Apple's MPS (TR121 2.1-2.3, 2.5).
 
-How a call is timed stands in `phaselaw.engines.hf_model`. torch and transformers live in this file and the
-two beside it only, and are imported when first needed.
+How a call is timed stands in `phaselaw.engines.hf_model`, which imports torch and transformers: only when needed.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phaselaw.engines.hf_model import HfModel, failures_as_engine_errors, resident_runtime_mb, use_threads
 from phaselaw.errors import EngineError, MissingExtraError
 from phaselaw.ladder.build import resolve
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import EngineInfo
 
 if TYPE_CHECKING:
+    from phaselaw.engines.hf_model import HfModel
     from phaselaw.study.model import HfBackend, ModelEntry
 
 
@@ -91,9 +90,11 @@ class HfEngine:
         import torch
         import transformers
 
-        use_threads(self._backend.threads)
+        from phaselaw.engines import hf_model
+
+        hf_model.use_threads(self._backend.threads)
         settings: dict[str, Any] = {
-            "resident_runtime_mb": resident_runtime_mb(),
+            "resident_runtime_mb": hf_model.resident_runtime_mb(),
             "device": self._backend.device,
             "dtype": self._backend.dtype,
             "batch_size": self._backend.batch_size,
@@ -119,14 +120,16 @@ class HfEngine:
 
         Weights are loaded once per model, device and dtype: those that another backend holds are shared.
         """
-        use_threads(self._backend.threads)
+        from phaselaw.engines import hf_model
+
+        hf_model.use_threads(self._backend.threads)
         for fault in _device_faults(self._backend.device):
             raise EngineError(f"backend {self._backend.name}: {fault}", kind="missing_device")
         for fault in _model_faults(model.name):
             raise EngineError(f"model {model.name}: {fault}", kind="missing_model")
-        resident_runtime_mb()
-        with failures_as_engine_errors(f"can't load {model.name}", kind="load"):
-            loaded = HfModel(model.name, resolve(model.name), self._backend)
+        hf_model.resident_runtime_mb()
+        with hf_model.failures_as_engine_errors(f"can't load {model.name}", kind="load"):
+            loaded = hf_model.HfModel(model.name, resolve(model.name), self._backend)
         if not loaded.keeps_last_logits_only:
             self._without_logits_to_keep.add(model.name)
         self._attention.add(loaded.attention)

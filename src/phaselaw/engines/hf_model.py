@@ -13,14 +13,19 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from phaselaw.engines.hf_clock import clock_of
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel  # noqa: F401
+
 from phaselaw.engines.prompts import token_ids
 from phaselaw.errors import EngineError
 from phaselaw.ladder.build import WEIGHTS, shipped_checksums
@@ -29,8 +34,6 @@ from phaselaw.machine.peak_memory import PeakMemory, resident_mb
 from phaselaw.records import ModelInfo, Request, Timing
 
 if TYPE_CHECKING:
-    import torch
-
     from phaselaw.study.model import HfBackend
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -38,6 +41,94 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 _LOADED: WeakValueDictionary[tuple[str, str, str], torch.nn.Module] = WeakValueDictionary()
 """Weights in memory by source, device and dtype: backends that differ in other settings share them."""
+
+
+class Readings(NamedTuple):
+    """What the marks of one call say, beside its wall clock."""
+
+    steps_ms: tuple[float, ...] | None = None
+    prefill_event_ms: float | None = None
+    decode_event_ms: float | None = None
+    gpu_peak_mb: float | None = None
+
+
+class CpuClock:
+    """How a device is timed: a wall clock with the device at rest, and marks that wait for nothing.
+
+    A call is marked before and after prefill, before decode and after each step. The CPU does each thing at once, so
+    that its marks are readings of the wall clock.
+    """
+
+    def prepare(self, *, n_marks: int) -> None:  # noqa: ARG002
+        """Be ready for a call; not timed."""
+        self._marks: list[int] = []
+
+    def read_ns(self) -> int:
+        """The wall clock, once the device has done all that it was asked."""
+        return perf_counter_ns()
+
+    def mark(self) -> None:
+        """Note this moment on the device's timeline without waiting for it."""
+        self._marks.append(perf_counter_ns())
+
+    def readings(self) -> Readings:
+        """What was marked; after the call."""
+        return Readings(steps_ms=tuple((after - before) / 1e6 for before, after in pairwise(self._marks[2:])))
+
+
+class MpsClock(CpuClock):
+    """Apple's GPU: the wall clock only, since a mark inside the loop would have to wait for the device."""
+
+    def read_ns(self) -> int:
+        torch.mps.synchronize()
+        return perf_counter_ns()
+
+    def mark(self) -> None:
+        pass
+
+    def readings(self) -> Readings:
+        return Readings()
+
+
+class CudaClock(CpuClock):
+    """CUDA: a mark is an event in the stream, read when the call is over."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._events: list[torch.cuda.Event] = []
+
+    def prepare(self, *, n_marks: int) -> None:
+        self._stream = torch.cuda.current_stream(self._device)
+        new_event: Callable[..., torch.cuda.Event] = torch.cuda.Event
+        for _ in range(n_marks - len(self._events)):
+            event = new_event(enable_timing=True)
+            event.record(self._stream)  # an event is made when first recorded: not inside the timed loop
+            self._events.append(event)
+        self._n_marks, self._unmarked = n_marks, iter(self._events)
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def read_ns(self) -> int:
+        torch.cuda.synchronize(self._device)
+        return perf_counter_ns()
+
+    def mark(self) -> None:
+        next(self._unmarked).record(self._stream)
+
+    def readings(self) -> Readings:
+        begun, prefilled, *steps = self._events[: self._n_marks]
+        return Readings(
+            steps_ms=tuple(before.elapsed_time(after) for before, after in pairwise(steps)),
+            prefill_event_ms=begun.elapsed_time(prefilled),
+            decode_event_ms=steps[0].elapsed_time(steps[-1]),
+            gpu_peak_mb=torch.cuda.max_memory_allocated(self._device) / 2**20,
+        )
+
+
+def clock_of(device: torch.device) -> CpuClock:
+    """The clock for a device."""
+    if device.type == "cuda":
+        return CudaClock(device)
+    return MpsClock() if device.type == "mps" else CpuClock()
 
 
 class HfModel:
@@ -73,8 +164,6 @@ class HfModel:
 
     def _input_ids(self, request: Request) -> torch.Tensor:
         """The prompt as token ids on the device, of shape (batch, prompt tokens)."""
-        import torch
-
         key = (request.prompt, request.prompt_tokens, request.study_seed, request.batch_size)
         if key not in self._inputs:
             ids = torch.tensor([self._prompt_ids(request)])
@@ -99,8 +188,6 @@ class HfModel:
         return ids
 
     def _timed(self, input_ids: torch.Tensor, gen_tokens: int) -> Timing:
-        import torch
-
         model, clock = self._weights, self._clock
         last_only = {"logits_to_keep": 1} if self.keeps_last_logits_only else {}
         generated: list[torch.Tensor] = []
@@ -139,15 +226,12 @@ class HfModel:
 
 
 def _weights(source: Path | str, backend: HfBackend) -> Any:
-    import torch
-    import transformers
-
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     key = (str(source), backend.device, backend.dtype)
     model: Any = _LOADED.get(key)
     if model is None:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=getattr(torch, DTYPES[backend.dtype]),
             use_safetensors=True,
@@ -163,10 +247,8 @@ def _weights(source: Path | str, backend: HfBackend) -> Any:
 
 def _tokenizer(source: Path | str) -> Any | None:
     """The model's own tokenizer; ``None`` where it has none, which exact token counts don't need."""
-    import transformers
-
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError):
         return None
     return tokenizer if tokenizer.vocab_size else None  # newer versions make up an empty one
@@ -213,8 +295,6 @@ def _dtype_in_use(tensors: list[torch.Tensor]) -> str:
 
 def _looked_up(weights: Any) -> list[torch.Tensor]:
     """The embeddings that are no output projection as well: of these a token reads but a row."""
-    import torch
-
     head = weights.get_output_embeddings()
     tables = {module.weight for module in weights.modules() if isinstance(module, torch.nn.Embedding)}
     return [table for table in tables if head is None or table is not head.weight]
@@ -224,11 +304,8 @@ def _looked_up(weights: Any) -> list[torch.Tensor]:
 def resident_runtime_mb() -> float:
     """What Python and the libraries take of this process's memory (2^20 bytes); asked before any model is loaded.
 
-    What loads a model is imported, and a product multiplied, so that what the libraries set up then is counted.
+    What loads a model is imported above, and a product multiplied, so that what the libraries set up then is counted.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel  # noqa: F401
-
     torch.mm(torch.ones(256, 256), torch.ones(256, 256))
     return resident_mb()
 
@@ -236,15 +313,11 @@ def resident_runtime_mb() -> float:
 @cache
 def _default_threads() -> int:
     """The threads torch takes by itself; asked before any backend sets another number."""
-    import torch
-
     return torch.get_num_threads()
 
 
 def use_threads(wanted: int | None) -> None:
     """Put a backend's thread count in force (it is the process's) unless it is already."""
-    import torch
-
     threads = wanted or _default_threads()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections import Counter
 from contextlib import closing
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phaselaw.engines import hf
 from phaselaw.records import Request
@@ -80,24 +79,31 @@ class Profile:
 
 def profile_decode(backend: HfBackend, model: ModelEntry, *, tokens: int, prompt_tokens: int) -> Profile:
     """Profile decode steps of a model. Raises `EngineError` and `MissingExtraError` as the engine does."""
-    of_study = functools.partial(Request, prompt=None, study_seed=0, seed=0, round=None)
-    request = functools.partial(of_study, prompt_tokens=prompt_tokens, batch_size=backend.batch_size)
+    on_gpu = backend.device.startswith("cuda")
+    common: dict[str, Any] = {"prompt_tokens": prompt_tokens, "batch_size": backend.batch_size}
+    ask = functools.partial(Request, prompt=None, study_seed=0, seed=0, round=None, **common)
     with closing(hf.create(backend)) as engine:
         loaded = engine.load(model)
-        step_ms = _step_ms(loaded, request(gen_tokens=tokens))
-        short, long = _profiled(loaded, request(gen_tokens=1)), _profiled(loaded, request(gen_tokens=tokens + 1))
-    on_gpu = backend.device.startswith("cuda")
-    operators = _difference(long, short, tokens, on_gpu=on_gpu)
+        times = [loaded.generate(ask(gen_tokens=tokens)).kv_decode_ms or 0.0 for _ in range(WARMUPS + TIMED)]
+        short_ms, short = _profiled(loaded, ask(gen_tokens=1), on_gpu=on_gpu)
+        long_ms, long = _profiled(loaded, ask(gen_tokens=tokens + 1), on_gpu=on_gpu)
+    step_ms, profiled_step_ms = median(times[WARMUPS:]) / tokens, (long_ms - short_ms) / tokens
+    operators = []  # what the steps that the longer pass has more are made of
+    for name, (calls, own_us) in long.items():
+        before, before_us = short.get(name, (0, 0.0))
+        ms = max(0.0, own_us - before_us) / tokens / 1e3
+        computes = on_gpu or name not in BOOKKEEPING
+        if calls > before:
+            per_token = (calls - before) / tokens
+            operators.append(Operator(name=name, calls_per_token=per_token, ms_per_token=ms, computes=computes))
+    operators.sort(key=lambda each: each.ms_per_token, reverse=True)
     counted = [each for each in operators if on_gpu or each.name.startswith("aten::")]
-    profiled_step_ms = (long.decode_ms - short.decode_ms) / tokens
     busy_ms = sum(each.ms_per_token for each in counted if each.computes)
     return Profile(
         model=model.name,
         device=backend.device,
         dtype=backend.dtype,
         n_layer=loaded.info.n_layer,
-        batch_size=backend.batch_size,
-        prompt_tokens=prompt_tokens,
         tokens=tokens,
         step_ms=step_ms,
         profiled_step_ms=profiled_step_ms,
@@ -105,52 +111,24 @@ def profile_decode(backend: HfBackend, model: ModelEntry, *, tokens: int, prompt
         calls_per_token=sum(each.calls_per_token for each in counted),
         busy_ms=busy_ms,
         busy_share=busy_ms / (step_ms if on_gpu else profiled_step_ms),
-        operators=operators,
+        operators=tuple(operators),
+        **common,
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Pass:
-    decode_ms: float
-    calls: Counter[str]
-    own_us: Counter[str]
-
-
-def _step_ms(loaded: HfModel, request: Request) -> float:
-    times = [loaded.generate(request).kv_decode_ms or 0.0 for _ in range(WARMUPS + TIMED)]
-    return median(times[WARMUPS:]) / request.gen_tokens
-
-
-def _profiled(loaded: HfModel, request: Request) -> _Pass:
-    """One call under the profiler: on a GPU its kernels, on the processor its operators."""
+def _profiled(loaded: HfModel, request: Request, *, on_gpu: bool) -> tuple[float, dict[str, tuple[int, float]]]:
+    """A call under the profiler: its decode in ms, and the calls and own time (us) of each kernel or operator."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes to stderr when it starts
     import torch
     from torch.profiler import ProfilerActivity
 
-    on_gpu = torch.cuda.is_available() and (loaded.info.device or "").startswith("cuda")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with torch.profiler.profile(activities=activities) as profiler:
         timing = loaded.generate(request)
-    calls: Counter[str] = Counter()
-    own_us: Counter[str] = Counter()
+    found: dict[str, tuple[int, float]] = {}
     for event in profiler.key_averages():
-        of_gpu = not str(event.device_type).endswith("CPU")
-        if of_gpu == on_gpu:
-            calls[event.key] += event.count
-            own_us[event.key] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
-    return _Pass(timing.kv_decode_ms or 0.0, calls, own_us)
-
-
-def _difference(long: _Pass, short: _Pass, tokens: int, *, on_gpu: bool) -> tuple[Operator, ...]:
-    """What the steps that the longer pass has more are made of."""
-    found = [
-        Operator(
-            name=name,
-            calls_per_token=(calls - short.calls[name]) / tokens,
-            ms_per_token=max(0.0, long.own_us[name] - short.own_us[name]) / tokens / 1e3,
-            computes=on_gpu or name not in BOOKKEEPING,
-        )
-        for name, calls in long.calls.items()
-        if calls > short.calls[name]
-    ]
-    return tuple(sorted(found, key=lambda each: each.ms_per_token, reverse=True))
+        if str(event.device_type).endswith("CPU") != on_gpu:
+            calls, own_us = found.get(event.key, (0, 0.0))
+            more_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            found[event.key] = calls + event.count, own_us + more_us
+    return timing.kv_decode_ms or 0.0, found

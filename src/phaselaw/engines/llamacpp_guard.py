@@ -5,15 +5,12 @@ included, the system closes that end; this process then stops the server and goe
 Linux would kill the server with it. Nothing here is heavy, and the server's weights are in no process but its own.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 
 STOP_WAIT_S = 5.0
 """What a server gets to stop by itself before it is killed."""
@@ -21,37 +18,25 @@ STOP_WAIT_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
-def main(command: list[str]) -> int:
-    """Run a command until it ends or standard input is closed; returns its exit code, or 0 where it was stopped."""
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_dying_with_this_process())
-    threading.Thread(target=_leave_with, args=(server,), daemon=True).start()
+def main(command: list[str]) -> None:
+    """Run a command until it ends, whose exit code is then this process's, or until standard input is closed."""
+    prctl, guard = ctypes.CDLL(None).prctl if sys.platform == "linux" else None, os.getpid()
+
+    def die_with_guard() -> None:
+        """In the server, before it is one: be killed when the thread that starts it, the guard's only one, ends."""
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != guard:  # gone before it was armed
+                os._exit(1)
+
+    def leave_with_server() -> None:
+        code = server.wait()
+        os._exit(code if code >= 0 else 128 - code)
+
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_guard)
+    threading.Thread(target=leave_with_server, daemon=True).start()
     while os.read(sys.stdin.fileno(), 1024):
         pass
-    _stop(server)
-    return 0
-
-
-def _dying_with_this_process() -> Callable[[], object] | None:
-    """What a child runs to be killed when the thread that started it, this process's only one then, ends."""
-    if sys.platform != "linux":
-        return None
-    prctl, mine = ctypes.CDLL(None).prctl, os.getpid()
-
-    def arm() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != mine:  # gone before it was armed
-            os._exit(1)
-
-    return arm
-
-
-def _leave_with(server: subprocess.Popen[bytes]) -> None:
-    """End this process when the server ends, with its exit code."""
-    code = server.wait()
-    os._exit(code if code >= 0 else 128 - code)
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
     server.terminate()
     try:
         server.wait(STOP_WAIT_S)
@@ -61,4 +46,4 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    main(sys.argv[1:])

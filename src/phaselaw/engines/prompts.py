@@ -12,6 +12,7 @@ other reasons. Where a fresh prefill would cost under two decode steps, a hit do
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from statistics import median
 from typing import NamedTuple
@@ -101,11 +102,11 @@ class FreshPrompts:
     """Prefill times of prompts that a model can't have seen, by their number of tokens."""
 
     def __init__(self) -> None:
-        self._ms: dict[int, list[float]] = {}
+        self._ms: dict[int, list[float]] = defaultdict(list)
 
     def add(self, tokens: int, prefill_ms: float) -> None:
         """One more fresh prompt."""
-        self._ms.setdefault(tokens, []).append(prefill_ms)
+        self._ms[tokens].append(prefill_ms)
 
     def expected_ms(self, tokens: int) -> float | None:
         """What a fresh prompt of so many tokens takes; ``None`` where there is none to compare with.
@@ -115,10 +116,10 @@ class FreshPrompts:
         known = sorted((length, median(times)) for length, times in self._ms.items())
         if not known:
             return None
-        if tokens <= known[0][0] or tokens >= known[-1][0]:
-            length, ms = known[0] if tokens <= known[0][0] else known[-1]
+        above = bisect_left(known, (tokens,))
+        if above in (0, len(known)):
+            length, ms = known[min(above, len(known) - 1)]
             return ms * tokens / length
-        above = next(index for index, (length, _) in enumerate(known) if length >= tokens)
         (short, short_ms), (long, long_ms) = known[above - 1], known[above]
         return short_ms + (long_ms - short_ms) * (tokens - short) / (long - short)
 
