@@ -21,11 +21,10 @@ from itertools import chain, groupby
 
 from phaselaw.engines import Engine, Model
 from phaselaw.errors import EngineError
-from phaselaw.records import Call, Cell, ModelLoaded, PlannedCall, Request, Rewarmed, Timing, to_jsonable
+from phaselaw.records import Call, Cell, Event, ModelLoaded, PlannedCall, Request, Rewarmed, Timing, to_jsonable
 from phaselaw.rundir.journal import redacted
 from phaselaw.study.model import Study
 
-Event = ModelLoaded | Rewarmed | Call
 Outcome = tuple[Timing | None, str | None]
 """What a call gave: its times, or its error in words."""
 

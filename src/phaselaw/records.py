@@ -259,6 +259,10 @@ class Call:
     """Mean number of calls under way while this call's group ran; the asked one is the cell's."""
 
 
+Event = ModelLoaded | Rewarmed | Call
+"""What happens in a run, as it is kept."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Mix:
     """A kind of request: the tokens of its prompt and of its answer, and its share of all requests."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, sub
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from phaselaw.records import PHASES, Call, Cell, Phase, Timing
@@ -50,7 +49,7 @@ def decode_step_ms(timing: Timing) -> float:
 
 
 def _by_phase(prefill: N, decode: N) -> dict[Phase, N]:
-    """What adds up over the phases: times, and tokens (the prompt's, the generated ones, both; TR121 2.2)."""
+    """What adds up over the phases: times, and tokens (TR121 2.2)."""
     return {"prefill": prefill, "kv_decode": decode, "e2e_kv": prefill + decode}
 
 
@@ -89,10 +88,6 @@ def _projected_tokens(call: Call) -> int | None:
     return None if _projected(call, 1) is None else call.cell.gen_tokens
 
 
-def _padded_tokens(call: Call) -> int | None:
-    return None if call.timing is None else call.timing.prompt_tokens * call.cell.batch_size
-
-
 def _load_ms(call: Call) -> float | None:
     """The server's own figure where it gives one: it loads within the call."""
     served = call.timing.served if call.timing else None
@@ -114,7 +109,8 @@ def _half_ms(call: Call, half: int) -> float | None:
 def _gap_ms(call: Call, share: float) -> float | None:
     """The linearly interpolated quantile of the gaps between arrivals; ``None`` where there is no gap."""
     served = call.timing and call.timing.served
-    gaps = sorted(after - before for before, after in pairwise(served.arrivals_ms if served else ()))
+    arrivals = served.arrivals_ms if served else ()
+    gaps: list[float] = sorted(map(sub, arrivals[1:], arrivals))
     if not gaps:
         return None
     at = share * (len(gaps) - 1)
@@ -150,12 +146,8 @@ MEASURED: tuple[Column, ...] = (
     Column("prefill_ms", "timing.prefill_ms", "the call's raw prefill time"),
     Column("prefill_cuda_event_ms", "timing.prefill_cuda_event_ms", "the same by CUDA's events", "unread"),
     Column("kv_decode_ms", "timing.kv_decode_ms", "the call's raw decode time"),
-    Column(
-        "kv_decode_ms_equiv",
-        lambda call: _projected(call, call.cell.gen_tokens),
-        "the same, scaled to `gen_tokens_equiv`",
-    ),
-    Column("kv_decode_ms_per_token", lambda call: _projected(call, 1), "the same, a token"),
+    Column("kv_decode_ms_equiv", lambda c: _projected(c, c.cell.gen_tokens), "the same, scaled to `gen_tokens_equiv`"),
+    Column("kv_decode_ms_per_token", lambda c: _projected(c, 1), "the same, a token"),
     Column("kv_decode_cuda_event_ms", "timing.kv_decode_cuda_event_ms", "the same by CUDA's events", "unread"),
     Column("gen_tokens_raw", "timing.gen_tokens_raw", "decode steps that ran"),
     Column("gen_tokens_equiv", _projected_tokens, "tokens asked for, where a model may stop early", "unread"),
@@ -170,16 +162,18 @@ MEASURED: tuple[Column, ...] = (
     Column("tokens_per_s", "phase", "`tokens_total` a second"),
     Column("gen_tokens", "phase", "generated tokens; 0 in prefill rows"),
     Column("gpu_peak_mb", "timing.gpu_peak_mb", "peak allocated GPU memory, in MB of 2^20 bytes"),
-    Column(
-        "hf_load_ms", lambda call: call.load_ms if call.cell.backend_kind == "hf" else None, "load time, as `load_ms`"
-    ),
+    Column("hf_load_ms", lambda c: c.load_ms if c.cell.backend_kind == "hf" else None, "load time, as `load_ms`"),
     # Ours, after the 44 columns of TR121.
     Column("call_id", "call.call_id", "the call's identity, the same after a resume", "bulk"),
     Column("process_idx", "call.process_idx", "which process measured it: 0, then one more for each resume"),
     Column("calls_since_process_start", "call.calls_since_process_start", "0 is cold", "unread"),
     Column("calls_since_model_load", "call.calls_since_model_load", "0 is cold", "unread"),
     Column("calls_since_shape_first_seen", "call.calls_since_shape_first_seen", "0 is cold", "unread"),
-    Column("prompt_tokens_compute", _padded_tokens, "prompt tokens of the batch, padding counted"),
+    Column(
+        "prompt_tokens_compute",
+        lambda c: c.timing and c.timing.prompt_tokens * c.cell.batch_size,
+        "prompt tokens of the batch, padding counted",
+    ),
     Column("tokens_total_compute", "phase", "`tokens_total` and its rate, padding counted"),
     Column("tokens_per_s_compute", "phase", "`tokens_total` and its rate, padding counted"),
     Column("decode_step_ms", _step_ms, "milliseconds of one decode step"),
@@ -188,8 +182,8 @@ MEASURED: tuple[Column, ...] = (
     Column("output_sha256", "timing.output_sha256", "SHA-256 of the generated token ids", "bulk"),
     Column("ttft_ms", "served.ttft_ms", "first token minus send, by the client's clock"),
     Column("client_e2e_ms", "served.e2e_ms", "last token minus send"),
-    Column("itl_p50_ms", lambda call: _gap_ms(call, 0.5), "median gap between the chunks that hold text"),
-    Column("itl_p99_ms", lambda call: _gap_ms(call, 0.99), "their 99th percentile", "unread"),
+    Column("itl_p50_ms", lambda c: _gap_ms(c, 0.5), "median gap between the chunks that hold text"),
+    Column("itl_p99_ms", lambda c: _gap_ms(c, 0.99), "their 99th percentile", "unread"),
     Column("queue_ms", "served.queue_ms", "TTFT less the server's load and prefill: the wait for a slot"),
     Column("connect_ms", "served.connect_ms", "connection set-up, no part of the other times", "unread"),
     Column("decode_step_basis", "served.decode_step_basis", "which clock, see below", "served text"),
@@ -208,8 +202,8 @@ MEASURED: tuple[Column, ...] = (
     Column("queue_delay_ms", "call.queue_delay_ms", "sent minus scheduled, where several clients start together"),
     Column("sent_at_ms", "served.sent_at_ms", "the send by the process's monotonic clock"),
     Column("threads", "study", "CPU threads that the study asks of the backend"),
-    Column("decode_first_half_step_ms", lambda call: _half_ms(call, 0), "mean decode step of each half of a call"),
-    Column("decode_second_half_step_ms", lambda call: _half_ms(call, 1), "mean decode step of each half of a call"),
+    Column("decode_first_half_step_ms", lambda c: _half_ms(c, 0), "mean decode step of each half of a call"),
+    Column("decode_second_half_step_ms", lambda c: _half_ms(c, 1), "mean decode step of each half of a call"),
     Column("rss_peak_mb", "timing.rss_peak_mb", "peak resident memory of the model's process, in MB of 2^20 bytes"),
 )
 
@@ -218,17 +212,16 @@ TR121_COLUMNS, OWN_COLUMNS = COLUMNS[:44], COLUMNS[44:]
 """The 44 columns of TR121's ``metrics.csv``, in its order, and ours."""
 
 
-def _getters() -> Iterator[tuple[str, str, Callable[[Any], Any]]]:
-    """Of each column that is the same for the phases of a call: its name, what it is taken from, and how."""
-    for column in MEASURED:
-        if not isinstance(column.value, str):
-            yield column.name, "call", column.value
-        elif "." in column.value:
-            source, _, attribute = column.value.partition(".")
-            yield column.name, source, attrgetter(attribute)
+def _attributes_of(source: str) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """The columns that are attributes of one source, and what reads all of them at once."""
+    values = [(column.name, column.value.split(".", 1)) for column in MEASURED if isinstance(column.value, str)]
+    paths = {name: path[1] for name, path in values if path[0] == source and len(path) > 1}
+    return tuple(paths), attrgetter(*paths.values())
 
 
-_GETTERS = tuple(_getters())
+_ATTRIBUTES = [_attributes_of(source) for source in ("call", "cell", "timing", "served", "ollama")]
+_COMPUTED = [(column.name, column.value) for column in MEASURED if not isinstance(column.value, str)]
+_NOTHING: dict[str, Any] = dict.fromkeys(COLUMNS)
 
 
 def rows_of(
@@ -246,8 +239,7 @@ def rows_of(
     timing = call.timing
     served = None if timing is None else timing.served
     ollama = timing if served is not None and call.cell.backend_kind == "ollama" else None
-    sources = {"call": call, "cell": call.cell, "timing": timing, "served": served, "ollama": ollama}
-    shared: dict[str, Any] = dict.fromkeys(COLUMNS) | {
+    shared = _NOTHING | {
         "prompt": prompt,
         "prompt_chars": None if prompt is None else len(prompt),
         "params_millions": params_millions_measured if params_millions_config is None else params_millions_config,
@@ -255,33 +247,36 @@ def rows_of(
         "params_millions_measured": params_millions_measured,
         "threads": threads,
     }
-    for name, source, get in _GETTERS:
-        if (found := sources[source]) is not None:
-            shared[name] = get(found)
+    for (names, read), source in zip(_ATTRIBUTES, (call, call.cell, timing, served, ollama), strict=True):
+        if source is not None:
+            shared.update(zip(names, read(source), strict=True))
+    for name, compute in _COMPUTED:
+        shared[name] = compute(call)
     faults = {} if served is None else served.faults
     figures = {} if timing is None else _figures(call.cell, timing)
-    for at, mode in enumerate(PHASES):
-        row = shared | {"mode": mode, "sample_idx": call.call_idx * len(PHASES) + at}
-        yield row | ({"status": "error", "error": faults[mode]} if mode in faults else figures.get(mode, {}))
+    for sample_idx, mode in enumerate(PHASES, start=call.call_idx * len(PHASES)):
+        row = shared | ({"status": "error", "error": faults[mode]} if mode in faults else figures.get(mode, {}))
+        row["mode"], row["sample_idx"] = mode, sample_idx
+        yield row
 
 
 def _figures(cell: Cell, timing: Timing) -> dict[Phase, dict[str, Any]]:
     """What each phase took and made."""
     generated = cell.gen_tokens * cell.batch_size
-    latency_ms = phase_latency_ms(timing, cell.gen_tokens)
+    latencies = phase_latency_ms(timing, cell.gen_tokens)
     tokens = _by_phase(timing.prompt_tokens_total, generated)
     compute = _by_phase(timing.prompt_tokens * cell.batch_size, generated)
     prefill, decode = timing.prefill_cuda_event_ms, timing.kv_decode_cuda_event_ms
     events = {} if prefill is None or decode is None else _by_phase(prefill, decode)
     return {
         mode: {
-            "latency_ms": latency_ms[mode],
+            "latency_ms": latency_ms,
             "cuda_event_ms": events.get(mode),
             "tokens_total": tokens[mode],
-            "tokens_per_s": tokens_per_s(tokens[mode], latency_ms[mode]),
+            "tokens_per_s": tokens_per_s(tokens[mode], latency_ms),
             "tokens_total_compute": compute[mode],
-            "tokens_per_s_compute": tokens_per_s(compute[mode], latency_ms[mode]),
+            "tokens_per_s_compute": tokens_per_s(compute[mode], latency_ms),
             "gen_tokens": 0 if mode == "prefill" else generated,
         }
-        for mode in PHASES
+        for mode, latency_ms in latencies.items()
     }

@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from phaselaw.errors import RunError
-from phaselaw.records import Call, ModelLoaded, Rewarmed, from_jsonable, to_jsonable
+from phaselaw.records import Call, Event, ModelLoaded, Rewarmed, from_jsonable, to_jsonable
 
 JOURNAL = "journal.jsonl"
 JOURNAL_VERSION = 1
-
-Event = ModelLoaded | Rewarmed | Call
 
 _RECORDS: dict[str, type[Any]] = {"model": ModelLoaded, "rewarmed": Rewarmed, "call": Call}
 _NAMES = {record: name for name, record in _RECORDS.items()}
@@ -48,8 +46,8 @@ class Journal:
     @property
     def end(self) -> dict[str, Any] | None:
         """How the last process to begin ended; ``None`` where it runs still, or was killed."""
-        of_last = [end for end in self.ends if end["process_idx"] == len(self.processes) - 1]
-        return of_last[-1] if of_last else None
+        last = len(self.processes) - 1
+        return next((end for end in reversed(self.ends) if end["process_idx"] == last), None)
 
 
 def read_journal(path: Path) -> Journal:

@@ -49,13 +49,12 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     a required column.
     """
     path = Path(path)
-    folder = path if path.is_dir() else path.parent
     metrics = path / METRICS if path.is_dir() else path
     if not metrics.is_file():
         raise AnalysisError(f"{metrics}: no such file; give a run directory or a metrics.csv")
+    folder = metrics.parent
     models = folder / "resolved_model_params.csv"
-    manifest_path = folder / "manifest.json"
-    manifest = _read_manifest(manifest_path) if manifest_path.is_file() else None
+    manifest = _read_manifest(folder / "manifest.json")
     run_id = str((manifest or {}).get("run_id") or (folder.resolve().name if metrics.name == METRICS else path.stem))
     rows = normalised(_read_rows(metrics, every_column=every_column), where=str(metrics), run=run_id)
     odd = rows.filter((pl.col("status") == "ok") & ~IS_LATENCY.fill_null(False)).height
@@ -88,18 +87,25 @@ def pooled(parts: Sequence[Run], *, allow_different: bool = False) -> Run:
     if len(parts) == 1:
         return first
     notes = _checked_alike(parts, allow_different=allow_different)
-    rows: list[pl.DataFrame] = []
-    sources: list[Source] = []
-    for part, name in zip(parts, _unique_names([part.sources[0].run_id for part in parts]), strict=True):
-        if any(part.rows.drop("run").equals(other.drop("run")) for other in rows):
+    rows: dict[str, pl.DataFrame] = {}
+    for part in parts:
+        if any(part.rows.drop("run").equals(other.drop("run")) for other in rows.values()):
             raise AnalysisError(f"{part.path} holds the same rows as another run given; pool each run once")
-        rows.append(part.rows.with_columns(pl.lit(name).alias("run")))
-        sources.append(dataclasses.replace(part.sources[0], run_id=name))
+        run_id = part.sources[0].run_id
+        numbered = (run_id, *(f"{run_id}#{n}" for n in range(2, len(parts) + 1)))
+        name = next(each for each in numbered if each not in rows)
+        rows[name] = part.rows.with_columns(pl.lit(name).alias("run"))
+    # A model whose size one run measured, and another only labelled, has the measured one throughout.
+    measured = pl.col("params_millions_measured").drop_nulls().unique()
+    model, size = ["backend", "model", "model_kind"], "params_millions_effective"
+    known = pl.when(measured.len().over(model) == 1).then(measured.first().over(model)).otherwise(size)
     return dataclasses.replace(
         first,
-        rows=_one_size_a_model(pl.concat(rows, how="diagonal_relaxed")),
+        rows=pl.concat(rows.values(), how="diagonal_relaxed").with_columns(known.alias(size)),
         models=_models_of(parts),
-        sources=tuple(sources),
+        sources=tuple(
+            dataclasses.replace(part.sources[0], run_id=name) for name, part in zip(rows, parts, strict=True)
+        ),
         notes=(*(note for part in parts for note in part.notes), *notes),
     )
 
@@ -112,36 +118,20 @@ def _models_of(parts: Sequence[Run]) -> pl.DataFrame:
 
 def _checked_alike(parts: Sequence[Run], *, allow_different: bool) -> list[str]:
     """Notes on what could not be checked; raises `AnalysisError` where the runs are not of one study on one host."""
-    unknown = [str(part.path) for part in parts if part.manifest is None]
-    notes = [f"{path}: no manifest, so that it is of the same study and host is taken on trust" for path in unknown]
-    told = [part for part in parts if part.manifest is not None]
-    differing = [
-        (part.path, line) for part in told[1:] for line in differences(told[0].manifest or {}, part.manifest or {})
+    trusted = "no manifest, so that it is of the same study and host is taken on trust"
+    notes = [f"{part.path}: {trusted}" for part in parts if part.manifest is None]
+    known = [(part.path, part.manifest) for part in parts if part.manifest is not None]
+    lines = [
+        f"{known[0][0]} and {path} differ in {line}"
+        for path, manifest in known[1:]
+        for line in differences(known[0][1], manifest)
     ]
-    lines = [f"{told[0].path} and {path} differ in {line}" for path, line in differing]
     if lines and not allow_different:
         more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
         raise AnalysisError(
             f"{'; '.join(lines[:4])}{more}; only runs of one study on one host are pooled (--allow-different pools)"
         )
     return notes + [f"pooled although {line}" for line in lines]
-
-
-def _unique_names(names: Sequence[str]) -> list[str]:
-    """The names, with ``#2`` and so on after one that is there already."""
-    found: list[str] = []
-    for name in names:
-        free = (name if n == 1 else f"{name}#{n}" for n in range(1, len(names) + 1))
-        found.append(next(candidate for candidate in free if candidate not in found))
-    return found
-
-
-def _one_size_a_model(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows in which a model whose size one run measured, and another only labelled, has the measured one throughout."""
-    measured = pl.col("params_millions_measured").drop_nulls().unique()
-    model = ["backend", "model", "model_kind"]
-    effective = pl.when(measured.len().over(model) == 1).then(measured.first().over(model))
-    return rows.with_columns(effective.otherwise("params_millions_effective").alias("params_millions_effective"))
 
 
 def _read_rows(path: Path, *, every_column: bool) -> pl.DataFrame:
@@ -151,7 +141,6 @@ def _read_rows(path: Path, *, every_column: bool) -> pl.DataFrame:
     try:
         names = pl.read_csv(path, n_rows=0, infer_schema=False).columns
         wanted = [name for name in names if name in _TYPES and _READ[name] != "bulk"]
-        wanted += [alias for alias in ALIASES.values() if alias in names and alias not in wanted]
         schema = {name: _TYPES.get(name, pl.String) for name in names}
         # Bytes read here go back to the system at once; those that polars reads itself, in pieces as a large file needs
         # it, stay with its allocator for seconds: a quarter of a gigabyte on top of what follows.
@@ -221,15 +210,19 @@ def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFr
         pl.lit(run, dtype=pl.String).alias("run"),
     )
     _refuse_unusable(rows, where)
+    # Tokens that were computed, padding counted, and their rate, where a file has but the tokens asked for.
+    padding = (pl.col("prompt_tokens_compute") - pl.col("prompt_tokens_raw")).fill_null(0.0)
+    total = pl.col("tokens_total") + pl.when(pl.col("mode") == "kv_decode").then(0.0).otherwise(padding)
+    computed = pl.col("tokens_total_compute").fill_null(total)
+    seconds = pl.col("latency_ms") / 1000.0
+    size = pl.coalesce([pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in counts])
     return rows.with_columns(
         pl.col("batch_size").fill_null(1.0).cast(pl.Int64),
         pl.col("gen_tokens_target").cast(pl.Int64),
-        pl.coalesce([pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in counts]).alias(
-            "params_millions_effective"
-        ),
+        size.alias("params_millions_effective"),
         pl.col("prompt_tokens_compute").fill_null(pl.col("seq_len") * pl.col("batch_size")),
-        pl.col("tokens_per_s").fill_null(pl.col("tokens_total") / (pl.col("latency_ms") / 1000.0)),
-    ).with_columns(*_compute_counts())
+        pl.col("tokens_per_s").fill_null(pl.col("tokens_total") / seconds),
+    ).with_columns(computed, pl.col("tokens_per_s_compute").fill_null(computed / seconds))
 
 
 def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
@@ -245,16 +238,10 @@ def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
             raise AnalysisError(f"{where}: {name} {wrong[name][0]:g} is no count, in {wrong.height} row(s)")
 
 
-def _compute_counts() -> list[pl.Expr]:
-    """Tokens that were computed, padding counted, and their rate, where a file has but the tokens asked for."""
-    padding = (pl.col("prompt_tokens_compute") - pl.col("prompt_tokens_raw")).fill_null(0.0)
-    decode = pl.col("mode") == "kv_decode"
-    total = pl.col("tokens_total") + pl.when(decode).then(0.0).otherwise(padding)
-    computed = pl.col("tokens_total_compute").fill_null(total)
-    return [computed, pl.col("tokens_per_s_compute").fill_null(computed / (pl.col("latency_ms") / 1000.0))]
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    """A run's manifest, or ``None`` where it has none; raises `AnalysisError`."""
+    if not path.is_file():
+        return None
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -283,26 +270,23 @@ def load_sweep(folder: Path, runs: dict[int, Path]) -> tuple[Run, dict[int, Run]
     Rows that state no budget have that of their folder's name. Raises `AnalysisError` as reading a run does, and where
     rows state another budget than their folder's name.
     """
-    parts = {budget: _with_budget(load(path), budget, path) for budget, path in runs.items()}
-    return _joined(folder, list(parts.values())), parts
-
-
-def _with_budget(run: Run, budget: int, path: Path) -> Run:
-    stated = run.rows[BUDGET].drop_nulls().unique().to_list()
-    if any(other != budget for other in stated):
-        said = ", ".join(f"{other:g}" for other in sorted(stated))
-        raise AnalysisError(f"{path / METRICS}: its rows are of {said} generated tokens; rename the folder, gen_N")
-    rows = run.rows.with_columns(pl.lit(budget, dtype=pl.Int64).alias(BUDGET))
-    return dataclasses.replace(run, rows=rows)
-
-
-def _joined(folder: Path, parts: Sequence[Run]) -> Run:
-    """The runs' rows as those of one run: they are no repetitions of each other, so there is no noise between them."""
+    by_budget = {}
+    for budget, path in runs.items():
+        run = load(path)
+        stated = sorted(run.rows[BUDGET].drop_nulls().unique())
+        if any(other != budget for other in stated):
+            said = ", ".join(f"{other:g}" for other in stated)
+            raise AnalysisError(f"{path / METRICS}: its rows are of {said} generated tokens; rename the folder, gen_N")
+        rows = run.rows.with_columns(pl.lit(budget, dtype=pl.Int64).alias(BUDGET))
+        by_budget[budget] = dataclasses.replace(run, rows=rows)
+    parts = list(by_budget.values())
+    # As the rows of one run: its parts are no repetitions of each other, so there is no noise between them.
     rows = pl.concat([part.rows for part in parts], how="diagonal_relaxed")
-    return Run(
+    sweep = Run(
         path=folder,
         rows=rows.with_columns(pl.lit(folder.resolve().name).alias("run")),
         models=_models_of(parts),
         manifest=parts[0].manifest,
         sources=tuple(source for part in parts for source in part.sources),
     )
+    return sweep, by_budget

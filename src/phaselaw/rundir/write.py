@@ -24,23 +24,10 @@ from phaselaw import __version__
 from phaselaw.errors import RunError
 from phaselaw.files import write_csv, write_json, write_whole
 from phaselaw.machine import identity as telemetry
-from phaselaw.records import PHASES, Call, to_jsonable
-from phaselaw.rundir.columns import COLUMNS, rows_of
-from phaselaw.rundir.columns import SCHEMA_VERSION as METRICS_VERSION
-from phaselaw.rundir.journal import (
-    JOURNAL,
-    JOURNAL_VERSION,
-    Event,
-    Journal,
-    JournalWriter,
-    read_journal,
-    redacted_words,
-)
-from phaselaw.study.model import ModelEntry, Study
-
-Status = Literal["complete", "interrupted"]
-"""How a process ended."""
-
+from phaselaw.records import PHASES, Call, Event, to_jsonable
+from phaselaw.rundir.columns import COLUMNS, SCHEMA_VERSION, rows_of
+from phaselaw.rundir.journal import JOURNAL, JOURNAL_VERSION, Journal, JournalWriter, read_journal, redacted_words
+from phaselaw.study.model import Study
 
 MANIFEST, METRICS = "manifest.json", "metrics.csv"
 MODELS, HF_LOADS = "resolved_model_params.csv", "hf_load_ms.csv"
@@ -54,8 +41,6 @@ MODEL_COLUMNS = (
 """TR121's columns of ``resolved_model_params.csv`` first, ours after them."""
 
 LOAD_COLUMNS = ("model", "device", "dtype", "hf_load_ms", "backend", "process_idx")
-
-_OF_THE_STUDY = ("seed", "order", "gen_tokens", "repetitions", "warmup_repetitions")
 
 
 class RunDirectory:
@@ -87,7 +72,9 @@ class RunDirectory:
         a journal already, another process writes it, or it can't be written.
         """
         with _faults_in_words(path or Path("runs")):
-            path = _new_folder(Path("runs") / _folder_name(study.run_name)) if path is None else path
+            path = path or _new_folder(
+                Path("runs") / (re.sub(r"[^A-Za-z0-9._-]+", "-", study.run_name).strip(".-") or "run")
+            )
             path.mkdir(parents=True, exist_ok=True)
         with _locked(path) as lock:
             if (path / JOURNAL).exists():
@@ -95,12 +82,9 @@ class RunDirectory:
             header = {
                 "event": "header",
                 "journal_version": JOURNAL_VERSION,
-                "phaselaw_version": __version__,
                 "run_id": path.resolve().name,
-                "argv": redacted_words(argv),
+                **_asked_for(study, argv),
                 "asked": dict(asked or {}),
-                "study": study.resolved(),
-                "study_sha256": study.sha256,
                 "git_commit": telemetry.git_commit(),
                 "skipped": list(skipped),
                 "created_at_unix": time.time(),
@@ -162,7 +146,7 @@ class RunDirectory:
         if isinstance(event, Call):
             self.calls.append(event)
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: Literal["complete", "interrupted"]) -> None:
         """End this process's part: write the journal's end event and every derived file; raises `RunError`."""
         end = {"status": status, "process_idx": self.process_idx, "at_unix": time.time()}
         with _faults_in_words(self.path):
@@ -193,15 +177,22 @@ class RunDirectory:
         event = {
             "process_idx": self.process_idx,
             "host": dict(host),
-            "argv": redacted_words(argv),
-            "study": self.study.resolved(),
-            "study_sha256": self.study.sha256,
-            "phaselaw_version": __version__,
+            **_asked_for(self.study, argv),
             "changes": list(changes),
             "started_at_unix": time.time(),
         }
         self._writer.write("process", event)
         _write_derived(self.path, tables=False)
+
+
+def _asked_for(study: Study, argv: Sequence[str]) -> dict[str, Any]:
+    """What a process is to do, and what does it."""
+    return {
+        "argv": redacted_words(argv),
+        "study": study.resolved(),
+        "study_sha256": study.sha256,
+        "phaselaw_version": __version__,
+    }
 
 
 @contextmanager
@@ -233,16 +224,14 @@ def _faults_in_words(path: Path) -> Iterator[None]:
 def _new_folder(parent: Path) -> Path:
     """A new folder named for this second; two runs that start in one second get one each."""
     parent.mkdir(parents=True, exist_ok=True)
-    now = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
-    path, number = parent / now, 1
+    path = first = parent / f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
+    number = 1
     while True:
-        try:
+        with suppress(FileExistsError):
             path.mkdir()
-        except FileExistsError:
-            number += 1
-            path = parent / f"{now}_{number}"
-        else:
             return path
+        number += 1
+        path = first.with_name(f"{first.name}_{number}")
 
 
 def _fsync_folder(path: Path) -> None:
@@ -255,10 +244,6 @@ def _fsync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def _folder_name(run_name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", run_name).strip(".-") or "run"
-
-
 def kept_study(path: Path, journal: Journal) -> Study:
     """The study that a run goes by: its last process's. Raises `RunError` where this version can't read it."""
     return _studies(path, journal)[-1]
@@ -268,12 +253,12 @@ def _write_derived(path: Path, *, tables: bool) -> None:
     """Write the manifest from the journal, and the tables too; raises `RunError` for the journal, else OSError."""
     journal = read_journal(path / JOURNAL)
     studies = _studies(path, journal)
+    models, loads = _model_rows(journal, studies), _loads(journal)
     if tables:
-        hf_loads = [row for row in _loads(journal) if row["kind"] == "hf"]
-        write_csv(path / METRICS, COLUMNS, _rows(journal, studies))
-        write_csv(path / MODELS, MODEL_COLUMNS, _model_rows(journal, studies))
-        write_csv(path / HF_LOADS, LOAD_COLUMNS, hf_loads)
-    write_json(path / MANIFEST, _manifest(journal, studies))
+        write_csv(path / METRICS, COLUMNS, _rows(journal, studies, models))
+        write_csv(path / MODELS, MODEL_COLUMNS, models)
+        write_csv(path / HF_LOADS, LOAD_COLUMNS, [row for row in loads if row["kind"] == "hf"])
+    write_json(path / MANIFEST, _manifest(journal, studies, models, loads))
 
 
 def _studies(path: Path, journal: Journal) -> list[Study]:
@@ -290,31 +275,26 @@ def _studies(path: Path, journal: Journal) -> list[Study]:
         raise RunError(f"{path}: its study is none this phaselaw can read ({key}: {fault['msg']})") from None
 
 
-def _rows(journal: Journal, studies: list[Study]) -> list[dict[str, Any]]:
-    measured = {(loaded.backend, loaded.model): loaded.info.params_millions_measured for loaded in journal.models}
-    entries = _entries(studies)
+Rows = list[dict[str, Any]]
+
+
+def _rows(journal: Journal, studies: list[Study], models: Rows) -> Iterator[dict[str, Any]]:
+    measured = {(row["backend"], row["model"]): row["params_millions_measured"] for row in models}
+    labels = {(model.name, str(model.kind)): model.params_millions for study in studies for model in study.models}
     threads = {backend.name: getattr(backend, "threads", None) for study in studies for backend in study.backends}
     prompts = {scenario.name: scenario.prompt for study in studies for scenario in study.scenarios}
-    rows: list[dict[str, Any]] = []
     for call in journal.calls:
-        entry = entries.get((call.cell.model, call.cell.backend_kind))
-        rows += rows_of(
+        yield from rows_of(
             call,
             prompt=prompts.get(call.cell.scenario),
-            params_millions_config=None if entry is None else entry.params_millions,
+            params_millions_config=labels.get((call.cell.model, call.cell.backend_kind)),
             params_millions_measured=measured.get((call.cell.backend, call.cell.model)),
             threads=threads.get(call.cell.backend),
         )
-    return rows
 
 
-def _entries(studies: list[Study]) -> dict[tuple[str, str], ModelEntry]:
-    """What the studies say of their models, by name and kind."""
-    return {(model.name, model.kind): model for study in studies for model in study.models}
-
-
-def _model_rows(journal: Journal, studies: list[Study]) -> list[dict[str, Any]]:
-    entries = _entries(studies)
+def _model_rows(journal: Journal, studies: list[Study]) -> Rows:
+    entries = {(model.name, str(model.kind)): model for study in studies for model in study.models}
     rows = {}
     for loaded in journal.models:
         entry = entries.get((loaded.model, loaded.engine.kind))
@@ -329,7 +309,7 @@ def _model_rows(journal: Journal, studies: list[Study]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _loads(journal: Journal) -> list[dict[str, Any]]:
+def _loads(journal: Journal) -> Rows:
     return [
         {
             "model": loaded.model,
@@ -344,11 +324,11 @@ def _loads(journal: Journal) -> list[dict[str, Any]]:
     ]
 
 
-def _manifest(journal: Journal, studies: list[Study]) -> dict[str, Any]:
+def _manifest(journal: Journal, studies: list[Study], models: Rows, loads: Rows) -> dict[str, Any]:
     header, study, end = journal.header, studies[-1], journal.end
     failed = sum(call.status != "ok" for call in journal.calls)
     return {
-        "schema_version": METRICS_VERSION,
+        "schema_version": SCHEMA_VERSION,
         "phaselaw_version": (journal.processes or (header,))[-1].get("phaselaw_version"),
         "run_id": header["run_id"],
         "run_name": study.run_name,
@@ -359,7 +339,7 @@ def _manifest(journal: Journal, studies: list[Study]) -> dict[str, Any]:
         "study_sha256": study.sha256,
         "config_sha256": study.sha256,
         **{key: [each.name for each in getattr(study, key)] for key in ("models", "backends", "scenarios")},
-        **{key: getattr(study, key) for key in _OF_THE_STUDY},
+        **study.model_dump(include={"seed", "order", "gen_tokens", "repetitions", "warmup_repetitions"}),
         "task_count": len(study.cells()),
         "git_commit": header["git_commit"],
         "started_at_unix": header["created_at_unix"],
@@ -369,9 +349,9 @@ def _manifest(journal: Journal, studies: list[Study]) -> dict[str, Any]:
         "engines": list({loaded.backend: to_jsonable(loaded.engine) for loaded in journal.models}.values()),
         "measured_params": [
             {"backend": row["backend"], "model": row["model"], "params_millions": row["params_millions_measured"]}
-            for row in _model_rows(journal, studies)
+            for row in models
         ],
-        "loads": _loads(journal),
+        "loads": loads,
         "skipped": header["skipped"],
         "rewarmed": len(journal.rewarmed),
         "calls_ok": len(journal.calls) - failed,
