@@ -7,7 +7,7 @@ import io
 import math
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import matplotlib as mpl
@@ -27,8 +27,6 @@ from phaselaw.report import svg_pages
 from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panel, Plot, Point, ScalingLaw, escape_controls
 
 Floats = NDArray[np.float64]
-Label = Callable[[Point], str]
-"""The text of a point under the pointer."""
 
 WIDTH, HEIGHT = 400.0, 300.0
 """Of a panel, in pixels: as wide as a telephone, so that its text is never scaled down to where it can't be read."""
@@ -77,7 +75,11 @@ def pieces(plot: Plot) -> tuple[str, ...]:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         mpl.rcdefaults()  # what a user's matplotlibrc says is of their plots
         mpl.rcParams.update(_STYLE)
-        return tuple(_panels(plot))
+        if isinstance(plot, DotPlot):
+            return (_dots(plot),)
+        if isinstance(plot, CurvePlot):
+            return (_curves(plot),)
+        return tuple(_law_and_models(panel, plot.alt) for panel in plot.panels)
 
 
 def band(law: ScalingLaw, log10_params: Floats) -> Floats | None:
@@ -90,56 +92,49 @@ def band(law: ScalingLaw, log10_params: Floats) -> Floats | None:
     return half
 
 
-def _panels(plot: Plot) -> Iterator[str]:
-    if isinstance(plot, DotPlot):
-        yield _dots(plot)
-    elif isinstance(plot, CurvePlot):
-        words = [(plot.title, "title")]
-        yield _curves(
-            plot.curves, (plot.x, plot.y), plot.alt, words, _labels_by(plot.x, plot.y), reference=plot.reference
-        )
-    else:
-        for panel in plot.panels:
-            models = Curve(label="models", points=panel.points, joined=False, named=True)
-            curves = (models,) if panel.law is None else (_law(panel.law, panel), models)
-            words = [(panel.title, "title"), (panel.said, "said"), (_warning(panel.warning), "warned")]
-            alt = ". ".join(part for part in (plot.alt, panel.title, panel.said, panel.warning) if part)
-            yield _curves(curves, (_PARAMS, _LATENCY), alt, words, _label_of_model)
+def _law_and_models(panel: Panel, alt: str) -> str:
+    """Models with their names, and their law between the smallest and the largest, with its band."""
+    curves = [Curve(label="models", points=panel.points, joined=False, named=True)]
+    if panel.law is not None:
+        ends = [math.log10(point.x) for point in panel.points] or [0.0, 1.0]
+        at = np.linspace(min(ends), max(ends), 24)
+        line, half = panel.law.log10_intercept + panel.law.slope * at, band(panel.law, at)
+        shown = {"x": at, "y": line} | ({} if half is None else {"low": line - half, "high": line + half})
+        rows = (10 ** np.stack(list(shown.values()), axis=1)).tolist()
+        points = tuple(Point(label="", **dict(zip(shown, row, strict=True))) for row in rows)
+        curves.insert(0, Curve(label="law", points=points, dots=False, dashed=bool(panel.warning)))
+    warning = f"⚠ {panel.warning}" if panel.warning else ""
+    if _width(warning) >= WIDTH - 14:
+        warning = f"⚠ {len(panel.warning.split(', '))} checks suspect its rows"
+    alt = ". ".join(filter(None, (alt, panel.title, panel.said, panel.warning)))
+    plot = CurvePlot(name="", alt=alt, x=_PARAMS, y=_LATENCY, curves=tuple(curves), title=panel.title)
+    return _curves(plot, (panel.said, "said"), (warning, "warned"))
 
 
-def _curves(
-    curves: Sequence[Curve],
-    axes: tuple[Axis, Axis],
-    alt: str,
-    words: Sequence[tuple[str, str]],
-    label: Label,
-    *,
-    reference: float | None = None,
-) -> str:
-    """A panel of curves under some lines of words, each with its class."""
-    legend = curves if len(curves) > 1 and not any(curve.named for curve in curves) else ()
-    pane, top = _pane(HEIGHT, words, legend)
-    x, y = axes
-    if reference is not None and not _shows(y, reference):
-        reference = None
-    shown = [(curve, [p for p in curve.points if _shows(x, p.x) and _shows(y, p.y)]) for curve in curves]
+def _curves(plot: CurvePlot, *lines: tuple[str, str]) -> str:
+    """A panel of curves under its title and some lines of words, each with its class."""
+    x, y = plot.x, plot.y
+    legend = plot.curves if len(plot.curves) > 1 and not any(curve.named for curve in plot.curves) else ()
+    pane, top = _pane(HEIGHT, [(plot.title, "title"), *lines], legend)
+    shown = [(curve, [p for p in curve.points if _shows(x, p.x) and _shows(y, p.y)]) for curve in plot.curves]
     points = [point for _, those in shown for point in those]
     heights = _heights(points, log=y.log)
+    reference = plot.reference if plot.reference is not None and _shows(y, plot.reference) else None
     if reference is not None and points:
         heights.append(reference)
     high = HEIGHT - _BOTTOM - top
     widest = _axis(pane.yaxis, y, heights, high, margin=0.16)
     _axis(pane.xaxis, x, [point.x for point in points], _place(pane, 26.0 + widest, high), margin=0.09)
     if reference is not None:
-        pane.axhline(reference, gid=_classed("reference"), clip_on=False)
+        pane.axhline(reference, gid="class:reference", clip_on=False)
     labels: list[str] = []
     for number, (curve, those) in enumerate(shown):
         _line(pane, curve, those, number % _COLOURS)
         if curve.dots and those:
             _points(pane, [(point.x, point.y) for point in those], number % _COLOURS)
-            labels += map(label, those)
+            labels += [_label(point, plot, curve) for point in those]
     _names(pane, [point for curve, those in shown if curve.named for point in those])
-    return _svg(pane, alt, labels)
+    return _svg(pane, plot.alt, labels)
 
 
 def _dots(plot: DotPlot) -> str:
@@ -152,32 +147,33 @@ def _dots(plot: DotPlot) -> str:
     pane.set_ylim(max(1, len(rows)), 0)
     pane.yaxis.set_visible(False)
     if plot.reference is not None:
-        pane.axvline(plot.reference, gid=_classed("reference"), clip_on=False)
+        pane.axvline(plot.reference, gid="class:reference", clip_on=False)
     labels: list[str] = []
     for row, (label, points) in enumerate(rows):
-        words = _fitting(label, WIDTH - 28, _FONT)
-        pane.text(0.005, row + 0.36, words, gid=_classed("name"), transform=pane.get_yaxis_transform())
+        pane.text(
+            0.005, row + 0.36, _fitting(label, WIDTH - 28), gid="class:name", transform=pane.get_yaxis_transform()
+        )
         # Apart, so that equal values don't hide each other.
         downs = [row + 0.68 + 0.07 * (at % 5 - 2) * (len(points) > 1) for at in range(len(points))]
         for point, down in zip(points, downs, strict=True):
             if point.low is not None and point.high is not None:
                 bar = _within(pane.get_xlim(), (point.low, point.high), log=plot.axis.log)
-                pane.plot(bar, (down, down), gid=_classed("line c0"))
+                pane.plot(bar, (down, down), gid="class:line c0")
             labels.append(f"{point.label}: {_value(point.x, plot.axis)}{_bracket(point, plot.axis)}")
         if points:
             _points(pane, [(point.x, down) for point, down in zip(points, downs, strict=True)], 0)
     return _svg(pane, plot.alt, labels)
 
 
-def _pane(height: float, words: Sequence[tuple[str, str]], legend: Sequence[Curve]) -> tuple[Axes, float]:
+def _pane(height: float, lines: Sequence[tuple[str, str]], legend: Sequence[Curve]) -> tuple[Axes, float]:
     """Axes under lines of words, each with its class, and a legend; and where their top is, in pixels."""
     figure, down = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI), 0.0
-    for text, classes in words:
+    for text, name in lines:
         if text:
             down += _LINE
-            size = _TITLE_FONT if classes == "title" else _FONT
+            size = _TITLE_FONT if name == "title" else _FONT
             short = _fitting(text, WIDTH - 14, size)
-            figure.text(10 / WIDTH, 1 - down / height, short, gid=_classed(classes), fontsize=size)
+            figure.text(10 / WIDTH, 1 - down / height, short, gid=f"class:{name}", fontsize=size)
     if legend:
         down += _legend(figure, legend, height - down - 7)
     pane = figure.add_subplot()
@@ -201,23 +197,17 @@ def _svg(pane: Axes, alt: str, labels: Sequence[str]) -> str:
     return svg_pages.part_of_page(out.getvalue(), alt, labels)
 
 
-def _classed(classes: str) -> str:
-    """The id of an artist whose shapes get these classes."""
-    return svg_pages.CLASSED + classes
-
-
 def _legend(figure: Figure, curves: Sequence[Curve], top: float) -> float:
     """A legend from a height downwards, in as many columns as its labels leave room for; its height in pixels."""
-    labels = [_fitting(curve.label, WIDTH - 50, _FONT) for curve in curves]
+    labels = [_fitting(curve.label, WIDTH - 50) for curve in curves]
     columns = min(len(curves), max(1, int((WIDTH - 10) // (max(map(_width, labels)) + 34))))
-    legend = figure.legend(
-        [Line2D([], []) for _ in curves], labels, ncols=columns, loc="upper left", frameon=False, fontsize=_FONT,
-        bbox_to_anchor=(10, top), bbox_transform=IdentityTransform(), borderpad=0, borderaxespad=0,
-        labelspacing=0.27, handlelength=1.5, handletextpad=0.4, columnspacing=1.0,
-    )  # fmt: skip
-    for number, (line, text) in enumerate(zip(legend.get_lines(), legend.get_texts(), strict=True)):
-        line.set_gid(_classed(_stroke(curves[number], number % _COLOURS)))
-        text.set_gid(_classed("said"))
+    where: Any = {"loc": "upper left", "bbox_to_anchor": (10, top), "bbox_transform": IdentityTransform()}
+    room: Any = {"borderpad": 0, "borderaxespad": 0, "labelspacing": 0.27, "handlelength": 1.5, "handletextpad": 0.4}
+    handles = [Line2D([], []) for _ in curves]
+    legend = figure.legend(handles, labels, ncols=columns, frameon=False, columnspacing=1.0, **where, **room)
+    for number, (curve, line, text) in enumerate(zip(curves, legend.get_lines(), legend.get_texts(), strict=True)):
+        line.set_gid(_stroke(curve, number % _COLOURS))
+        text.set_gid("class:said")
     return _LINE * -(-len(curves) // columns)
 
 
@@ -258,10 +248,10 @@ def _axis(drawn: XAxis | YAxis, axis: Axis, values: Sequence[float], length: flo
     drawn.set_ticks(ticks, texts)
     drawn.set_minor_locator(NullLocator())
     for tick in drawn.get_major_ticks():
-        tick.gridline.set(visible=True, clip_on=False, gid=_classed("grid"))
-        tick.label1.set_gid(_classed("tick"))
-    pane.spines["bottom" if across else "left"].set_gid(_classed("frame"))
-    drawn.set_label_text(_fitting(axis.title, length, _FONT), gid=_classed("said"))
+        tick.gridline.set(visible=True, clip_on=False, gid="class:grid")
+        tick.label1.set_gid("class:tick")
+    pane.spines["bottom" if across else "left"].set_gid("class:frame")
+    drawn.set_label_text(_fitting(axis.title, length), gid="class:said")
     drawn.labelpad = 8 if across else 4
     return max(map(_width, texts), default=0.0)
 
@@ -273,15 +263,14 @@ def _limits(values: Sequence[float], axis: Axis, margin: float) -> tuple[float, 
     least, most = min(values), max(values)
     if axis.log:
         spare = (most / least) ** margin if most > least else 4.0
-        low, high = least / spare, most * spare
+        low, high, middle = least / spare, most * spare, math.sqrt(least * most)
     else:
         spare = margin * (most - least) or 0.05 * abs(most) or 0.05
-        low, high = least - spare, most + spare
+        low, high, middle = least - spare, most + spare, (least + most) / 2
         # Shares and rates begin at 0: an axis that is cut there shows less than it hides.
         if 0 <= least < 0.5 * most:
             return 0.0, high
     # What differs by less than anyone measures is drawn as equal, on ticks that can be written.
-    middle = math.sqrt(low * high) if axis.log else (low + high) / 2
     room = _LEAST_SPAN * abs(middle) / 2
     return min(low, middle - room), max(high, middle + room)
 
@@ -292,8 +281,7 @@ def _locators(axis: Axis, low: float, high: float) -> Iterator[Locator]:
         yield LogLocator(subs=(1, 2, 5))
         yield LogLocator(subs=(1, 3))
         yield from (LogLocator(numticks=most) for most in (8, 6, 5, 4, 3))
-    for most in (6, 5, 4, 3, 2):
-        yield MaxNLocator(most, steps=[1, 2, 5, 10])
+    yield from (MaxNLocator(most, steps=[1, 2, 5, 10]) for most in (6, 5, 4, 3, 2))
 
 
 def _tick_text(value: float, axis: Axis) -> str:
@@ -314,26 +302,26 @@ def _line(pane: Axes, curve: Curve, points: Sequence[Point], colour: int) -> Non
     ]
     if not curve.joined:
         for x, low, high in ranges:
-            pane.plot((x, x), (low, high), gid=_classed(f"line c{colour}"))
+            pane.plot((x, x), (low, high), gid=f"class:line c{colour}")
         return
     if len(ranges) > 1:
-        pane.fill_between(*np.array(ranges).T, gid=_classed(f"band c{colour}"))
-    pane.plot([p.x for p in points], [p.y for p in points], gid=_classed(_stroke(curve, colour)))
+        pane.fill_between(*np.array(ranges).T, gid=f"class:band c{colour}")
+    pane.plot([p.x for p in points], [p.y for p in points], gid=_stroke(curve, colour))
 
 
 def _stroke(curve: Curve, colour: int) -> str:
-    return f"line c{colour}" + (" dashed" if curve.dashed else "")
+    return f"class:line c{colour}" + (" dashed" if curve.dashed else "")
 
 
-def _within(limits: tuple[float, float], ends: tuple[float, float], *, log: bool) -> tuple[float, float]:
+def _within(limits: tuple[float, float], ends: tuple[float, float], *, log: bool) -> list[float]:
     """The ends of an interval; one that an axis can't show, or that has none, far outside it."""
     low, high = limits
     far = (low / 1e6, high * 1e6) if log else (low - 1e3 * (high - low), high + 1e3 * (high - low))
-    return min(max(ends[0], far[0]), far[1]), min(max(ends[1], far[0]), far[1])
+    return [min(max(end, far[0]), far[1]) for end in ends]
 
 
 def _points(pane: Axes, at: Sequence[tuple[float, float]], colour: int) -> None:
-    pane.plot(*zip(*at, strict=True), "o", gid=_classed(f"point c{colour}"), clip_on=False, zorder=2.5)
+    pane.plot(*zip(*at, strict=True), "o", gid=f"class:point c{colour}", clip_on=False, zorder=2.5)
 
 
 def _names(pane: Axes, points: Sequence[Point]) -> None:
@@ -342,48 +330,42 @@ def _names(pane: Axes, points: Sequence[Point]) -> None:
     within = Bbox.from_extents(within.x0 + 2, within.y0 + 2, WIDTH - 1, within.y1)
     places = [pane.transData.transform((point.x, point.y)).tolist() for point in points]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
+    leader = {"arrowstyle": "-", "gid": "class:leader", "shrinkA": 0, "shrinkB": 0}
     for (x, y), point in sorted(zip(places, points, strict=True), key=lambda pair: (pair[0][0], -pair[0][1])):
-        text = _short(point.label)
-        for near, box in _spots(x, y, _width(text)):
-            if within.x0 <= box.x0 and box.x1 <= within.x1 and within.y0 <= box.y0 and box.y1 <= within.y1:
-                if box.count_overlaps(taken):
-                    continue
-                line = {"arrowstyle": "-", "gid": _classed("leader"), "shrinkA": 0, "shrinkB": 0}
+        # A model's name without the folders before it, cut where it is very long.
+        text = _one_line(point.label.rstrip("/").rsplit("/", 1)[-1] or point.label)
+        text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+        for ring, box in _spots(x, y, _width(text)):
+            inside = within.x0 <= box.x0 and box.x1 <= within.x1 and within.y0 <= box.y0 and box.y1 <= within.y1
+            if inside and not box.count_overlaps(taken):
+                at, arrow = (box.x0, box.y0 + 3), leader if ring else None
                 pane.annotate(
-                    text, (point.x, point.y), (box.x0, box.y0 + 3), textcoords="figure pixels", fontsize=_FONT,
-                    gid=_classed("name"), arrowprops=None if near else line,
-                )  # fmt: skip
+                    text, (point.x, point.y), at, textcoords="figure pixels", arrowprops=arrow, gid="class:name"
+                )
                 taken.append(box)
                 break
 
 
-def _spots(x: float, y: float, width: float) -> Iterator[tuple[bool, Bbox]]:
-    """Where a name may stand, and whether that is beside its point: in rings around it, the best first."""
+def _spots(x: float, y: float, width: float) -> Iterator[tuple[int, Bbox]]:
+    """Where a name may stand: in rings around its point, the best first; the first ring is beside it."""
     for ring in range(24):
         gap = 7 + 13 * ring
-        for across, up in ((math.cos(math.radians(angle)), math.sin(math.radians(angle))) for angle in _ANGLES):
-            middle, level = x + across * (width / 2 + gap), y + up * (_NAME_HEIGHT / 2 + gap)
-            yield ring == 0, Bbox.from_bounds(middle - width / 2, level - _NAME_HEIGHT / 2, width, _NAME_HEIGHT)
-
-
-def _short(name: str) -> str:
-    """A model's name without the folders before it, cut where it is very long."""
-    last = _one_line(name.rstrip("/").rsplit("/", 1)[-1] or name)
-    return last if len(last) <= LONGEST else f"{last[: LONGEST - 1]}…"
+        for angle in map(math.radians, _ANGLES):
+            left = x + math.cos(angle) * (width / 2 + gap) - width / 2
+            low = y + math.sin(angle) * (_NAME_HEIGHT / 2 + gap) - _NAME_HEIGHT / 2
+            yield ring, Bbox.from_bounds(left, low, width, _NAME_HEIGHT)
 
 
 def _one_line(text: str) -> str:
     return " ".join(escape_controls(text).split())
 
 
-def _fitting(text: str, width: float, size: float) -> str:
+def _fitting(text: str, width: float, size: float = _FONT) -> str:
     """A text cut to a width in pixels."""
-    text = _one_line(text)
-    if _width(text, size) <= width:
-        return text
-    while text and _width(text + "…", size) > width:
-        text = text[:-1]
-    return text + "…"
+    text, end = _one_line(text), ""
+    while text and _width(text + end, size) > width:
+        text, end = text[:-1], "…"
+    return text + end
 
 
 @functools.lru_cache(maxsize=4096)
@@ -394,27 +376,7 @@ def _width(text: str, size: float = _FONT) -> float:
     return float(text_to_path.get_text_width_height_descent(full, font, ismath=False)[0])
 
 
-def _warning(suspicions: str) -> str:
-    """What is suspect in a line: by name, or, where that is too long, by count."""
-    if not suspicions:
-        return ""
-    named = f"⚠ {suspicions}"
-    return named if _width(named) < WIDTH - 14 else f"⚠ {len(suspicions.split(', '))} checks suspect its rows"
-
-
-def _law(law: ScalingLaw, panel: Panel) -> Curve:
-    """A law's line with its band, between its smallest and its largest model."""
-    ends = [math.log10(point.x) for point in panel.points] or [0.0, 1.0]
-    at = np.linspace(min(ends), max(ends), 24)
-    line, half = law.log10_intercept + law.slope * at, band(law, at)
-    shown = {"x": at, "y": line} | ({} if half is None else {"low": line - half, "high": line + half})
-    rows = (10 ** np.stack(list(shown.values()), axis=1)).tolist()
-    points = tuple(Point(label="", **dict(zip(shown, row, strict=True))) for row in rows)
-    return Curve(label="law", points=points, dots=False, dashed=bool(panel.warning))
-
-
 def _value(value: float, axis: Axis) -> str:
-    """A value in the text of a point."""
     return f"{100 * value:.3g} %" if axis.percent else f"{value:,.4g}"
 
 
@@ -424,13 +386,10 @@ def _bracket(point: Point, axis: Axis) -> str:
     return f" [{_value(point.low, axis)}, {_value(point.high, axis)}]"
 
 
-def _label_of_model(point: Point) -> str:
-    return f"{point.label}: {_value(point.x, _PARAMS)} M parameters, {_value(point.y, _LATENCY)} ms"
-
-
-def _labels_by(x: Axis, y: Axis) -> Label:
-    def label(point: Point) -> str:
-        values = f"{x.title} {_value(point.x, x)}, {y.title} {_value(point.y, y)}{_bracket(point, y)}"
-        return f"{point.label}: {values}" if point.label else values
-
-    return label
+def _label(point: Point, plot: CurvePlot, curve: Curve) -> str:
+    """The text of a point under the pointer; a point with a name beside it is a model."""
+    x, y = _value(point.x, plot.x), _value(point.y, plot.y)
+    if curve.named:
+        return f"{point.label}: {x} M parameters, {y} ms"
+    values = f"{plot.x.title} {x}, {plot.y.title} {y}{_bracket(point, plot.y)}"
+    return f"{point.label}: {values}" if point.label else values
