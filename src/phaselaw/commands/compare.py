@@ -12,7 +12,7 @@ from phaselaw.commands.console import note, print_json, print_tables
 from phaselaw.commands.options import add_allow_different, add_json, add_level, number, option
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.laws.regression_test import RegressionTest
-from phaselaw.report.regression_test import cells, reading, whole
+from phaselaw.report.comparison import run_against_run
 
 DESCRIPTION = "Latency of the runs B over that of the runs A, cell by cell, with what of it is significant."
 EXAMPLES = """\
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for name, of_side in paths.items():
             print(f"{name.upper()}: {', '.join(of_side)}")
-        print_tables([cells(comparison), whole(comparison)], reading(comparison))
+        print_tables(*run_against_run(comparison))
         for line in notes:
             note(line)
     return REGRESSION if comparison.n_slower else 0

@@ -1,20 +1,32 @@
-"""Where the numbers are from: the definitions, the machine, the models, the workload and what was accepted."""
+"""Where the numbers are from: definitions, machine, models, workload, what was accepted, limits, commands, files."""
 
 from __future__ import annotations
 
+import hashlib
+import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from phaselaw.report.document import Block, Bullets, Paragraph, Section, Table
+from phaselaw import __version__
+from phaselaw.laws.analysis import DECLARED
+from phaselaw.report.document import Code, Section, Table, section
 from phaselaw.report.subject import Subject
-from phaselaw.tables import BACKEND, MODEL, Row, assumed, count, counted, measured, words
+from phaselaw.tables import BACKEND, MODEL, Col, Row, assumed, count, counted, measured, words
+
+_FILES = {
+    "metrics.csv": "raw rows, one a phase and call",
+    "manifest.json": "environment, resolved study, seed, hashes",
+    "journal.jsonl": "every call as it was made",
+    "resolved_model_params.csv": "parameters measured of each model",
+    "hf_load_ms.csv": "load times",
+}
 
 
-def method(subject: Subject) -> Section:
+def method() -> Section:
     """The definitions, in short."""
-    del subject
     items = (
         "prefill: one forward pass over the prompt. decode: single-token steps on the KV cache, exactly as many as "
         "asked for. end to end: the sum of the two, of the same call.",
@@ -24,19 +36,17 @@ def method(subject: Subject) -> Section:
         "Each number says where it is from: measured (by a clock, or counted), derived (arithmetic on measured), "
         "extrapolated (outside the data) or assumed (an input). Figures in sentences are derived unless they say else.",
     )
-    return Section(title="Method in short", blocks=(Bullets(items),))
+    return section("Method in short", items)
 
 
 def environment(subject: Subject) -> Section:
     """The host, the engines with their settings, the order of the calls, the models."""
-    manifest = subject.manifest
-    if not manifest:
-        return Section(title="Environment", blocks=(Paragraph("Not recorded: these rows came without a manifest."),))
-    facts = tuple({"what": what, "value": value} for what, value in _facts(subject, manifest))
+    if not subject.manifest:
+        return section("Environment", "Not recorded: these rows came without a manifest.")
+    facts = tuple({"what": what, "value": value} for what, value in _facts(subject, subject.manifest))
     columns = (words("what", "what"), words("value", "value"))
     table = Table(caption="Machine, software and order.", columns=columns, rows=facts)
-    models = _models(subject)
-    return Section(title="Environment", blocks=(table, *((models,) if models.rows else ())))
+    return section("Environment", table, _models(subject.run.models))
 
 
 def _facts(subject: Subject, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -50,33 +60,31 @@ def _facts(subject: Subject, manifest: Mapping[str, Any]) -> Iterator[tuple[str,
     if manifest.get("torch"):
         yield "libraries", _plain(manifest["torch"])
     for engine in manifest.get("engines") or []:
-        settings = ", ".join(f"{key} {_plain(value)}" for key, value in engine.get("settings", {}).items())
+        settings = _plain(engine.get("settings", {}))
         yield f"engine {engine['name']}", f"{engine['kind']} {engine.get('version') or ''}: {settings}"
     yield "order of the calls", f"{subject.run.order}; seed {manifest.get('seed')}"
-    calls = _several(manifest.get("repetitions"), "repetition"), _several(manifest.get("warmup_repetitions"), "warmup")
-    yield "calls a cell", f"{', '.join(calls)}; {manifest.get('gen_tokens')} tokens asked for"
+    numbers = {of: manifest.get(f"{key}repetitions") for of, key in (("repetition", ""), ("warmup", "warmup_"))}
+    calls = ", ".join(f"{number} {of}" + ("" if number == 1 else "s") for of, number in numbers.items())
+    yield "calls a cell", f"{calls}; {manifest.get('gen_tokens')} tokens asked for"
     for what in manifest.get("skipped") or []:
         yield "skipped, since this machine lacked it", _plain(what)
-
-
-def _several(number: Any, of: str) -> str:
-    return f"{number} {of}" + ("" if number == 1 else "s")
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_plain(inner) for inner in value)
+        return ", ".join(map(_plain, value))
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and value > 99_999 else str(value)
 
 
-def _models(subject: Subject) -> Table:
-    """What each model is, as it was resolved when the run began."""
-    known = subject.run.models
-    names = [name for name in ("family", "quantization_level", "device", "dtype") if name in known.columns]
+def _models(known: pl.DataFrame) -> Table | None:
+    """What each model is, as it was resolved when the run began; ``None`` where that is not known."""
+    if "model" not in known.columns or known.is_empty():
+        return None
     order = [name for name in ("kind", "params_millions_measured", "model", "device") if name in known.columns]
-    rows = tuple(known.unique().sort(order).iter_rows(named=True)) if "model" in known.columns else ()
+    rows = tuple(known.unique().sort(order).iter_rows(named=True))
+    properties = ("family", "quantization_level", "device", "dtype")
     return Table(
         caption="Models, as resolved when the run began.",
         columns=(
@@ -84,7 +92,7 @@ def _models(subject: Subject) -> Table:
             words("kind", "engine"),
             measured("params_millions_measured", "params (M)"),
             assumed("params_millions_config", "as labelled (M)"),
-            *(words(name, name.replace("_level", "")) for name in names if any(row[name] for row in rows)),
+            *(words(name, name.replace("_level", "")) for name in properties if any(row.get(name) for row in rows)),
         ),
         rows=rows,
     )
@@ -96,47 +104,119 @@ def workload(subject: Subject) -> Section:
     prompts = (
         subject.run.rows.filter((pl.col("mode") == "prefill") & ~pl.col("is_warmup") & (pl.col("status") == "ok"))
         .group_by("backend", "scenario", maintain_order=True)
-        .agg(raw.median().alias("median"), raw.min().alias("least"), raw.max().alias("most"))
+        .agg(median=raw.median(), least=raw.min(), most=raw.max())
         .sort("backend", "median", "scenario")
     )
-    counts = (counted(name, name) for name in ("median", "least", "most"))
     table = Table(
         caption="Prompt tokens of a call, by backend and scenario. They differ inside a scenario where tokenizers do.",
-        columns=(BACKEND, words("scenario", "scenario"), *counts),
+        columns=(BACKEND, words("scenario", "scenario"), *_counts("median", "least", "most")),
         rows=tuple(prompts.iter_rows(named=True)),
     )
-    return Section(title="Workload", blocks=(table,))
+    return section("Workload", table)
 
 
 def acceptance(subject: Subject) -> Section:
     """What of the rows was accepted: per backend and status, against what was expected (TR121 3.1, 3.7)."""
     rows, manifest = subject.run.rows, subject.manifest
     ok = pl.col("status") == "ok"
-    accepted = rows.group_by("backend", maintain_order=True).agg(
-        rows=pl.len(), ok=ok.sum(), failed=(~ok).sum(), warmup=pl.col("is_warmup").sum()
-    )
+    by_backend = rows.group_by("backend", maintain_order=True)
+    accepted = by_backend.agg(rows=pl.len(), ok=ok.sum(), failed=(~ok).sum(), warmup=pl.col("is_warmup").sum())
     table = Table(
         caption="Rows (one a phase and call). Warmup rows are left out of laws; failed ones of all but this table.",
-        columns=(BACKEND, *(counted(name, name) for name in ("rows", "ok", "failed", "warmup"))),
+        columns=(BACKEND, *_counts("rows", "ok", "failed", "warmup")),
         rows=tuple(accepted.sort("backend").iter_rows(named=True)),
     )
+    keys = [name for name in ("backend", "status", "error") if name in rows.columns]
+    failed = rows.filter(~ok).group_by(keys, maintain_order=True).agg(rows=pl.len()).sort("rows", descending=True)
     failures = Table(
         caption="Why rows failed, the most frequent first.",
-        columns=(BACKEND, words("status", "status"), counted("rows", "rows"), words("error", "error")),
-        rows=_failures(rows),
+        columns=(BACKEND, words("status", "status"), *_counts("rows"), words("error", "error")),
+        rows=tuple(failed.head(12).iter_rows(named=True)),
     )
-    facts = []
-    expected = manifest.get("rows_expected", manifest.get("records_expected"))
-    if expected is not None:
-        facts.append(f"{count(expected)} rows were expected, {count(rows.height)} are there.")
-    if manifest.get("config_sha256"):
-        facts.append(f"SHA-256 of the study: {manifest['config_sha256']}.")
-    facts += list(subject.run.notes)
-    blocks: list[Block] = [table, *([failures] if failures.rows else []), *([Bullets(tuple(facts))] if facts else [])]
-    return Section(title="Acceptance", blocks=tuple(blocks))
+    expected, digest = manifest.get("rows_expected", manifest.get("records_expected")), manifest.get("config_sha256")
+    facts = [
+        *([f"{count(expected)} rows were expected, {count(rows.height)} are there."] if expected is not None else []),
+        *([f"SHA-256 of the study: {digest}."] if digest else []),
+        *subject.run.notes,
+    ]
+    return section("Acceptance", table, failures if failures.rows else None, facts or None)
 
 
-def _failures(rows: pl.DataFrame) -> tuple[Row, ...]:
-    keys = [name for name in ("backend", "status", "error") if name in rows.columns]
-    failed = rows.filter(pl.col("status") != "ok").group_by(keys, maintain_order=True).agg(rows=pl.len())
-    return tuple(failed.sort("rows", descending=True).head(12).iter_rows(named=True))
+def _counts(*names: str) -> tuple[Col, ...]:
+    return tuple(counted(name, name) for name in names)
+
+
+def limits(subject: Subject) -> Section:
+    """What limits every number in the report."""
+    run = subject.run
+    ladder = run.rows["model"].cast(pl.String).str.starts_with("models/").any()
+    items = {
+        "Each call ran alone: no queue, no other user, no concurrency.": True,
+        "The laws describe these models on this host and runtime; another runtime is another law.": True,
+        "Only time was measured: nothing here says how good an answer is.": True,
+        "The ladder's models have random weights and differ in depth and width as well as in size: right for "
+        "timing, and not a family that was scaled up evenly.": ladder,
+        "Backends of different kinds ran different models: compare their regimes, not their seconds.": (
+            run.rows["backend_kind"].n_unique() > 1
+        ),
+        "Decodes that stopped early are reported as if they had run to the budget: a modelling choice.": bool(
+            subject.rows("ollama_early_stop_summary")
+        ),
+        "A cell's calls ran back to back, so drift of the machine looks like a difference between cells.": (
+            run.order == "cells"
+        ),
+        "One run: how much another run would differ was not measured.": len(run.sources) < 2,
+    }
+    return section("Limits", [sentence for sentence, applies in items.items() if applies])
+
+
+def reproduce(subject: Subject) -> Section:
+    """The commands that made this, with the versions and commits that they were made at."""
+    manifest, options = subject.manifest, subject.analysis.options
+    paths = [source.path.as_posix() for source in subject.run.sources] or [subject.run.path.as_posix()]
+    commands = [f"phaselaw {verb} {shlex.join(paths)}" for verb in ("analyze", "report")]
+    if subject.beside:
+        commands[-1] += f" --with {shlex.join(other.run.path.as_posix() for other in subject.beside)}"
+    argv = [str(part) for part in manifest.get("argv") or []]
+    if argv:
+        ours = Path(argv[0]).name in {"phaselaw", "__main__.py"}
+        script = ["python", argv[0]] if argv[0].endswith(".py") else [argv[0]]
+        commands.insert(0, shlex.join([*(["phaselaw"] if ours else script), *argv[1:]]))
+    version, commit = manifest.get("phaselaw_version"), manifest.get("git_commit") or manifest.get("git_head")
+    facts = [
+        f"phaselaw {__version__} wrote this report.",
+        *([f"phaselaw {version} measured it."] if version else []),
+        *([f"Commit of the working directory it was measured in: {commit}."] if commit else []),
+        f"Bootstrap: {count(options.draws)} draws, seed {options.seed}; intervals at {options.level:.0%}.",
+    ]
+    return section("How to reproduce", Code("\n".join(commands)), facts)
+
+
+def index(subject: Subject) -> Section:
+    """Every file that the report draws on or comes with: what it contains, and for raw data its size and hash."""
+    file, holds, notes = words("file", "file"), words("holds", "holds"), subject.analysis.notes
+    columns = (file, holds, counted("bytes", "bytes"), words("sha256", "SHA-256"))
+    raw = Table(caption="What was measured.", columns=columns, rows=tuple(_raw(subject)))
+    analysed = Table(
+        caption="What was worked out. Plots are in analysis/plots, the report also as report.md.",
+        columns=(file, holds, counted("rows", "rows", provenance="derived"), words("note", "why empty")),
+        rows=tuple(
+            {"file": f"analysis/{name}.csv", "holds": DECLARED[name].holds, "rows": found.height}
+            | {"note": notes.get(name, "")}
+            for name, found in subject.analysis.tables.items()
+        ),
+    )
+    return section("Files", raw if raw.rows else None, analysed)
+
+
+def _raw(subject: Subject) -> Iterator[Row]:
+    for source in subject.run.sources:
+        folder = source.path if source.path.is_dir() else source.path.parent
+        names = _FILES if source.path.is_dir() else {source.path.name: _FILES["metrics.csv"]}
+        for name, holds in names.items():
+            path = folder / name
+            if path.is_file():
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                shown = name if len(subject.run.sources) == 1 else f"{source.run_id}/{name}"
+                yield {"file": shown, "holds": holds, "bytes": path.stat().st_size, "sha256": digest}

@@ -1,0 +1,156 @@
+"""Runs and engines compared: their laws side by side in a report, and run against run (``phaselaw compare``)."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from phaselaw.laws.engine_ratios import CONSTANT, ENGINE_LAWS, ENGINE_RATIOS, EXPONENT
+from phaselaw.laws.law_differences import LAWS_SIDE_BY_SIDE, stem
+from phaselaw.laws.regression_test import EACH_CELL, FASTER, WHOLE, WITHIN_RUNS, RegressionTest
+from phaselaw.report.document import Axis, DotPlot, Figure, Point, Section, Table, display, section
+from phaselaw.report.subject import PHASE_WORDS, Companion, Subject, law_words, table_rows
+from phaselaw.tables import BUDGET, MISSING, Col, Row, bracket, counted, digits, fixed, two_places, words
+from phaselaw.tables import Table as Declared
+
+_RUNS = Declared(
+    caption="The runs.",
+    columns=(
+        words("run", "run"),
+        words("backend", "backends"),
+        counted("models", "models"),
+        words("batch_size", "batch sizes"),
+        words(BUDGET, "tokens asked"),
+        counted("rows", "rows"),
+        counted("failed", "failed"),
+        Col(key="sha256", title="study SHA-256", of_row=lambda row: (row["sha256"] or MISSING)[:12]),
+    ),
+)
+
+
+def laws_side_by_side(subject: Subject) -> Section | None:
+    """The runs and their laws (TR121 is one report over five runs); ``None`` where the report is of one run."""
+    found = subject.analysis.tables.get(LAWS_SIDE_BY_SIDE.name)
+    if found is None or not subject.beside:
+        return None
+    order = list(PHASE_WORDS)
+    rows = table_rows(found, budget=found[BUDGET].n_unique() > 1)
+    rows = tuple(sorted(rows, key=lambda row: (stem(row["backend"]), order.index(row["mode"]))))
+    first = str(found["run"][0]) if found.height else str(subject.manifest.get("run_name") or subject.run.path.name)
+    runs = (Companion(name=first, run=subject.run, analysis=subject.analysis), *subject.beside)
+    return section(
+        "Runs side by side",
+        display(_RUNS, [_run(each) for each in runs]),
+        "A difference is this run's exponent less the first run's, of the same backend and phase. An interval that "
+        "holds 0 shows no change. Over the same models it is of their paired differences, since what a model does to "
+        "both runs alike cancels; else of two independent laws, which is wider. Each interval stands alone: of twenty "
+        "true zeros one is missed. How much a mere repetition would differ is in none of them.",
+        display(LAWS_SIDE_BY_SIDE, rows),
+        _forest([row for row in rows if row["mode"] == "e2e_kv" and row["slope"] is not None]),
+    )
+
+
+def _run(each: Companion) -> Row:
+    rows = each.run.rows
+    values = {name: rows[name].unique().drop_nulls().sort().to_list() for name in ("backend", "batch_size", BUDGET)}
+    return {name: ", ".join(map(str, those)) for name, those in values.items()} | {
+        "run": each.name,
+        "models": rows["model"].n_unique(),
+        "rows": rows.height,
+        "failed": rows.filter(pl.col("status") != "ok").height,
+        "sha256": (each.run.manifest or {}).get("config_sha256"),
+    }
+
+
+def _forest(laws: list[Row]) -> Figure:
+    """End-to-end exponents with their intervals, one under the other."""
+    points = {}
+    for law in laws:
+        ends = {"low": law["slope_t_ci_low"], "high": law["slope_t_ci_high"]}
+        point = Point(label=f"{law['law']}, {law['run']}", x=law["slope"], y=0.0, **ends)
+        points[f"{law['law']} – {law['run']}"] = (point,)
+    plot = DotPlot(
+        name="runs-side-by-side",
+        alt="End-to-end exponent of each run and backend with its interval",
+        axis=Axis(title="exponent, end to end"),
+        reference=0.0,
+        rows=tuple(points.items()),
+    )
+    widest = max(laws, key=lambda row: (row["slope_t_ci_high"] or 0) - (row["slope_t_ci_low"] or 0), default=None)
+    note = ""
+    if widest is not None and widest["slope_t_ci_low"] is not None:
+        interval = bracket(widest["slope_t_ci_low"], widest["slope_t_ci_high"])
+        note = f" The widest is {widest['law']} of {widest['run']}, {interval}, over {widest['n_models']} models."
+    return Figure(plot=plot, caption=f"End-to-end exponents with their intervals; 0 (dotted) is no law.{note}")
+
+
+def engines(subject: Subject) -> Section | None:
+    """The same weights on several engines: ratios of latency, and what of the law changes; ``None`` without any."""
+    ratios, laws = subject.rows(ENGINE_RATIOS.name), subject.rows(ENGINE_LAWS.name)
+    if not ratios:
+        return None
+    findings = " ".join(_change(row) for row in laws if row["mode"] == "e2e_kv")
+    return section(
+        "The same weights on several engines",
+        f"Latency over that of {ratios[0]['reference']} for the same weights, prompt and budget; below 1 is faster. "
+        "Models are paired by the identity that the study states, and the engines run with the settings that it "
+        "states, else their own defaults, so that a ratio holds for these and not for an engine as such. A phase is "
+        "told by the clock that its engine has: transformers inside this process, llama.cpp by its own timings, "
+        "Ollama's decode by the client's clock and its prefill by the server's, and OpenAI's protocol by the client's "
+        "clock alone.",
+        findings or "No phase was measured end to end on two engines.",
+        display(ENGINE_LAWS, laws),
+        "A law's exponent changes where the interval of the difference of slopes leaves out 0: the engine's gain then "
+        "depends on size. Only its constant changes where it holds 0 and the ratio at the mean size leaves out 1. The "
+        "fit is paired over the models that all engines ran, so that what a model does to both cancels. Each interval "
+        "stands for itself: of twenty, one is expected to miss.",
+        display(ENGINE_RATIOS, ratios),
+    )
+
+
+def _change(row: Row) -> str:
+    """How a law changes from the reference engine's, in a sentence."""
+    who = f"{row['law']} against {row['reference']}, end to end"
+    if row["slope_difference"] is None:
+        return f"{who}: too few models in common ({row['n_models']}) to tell a law's change."
+    slopes = (
+        f"exponents {fixed(row['slope'])} and {fixed(row['slope_reference'])}, difference "
+        f"{fixed(row['slope_difference'])} {bracket(row['slope_difference_low'], row['slope_difference_high'])} over "
+        f"{row['n_models']} models"
+    )
+    ends = bracket(row["ratio_at_mean_low"], row["ratio_at_mean_high"], two_places)
+    size = f"{digits(row['params_millions_mean'])} million parameters"
+    ratio = f"ratio {two_places(row['ratio_at_mean'])} {ends} at {size}"
+    changes = {EXPONENT: "the exponent changes", CONSTANT: "only the constant is seen to change"}
+    return f"{who}: {changes.get(row['changes'], 'no change is shown')} ({slopes}; {ratio})."
+
+
+def run_against_run(comparison: RegressionTest) -> tuple[list[Table], list[str]]:
+    """The tables of ``phaselaw compare`` (each cell, each backend as a whole), and how to read them, in sentences."""
+    cells = table_rows(comparison.cells, budget=comparison.cells[BUDGET].n_unique() > 1)
+    tables = [display(EACH_CELL, cells), display(WHOLE, table_rows(comparison.whole))]
+    reading = [_outcome(comparison)]
+    if comparison.judged and comparison.n_not_judged:
+        reading.append(f"{comparison.n_not_judged} ratios are not judged: some run lacks their cells.")
+    reading.append(
+        f"In brackets: {comparison.level:.0%} intervals by the scatter of calls within these runs only. Runs of "
+        "the same thing differ by more than that: a ratio outside of its interval is no regression yet."
+        if comparison.basis == WITHIN_RUNS
+        else f"In brackets: {comparison.level:.0%} intervals of one ratio, by how far runs of one side differ; p is "
+        f"corrected for all {comparison.whole.height + comparison.cells.height} ratios (Holm)."
+    )
+    for side, lacking in (("A", comparison.only_in_a), ("B", comparison.only_in_b)):
+        names = [f"{law_words(row)} {row['model']} {row['scenario']}" for row in lacking.iter_rows(named=True)]
+        reading += [f"Only in {side}, not compared: {', '.join(names)}."] if names else []
+    return tables, reading
+
+
+def _outcome(comparison: RegressionTest) -> str:
+    beyond = f"more than {comparison.threshold:.1%}"
+    if comparison.basis == WITHIN_RUNS:
+        return "Significance can't be judged: that takes two or more runs a side (RUN RUN --with RUN RUN)."
+    if not comparison.judged:
+        return "Significance can't be judged: no cell was measured in every run."
+    faster = sum(int((table["verdict"] == FASTER).sum()) for table in (comparison.whole, comparison.cells))
+    if comparison.n_slower:
+        return f"REGRESSION: {comparison.n_slower} ratios are significantly {beyond} slower, {faster} {beyond} faster."
+    return f"No significant regression of {beyond}; {faster} ratios are significantly {beyond} faster."
