@@ -136,7 +136,7 @@ def test_every_table_of_the_analysis_is_in_the_index_with_what_it_holds(hostile_
     text = sections((hostile_run / "report.md").read_text())["Files"]
     for path in (hostile_run / "analysis").glob("*.csv"):
         [row] = table_rows(text, f"analysis/{path.name}")
-        assert row[1] != path.stem.replace("_", " "), f"{path.stem}: say in phaselaw.report.reproduce what it holds"
+        assert row[1] != path.stem.replace("_", " "), f"{path.stem}: say in its Table what it holds"
 
 
 @pytest.mark.parametrize("content", ["", "backend,model\n"])
