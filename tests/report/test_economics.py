@@ -8,7 +8,7 @@ from phaselaw.plan.estimate import exact
 from phaselaw.plan.replicas import Replica, stated
 from phaselaw.plan.tables import TABLES
 from phaselaw.report.document import Paragraph, Section, Table
-from phaselaw.report.economics import SECTIONS, Plan, of_report, sections
+from phaselaw.report.economics import Plan, of_report, sections
 
 WORKERS = [stated("<b>small", 141.3, 1.006), stated("big", 52.4, 1.006)]
 
@@ -59,12 +59,6 @@ def test_the_inputs_are_called_assumed() -> None:
 def test_a_run_without_end_to_end_rates_says_so() -> None:
     [section] = of_report(of(plan.Question(), []))
     assert "no end-to-end rates" in texts(section)
-
-
-def test_every_part_has_a_name_that_the_command_knows() -> None:
-    from phaselaw.commands.plan_options import PARTS
-
-    assert tuple(SECTIONS) == PARTS
 
 
 def test_the_written_report_has_the_sections_and_no_markup_of_hostile_names(hostile_run: Path) -> None:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from phaselaw import api
+from phaselaw.commands import options as opt
 from phaselaw.commands.console import note, print_json, screen
-from phaselaw.commands.options import add_runs, chosen
-from phaselaw.commands.plan_options import PARTS, add_plan_options, hourly_price, parts_shown, price_notes, question_of
+from phaselaw.commands.options import option, switch
 from phaselaw.errors import AnalysisError, UsageError
-from phaselaw.plan.prices import Choice
+from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs
+from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
+from phaselaw.plan.economics import Question
+from phaselaw.plan.prices import STALE_DAYS, Choice, choose, read_date, read_offers
 from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.plan.tables import TABLES
-from phaselaw.report.economics import Plan, sections
+from phaselaw.records import Mix
+from phaselaw.report.economics import SECTIONS, Plan, sections
 from phaselaw.report.terminal import print_section
+from phaselaw.traffic.profile import load_of, read_profile
 
 DESCRIPTION = "Turn measured tokens/s into workers, dollars, and what one model must do better than another."
 EXAMPLES = """\
@@ -32,30 +39,107 @@ Each count and price stands with its 95 % interval from the measurements. Worker
 all the time, with no bursts, no queue and no spares. More: docs/economics.md.
 """
 
+PARTS = tuple(SECTIONS)
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The runs, and every option in groups."""
-    add_runs(parser)
-    add_plan_options(parser)
+    opt.add_runs(parser)
+    _add_inputs(parser)
+    group = parser.add_argument_group("whole workers")
+    option(group, "--utilisation", "U", "busy share, at most (default: 1)", type=float, default=1.0)
+    _positive(group, "--burst", "B", "peak over mean load (default: 1, or the peak minute of --traffic)")
+    option(group, "--spares", "N", "workers on top (default: 0)", type=int, default=0)
+    group = parser.add_argument_group("decisions")
+    option(group, "--compare", "MODEL", "each model against this one (alone: the cheapest)", nargs="?", const="")
+    option(group, "--success-rates", "CSV", "your own: model, success_rate[, n tried]", type=Path)
+    _positive(group, "--failure-usd", "USD", "what one failed request costs you")
+    option(group, "--tiers", "DEFAULT,PREMIUM", "two models in one service, routed and cascaded")
+    share = {"type": float, "default": DEFAULT_PREMIUM_SHARE}
+    option(group, "--premium-share", "Q", "share routed to premium (default: 0.2)", **share)
+    group = parser.add_argument_group("what is planned and printed")
+    by = "price by the run's tokens/s (default), or by the seconds that prefill and decode of --mixes take"
+    option(group, "--rates-by", None, by, choices=("tokens", "phases"), default="tokens")
+    option(group, "--batch", "N", "requests served at once, for the phase-split price", type=opt.positive)
+    switch(group, "--extrapolate", "phase-split prices beyond the measured range too")
+    option(group, "--backends", "A,B", "only these backends", type=opt.names)
+    option(group, "--models", "A,B", "only these models", type=opt.names)
+    parts = f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)"
+    option(group, "--show", "PART,...", parts)
+    opt.add_allow_different(group, "pool runs although study or host differ")
+    opt.add_json(group, "print every part as one JSON document, full precision")
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the load")
+    load = group.add_mutually_exclusive_group()
+    tokens = f"prompt and generated tokens (default: {DEFAULT_TOKENS_PER_MONTH:g})"
+    _positive(load, "--tokens-per-month", "N", tokens, default=DEFAULT_TOKENS_PER_MONTH)
+    _positive(load, "--requests-per-month", "N", "requests, of the tokens of --mixes")
+    _positive(load, "--requests-per-s", "R", "the same, as an average rate")
+    option(load, "--traffic", "FILE", "a profile of phaselaw traffic: its rate, requests and peak", type=Path)
+    kinds = "kinds of request: a CSV (name, prompt_tokens, output_tokens, share); alone: TR121's four"
+    option(group, "--mixes", "FILE", kinds, nargs="?", const="")
+    group = parser.add_argument_group("what an hour costs")
+    hour = f"of a worker, or BACKEND=USD,... (default: {TR121_USD_PER_HOUR}, TR121's shadow price)"
+    option(group, "--usd-per-hour", "USD", hour)
+    option(group, "--prices", "CSV", "a price list, to pick --accelerator from", type=Path)
+    option(group, "--accelerator", "NAME", "such as A100 or 'A100 80GB': its lowest price is taken")
+    option(group, "--provider", "NAME", "only this provider's prices")
+    switch(group, "--spot", "spot prices instead of on-demand ones")
+    option(group, "--accelerators-per-worker", "N", "in one worker (default: 1)", type=opt.positive, default=1)
+    option(group, "--prices-date", "DAY", "the list's day, YYYY-MM-DD, where its rows have none")
+    option(
+        group, "--rates", "NAME=USD,...", "hourly rates of the sensitivity (default: TR121's)", type=inputs.read_tiers
+    )
+    option(group, "--volumes", "N,...", "its tokens a month (default: 1e8,1e9,1e10)", type=inputs.read_volumes)
+
+
+def _positive(group: argparse._ActionsContainer, name: str, metavar: str, text: str, **how: Any) -> None:
+    option(group, name, metavar, text, type=opt.positive_number(name), **how)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan; returns 0."""
-    shown = parts_shown(args)
+    shown = _parts_shown(args)
     loaded = api.load(*args.run_paths, allow_different=args.allow_different)
-    price, choice = hourly_price(args, loaded.rows["backend"].unique(maintain_order=True).to_list())
+    price, choice = _hourly_price(args, loaded.rows["backend"].unique(maintain_order=True).to_list())
     workers = _chosen(args, loaded, price)
-    question = question_of(args, [worker.model for worker in workers])
-    notes = [*loaded.run.notes, *(price_notes(choice) if choice else [])]
+    question = _question(args, {worker.model for worker in workers})
+    notes = [*loaded.run.notes, *(_price_notes(choice) if choice else [])]
     document = api.planned(question, workers, loaded.analysis) | {"notes": notes}
-    document["assumptions"] |= {"baseline": args.compare or None, "price": _offer(choice)}
+    document["assumptions"] |= {"baseline": args.compare or None, "price": _offer(choice) if choice else None}
     for line in notes:
         note(line)
     if args.json:
         print_json(document)
-    else:
-        _print(document, shown)
+        return 0
+    console = screen(pipe_width=400)  # on a pipe nothing is wrapped or cut
+    for section in sections(Plan(document, TABLES), shown):
+        print_section(section, console, titled=len(shown) > 1)
+    if others := [part for part in PARTS if part not in shown]:
+        print(f"More of this plan: --show {','.join(others)} (or all).", file=sys.stderr)
     return 0
+
+
+def _parts_shown(args: argparse.Namespace) -> list[str]:
+    """The parts to print: those named, else capacity and what the options ask about. Raises `UsageError`."""
+    if args.show is not None:
+        named = [name.strip() for name in args.show.split(",")]
+        for name in named:
+            if name not in (*PARTS, "all"):
+                raise UsageError(f"--show {name}: give some of {', '.join(PARTS)}, or all")
+        return list(PARTS) if "all" in named else named
+    asked = {
+        "capacity": True,
+        "requests": args.requests_per_month or args.requests_per_s or args.traffic,
+        "compare": args.compare is not None,
+        "mixes": args.mixes is not None or args.traffic or args.rates_by == "phases",
+        "sensitivity": args.rates or args.volumes,
+        "quality": args.success_rates,
+        "tiers": args.tiers is not None,
+    }
+    return [name for name in PARTS if asked[name]]
 
 
 def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping[str, float]) -> list[Replica]:
@@ -63,19 +147,81 @@ def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping
     workers = replicas_of(loaded.run, loaded.analysis, price)
     if not workers:
         raise AnalysisError(f"{loaded.run.path}: no end-to-end rates to plan with (no ok rows of e2e_kv)")
-    for option, key in (("backends", "backend"), ("models", "model")):
+    for name, key in (("backends", "backend"), ("models", "model")):
         known = list(dict.fromkeys(getattr(worker, key) for worker in workers))
-        names = chosen(f"--{option}", getattr(args, option), known)
-        workers = [worker for worker in workers if getattr(worker, key) in names]
+        wanted = opt.chosen(f"--{name}", getattr(args, name), known)
+        workers = [worker for worker in workers if getattr(worker, key) in wanted]
     if args.compare and args.compare not in {worker.model for worker in workers}:
         raise UsageError(f"--compare {args.compare}: not among the models that are planned")
     return workers
 
 
-def _offer(choice: Choice | None) -> dict[str, Any] | None:
+def _question(args: argparse.Namespace, models: set[str]) -> Question:
+    """The question that the options ask of these models; raises `UsageError`."""
+    rate, mixes, burst = _load(args)
+    if args.failure_usd is not None and args.success_rates is None:
+        raise UsageError("--failure-usd needs --success-rates: how often each model fails")
+    tiers = None if args.tiers is None else tuple(name.strip() for name in args.tiers.split(","))
+    if tiers is not None and len(tiers) != 2:
+        raise UsageError(f"--tiers {args.tiers!r}: give two models, DEFAULT,PREMIUM")
+    return Question(
+        tokens_per_month=args.tokens_per_month,
+        requests_per_s=rate,
+        mixes=mixes,
+        itemised=args.traffic is None or args.mixes is not None,
+        headroom=Headroom(utilisation=args.utilisation, burst=args.burst or burst, spares=args.spares),
+        volumes=args.volumes or inputs.TR121_VOLUMES,
+        tiers=args.rates or inputs.TR121_TIERS,
+        success_rates=inputs.read_success_rates(args.success_rates, models) if args.success_rates else {},
+        failure_usd=args.failure_usd,
+        tier_models=tiers,
+        premium_share=args.premium_share,
+        batch=args.batch,
+        extrapolate=args.extrapolate,
+        phase_split_rates=args.rates_by == "phases",
+    )
+
+
+def _load(args: argparse.Namespace) -> tuple[float | None, tuple[Mix, ...], float]:
+    """Requests/s where the load is in requests, the kinds of request, and the peak over the mean."""
+    mixes = inputs.read_mixes(Path(args.mixes)) if args.mixes else inputs.TR121_MIXES
+    if args.traffic is not None:
+        rate, kinds, peak = load_of(read_profile(args.traffic), args.traffic)
+        return rate, kinds if args.mixes is None else mixes, peak
+    if args.requests_per_month is not None:
+        return args.requests_per_month / SECONDS_PER_MONTH, mixes, 1.0
+    return args.requests_per_s, mixes, 1.0
+
+
+def _hourly_price(args: argparse.Namespace, backends: Sequence[str]) -> tuple[float | dict[str, float], Choice | None]:
+    """What a worker's hour costs, one price or one a backend, and the offer it is from; raises `UsageError`."""
+    if (args.prices is None) != (args.accelerator is None):
+        raise UsageError("--prices and --accelerator go together: the list, and what to look up in it")
+    if args.prices is None:
+        for name in ("provider", "spot", "prices_date"):
+            if getattr(args, name):
+                raise UsageError(f"--{name.replace('_', '-')} is about a price list; give --prices and --accelerator")
+        return _typed_price(args.usd_per_hour or str(TR121_USD_PER_HOUR), backends), None
+    if args.usd_per_hour is not None:
+        raise UsageError("--usd-per-hour and --prices both say what an hour costs; give one")
+    dated = read_date(args.prices_date, "--prices-date") if args.prices_date else None
+    offers = read_offers(args.prices, kind="spot" if args.spot else "on-demand", dated=dated)
+    count, today = args.accelerators_per_worker, dt.date.today()
+    choice = choose(offers, args.accelerator, provider=args.provider, accelerators=count, today=today)
+    return choice.usd_per_hour, choice
+
+
+def _typed_price(text: str, backends: Sequence[str]) -> float | dict[str, float]:
+    prices = dict(inputs.read_prices(text, "--usd-per-hour", "dollars, or BACKEND=USD,..."))
+    if set(prices) == {""}:
+        return prices[""]
+    if "" in prices or not set(backends) <= set(prices):
+        raise UsageError(f"--usd-per-hour {text!r}: give one price, or one for each of {', '.join(backends)}")
+    return prices
+
+
+def _offer(choice: Choice) -> dict[str, Any]:
     """The offer that the price is from, for the JSON."""
-    if choice is None:
-        return None
     offer = choice.offer
     return {
         "provider": offer.provider,
@@ -88,11 +234,17 @@ def _offer(choice: Choice | None) -> dict[str, Any] | None:
     }
 
 
-def _print(document: dict[str, Any], shown: Sequence[str]) -> None:
-    # On a pipe nothing is wrapped or cut.
-    console = screen(pipe_width=400)
-    for section in sections(Plan(document, TABLES), shown):
-        print_section(section, console, titled=len(shown) > 1)
-    others = [part for part in PARTS if part not in shown]
-    if others:
-        print(f"More of this plan: --show {','.join(others)} (or all).", file=sys.stderr)
+def _price_notes(choice: Choice) -> list[str]:
+    """What to know of a price from a list: which it is, how it lies among the others, and its age."""
+    offer = choice.offer
+    notes = [
+        f"price: {offer}, ${offer.usd_per_hour:.2f} an accelerator's hour; lowest to highest of {choice.offers} offers "
+        f"of {', '.join(choice.kinds)}: ${choice.lowest:.2f} to ${choice.highest:.2f}, median ${choice.median:.2f}"
+    ]
+    if offer.doubt is not None:
+        notes.append(f"price: in doubt, since {offer.doubt}")
+    if choice.age_days is None:
+        notes.append("price: the list has no date, so that its age is not known: give --prices-date")
+    elif choice.stale:
+        notes.append(f"price: stale, {choice.age_days} days old (older than {STALE_DAYS}): look it up again")
+    return notes

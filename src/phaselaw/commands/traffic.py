@@ -22,7 +22,7 @@ from phaselaw.errors import RunError, UsageError
 from phaselaw.files import write_json
 from phaselaw.report.terminal import print_section
 from phaselaw.report.traffic import section
-from phaselaw.traffic.log import Reading
+from phaselaw.traffic.log import UNITS, Reading
 from phaselaw.traffic.profile import traffic_profile
 from phaselaw.traffic.prometheus import looks_like_a_page, parse, scrape_profile
 from phaselaw.traffic.timings import Timings
@@ -68,24 +68,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     columns = parser.add_argument_group("columns (default: known by common names)")
     for meaning, what in COLUMN_OPTIONS.items():
         option(columns, f"--{meaning.replace('_', '-')}-column", "NAME", what)
-    columns.add_argument(
-        "--timestamp-unit", choices=("s", "ms", "us", "ns"), help="of timestamps that are numbers (default: by size)"
-    )
-    columns.add_argument(
-        "--duration-unit", choices=("s", "ms", "us", "ns"), default="s", help="of durations whose name has none"
-    )
+    units = {"choices": tuple(UNITS)}
+    option(columns, "--timestamp-unit", None, "of timestamps that are numbers (default: by size)", **units)
+    option(columns, "--duration-unit", None, "of durations whose name has none", **units, default="s")
     law = parser.add_argument_group("does production agree with the measured law?")
     option(law, "--against", "RUN", "compare its step times with logged latencies", type=Path)
     option(law, "--against-model", "NAME", "which model of RUN (default: its only one)")
     option(law, "--against-backend", "NAME", "which backend of RUN (default: its only one)")
     page = parser.add_argument_group("Prometheus pages")
-    option(
-        page,
-        "--window",
-        "SECONDS",
-        "between two pages; with one URL: read it again after so long",
-        type=positive_number("--window"),
-    )
+    text = "between two pages; with one URL: read it again after so long"
+    option(page, "--window", "SECONDS", text, type=positive_number("--window"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,7 +90,10 @@ def run(args: argparse.Namespace) -> int:
             write_json(args.out, document)
         except OSError as error:
             raise RunError(f"{args.out} can't be written ({error.strerror})") from None
-    _note_faults(document)
+    faults = document.get("rows_not_read") or {"count": 0, "first": []}
+    if faults["count"]:
+        more = " ..." if faults["count"] > len(faults["first"]) else ""
+        note(f"{faults['count']:,} rows not read: {'; '.join(faults['first'])}{more}")
     if args.json:
         print_json(document)
     else:
@@ -111,9 +106,7 @@ def run(args: argparse.Namespace) -> int:
 def _are_pages(args: argparse.Namespace) -> bool:
     if len(args.sources) > 2:
         raise UsageError("give one request log, or one or two Prometheus pages")
-    if all(_is_url(source) for source in args.sources):
-        return True
-    pages = [_is_url(source) or looks_like_a_page(_head(source)) for source in args.sources]
+    pages = [_is_url(source) or looks_like_a_page(_read(source, 4096)) for source in args.sources]
     if len(args.sources) == 2 and not all(pages):
         raise UsageError("two files are two Prometheus pages; give one request log")
     return all(pages)
@@ -123,12 +116,14 @@ def _is_url(source: str) -> bool:
     return source.startswith(("http://", "https://"))
 
 
-def _head(source: str) -> str:
+def _read(source: str, most: int = LARGEST_PAGE) -> str:
+    """The text of a URL or a file, up to so many bytes of it."""
     try:
-        with Path(source).open("rb") as file:
-            return file.read(4096).decode("utf-8", errors="replace")
-    except OSError as error:
-        raise RunError(f"{source}: can't be read ({error.strerror})") from None
+        with urlopen(source, timeout=10) if _is_url(source) else Path(source).open("rb") as content:
+            return bytes(content.read(most)).decode("utf-8", errors="replace")
+    except (OSError, URLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise RunError(f"{source}: can't be read ({reason})") from None
 
 
 def _of_log(args: argparse.Namespace) -> dict[str, Any]:
@@ -180,28 +175,7 @@ def _of_pages(args: argparse.Namespace) -> dict[str, Any]:
     for at, source in enumerate(sources):
         if at and _is_url(source) and args.window is not None:
             time.sleep(max(0.0, began + args.window - time.monotonic()))
-        pages.append(parse(_page(source), model=args.model))
+        pages.append(parse(_read(source), model=args.model))
     elapsed = time.monotonic() - began if all(map(_is_url, sources)) and len(sources) == 2 else args.window
     now = time.time() if _is_url(sources[-1]) else Path(sources[-1]).stat().st_mtime
     return scrape_profile(pages[-1], earlier=pages[0] if len(pages) == 2 else None, seconds=elapsed, now=now)
-
-
-def _page(source: str) -> str:
-    try:
-        if _is_url(source):
-            with urlopen(source, timeout=10) as reply:
-                raw = reply.read(LARGEST_PAGE)
-        else:
-            raw = Path(source).read_bytes()[:LARGEST_PAGE]
-    except (OSError, URLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise RunError(f"{source}: can't be read ({reason})") from None
-    return bytes(raw).decode("utf-8", errors="replace")
-
-
-def _note_faults(document: dict[str, Any]) -> None:
-    faults = document.get("rows_not_read") or {"count": 0}
-    if faults["count"]:
-        shown = "; ".join(faults["first"])
-        more = " ..." if faults["count"] > len(faults["first"]) else ""
-        note(f"{faults['count']:,} rows not read: {shown}{more}")

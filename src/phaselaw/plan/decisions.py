@@ -40,16 +40,17 @@ def decision_delta(small: Replica, big: Replica, tokens_per_month: float) -> Row
     return row(
         "decision_deltas",
         big,
-        **_instead_of(small, big),
+        **_beside("than", small, small, big),
         delta_usd_per_month=more["usd_per_month"] - less["usd_per_month"],
         delta_workers=more["workers"] - less["workers"],
         price_ratio=more["usd_per_month"] / less["usd_per_month"],
     )
 
 
-def _instead_of(small: Replica, big: Replica) -> dict[str, Any]:
-    suspect = suspicions((small.suspect, big.suspect))
-    return {"than_backend": small.backend, "than_model": small.model, "suspect": suspect}
+def _beside(role: str, other: Replica, *both: Replica) -> dict[str, Any]:
+    """The names of the other model of a row about two, and what is suspect of ``both``."""
+    suspect = suspicions(each.suspect for each in both)
+    return {f"{role}_backend": other.backend, f"{role}_model": other.model, "suspect": suspect}
 
 
 def usd_per_success(usd_per_request: Floats, success_rate: Floats) -> Floats:
@@ -92,13 +93,13 @@ def break_even(small: Replica, big: Replica, tokens_per_request: float, failure_
     return row(
         "break_even",
         big,
-        **_instead_of(small, big),
+        **_beside("than", small, small, big),
         cost_ratio=more / less,
         needed_success_rate=needed,
         on_success=_on_success(needed, big.success_rate),
         failure_usd=failure_usd,
         needed_failure_usd=worth,
-        on_failure_cost=_NO_RATE if worth is None else _on_failure(worth, failure_usd),
+        on_failure_cost=_on_failure(worth, failure_usd),
     )
 
 
@@ -110,7 +111,9 @@ def _on_success(needed: Floats, reached: Floats | None) -> str:
     return _NO_RATE if reached is None else verdict(reached - needed)
 
 
-def _on_failure(worth: Floats, failure_usd: float | None) -> str:
+def _on_failure(worth: Floats | None, failure_usd: float | None) -> str:
+    if worth is None:
+        return _NO_RATE
     if not np.isfinite(worth[0]):
         return "never: it fails no less often"
     if failure_usd is None:
@@ -148,16 +151,9 @@ class Tiers:
     def _one(self, tier: Replica, share: float | Floats) -> dict[str, Floats]:
         fleet = tier.fleet(share * self.tokens_per_month, self.headroom)
         # A tier that gets no load is not built, not even its spares.
-        whole = {
-            name: np.where(np.equal(share, 0), 0.0, fleet[name]) for name in ("whole_workers", "usd_per_month_whole")
-        }
+        names = ("whole_workers", "usd_per_month_whole")
+        whole = {name: np.where(np.equal(share, 0), 0.0, fleet[name]) for name in names}
         return fleet | whole | {"usd_per_1k_requests": share * tier.usd_per_request(self.tokens_per_request) * 1000}
-
-    @property
-    def names(self) -> dict[str, Any]:
-        """The premium model's, for a row about the default one."""
-        suspect = suspicions((self.default.suspect, self.premium.suspect))
-        return {"premium_backend": self.premium.backend, "premium_model": self.premium.model, "suspect": suspect}
 
 
 def routed_row(tiers: Tiers, premium_share: float) -> Row:
@@ -174,7 +170,7 @@ def routed_row(tiers: Tiers, premium_share: float) -> Row:
     return row(
         "tiering",
         tiers.default,
-        **tiers.names | costs,
+        **_beside("premium", tiers.premium, tiers.default, tiers.premium) | costs,
         premium_share=premium_share,
         saved_usd_per_month=tiers.premium.fleet(tiers.tokens_per_month)["usd_per_month"] - costs["usd_per_month"],
         success_rate=rate,
@@ -189,16 +185,16 @@ def _stops_paying(tiers: Tiers) -> Floats:
     All shares at once, on a part of the draws: the first of a Sobol sequence are evenly spread by themselves.
     """
     shares = np.arange(_STEPS + 1)[:, None] / _STEPS
-    few = dataclasses.replace(tiers, default=_thinned(tiers.default), premium=_thinned(tiers.premium))
+    default, premium = (
+        dataclasses.replace(each, tokens_per_s=each.tokens_per_s[: 1 + _DRAWS])
+        for each in (tiers.default, tiers.premium)
+    )
+    few = dataclasses.replace(tiers, default=default, premium=premium)
     alone = few.costs((0.0, 1.0))["usd_per_month_whole"]
     # Half a cent: the same replicas summed in another order are no saving.
     pays = few.costs((1 - shares, shares))["usd_per_month_whole"] < alone - 0.005
     found: Floats = np.where(pays.any(axis=0) & ~np.isnan(alone), np.where(pays, shares, 0.0).max(axis=0), np.nan)
     return found
-
-
-def _thinned(replica: Replica) -> Replica:
-    return dataclasses.replace(replica, tokens_per_s=replica.tokens_per_s[: 1 + _DRAWS])
 
 
 def cascade_row(tiers: Tiers) -> Row:
@@ -210,7 +206,8 @@ def cascade_row(tiers: Tiers) -> Row:
     """
     small, big = (each.usd_per_request(tiers.tokens_per_request) for each in (tiers.default, tiers.premium))
     default, premium = tiers.default.success_rate, tiers.premium.success_rate
-    known: dict[str, Any] = tiers.names | {"stops_paying_escalated_share": 1 - small / big, "pays": _NO_RATE}
+    known = _beside("premium", tiers.premium, tiers.default, tiers.premium)
+    known |= {"stops_paying_escalated_share": 1 - small / big, "pays": _NO_RATE}
     if default is None:
         return row("cascade", tiers.default, **known)
     escalated = 1 - default

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from phaselaw.errors import UsageError
 from phaselaw.files import plain_text
 from phaselaw.laws.draws import N_DRAWS, SEED
 from phaselaw.laws.regression import Floats
-from phaselaw.plan.estimate import exact
 from phaselaw.records import Mix
 
 TR121_MIXES = (
@@ -36,17 +35,19 @@ def positive(option: str, value: float) -> float:
     return value
 
 
-def read_tiers(text: str) -> dict[str, float]:
-    """Hourly rates as typed: ``spot=0.302,on-demand=1.006``; raises `UsageError`."""
-    tiers = {}
+def read_prices(text: str, option: str, give: str) -> Iterator[tuple[str, float]]:
+    """Names, empty where there is none, and hourly prices: ``spot=0.302,1.006``; `UsageError` says what to give."""
     for part in text.split(","):
         name, _, value = part.rpartition("=")
         try:
-            price = float(value)
+            yield name.strip(), positive(option, float(value))
         except ValueError:
-            raise UsageError(f"--rates {part!r}: give NAME=USD, such as spot=0.302") from None
-        tiers[name.strip() or f"{price:g}"] = positive("--rates", price)
-    return tiers
+            raise UsageError(f"{option} {part!r}: give {give}") from None
+
+
+def read_tiers(text: str) -> dict[str, float]:
+    """The hourly rates of ``--rates``; one without a name goes by its price. Raises `UsageError`."""
+    return {name or f"{usd:g}": usd for name, usd in read_prices(text, "--rates", "NAME=USD, such as spot=0.302")}
 
 
 def read_volumes(text: str) -> tuple[float, ...]:
@@ -95,13 +96,13 @@ def read_success_rates(path: Path, known: set[str]) -> dict[str, Floats]:
             raise UsageError(f"{where}: model {row['model']!r} is not in this run; it has: {', '.join(sorted(known))}")
         if row["model"] in rates:
             raise UsageError(f"{where}: model {row['model']!r} is there twice")
-        rates[row["model"]] = _share_draws(rate, _number(row, "n", where), at) if row.get("n") else exact(rate)
+        draws = np.array([])
+        if row.get("n"):
+            n = _number(row, "n", where)
+            even = np.random.default_rng([SEED, at]).permutation((np.arange(N_DRAWS) + 0.5) / N_DRAWS)
+            draws = stats.beta.ppf(even, rate * n + 0.5, (1 - rate) * n + 0.5)
+        rates[row["model"]] = np.concatenate([[rate], draws])
     return rates
-
-
-def _share_draws(rate: float, n: float, at: int) -> Floats:
-    uniform = np.random.default_rng([SEED, at]).permutation((np.arange(N_DRAWS) + 0.5) / N_DRAWS)
-    return np.concatenate([[rate], stats.beta.ppf(uniform, rate * n + 0.5, (1 - rate) * n + 0.5)])
 
 
 def read_table(path: Path, required: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
@@ -113,7 +114,7 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[str, dict[str,
             rows = [
                 (
                     f"{path}:{reader.line_num}",
-                    {key: plain_text((value or "").strip()) for key, value in row.items() if key},
+                    {key: plain_text((cell or "").strip()) for key, cell in row.items() if key},
                 )
                 for row in reader
             ]

@@ -56,19 +56,15 @@ class Fit:
 
 
 def fit(
-    model: Architecture,
-    *,
-    memory_bytes: float,
-    batch: int,
-    context: int,
-    value_bytes: float,
-    kv_bytes: float,
-    reserve_bytes: float,
+    model: Architecture, *, memory_bytes: float, batch: int, context: int, reserve_bytes: float, **per_value: float
 ) -> Fit:
-    """The need of ``batch`` sequences of ``context`` tokens, all prompt (the widest prefill), and its bounds."""
+    """The need of ``batch`` sequences of ``context`` tokens, all prompt (the widest prefill), and its bounds.
+
+    ``per_value`` are ``value_bytes`` and ``kv_bytes``, as in `memory`.
+    """
 
     def need(batch: int, context: int) -> Memory:
-        return memory(model, batch=batch, context=context, prompt=context, value_bytes=value_bytes, kv_bytes=kv_bytes)
+        return memory(model, batch=batch, context=context, prompt=context, **per_value)
 
     room, most = memory_bytes - reserve_bytes, model.n_positions or LARGEST
     largest_context = largest(lambda tokens: need(batch, tokens).total <= room, most)
@@ -94,8 +90,10 @@ def shapes_of(source: str, *, dtype: str | None) -> dict[str, Architecture]:
     """
     ladder, path = ladder_model(source), Path(source)
     if ladder is not None and (source.startswith(PREFIX) or not path.exists()):
-        facts = dataclasses.asdict(ladder) | _counted(ladder.params, ladder.n_positions * ladder.n_embd)
-        stored = {f"{PREFIX}{ladder.name}": facts}
+        looked_up = ladder.n_positions * ladder.n_embd  # its table of positions; all is fp32
+        counted = {"params_millions_measured": ladder.params / 1e6, "weights_bytes": 4 * ladder.params}
+        counted |= {"lookup_params": looked_up, "lookup_bytes": 4 * looked_up}
+        stored = {f"{PREFIX}{ladder.name}": dataclasses.asdict(ladder) | counted}
     elif path.suffix == ".gguf" and path.is_file():
         stored = {path.name: _of_gguf(path)}
     elif (path / "config.json").is_file():
@@ -107,19 +105,13 @@ def shapes_of(source: str, *, dtype: str | None) -> dict[str, Architecture]:
     found = {name: model for name, facts in stored.items() if (model := Architecture.of(facts)) is not None}
     if not found:
         raise AnalysisError(f"{source}: its shape can't be told (layers, width, heads, or a mixture of experts)")
-    return {name: model if dtype is None else _in(model, dtype) for name, model in found.items()}
-
-
-def _in(model: Architecture, dtype: str) -> Architecture:
-    """The model with its weights in another number format."""
+    if dtype is None:
+        return found
     each = VALUE_BYTES[dtype]
-    return dataclasses.replace(model, weights_bytes=model.params * each, lookup_bytes=model.lookup_params * each)
-
-
-def _counted(numbers: int, looked_up: int) -> dict[str, Any]:
-    """A ladder model's parameters, those of its table of positions among them, in fp32."""
-    found = {"params_millions_measured": numbers / 1e6, "weights_bytes": 4 * numbers}
-    return found | {"lookup_params": looked_up, "lookup_bytes": 4 * looked_up}
+    return {
+        name: dataclasses.replace(model, weights_bytes=model.params * each, lookup_bytes=model.lookup_params * each)
+        for name, model in found.items()
+    }
 
 
 def _of_gguf(path: Path) -> dict[str, Any]:
@@ -138,9 +130,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise AnalysisError(f"{folder}: its config or weights can't be read: {error}") from None
     config = config.get("text_config", config)
-    facts = {
-        key: next((config[name] for name in names if config.get(name)), None) for key, names in CONFIG_NAMES.items()
-    }
+    facts = {of: next((config[name] for name in names if config.get(name)), None) for of, names in CONFIG_NAMES.items()}
     sizes = [(name, math.prod(each["shape"]), _BITS[each["dtype"].split("_")[0]] // 8) for name, each in tensors]
     # Weights that are tied are stored once, under either name.
     has_head = any(name.endswith("lm_head.weight") for name, _, _ in sizes)

@@ -13,11 +13,11 @@ that is asked for. It is never made from prefill times that a validity check dou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.step_time import StepTimes
+from phaselaw.laws.step_time import PhaseTime, StepTimes
 from phaselaw.plan.estimate import exact
 from phaselaw.plan.replicas import Replica
 from phaselaw.plan.tables import row
@@ -36,11 +36,6 @@ class Split:
     status: Status = "not measured"
     why: str | None = None
     """Why it is not measured, or in what it is extrapolated."""
-
-    @property
-    def seconds(self) -> Floats | None:
-        """Of both phases."""
-        return None if self.prefill_s is None or self.decode_s is None else self.prefill_s + self.decode_s
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,39 +63,33 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
     if times is None or times.prefill is None or times.decode is None:
         return Split(why="this run has no step-time model (prompts of several lengths are needed)")
     together = max(1, min(batch, int(times.prefill.batch[1])))
-    prefill = times.prefill_s(mix.prompt_tokens, batch=together, extrapolate=True)
-    decode = times.decode_s(batch, mix.prompt_tokens, mix.output_tokens, extrapolate=True)
-    if prefill is None or decode is None:
-        return Split(why="the step-time model gives no time")
-    beyond = _beyond(replica, times, mix, together)
+    beyond = "; ".join(_beyond(replica, times.prefill, times.decode, mix, together)) or None
     if beyond and not extrapolate:
         return Split(why=beyond)
-    one = exact(1.0)
+    prefill = times.prefill_s(mix.prompt_tokens, batch=together, extrapolate=True)
+    decode = times.decode_s(batch, mix.prompt_tokens, mix.output_tokens, extrapolate=True)
+    assert prefill is not None and decode is not None
     return Split(
-        prefill_s=prefill.seconds / together * (one if replica.prefill_factor is None else replica.prefill_factor),
-        decode_s=decode.seconds / batch * (one if replica.decode_factor is None else replica.decode_factor),
+        prefill_s=prefill.seconds / together * replica.prefill_factor,
+        decode_s=decode.seconds / batch * replica.decode_factor,
         status="extrapolated" if beyond else "derived",
         why=beyond,
     )
 
 
-def _beyond(replica: Replica, times: StepTimes, mix: Mix, together: int) -> str | None:
-    """In what a request lies outside what was measured, in words; ``None`` where it does not."""
-    assert times.prefill is not None and times.decode is not None
-    found, batch = [], replica.batch_size
+def _beyond(replica: Replica, prefill: PhaseTime, decode: PhaseTime, mix: Mix, together: int) -> Iterator[str]:
+    """In what a request lies outside what was measured, in words."""
+    prompt, batch = mix.prompt_tokens, replica.batch_size
     if replica.context_tokens is not None and mix.tokens > replica.context_tokens:
-        found.append(f"{mix.tokens:,.0f} tokens, the model's context is {replica.context_tokens:,}")
-    if not times.prefill.inside(together, mix.prompt_tokens):
-        found.append(f"prompt of {mix.prompt_tokens:,.0f} tokens, prefill measured {_range(times.prefill.tokens)}")
-    last = mix.prompt_tokens + max(mix.output_tokens - 1, 0)
-    if mix.output_tokens and not all(times.decode.inside(batch, at) for at in (mix.prompt_tokens, last)):
-        asked = f"decode from {mix.prompt_tokens:,.0f} to {last:,.0f} tokens"
-        asked += f" at batch {batch}" if batch > 1 else ""
-        measured = _range(times.decode.tokens)
-        if not times.decode.batch[0] <= batch <= times.decode.batch[1]:
-            measured += f" and batch {_range(times.decode.batch)}"
-        found.append(f"{asked}, measured {measured}")
-    return "; ".join(found) or None
+        yield f"{mix.tokens:,.0f} tokens, the model's context is {replica.context_tokens:,}"
+    if not prefill.inside(together, prompt):
+        yield f"prompt of {prompt:,.0f} tokens, prefill measured {_range(prefill.tokens)}"
+    last = prompt + max(mix.output_tokens - 1, 0)
+    if mix.output_tokens and not (decode.inside(batch, prompt) and decode.inside(batch, last)):
+        at_batch = f" at batch {batch}" if batch > 1 else ""
+        known_batch = "" if decode.batch[0] <= batch <= decode.batch[1] else f" and batch {_range(decode.batch)}"
+        tokens = f"decode from {prompt:,.0f} to {last:,.0f} tokens"
+        yield f"{tokens}{at_batch}, measured {_range(decode.tokens)}{known_batch}"
 
 
 def _range(limits: tuple[float, float]) -> str:
@@ -114,7 +103,7 @@ def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: fl
     """
     total = sum(mix.share for mix in mixes)
     prefill = decode = exact(0.0)
-    lacking = []
+    lacking: list[tuple[Mix, str | None]] = []
     for mix, each in zip(mixes, splits, strict=True):
         if each.prefill_s is None or each.decode_s is None:
             lacking.append((mix, each.why))
@@ -123,9 +112,8 @@ def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: fl
     if lacking:
         share = sum(mix.share for mix, _ in lacking) / total
         commonest, why = max(lacking, key=lambda each: each[0].share)
-        if share < 1 or len({why for _, why in lacking}) > 1:
-            why = f"{share:.1%} of requests, such as {commonest.name}: {why}"
-        return TokenPrices(why=why)
+        alike = share == 1 and len({why for _, why in lacking}) == 1
+        return TokenPrices(why=why if alike else f"{share:.1%} of requests, such as {commonest.name}: {why}")
     inputs = sum(mix.share * mix.prompt_tokens for mix in mixes)
     outputs = sum(mix.share * mix.output_tokens for mix in mixes)
     usd_per_s = usd_per_hour / 3600.0
@@ -142,7 +130,7 @@ def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: fl
 
 def request_row(replica: Replica, mix: Mix, found: Split) -> Row:
     """What a thousand requests of one kind take and cost on one replica, by phases."""
-    seconds = found.seconds
+    seconds = None if found.prefill_s is None or found.decode_s is None else found.prefill_s + found.decode_s
     return row(
         "phase_split",
         replica,

@@ -94,10 +94,18 @@ def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = 
     offers = []
     for where, cells in table:
         row = {meaning: cells.get(name, "") if name else "" for meaning, name in names.items()}
-        price = _price(row, kind)
-        if price is None or not price[0] > 0:
+        count, machine, memory = (_number(row[meaning]) for meaning in ("count", kind, "memory"))
+        count = max(1, int(count or 1))
+        each = _number(row["each"]) if kind == "on-demand" else None
+        doubt = None
+        if machine is None:
+            usd, doubt = each, "no price of the whole machine to check it by" if count > 1 else None
+        else:
+            usd = machine / count
+            if each is not None and abs(each - usd) > 0.05 * usd:
+                doubt = f"the list's own price per accelerator is {each:g}"
+        if not usd:
             continue
-        count, memory = _count(row), _number(row["memory"])
         offers.append(
             Offer(
                 provider=row["provider"],
@@ -105,29 +113,12 @@ def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = 
                 accelerator=row["accelerator"],
                 memory_gb=_memory(row["accelerator"]) or (None if memory is None else memory / count),
                 accelerators=count,
-                usd_per_hour=price[0],
+                usd_per_hour=usd,
                 dated=read_date(row["date"], where) if row["date"] else dated,
-                doubt=price[1],
+                doubt=doubt,
             )
         )
     return offers
-
-
-def _count(row: dict[str, str]) -> int:
-    return max(1, int(_number(row["count"]) or 1))
-
-
-def _price(row: dict[str, str], kind: str) -> tuple[float, str | None] | None:
-    """An accelerator's hour, and why it may be wrong; ``None`` where the row has no price of the kind."""
-    machine, count = _number(row[kind]), _count(row)
-    each = _number(row["each"]) if kind == "on-demand" else None
-    if machine is not None:
-        usd = machine / count
-        differs = each is not None and abs(each - usd) > 0.05 * usd
-        return usd, f"the list's own price per accelerator is {each:g}" if differs else None
-    if each is None:
-        return None
-    return each, "no price of the whole machine to check it by" if count > 1 else None
 
 
 def choose(

@@ -9,17 +9,16 @@ import dataclasses
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
-from phaselaw.laws.draws import N_DRAWS, SEED, Draws, draw
+from phaselaw.laws.draws import N_DRAWS, SEED, draw
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import usable
 from phaselaw.plan.capacity import Headroom, usd_per_million_tokens, usd_per_month, whole_workers, workers_needed
-from phaselaw.plan.estimate import without_interval
+from phaselaw.plan.estimate import exact, without_interval
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, SUSPECT
 
@@ -32,8 +31,8 @@ class Replica:
 
     backend: str
     model: str
-    batch_size: int
-    gen_tokens: int | None
+    batch_size: int = 1
+    gen_tokens: int | None = None
     """Output tokens of the measurement that the rate is from."""
     tokens_per_s: Floats
     """Measured: end-to-end tokens (prompt and generated) a second."""
@@ -43,9 +42,9 @@ class Replica:
     """Whether that rate was measured, or worked out for a mixture of requests by phases (derived, extrapolated)."""
     e2e_s: Floats | None = None
     """Measured: seconds of one call of the run's own workload."""
-    prefill_factor: Floats | None = None
+    prefill_factor: Floats = dataclasses.field(default_factory=lambda: exact(1.0))
     """Draws of the prefill time over its value: how far off the step-time model's prefill may be."""
-    decode_factor: Floats | None = None
+    decode_factor: Floats = dataclasses.field(default_factory=lambda: exact(1.0))
     """The same of the decode time."""
     interval_basis: str = "not measured"
     """What noise the intervals include: between runs, rounds or repetitions, or why there are none."""
@@ -83,9 +82,7 @@ class Replica:
 def stated(name: str, tokens_per_s: float, usd_per_hour: float, *, backend: str = "stated") -> Replica:
     """A replica whose rate is given as a number, without an interval."""
     rate = without_interval(tokens_per_s)
-    return Replica(
-        backend=backend, model=name, batch_size=1, gen_tokens=None, tokens_per_s=rate, usd_per_hour=usd_per_hour
-    )
+    return Replica(backend=backend, model=name, tokens_per_s=rate, usd_per_hour=usd_per_hour)
 
 
 def price(replica: Replica) -> float:
@@ -106,14 +103,24 @@ def replicas_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str,
     ``usd_per_hour`` is one price, or one for each backend. Raises KeyError for a backend without one.
     """
     drawn = draw(usable(run.rows), in_rounds=run.order == "rounds")
-    doubts, contexts, errors = _doubts(analysis), _contexts(run), _model_errors(analysis)
+    errors, contexts = _model_errors(analysis), {}
+    doubts = {
+        (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row[SUSPECT]
+        for row in analysis.tables["summary_by_model_backend_mode_agg"].iter_rows(named=True)
+    }
+    if {"model", "n_positions"} <= set(run.models.columns):
+        positions = run.models.select("model", "n_positions").drop_nulls().iter_rows()
+        contexts = {model: int(float(tokens)) for model, tokens in positions}
     found = []
     for key, end_to_end in drawn.items():
         backend, model, batch_size, gen_tokens, phase = key
         if phase != "e2e_kv" or not end_to_end.tokens_per_s[0] > 0:
             continue
+        # How far off each phase may be: draws over the value, and the step-time model's own error.
         prefill, decode = (
-            _factor(drawn.get((*key[:4], phase)), errors.get((backend, model, phase)))
+            each.latency_ms / each.latency_ms[0] * errors.get((backend, model, phase), 1.0)
+            if (each := drawn.get((*key[:4], phase)))
+            else exact(1.0)
             for phase in ("prefill", "kv_decode")
         )
         found.append(
@@ -136,14 +143,6 @@ def replicas_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str,
     return found
 
 
-def _factor(drawn: Draws | None, error: Floats | None) -> Floats | None:
-    """Draws over the value, widened by the step-time model's own relative error."""
-    if drawn is None:
-        return None
-    factor: Floats = drawn.latency_ms / drawn.latency_ms[0]
-    return factor if error is None else factor * error
-
-
 def _model_errors(analysis: Analysis) -> dict[tuple[str, str, str], Floats]:
     """By backend, model and phase: 1, then draws of the step-time model's relative error.
 
@@ -159,20 +158,3 @@ def _model_errors(analysis: Analysis) -> dict[tuple[str, str, str], Floats]:
             order = np.random.default_rng([SEED, zlib.crc32(repr(key).encode())]).permutation(N_DRAWS)
             errors[key] = np.concatenate([[1.0], np.exp(sd * stats.norm.ppf((order + 0.5) / N_DRAWS))])
     return errors
-
-
-def _doubts(analysis: Analysis) -> dict[tuple[Any, ...], str]:
-    """The marks on the rows of each model and phase, by the keys of `phaselaw.laws.draws.draw`."""
-    table = analysis.tables["summary_by_model_backend_mode_agg"]
-    return {
-        (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row[SUSPECT]
-        for row in table.iter_rows(named=True)
-    }
-
-
-def _contexts(run: Run) -> dict[str, int]:
-    """Tokens of context by model, from the run's own table of models."""
-    if not {"model", "n_positions"} <= set(run.models.columns):
-        return {}
-    rows = run.models.select("model", "n_positions").drop_nulls().iter_rows(named=True)
-    return {row["model"]: int(float(row["n_positions"])) for row in rows}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 from phaselaw import tables
@@ -46,18 +47,16 @@ class Plan:
 
 
 def _shown(table: tables.Table, rows: Sequence[Row], caption: str) -> Table:
-    columns = [column for column in table.reported(rows) if _says_something(column.key, rows)]
-    if any(column.key == "rate_status" for column in columns):
-        columns = [replace(each, provenance="derived") if each.key == "tokens_per_s" else each for each in columns]
-    return Table(caption=caption or table.caption, columns=tuple(columns), rows=tuple(rows))
-
-
-def _says_something(key: str, rows: Sequence[Row]) -> bool:
-    if key in ("batch_size", "gen_tokens"):
-        return len({row[key] for row in rows}) > 1
-    if key == "than_backend":
-        return any(row[key] != row["backend"] for row in rows)
-    return key != "rate_status" or any(row[key] != "measured" for row in rows)
+    by_phases = any(row.get("rate_status", "measured") != "measured" for row in rows)
+    says_something = {key: len({row[key] for row in rows}) > 1 for key in ("batch_size", "gen_tokens")}
+    says_something["than_backend"] = any(row.get("than_backend") != row["backend"] for row in rows)
+    says_something["rate_status"] = by_phases
+    columns = tuple(
+        replace(column, provenance="derived") if by_phases and column.key == "tokens_per_s" else column
+        for column in table.reported(rows)
+        if says_something.get(column.key, True)
+    )
+    return Table(caption=caption or table.caption, columns=columns, rows=tuple(rows))
 
 
 def _section(title: str, *blocks: Block | str) -> Section:
@@ -66,29 +65,31 @@ def _section(title: str, *blocks: Block | str) -> Section:
 
 def capacity(plan: Plan) -> Section:
     """Workers and dollars of the load (TR121 8.3)."""
-    return _section(
-        "Capacity and price",
-        load_words(plan),
-        plan.table("rows"),
-        "Workers as a fraction are a lower bound: busy all the time, no bursts, no queue, no spares. "
-        + headroom_words(plan),
+    given = plan.document["assumptions"]
+    whole = (
+        f"Whole workers: busy at most {given['utilisation']:.0%} of the time, at {given['burst']:.3g} x the mean load, "
+        f"{given['spares']} spare (assumed)."
     )
+    if (given["utilisation"], given["burst"], given["spares"]) == (1, 1, 0):
+        whole = "Whole workers are that, rounded up, with no headroom: set --utilisation, --burst and --spares."
+    bound = "Workers as a fraction are a lower bound: busy all the time, no bursts, no queue, no spares."
+    return _section("Capacity and price", load_words(plan), plan.table("rows"), f"{bound} {whole}")
 
 
 def deltas(plan: Plan) -> Section | None:
     """What each model costs more than a baseline (TR121 8.3.1): the cheapest of its backend where none is named."""
-    rows = [row for row in plan.rows("decision_deltas") if _against_baseline(row, plan)]
-    return _section("What choosing another model costs", plan.table("decision_deltas", rows)) if rows else None
-
-
-def _against_baseline(row: Row, plan: Plan) -> bool:
-    baseline = plan.document["assumptions"].get("baseline")
+    rows, baseline = plan.rows("decision_deltas"), plan.document["assumptions"].get("baseline")
     if baseline is not None:
-        return baseline in (row["than_model"], row["model"])
-    same = ("backend", "batch_size", "gen_tokens")
-    mates = [each for each in plan.rows("rows") if all(each[name] == row[name] for name in same)]
-    cheapest = min(mates, key=lambda each: float(each["usd_per_1m"]))
-    return (row["than_backend"], row["than_model"]) == (row["backend"], cheapest["model"])
+        rows = [row for row in rows if baseline in (row["than_model"], row["model"])]
+    else:
+        kind = itemgetter("backend", "batch_size", "gen_tokens")
+        cheapest: dict[tuple[Any, ...], str] = {}
+        for row in sorted(plan.rows("rows"), key=itemgetter("usd_per_1m")):
+            cheapest.setdefault(kind(row), row["model"])
+        rows = [
+            row for row in rows if (row["than_backend"], row["than_model"]) == (row["backend"], cheapest[kind(row)])
+        ]
+    return _section("What choosing another model costs", plan.table("decision_deltas", rows)) if rows else None
 
 
 def mixes(plan: Plan) -> Section:
@@ -147,11 +148,10 @@ def tiering(plan: Plan) -> Section | None:
     rows = plan.rows("tiering")
     if not rows:
         return None
+    routed = f"Routed: {rows[0]['premium_share']:.1%} of the requests (assumed) to the premium model."
     return _section(
         "Tiers",
-        plan.table(
-            "tiering", rows, f"Routed: {rows[0]['premium_share']:.1%} of the requests (assumed) to the premium model."
-        ),
+        plan.table("tiering", rows, routed),
         plan.table("cascade"),
         "Saved: against the premium model for all requests. Latencies are of the run's own requests. Which requests "
         "go where is the router's art; how often the default model fails is an input (--success-rates). "
@@ -193,22 +193,8 @@ def load_words(plan: Plan) -> str:
     """The load and its price in a sentence, each input named as assumed."""
     given = plan.document["assumptions"]
     load = f"{given['tokens_per_month']:,.0f} tokens a month"
-    if given.get("requests_per_s") is not None:
-        load = (
-            f"{given['requests_per_s']:,.4g} requests/s of {given['tokens_per_request']:,.1f} tokens on average, {load}"
-        )
-    prices = sorted({row["usd_per_hour"] for row in plan.rows("rows")})
-    price = " and ".join(f"${value:g}" for value in prices)
+    if (rate := given.get("requests_per_s")) is not None:
+        load = f"{rate:,.4g} requests/s of {given['tokens_per_request']:,.1f} tokens on average, {load}"
+    price = " and ".join(f"${value:g}" for value in sorted({row["usd_per_hour"] for row in plan.rows("rows")}))
     bases = " and ".join(dict.fromkeys(str(row["interval_basis"]) for row in plan.rows("rows")))
     return f"For {load} at {price} a worker's hour (assumed). In brackets: 95 % intervals ({bases or 'none'})."
-
-
-def headroom_words(plan: Plan) -> str:
-    """What whole workers keep free, in a sentence."""
-    given = plan.document["assumptions"]
-    if (given["utilisation"], given["burst"], given["spares"]) == (1, 1, 0):
-        return "Whole workers are that, rounded up, with no headroom: set --utilisation, --burst and --spares."
-    return (
-        f"Whole workers: busy at most {given['utilisation']:.0%} of the time, at {given['burst']:.3g} x the mean load, "
-        f"{given['spares']} spare (assumed)."
-    )

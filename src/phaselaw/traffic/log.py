@@ -37,7 +37,16 @@ MOST_TOKENS = 2**22
 """Tokens of a request that are believed: no model takes more."""
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_NUMBERS = (names.PROMPT, names.OUTPUT, names.TTFT, names.E2E, names.BATCH, names.AGE, names.IDLE)
+_NUMBERS = {
+    names.PROMPT: "prompt_tokens",
+    names.OUTPUT: "output_tokens",
+    names.TTFT: "ttft_s",
+    names.E2E: "e2e_s",
+    names.BATCH: "batch_size",
+    names.AGE: "worker_age_s",
+    names.IDLE: "idle_s",
+}
+"""Meanings that are numbers, and their names in `Requests`."""
 _TIMES = (names.TIMESTAMP, names.FIRST_TOKEN_AT, names.ENDED_AT)
 _COLD_WORDS = {"cold", "true", "yes", "1", "1.0", "loading"}
 _WARM_WORDS = {"warm", "true", "yes", "1", "1.0", "loaded", "hot"}
@@ -189,19 +198,14 @@ class Log:
         for meaning, seconds in self.columns.seconds.items():
             got[meaning] = got[meaning] * seconds
         times = {meaning: self._moments(values[meaning]) if meaning in values else absent for meaning in _TIMES}
-        got[names.TTFT] = _first_known(got[names.TTFT], times[names.FIRST_TOKEN_AT] - times[names.TIMESTAMP])
-        got[names.E2E] = _first_known(got[names.E2E], times[names.ENDED_AT] - times[names.TIMESTAMP])
+        for meaning, end in ((names.TTFT, names.FIRST_TOKEN_AT), (names.E2E, names.ENDED_AT)):
+            between = times[end] - times[names.TIMESTAMP]
+            got[meaning] = np.where(np.isfinite(got[meaning]), got[meaning], between)
         good = self._good(lines, values, got, times[names.TIMESTAMP])
         workers = values.get(names.WORKER)
         return Requests(
+            **{field: got[meaning][good] for meaning, field in _NUMBERS.items()},
             sent_at=times[names.TIMESTAMP][good],
-            prompt_tokens=got[names.PROMPT][good],
-            output_tokens=got[names.OUTPUT][good],
-            ttft_s=got[names.TTFT][good],
-            e2e_s=got[names.E2E][good],
-            batch_size=got[names.BATCH][good],
-            worker_age_s=got[names.AGE][good],
-            idle_s=got[names.IDLE][good],
             cold=_coldness(values, n)[good],
             worker=None if workers is None else tuple(str(workers[index]) for index in np.flatnonzero(good)),
         )
@@ -340,10 +344,6 @@ def _date(text: str) -> float:
         return math.nan
     moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
     return moment.timestamp()
-
-
-def _first_known(first: Floats, second: Floats) -> Floats:
-    return np.where(np.isfinite(first), first, second)
 
 
 def _coldness(values: Mapping[str, list[Any]], n: int) -> Floats:

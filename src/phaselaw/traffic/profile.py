@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import math
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.records import Mix
-from phaselaw.traffic.log import Faults, Log, Reading, Requests
+from phaselaw.traffic.log import Log, Reading
 from phaselaw.traffic.sketches import BIN_S, WINDOW, Arrivals, Counts, Kinds, Moments
 from phaselaw.traffic.timings import Timings
 
@@ -34,21 +35,21 @@ class _Reading:
         self.lengths = {"prompt_tokens": Counts(), "output_tokens": Counts()}
         self.products, self.log_products, self.kinds = Moments(), Moments(), Kinds()
         for chunk in log:
-            self._take(chunk)
+            self.arrivals.add(chunk.sent_at)
+            self.timings.add(chunk)
+            lengths = np.stack([chunk.prompt_tokens, chunk.output_tokens])
+            known = np.isfinite(lengths)
+            for counts, values, are in zip(self.lengths.values(), lengths, known, strict=True):
+                counts.add(values[are])
+            prompt, output = lengths[:, known.all(axis=0)]
+            self.products.add(prompt, output)
+            self.log_products.add(np.log1p(prompt), np.log1p(output))
+            self.kinds.add(prompt, output)
         self.arrivals.close()
         if not self.arrivals.count:
-            raise AnalysisError(f"no request could be read: {_fault_words(log.faults) or 'the log has no rows'}")
-
-    def _take(self, chunk: Requests) -> None:
-        self.arrivals.add(chunk.sent_at)
-        prompt, output = chunk.prompt_tokens, chunk.output_tokens
-        for counts, lengths in zip(self.lengths.values(), (prompt, output), strict=True):
-            counts.add(lengths[np.isfinite(lengths)])
-        both = np.isfinite(prompt) & np.isfinite(output)
-        self.products.add(prompt[both], output[both])
-        self.log_products.add(np.log1p(prompt[both]), np.log1p(output[both]))
-        self.kinds.add(prompt[both], output[both])
-        self.timings.add(chunk)
+            first = "; ".join(log.faults.first[:2])
+            why = f"{log.faults.count} rows can't be read, such as {first}" if first else "the log has no rows"
+            raise AnalysisError(f"no request could be read: {why}")
 
     def document(self) -> dict[str, Any]:
         has_both = all(counts.n for counts in self.lengths.values())
@@ -86,7 +87,7 @@ def traffic_profile(
 
 
 def _rates(arrivals: Arrivals) -> dict[str, Any]:
-    span = arrivals.span_s
+    first, span = arrivals.first, arrivals.span_s
     mean = arrivals.count / span if span > 0 else None
     peak = why = None
     if mean is not None and span >= BIN_S:
@@ -95,7 +96,8 @@ def _rates(arrivals: Arrivals) -> dict[str, Any]:
     if arrivals.late:
         why = f"{arrivals.late} requests were more than {WINDOW:,} rows out of order: sort the log by time"
     return {
-        "starts_at": _date(arrivals.first),
+        # In UTC; not known where the log counts from its own start.
+        "starts_at": None if first < 1e8 else dt.datetime.fromtimestamp(first, tz=dt.UTC).isoformat(),
         "span_s": span,
         "requests_per_s": mean,
         "peak_minute": peak,
@@ -104,20 +106,11 @@ def _rates(arrivals: Arrivals) -> dict[str, Any]:
     }
 
 
-def _date(seconds: float) -> str | None:
-    """The moment, in UTC; ``None`` where the log counts from its own start."""
-    return None if seconds < 1e8 else dt.datetime.fromtimestamp(seconds, tz=dt.UTC).isoformat()
-
-
 def _distribution(counts: Counts) -> dict[str, float] | None:
     if not counts.n:
         return None
     quantiles = {f"p{share * 100:g}": counts.quantile(share) for share in QUANTILES}
     return {"mean": counts.mean, "sd": counts.sd, **quantiles, "max": counts.largest}
-
-
-def _fault_words(faults: Faults) -> str:
-    return f"{faults.count} rows can't be read, such as {'; '.join(faults.first[:2])}" if faults.count else ""
 
 
 def read_profile(path: Path) -> dict[str, Any]:
@@ -143,14 +136,9 @@ def load_of(document: Mapping[str, Any], path: Path) -> tuple[float, tuple[Mix, 
     if not isinstance(rate, int | float) or not rate > 0 or not math.isfinite(rate):
         raise UsageError(f"{path}: the profile has no rate of requests to plan with")
     mixes = tuple(
-        Mix(
-            name=f"about {kind['prompt_tokens']:.0f} in, {kind['output_tokens']:.0f} out",
-            prompt_tokens=kind["prompt_tokens"],
-            output_tokens=kind["output_tokens"],
-            share=kind["share"],
-        )
-        for kind in kinds
-        if kind["prompt_tokens"] + kind["output_tokens"] > 0
+        Mix(name=f"about {prompt:.0f} in, {output:.0f} out", prompt_tokens=prompt, output_tokens=output, share=share)
+        for prompt, output, share in map(itemgetter("prompt_tokens", "output_tokens", "share"), kinds)
+        if prompt + output > 0
     )
     if not mixes:
         raise UsageError(f"{path}: the profile has no lengths of prompts and answers to plan with")

@@ -7,7 +7,6 @@ as those. A page has no bursts and no correlation: those stay unknown.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections import defaultdict
@@ -40,38 +39,8 @@ RATES = {
 _SAMPLE = re.compile(r"[A-Za-z_:][\w:]*(\{.*\})?\s+\S+(\s+-?\d+)?")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Page:
-    """What a page counts: the values of each series, summed over label sets but for a bucket's limit."""
-
-    values: Mapping[str, float]
-    buckets: Mapping[str, Mapping[float, float]]
-    """Cumulative counts by upper limit, by the histogram's name."""
-
-    def since(self, earlier: Page) -> Page:
-        """What was counted between an earlier page and this one."""
-        return Page(
-            values={name: value - earlier.values.get(name, 0.0) for name, value in self.values.items()},
-            buckets={
-                name: {limit: count - earlier.buckets.get(name, {}).get(limit, 0.0) for limit, count in counts.items()}
-                for name, counts in self.buckets.items()
-            },
-        )
-
-    def total(self, *names: str) -> float | None:
-        """The first of some counters that the page has. Raises `AnalysisError` for one that went down."""
-        value = next((self.values[name] for name in names if name in self.values), None)
-        return None if value is None else _grown(value)
-
-    def histogram(self, of: str) -> dict[str, Any] | None:
-        """Mean and quantiles of a histogram; ``None`` where the page has none, or nothing in it."""
-        name = next((name for name in HISTOGRAMS[of] if name in self.buckets), None)
-        limits = sorted(self.buckets[name]) if name else []
-        counts = [_grown(self.buckets[name][limit]) for limit in limits] if name else []
-        if not counts or not counts[-1] > 0:
-            return None
-        quantiles = {f"p{100 * q:g}": bucket_quantile(limits, counts, q) for q in (0.5, 0.9, 0.95, 0.99)}
-        return {"mean": _ratio(self.total(f"{name}_sum"), self.total(f"{name}_count")), **quantiles, "basis": BASIS}
+Page = Mapping[tuple[str, float | None], float]
+"""What a page counts, summed over label sets, by a series' name and, of a histogram's cumulative bucket, its limit."""
 
 
 def looks_like_a_page(text: str) -> bool:
@@ -90,22 +59,18 @@ def parse(text: str, *, model: str | None = None) -> Page:
         from prometheus_client.parser import text_string_to_metric_families
     except ImportError:
         raise MissingExtraError("traffic", "reading a Prometheus page") from None
-    values: defaultdict[str, float] = defaultdict(float)
-    buckets: defaultdict[str, defaultdict[float, float]] = defaultdict(lambda: defaultdict(float))
+    page: defaultdict[tuple[str, float | None], float] = defaultdict(float)
     try:
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     except ValueError as error:
         raise AnalysisError(f"the Prometheus page has a line that can't be read: {error}") from None
     for sample in samples:
-        if model is not None and sample.labels.get("model_name", model) != model:
-            continue
-        if sample.name.endswith("_bucket") and "le" in sample.labels:
-            buckets[sample.name.removesuffix("_bucket")][float(sample.labels["le"])] += sample.value
-        elif math.isfinite(sample.value):
-            values[sample.name] += sample.value
-    if not any(name.startswith(("vllm:", "llamacpp:")) for name in (*values, *buckets)):
+        if model in (None, sample.labels.get("model_name", model)) and math.isfinite(sample.value):
+            limit = sample.labels.get("le") if sample.name.endswith("_bucket") else None
+            page[sample.name, None if limit is None else float(limit)] += sample.value
+    if not any(name.startswith(("vllm:", "llamacpp:")) for name, _ in page):
         raise AnalysisError("no metrics of vLLM's or llama-server's are on the page")
-    return Page(values=values, buckets=buckets)
+    return page
 
 
 def scrape_profile(
@@ -116,11 +81,11 @@ def scrape_profile(
     ``now`` is the time of the scrape, in seconds since 1970. Raises `AnalysisError` where the engine restarted between
     two pages, or the page counts no tokens.
     """
-    started = page.values.get("process_start_time_seconds")
+    started = page.get(("process_start_time_seconds", None))
     if earlier is None and seconds is None and started is not None:
         seconds = now - started
-    counted = page if earlier is None else page.since(earlier)
-    requests, prompt, output = counted.total(*REQUESTS), counted.total(*PROMPT), counted.total(*OUTPUT)
+    counted = page if earlier is None else {key: value - earlier.get(key, 0.0) for key, value in page.items()}
+    requests, prompt, output = (_total(counted, *names) for names in (REQUESTS, PROMPT, OUTPUT))
     if prompt is None and output is None:
         raise AnalysisError("the page counts no tokens")
     means = {"prompt_tokens": _ratio(prompt, requests), "output_tokens": _ratio(output, requests)}
@@ -140,16 +105,35 @@ def scrape_profile(
         "gap_cv": None,
         "gap_cv_unknown": "a page counts requests, it does not say when they came",
         **{
-            name: None if mean is None else (counted.histogram(name) or {}) | {"mean": mean}
+            name: None if mean is None else (_histogram(counted, name) or {}) | {"mean": mean}
             for name, mean in means.items()
         },
         "tokens_per_request": sum(both) if len(both) == 2 else None,
         "correlation": None,
         "correlation_of_logs": None,
         "kinds": [{"share": 1.0, **means}] if len(both) == 2 else [],
-        "latencies": {name: counted.histogram(name) for name in ("ttft_s", "decode_step_s", "e2e_s")},
-        **{name: _ratio(counted.total(of), counted.total(over)) for name, (of, over) in RATES.items()},
+        "latencies": {name: _histogram(counted, name) for name in ("ttft_s", "decode_step_s", "e2e_s")},
+        **{name: _ratio(_total(counted, of), _total(counted, over)) for name, (of, over) in RATES.items()},
     }
+
+
+def _total(page: Page, *names: str) -> float | None:
+    """The first of some counters that the page has. Raises `AnalysisError` for one that went down."""
+    return next((_grown(page[name, None]) for name in names if (name, None) in page), None)
+
+
+def _histogram(page: Page, of: str) -> dict[str, Any] | None:
+    """Mean and quantiles of a histogram; ``None`` where the page has none, or nothing in it."""
+    for name in HISTOGRAMS[of]:
+        buckets = {
+            limit: _grown(n) for (key, limit), n in page.items() if key == f"{name}_bucket" and limit is not None
+        }
+        limits = sorted(buckets)
+        if limits and (counts := [buckets[limit] for limit in limits])[-1] > 0:
+            quantiles = {f"p{100 * q:g}": bucket_quantile(limits, counts, q) for q in (0.5, 0.9, 0.95, 0.99)}
+            mean = _ratio(_total(page, f"{name}_sum"), _total(page, f"{name}_count"))
+            return {"mean": mean, **quantiles, "basis": BASIS}
+    return None
 
 
 def bucket_quantile(limits: Sequence[float], counts: Sequence[float], share: float) -> float | None:

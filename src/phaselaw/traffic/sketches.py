@@ -29,8 +29,7 @@ class Arrivals:
         self._pending: list[Floats] = []
         self._held = 0
         self._last = -math.inf
-        self._bins = np.zeros(1024, dtype=np.int64)
-        self._gaps = Moments()
+        self._gaps, self._minutes = Moments(), Counts()
         self.count, self.late = 0, 0
         self.first, self.end = math.inf, -math.inf
         self.misplaced_anchor = False
@@ -73,16 +72,10 @@ class Arrivals:
         if at[0] < 0:
             self.misplaced_anchor = True
             at = at[at >= 0]
-        if not len(at):
-            return
-        if at[-1] >= MOST_BINS:
+        if len(at) and at[-1] >= MOST_BINS:
             years = at[-1] * BIN_S / 31_557_600
             raise AnalysisError(f"the log's times span {years:,.0f} years: give the unit with --timestamp-unit")
-        if at[-1] >= len(self._bins):
-            self._bins = np.concatenate([self._bins, np.zeros(int(at[-1]) + 1024, dtype=np.int64)])
-        counts = np.bincount((at - at[0]).astype(np.int64))
-        start = int(at[0])
-        self._bins[start : start + len(counts)] += counts
+        self._minutes.add(at)
 
     @property
     def span_s(self) -> float:
@@ -92,8 +85,7 @@ class Arrivals:
     @property
     def busiest(self) -> tuple[int, int]:
         """The busiest minute's number and its requests."""
-        at = int(self._bins.argmax())
-        return at, int(self._bins[at])
+        return self._minutes.commonest
 
     @property
     def gap_cv(self) -> float | None:
@@ -172,6 +164,12 @@ class Counts:
     def quantile(self, share: float) -> int:
         """The least value that so large a share of all do not exceed."""
         return int(np.searchsorted(np.cumsum(self._counts), math.ceil(share * self.n) or 1))
+
+    @property
+    def commonest(self) -> tuple[int, int]:
+        """The value that is taken most often, the least of several, and how often."""
+        value = int(self._counts.argmax())
+        return value, int(self._counts[value])
 
     @property
     def largest(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,14 +41,6 @@ _FEWEST_BLOCKS = 32
 _LEVEL = Options().level
 
 
-class _Bucket:
-    """Requests of one kind, and their latencies."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.times = {name: LogQuantiles() for name in ("ttft_s", "step_s", "e2e_s")}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReferenceTimes:
     """The step times of one model that production is compared with, with draws of how far off they may be."""
@@ -63,7 +56,10 @@ class Timings:
 
     def __init__(self, reference: ReferenceTimes | None = None) -> None:
         self._reference = reference
-        self._buckets: dict[tuple[int, ...], _Bucket] = {}
+        self._requests: Counter[tuple[int, ...]] = Counter()
+        """By kind: where its lengths lie in `EDGES`, and its start."""
+        self._latencies = [defaultdict[tuple[int, ...], LogQuantiles](LogQuantiles) for _ in range(3)]
+        """The same of times to first token, decode steps and end-to-end times."""
         self._last_seen: dict[str, float] = {}
         self._ratios = {"ttft": _Blocks(), "decode_step": _Blocks()}
         self._outside, self._asked = 0, 0
@@ -84,10 +80,9 @@ class Timings:
         for at, key in enumerate(kinds.T.tolist()):
             here = (of.reshape(-1) == at) & timed
             if here.any():
-                bucket = self._buckets.setdefault(tuple(key), _Bucket())
-                bucket.requests += int(here.sum())
-                for name, values in (("ttft_s", chunk.ttft_s), ("step_s", step), ("e2e_s", chunk.e2e_s)):
-                    bucket.times[name].add(values[here & (values > 0)])
+                self._requests[tuple(key)] += int(here.sum())
+                for values, latencies in zip((chunk.ttft_s, step, chunk.e2e_s), self._latencies, strict=True):
+                    latencies[tuple(key)].add(values[here & (values > 0)])
         if self._reference is not None:
             self._compare(self._reference, chunk, step, starts)
 
@@ -133,13 +128,25 @@ class Timings:
 
     def document(self) -> dict[str, Any] | None:
         """The latencies as JSON; ``None`` where the log has no times."""
-        if not self._buckets:
+        if not self._requests:
             return None
         return {
             "cold_rule": f"called cold by the log, else worker age under {COLD_AGE_S:g} s or idle {COLD_IDLE_S:g} s",
             "batch_size_known": self._batch_known,
-            "buckets": [_bucket_row(key, bucket) for key, bucket in sorted(self._buckets.items())],
+            "buckets": [self._bucket_row(key) for key in sorted(self._requests)],
             "against": None if self._reference is None else self._against(self._reference),
+        }
+
+    def _bucket_row(self, key: tuple[int, ...]) -> dict[str, Any]:
+        ttft, step, e2e = ([each[key].quantile(share) for share in _SHARES.values()] for each in self._latencies)
+        return {
+            "start": _STARTS[key[-1]],
+            **{name: _limits(at, edges) for at, (name, edges) in zip(key, EDGES.items(), strict=False)},
+            "requests": self._requests[key],
+            **{f"ttft_s_{name}": value for name, value in zip(_SHARES, ttft, strict=True)},
+            "decode_tokens_per_s_p50": None if step[0] is None else 1 / step[0],
+            "decode_tokens_per_s_p5": None if step[1] is None else 1 / step[1],
+            **{f"e2e_s_{name}": value for name, value in zip(_SHARES, e2e, strict=True)},
         }
 
     def _against(self, reference: ReferenceTimes) -> dict[str, Any]:
@@ -156,19 +163,6 @@ class Timings:
 def _bucket(values: Floats, edges: Sequence[int]) -> np.ndarray[Any, Any]:
     """The number of the bucket that each value lies in; -1 where it is not known."""
     return np.where(np.isfinite(values), np.searchsorted(edges, values, side="right") - 1, -1)
-
-
-def _bucket_row(key: tuple[int, ...], bucket: _Bucket) -> dict[str, Any]:
-    ttft, step, e2e = ([times.quantile(share) for share in _SHARES.values()] for times in bucket.times.values())
-    return {
-        "start": _STARTS[key[-1]],
-        **{name: _limits(at, edges) for at, (name, edges) in zip(key, EDGES.items(), strict=False)},
-        "requests": bucket.requests,
-        **{f"ttft_s_{name}": value for name, value in zip(_SHARES, ttft, strict=True)},
-        "decode_tokens_per_s_p50": None if step[0] is None else 1 / step[0],
-        "decode_tokens_per_s_p5": None if step[1] is None else 1 / step[1],
-        **{f"e2e_s_{name}": value for name, value in zip(_SHARES, e2e, strict=True)},
-    }
 
 
 def _limits(at: int, edges: Sequence[int]) -> str | None:
@@ -223,7 +217,7 @@ class _Blocks:
 def _ratio_row(blocks: _Blocks, factor: Floats | None) -> dict[str, Any]:
     """Logged over predicted, with the noise of both; the verdict goes by the interval."""
     mean, error = blocks.mean_and_error()
-    if factor is not None and not np.isnan(factor).any():
+    if factor is not None and factor.size > 1 and not np.isnan(factor).any():
         error = math.hypot(error, np.ptp(np.quantile(np.log(factor[1:]), [0.5 - _LEVEL / 2, 0.5 + _LEVEL / 2])) / 2)
     low, high, limit = mean - error, mean + error, math.log(AGREES_WITHIN)
     if not math.isfinite(mean):
