@@ -12,7 +12,6 @@ given both, the scale of the latencies is a mean of logs, exactly.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -71,57 +70,40 @@ def overhead_compute_fits(per_model: pl.DataFrame, *, level: float) -> pl.DataFr
 
 def _row(form: str, params: Floats, latency: Floats, level: float) -> Row:
     about = {"aggregation": "geomean_across_scenarios", "fit": form, "n_models": len(params)}
-    if len(np.unique(params)) < (2 if form == LINEAR else 3):
+    linear = form == LINEAR
+    if len(np.unique(params)) < (2 if linear else 3):
         return about | {"ok": False}
-    fit = linear_fit(params, latency) if form == LINEAR else power_fit(params, latency)
-    ours = relative_fit(params, latency, fixed_s=1.0 if form == LINEAR else None, level=level)
-    return {
-        **about,
-        "ok": True,
-        "a_ms": fit.a_ms,
-        "r2": fit.r2,
-        "overhead_fraction_at_min_model": fit.share_at(float(params.min())),
-        "overhead_fraction_at_max_model": fit.share_at(float(params.max())),
-        **({"b_ms_per_million_params": fit.b} if form == LINEAR else {"b": fit.b, "s": fit.s}),
-        **{f"relative_{name}": value for name, value in dataclasses.asdict(ours).items()},
-    }
+    a, b, s, r2 = _linear_fit(params, latency) if linear else _power_fit(params, latency)
+    ours = _relative_fit(_Problem(params, latency), fixed_s=1.0 if linear else None, level=level)
+    # The overhead's share of the fitted latency, where that is positive.
+    fitted = {end: a + b * size**s for end, size in (("min", float(params.min())), ("max", float(params.max())))}
+    shares = {f"overhead_fraction_at_{end}_model": a / ms if ms > 0 else None for end, ms in fitted.items()}
+    theirs = {"ok": True, "a_ms": a, "r2": r2} | ({"b_ms_per_million_params": b} if linear else {"b": b, "s": s})
+    return about | theirs | shares | {f"relative_{name}": value for name, value in ours.items()}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class OverheadFit:
-    """``lat = a + b P^s``, latencies in ms and parameters in millions."""
-
-    a_ms: float
-    b: float
-    s: float
-    r2: float
-
-    def share_at(self, params_millions: float) -> float | None:
-        """The overhead's share of the *fitted* latency; ``None`` where that is not positive."""
-        fitted = self.a_ms + self.b * params_millions**self.s
-        return self.a_ms / fitted if fitted > 0 else None
-
-
-def linear_fit(params_millions: Floats, latency_ms: Floats) -> OverheadFit:
-    """Ordinary least squares of ``a + b P``; a and b may come out negative, as in TR121."""
+def _linear_fit(params_millions: Floats, latency_ms: Floats) -> tuple[float, float, float, float]:
+    """Ordinary least squares of ``a + b P``: a, b, 1 and R2; a and b may come out negative, as in TR121."""
     line = fit_lines(params_millions[None], latency_ms[None])
-    return OverheadFit(a_ms=float(line.intercept[0]), b=float(line.slope[0]), s=1.0, r2=float(line.r2[0]))
+    return float(line.intercept[0]), float(line.slope[0]), 1.0, float(line.r2[0])
 
 
-def power_fit(params_millions: Floats, latency_ms: Floats) -> OverheadFit:
-    """The best least squares of ``a + b P^s`` with a, b >= 0 and 0 <= s <= 2.
+def _power_fit(params_millions: Floats, latency_ms: Floats) -> tuple[float, float, float, float]:
+    """The best least squares of ``a + b P^s`` with a, b >= 0 and 0 <= s <= 2: a, b, s and R2.
 
     For each s the best a and b are exact; s is searched over a grid and refined in each of its valleys, so that no
     local minimum is mistaken for the best.
     """
     scale = float(params_millions.max())
-    relative = params_millions / scale
+
+    def fits(s: Floats) -> tuple[Floats, Floats, Floats]:
+        return _nonnegative((params_millions / scale) ** s[:, None], latency_ms)
 
     def error(s: float) -> float:
-        return float(_nonnegative(relative ** np.array([s])[:, None], latency_ms)[2][0])
+        return float(fits(np.array([s]))[2][0])
 
     grid = np.linspace(0.0, MAX_EXPONENT, 801)
-    errors = _nonnegative(relative ** grid[:, None], latency_ms)[2]
+    errors = fits(grid)[2]
     padded = np.concatenate([[np.inf], errors, [np.inf]])
     valleys = np.flatnonzero((errors <= padded[:-2]) & (errors <= padded[2:]))
     candidates = [float(grid[errors.argmin()])]
@@ -130,9 +112,9 @@ def power_fit(params_millions: Floats, latency_ms: Floats) -> OverheadFit:
         found = optimize.minimize_scalar(error, bounds=bounds, method="bounded", options={"xatol": 1e-12})
         candidates.append(float(found.x))
     s = min(candidates, key=error)
-    a, b, sse = (float(value[0]) for value in _nonnegative(relative ** np.array([s])[:, None], latency_ms))
+    a, b, sse = (float(value[0]) for value in fits(np.array([s])))
     total = float(((latency_ms - latency_ms.mean()) ** 2).sum())
-    return OverheadFit(a_ms=a, b=b / scale**s, s=s, r2=1 - sse / total if total > 0 else math.nan)
+    return a, b / scale**s, s, 1 - sse / total if total > 0 else math.nan
 
 
 def _nonnegative(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
@@ -150,27 +132,6 @@ def _nonnegative(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
     a = np.maximum(a, 0.0)
     residual = y - a[:, None] - b[:, None] * x
     return a, b, (residual * residual).sum(axis=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class RelativeFit:
-    """The best fit, and the interval of each parameter; a limit is ``None`` where no degree of freedom is left."""
-
-    a_ms: float
-    a_ci_low: float | None
-    a_ci_high: float | None
-    b: float
-    b_ci_low: float | None
-    b_ci_high: float | None
-    s: float
-    s_ci_low: float | None
-    s_ci_high: float | None
-    log_r2: float | None
-    """R2 of log latency."""
-    share_at_median: float
-    """The overhead's share of the fitted latency at the median parameter count."""
-    share_at_median_ci_low: float | None
-    share_at_median_ci_high: float | None
 
 
 class _Problem:
@@ -217,30 +178,26 @@ class _Problem:
         return np.where(whole, end, inside)
 
 
-def relative_fit(params_millions: Floats, latency_ms: Floats, *, fixed_s: float | None, level: float) -> RelativeFit:
-    """Least squares of log latency on ``a + b P^s``, ``s`` given or fitted, with profile intervals."""
-    problem = _Problem(params_millions, latency_ms)
+def _relative_fit(problem: _Problem, *, fixed_s: float | None, level: float) -> dict[str, float | None]:
+    """Least squares of log latency on ``a + b P^s``, ``s`` given or fitted, with profile intervals.
+
+    ``log_r2`` is of log latency, ``share_at_median`` the overhead's share of the fitted latency at the median
+    parameter count. No interval where no degree of freedom is left.
+    """
     if fixed_s is None:
         s, t, least = _best(problem)
-        degrees = problem.n - 3
     else:
-        s = fixed_s
-        best, error = problem.best_t(np.array([s]))
-        t, least, degrees = float(best[0]), float(error[0]), problem.n - 2
-    point = _parameters(problem, np.array([s]), np.array([t]))
+        best, error = problem.best_t(np.array([fixed_s]))
+        s, t, least = fixed_s, float(best[0]), float(error[0])
+    a, b, share = (float(each[0]) for each in _parameters(problem, np.array([s]), np.array([t])))
     total = float(((problem.log_y - problem.log_y.mean()) ** 2).sum())
-    intervals: list[tuple[float, float] | tuple[None, None]] = [(None, None)] * 4
+    found = {"a_ms": a, "b": b, "s": s, "log_r2": 1 - least / total if total > 0 else None, "share_at_median": share}
+    degrees = problem.n - (3 if fixed_s is None else 2)
     if degrees > 0:
         limit = least * (1 + float(stats.f.ppf(level, 1, degrees)) / degrees) + 1e-24
-        intervals = list(_intervals(problem, (s, t), limit, fixed=fixed_s is not None))
-    (a_low, a_high), (b_low, b_high), (s_low, s_high), (share_low, share_high) = intervals
-    return RelativeFit(
-        a_ms=float(point[0][0]), a_ci_low=a_low, a_ci_high=a_high,
-        b=float(point[1][0]), b_ci_low=b_low, b_ci_high=b_high,
-        s=s, s_ci_low=s_low, s_ci_high=s_high,
-        log_r2=1 - least / total if total > 0 else None,
-        share_at_median=float(point[2][0]), share_at_median_ci_low=share_low, share_at_median_ci_high=share_high,
-    )  # fmt: skip
+        for name, (low, high) in _intervals(problem, (s, t), limit, fixed=fixed_s is not None).items():
+            found |= {f"{name}_ci_low": low, f"{name}_ci_high": high}
+    return found
 
 
 def least_log_error(params_millions: Floats, latency_ms: Floats, *, max_exponent: float) -> float:
@@ -270,7 +227,7 @@ def _parameters(problem: _Problem, s: Floats, t: Floats) -> tuple[Floats, Floats
 
 def _intervals(
     problem: _Problem, best: tuple[float, float], limit: float, *, fixed: bool
-) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]:
+) -> dict[str, tuple[float, float]]:
     """Profile intervals of a, b, s and the share at the median model: the extremes over all fits within ``limit``.
 
     Given s and t, the log scale may be off its best by sqrt(slack / n) and still stay within the limit.
@@ -287,12 +244,12 @@ def _intervals(
     slack = np.maximum(limit - problem.evaluate(wide, grid)[0], 0)
     factor = np.exp(np.sqrt(slack / problem.n))
     a, b, share = _parameters(problem, wide, grid)
-    return (
-        (float((a / factor).min()), float((a * factor).max())),
-        (float((b / factor).min()), float((b * factor).max())),
-        (s_low, s_high),
-        (float(share.min()), float(share.max())),
-    )
+    return {
+        "a": (float((a / factor).min()), float((a * factor).max())),
+        "b": (float((b / factor).min()), float((b * factor).max())),
+        "s": (s_low, s_high),
+        "share_at_median": (float(share.min()), float(share.max())),
+    }
 
 
 def _interval_of_s(problem: _Problem, best: float, limit: float) -> tuple[float, float]:

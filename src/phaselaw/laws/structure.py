@@ -10,47 +10,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from phaselaw import tables as col
 from phaselaw.errors import AnalysisError
 from phaselaw.ladder.spec import ladder_model
+from phaselaw.laws import regression
 from phaselaw.laws.noise import Kind, Replicates, log_matrices, noise_of
 from phaselaw.laws.options import Options
-from phaselaw.laws.regression import (
-    Floats,
-    bootstrap_planes,
-    exact_spearman,
-    exponential,
-    fit_plane,
-    leave_one_out_errors,
-    quantile_interval,
-    resamples,
-    spearman_rows,
-)
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL
 from phaselaw.laws.verdicts import verdict
 from phaselaw.records import Run
-from phaselaw.tables import (
-    BUDGET,
-    Row,
-    Table,
-    count,
-    counted,
-    derived,
-    digits,
-    fixed,
-    flag,
-    interval,
-    measured,
-    plain,
-    words,
-)
+from phaselaw.tables import BUDGET, Row, Table
 
 MEAN, PARAMS, DEPTH, WIDTH, BYTES, BOTH = ("mean", "params", "depth", "width", "bytes_per_token", "params+depth")
 
@@ -86,7 +63,7 @@ to about 10 %."""
 
 def p_value(value: float | None) -> str:
     """A p-value; what is smaller than a thousandth says so."""
-    return "< 0.001" if value is not None and value < 0.001 else fixed(value)
+    return "< 0.001" if value is not None and value < 0.001 else col.fixed(value)
 
 
 _CORRELATED = {
@@ -102,17 +79,17 @@ MODEL_ARCHITECTURE = Table(
     caption="Each model's architecture.",
     why_empty=_NO_LAYERS,
     columns=(
-        words("model", "model"),
-        words("config_path"),
-        measured("n_layer", "layers", count),
-        measured("n_embd", "width", count),
-        measured("n_head", "heads", count),
-        measured("n_inner", "inner width", count),
-        measured("vocab_size", "vocabulary", count),
-        *plain("n_positions"),
-        measured("params_millions_effective", "params (M)"),
-        words("model_kind"),
-        words("source", "from"),
+        col.words("model", "model"),
+        col.words("config_path"),
+        col.measured("n_layer", "layers", col.count),
+        col.measured("n_embd", "width", col.count),
+        col.measured("n_head", "heads", col.count),
+        col.measured("n_inner", "inner width", col.count),
+        col.measured("vocab_size", "vocabulary", col.count),
+        *col.plain("n_positions"),
+        col.measured("params_millions_effective", "params (M)"),
+        col.words("model_kind"),
+        col.words("source", "from"),
     ),
     order=("model", "params_millions_effective"),
     shows="model params_millions_effective n_layer n_embd n_head n_inner vocab_size source",
@@ -125,17 +102,17 @@ ARCHITECTURE_CORRELATIONS = Table(
     columns=(
         GROUP_COLUMNS[0],
         *GROUP_COLUMNS[2:],
-        counted("n_models", "models"),
+        col.counted("n_models", "models"),
         *(
             column
             for name, (key, _) in _CORRELATED.items()
             for column in (
-                derived(f"spearman_rho_{key}", name, fixed),
-                derived(f"spearman_p_{key}", f"p, {name}", p_value),
+                col.derived(f"spearman_rho_{key}", name, col.fixed),
+                col.derived(f"spearman_p_{key}", f"p, {name}", p_value),
             )
         ),
-        words("backend_kind"),
-        counted(BUDGET),
+        col.words("backend_kind"),
+        col.counted(BUDGET),
     ),
     order=_ORDER,
 )
@@ -146,19 +123,19 @@ MULTIVARIATE_FITS = Table(
     why_empty=f"{_NO_LAYERS}, three or more that differ in depth and size",
     columns=(
         *GROUP_COLUMNS,
-        counted("n_models", "models"),
-        derived("beta_log_params", "params exponent", fixed),
-        derived("gamma_log_layers", "layers exponent", fixed),
-        derived("r2", "R2", fixed),
-        *plain("beta_ci_low beta_ci_high gamma_ci_low gamma_ci_high r2_ci_low r2_ci_high"),
-        counted("boot_n_used"),
-        counted("boot_n_requested"),
-        *interval("beta_t_ci_low", "beta_t_ci_high", "interval"),
-        *interval("gamma_t_ci_low", "gamma_t_ci_high", "interval"),
-        words("beta_verdict", "verdict"),
-        words("gamma_verdict", "verdict"),
-        words("interval_holds", "intervals hold"),
-        counted(BUDGET),
+        col.counted("n_models", "models"),
+        col.derived("beta_log_params", "params exponent", col.fixed),
+        col.derived("gamma_log_layers", "layers exponent", col.fixed),
+        col.derived("r2", "R2", col.fixed),
+        *col.plain("beta_ci_low beta_ci_high gamma_ci_low gamma_ci_high r2_ci_low r2_ci_high"),
+        col.counted("boot_n_used"),
+        col.counted("boot_n_requested"),
+        *col.interval("beta_t_ci_low", "beta_t_ci_high", "interval"),
+        *col.interval("gamma_t_ci_low", "gamma_t_ci_high", "interval"),
+        col.words("beta_verdict", "verdict"),
+        col.words("gamma_verdict", "verdict"),
+        col.words("interval_holds", "intervals hold"),
+        col.counted(BUDGET),
     ),
     order=_ORDER,
     shows="backend mode n_models beta_log_params beta_t_ci_low beta_verdict gamma_log_layers gamma_t_ci_low "
@@ -170,16 +147,16 @@ STRUCTURE_PREDICTORS = Table(
     caption="Error in predicting a model that was left out.",
     columns=(
         *GROUP_COLUMNS,
-        words("predictor", "predicted from"),
-        counted("n_models", "models"),
-        *plain("loo_rmse_log"),
-        derived("loo_typical_factor", "typical error", lambda value: f"{digits(value)} x"),
-        derived("r2", "R2", fixed),
-        derived("spearman_rho", "rank correlation", fixed),
-        derived("spearman_p", "p", p_value),
-        flag("best", "best", show=lambda best: "least error" if best else ""),
-        words("warning"),
-        counted(BUDGET),
+        col.words("predictor", "predicted from"),
+        col.counted("n_models", "models"),
+        *col.plain("loo_rmse_log"),
+        col.derived("loo_typical_factor", "typical error", lambda value: f"{col.digits(value)} x"),
+        col.derived("r2", "R2", col.fixed),
+        col.derived("spearman_rho", "rank correlation", col.fixed),
+        col.derived("spearman_p", "p", p_value),
+        col.flag("best", "best", show=lambda best: "least error" if best else ""),
+        col.words("warning"),
+        col.counted(BUDGET),
     ),
     order=_ORDER,
 )
@@ -187,17 +164,16 @@ STRUCTURE_PREDICTORS = Table(
 
 def architectures(run: Run, models_table: Path | None) -> pl.DataFrame:
     """The table ``hf_model_architecture``: a model of the run whose layers are known, ``source`` naming the source."""
-    given = _given(models_table)
-    resolved = _by_model(run.models)
+    given, resolved = _given(models_table), _by_model(run.models)
     found = []
-    models = run.rows.select(MODEL).unique().sort(pl.all())
-    for name, kind, params in models.iter_rows():
+    for name, kind, params in run.rows.select(MODEL).unique().sort(pl.all()).iter_rows():
         row = resolved.get((name, kind)) or resolved.get((name, None)) or {}
         structure, source = _structure(name, params, row, given)
         if structure.get("n_layer"):
             about = {"model": name, "model_kind": kind, "params_millions_effective": params, "source": source}
-            found.append(about | {"config_path": row.get("config_path")} | structure)
-    return MODEL_ARCHITECTURE.frame({key: row.get(key) for key in MODEL_ARCHITECTURE.schema} for row in found)
+            row = about | {"config_path": row.get("config_path")} | structure
+            found.append({key: row.get(key) for key in MODEL_ARCHITECTURE.schema})
+    return MODEL_ARCHITECTURE.frame(found)
 
 
 def with_given_sizes(run: Run, models_table: Path | None) -> Run:
@@ -273,16 +249,12 @@ def _config(path: str | None) -> dict[str, float | None]:
     return found if found["n_layer"] else {}
 
 
-def _by_model(models: pl.DataFrame) -> dict[tuple[str, str | None], dict[str, Any]]:
+def _by_model(models: pl.DataFrame) -> dict[tuple[str, str | None], Row]:
     """The run's model table by name and kind; the first row that knows the layers stands for a model."""
     if "model" not in models.columns:
         return {}
-    found: dict[tuple[str, str | None], dict[str, Any]] = {}
-    for row in models.iter_rows(named=True):
-        key = (row["model"], row.get("kind"))
-        if key not in found or (found[key].get("n_layer") is None and row.get("n_layer") is not None):
-            found[key] = row
-    return found
+    best_first = sorted(models.iter_rows(named=True), key=lambda row: row.get("n_layer") is None)
+    return {(row["model"], row.get("kind")): row for row in reversed(best_first)}
 
 
 def _given(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -324,12 +296,11 @@ def architecture_correlations(series: Series) -> pl.DataFrame:
         points = points.filter(pl.col("n_layer") > 0, pl.col("n_embd") > 0)
         if points.height >= 3:
             properties = np.stack([_log(points, column) for _, column in _CORRELATED.values()])
-            rho, p = spearman_rows(properties, np.broadcast_to(_log(points, "latency"), properties.shape))
-            of_each = zip(_CORRELATED.values(), rho.tolist(), p.tolist(), strict=True)
-            row: Row = key | {"n_models": points.height}
-            for (name, _), its_rho, its_p in of_each:
-                row |= {f"spearman_rho_{name}": its_rho, f"spearman_p_{name}": its_p}
-            rows.append(row)
+            rho, p = regression.spearman_rows(properties, np.broadcast_to(_log(points, "latency"), properties.shape))
+            names = [name for name, _ in _CORRELATED.values()]
+            found = {f"spearman_rho_{name}": value for name, value in zip(names, rho.tolist(), strict=True)}
+            found |= {f"spearman_p_{name}": value for name, value in zip(names, p.tolist(), strict=True)}
+            rows.append(key | {"n_models": points.height} | found)
     return ARCHITECTURE_CORRELATIONS.frame(rows)
 
 
@@ -345,13 +316,13 @@ def multivariate_fits(series: Series, replicates: Replicates | None, options: Op
     kind: Kind = "runs" if replicates is None else replicates.kind
     matrices = None if replicates is None else log_matrices(replicates.by_model(), series)
     for at, (key, points) in enumerate(series):
-        columns = np.column_stack([_log(points, name) for name in COLUMNS[BOTH]])
-        plane = fit_plane(columns, _log(points, "latency")) if points.height >= 3 else None
+        columns, latency = np.column_stack([_log(points, name) for name in COLUMNS[BOTH]]), _log(points, "latency")
+        plane = regression.fit_plane(columns, latency) if points.height >= 3 else None
         if plane is None:
             continue
-        counts = resamples(points.height, options.draws, options.seed)
-        coefficients, r2 = bootstrap_planes(columns, _log(points, "latency"), counts)
-        low, high, used = quantile_interval(np.vstack([coefficients[:, 1:].T, r2]), options.level)
+        counts = regression.resamples(points.height, options.draws, options.seed)
+        coefficients, r2 = regression.bootstrap_planes(columns, latency, counts)
+        low, high, used = regression.quantile_interval(np.vstack([coefficients[:, 1:].T, r2]), options.level)
         logs = np.empty((0, points.height)) if matrices is None else matrices[at]
         row: Row = key | {
             "n_models": points.height,
@@ -385,44 +356,37 @@ def structure_predictors(series: Series) -> pl.DataFrame:
     for key, points in series:
         layered = points.filter(pl.col("n_layer") > 0)
         group = [key | row for row in _compared(layered if layered.height >= 3 else points)]
-        errors = [row["loo_rmse_log"] for row in group if row["loo_rmse_log"] is not None]
+        errors = [row.get("loo_rmse_log", np.inf) for row in group]
         # Bytes in proportion to parameters predict as these do, but for rounding: the first in order is the best.
-        least = min(errors, default=0.0) * (1 + 1e-9)
-        as_good = [row for row in group if row["loo_rmse_log"] is not None and row["loo_rmse_log"] <= least]
-        rows += [row | {"best": row is as_good[0] if as_good else False} for row in group]
+        least = min(errors, default=np.inf) * (1 + 1e-9)
+        best = next((at for at, error in enumerate(errors) if error <= least < np.inf), None)
+        rows += [row | {"best": at == best} for at, row in enumerate(group)]
     return STRUCTURE_PREDICTORS.frame(rows)
 
 
-def _compared(points: pl.DataFrame) -> list[Row]:
+def _compared(points: pl.DataFrame) -> Iterator[Row]:
     """One row for each predictor that all of these models have."""
-    latency = _log(points, "latency")
-    rows = []
+    latency, n = _log(points, "latency"), points.height
     for predictor, names in {MEAN: (), **COLUMNS}.items():
         if any((points[name].fill_null(0) <= 0).any() for name in names):
             continue
+        row: Row = {"predictor": predictor, "n_models": n}
         columns = np.column_stack([_log(points, name) for name in names]) if names else None
-        errors = leave_one_out_errors(columns, latency)
-        rmse = None if errors is None else float(np.sqrt((errors * errors).mean()))
-        plane = None if columns is None else fit_plane(columns, latency)
-        rho, p = exact_spearman(columns[:, 0], latency) if columns is not None and len(names) == 1 else (None, None)
-        few = f"{points.height} models for {len(names) + 1} coefficients: "
-        rows.append(
-            {
-                "predictor": predictor,
-                "n_models": points.height,
-                "loo_rmse_log": rmse,
-                "loo_typical_factor": None if rmse is None else exponential(rmse),
-                "r2": None if plane is None else plane.r2,
-                "spearman_rho": rho,
-                "spearman_p": p,
-                "warning": few + "the error of leaving one out is itself uncertain"
-                if points.height < 2 * (len(names) + 2)
-                else None,
-            }
-        )
-    return rows
+        errors = regression.leave_one_out_errors(columns, latency)
+        if errors is not None:
+            rmse = float(np.sqrt((errors * errors).mean()))
+            row |= {"loo_rmse_log": rmse, "loo_typical_factor": regression.exponential(rmse)}
+        if columns is not None:
+            plane = regression.fit_plane(columns, latency)
+            row["r2"] = None if plane is None else plane.r2
+        if columns is not None and len(names) == 1:
+            row["spearman_rho"], row["spearman_p"] = regression.exact_spearman(columns[:, 0], latency)
+        if n < 2 * (len(names) + 2):
+            few = f"{n} models for {len(names) + 1} coefficients"
+            row["warning"] = f"{few}: the error of leaving one out is itself uncertain"
+        yield row
 
 
-def _log(points: pl.DataFrame, column: str) -> Floats:
-    values: Floats = np.log(points[column].cast(pl.Float64).to_numpy())
+def _log(points: pl.DataFrame, column: str) -> regression.Floats:
+    values: regression.Floats = np.log(points[column].cast(pl.Float64).to_numpy())
     return values
