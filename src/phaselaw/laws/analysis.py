@@ -53,6 +53,7 @@ class Context(Mapping[str, pl.DataFrame]):
         self.run = structure.with_given_sizes(run, options.models_table)
         self.options = options
         self.level = options.level
+        self.slo_ms = options.cold_start_slo_ms
         self._kept: dict[str, pl.DataFrame] = {}
 
     def __getitem__(self, table: Table | str) -> pl.DataFrame:
@@ -99,10 +100,20 @@ class Context(Mapping[str, pl.DataFrame]):
         """`served` without warmups, unless these are asked for."""
         return self.served if self.options.include_warmup else self.served.filter(~pl.col("is_warmup"))
 
+    @property
+    def cells(self) -> pl.DataFrame:
+        """Figures of each cell."""
+        return self[summary.CELLS]
+
+    @property
+    def per_model(self) -> pl.DataFrame:
+        """Figures of each model."""
+        return self[summary.PER_MODEL]
+
     @cached_property
     def points(self) -> pl.DataFrame:
         """What scaling laws are fitted to."""
-        return noise.points_of(self[summary.CELLS], self[summary.PER_MODEL])
+        return noise.points_of(self.cells, self.per_model)
 
     @cached_property
     def replicates(self) -> noise.Replicates | None:
@@ -117,7 +128,7 @@ class Context(Mapping[str, pl.DataFrame]):
     @cached_property
     def structured(self) -> Series:
         """The models' latencies with their structure beside them."""
-        return structure.structured(self[summary.PER_MODEL], self.architecture, structure.weight_bytes(self.run))
+        return structure.structured(self.per_model, self.architecture, structure.weight_bytes(self.run))
 
     @cached_property
     def prompt_lengths(self) -> pl.DataFrame:
@@ -132,37 +143,27 @@ class Context(Mapping[str, pl.DataFrame]):
     @cached_property
     def outcomes(self) -> list[CheckResult]:
         """What every validity check says of the run."""
-        ok = self.with_warmups
-        return check_run(
-            Evidence(
-                run=self.run,
-                ok=ok,
-                measured=ok.filter(~pl.col("is_warmup")),
-                per_model=self[summary.PER_MODEL],
-                linearity=self[served.DECODE_LINEARITY],
-            )
-        )
+        ok, per_model, linearity = self.with_warmups, self.per_model, self[served.DECODE_LINEARITY]
+        measured = ok.filter(~pl.col("is_warmup"))
+        return check_run(Evidence(run=self.run, ok=ok, measured=measured, per_model=per_model, linearity=linearity))
 
 
 TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (summary.CELLS, lambda of: summary.by_cell(of.rows)),
-    (summary.PER_MODEL, lambda of: summary.by_model(of[summary.CELLS])),
+    (summary.PER_MODEL, lambda of: summary.by_model(of.cells)),
     (noise.SUMMARY_BY_MODEL_AND_RUN, lambda of: noise.by_model_and_run(of.replicates)),
     (scaling.SCALING_FITS, lambda of: scaling.scaling_fits(of.points, of.replicates, of.options)),
-    (
-        scaling.SCALING_FITS_BY_FAMILY,
-        lambda of: scaling.by_family(of[summary.PER_MODEL], of.run, of.options, replicates=of.replicates),
-    ),
+    (scaling.SCALING_FITS_BY_FAMILY, lambda of: scaling.by_family(of.per_model, of.run, of.options, of.replicates)),
     (structure.MODEL_ARCHITECTURE, lambda of: of.architecture),
     (structure.ARCHITECTURE_CORRELATIONS, lambda of: structure.architecture_correlations(of.structured)),
     (structure.MULTIVARIATE_FITS, lambda of: structure.multivariate_fits(of.structured, of.replicates, of.options)),
     (structure.STRUCTURE_PREDICTORS, lambda of: structure.structure_predictors(of.structured)),
-    (overhead.OVERHEAD_COMPUTE_FITS, lambda of: overhead.overhead_compute_fits(of[summary.PER_MODEL], level=of.level)),
+    (overhead.OVERHEAD_COMPUTE_FITS, lambda of: overhead.overhead_compute_fits(of.per_model, level=of.level)),
     (
         noise.THROUGHPUT_INTERVALS,
-        lambda of: noise.throughput_intervals(of.replicates, of[summary.CELLS], of[summary.PER_MODEL], level=of.level),
+        lambda of: noise.throughput_intervals(of.replicates, of.cells, of.per_model, level=of.level),
     ),
-    (summary.DECODE_FRACTION_BY_MODEL, lambda of: summary.decode_fractions(of[summary.PER_MODEL])),
+    (summary.DECODE_FRACTION_BY_MODEL, lambda of: summary.decode_fractions(of.per_model)),
     (summary.DECODE_FRACTION_SUMMARY, lambda of: summary.decode_fraction_summary(of[summary.DECODE_FRACTION_BY_MODEL])),
     (served.WARMUP_BREAKDOWN, lambda of: served.warmup_breakdown(of.served)),
     (served.EARLY_STOP_SUMMARY, lambda of: served.early_stop_summary(of.served)),
@@ -180,25 +181,19 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (summary.CUDA_EVENT_GAP_SUMMARY, lambda of: summary.cuda_event_gap_summary(of.with_warmups)),
     (
         engine_ratios.ENGINE_RATIOS,
-        lambda of: engine_ratios.engine_ratios(of[summary.CELLS], of.replicates, of.run, level=of.level),
+        lambda of: engine_ratios.engine_ratios(of.cells, of.replicates, of.run, level=of.level),
     ),
     (engine_ratios.ENGINE_LAWS, lambda of: engine_ratios.engine_laws(of[engine_ratios.ENGINE_RATIOS], level=of.level)),
     (physical_limit.MEMORY_PEAKS, lambda of: physical_limit.memory_peaks(of.run, of.ok)),
-    (physical_limit.PHYSICAL_LIMIT, lambda of: physical_limit.physical_limit(of.run, of[summary.CELLS])),
+    (physical_limit.PHYSICAL_LIMIT, lambda of: physical_limit.physical_limit(of.run, of.cells)),
     (concurrency.CONCURRENCY_THROUGHPUT, lambda of: concurrency.concurrency_throughput(of.ok, level=of.level)),
     (concurrency.CONCURRENCY_FITS, lambda of: concurrency.concurrency_fits(of[concurrency.CONCURRENCY_THROUGHPUT])),
-    (
-        warmup.WARMUP_EFFECT_SUMMARY,
-        lambda of: warmup.warmup_effect_summary(of[warmup.WARMUP_EFFECT], slo_ms=of.options.cold_start_slo_ms),
-    ),
+    (warmup.WARMUP_EFFECT_SUMMARY, lambda of: warmup.warmup_effect_summary(of[warmup.WARMUP_EFFECT], slo_ms=of.slo_ms)),
     (decisions.REGIMES, decisions.regimes),
     (sweeps.DECODE_SWEEP_SUMMARY, lambda of: sweeps.decode_sweep_summary(of[scaling.SCALING_FITS])),
     (sweeps.EXPONENT_BY_AXIS, lambda of: sweeps.exponent_by_axis(of[scaling.SCALING_FITS], of.prompt_lengths)),
     (sweeps.EXPONENT_STABILITY, lambda of: sweeps.exponent_stability(of.points, of.prompt_lengths, level=of.level)),
-    (
-        sweeps.SWEEP_CURVES,
-        lambda of: sweeps.sweep_curves(of[summary.CELLS], of[summary.PER_MODEL], of.prompt_lengths, level=of.level),
-    ),
+    (sweeps.SWEEP_CURVES, lambda of: sweeps.sweep_curves(of.cells, of.per_model, of.prompt_lengths, level=of.level)),
     (sweep_relations.DECODE_BY_BATCH, lambda of: sweep_relations.decode_by_batch(of.step_points, level=of.level)),
     (sweep_relations.DECODE_BY_CONTEXT, lambda of: sweep_relations.decode_by_context(of.step_points, level=of.level)),
     (sweep_relations.PREFILL_BY_LENGTH, lambda of: sweep_relations.prefill_by_length(of.step_points, level=of.level)),
@@ -209,10 +204,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
         prediction.PREDICTION_COVERAGE,
         lambda of: prediction.prediction_coverage(of[prediction.PREDICTION_VALIDATION], level=of.level),
     ),
-    (
-        decisions.WHAT_BREAKS_FIRST,
-        lambda of: decisions.what_breaks_first(of, cold_start_ms=of.options.cold_start_slo_ms),
-    ),
+    (decisions.WHAT_BREAKS_FIRST, lambda of: decisions.what_breaks_first(of, cold_start_ms=of.slo_ms)),
     (claims.CLAIMS, lambda of: claims.claims(of, of.options, of.replicates)),
     (frame.VALIDITY_CHECKS, lambda of: frame.validity_checks(of.outcomes)),
     (frame.VALIDITY_FINDINGS, lambda of: frame.validity_findings(of.outcomes)),
@@ -236,9 +228,7 @@ OF_A_SWEEP = (
 )
 """The tables of a sweep as a folder of runs."""
 
-DECLARED = {table.name: table for table, _ in TABLES} | {
-    law_differences.LAWS_SIDE_BY_SIDE.name: law_differences.LAWS_SIDE_BY_SIDE
-}
+DECLARED = {table.name: table for table in (*(table for table, _ in TABLES), law_differences.LAWS_SIDE_BY_SIDE)}
 """Every table's declaration by name, the one of several runs side by side among them."""
 
 

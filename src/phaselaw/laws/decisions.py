@@ -8,7 +8,7 @@ from the smallest model to the largest, where latency follows parameters at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -24,12 +24,8 @@ from phaselaw.tables import BUDGET, Col, Row, Table, counted, derived, digits, g
 
 SIZE, DEPTH, OVERHEAD, MIXED, UNKNOWN, COLD_START = ("size", "depth", "overhead", "mixed", "unknown", "cold start")
 """Regimes; a cold start may also be what breaks first, and that may be unknown too."""
-LATENCY, PRICE, ALIKE, NEITHER = (
-    "latency",
-    "budget",
-    "latency and budget alike",
-    "neither latency nor budget follows size",
-)
+LATENCY, PRICE, ALIKE = "latency", "budget", "latency and budget alike"
+NEITHER = "neither latency nor budget follows size"
 
 OVERHEAD_SHARE = 0.5
 """An overhead that takes this share of the median model's latency governs it."""
@@ -115,6 +111,12 @@ def end_to_end_laws(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     return tables[SCALING_FITS.name].filter((pl.col("mode") == "e2e_kv") & (pl.col("scenario") == ALL))
 
 
+def left_out_errors(tables: Mapping[str, pl.DataFrame], law: Row) -> dict[str, float | None]:
+    """By predictor: the error, in natural log units, of predicting a model of this law that was left out."""
+    predictors = of_group(tables[structure.STRUCTURE_PREDICTORS.name], law, "mode")
+    return {row["predictor"]: row["loo_rmse_log"] for row in predictors}
+
+
 def regimes(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """One row a backend for e2e latency, and one for each of its phases in which cold start is a regime of its own.
 
@@ -122,20 +124,22 @@ def regimes(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """
     rows = []
     for law in end_to_end_laws(tables).iter_rows(named=True):
-        predictors = of_group(tables[structure.STRUCTURE_PREDICTORS.name], law, "mode")
-        errors = {row["predictor"]: row["loo_rmse_log"] for row in predictors}
+        errors = left_out_errors(tables, law)
         fits = {row["fit"]: row for row in of_group(tables[OVERHEAD_COMPUTE_FITS.name], law, "mode")}
         regime, reason = _regime(law, errors, fits)
         line = fits.get(LINEAR, {})
-        same = (*_KEYS, "mode", "n_models", "verdict", "slope", "r2", "slope_t_ci_low", "slope_t_ci_high")
         rows.append(
-            {name: law[name] for name in same}
+            law
             | {"regime": regime, "reason": reason}
             | {f"loo_{name}": errors.get(predictor) for name, predictor in _LOO.items()}
             | {f"overhead_share{end}": line.get(f"relative_share_at_median{end}") for end in _ENDS}
         )
     warmups = tables[WARMUP_EFFECT_SUMMARY.name].filter("cold_start")
-    rows += [_cold_start(event) for event in warmups.iter_rows(named=True)]
+    for event in warmups.iter_rows(named=True):
+        ratio, added = event["ratio_p95"], event["added_ms_p95"]
+        reason = f"p95 over cells: {ratio:.1f} x the measured latency, {added:.0f} ms added"
+        cold = {"regime": COLD_START, "reason": reason, "warmup_ratio_p95": ratio, "warmup_added_ms_p95": added}
+        rows.append(event | cold)
     return REGIMES.frame(rows)
 
 
@@ -172,16 +176,6 @@ def _regime(
     return UNKNOWN, f"the slope in parameters is {verdict}, and nothing predicts a model better than the mean"
 
 
-def _cold_start(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: event[name] for name in [*_KEYS, "mode"]} | {
-        "regime": COLD_START,
-        "reason": f"p95 over cells: {event['ratio_p95']:.1f} x the measured latency, "
-        f"{event['added_ms_p95']:.0f} ms added",
-        "warmup_ratio_p95": event["ratio_p95"],
-        "warmup_added_ms_p95": event["added_ms_p95"],
-    }
-
-
 def what_breaks_first(tables: Mapping[str, pl.DataFrame], *, cold_start_ms: float) -> pl.DataFrame:
     """The table ``what_breaks_first``: a row a backend.
 
@@ -189,22 +183,20 @@ def what_breaks_first(tables: Mapping[str, pl.DataFrame], *, cold_start_ms: floa
     tokens/s). ``law_factor`` is the same growth of latency by the law, with its interval. A first call is too slow on a
     model where it takes `UNSAFE_RATIO` times as long and ``cold_start_ms`` more.
     """
-    return WHAT_BREAKS_FIRST.frame(_firsts(tables, cold_start_ms))
-
-
-def _firsts(tables: Mapping[str, pl.DataFrame], cold_start_ms: float) -> Iterator[Row]:
     sized = pl.col("params_millions_effective").is_finite() & (pl.col("params_millions_effective") > 0)
     latency = tables[PER_MODEL.name].filter((pl.col("mode") == "e2e_kv") & sized).sort("params_millions_effective")
-    laws = end_to_end_laws(tables)
+    laws, rows = end_to_end_laws(tables), []
     for about, group in grouped(latency, _KEYS):
         law = next(iter(of_group(laws, about)), {})
         row = about | _growth(group.to_dicts(), law) | _cold(tables, about, cold_start_ms)
-        yield row | _order(row, str(law.get("verdict")), law.get("slope"))
+        rows.append(row | _order(row, str(law.get("verdict")), law.get("slope")))
+    return WHAT_BREAKS_FIRST.frame(rows)
 
 
 def _growth(models: list[Row], law: Mapping[str, Any]) -> Row:
     """How latency and price grow over models in ascending order of parameters."""
     small, big = models[0], models[-1]
+    fast, slow = small["tokens_per_s_geomean"], big["tokens_per_s_geomean"]
     by_latency = sorted(models, key=lambda row: float(row["latency_geomean_ms"]))
     named = {"smallest": small, "largest": big, "fastest": by_latency[0], "slowest": by_latency[-1]}
     found: Row = {f"{which}_model": row["model"] for which, row in named.items()} | {
@@ -214,7 +206,7 @@ def _growth(models: list[Row], law: Mapping[str, Any]) -> Row:
         "smallest_latency_ms": small["latency_geomean_ms"],
         "largest_latency_ms": big["latency_geomean_ms"],
         "latency_factor": big["latency_geomean_ms"] / small["latency_geomean_ms"],
-        "price_factor": _ratio(small["tokens_per_s_geomean"], big["tokens_per_s_geomean"]),
+        "price_factor": fast / slow if fast and slow else None,
         "slowest_to_fastest": by_latency[-1]["latency_geomean_ms"] / by_latency[0]["latency_geomean_ms"],
     }
     log_span = math.log(big["params_millions_effective"] / small["params_millions_effective"])
@@ -223,10 +215,6 @@ def _growth(models: list[Row], law: Mapping[str, Any]) -> Row:
         slope = law.get(source)
         found[name] = None if slope is None or slope * log_span > 700 else math.exp(slope * log_span)
     return found
-
-
-def _ratio(over: float | None, under: float | None) -> float | None:
-    return over / under if over and under else None
 
 
 def _cold(tables: Mapping[str, pl.DataFrame], about: Row, cold_start_ms: float) -> Row:

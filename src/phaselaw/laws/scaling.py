@@ -9,24 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from phaselaw.laws import regression
 from phaselaw.laws import served as served_engines
 from phaselaw.laws.noise import KEYS, Noise, Replicates, call_noise_of_slope, points_of, replicates_of, slope_noise
 from phaselaw.laws.options import Options
-from phaselaw.laws.regression import (
-    Floats,
-    bootstrap_lines,
-    fit_lines,
-    quantile_interval,
-    resamples,
-    spearman_rows,
-    theil_sen_rows,
-)
+from phaselaw.laws.regression import Floats
 from phaselaw.laws.series import Series
 from phaselaw.laws.served import BASIS, STEP_TRUE, TR121
 from phaselaw.laws.summary import CELLS, GROUP, GROUP_COLUMNS, by_cell, by_model
@@ -139,7 +132,8 @@ def scaling_fits(
         pl.lit(options.draws).alias("boot_n_requested"),
         *_in_words(noise, replicates),
     )
-    return SCALING_FITS.frame(table.with_columns(*_verdicts(table, series, y)))
+    texts = dict.fromkeys(("verdict", "tr121_verdict", "trend_exceptions"), pl.String)
+    return SCALING_FITS.frame(table.hstack(pl.DataFrame(list(_verdicts(table, series, y)), schema=texts)))
 
 
 def _in_words(noise: Noise, replicates: Replicates | None) -> list[pl.Series]:
@@ -157,10 +151,10 @@ def _in_words(noise: Noise, replicates: Replicates | None) -> list[pl.Series]:
 def _fits(x: Floats, y: Floats, noise: Noise, options: Options) -> dict[str, Any]:
     """Every figure of laws with the same number of models; ``x`` and ``y`` are (laws, models)."""
     n = x.shape[1]
-    line = fit_lines(x, y)
+    line = regression.fit_lines(x, y)
     half = noise.half_width(line.slope_se, n - 2, options.level)
-    rho, p = spearman_rows(x, y)
-    robust = theil_sen_rows(x, y, options.level)
+    rho, p = regression.spearman_rows(x, y)
+    robust = regression.theil_sen_rows(x, y, options.level)
     dx = x - x.mean(axis=1, keepdims=True)
     found: dict[str, Any] = {
         "log10_intercept": line.intercept,
@@ -180,36 +174,28 @@ def _fits(x: Floats, y: Floats, noise: Noise, options: Options) -> dict[str, Any
         "log10_params_sum_of_squares": (dx * dx).sum(axis=1),
     }
     if n >= 3:
-        slopes, intercepts = bootstrap_lines(x, y, resamples(n, options.draws, options.seed))
-        found["slope_ci_low"], found["slope_ci_high"], found["boot_n_used"] = quantile_interval(slopes, options.level)
-        found["log10_intercept_ci_low"], found["log10_intercept_ci_high"], _ = quantile_interval(
-            intercepts, options.level
-        )
+        counts = regression.resamples(n, options.draws, options.seed)
+        for name, values in zip(("slope", "log10_intercept"), regression.bootstrap_lines(x, y, counts), strict=True):
+            low, high, used = regression.quantile_interval(values, options.level)
+            found |= {f"{name}_ci_low": low, f"{name}_ci_high": high}
+            found.setdefault("boot_n_used", used)
     return found
 
 
-def _verdicts(table: pl.DataFrame, series: Series, y: Floats) -> list[pl.Series]:
+def _verdicts(table: pl.DataFrame, series: Series, y: Floats) -> Iterator[dict[str, str | None]]:
     """Our verdict, TR121's by its own interval, and the models out of order where the law is but a trend."""
-    ours: list[str] = []
-    theirs: list[str] = []
-    exceptions: list[str | None] = []
     names = series.points["model"].to_list()
-    for row, start in zip(table.iter_rows(named=True), series.starts, strict=True):
-        shared = {"n_models": row["n_models"], "r2": _number(row["r2"]), "rho": _number(row["spearman_rho_loglog"])}
-        ours.append(verdict(low=_number(row["slope_t_ci_low"]), high=_number(row["slope_t_ci_high"]), **shared))
-        theirs.append(verdict(low=_number(row["slope_ci_low"]), high=_number(row["slope_ci_high"]), **shared))
+    figures = table.with_columns(pl.col(pl.Float64).fill_null(math.nan))
+    for row, start in zip(figures.iter_rows(named=True), series.starts, strict=True):
+        shared = {"n_models": row["n_models"], "r2": row["r2"], "rho": row["spearman_rho_loglog"]}
+        ours = verdict(low=row["slope_t_ci_low"], high=row["slope_t_ci_high"], **shared)
         mine = slice(int(start), int(start) + row["n_models"])
-        rising = y[mine] if _number(row["slope"]) >= 0 else -y[mine]
-        exceptions.append("; ".join(out_of_order(names[mine], list(rising))) if ours[-1] == TREND else None)
-    return [
-        pl.Series("verdict", ours, dtype=pl.String),
-        pl.Series("tr121_verdict", theirs, dtype=pl.String),
-        pl.Series("trend_exceptions", exceptions, dtype=pl.String),
-    ]
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+        rising = y[mine] if row["slope"] >= 0 else -y[mine]
+        yield {
+            "verdict": ours,
+            "tr121_verdict": verdict(low=row["slope_ci_low"], high=row["slope_ci_high"], **shared),
+            "trend_exceptions": "; ".join(out_of_order(names[mine], list(rising))) if ours == TREND else None,
+        }
 
 
 KINDS = {"family": "families", "quantization_level": "quantisations"}
@@ -230,7 +216,7 @@ def kinds_of(run: Run) -> pl.DataFrame:
     return models.join(told, on=on, how="left", nulls_equal=True, maintain_order="left")
 
 
-def by_family(per_model: pl.DataFrame, run: Run, options: Options, *, replicates: Replicates | None) -> pl.DataFrame:
+def by_family(per_model: pl.DataFrame, run: Run, options: Options, replicates: Replicates | None) -> pl.DataFrame:
     """The law over all scenarios of each family of three models or more, where a backend has several families."""
     kinds = kinds_of(run).select(*_MODEL, "family")
     known = per_model.join(kinds, on=_MODEL, how="left", nulls_equal=True).filter(pl.col("family").is_not_null())

@@ -7,51 +7,29 @@ import math
 import numpy as np
 import polars as pl
 
+from phaselaw import tables as col
 from phaselaw.tables import BUDGET as BUDGET
-from phaselaw.tables import (
-    IS_LATENCY,
-    LAW,
-    PHASE,
-    Table,
-    constants,
-    counted,
-    derived,
-    flag,
-    interval,
-    percent,
-    plain,
-    words,
-)
+from phaselaw.tables import IS_LATENCY, LAW, PHASE, Table, constants
 
 GROUP = ["backend", "backend_kind", "batch_size", BUDGET, "mode"]
 """What one law is about: a backend at one batch size and decode budget, in one phase."""
 
 MODEL = ["model", "model_kind", "params_millions_effective"]
-_MODEL_COLUMNS = (words("model"), words("model_kind"), *plain("params_millions_effective"))
+_MODEL_COLUMNS = (col.words("model"), col.words("model_kind"), *col.plain("params_millions_effective"))
 
-_MEDIANS = {
-    "tokens_per_s_median": "tokens_per_s",
-    "tokens_per_s_compute_median": "tokens_per_s_compute",
-    "tokens_total_median": "tokens_total",
-    "tokens_total_compute_median": "tokens_total_compute",
-    "prompt_tokens_median": "prompt_tokens",
-    "prompt_tokens_raw_median": "prompt_tokens_raw",
-    "prompt_tokens_compute_median": "prompt_tokens_compute",
-    "gen_tokens_median": "gen_tokens",
-    "gen_tokens_raw_median": "gen_tokens_raw",
-    "gen_tokens_target_median": "gen_tokens_target",
-    "cuda_event_median_ms": "cuda_event_ms",
-    "gpu_peak_mb_median": "gpu_peak_mb",
-    "ollama_load_ms_median": "ollama_load_ms",
-    "params_millions_config_median": "params_millions_config",
-    "params_millions_measured_median": "params_millions_measured",
-}
+_TOKENS = ["tokens_per_s", "tokens_per_s_compute", "tokens_total", "tokens_total_compute"]
+_TOKENS += ["prompt_tokens", "prompt_tokens_raw", "prompt_tokens_compute"]
+_TOKENS += ["gen_tokens", "gen_tokens_raw", "gen_tokens_target"]
+_OTHERS = ["gpu_peak_mb", "ollama_load_ms", "params_millions_config", "params_millions_measured"]
+_MEDIANS = {f"{name}_median": name for name in _TOKENS}
+_MEDIANS |= {"cuda_event_median_ms": "cuda_event_ms"} | {f"{name}_median": name for name in _OTHERS}
+"""Figures of a cell that are medians over its calls, by the column that they are of."""
 
-GROUP_COLUMNS = (LAW, words("backend_kind"), counted("batch_size"), PHASE)
+GROUP_COLUMNS = (LAW, col.words("backend_kind"), col.counted("batch_size"), PHASE)
 """The columns of `GROUP`, the budget but for: that stands last."""
-_ASKED = counted(BUDGET)
-_VARIANCES = plain("latency_log_variance tokens_per_s_log_variance")
-_SORTED = (*["backend", "batch_size", "gen_tokens_target", "mode", "params_millions_effective", "model", "model_kind"],)
+_ASKED = col.counted(BUDGET)
+_VARIANCES = col.plain("latency_log_variance tokens_per_s_log_variance")
+_SORTED = ("backend", "batch_size", BUDGET, "mode", "params_millions_effective", "model", "model_kind")
 
 CELLS = Table(
     name="summary_by_model_backend_mode",
@@ -59,11 +37,11 @@ CELLS = Table(
     columns=(
         *GROUP_COLUMNS[:3],
         *_MODEL_COLUMNS,
-        words("scenario"),
+        col.words("scenario"),
         PHASE,
-        counted("n"),
-        *plain("latency_mean_ms latency_median_ms latency_p95_ms latency_p99_ms"),
-        *plain(" ".join(_MEDIANS)),
+        col.counted("n"),
+        *col.plain("latency_mean_ms latency_median_ms latency_p95_ms latency_p99_ms"),
+        *col.plain(" ".join(_MEDIANS)),
         *_VARIANCES,
         _ASKED,
     ),
@@ -76,11 +54,9 @@ PER_MODEL = Table(
         *GROUP_COLUMNS[:3],
         *_MODEL_COLUMNS,
         PHASE,
-        counted("n_scenarios"),
-        *plain("latency_geomean_ms latency_median_of_medians_ms tokens_per_s_geomean tokens_per_s_compute_geomean"),
-        *plain(
-            "gpu_peak_mb_median ollama_load_ms_median params_millions_config_median params_millions_measured_median"
-        ),
+        col.counted("n_scenarios"),
+        *col.plain("latency_geomean_ms latency_median_of_medians_ms tokens_per_s_geomean tokens_per_s_compute_geomean"),
+        *col.plain(" ".join(f"{name}_median" for name in _OTHERS)),
         *_VARIANCES,
         _ASKED,
     ),
@@ -95,9 +71,9 @@ DECODE_FRACTION_BY_MODEL = Table(
     columns=(
         *GROUP_COLUMNS[:3],
         *_MODEL_COLUMNS[:2],
-        *plain("kv_decode_latency_ms e2e_kv_latency_ms"),
+        *col.plain("kv_decode_latency_ms e2e_kv_latency_ms"),
         _ASKED,
-        *plain("decode_fraction params_millions_effective"),
+        *col.plain("decode_fraction params_millions_effective"),
     ),
     order=("backend", "batch_size", BUDGET, "params_millions_effective", "model"),
 )
@@ -109,11 +85,11 @@ DECODE_FRACTION_SUMMARY = Table(
     keeps_budget=True,
     columns=(
         *GROUP_COLUMNS[:2],
-        counted(BUDGET, "tokens", provenance="assumed"),
-        counted("n_models", "models"),
-        derived("decode_fraction_median", "median", percent),
-        *interval("decode_fraction_p25", "decode_fraction_p75", "quartiles over models", percent),
-        counted("batch_size"),
+        col.counted(BUDGET, "tokens", provenance="assumed"),
+        col.counted("n_models", "models"),
+        col.derived("decode_fraction_median", "median", col.percent),
+        *col.interval("decode_fraction_p25", "decode_fraction_p75", "quartiles over models", col.percent),
+        col.counted("batch_size"),
     ),
     order=("backend", "batch_size", BUDGET),
 )
@@ -124,10 +100,10 @@ CUDA_EVENT_GAP_SUMMARY = Table(
     columns=(
         *GROUP_COLUMNS[:2],
         PHASE,
-        flag("is_warmup"),
-        counted("n"),
-        *plain("rel_gap_median rel_gap_p95 abs_gap_ms_median abs_gap_ms_p95"),
-        counted("batch_size"),
+        col.flag("is_warmup"),
+        col.counted("n"),
+        *col.plain("rel_gap_median rel_gap_p95 abs_gap_ms_median abs_gap_ms_p95"),
+        col.counted("batch_size"),
         _ASKED,
     ),
     order=("backend", "backend_kind", "mode", "is_warmup", "batch_size", BUDGET),
@@ -238,14 +214,9 @@ def by_model(cells: pl.DataFrame) -> pl.DataFrame:
     """
     found = cells.group_by([*GROUP, *MODEL], maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("n_scenarios"),
-        pl.col("latency_median_ms").log().mean().exp().alias("latency_geomean_ms"),
         pl.col("latency_median_ms").median().alias("latency_median_of_medians_ms"),
-        pl.col("tokens_per_s_median").log().mean().exp().alias("tokens_per_s_geomean"),
-        pl.col("tokens_per_s_compute_median").log().mean().exp().alias("tokens_per_s_compute_geomean"),
-        pl.col("gpu_peak_mb_median").median(),
-        pl.col("ollama_load_ms_median").median(),
-        pl.col("params_millions_config_median").median(),
-        pl.col("params_millions_measured_median").median(),
+        *(pl.col(name).log().mean().exp().alias(name.replace("median", "geomean")) for name in _OVER_RUNS),
+        pl.col([f"{name}_median" for name in _OTHERS]).median(),
         *(_mean_variance(name) for name in _LOG_VARIANCES),
     )
     return PER_MODEL.frame(found)
