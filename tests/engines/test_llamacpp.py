@@ -1,5 +1,6 @@
 """The llamacpp engine on a real llama-server: HF's greedy tokens, the client's clock, and nothing left running."""
 
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -108,3 +109,20 @@ def test_a_server_of_ours_does_not_outlive_a_killed_phaselaw(ladder_cache: Path)
     while servers(mark) & started and time.monotonic() < until:
         time.sleep(0.05)
     assert not servers(mark) & started
+
+
+@pytest.mark.skipif(find_server("xllamacpp") is None, reason="needs the package xllamacpp")
+def test_a_package_without_metadata_is_named_without_a_version(
+    ladder_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    assert ladder_cache.is_dir()
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    engine = llamacpp.create(LlamacppBackend(name="x", kind="llamacpp", server="xllamacpp", threads=1))
+    try:
+        engine.load(ModelEntry(name=MODEL, kind="llamacpp")).close()
+        assert engine.describe().version == "xllamacpp"
+    finally:
+        engine.close()

@@ -23,6 +23,23 @@ _MAX_ENTRIES = 1 << 24
 """More entries, or bytes of a text, than any model has: the file is damaged."""
 
 
+ARCHITECTURE = {
+    "n_layer": "block_count",
+    "n_embd": "embedding_length",
+    "n_head": "attention.head_count",
+    "n_inner": "feed_forward_length",
+    "n_positions": "context_length",
+}
+"""Fields of `ModelInfo`, and the keys after the architecture's name that state them."""
+
+
+def architecture(metadata: Mapping[str, Any], **more: str) -> dict[str, Any]:
+    """The counts that metadata in GGUF's names states of a model: `ARCHITECTURE` and ``more`` of its kind."""
+    family, keys = metadata.get("general.architecture"), ARCHITECTURE | more
+    stated = {field: metadata.get(f"{family}.{key}") for field, key in keys.items()}
+    return {field: value for field, value in stated.items() if isinstance(value, int) and not isinstance(value, bool)}
+
+
 def read_header(path: Path) -> tuple[Mapping[str, Scalar], Mapping[str, Table]]:
     """Every scalar of a file's metadata by its key, arrays left out, and the size of each tensor by its name.
 

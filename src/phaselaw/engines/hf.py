@@ -82,8 +82,6 @@ class HfEngine:
     def __init__(self, backend: HfBackend) -> None:
         self._backend = backend
         self._models: list[HfModel] = []
-        self._without_logits_to_keep: set[str] = set()
-        self._attention: set[str] = set()
 
     def describe(self) -> EngineInfo:
         """Versions and the settings in force, with what the models loaded so far needed."""
@@ -101,9 +99,11 @@ class HfEngine:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "decoding": "greedy, never stopped early",
-            "attention": sorted(self._attention),
+            "attention": sorted({model.attention for model in self._models}),
             "prefill_logits": "last position only",
-            "prefill_logits_of_all_positions": sorted(self._without_logits_to_keep),
+            "prefill_logits_of_all_positions": sorted(
+                {model.name for model in self._models if not model.keeps_last_logits_only}
+            ),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
         }
         if self._backend.device.startswith("cuda") and torch.cuda.is_available():
@@ -130,14 +130,10 @@ class HfEngine:
         hf_model.resident_runtime_mb()
         with hf_model.failures_as_engine_errors(f"can't load {model.name}", kind="load"):
             loaded = hf_model.HfModel(model.name, resolve(model.name), self._backend)
-        if not loaded.keeps_last_logits_only:
-            self._without_logits_to_keep.add(model.name)
-        self._attention.add(loaded.attention)
         self._models.append(loaded)
         return loaded
 
     def close(self) -> None:
         """Free every model that was loaded."""
-        for model in self._models:
-            model.close()
-        self._models.clear()
+        while self._models:
+            self._models.pop().close()

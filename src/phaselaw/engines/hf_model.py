@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """A study's word for a number format, and torch's."""
 
+_DEFAULT_THREADS = torch.get_num_threads()
+"""What torch takes by itself, before any backend sets another number."""
+
 _LOADED: WeakValueDictionary[tuple[str, str, str], torch.nn.Module] = WeakValueDictionary()
 """Weights in memory by source, device and dtype: backends that differ in other settings share them."""
 
@@ -135,7 +138,7 @@ class HfModel:
     """A loaded model with its tokenizer."""
 
     def __init__(self, name: str, source: Path | str, backend: HfBackend) -> None:
-        self._name = name
+        self.name = name
         self._weights: Any = _weights(source, backend)
         self._tokenizer = _tokenizer(source)
         self._threads = backend.threads
@@ -152,9 +155,9 @@ class HfModel:
     def generate(self, request: Request) -> Timing:
         """Time one call on prompts of ``request.batch_size`` equal rows. Raises `EngineError`."""
         if self._weights is None:
-            raise EngineError(f"{self._name} was closed", kind="closed")
+            raise EngineError(f"{self.name} was closed", kind="closed")
         use_threads(self._threads)
-        with failures_as_engine_errors(f"{self._name} failed", kind="engine"):
+        with failures_as_engine_errors(f"{self.name} failed", kind="engine"):
             return self._timed(self._input_ids(request), request.gen_tokens)
 
     def close(self) -> None:
@@ -171,7 +174,7 @@ class HfModel:
         length, limit = self._inputs[key].shape[1], self.info.n_positions
         if limit is not None and length + request.gen_tokens > limit:
             raise EngineError(
-                f"{self._name} has {limit} positions: a prompt of {length} tokens leaves no room for "
+                f"{self.name} has {limit} positions: a prompt of {length} tokens leaves no room for "
                 f"{request.gen_tokens} more",
                 kind="too_long",
             )
@@ -181,10 +184,10 @@ class HfModel:
         if request.prompt_tokens is not None:
             return token_ids(request.prompt_tokens, request.study_seed, self.info.vocab_size or 1)
         if self._tokenizer is None:
-            raise EngineError(f"{self._name} has no tokenizer; give the prompt as prompt_tokens", kind="prompt")
+            raise EngineError(f"{self.name} has no tokenizer; give the prompt as prompt_tokens", kind="prompt")
         ids: list[int] = self._tokenizer(request.prompt)["input_ids"]
         if not ids:
-            raise EngineError(f"{self._name}'s tokenizer makes no token of this prompt", kind="prompt")
+            raise EngineError(f"{self.name}'s tokenizer makes no token of this prompt", kind="prompt")
         return ids
 
     def _timed(self, input_ids: torch.Tensor, gen_tokens: int) -> Timing:
@@ -262,7 +265,10 @@ def _measure(name: str, source: Path | str, weights: Any) -> ModelInfo:
     def stated(*names: str) -> int | None:
         return next((value for value in (getattr(config, each, None) for each in names) if value is not None), None)
 
-    ladder, tables = ladder_model(name), _looked_up(weights)
+    ladder, head = ladder_model(name), weights.get_output_embeddings()
+    # The embeddings that are no output projection as well: of these a token reads but a row.
+    embeddings = {module.weight for module in weights.modules() if isinstance(module, torch.nn.Embedding)}
+    tables = [table for table in embeddings if head is None or table is not head.weight]
     return ModelInfo(
         params_millions_measured=sum(tensor.numel() for tensor in tensors) / 1e6,
         n_layer=stated("num_hidden_layers"),
@@ -293,13 +299,6 @@ def _dtype_in_use(tensors: list[torch.Tensor]) -> str:
     return elements.most_common(1)[0][0]
 
 
-def _looked_up(weights: Any) -> list[torch.Tensor]:
-    """The embeddings that are no output projection as well: of these a token reads but a row."""
-    head = weights.get_output_embeddings()
-    tables = {module.weight for module in weights.modules() if isinstance(module, torch.nn.Embedding)}
-    return [table for table in tables if head is None or table is not head.weight]
-
-
 @cache
 def resident_runtime_mb() -> float:
     """What Python and the libraries take of this process's memory (2^20 bytes); asked before any model is loaded.
@@ -310,15 +309,9 @@ def resident_runtime_mb() -> float:
     return resident_mb()
 
 
-@cache
-def _default_threads() -> int:
-    """The threads torch takes by itself; asked before any backend sets another number."""
-    return torch.get_num_threads()
-
-
 def use_threads(wanted: int | None) -> None:
     """Put a backend's thread count in force (it is the process's) unless it is already."""
-    threads = wanted or _default_threads()
+    threads = wanted or _DEFAULT_THREADS
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
 

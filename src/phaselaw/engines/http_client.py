@@ -129,16 +129,18 @@ class HttpClient:
         connection = kept or _connected(url, limits, self._ca_file)
         connect_ms = (time.perf_counter_ns() - started_ns) / 1e6 if kept is None else None
         keep = None if own is not None else lambda: self._idle.append((origin, connection))
-        exchange = Exchange(_without_secrets(url), connection, limits, keep)
-        exchange.connect_ms = connect_ms
+        parts = urlsplit(url)
+        target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+        request = (method, quote(target, safe="/?%:@!$&'()*+,;=~-._"), body, headers)
         try:
             if before_send is not None:
                 before_send()
-            exchange.send(method, _target(url), body, headers)
+            exchange = Exchange(_without_secrets(url), connection, limits, request, keep=keep)
         except EngineError as error:
             if kept is None or method != "GET" or error.kind != "connection_lost":
                 raise
             return self._exchange(method, url, body, limits)
+        exchange.connect_ms = connect_ms
         return exchange
 
     def _kept(self, wanted: _Origin) -> http.client.HTTPConnection | None:
@@ -159,34 +161,30 @@ class HttpClient:
 class Exchange:
     """One request and its reply; a context manager, so that an abandoned reply's connection is closed."""
 
-    status: int
-    headers: http.client.HTTPMessage
     connect_ms: float | None = None
     """How long TCP and TLS set-up took before this request; ``None`` where a kept connection served."""
-    sent_ns: int
-    """`time.perf_counter_ns` just before the request was sent on its open connection."""
-    head_ns: int
-    """When the head of the reply had arrived."""
 
-    def __init__(self, url: str, connection: Any, limits: Limits, keep: Callable[[], None] | None) -> None:
-        """``url`` is for messages; ``keep`` keeps the open connection at the reply's end, ``None`` closes it."""
+    def __init__(
+        self, url: str, connection: Any, limits: Limits, request: tuple[Any, ...], *, keep: Callable[[], None] | None
+    ) -> None:
+        """Send the request (method, target, body, headers) on an open connection, and read the reply's head.
+
+        ``url`` is for messages; ``keep`` keeps the open connection at the reply's end, ``None`` closes it.
+        """
         self.url = url
         self._connection, self._limits, self._keep = connection, limits, keep
-        self._reply: http.client.HTTPResponse | None = None
-
-    def send(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> None:
-        """Send the request and read the reply's head; called once, by the client."""
-        connection = self._connection
         pieces: list[bytes] = []
         connection.send = pieces.append  # head and body, so that one send carries both
-        self._stream = _Stream(connection.sock, self.url, self._limits)
+        self._stream = _Stream(connection.sock, url, limits)
         read_from: Any = self._stream  # it has of a socket what the parser asks for
         connection.response_class = lambda _, **named: http.client.HTTPResponse(read_from, **named)
         with self._faults():
-            connection.request(method, target, body, headers)
+            connection.request(*request)
             self.sent_ns = time.perf_counter_ns()
+            """Just before the request was sent on its open connection."""
             connection.sock.sendall(b"".join(pieces))
-            self._reply = reply = connection.getresponse()
+            reply: http.client.HTTPResponse = connection.getresponse()
+        self._reply: http.client.HTTPResponse | None = reply
         self.status, self.headers, self.head_ns = reply.status, reply.headers, self._stream.received_ns
 
     def pieces(self) -> Iterator[tuple[int, bytes]]:
@@ -208,17 +206,18 @@ class Exchange:
 
     def lines(self) -> Iterator[Line]:
         """The body's lines as they arrive, without ``\\n`` or ``\\r\\n``; a last line may lack its end."""
-        rest = b""
-        received_ns = 0
+        rest, received_ns = bytearray(), 0
         for received_ns, data in self.pieces():
-            *complete, rest = (rest + data).split(b"\n")
-            for line in complete:
-                yield Line(received_ns, line.removesuffix(b"\r"))
+            *complete, last = data.split(b"\n")
+            for piece in complete:
+                yield Line(received_ns, bytes(rest + piece).removesuffix(b"\r"))
+                rest.clear()
+            rest += last
             if len(rest) > MAX_LINE_BYTES:
                 self.close()
                 raise EngineError(f"{self.url}: a line of more than {MAX_LINE_BYTES} bytes", kind="too_large")
         if rest:
-            yield Line(received_ns, rest.removesuffix(b"\r"))
+            yield Line(received_ns, bytes(rest).removesuffix(b"\r"))
 
     def read(self) -> bytes:
         """The rest of the body."""
@@ -263,27 +262,11 @@ class Exchange:
         except BaseException as error:
             over = self._stream.seconds_left() <= 0
             self._give_up()
-            if isinstance(error, (OSError, http.client.HTTPException, ValueError)):
-                raise self._as_engine_error(error, over=over) from error
-            raise
-
-    def _as_engine_error(self, error: Exception, *, over: bool) -> EngineError:
-        limits, kind = self._limits, "connection_lost"
-        if isinstance(error, TimeoutError):
-            kind, what = "timeout", f"silent for {limits.idle_s:g} s"
-            if over:
-                what = f"not finished after {limits.total_s:g} s"
-        elif isinstance(error, http.client.RemoteDisconnected):
-            what = "the server closed the connection without an answer"
-        elif isinstance(error, http.client.IncompleteRead):
-            what = "the reply was cut off"
-        elif isinstance(error, ssl.SSLError):
-            kind, what = "tls", _reason(error)
-        elif isinstance(error, OSError):
-            what = f"connection lost: {_reason(error)}"
-        else:
-            kind, what = "bad_reply", f"the reply is no HTTP: {type(error).__name__} {quoted(str(error).encode())}"
-        return EngineError(f"{self.url}: {what}", kind=kind)
+            if not isinstance(error, (OSError, http.client.HTTPException, ValueError)):
+                raise
+            silent = f"silent for {self._limits.idle_s:g} s"
+            kind, what = _fault(error, f"not finished after {self._limits.total_s:g} s" if over else silent)
+            raise EngineError(f"{self.url}: {what}", kind=kind) from error
 
 
 class _Stream(io.RawIOBase):
@@ -356,6 +339,21 @@ def _connected(url: str, limits: Limits, ca_file: str | None) -> http.client.HTT
     return connection
 
 
+def _fault(error: Exception, timed_out: str) -> tuple[str, str]:
+    """The kind of a fault in an exchange, and what it says in words."""
+    if isinstance(error, TimeoutError):
+        return "timeout", timed_out
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "connection_lost", "the server closed the connection without an answer"
+    if isinstance(error, http.client.IncompleteRead):
+        return "connection_lost", "the reply was cut off"
+    if isinstance(error, ssl.SSLError):
+        return "tls", _reason(error)
+    if isinstance(error, OSError):
+        return "connection_lost", f"connection lost: {_reason(error)}"
+    return "bad_reply", f"the reply is no HTTP: {type(error).__name__} {quoted(str(error).encode())}"
+
+
 def _reason(error: Exception) -> str:
     """What the operating system or OpenSSL says, in one line."""
     text = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
@@ -388,9 +386,3 @@ def _without_secrets(url: str) -> str:
     """An address for a message: without user, password and query."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-
-
-def _target(url: str) -> str:
-    """What a request asks for: the path with its query."""
-    parts = urlsplit(url)
-    return quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe="/?%:@!$&'()*+,;=~-._")

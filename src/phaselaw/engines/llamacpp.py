@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phaselaw.engines import served
-from phaselaw.engines.gguf_header import Scalar, Table, read_header
+from phaselaw.engines.gguf_header import Scalar, Table, architecture, read_header
 from phaselaw.engines.http_client import QUICK, Line
 from phaselaw.engines.llamacpp_process import LlamacppServer, ServerProcess, find_server, nothing_to_start
 from phaselaw.engines.prompts import Verdict, token_ids
-from phaselaw.engines.served import DecodeStep, StreamedReply
+from phaselaw.engines.served import DecodeStep, ServedModel, StreamedReply
 from phaselaw.errors import EngineError, MissingExtraError, PhaselawError
 from phaselaw.ladder.gguf import export, gguf_file, is_exported, ladder_refusal
 from phaselaw.ladder.spec import ladder_model
@@ -126,15 +126,19 @@ class LlamacppEngine:
             server = LlamacppServer(self._backend.url, limits=limits, ca_file=ca_file)
             server.health()
             props = server.props()
-            other = _other_model(model.name, props, self._backend.url)
-            if other is not None:
+            if (other := _other_model(model.name, props, self._backend.url)) is not None:
                 raise EngineError(other, kind="missing_model")
             path = Path(str(props.get("model_path")))
             header, tables = read_header(path) if path.is_file() else ({}, {})
         else:
             path = self._exported(model.name)
             header, tables = read_header(path)
-            process = self._start(model.name, path)
+            process = ServerProcess(self._backend, path)
+            self._processes.append(process)
+            self._starts[model.name] = {"load_ms": process.load_ms, "of_which_weights_ms": process.weights_ms}
+            self._observed |= {"executable": process.executable, "threads_in_force": process.threads}
+            if process.package is not None:
+                self._observed["package"] = process.package
             server = process.server
             props = server.props()
         self._observed["build_info"] = props.get("build_info")
@@ -157,18 +161,11 @@ class LlamacppEngine:
         except PhaselawError as error:
             raise EngineError(f"can't load {name}: {error}", kind="load") from error
 
-    def _start(self, name: str, path: Path) -> ServerProcess:
-        process = ServerProcess(self._backend, path)
-        self._processes.append(process)
-        self._starts[name] = {"load_ms": process.load_ms, "of_which_weights_ms": process.weights_ms}
-        self._observed |= {"executable": process.executable, "threads_in_force": process.threads}
-        if process.package is not None:
-            self._observed["package"] = process.package
-        return process
 
-
-class LlamacppModel:
+class LlamacppModel(ServedModel):
     """A model that a server holds."""
+
+    server: LlamacppServer
 
     def __init__(
         self,
@@ -181,29 +178,35 @@ class LlamacppModel:
         process: ServerProcess | None,
     ) -> None:
         """``context`` is in tokens; ``process`` is the server's where it is ours."""
-        self.info, self.server = info, server
-        self._backend, self._name, self._context, self._process = backend, name, context, process
+        super().__init__(server, backend, name, info)
+        self._context, self._process = context, process
         self._memory = None if process is None else PeakMemory(process.pid)
         self._prompts: dict[str, list[int]] = {}
 
     def generate(self, request: Request) -> Timing:
         """Time one call. Raises `EngineError`; where the server is gone it says how it ended."""
+        steps = request.gen_tokens
         try:
             prompt = self._prompt_of(request)
-            if self._context is not None and len(prompt) + request.gen_tokens > self._context:
-                no_room = f"a prompt of {len(prompt)} tokens leaves no room for {request.gen_tokens} more"
-                message = f"{self._name} has a context of {self._context}: {no_room}; give a larger context_length"
+            if self._context is not None and len(prompt) + steps > self._context:
+                no_room = f"a prompt of {len(prompt)} tokens leaves no room for {steps} more"
+                message = f"{self.name} has a context of {self._context}: {no_room}; give a larger context_length"
                 raise EngineError(message, kind="too_long")
             if self._memory is not None:
                 self._memory.reset()  # by each of several clients, all before the first of them sends
-            reply = self._send(prompt, request)
+            # One streamed, greedy completion that the server's prompt cache must not answer.
+            asked = {**GREEDY, "prompt": prompt, "n_predict": steps, "ignore_eos": self.backend.ignore_eos}
+            asked |= {"cache_prompt": False, "stream": True, "return_tokens": True}
+            reply = served.stream(
+                self.server, "/completion", asked, steps, read_stream, before_send=request.before_send
+            )
         except EngineError as error:
             end = self._process.died() if self._process is not None and error.kind in _SERVER_GONE else None
             if end is None:
                 raise
             raise EngineError(end, kind="server_died") from error
         peak_mb = None if self._memory is None else self._memory.read_mb()
-        return dataclasses.replace(server_timing(reply, len(prompt), request.gen_tokens), rss_peak_mb=peak_mb)
+        return dataclasses.replace(server_timing(reply, len(prompt), steps), rss_peak_mb=peak_mb)
 
     def close(self) -> None:
         """Stop the server where it is ours."""
@@ -211,26 +214,19 @@ class LlamacppModel:
             self._process.stop()
         self.server.close()
 
-    def _send(self, prompt: Sequence[int], request: Request) -> StreamedReply:
-        """One streamed, greedy completion that the server's prompt cache must not answer."""
-        steps, before_send = request.gen_tokens, request.before_send
-        asked = {**GREEDY, "prompt": prompt, "n_predict": steps, "ignore_eos": self._backend.ignore_eos}
-        asked |= {"cache_prompt": False, "stream": True, "return_tokens": True}
-        return served.stream(self.server, "/completion", asked, steps, read_stream, before_send=before_send)
-
     def _prompt_of(self, request: Request) -> list[int]:
         """A prompt's ids; in a template the names of control tokens are read as these."""
         if request.prompt is None:
             return token_ids(request.prompt_tokens or 1, request.study_seed, self.info.vocab_size or 1)
         if request.prompt not in self._prompts:
-            text, templated = request.prompt, self._backend.chat_template
+            text, templated = request.prompt, self.backend.chat_template
             if templated:
                 asked: dict[str, Any] = {"messages": [{"role": "user", "content": text}]}
                 text = served.mapping(self.server.json("POST", "/apply-template", asked)).get("prompt") or ""
             asked = {"content": text, "add_special": True, "parse_special": templated}
             ids = served.mapping(self.server.json("POST", "/tokenize", asked)).get("tokens")
             if not isinstance(ids, list) or not ids or not all(isinstance(each, int) for each in ids):
-                raise EngineError(f"{self._name}'s tokenizer makes no token of this prompt", kind="prompt")
+                raise EngineError(f"{self.name}'s tokenizer makes no token of this prompt", kind="prompt")
             self._prompts[request.prompt] = ids
         return self._prompts[request.prompt]
 
@@ -281,8 +277,14 @@ def server_timing(reply: StreamedReply, prompt_tokens: int, gen_tokens: int) -> 
     done_reason = "length" if reply.tokens >= gen_tokens else "stop"
     reply = dataclasses.replace(reply, prompt_tokens=prompt_tokens, done_reason=done_reason)
     step = served.step_of(reply)
+    client_ms = step.client_ms
+    if step.basis != "client":
+        # Chunks are fewer than tokens where a token's text ends inside a character, but each chunk says how many tokens
+        # there were by then.
+        span_ms, steps = reply.arrivals_ms[-1] - reply.arrivals_ms[0], reply.steps_seen or 0
+        client_ms = span_ms / steps if span_ms > 0 and steps > 0 else None
     basis: DecodeStepBasis | None = None if step.server_ms is None else "server"
-    by_server = DecodeStep(step.server_ms, basis, _client_step_ms(reply, step), step.server_ms)
+    by_server = DecodeStep(step.server_ms, basis, client_ms, step.server_ms)
     verdict = Verdict("off", "the server was told to use no cache, and evaluated every token of the prompt")
     evaluated = served.count(reply.figures["prompt_n"])
     if reply.cached_tokens:
@@ -293,51 +295,22 @@ def server_timing(reply: StreamedReply, prompt_tokens: int, gen_tokens: int) -> 
     return served.timing_of(reply, prompt_tokens, by_server, verdict, model_was_loaded=True)
 
 
-def _client_step_ms(reply: StreamedReply, step: DecodeStep) -> float | None:
-    """One decode step by the client's clock; ``None`` where it is not known which tokens came when.
-
-    The server holds tokens back whose text ends inside a character, so that chunks may be fewer than tokens; but each
-    chunk says how many tokens there were by then.
-    """
-    if step.basis == "client":
-        return step.client_ms
-    span_ms = reply.arrivals_ms[-1] - reply.arrivals_ms[0]
-    return span_ms / reply.steps_seen if span_ms > 0 and reply.steps_seen is not None and reply.steps_seen > 0 else None
-
-
 def model_info(
     meta: Mapping[str, Any], props: Mapping[str, Any], header: Mapping[str, Scalar], tables: Mapping[str, Table]
 ) -> ModelInfo:
     """A model by the server's own counts, and for the architecture by its file's header and tensors."""
-    family = header.get("general.architecture")
     # Of these a token reads but a row: positions, and the tokens' unless it is the output as well.
     names = ["position_embd.weight", "token_types.weight"]
     names += ["token_embd.weight"] if "output.weight" in tables else []
     looked_up = [tables[name] for name in names if name in tables]
-
-    def of_file(key: str) -> int | None:
-        value = header.get(f"{family}.{key}")
-        return value if isinstance(value, int) else None
-
-    def of_server(key: str) -> int | None:
-        return served.count(meta.get(key)) or None
-
-    params = of_server("n_params")
+    of_file = architecture(
+        header, n_kv_head="attention.head_count_kv", head_dim="attention.key_length", n_experts="expert_count"
+    )
     return ModelInfo(
-        params_millions_measured=None if params is None else params / 1e6,
-        n_layer=of_file("block_count"),
-        n_embd=of_server("n_embd") or of_file("embedding_length"),
-        n_head=of_file("attention.head_count"),
-        n_inner=of_file("feed_forward_length"),
-        vocab_size=of_server("n_vocab"),
-        n_positions=of_server("n_ctx_train") or of_file("context_length"),
-        n_kv_head=of_file("attention.head_count_kv"),
-        head_dim=of_file("attention.key_length"),
-        n_experts=of_file("expert_count"),
+        **of_file | served.counted_by_llama_server(meta),
         lookup_params=sum(numbers for numbers, _ in looked_up) if tables else None,
         lookup_bytes=sum(size for _, size in looked_up) if tables else None,
-        family=served.name_or_none(family),
+        family=served.name_or_none(header.get("general.architecture")),
         quantization_level=served.name_or_none(props.get("model_ftype") or meta.get("ftype")),
-        weights_bytes=of_server("size"),
         config_path=served.name_or_none(props.get("model_path")),
     )

@@ -106,8 +106,11 @@ class ServerProcess:
         if executable is None:
             raise EngineError(f"backend {backend.name}: {nothing_to_start(backend.server)}", kind="missing_server")
         self.executable = executable
-        self.package = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}" if executable == PACKAGE else None
-        """The package that carries the server, whose own build may not know its number."""
+        # The package that carries the server, whose own build may not know its number.
+        self.package = PACKAGE if executable == PACKAGE else None
+        if self.package is not None:
+            with suppress(importlib.metadata.PackageNotFoundError):
+                self.package += f" {importlib.metadata.version(PACKAGE)}"
         self._backend = backend
         for _ in range(_STARTS):
             if self._start(model):
@@ -151,7 +154,9 @@ class ServerProcess:
 
     def _start(self, model: Path) -> bool:
         """Start it and wait until it is healthy; false where another program has its port."""
-        alias, port = f"phaselaw-{secrets.token_hex(4)}", _free_port()
+        alias = f"phaselaw-{secrets.token_hex(4)}"
+        with socket.create_server((HOST, 0)) as free:
+            port: int = free.getsockname()[1]
         command = command_of(self.executable, self._backend, model, alias, port)
         self.server = LlamacppServer(f"http://{HOST}:{port}", limits=limits_of(self._backend))
         self._log_file = tempfile.TemporaryFile()  # noqa: SIM115
@@ -209,9 +214,3 @@ def nothing_to_start(wanted: str | None) -> str:
     if wanted is not None and wanted != PACKAGE:
         return f"there is no program {wanted}; give the path of a llama-server"
     return "no llama-server is here; put one on PATH, name it (server: ...), or: pip install 'phaselaw[llamacpp]'"
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

@@ -13,14 +13,15 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from phaselaw.engines import served
-from phaselaw.engines.http_client import QUICK, BeforeSend, HttpClient, Line
+from phaselaw.engines.gguf_header import architecture
+from phaselaw.engines.http_client import QUICK, HttpClient, Line
 from phaselaw.engines.prompts import FreshPrompts, Nonces, Verdict, judge, judge_by_count, text_of
-from phaselaw.engines.served import ServedEngine, StreamedReply
+from phaselaw.engines.served import ServedEngine, ServedModel, StreamedReply
 from phaselaw.errors import EngineError
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import ModelInfo, Request, Timing
@@ -114,10 +115,8 @@ class OllamaServer(HttpClient):
 
     def show(self, model: str) -> Mapping[str, Any]:
         """What the server says of a model; `EngineError` with the command to fetch it where it has none such."""
-        try:
+        with self._asking(model):
             return served.mapping(self.json("POST", "/api/show", {"model": model}))
-        except EngineError as error:
-            raise self._missing(error, model) from error
 
     def unload(self, model: str) -> None:
         """Have a model unloaded, and wait until the server no longer lists it."""
@@ -129,28 +128,35 @@ class OllamaServer(HttpClient):
                 raise EngineError(f"{self.base_url}: {waited}", kind="timeout")
             time.sleep(UNLOAD_POLL_S)
 
-    def generate(self, request: Mapping[str, Any], gen_tokens: int, before_send: BeforeSend = None) -> StreamedReply:
+    def generate(self, asked: Mapping[str, Any], request: Request) -> StreamedReply:
         """One streamed generation; raises `EngineError`."""
-        asked = {**request, "stream": True}
-        try:
-            return served.stream(self, "/api/generate", asked, gen_tokens, read_stream, before_send=before_send)
-        except EngineError as error:
-            raise self._missing(error, str(request["model"])) from error
+        with self._asking(asked["model"]):
+            payload = {**asked, "stream": True}
+            return served.stream(
+                self, "/api/generate", payload, request.gen_tokens, read_stream, before_send=request.before_send
+            )
 
-    def _missing(self, error: EngineError, model: str) -> EngineError:
-        if error.kind != "http_404":
-            return error
-        return EngineError(f"{self.base_url} has no model {model}; fetch it: ollama pull {model}", kind="missing_model")
+    @contextmanager
+    def _asking(self, model: str) -> Iterator[None]:
+        try:
+            yield
+        except EngineError as error:
+            if error.kind != "http_404":
+                raise
+            what = f"{self.base_url} has no model {model}; fetch it: ollama pull {model}"
+            raise EngineError(what, kind="missing_model") from error
 
 
 def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     """What a stream's lines say; raises `EngineError` for an error in mid-stream or a stream without its end."""
     events = served.events_of(lines, sent_ns, is_last=lambda event: event.get("done") is True, server_sent=False)
     final = events[-1][1] if events else {}
-    figures: dict[str, float | int | str | None] = {}
-    for field in ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration"):
-        if (duration_ns := served.number(final.get(field), below=2.0**64)) is not None:
-            figures[f"{field}_ms"] = duration_ns / 1e6
+    numbers = {
+        name: served.number(final.get(name), below=2.0**64)
+        for name in ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+    }
+    durations_ms = {name: ns / 1e6 for name, ns in numbers.items() if ns is not None}
+    valid_ms = {name: ms for name, ms in durations_ms.items() if 0 < ms < LONGEST_MS}
     fields = ("prompt_eval_count", "eval_count", "prompt_eval_cached_count")
     counts = {field: value for field in fields if (value := served.count(final.get(field))) is not None}
     return served.reply_of(
@@ -161,16 +167,11 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
         prompt_tokens=counts.get("prompt_eval_count"),
         cached_tokens=counts.get("prompt_eval_cached_count"),
         generated=counts.get("eval_count"),
-        prefill_ms=_duration(figures.get("prompt_eval_duration_ms")),
-        decode_ms=_duration(figures.get("eval_duration_ms")),
-        load_ms=_duration(figures.get("load_duration_ms")),
-        figures=figures | counts,
+        prefill_ms=valid_ms.get("prompt_eval_duration"),
+        decode_ms=valid_ms.get("eval_duration"),
+        load_ms=valid_ms.get("load_duration"),
+        figures={f"{name}_ms": ms for name, ms in durations_ms.items()} | counts,
     )
-
-
-def _duration(ms: object) -> float | None:
-    valid = served.number(ms, below=LONGEST_MS)
-    return valid if valid is not None and valid > 0 else None
 
 
 class OllamaEngine(ServedEngine):
@@ -199,16 +200,18 @@ class OllamaEngine(ServedEngine):
         return OllamaModel(self.server, self.backend, model.name, info, keeps_head=keeps_head)
 
 
-class OllamaModel:
-    """A model as its server runs it: how a call is made real, sent and read."""
+class OllamaModel(ServedModel):
+    """A model as its server runs it: how a call is made real, sent and read. The server decides when it is freed."""
+
+    server: OllamaServer
 
     def __init__(
         self, server: OllamaServer, backend: OllamaBackend, name: str, info: ModelInfo, *, keeps_head: bool
     ) -> None:
-        self.info = info
+        super().__init__(server, backend, name, info)
         self.probe: dict[str, Any] | None = None
         """What the cache probe found; ``None`` before it ran."""
-        self._server, self._backend, self._name, self._keeps_head = server, backend, name, keeps_head
+        self._keeps_head = keeps_head
         self._nonces = Nonces()
         self._fresh = FreshPrompts()
         self._seen_a_prompt = False
@@ -224,32 +227,39 @@ class OllamaModel:
         text = request.prompt
         if text is None:
             text = text_of(max(1, (request.prompt_tokens or 1) - 1), request.study_seed)
-        measured = request.round is not None and not self._backend.cold
+        measured = request.round is not None and not self.backend.cold
         with self._one_at_a_time:
             if measured and self.probe is None:
                 self._run_probe(request)
             was_loaded = self._ready(request, load=measured)
             word = self._nonces.take()
-        reply, prompt = self._send(word, text, request.study_seed, request.gen_tokens, before_send=request.before_send)
+        reply, prompt = self._send(word, text, request)
         with self._one_at_a_time:
-            return self._timing(reply, prompt, was_loaded=was_loaded, alone=request.before_send is None)
+            verdict = self._judge(reply, prompt, was_loaded=was_loaded)
+            if verdict.check == "fresh" and was_loaded and request.before_send is None:
+                self._note_fresh(reply)
+            head_cached = self._keeps_head and was_loaded and self._seen_a_prompt
+            self._seen_a_prompt = True
+        probe = {f"cache_probe_{name}": value for name, value in (self.probe or {}).items()}
+        reply = dataclasses.replace(reply, figures={**reply.figures, **probe})
+        observed: dict[str, Any] = {"load_ms": reply.load_ms or 0.0, "model_was_loaded": was_loaded}
+        words, step = len(prompt.split()), served.step_of(reply)
+        return served.timing_of(reply, words, step, verdict, head_cached=head_cached, **observed)
 
-    def close(self) -> None:
-        """Nothing to free: the server decides by its ``keep_alive``."""
-
-    def _settings(self, study_seed: int, gen_tokens: int) -> dict[str, Any]:
-        backend = self._backend
-        options = {"temperature": 0, "top_p": 1, "seed": study_seed % 2**31}
+    def _asked(self, request: Request, prompt: str) -> dict[str, Any]:
+        backend = self.backend
+        options = {"temperature": 0, "top_p": 1, "seed": request.study_seed % 2**31}
         if backend.context_length is not None:
             options["num_ctx"] = backend.context_length
-        settings: dict[str, Any] = {
-            "model": self._name,
-            "options": {**options, **backend.options, "num_predict": gen_tokens},
+        optional = {"keep_alive": backend.keep_alive, "think": backend.think, "raw": backend.raw or None}
+        return {
+            "model": self.name,
+            "prompt": prompt,
+            "options": {**options, **backend.options, "num_predict": request.gen_tokens},
             # Servers that know it refuse a prompt longer than the context instead of cutting it silently.
             "truncate": False,
+            **{key: value for key, value in optional.items() if value is not None},
         }
-        optional = {"keep_alive": backend.keep_alive, "think": backend.think, "raw": backend.raw or None}
-        return settings | {key: value for key, value in optional.items() if value is not None}
 
     def _ready(self, request: Request, *, load: bool) -> bool:
         """Bring the server into the state the call asks for; whether it then holds the model.
@@ -257,11 +267,11 @@ class OllamaModel:
         Cold calls and spent nonces unload it. A measured call never pays for a load; a warmup may, and the server gives
         its load time apart.
         """
-        entry = self._server.loaded().get(full_name(self._name))
+        entry = self.server.loaded().get(full_name(self.name))
         loaded = entry is not None
         self._server_context = None if entry is None else entry.get("context_length")
-        if loaded and (self._backend.cold or self._nonces.spent):
-            self._server.unload(self._name)
+        if loaded and (self.backend.cold or self._nonces.spent):
+            self.server.unload(self.name)
             loaded, self._seen_a_prompt = False, True
         if not loaded:
             if self._seen_a_prompt:
@@ -269,44 +279,30 @@ class OllamaModel:
                 self._nonces.renew()
                 self._seen_a_prompt = False
             if load:
-                settings = self._settings(request.study_seed, request.gen_tokens)
-                self._server.json("POST", "/api/generate", {**settings, "prompt": "", "stream": False})
+                self.server.json("POST", "/api/generate", {**self._asked(request, ""), "stream": False})
                 loaded = True
         return loaded
 
-    def _send(
-        self, word: str, text: str, study_seed: int, gen_tokens: int, *, before_send: BeforeSend = None
-    ) -> tuple[StreamedReply, str]:
+    def _send(self, word: str, text: str, request: Request) -> tuple[StreamedReply, str]:
+        """The reply to a prompt of these, and the prompt; raises `EngineError` for one that the server cut."""
         prompt = f"{word} {text}"
-        asked = {**self._settings(study_seed, gen_tokens), "prompt": prompt}
-        reply = self._server.generate(asked, gen_tokens, before_send)
-        if reply.prompt_tokens is not None:
-            self._nonces.counted(word, text, reply.prompt_tokens)
-            self._refuse_a_cut_prompt(prompt, reply.prompt_tokens)
+        reply = self.server.generate(self._asked(request, prompt), request)
+        tokens, words = reply.prompt_tokens, len(prompt.split())
+        if tokens is not None:
+            self._nonces.counted(word, text, tokens)
+            # The context in force: the study's, else what the server said of the loaded model.
+            context = self.backend.options.get("num_ctx", self.backend.context_length)
+            context = served.count(self._server_context if context is None else context) or None
+            # Every word is a token at least, and a prompt that fills the context was cut to it.
+            if tokens < words or (context is not None and tokens >= context):
+                limit = "" if context is None else f", with a context of {context}"
+                message = f"the prompt of {words} words was cut to {tokens} tokens{limit}; give a larger context_length"
+                raise EngineError(message, kind="prompt_cut")
         return reply, prompt
 
-    def _refuse_a_cut_prompt(self, prompt: str, tokens: int) -> None:
-        """Every word is a token at least, and a prompt that fills the context was cut to it."""
-        words = len(prompt.split())
-        # The context in force: the study's, else what the server said of the loaded model.
-        context = self._backend.options.get("num_ctx", self._backend.context_length)
-        context = served.count(self._server_context if context is None else context) or None
-        if tokens < words or (context is not None and tokens >= context):
-            limit = "" if context is None else f", with a context of {context}"
-            message = f"the prompt of {words} words was cut to {tokens} tokens{limit}; give a larger context_length"
-            raise EngineError(message, kind="prompt_cut")
-
-    def _timing(self, reply: StreamedReply, prompt: str, *, was_loaded: bool, alone: bool) -> Timing:
-        verdict = self._judge(reply, prompt, was_loaded=was_loaded)
-        if verdict.check == "fresh" and was_loaded and alone and reply.prompt_tokens and reply.prefill_ms is not None:
+    def _note_fresh(self, reply: StreamedReply) -> None:
+        if reply.prompt_tokens and reply.prefill_ms is not None:
             self._fresh.add(reply.prompt_tokens, reply.prefill_ms)
-        head_cached = self._keeps_head and was_loaded and self._seen_a_prompt
-        self._seen_a_prompt = True
-        probe = {f"cache_probe_{name}": value for name, value in (self.probe or {}).items()}
-        reply = dataclasses.replace(reply, figures={**reply.figures, **probe})
-        observed: dict[str, Any] = {"load_ms": reply.load_ms or 0.0, "model_was_loaded": was_loaded}
-        words, step = len(prompt.split()), served.step_of(reply)
-        return served.timing_of(reply, words, step, verdict, head_cached=head_cached, **observed)
 
     def _judge(self, reply: StreamedReply, prompt: str, *, was_loaded: bool) -> Verdict:
         tokens, cached = reply.prompt_tokens, reply.cached_tokens
@@ -331,18 +327,17 @@ class OllamaModel:
         self.probe = {}
         try:
             self._ready(request, load=True)
-            seed = request.study_seed
-            self._send(self._nonces.take(), text_of(PROBE_SHORT_WORDS, seed), seed, PROBE_TOKENS)
-            short, _ = self._send(self._nonces.take(), text_of(PROBE_SHORT_WORDS, seed + 1), seed, PROBE_TOKENS)
-            long, prompt = self._send(self._nonces.take(), text_of(PROBE_WORDS, seed), seed, PROBE_TOKENS)
-            again = self._server.generate({**self._settings(seed, PROBE_TOKENS), "prompt": prompt}, PROBE_TOKENS)
+            seed, request = request.study_seed, dataclasses.replace(request, gen_tokens=PROBE_TOKENS, before_send=None)
+            self._send(self._nonces.take(), text_of(PROBE_SHORT_WORDS, seed), request)
+            short, _ = self._send(self._nonces.take(), text_of(PROBE_SHORT_WORDS, seed + 1), request)
+            long, prompt = self._send(self._nonces.take(), text_of(PROBE_WORDS, seed), request)
+            again = self.server.generate(self._asked(request, prompt), request)
         except EngineError as error:
             self.probe = {"failed": f"{error.kind}: {error}"}
             return
         self._seen_a_prompt = True
-        for fresh in (short, long):
-            if fresh.prompt_tokens and fresh.prefill_ms is not None:
-                self._fresh.add(fresh.prompt_tokens, fresh.prefill_ms)
+        self._note_fresh(short)
+        self._note_fresh(long)
         self.probe = {
             "tokens": long.prompt_tokens,
             "fresh_ms": long.prefill_ms,
@@ -354,22 +349,12 @@ class OllamaModel:
 def model_info(described: Mapping[str, Any], listed: Mapping[str, Any] | None) -> ModelInfo:
     """A model as measured: the exact parameter count where the server gives it, else its rounded label."""
     details, info = served.mapping(described.get("details") or {}), served.mapping(described.get("model_info") or {})
-
-    def of_architecture(key: str) -> int | None:
-        value = info.get(f"{info.get('general.architecture')}.{key}")
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
-
     label, exact = details.get("parameter_size"), info.get("general.parameter_count")
     size = (listed or {}).get("size")
     weights = re.search(r"^FROM .*sha256-([0-9a-f]{64})", str(described.get("modelfile") or ""), re.MULTILINE)
     return ModelInfo(
         params_millions_measured=exact / 1e6 if isinstance(exact, int) and exact > 0 else parameter_millions(label),
-        n_layer=of_architecture("block_count"),
-        n_embd=of_architecture("embedding_length"),
-        n_head=of_architecture("attention.head_count"),
-        n_inner=of_architecture("feed_forward_length"),
-        vocab_size=of_architecture("vocab_size"),
-        n_positions=of_architecture("context_length"),
+        **architecture(info, vocab_size="vocab_size"),
         family=served.name_or_none(details.get("family")),
         quantization_level=served.name_or_none(details.get("quantization_level")),
         parameter_size_raw=served.name_or_none(label),

@@ -111,11 +111,8 @@ class OpenaiServer(HttpClient):
             return served.stream(self, path, self._accepted(request), gen_tokens, read_stream, before_send=before_send)
 
     def _accepted(self, request: Event) -> dict[str, Any]:
-        return {
-            RENAMED[key] if key in self.refused else key: value
-            for key, value in request.items()
-            if key not in self.refused or key in RENAMED
-        }
+        refused = {key: RENAMED.get(key) for key in self.refused}
+        return {name: value for key, value in request.items() if (name := refused.get(key, key)) is not None}
 
     @contextmanager
     def _hiding_the_key(self) -> Iterator[None]:
@@ -137,8 +134,9 @@ class OpenaiEngine(ServedEngine):
 
     def load_new(self, model: ModelEntry) -> OpenaiModel:
         """Ask for the model, and by a short call that is not measured what the server refuses."""
-        listed = (self.server.models() or {}).get(model.name, {})
-        loaded = OpenaiModel(self.server, self.backend, model.name, _info(listed.get("meta")))
+        meta = (self.server.models() or {}).get(model.name, {}).get("meta")  # llama-server's
+        info = ModelInfo(**served.counted_by_llama_server(meta if isinstance(meta, dict) else {}))
+        loaded = OpenaiModel(self.server, self.backend, model.name, info)
         self.server.negotiate(loaded.path, loaded.request("Hello", 2, 0))
         return loaded
 
@@ -160,20 +158,20 @@ class OpenaiModel(ServedModel):
 
     def generate(self, request: Request) -> Timing:
         """One call; raises `EngineError`, also for one that succeeded only when tried again."""
-        turned_away: EngineError | None = None
-        for tries in range(self.backend.retries + 1):
+        tries = 0
+        while True:
             try:
-                timing = super().generate(request if tries == 0 else dataclasses.replace(request, before_send=None))
+                timing = super().generate(request)
             except EngineError as error:
                 if error.kind not in TURNED_AWAY or tries == self.backend.retries:
                     raise
-                turned_away = error
+                before, request = error, dataclasses.replace(request, before_send=None)
                 wait_before_retry(error, tries)
+                tries += 1
                 continue
-            if turned_away is not None:
-                raise EngineError(f"answered at try {tries + 1}, no measurement; before: {turned_away}", kind="retried")
+            if tries:
+                raise EngineError(f"answered at try {tries + 1}, no measurement; before: {before}", kind="retried")
             return timing
-        raise AssertionError("the loop returns or raises")
 
     def request(self, prompt: str, gen_tokens: int, study_seed: int) -> dict[str, Any]:
         """What the server is asked, before it was found what it refuses."""
@@ -241,9 +239,7 @@ def _choice(event: Event) -> Event:
 def _texts(event: Event) -> tuple[str, str]:
     """The hidden and the shown text of an event."""
     choice = _choice(event)
-    delta = choice.get("delta")
-    if not isinstance(delta, dict):
-        delta = {}
+    delta = stated if isinstance(stated := choice.get("delta"), dict) else {}
     calls = json.dumps(delta["tool_calls"]) if delta.get("tool_calls") else ""
     shown = _text(choice.get("text")) or _text(delta.get("content")) or _text(delta.get("refusal")) or calls
     return _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")), shown
@@ -251,17 +247,3 @@ def _texts(event: Event) -> tuple[str, str]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _info(meta: object) -> ModelInfo:
-    """What llama-server says of its model; nothing elsewhere."""
-    stated = meta if isinstance(meta, dict) else {}
-    counts = {key: value for key, value in stated.items() if served.count(value) is not None}
-    params = counts.get("n_params")
-    return ModelInfo(
-        params_millions_measured=params / 1e6 if params else None,
-        n_embd=counts.get("n_embd"),
-        vocab_size=counts.get("n_vocab"),
-        n_positions=counts.get("n_ctx_train"),
-        weights_bytes=counts.get("size"),
-    )

@@ -371,3 +371,11 @@ def number(value: object, *, below: float = 1e12) -> float | None:
 def name_or_none(value: object) -> str | None:
     """A text that is not empty, cut to 200 characters."""
     return value[:200] if isinstance(value, str) and value else None
+
+
+def counted_by_llama_server(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What llama-server counts of its model, as fields of `ModelInfo`; what is zero or absent is left out."""
+    fields = {"n_embd": "n_embd", "vocab_size": "n_vocab", "n_positions": "n_ctx_train", "weights_bytes": "size"}
+    counts = {field: value for field, key in fields.items() if (value := count(meta.get(key)))}
+    params = count(meta.get("n_params"))
+    return {"params_millions_measured": params / 1e6 if params else None, **counts}

@@ -48,9 +48,8 @@ class SimulatedEngine:
 
     def describe(self) -> EngineInfo:
         """The law, as settings."""
-        return EngineInfo(
-            kind="simulated", name=self._backend.name, version="1", settings=self._backend.model_dump(mode="json")
-        )
+        law = self._backend
+        return EngineInfo(kind="simulated", name=law.name, version="1", settings=law.model_dump(mode="json"))
 
     def load(self, model: ModelEntry) -> SimulatedModel:
         """A simulated model: its stated parameters and layers, or defaults."""
@@ -67,8 +66,7 @@ class SimulatedModel:
         self._backend = backend
         self._name = model.name
         self._cold = True
-        params = model.params_millions or DEFAULT_PARAMS_MILLIONS
-        layers = model.n_layer or DEFAULT_LAYERS
+        params, layers = model.params_millions or DEFAULT_PARAMS_MILLIONS, model.n_layer or DEFAULT_LAYERS
         self.info = ModelInfo(params_millions_measured=params, n_layer=layers, family="simulated")
         self._step_ms = step_ms(backend, params, layers)
 
@@ -79,15 +77,15 @@ class SimulatedModel:
         failed, stopped = draw.random() < law.failure_rate, draw.random() < law.early_stop_rate
         if failed:
             raise EngineError("a simulated failure", kind="simulated")
-        log_noise = (
+        noise = math.exp(
             self._generator("model", request.study_seed).gauss(0, law.model_scatter)
             + random.Random(f"{law.name}/round/{request.study_seed}/{request.round}").gauss(0, law.round_noise)
             + draw.gauss(0, law.call_noise)
         )
-        noise = math.exp(log_noise)
         steps = draw.randint(1, request.gen_tokens) if stopped else request.gen_tokens
         prompt_tokens = request.prompt_tokens or max(1, len(request.prompt or "") // 4)
-        prefill = noise * self._prefill_ms(request.batch_size, prompt_tokens)
+        of_prompt = request.batch_size * prompt_tokens * (law.prompt_ms + law.prompt_pair_ms * prompt_tokens)
+        prefill = noise * (law.prefill_steps * self._step_ms + of_prompt)
         prefill += law.cold_start_ms if self._cold else 0.0
         self._cold = False
         first = noise * (self._step_ms + request.batch_size * (law.sequence_ms + law.context_ms * prompt_tokens))
@@ -110,12 +108,6 @@ class SimulatedModel:
 
     def close(self) -> None:
         """Nothing to free."""
-
-    def _prefill_ms(self, batch_size: int, tokens: int) -> float:
-        """The law's prefill, before noise."""
-        law = self._backend
-        growing: float = batch_size * tokens * (law.prompt_ms + law.prompt_pair_ms * tokens)
-        return law.prefill_steps * self._step_ms + growing
 
     def _generator(self, purpose: str, seed: int) -> random.Random:
         return random.Random(f"{self._backend.name}/{self._name}/{purpose}/{seed}")
