@@ -8,7 +8,7 @@ may be negative: an interval that could not cross zero could not show that a coe
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
@@ -104,12 +104,27 @@ def prefill_by_length(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
     ``half_at_tokens`` is the length at which the square is half of the prefill; its interval comes from fitting the
     other terms again with the square at each end of its own interval, and is open above (empty) where that holds zero.
     """
-    groups = grouped(points.filter(pl.col("mode") == "prefill"), [*KEYS, "batch"])
-    return PREFILL_BY_LENGTH.frame(
-        about | _parabola(group["tokens"].to_numpy(), group["ms"].to_numpy(), level)
-        for about, group in groups
-        if group.height >= 4
-    )
+    rows = []
+    for about, group in grouped(points.filter(pl.col("mode") == "prefill"), [*KEYS, "batch"]):
+        n, ms = group["tokens"].to_numpy(), group["ms"].to_numpy()
+        if len(n) < 4:
+            continue
+        figures, (constant, linear, square), spread = _polynomial(n, ms, 2, level)
+        half, last = math.sqrt(spread[2, 2]), float(n.max())
+        low, high = square - half, square + half
+        about |= figures | {
+            "per_token_ms": linear,
+            "per_pair_ms": square,
+            "per_pair_ci_low": low,
+            "per_pair_ci_high": high,
+            "quadratic": NOT_ZERO if low > 0 else MAY_BE_ZERO,
+            "quadratic_share_at_last": square * last**2 / (constant + linear * last + square * last**2),
+            "half_at_tokens": _half_at(constant, linear, square),
+            "half_at_ci_low": _half_with(n, ms, high),
+            "half_at_ci_high": _half_with(n, ms, low),
+        }
+        rows.append(about)
+    return PREFILL_BY_LENGTH.frame(rows)
 
 
 def _one_a_call(points: pl.DataFrame) -> pl.DataFrame:
@@ -119,58 +134,38 @@ def _one_a_call(points: pl.DataFrame) -> pl.DataFrame:
     return decode.rename({"fold": "tokens"}).sort([*KEYS, "batch", "tokens"])
 
 
-def _lines(points: pl.DataFrame, axis: str, held: str, level: float) -> list[Row]:
-    return [
-        about | _line(group[axis].to_numpy(), group["ms"].to_numpy(), level)
-        for about, group in grouped(points, [*KEYS, held])
-        if group[axis].n_unique() >= 3
-    ]
+def _lines(points: pl.DataFrame, axis: str, held: str, level: float) -> Iterator[Row]:
+    """A row for each line in ``axis``, of the points that are alike in ``held``."""
+    for about, group in grouped(points, [*KEYS, held]):
+        if group[axis].n_unique() < 3:
+            continue
+        figures, (constant, slope), spread = _polynomial(group[axis].to_numpy(), group["ms"].to_numpy(), 1, level)
+        half, (low, high) = math.sqrt(spread[1, 1]), _ratio_interval(constant, slope, spread)
+        yield (
+            about
+            | figures
+            | {
+                "per_unit_ms": slope,
+                "per_unit_ci_low": slope - half,
+                "per_unit_ci_high": slope + half,
+                "growth": NOT_ZERO if abs(slope) > half else MAY_BE_ZERO,
+                "equal_at": constant / slope if slope > 0 and constant > 0 else None,
+                "equal_at_ci_low": low,
+                "equal_at_ci_high": high,
+            }
+        )
 
 
-def _line(x: Floats, y: Floats, level: float) -> dict[str, Any]:
-    figures, (constant, slope), covariance, quantile = _polynomial(x, y, 1, level)
-    half = quantile * math.sqrt(covariance[1, 1])
-    low, high = _ratio_interval(constant, slope, covariance, quantile)
-    return figures | {
-        "per_unit_ms": slope,
-        "per_unit_ci_low": slope - half,
-        "per_unit_ci_high": slope + half,
-        "growth": NOT_ZERO if abs(slope) > half else MAY_BE_ZERO,
-        "equal_at": constant / slope if slope > 0 and constant > 0 else None,
-        "equal_at_ci_low": low,
-        "equal_at_ci_high": high,
-    }
-
-
-def _parabola(n: Floats, ms: Floats, level: float) -> dict[str, Any]:
-    figures, (constant, linear, square), covariance, quantile = _polynomial(n, ms, 2, level)
-    half = quantile * math.sqrt(covariance[2, 2])
-    low, high, last = square - half, square + half, float(n.max())
-    return figures | {
-        "per_token_ms": linear,
-        "per_pair_ms": square,
-        "per_pair_ci_low": low,
-        "per_pair_ci_high": high,
-        "quadratic": NOT_ZERO if low > 0 else MAY_BE_ZERO,
-        "quadratic_share_at_last": square * last**2 / (constant + linear * last + square * last**2),
-        "half_at_tokens": _half_at(constant, linear, square),
-        "half_at_ci_low": _half_with(n, ms, high),
-        "half_at_ci_high": _half_with(n, ms, low),
-    }
-
-
-def _polynomial(x: Floats, y: Floats, degree: int, level: float) -> tuple[dict[str, Any], Floats, Floats, float]:
-    """The fit of ``y`` on powers of ``x``: figures, coefficients (k,), their covariance (k, k), the t quantile."""
+def _polynomial(x: Floats, y: Floats, degree: int, level: float) -> tuple[Row, Floats, Floats]:
+    """The fit of ``y`` on powers of ``x``: figures, coefficients (k,), and their covariance by t squared (k, k)."""
     design = np.vander(x, degree + 1, increasing=True)
     coefficients, weighted, fitted = relative_fit(design, y, floor=0.1)
-    errors = (y - design @ coefficients) / fitted
-    freedom = len(y) - degree - 1
-    covariance: Floats = np.linalg.pinv(weighted.T @ weighted) * float((errors**2).sum()) / freedom
-    figures = {
-        "n_values": len(np.unique(x)), "value_first": x.min(), "value_last": x.max(), "constant_ms": coefficients[0],
-        "residual_rms": math.sqrt(float((errors**2).mean())),
-    }  # fmt: skip
-    return figures, coefficients, covariance, float(stats.t.ppf(0.5 + level / 2, freedom))
+    squares, freedom = ((y - design @ coefficients) / fitted) ** 2, len(y) - degree - 1
+    covariance = np.linalg.pinv(weighted.T @ weighted) * float(squares.sum()) / freedom
+    spread: Floats = covariance * float(stats.t.ppf(0.5 + level / 2, freedom)) ** 2
+    ends = {"n_values": len(np.unique(x)), "value_first": x.min(), "value_last": x.max()}
+    figures = ends | {"constant_ms": coefficients[0], "residual_rms": math.sqrt(float(squares.mean()))}
+    return figures, coefficients, spread
 
 
 def _half_with(n: Floats, ms: Floats, square: float) -> float | None:
@@ -186,18 +181,15 @@ def _half_with(n: Floats, ms: Floats, square: float) -> float | None:
 def _half_at(constant: float, linear: float, square: float) -> float | None:
     """The n of ``square n^2 = constant + linear n``; ``None`` where there is none."""
     under_root = linear**2 + 4 * square * constant
-    if square <= 0 or under_root < 0:
-        return None
-    found = (linear + math.sqrt(under_root)) / (2 * square)
+    found = (linear + math.sqrt(under_root)) / (2 * square) if square > 0 and under_root >= 0 else 0.0
     return found if found > 0 else None
 
 
-def _ratio_interval(a: float, b: float, covariance: Floats, quantile: float) -> tuple[float | None, float | None]:
-    """Fieller's interval of a / b, at least 0; empty where b may be zero or is below it."""
-    q2 = quantile**2
-    square = b**2 - q2 * covariance[1, 1]
+def _ratio_interval(a: float, b: float, spread: Floats) -> tuple[float | None, float | None]:
+    """Fieller's interval of a / b, at least 0, by their covariance times t squared; empty where b may be 0 or less."""
+    square = b**2 - spread[1, 1]
     if square <= 0 or b <= 0:
         return None, None
-    middle = a * b - q2 * covariance[0, 1]
-    root = math.sqrt(max(middle**2 - square * (a**2 - q2 * covariance[0, 0]), 0.0))
+    middle = a * b - spread[0, 1]
+    root = math.sqrt(max(middle**2 - square * (a**2 - spread[0, 0]), 0.0))
     return max((middle - root) / square, 0.0), max((middle + root) / square, 0.0)

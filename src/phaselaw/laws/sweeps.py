@@ -40,6 +40,7 @@ _PROMPTS = r"^prompt_(\d+)$"
 """How the scenarios of a ``prompt_tokens`` axis are named (`phaselaw.study.file`)."""
 _THREADS = r"_threads(\d+)$"
 """How a backend of a ``threads`` axis is named (`phaselaw.study.axes`)."""
+_HELD_WORDS = {"batch_size": "batch {:g}", BUDGET: "{:g} tokens generated", "scenario": "{}", "threads": "{:g} threads"}
 _PHASES = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end-to-end latency"}
 _ALONG = "all along the axis"
 _NO_AXIS = "nothing was swept: one value of every axis (phaselaw sweep)"
@@ -123,18 +124,16 @@ def as_tr121(tables: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
 
     Where batch sizes differ, their column follows, and where rows are suspect, their marks.
     """
-    shares, summary = tables["decode_fraction_by_model"], tables["decode_fraction_summary"]
-    batches = ["batch_size"] if summary["batch_size"].n_unique() > 1 else []
-    return {
-        "decode_sweep_summary": tables["decode_sweep_summary"],
-        "decode_fraction_by_model": shares.select(pl.exclude("params_millions_effective", SUSPECT), *_marks(shares)),
-        "decode_fraction_summary": summary.select(pl.exclude("batch_size", SUSPECT), *batches, *_marks(summary)),
+    found = {name: tables[name] for name in TR121_TABLES}
+    several = found["decode_fraction_summary"]["batch_size"].n_unique() > 1
+    unused = {
+        "decode_fraction_by_model": ["params_millions_effective"],
+        "decode_fraction_summary": [] if several else ["batch_size"],
     }
-
-
-def _marks(table: pl.DataFrame) -> list[str]:
-    """The column of the validity checks' marks, where any row has one."""
-    return [SUSPECT] if SUSPECT in table.columns and (table[SUSPECT] != "").any() else []
+    for name, columns in unused.items():
+        marked = SUSPECT in found[name].columns and (found[name][SUSPECT] != "").any()
+        found[name] = found[name].drop(*columns, *([] if marked else [SUSPECT]), strict=False)
+    return found
 
 
 def decode_sweep_summary(fits: pl.DataFrame) -> pl.DataFrame:
@@ -160,60 +159,38 @@ def along_axes(
     """The rows along each axis that ``table`` was swept along, with ``axis`` and ``value``; the axis's column is empty.
 
     ``table`` has a backend, batch size, budget and scenario in each row, `ALL` among the latter; ``others`` are the
-    columns that tell its rows apart beside these. ``by_prompt`` takes the rows of single prompts along every axis, for
-    what is known of cells alone.
+    columns that tell its rows apart beside these. A sweep along prompts is of the rows of single prompts, another of
+    those of all prompts together; but where prompt lengths were swept beside it, of single ones too: a mean over
+    lengths that were chosen to differ would be a figure of no prompt at all. ``by_prompt`` takes single prompts along
+    every axis, for what is known of cells alone.
     """
-    single = pl.col("scenario") != ALL
     keys = [*HELD, *others]
-    found = [
-        _with_values(table.filter(single) if by_prompt else _of_prompts(table, axis), axis, lengths)
-        .filter(pl.col("value").n_unique().over(keys) > 1)
-        .sort([*keys, "value"])
-        for axis in AXES
-    ]
-    return pl.concat(found)
-
-
-def _of_prompts(table: pl.DataFrame, axis: str) -> pl.DataFrame:
-    """The rows that a sweep along ``axis`` is about: those of all prompts together, or those of single prompts.
-
-    Single ones where prompts are the axis, or where their lengths were swept beside it: a mean over lengths that were
-    chosen to differ would be a figure of no prompt at all.
-    """
     of_all = pl.col("scenario") == ALL
     named = table.filter(~of_all)["scenario"].unique()
-    lengths_swept = len(named) > 1 and named.str.contains(_PROMPTS).all()
-    return table.filter(~of_all if axis == "prompt_tokens" or lengths_swept else of_all)
-
-
-def _with_values(table: pl.DataFrame, axis: str, lengths: pl.DataFrame) -> pl.DataFrame:
-    """The rows with the axis, its ``value``, and its own column emptied, so that it tells nothing apart."""
-    table = table.with_columns(pl.col("backend").str.extract(_THREADS).cast(pl.Float64).alias("threads"))
-    if axis == "prompt_tokens":
-        table = table.join(lengths.rename({"prompt_tokens": "value"}), on=["backend", "scenario"])
-    else:
-        table = table.with_columns(pl.col(AXES[axis]).cast(pl.Float64).alias("value"))
-    if axis == "threads":
-        table = table.with_columns(pl.col("backend").str.replace(_THREADS, ""))
-    empty = pl.lit(None, dtype=table.schema[AXES[axis]]).alias(AXES[axis])
-    return table.filter(pl.col("value").is_not_null()).with_columns(empty, pl.lit(axis).alias("axis"))
+    by_prompt = by_prompt or (len(named) > 1 and bool(named.str.contains(_PROMPTS).all()))
+    found = []
+    for axis, column in AXES.items():
+        rows = table.filter(~of_all if by_prompt or axis == "prompt_tokens" else of_all)
+        rows = rows.with_columns(pl.col("backend").str.extract(_THREADS).cast(pl.Float64).alias("threads"))
+        if axis == "prompt_tokens":
+            rows = rows.join(lengths.rename({"prompt_tokens": "value"}), on=["backend", "scenario"])
+        else:
+            rows = rows.with_columns(pl.col(column).cast(pl.Float64).alias("value")).drop_nulls("value")
+        if axis == "threads":
+            rows = rows.with_columns(pl.col("backend").str.replace(_THREADS, ""))
+        empty = pl.lit(None, dtype=rows.schema[column]).alias(column)
+        swept = rows.with_columns(empty, pl.lit(axis).alias("axis"))
+        found.append(swept.filter(pl.col("value").n_unique().over(keys) > 1).sort([*keys, "value"]))
+    return pl.concat(found)
 
 
 def held_words(row: Row) -> str:
     """What was held along an axis, in words: ``batch 1, 64 tokens generated, prompt short``."""
-    words = []
-    if row.get("batch_size") is not None:
-        words.append(f"batch {row['batch_size']:g}")
-    if row.get(BUDGET) is not None:
-        words.append(f"{row[BUDGET]:g} tokens generated")
     scenario = row.get("scenario")
-    if scenario is not None:
-        of_length = re.fullmatch(_PROMPTS, str(scenario))
-        one = f"prompts of {of_length[1]} tokens" if of_length else f"prompt {scenario}"
-        words.append("all prompts" if scenario == ALL else one)
-    if row.get("threads") is not None:
-        words.append(f"{row['threads']:g} threads")
-    return ", ".join(words)
+    of_length = re.fullmatch(_PROMPTS, scenario or "")
+    prompt = f"prompts of {of_length[1]} tokens" if of_length else f"prompt {scenario}"
+    named = row if scenario is None else row | {"scenario": "all prompts" if scenario == ALL else prompt}
+    return ", ".join(form.format(named[key]) for key, form in _HELD_WORDS.items() if named.get(key) is not None)
 
 
 def in_order(words: str) -> list[tuple[int, str]]:
@@ -271,28 +248,17 @@ def exponent_stability(points: pl.DataFrame, lengths: pl.DataFrame, *, level: fl
     cancels; a test that took the points for independent would count it as noise at each value and find nothing. The
     test sees a trend, not an exponent that goes up and comes back.
     """
-    swept = along_axes(points, lengths, ["mode", "model", "model_kind"])
+    size = pl.col("params_millions_effective")
+    sound = points.filter(size.is_finite() & (size > 0) & (pl.col("latency") > 0))
+    swept = along_axes(sound, lengths, ["mode", "model", "model_kind"])
     rows = []
     for about, group in grouped(swept, ["axis", *HELD, "mode"]):
-        grid = _complete(group)
-        if grid is not None:
-            rows.append(about | stability_of(*grid, level=level))
+        table = group.pivot(on="value", index=MODEL, values="latency").drop_nulls()
+        values = sorted(table.columns[len(MODEL) :], key=float)
+        if table.height > 1 and len(values) > 1:
+            sizes, latencies = table["params_millions_effective"].to_numpy(), table.select(values).to_numpy()
+            rows.append(about | stability_of(np.array(values, dtype=float), sizes, latencies, level=level))
     return EXPONENT_STABILITY.frame(rows)
-
-
-def _complete(group: pl.DataFrame) -> tuple[Floats, Floats, Floats] | None:
-    """Values (v,), parameters (m,) and latencies (m, v) of the models that have every value; ``None`` for too few."""
-    sound = pl.col("params_millions_effective").is_finite() & (pl.col("params_millions_effective") > 0)
-    table = (
-        group.filter(sound & (pl.col("latency") > 0))
-        .pivot(on="value", index=["model", "model_kind", "params_millions_effective"], values="latency")
-        .drop_nulls()
-    )
-    values = sorted(table.columns[3:], key=float)
-    if table.height < 2 or len(values) < 2:
-        return None
-    sizes, latencies = table["params_millions_effective"].to_numpy(), table.select(values).to_numpy()
-    return np.array([float(value) for value in values]), sizes, latencies
 
 
 def stability_of(values: Floats, params: Floats, latencies: Floats, *, level: float) -> dict[str, Any]:
@@ -327,7 +293,7 @@ def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, *, 
     """
     laws = tables["exponent_by_axis"]
     regimes = tables["regimes"].filter(pl.col("regime") != COLD_START).with_columns(pl.lit(ALL).alias("scenario"))
-    found = [
+    found: list[Row] = [
         *_of_labels(laws, "verdict", "the law's verdict"),
         *_of_labels(along_axes(regimes, lengths, []), "regime", "the regime"),
         *_walls(tables["physical_limit"], lengths),
@@ -337,16 +303,15 @@ def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, *, 
     ]
     found += _nothing(laws, found)
     order = [*AXES, CLIENTS]
-    found.sort(
-        key=lambda row: (order.index(row["axis"]), row["backend"], in_order(row["held"]), row["what"], str(row["mode"]))
-    )
-    return SWEEP_CHANGES.frame(found)
+
+    def place(row: Row) -> tuple[Any, ...]:
+        return order.index(row["axis"]), row["backend"], in_order(row["held"]), row["what"], str(row.get("mode"))
+
+    return SWEEP_CHANGES.frame(sorted(found, key=place))
 
 
 def _change(about: Row, what: str, said: str, **more: Any) -> Row:
-    return {name: about.get(name) for name in SWEEP_CHANGES.schema} | {
-        "held": held_words(about), "what": what, "said": said, "interval": _ALONG, **more
-    }  # fmt: skip
+    return about | {"held": held_words(about), "what": what, "said": said, "interval": _ALONG} | more
 
 
 def _of_labels(swept: pl.DataFrame, label: str, what: str) -> Iterator[Row]:
@@ -358,8 +323,7 @@ def _of_labels(swept: pl.DataFrame, label: str, what: str) -> Iterator[Row]:
             if before != after:
                 said = f"{subject} goes from {before} to {after} between {low:g} and {high:g}"
                 ends = {"before": before, "after": after, "low": low, "high": high}
-                model = {"model": about["model"]} if "model" in about else {}
-                yield _change(about, what, said, interval="between two measured values", **ends, **model)
+                yield _change(about, what, said, interval="between two measured values", **ends)
 
 
 def _walls(limits: pl.DataFrame, lengths: pl.DataFrame) -> Iterator[Row]:
@@ -367,7 +331,7 @@ def _walls(limits: pl.DataFrame, lengths: pl.DataFrame) -> Iterator[Row]:
     swept = along_axes(limits.filter(pl.col("wall").is_not_null()), lengths, ["mode", "model"], by_prompt=True)
     alike: dict[tuple[Any, ...], list[Row]] = {}
     for row in _of_labels(swept, "wall", "the wall"):
-        alike.setdefault(tuple(row[name] for name in SWEEP_CHANGES.schema), []).append(row)
+        alike.setdefault(tuple(row.get(name) for name in SWEEP_CHANGES.schema), []).append(row)
     for rows in alike.values():
         yield rows[0] | {"said": f"{rows[0]['said']} for {', '.join(row['model'] for row in rows)}"}
 
@@ -416,8 +380,7 @@ def dominance_budget(fractions: pl.DataFrame, share: float, level: float) -> tup
 
 def _most_clients(throughput: pl.DataFrame) -> Iterator[Row]:
     """Between which numbers of clients a server's output is largest, or that it still grew at the most tried."""
-    keys = ["backend", "backend_kind", "model", "scenario", BUDGET]
-    for key, group in grouped(throughput.sort(CLIENTS), keys):
+    for key, group in grouped(throughput.sort(CLIENTS), ["backend", "backend_kind", "model", "scenario", BUDGET]):
         clients, rates = group[CLIENTS].to_list(), group["output_tokens_per_s_median"].to_list()
         best = int(np.argmax(rates))
         about = key | {"axis": CLIENTS, "mode": "kv_decode"}
@@ -425,11 +388,11 @@ def _most_clients(throughput: pl.DataFrame) -> Iterator[Row]:
         if best == len(clients) - 1:
             said = f"output of {key['model']} still grows at {clients[best]} clients, the most tried: {gain}"
             yield _change(about, NOTHING, said, low=clients[0], high=clients[-1])
-            continue
-        low, high = clients[max(best - 1, 0)], clients[best + 1]
-        said = f"output of {key['model']} is largest between {low} and {high} clients: {gain} at {clients[best]}"
-        ends = {"at": clients[best], "low": low, "high": high, "interval": "between measured values"}
-        yield _change(about, "the largest output", said, **ends)
+        else:
+            low, high = clients[max(best - 1, 0)], clients[best + 1]
+            said = f"output of {key['model']} is largest between {low} and {high} clients: {gain} at {clients[best]}"
+            ends = {"at": clients[best], "low": low, "high": high, "interval": "between measured values"}
+            yield _change(about, "the largest output", said, **ends)
 
 
 def _nothing(swept: pl.DataFrame, found: Sequence[Row]) -> Iterator[Row]:
