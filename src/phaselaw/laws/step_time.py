@@ -22,11 +22,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from phaselaw import tables as col
@@ -115,20 +114,17 @@ class PhaseTime:
     def ms(self, batch: Floats | float, tokens: Floats | float) -> Floats:
         """The time by the formula, also outside the measured range, elementwise; never negative."""
         sequences, length = np.asarray(batch, dtype=float), np.asarray(tokens, dtype=float)
-        along = sequences * length if self.mode == "prefill" else sequences
-        terms = (1.0, sequences, sequences * length, sequences * length**2)
-        total = sum(self.coefficients[name] * term for name, term in zip(COEFFICIENTS, terms, strict=True))
+        total = sum(self.coefficients[name] * term for name, term in _terms(sequences, length).items())
         if self.knots:
+            along = sequences * length if self.mode == "prefill" else sequences
             total = total + _interpolated(along, np.array(self.knots), np.array(self.knot_ms))
         found: Floats = np.maximum(total, 0.0)
         return found
 
     def inside(self, batch: float, tokens: float) -> bool:
         """Whether this batch and this length lie in the measured range."""
-        slack = 1e-9
-        return all(
-            low - slack <= value <= high + slack for value, (low, high) in ((batch, self.batch), (tokens, self.tokens))
-        )
+        ends = ((batch, *self.batch), (tokens, *self.tokens))
+        return all(low - 1e-9 <= value <= high + 1e-9 for value, low, high in ends)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,10 +158,8 @@ class StepTimes:
 
 def _answer(phase: PhaseTime | None, batch: float, first: float, last: float, extrapolate: bool) -> StepTime | None:
     """The time at the middle of ``first`` to ``last`` tokens, where all of them are measured or may be extrapolated."""
-    if phase is None:
-        return None
-    inside = phase.inside(batch, first) and phase.inside(batch, last)
-    if not (inside or extrapolate):
+    inside = phase is not None and phase.inside(batch, first) and phase.inside(batch, last)
+    if phase is None or not (inside or extrapolate):
         return None
     seconds = float(phase.ms(batch, (first + last) / 2)) / 1e3
     return StepTime(seconds=seconds, basis="derived" if inside else "extrapolated")
@@ -173,7 +167,17 @@ def _answer(phase: PhaseTime | None, batch: float, first: float, last: float, ex
 
 def step_times(table: pl.DataFrame) -> dict[tuple[str, str], StepTimes]:
     """The models of a ``step_time_model`` table (as made, or read back from its CSV), by backend and model."""
-    phases = {(row["backend"], row["model"], row["mode"]): _phase(row) for row in table.iter_rows(named=True)}
+    phases = {
+        (row["backend"], row["model"], row["mode"]): PhaseTime(
+            mode=row["mode"],
+            coefficients={name: float(row[name] or 0.0) for name in COEFFICIENTS},
+            knots=tuple(json.loads(row["knots"] or "[]")),
+            knot_ms=tuple(json.loads(row["knot_ms"] or "[]")),
+            batch=(float(row["batch_min"]), float(row["batch_max"])),
+            tokens=(float(row["tokens_min"]), float(row["tokens_max"])),
+        )
+        for row in table.iter_rows(named=True)
+    }
     return {
         (backend, model): StepTimes(
             backend=backend,
@@ -185,15 +189,9 @@ def step_times(table: pl.DataFrame) -> dict[tuple[str, str], StepTimes]:
     }
 
 
-def _phase(row: Row) -> PhaseTime:
-    return PhaseTime(
-        mode=row["mode"],
-        coefficients={name: float(row[name] or 0.0) for name in COEFFICIENTS},
-        knots=tuple(json.loads(row["knots"] or "[]")),
-        knot_ms=tuple(json.loads(row["knot_ms"] or "[]")),
-        batch=(float(row["batch_min"]), float(row["batch_max"])),
-        tokens=(float(row["tokens_min"]), float(row["tokens_max"])),
-    )
+def _terms(batch: Floats, tokens: Floats) -> dict[str, Floats]:
+    """What each coefficient is multiplied with."""
+    return dict(zip(COEFFICIENTS, (np.ones_like(batch), batch, batch * tokens, batch * tokens**2), strict=True))
 
 
 def _interpolated(at: Floats, knots: Floats, values: Floats) -> Floats:
@@ -214,35 +212,33 @@ def step_time_points(rows: pl.DataFrame) -> pl.DataFrame:
     for the batch of a decode step, since the server batches them; its prefills are of one client. ``first`` and
     ``last`` are the tokens that a call began and ended with, ``fold`` the length by which points are left out together.
     """
-    length = pl.coalesce(pl.col("seq_len"), pl.col("prompt_tokens_raw") / pl.col("batch_size"))
-    prompt, steps = pl.col("prompt"), pl.col("steps")
+    prompt, steps, clients = pl.col("prompt"), pl.col("steps"), pl.col("concurrency").fill_null(1.0)
     names = ["backend", "backend_kind", "model"]
     known = (
         rows.filter(pl.col("mode") != "e2e_kv", pl.col("latency_ms").is_finite(), pl.col("latency_ms") > 0)
         .with_columns(
             pl.col(names).cast(pl.Categorical),  # compared as numbers: a log of a million calls has few names
-            length.alias("prompt"),
+            pl.coalesce(pl.col("seq_len"), pl.col("prompt_tokens_raw") / pl.col("batch_size")).alias("prompt"),
             pl.coalesce("gen_tokens_raw", pl.col("gen_tokens_target").cast(pl.Float64)).alias("steps"),
-            pl.col("concurrency").fill_null(1.0).alias("clients"),
+            (pl.col("batch_size") * clients).cast(pl.Float64).alias("batch"),
         )
-        .filter(prompt.is_not_null())
+        .drop_nulls("prompt")
     )
-    decode = known.filter((pl.col("mode") == "kv_decode") & (pl.col("gen_tokens_target") > 0) & (steps > 0))
 
     def points(of: pl.DataFrame, ms: pl.Expr, first: pl.Expr, last: pl.Expr, fold: pl.Expr) -> pl.DataFrame:
-        batch = (pl.col("batch_size") * pl.col("clients")).cast(pl.Float64).alias("batch")
-        ends = (((first + last) / 2).alias("tokens"), first.alias("first"), last.alias("last"))
-        return of.select(*KEYS, "mode", batch, ms.alias("ms"), *ends, fold.alias("fold"))
+        middle = ((first + last) / 2).alias("tokens")
+        return of.select(*KEYS, "mode", "batch", middle, ms=ms, first=first, last=last, fold=fold)
 
-    in_halves = [pl.col("decode_first_half_step_ms"), pl.col("decode_second_half_step_ms")]
-    both = pl.all_horizontal(half.is_not_null() for half in in_halves)
+    latency, in_halves = pl.col("latency_ms"), pl.col("decode_first_half_step_ms", "decode_second_half_step_ms")
+    both = pl.all_horizontal(in_halves.is_not_null())
     middle, half, last = prompt + (steps - 1) / 2, (steps / 2).floor(), prompt + steps - 1
-    prefill = known.filter((pl.col("mode") == "prefill") & (pl.col("clients") == 1))
+    decode = known.filter((pl.col("mode") == "kv_decode") & (pl.col("gen_tokens_target") > 0) & (steps > 0))
+    halves = decode.filter(both)
     found = [
-        points(prefill, pl.col("latency_ms"), prompt, prompt, prompt),
-        points(decode.filter(~both), pl.col("latency_ms") / pl.col("gen_tokens_target"), prompt, last, middle),
-        points(decode.filter(both), in_halves[0], prompt, prompt + half - 1, middle),
-        points(decode.filter(both), in_halves[1], prompt + half, last, middle),
+        points(known.filter((pl.col("mode") == "prefill") & (clients == 1)), latency, prompt, prompt, prompt),
+        points(decode.filter(~both), latency / pl.col("gen_tokens_target"), prompt, last, middle),
+        points(halves, pl.col("decode_first_half_step_ms"), prompt, prompt + half - 1, middle),
+        points(halves, pl.col("decode_second_half_step_ms"), prompt + half, last, middle),
     ]
     figures = (pl.col("ms").median(), pl.col("first").min(), pl.col("last").max(), pl.col("fold").first())
     keys = [*KEYS, "mode", "batch", "tokens"]
@@ -263,55 +259,54 @@ def step_time_model(points: pl.DataFrame) -> pl.DataFrame:
     return STEP_TIME_MODEL.frame(rows)
 
 
-def _row(mode: Mode, points: pl.DataFrame) -> dict[str, Any]:
-    best: tuple[float, str, PhaseTime, Floats] | None = None
+def _row(mode: Mode, points: pl.DataFrame) -> Row:
+    """The figures of the form that was chosen."""
+    least = math.inf
+    row: Row = {"n_points": points.height, "n_left_out": 0}
     for form, terms in FORMS[mode].items():
         phase = _fit(mode, terms, points)
-        left_out = None if phase is None else _left_out_errors(mode, terms, points)
-        if phase is not None and left_out is not None:
-            error = _root_mean_square(np.where(np.isnan(left_out), _errors(phase, points), left_out))
-            if best is None or error < best[0] - AS_GOOD:
-                best = error, form, phase, left_out
-    if best is None:
-        return {"n_points": points.height, "n_left_out": 0}
-    _, form, phase, left_out = best
-    residuals, left_out = _errors(phase, points), left_out[~np.isnan(left_out)]
-    return {
-        "form": form,
-        **phase.coefficients,
-        "knots": json.dumps(phase.knots),
-        "knot_ms": json.dumps(phase.knot_ms),
-        "n_points": points.height,
-        "residual_rms": _root_mean_square(residuals),
-        "residual_max": float(np.abs(residuals).max()),
-        "n_left_out": len(left_out),
-        "left_out_rms": _root_mean_square(left_out) if len(left_out) else None,
-        "left_out_max": float(np.abs(left_out).max()) if len(left_out) else None,
-        **dict(zip(("batch_min", "batch_max", "tokens_min", "tokens_max"), (*phase.batch, *phase.tokens), strict=True)),
-    }
+        off = None if phase is None else _left_out_errors(mode, terms, points)
+        if phase is None or off is None:
+            continue
+        residuals, left_out = _errors(phase, points), off[~np.isnan(off)]
+        error = _root_mean_square(np.where(np.isnan(off), residuals, off))
+        if error < least - AS_GOOD:
+            least, ends = error, ("batch_min", "batch_max", "tokens_min", "tokens_max")
+            row = {
+                "form": form,
+                **phase.coefficients,
+                "knots": json.dumps(phase.knots),
+                "knot_ms": json.dumps(phase.knot_ms),
+                "n_points": points.height,
+                "residual_rms": _root_mean_square(residuals),
+                "residual_max": float(np.abs(residuals).max()),
+                "n_left_out": len(left_out),
+                "left_out_rms": _root_mean_square(left_out) if len(left_out) else None,
+                "left_out_max": float(np.abs(left_out).max()) if len(left_out) else None,
+                **dict(zip(ends, (*phase.batch, *phase.tokens), strict=True)),
+            }
+    return row
 
 
 def _fit(mode: Mode, terms: str, points: pl.DataFrame) -> PhaseTime | None:
     """One form fitted to points; ``None`` where they don't determine it."""
     batch, tokens, ms, first, last = (points[name].to_numpy() for name in ("batch", "tokens", "ms", "first", "last"))
-    columns = dict(zip(COEFFICIENTS, (np.ones_like(ms), batch, batch * tokens, batch * tokens**2), strict=True))
-    names = terms.split()
     along = batch * tokens if mode == "prefill" else batch
-    knots = np.unique(along) if names[0] == "knots" else np.array([])
+    knots = np.unique(along) if "knots" in terms else np.array([])
     if len(knots) > _MOST:
         return None
-    named = [name for name in names if name != "knots"]
-    design = np.stack([*_ramps(along, knots), *(columns[name] for name in named)], axis=1)
+    columns = {name: term for name, term in _terms(batch, tokens).items() if name in terms.split()}
+    design = np.stack([*_ramps(along, knots), *columns.values()], axis=1)
     scale = np.abs(design).max(axis=0)
     if len(ms) < len(scale) or (scale == 0).any() or np.linalg.matrix_rank(design / scale) < len(scale):
         return None
     solution, *_ = relative_fit(design, ms, least=0.0, floor=1e-3)
-    fitted = dict(zip(named, solution[len(knots) :], strict=True))
+    fitted = dict(zip(columns, solution[len(knots) :].tolist(), strict=True))
     return PhaseTime(
         mode=mode,
-        coefficients={name: float(fitted.get(name, 0.0)) for name in COEFFICIENTS},
-        knots=tuple(map(float, knots)),
-        knot_ms=tuple(map(float, np.cumsum(solution[: len(knots)]))),
+        coefficients=dict.fromkeys(COEFFICIENTS, 0.0) | fitted,
+        knots=tuple(knots.tolist()),
+        knot_ms=tuple(np.cumsum(solution[: len(knots)]).tolist()),
         batch=(float(batch.min()), float(batch.max())),
         tokens=(float(first.min()), float(last.max())),
     )
@@ -352,24 +347,20 @@ def _errors(phase: PhaseTime, points: pl.DataFrame) -> Floats:
 def _left_out_errors(mode: Mode, terms: str, points: pl.DataFrame) -> Floats | None:
     """Each point's relative error when it was left out (of several such, the largest), NaN where it never was.
 
-    ``None`` where what is left does not determine the form.
+    Left out together are the points of one value of an axis, where that lies between two others. ``None`` where what is
+    left does not determine the form.
     """
     errors = np.full(points.height, np.nan)
-    for out in _folds(points):
-        phase = _fit(mode, terms, points.filter(~out))
-        if phase is None:
-            return None
-        here = _errors(phase, points.filter(out))
-        errors[out] = np.where(np.abs(here) > np.nan_to_num(np.abs(errors[out])), here, np.nan_to_num(errors[out]))
-    return errors
-
-
-def _folds(points: pl.DataFrame) -> Iterator[NDArray[np.bool_]]:
-    """Which points are left out together: those of one value of an axis, where that lies between two others."""
     for axis in (points["batch"].to_numpy(), points["fold"].to_numpy()):
         between = np.unique(axis)[1:-1]
         for value in between[:: max(1, -(-len(between) // _MOST))]:
-            yield axis == value
+            out = axis == value
+            phase = _fit(mode, terms, points.filter(~out))
+            if phase is None:
+                return None
+            here, before = _errors(phase, points.filter(out)), np.nan_to_num(errors[out])
+            errors[out] = np.where(np.abs(here) > np.abs(before), here, before)
+    return errors
 
 
 def _root_mean_square(values: Floats) -> float:

@@ -307,7 +307,8 @@ def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, *, 
     def place(row: Row) -> tuple[Any, ...]:
         return order.index(row["axis"]), row["backend"], in_order(row["held"]), row["what"], str(row.get("mode"))
 
-    return SWEEP_CHANGES.frame(sorted(found, key=place))
+    found.sort(key=place)
+    return SWEEP_CHANGES.frame(found)
 
 
 def _change(about: Row, what: str, said: str, **more: Any) -> Row:
