@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from phaselaw.report.document import Document, Paragraph, Section, Table
+from phaselaw.report.document import Document, Section, Table
 from phaselaw.report.page import to_html
 from phaselaw.tables import derived, measured, words
 
@@ -43,7 +43,7 @@ def test_a_row_that_is_suspect_is_marked() -> None:
 
 
 def test_characters_that_turn_text_or_obey_nobody_are_spelled_out() -> None:
-    page = page_of(Paragraph("a\u202eb\x1b[2Jc\u200bd"))
+    page = page_of("a\u202eb\x1b[2Jc\u200bd")
     assert "<p>a&lt;U+202E&gt;b&lt;U+001B&gt;[2Jc&lt;U+200B&gt;d</p>" in page
 
 

@@ -151,27 +151,14 @@ class Figure:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Paragraph:
-    """Running text."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bullets:
-    """A list of sentences."""
-
-    items: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Code:
     """Commands, as typed."""
 
     text: str
 
 
-Block = Paragraph | Bullets | Table | Figure | Code
+Block = str | tuple[str, ...] | Table | Figure | Code
+"""A paragraph, a list of sentences, or what its type says."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,13 +169,9 @@ class Section:
     blocks: tuple[Block, ...]
 
 
-def section(title: str, *contents: str | Sequence[str] | Block | None) -> Section:
-    """A section of blocks, of texts (a paragraph each) and of sequences of them (a list each); ``None`` is left out."""
-    blocks = [
-        Paragraph(each) if isinstance(each, str) else Bullets(tuple(each)) if isinstance(each, Sequence) else each
-        for each in contents
-        if each is not None
-    ]
+def section(title: str, *contents: Block | list[str] | None) -> Section:
+    """A section of blocks; ``None`` is left out."""
+    blocks = (tuple(each) if isinstance(each, list) else each for each in contents if each is not None)
     return Section(title=title, blocks=tuple(blocks))
 
 

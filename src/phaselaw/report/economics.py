@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from phaselaw import tables
-from phaselaw.report.document import Block, Paragraph, Section, Table
+from phaselaw.report.document import Section, Table, section
 from phaselaw.tables import Row, figure
 
 _WHO = ("backend", "model", "batch_size", "gen_tokens", "suspect")
@@ -59,10 +59,6 @@ def _shown(table: tables.Table, rows: Sequence[Row], caption: str) -> Table:
     return Table(caption=caption or table.caption, columns=columns, rows=tuple(rows))
 
 
-def _section(title: str, *blocks: Block | str) -> Section:
-    return Section(title=title, blocks=tuple(Paragraph(each) if isinstance(each, str) else each for each in blocks))
-
-
 def capacity(plan: Plan) -> Section:
     """Workers and dollars of the load (TR121 8.3)."""
     given = plan.document["assumptions"]
@@ -73,7 +69,7 @@ def capacity(plan: Plan) -> Section:
     if (given["utilisation"], given["burst"], given["spares"]) == (1, 1, 0):
         whole = "Whole workers are that, rounded up, with no headroom: set --utilisation, --burst and --spares."
     bound = "Workers as a fraction are a lower bound: busy all the time, no bursts, no queue, no spares."
-    return _section("Capacity and price", load_words(plan), plan.table("rows"), f"{bound} {whole}")
+    return section("Capacity and price", load_words(plan), plan.table("rows"), f"{bound} {whole}")
 
 
 def deltas(plan: Plan) -> Section | None:
@@ -89,7 +85,7 @@ def deltas(plan: Plan) -> Section | None:
         rows = [
             row for row in rows if (row["than_backend"], row["than_model"]) == (row["backend"], cheapest[kind(row)])
         ]
-    return _section("What choosing another model costs", plan.table("decision_deltas", rows)) if rows else None
+    return section("What choosing another model costs", plan.table("decision_deltas", rows)) if rows else None
 
 
 def mixes(plan: Plan) -> Section:
@@ -103,7 +99,7 @@ def mixes(plan: Plan) -> Section:
     for row in plan.rows("token_prices"):
         if row["status"] == "not measured":
             reasons.setdefault(row["why"], []).append(f"{row['model']} ({row['backend']})")
-    return _section(
+    return section(
         "Requests",
         f"Kinds of request (assumed): {'; '.join(f'{kind} {words}' for kind, words in kinds.items())}{average}.",
         plan.side_by_side("request_mixes", rows, "mix", "usd_per_1k_requests"),
@@ -114,7 +110,7 @@ def mixes(plan: Plan) -> Section:
 
 def requests(plan: Plan) -> Section:
     """The load as requests: what a worker serves, and what one request costs."""
-    return _section("Request economics", load_words(plan), plan.table("requests"))
+    return section("Request economics", load_words(plan), plan.table("requests"))
 
 
 def sensitivity(plan: Plan) -> Section:
@@ -124,7 +120,7 @@ def sensitivity(plan: Plan) -> Section:
     volume = rows[0]["tokens_per_month"]
     months = [row for row in rows if row["tokens_per_month"] == volume]
     caption = f"$ a month for {volume:,.0f} tokens, by hourly rate; other volumes in proportion."
-    return _section(
+    return section(
         "Sensitivity to volume and hourly rate",
         f"Hourly rates (assumed): {rates}. Dollars a month are the volume times the price of a token.",
         plan.side_by_side("sensitivity", rows, "tier", "usd_per_1m", "$ per 1M tokens by hourly rate."),
@@ -140,7 +136,7 @@ def quality(plan: Plan) -> Section | None:
     names = [name for name in ("cost_per_success", "break_even") if plan.rows(name)]
     words = "Success rates are an input (assumed): the share of your requests that pass your own acceptance. "
     found = (plan.table(name) for name in names)
-    return _section("Quality that pays", words + _request_words(plan), *found) if names else None
+    return section("Quality that pays", words + _request_words(plan), *found) if names else None
 
 
 def tiering(plan: Plan) -> Section | None:
@@ -149,7 +145,7 @@ def tiering(plan: Plan) -> Section | None:
     if not rows:
         return None
     routed = f"Routed: {rows[0]['premium_share']:.1%} of the requests (assumed) to the premium model."
-    return _section(
+    return section(
         "Tiers",
         plan.table("tiering", rows, routed),
         plan.table("cascade"),
@@ -185,7 +181,7 @@ def sections(plan: Plan, chosen: Iterable[str] = tuple(SECTIONS)) -> list[Sectio
 def of_report(plan: Plan) -> list[Section]:
     """What a report shows of a plan: the parts that need no input beyond the defaults."""
     if not plan.rows("rows"):
-        return [_section("Capacity and price", "Not computed: no end-to-end rates.")]
+        return [section("Capacity and price", "Not computed: no end-to-end rates.")]
     return sections(plan, ("capacity", "compare", "mixes", "sensitivity", "tiers"))
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 
-from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table, escape_controls
-from phaselaw.tables import Col
+from phaselaw.report.document import Block, Code, Document, Figure, Table, escape_controls
 
 PLOTS = "analysis/plots"
 """Where a report's plots lie, seen from it."""
 
 _MARKUP = re.compile(r"[\\`*\[<>|~$&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=:)//|(?<=www)\.", re.IGNORECASE)
 """What Markdown, GitHub's formulas and its automatic links would take for markup."""
-_LINE_START = re.compile(r"^(?:[-+=#]|\d+(?=[.)]))")
+_LINE_START = re.compile(r"^(?:(?=[-+=#])|(\d+)(?=[.)]))")
 
 
 def to_markdown(document: Document) -> str:
@@ -31,19 +30,14 @@ def escaped(text: str) -> str:
 
 def _line(text: str) -> str:
     """A text at the beginning of a line, where more than elsewhere is markup."""
-    safe = escaped(text)
-    start = _LINE_START.match(safe)
-    if start is None:
-        return safe
-    at = 0 if not start[0].isdigit() else start.end()
-    return f"{safe[:at]}\\{safe[at:]}"
+    return _LINE_START.sub(r"\1\\", escaped(text))
 
 
 def _block(block: Block) -> str:
-    if isinstance(block, Paragraph):
-        return _line(block.text)
-    if isinstance(block, Bullets):
-        return "\n".join(f"- {_line(item)}" for item in block.items)
+    if isinstance(block, str):
+        return _line(block)
+    if isinstance(block, tuple):
+        return "\n".join(f"- {_line(item)}" for item in block)
     if isinstance(block, Code):
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", block.text)), default=0))
         return f"{fence}\n{escape_controls(block.text)}\n{fence}"
@@ -55,13 +49,10 @@ def _block(block: Block) -> str:
 def _table(table: Table) -> str:
     if not table.rows:
         return f"{_line(table.caption)} (no rows)"
-    titles = " | ".join(_heading(column) for column in table.columns)
-    rules = " | ".join("---:" if column.provenance else "---" for column in table.columns)
-    lines = [f"| {titles} |", f"| {rules} |"]
-    lines += ["| " + " | ".join(escaped(column.text(row)) for column in table.columns) + " |" for row in table.rows]
-    return f"{_line(table.caption)}\n\n" + "\n".join(lines)
-
-
-def _heading(column: Col) -> str:
-    """A column's title, and where its numbers are from."""
-    return escaped(column.title) + (f" ({column.provenance})" if column.provenance else "")
+    sources = [f" ({column.provenance})" if column.provenance else "" for column in table.columns]
+    lines = [
+        [escaped(column.title) + source for column, source in zip(table.columns, sources, strict=True)],
+        ["---:" if source else "---" for source in sources],
+        *([escaped(column.text(row)) for column in table.columns] for row in table.rows),
+    ]
+    return f"{_line(table.caption)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -7,9 +7,8 @@ import hashlib
 import html
 import math
 from importlib import resources
-from typing import Any
 
-from phaselaw.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Table, escape_controls
+from phaselaw.report.document import Block, Code, Document, Figure, Table, escape_controls
 from phaselaw.report.plots import pieces
 from phaselaw.tables import MISSING, SUSPECT, Col, Row
 
@@ -23,52 +22,42 @@ _WIDE = 10
 
 def to_html(document: Document) -> str:
     """The document as a page that stands alone; every text from outside is escaped."""
-    style, script = _part("page.css") + _part("plots.css"), _part("page.js")
+    files = resources.files("phaselaw.report")
+    page, plots, script = (files.joinpath(name).read_text("utf-8") for name in ("page.css", "plots.css", "page.js"))
     # The page may run this script and no other, and may fetch nothing at all.
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_digest(script)}'; img-src data:"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
     title = _text(document.title)
-    sections = [
-        f'<section id="s{at}" aria-labelledby="h{at}"><h2 id="h{at}">{_text(section.title)}</h2>\n'
-        + "\n".join(_block(block) for block in section.blocks)
-        + "</section>"
-        for at, section in enumerate(document.sections)
-    ]
-    first, rest = "".join(sections[:1]), sections[1:]  # what decides comes before the contents
-    contents = "".join(
-        f'<li><a href="#s{at}">{_text(section.title)}</a></li>' for at, section in enumerate(document.sections)
-    )
+    sections, contents = [], ""
+    for at, section in enumerate(document.sections):
+        heading, blocks = _text(section.title), "\n".join(map(_block, section.blocks))
+        sections.append(
+            f'<section id="s{at}" aria-labelledby="h{at}"><h2 id="h{at}">{heading}</h2>\n{blocks}</section>'
+        )
+        contents += f'<li><a href="#s{at}">{heading}</a></li>'
+    first, rest = "".join(sections[:1]), "\n".join(sections[1:])  # what decides comes before the contents
     lead = "".join(f'<p class="lead">{_text(sentence)}</p>\n' for sentence in document.lead)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n'
+        f'<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>\n{page}{plots}</style>\n</head>\n<body>\n'
         f'<a class="skip" href="#main">To the report</a>\n<header><h1>{title}</h1>\n{lead}</header>\n'
-        f'<main id="main">\n{first}\n<nav aria-label="Contents"><ul>{contents}</ul></nav>\n'
-        + "\n".join(rest)
-        + f'\n</main>\n<div id="tip" aria-hidden="true" hidden></div>\n<script>{script}</script>\n</body>\n</html>\n'
+        f'<main id="main">\n{first}\n<nav aria-label="Contents"><ul>{contents}</ul></nav>\n{rest}\n'
+        f'</main>\n<div id="tip" aria-hidden="true" hidden></div>\n<script>{script}</script>\n</body>\n</html>\n'
     )
 
 
-def _part(name: str) -> str:
-    return resources.files("phaselaw.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
 def _block(block: Block) -> str:
-    if isinstance(block, Paragraph):
-        return f"<p>{_text(block.text)}</p>"
-    if isinstance(block, Bullets):
-        return "<ul>" + "".join(f"<li>{_text(item)}</li>" for item in block.items) + "</ul>"
+    if isinstance(block, str):
+        return f"<p>{_text(block)}</p>"
+    if isinstance(block, tuple):
+        return "<ul>" + "".join(f"<li>{_text(item)}</li>" for item in block) + "</ul>"
     if isinstance(block, Code):
         return f"<pre><code>{_text(block.text)}</code></pre>"
     if isinstance(block, Figure):
-        drawings = "".join(pieces(block.plot))
-        caption = _text(block.caption)
-        return f'<figure><div class="panels">{drawings}</div><figcaption>{caption}</figcaption></figure>'
+        panels = f'<div class="panels">{"".join(pieces(block.plot))}</div>'
+        return f"<figure>{panels}<figcaption>{_text(block.caption)}</figcaption></figure>"
     return _table(block)
 
 
@@ -95,14 +84,13 @@ def _table(table: Table) -> str:
 
 def _cell(column: Col, row: Row) -> str:
     """A cell. Its class is short, since a large run has tens of thousands; its heading's words come by the script."""
-    shown = column.text(row)
-    if column.provenance:
-        kind, value = "n", f' data-v="{_sort_value(row.get(column.key))}"'
-    else:
-        kind, value = ("warning" if column.key == SUSPECT else _kind_of(shown)), ""
-    if shown in {"", MISSING}:
-        kind += " none"
-    return f'<td class="{kind}"{value}>{_text(shown)}</td>'
+    shown, value, sort_by = column.text(row), row.get(column.key), ""
+    kind = "n" if column.provenance else "warning" if column.key == SUSPECT else _kind_of(shown)
+    if column.provenance:  # the script sorts by this number; empty where it is missing
+        sound = isinstance(value, int | float) and math.isfinite(value)
+        sort_by = f' data-v="{value:.6g}"' if sound else ' data-v=""'
+    none = " none" if shown in {"", MISSING} else ""
+    return f'<td class="{kind}{none}"{sort_by}>{_text(shown)}</td>'
 
 
 def _kind_of(words: str) -> str:
@@ -112,12 +100,6 @@ def _kind_of(words: str) -> str:
     if " " in words and len(words) > _SENTENCE:
         return "long text"
     return "long" if len(words) > _NAME_ON_ONE_LINE else "words"
-
-
-def _sort_value(value: Any) -> str:
-    """A number as the script reads it; empty where it is missing."""
-    sound = isinstance(value, int | float) and math.isfinite(value)
-    return f"{value:.6g}" if sound else ""
 
 
 def _text(text: str) -> str:

@@ -9,7 +9,7 @@ from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT
 from phaselaw.laws.step_time import STEP_TIME_MODEL
 from phaselaw.laws.sweep_relations import DECODE_BY_BATCH, DECODE_BY_CONTEXT, PREFILL_BY_LENGTH
 from phaselaw.laws.sweeps import EXPONENT_BY_AXIS, EXPONENT_STABILITY, SWEEP_CHANGES, SWEEP_CURVES, held_words, in_order
-from phaselaw.report.document import Axis, Block, Bullets, Curve, CurvePlot, Figure, Paragraph, Point, Section, display
+from phaselaw.report.document import Axis, Block, Curve, CurvePlot, Figure, Point, Section, display
 from phaselaw.report.subject import Subject
 from phaselaw.tables import BUDGET, Row, Table
 
@@ -96,9 +96,9 @@ def _changes(subject: Subject) -> Iterator[Block]:
     for axis, rows in _along(subject, SWEEP_CHANGES):
         sentences = _sentences(rows)
         more = len(sentences) - _MOST_SENTENCES
-        yield Paragraph(f"Along {AXIS_WORDS[axis]}:")
+        yield f"Along {AXIS_WORDS[axis]}:"
         rest = (f"{more} more stand in analysis/sweep_changes.csv.",) if more > 0 else ()
-        yield Bullets((*(f"{sentence}." for sentence in sentences[:_MOST_SENTENCES]), *rest))
+        yield (*(f"{sentence}." for sentence in sentences[:_MOST_SENTENCES]), *rest)
 
 
 def _sentences(rows: Sequence[Row]) -> list[str]:

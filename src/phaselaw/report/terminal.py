@@ -7,7 +7,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from phaselaw.report import headline, validity
-from phaselaw.report.document import Bullets, Document, Paragraph, Section, Table, escape_controls
+from phaselaw.report.document import Document, Section, Table, escape_controls
 from phaselaw.tables import SUSPECT
 
 _ROOMY = 140
@@ -22,10 +22,9 @@ def print_summary(document: Document, console: Console) -> None:
         console.print()
     # Claims have their evidence in sentences: too wide for a screenful.
     for section in [each for each in document.sections if each.title != headline.CLAIM_STATUS][:2]:
-        for block in section.blocks:
-            if isinstance(block, Table):
-                print_table(block, console, brief=True)
-                break
+        first = next((block for block in section.blocks if isinstance(block, Table)), None)
+        if first is not None:
+            print_table(first, console, brief=True)
     for table in filter(None, map(validity.brief, document.sections)):
         print_table(table, console)
 
@@ -36,15 +35,14 @@ def print_section(section: Section, console: Console, *, titled: bool) -> None:
         console.print(escape_controls(section.title), style="bold", markup=False)
     several = sum(isinstance(block, Table) for block in section.blocks) > 1
     for block in section.blocks:
+        lines = [f"- {item}" for item in block] if isinstance(block, tuple) else [block]
         if isinstance(block, Table):
-            if several:
-                console.print(escape_controls(block.caption), markup=False, soft_wrap=True)
+            lines = [block.caption] if several else []
+        for line in lines:
+            if isinstance(line, str):
+                console.print(escape_controls(line), markup=False, soft_wrap=True)
+        if isinstance(block, Table):
             print_table(block, console)
-        elif isinstance(block, Paragraph):
-            console.print(escape_controls(block.text), markup=False, soft_wrap=True)
-        elif isinstance(block, Bullets):
-            for item in block.items:
-                console.print(escape_controls(f"- {item}"), markup=False, soft_wrap=True)
 
 
 def print_table(table: Table, console: Console, *, brief: bool = False) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phaselaw import tables
-from phaselaw.report.document import Block, Bullets, Paragraph, Section, display
+from phaselaw.report.document import Block, Section, display
 from phaselaw.tables import Row, bracket, count, counted, derived, digits, fixed, measured, words
 
 Profile = Mapping[str, Any]
@@ -33,7 +33,7 @@ def section(profile: Profile) -> Section:
     """A profile as a section."""
     lengths = {"prompt tokens": profile["prompt_tokens"], "output tokens": profile["output_tokens"]}
     latencies, timings = _rows(profile.get("latencies") or {}), profile.get("timings")
-    blocks: list[Block] = [Paragraph(line) for line in _facts(profile)]
+    blocks: list[Block] = [*_facts(profile)]
     if rows := _rows(lengths):
         blocks.append(display(_lengths(rows[0]), rows))
     if latencies:
@@ -102,17 +102,17 @@ def _counted(profile: Profile, of: str) -> str:
     )
 
 
-def _against(against: Mapping[str, Any]) -> Bullets:
-    lines = [
+def _against(against: Mapping[str, Any]) -> tuple[str, ...]:
+    compared = [
         f"{name}: logged / predicted by {against['law']} is {digits(row['ratio'])} "
         f"{bracket(row['ratio_low'], row['ratio_high'], digits)} over {row['requests']:,} requests: {row['verdict']}."
         for name, row in (("time to first token", against["ttft"]), ("decode step", against["decode_step"]))
     ]
-    lines.append(
+    outside = (
         f"{against['outside_the_measured_range']:,} of {against['times_compared']:,} times lie outside the measured "
         "range and are not compared. A logged time to first token holds the queue's wait, a predicted one does not."
     )
-    return Bullets(tuple(lines))
+    return *compared, outside
 
 
 def _duration(seconds: float) -> str:

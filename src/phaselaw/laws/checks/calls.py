@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import count, pairwise
-from typing import Any
+from itertools import count, pairwise, product
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -66,9 +66,8 @@ def drift(evidence: Evidence) -> Findings:
 def _end_to_end(evidence: Evidence) -> pl.DataFrame:
     """Measured end-to-end rows in the order they ran, with their ``place`` among all calls of their run."""
     needed = (*CELL, "run", "rep", "status", "latency_ms", "concurrency", "is_warmup", "call_idx", "started_at_unix")
-    calls = (
-        evidence.run.rows.lazy().filter((pl.col("mode") == "e2e_kv") & ~pl.col("is_warmup")).select(needed).collect()
-    )
+    rows = evidence.run.rows.lazy().filter((pl.col("mode") == "e2e_kv") & ~pl.col("is_warmup"))
+    calls = rows.select(needed).collect()
     order = "call_idx" if calls["call_idx"].null_count() == 0 else "started_at_unix"
     if calls[order].null_count():
         return evidence.measured.clear().with_columns(pl.lit(0.0).alias("place"))
@@ -79,9 +78,9 @@ def _end_to_end(evidence: Evidence) -> pl.DataFrame:
 def back_to_back(rows: pl.DataFrame) -> bool:
     """Whether the calls of a cell ran one after the other, as their places tell, whatever a manifest says."""
     place = pl.col("place")
-    spans = rows.group_by([*CELL, "run"]).agg(span=(place.max() - place.min() + 1) / pl.len(), n=pl.len())
-    typical = spans.filter(pl.col("n") > 1)["span"].to_numpy()
-    return len(typical) == 0 or float(np.median(typical)) <= 1.5
+    several = rows.group_by([*CELL, "run"]).agg(span=(place.max() - place.min() + 1) / pl.len(), n=pl.len())
+    typical = several.filter(pl.col("n") > 1)["span"].median()
+    return typical is None or cast(float, typical) <= 1.5
 
 
 def _trend(rows: pl.DataFrame, *columns: Sequence[str]) -> tuple[float, float]:
@@ -188,15 +187,13 @@ def repetitions(evidence: Evidence) -> Findings:
             )
             continue
         calls, variances = several["n"].to_numpy(), several["variance"].to_numpy()
-        pooled = float((variances * (calls - 1)).sum() / (calls - 1).sum())
-        fewest = int(calls.min())
-        if known_to(_low_end(pooled, int((calls - 1).sum()), SPREAD_ALPHA / 2), fewest) > WANTED:
-            yield _scattered(key, pooled, fewest)
+        degrees = int((calls - 1).sum())
+        pooled = key | {"n": int(calls.min()), "variance": float((variances * (calls - 1)).sum() / degrees)}
+        if _too_few(pooled, degrees, SPREAD_ALPHA / 2):
+            yield _scattered(pooled)
             continue
-        for row in several.iter_rows(named=True):
-            low = _low_end(row["variance"], row["n"] - 1, SPREAD_ALPHA / 2 / several.height)
-            if known_to(low, row["n"]) > WANTED:
-                yield _scattered(row, row["variance"], row["n"])
+        alpha = SPREAD_ALPHA / 2 / several.height
+        yield from (_scattered(row) for row in several.iter_rows(named=True) if _too_few(row, row["n"] - 1, alpha))
     return groups
 
 
@@ -205,11 +202,13 @@ def known_to(variance: float, n: int) -> float:
     return math.expm1(1.96 * math.sqrt(variance * median_variance(n)))
 
 
-def _low_end(variance: float, degrees: int, alpha: float) -> float:
-    return variance * degrees / float(stats.chi2.ppf(1 - alpha, degrees))
+def _too_few(row: Row, degrees: int, alpha: float) -> bool:
+    low = row["variance"] * degrees / float(stats.chi2.ppf(1 - alpha, degrees))
+    return known_to(low, row["n"]) > WANTED
 
 
-def _scattered(row: Row, variance: float, n: int) -> Finding:
+def _scattered(row: Row) -> Finding:
+    variance, n = row["variance"], row["n"]
     spread = math.expm1(math.sqrt(variance))
     needed = next(calls for calls in count(1) if known_to(variance, calls) <= WANTED or calls == 10_000)
     return Finding(
@@ -276,6 +275,6 @@ def _changed(evidence: Evidence) -> Differing:
         changes += host_differences(before.get("host") or {}, after.get("host") or {})
         changes += ["the study"] if before.get("study_sha256") != after.get("study_sha256") else []
     next_step = "measure it again in one go, or compare only cells of one process (column process_idx)"
-    for changed in dict.fromkeys(changes):
-        for backend in evidence.per_model["backend"].unique(maintain_order=True):
-            yield {"backend": backend}, f"the run was resumed after a change: {changed}", next_step
+    backends = evidence.per_model["backend"].unique(maintain_order=True)
+    for changed, backend in product(dict.fromkeys(changes), backends):
+        yield {"backend": backend}, f"the run was resumed after a change: {changed}", next_step

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import polars as pl
@@ -150,11 +150,9 @@ class CheckResult:
 
     def at_budget(self, gen_tokens: int) -> CheckResult:
         """The same for a run in which every call asked for so many output tokens: each finding names that number."""
-        findings = tuple(
-            dataclasses.replace(each, where=dataclasses.replace(each.where, gen_tokens_target=gen_tokens))
-            for each in self.findings
-        )
-        return dataclasses.replace(self, findings=findings)
+        places = [dataclasses.replace(each.where, gen_tokens_target=gen_tokens) for each in self.findings]
+        findings = zip(self.findings, places, strict=True)
+        return dataclasses.replace(self, findings=tuple(dataclasses.replace(each, where=at) for each, at in findings))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,8 +168,6 @@ class Evidence:
     """`phaselaw.laws.summary.by_model`'s table."""
     linearity: pl.DataFrame
     """`phaselaw.laws.served.decode_linearity`'s table."""
-    results: dict[str, CheckResult] = dataclasses.field(default_factory=dict, repr=False)
-    """Each check's result by name: each runs once, and one may use another's result."""
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -195,32 +191,26 @@ def check(
     def made(function: Callable[[Evidence], Findings]) -> Check:
         @functools.wraps(function)
         def checked(evidence: Evidence) -> CheckResult:
-            if name not in evidence.results:
-                findings, n = _drained(function(evidence))
-                evidence.results[name] = CheckResult(
-                    check=name,
-                    unit=unit,
-                    n_checked=n,
-                    findings=findings,
-                    false_alarm_rate=false_alarm_rate,
-                    rests_on=rests_on,
-                    not_checked=None if n or findings else not_checked,
-                )
-            return evidence.results[name]
+            looked_at = 0
+
+            def found() -> Iterator[Finding]:
+                nonlocal looked_at
+                looked_at = yield from function(evidence)
+
+            findings = tuple(found())
+            return CheckResult(
+                check=name,
+                unit=unit,
+                n_checked=looked_at,
+                findings=findings,
+                false_alarm_rate=false_alarm_rate,
+                rests_on=rests_on,
+                not_checked=None if looked_at or findings else not_checked,
+            )
 
         return checked
 
     return made
-
-
-def _drained(findings: Findings) -> tuple[tuple[Finding, ...], int]:
-    """All findings of a check, and how many things it looked at."""
-    found: list[Finding] = []
-    while True:
-        try:
-            found.append(next(findings))
-        except StopIteration as end:
-            return tuple(found), int(end.value)
 
 
 def validity_checks(results: Iterable[CheckResult]) -> pl.DataFrame:
@@ -261,18 +251,14 @@ def marked(table: pl.DataFrame, results: Sequence[CheckResult]) -> pl.DataFrame:
 
 def _touched(table: pl.DataFrame, check: str, finding: Finding) -> pl.Expr:
     """Which rows a finding is about."""
-    touched = pl.lit(True)
+    touched = pl.col("backend") == finding.where.backend
+    if "other_backend" in table.columns:
+        touched |= pl.col("other_backend") == finding.where.backend
+    touched = touched.fill_null(False)
     for name, value in dataclasses.asdict(finding.where).items():
-        if value is None or name not in table.columns:
-            continue
-        same = pl.col(name) == value
-        if name == "scenario":
-            same |= pl.col(name) == ALL
-        elif name == "backend" and "other_backend" in table.columns:
-            same |= pl.col("other_backend") == value
-        if name != "backend":
-            same |= pl.col(name).is_null()
-        touched &= same.fill_null(False)
+        if name != "backend" and name in table.columns and value is not None:
+            alike = [value, ALL] if name == "scenario" else [value]
+            touched &= pl.col(name).is_null() | pl.col(name).is_in(alike)
     if "mode" in table.columns:
         touched &= pl.col("mode").is_null() | pl.col("mode").is_in(finding.modes)
     if BASIS in table.columns and check == CONVENTION:

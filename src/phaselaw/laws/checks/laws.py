@@ -20,6 +20,21 @@ from phaselaw.tables import grouped
 ALPHA = 0.05
 FAR = 1.25
 """A model that is off by a smaller factor is near its law, however tight that is."""
+_LARGE_AND_SLOW = (
+    "it is the largest: its weights may not fit the accelerator's memory, so that part of it ran on the CPU (spill), "
+    "or the machine throttled",
+    "compare its size with the memory (the server's list of loaded models, or peak memory); fit the law without it "
+    "and see whether the exponent holds",
+)
+_SLOW = (
+    "deeper than the others, throttled, measured beside other work, or its label is too small",
+    "check its parameter count and layers, where its weights lie and what else ran; measure it again",
+)
+_FAST = (
+    "a mixture of experts that reads part of its weights, a smaller quantisation, or its label is too large",
+    "check its parameter count, its active parameters and its quantisation",
+)
+"""Why a model may be off its law, and what to do."""
 PROPORTIONAL = 1.0
 """Beyond its overhead a latency grows at most like the parameters; a law that is steeper itself may bend as it does."""
 OTHER_TOKENS = 0.05
@@ -39,15 +54,15 @@ def far_off(evidence: Evidence) -> Findings:
     An overhead bends a law at its small end without any model being amiss: one that the best law with an overhead
     explains is not flagged. Prefills that a prompt cache may have answered are left out.
     """
-    cached = {(each.where.backend, each.where.model) for each in prompt_cache(evidence).findings}
-    answered = pl.struct("backend", "model").is_in([{"backend": backend, "model": model} for backend, model in cached])
-    fresh = (pl.col("mode") != "prefill") | (~answered if cached else pl.lit(True))
+    cached = {(each.where.backend, each.where.model, "prefill") for each in prompt_cache(evidence).findings}
+    fresh = [each not in cached for each in evidence.per_model.select("backend", "model", "mode").iter_rows()]
     latency = pl.col("latency_geomean_ms").alias("latency")
     series = Series.of(evidence.per_model.filter(fresh).with_columns(latency), GROUP)
     for key, models in grouped(series.points, GROUP):
         params, ms = models["params_millions_effective"].to_numpy(), models["latency"].to_numpy()
         for index, factor, p in outliers(params, ms):
-            reason, step = _likely(factor, largest=index == models.height - 1)
+            slow = _LARGE_AND_SLOW if index == models.height - 1 else _SLOW
+            reason, step = slow if factor > 1 else _FAST
             direction = f"{factor:.2f} x slower" if factor > 1 else f"{1 / factor:.2f} x faster"
             yield Finding(
                 where=Where.of(key, model=models["model"][index]),
@@ -101,26 +116,6 @@ def left_out(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     with np.errstate(divide="ignore", invalid="ignore"):
         p = np.where(se > 0, 2 * stats.t.sf(np.abs(off) / se, n - 3), np.where(np.abs(off) < 1e-9, 1.0, 0.0))
     return off, np.where(np.isnan(off), np.nan, p), without, slope - dx * off / (dx @ dx)
-
-
-def _likely(factor: float, *, largest: bool) -> tuple[str, str]:
-    """Why a model may be off its law by a factor, and what to do."""
-    if factor > 1 and largest:
-        return (
-            "it is the largest: its weights may not fit the accelerator's memory, so that part of it ran on the CPU "
-            "(spill), or the machine throttled",
-            "compare its size with the memory (the server's list of loaded models, or peak memory); "
-            "fit the law without it and see whether the exponent holds",
-        )
-    if factor > 1:
-        return (
-            "deeper than the others, throttled, measured beside other work, or its label is too small",
-            "check its parameter count and layers, where its weights lie and what else ran; measure it again",
-        )
-    return (
-        "a mixture of experts that reads part of its weights, a smaller quantisation, or its label is too large",
-        "check its parameter count, its active parameters and its quantisation",
-    )
 
 
 @check(
