@@ -14,31 +14,26 @@ The draws are a scrambled Sobol sequence: repeatable, and quantiles settle with 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from operator import itemgetter
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
-from phaselaw.laws.noise import (
-    BASIS,
-    CELLS,
-    NOT_MEASURED,
-    Replicates,
-    point_variance,
-    replicates_of,
-    spread_within_cells,
-)
+from phaselaw.laws import noise
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.summary import BUDGET, by_cell, by_model
+from phaselaw.laws.summary import by_cell, by_model
+from phaselaw.tables import BUDGET
 
 N_DRAWS = 8192
+"""A power of two, as Sobol's sequence wants it."""
 SEED = 42
 
 Key = tuple[str, str, int, int | None, str]
 """Backend, model, batch size, decode budget, phase."""
 
 _KEY = ["backend", "model", "batch_size", BUDGET, "mode"]
+_key = itemgetter(*_KEY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,24 +48,21 @@ class Draws:
     """What the draws hold: noise between runs, between rounds or between repetitions, or `NOT_MEASURED`."""
 
 
-def draw(rows: pl.DataFrame, *, in_rounds: bool, n: int = N_DRAWS, seed: int = SEED) -> dict[Key, Draws]:
-    """Draws for every model and phase of usable rows (`phaselaw.laws.summary.usable`); ``n`` is a power of two.
-
-    ``in_rounds`` says whether ``rep`` is a round over all cells.
-    """
-    cells, replicates = by_cell(rows), replicates_of(rows, in_rounds=in_rounds)
+def draw(rows: pl.DataFrame, *, in_rounds: bool) -> dict[Key, Draws]:
+    """Draws for every model and phase of usable rows; ``in_rounds`` says whether ``rep`` is a round over all cells."""
+    cells, replicates = by_cell(rows), noise.replicates_of(rows, in_rounds=in_rounds)
     if replicates is None:
-        factors, basis = _in_cells(cells, n, seed), CELLS
+        factors, basis = _in_cells(cells), noise.CELLS
     else:
-        factors, basis = _in_replicates(replicates, n, seed), BASIS[replicates.kind]
+        factors, basis = _in_replicates(replicates), noise.BASIS[replicates.kind]
     found = {}
     for row in by_model(cells).iter_rows(named=True):
         key = _key(row)
-        factor = factors.get(key, np.full(n, np.nan))
+        factor = factors.get(key, np.full(N_DRAWS, np.nan))
         found[key] = Draws(
             latency_ms=_with_point(row["latency_geomean_ms"], factor),
             tokens_per_s=_with_point(row["tokens_per_s_geomean"], 1 / factor),
-            basis=basis if key in factors else NOT_MEASURED,
+            basis=basis if key in factors else noise.NOT_MEASURED,
         )
     return found
 
@@ -79,12 +71,7 @@ def _with_point(point: float | None, factors: Floats) -> Floats:
     return (np.nan if point is None else point) * np.append(1.0, factors)
 
 
-def _key(row: dict[str, Any]) -> Key:
-    backend, model, batch_size, budget, mode = (row[name] for name in _KEY)
-    return backend, model, batch_size, budget, mode
-
-
-def _in_replicates(replicates: Replicates, n: int, seed: int) -> dict[Key, Floats]:
+def _in_replicates(replicates: noise.Replicates) -> dict[Key, Floats]:
     """Factors on the points: joint over models, with the covariance over replicates, a t's tails for each."""
     logs: dict[Key, dict[object, float]] = {}
     for row in replicates.relative("latency").iter_rows(named=True):
@@ -97,9 +84,9 @@ def _in_replicates(replicates: Replicates, n: int, seed: int) -> dict[Key, Float
     scaled = np.zeros((len(logs), len(columns)))
     for at, values in enumerate(logs.values()):
         size, log = len(values), np.array(list(values.values()))
-        scale = np.sqrt(point_variance(size, replicates.kind) / (size - 1))
+        scale = np.sqrt(noise.point_variance(size, replicates.kind) / (size - 1))
         scaled[at, [columns[name] for name in values]] = (log - np.mean(log)) * scale
-    uniform = _uniform(n, len(logs) + 1, seed)
+    uniform = _uniform(len(logs) + 1)
     eigenvalues, vectors = np.linalg.eigh(scaled @ scaled.T)
     root = vectors * np.sqrt(np.clip(eigenvalues, 0.0, None))
     # The largest share of the variance to the first dimensions of the sequence, which are its most even ones.
@@ -110,20 +97,18 @@ def _in_replicates(replicates: Replicates, n: int, seed: int) -> dict[Key, Float
     return {key: np.exp(np.clip(normal[:, at] * widths[degrees[at]], -300.0, 300.0)) for at, key in enumerate(logs)}
 
 
-def _in_cells(cells: pl.DataFrame, n: int, seed: int) -> dict[Key, Floats]:
+def _in_cells(cells: pl.DataFrame) -> dict[Key, Floats]:
     """Factors on the points: each model's own t, from its cells alone."""
-    spread = spread_within_cells(cells).filter((pl.col("log_se") > 0) & pl.col("degrees").is_finite()).sort(_KEY)
-    if spread.is_empty():
-        return {}
-    uniform = _uniform(n, spread.height, seed)
+    spread = noise.spread_within_cells(cells).filter((pl.col("log_se") > 0) & pl.col("degrees").is_finite()).sort(_KEY)
+    uniform = _uniform(spread.height)
     return {
         _key(row): np.exp(row["log_se"] * stats.t.ppf(uniform[:, at], row["degrees"]))
         for at, row in enumerate(spread.iter_rows(named=True))
     }
 
 
-def _uniform(n: int, dimensions: int, seed: int) -> Floats:
-    """``n`` points of the open unit cube, evenly spread."""
-    points = stats.qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed)).random(n)
+def _uniform(dimensions: int) -> Floats:
+    """`N_DRAWS` points of the open unit cube, evenly spread."""
+    points = stats.qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(SEED)).random(N_DRAWS)
     tiny = 0.5 / (2**53)
     return np.clip(points, tiny, 1 - tiny)

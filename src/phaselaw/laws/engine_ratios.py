@@ -13,26 +13,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from phaselaw import tables as col
 from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED, Replicates, floats, spread, with_ends
 from phaselaw.laws.regression import fit_lines, t_half_width
 from phaselaw.laws.summary import median_variance
 from phaselaw.laws.verdicts import MIN_MODELS, TOO_FEW
 from phaselaw.records import Run
-from phaselaw.tables import (
-    BUDGET,
-    LAW,
-    PHASE,
-    Table,
-    counted,
-    derived,
-    digits,
-    fixed,
-    interval,
-    measured,
-    plain,
-    two_places,
-    words,
-)
+from phaselaw.tables import BUDGET, Table, grouped
 
 EXPONENT, CONSTANT, NOTHING = "exponent", "constant only", "nothing shown"
 """What of a law changes with the engine: the slope's difference leaves out 0; else the ratio leaves out 1; neither."""
@@ -45,7 +32,7 @@ _SIDE = ["batch_size", BUDGET, "mode"]
 _PAIR = ["reference", "backend", *_SIDE]
 _POINT = [*_PAIR, "identity"]
 _WEIGHTS = ("dtype", "quantization_level")
-_PAIR_COLUMNS = (words("reference"), LAW, counted("batch_size"), counted(BUDGET), PHASE)
+_PAIR_COLUMNS = (col.words("reference"), col.LAW, *col.plain(f"batch_size {BUDGET}", pl.Int64), col.PHASE)
 _NO_PAIR = "no model was measured on two backends"
 
 ENGINE_RATIOS = Table(
@@ -55,18 +42,18 @@ ENGINE_RATIOS = Table(
     why_empty=_NO_PAIR,
     columns=(
         *_PAIR_COLUMNS,
-        words("model", "model"),
-        *plain("params_millions_effective"),
-        words("weights_reference"),
-        words("weights", "weights"),
-        counted("n_scenarios"),
-        measured("latency_reference_ms", "reference (ms)"),
-        measured("latency_ms", "this engine (ms)"),
-        derived("ratio", "ratio"),
-        *interval("ratio_low", "ratio_high", "95 % CI", digits),
-        words("interval_basis", "interval over"),
-        counted("n_units"),
-        words("note", "note"),
+        col.words("model", "model"),
+        *col.plain("params_millions_effective"),
+        col.words("weights_reference"),
+        col.words("weights", "weights"),
+        col.counted("n_scenarios"),
+        col.measured("latency_reference_ms", "reference (ms)"),
+        col.measured("latency_ms", "this engine (ms)"),
+        col.derived("ratio", "ratio"),
+        *col.interval("ratio_low", "ratio_high", "95 % CI", col.digits),
+        col.words("interval_basis", "interval over"),
+        col.counted("n_units"),
+        col.words("note", "note"),
     ),
     order=(*_SIDE, "backend", "params_millions_effective", "model"),
     shows="backend model weights mode latency_reference_ms latency_ms ratio ratio_low interval_basis note",
@@ -78,17 +65,17 @@ ENGINE_LAWS = Table(
     why_empty=_NO_PAIR,
     columns=(
         *_PAIR_COLUMNS,
-        counted("n_models", "models"),
-        derived("slope_reference", "reference's exponent", fixed),
-        derived("slope", "exponent", fixed),
-        derived("slope_difference", "difference", fixed),
-        *interval("slope_difference_low", "slope_difference_high", "95 % CI"),
-        derived("log10_intercept_difference", "difference of log10 intercepts", fixed),
-        *interval("log10_intercept_difference_low", "log10_intercept_difference_high", "95 % CI"),
-        *plain("params_millions_mean"),
-        derived("ratio_at_mean", "ratio at the mean size", two_places),
-        *interval("ratio_at_mean_low", "ratio_at_mean_high", "95 % CI", two_places),
-        words("changes", "what changes"),
+        col.counted("n_models", "models"),
+        col.derived("slope_reference", "reference's exponent", col.fixed),
+        col.derived("slope", "exponent", col.fixed),
+        col.derived("slope_difference", "difference", col.fixed),
+        *col.interval("slope_difference_low", "slope_difference_high", "95 % CI"),
+        col.derived("log10_intercept_difference", "difference of log10 intercepts", col.fixed),
+        *col.interval("log10_intercept_difference_low", "log10_intercept_difference_high", "95 % CI"),
+        *col.plain("params_millions_mean"),
+        col.derived("ratio_at_mean", "ratio at the mean size", col.two_places),
+        *col.interval("ratio_at_mean_low", "ratio_at_mean_high", "95 % CI", col.two_places),
+        col.words("changes", "what changes"),
     ),
     order=(BUDGET, "batch_size", "backend", "mode"),
     shows="backend mode n_models slope slope_reference slope_difference slope_difference_low "
@@ -111,12 +98,11 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
     points = (
         pairs.group_by(_POINT, maintain_order=True)
         .agg(
-            pl.col("params_millions_effective").first(),
-            pl.col("weights_reference", "weights").first(),
-            pl.len().alias("n_scenarios"),
+            pl.col("params_millions_effective", "weights_reference", "weights").first(),
             pl.col("latency_reference", "latency").log().mean().exp().name.suffix("_ms"),
             pl.col("prompt_tokens_reference", "prompt_tokens").mean(),
-            *_scatter_within_cells(),
+            n_scenarios=pl.len(),
+            **_scatter_within_cells(),
         )
         .with_columns(
             basis=pl.lit(CELLS), ratio=pl.col("latency_ms") / pl.col("latency_reference_ms"), model="identity"
@@ -143,16 +129,12 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
 
 def identities(run: Run) -> pl.DataFrame:
     """``backend``, ``model``, its ``identity`` across engines and how its weights are kept, one row each."""
-    models = run.rows.select("backend", "model").unique(maintain_order=True)
-    stated = [name for name in ("identity", *_WEIGHTS) if name in run.models.columns]
-    if stated and {"backend", "model"} <= set(run.models.columns):
-        texts = run.models.select(pl.col("backend", "model", *stated).cast(pl.String)).unique(["backend", "model"])
-        models = models.join(texts, on=["backend", "model"], how="left")
-    identity, weights = (
-        [name for name in names if name in models.columns] for names in (("identity", "model"), _WEIGHTS)
-    )
-    nothing = pl.lit(None, dtype=pl.String)
-    return models.select("backend", "model", identity=pl.coalesce(identity), weights=pl.coalesce(*weights, nothing))
+    names = ["backend", "model", "identity", *_WEIGHTS]
+    stated = run.models.select(pl.selectors.by_name(names, require_all=False).cast(pl.String))
+    nothing = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    stated = pl.concat([nothing, stated], how="diagonal").unique(names[:2])
+    models = run.rows.select(names[:2]).unique(maintain_order=True).join(stated, on=names[:2], how="left")
+    return models.select(*names[:2], identity=pl.coalesce("identity", "model"), weights=pl.coalesce(_WEIGHTS))
 
 
 def _reference(run: Run, cells: pl.DataFrame) -> str | None:
@@ -173,17 +155,15 @@ def _paired(cells: pl.DataFrame, reference: str | None) -> pl.DataFrame:
     return pairs.filter(same).with_columns(pl.lit(reference, dtype=pl.String).alias("reference"))
 
 
-def _scatter_within_cells() -> list[pl.Expr]:
+def _scatter_within_cells() -> dict[str, pl.Expr]:
     """Standard error of a point's log ratio from its cells' calls, and degrees of freedom (Welch, Satterthwaite)."""
     each = ("variance", "n"), ("variance_reference", "n_reference")
     total = sum((pl.col(variance).sum() for variance, _ in each), pl.lit(0.0))
     spent = sum(((pl.col(variance) ** 2 / (pl.col(n) - 1)).sum() for variance, n in each), pl.lit(0.0))
     known = pl.all_horizontal(pl.col(variance).null_count() == 0 for variance, _ in each)
-    return [
-        pl.when(known).then(total.sqrt() / pl.len()).alias("log_se"),
-        pl.when(known).then(total**2 / spent).alias("degrees"),
-        pl.min_horizontal(pl.col("n").min(), pl.col("n_reference").min()).cast(pl.Int64).alias("n"),
-    ]
+    fewest = pl.min_horizontal(pl.col("n", "n_reference").min())
+    log_se, degrees = pl.when(known).then(total.sqrt() / pl.len()), pl.when(known).then(total**2 / spent)
+    return {"log_se": log_se, "degrees": degrees, "n": fewest}
 
 
 def _ratios(logs: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -207,15 +187,12 @@ def engine_laws(ratios: pl.DataFrame, *, level: float) -> pl.DataFrame:
     t interval over models. ``changes`` is `EXPONENT`, `CONSTANT`, `NOTHING`, or too few models.
     """
     rows: list[dict[str, Any]] = []
-    for side, group in ratios.group_by(["reference", *_SIDE], maintain_order=True):
-        shares = {str(name): set(part["model"]) for (name,), part in group.group_by("backend", maintain_order=True)}
-        many = [models for models in shares.values() if len(models) >= MIN_MODELS]
-        common = set.intersection(*many) if many else set()
-        for backend, models in shares.items():
-            kept = common if len(models) >= MIN_MODELS else models
-            part = group.filter((pl.col("backend") == backend) & pl.col("model").is_in(sorted(kept)))
-            about = dict(zip(["reference", *_SIDE], side, strict=True)) | {"backend": backend}
-            rows.append(about | {"n_models": part.height} | _law_change(part, level))
+    for _, group in grouped(ratios, ["reference", *_SIDE]):
+        many = [set(part["model"]) for _, part in grouped(group, ["backend"]) if part.height >= MIN_MODELS]
+        common = pl.col("model").is_in(sorted(set.intersection(*many)) if many else [])
+        for about, part in grouped(group, _PAIR):
+            kept = part.filter(common) if part.height >= MIN_MODELS else part
+            rows.append(about | {"n_models": kept.height} | _law_change(kept, level))
     return ENGINE_LAWS.frame(rows)
 
 

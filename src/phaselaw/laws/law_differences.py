@@ -16,28 +16,13 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from phaselaw import tables as col
 from phaselaw.laws.noise import ALL, Noise, Replicates, slope_noise
 from phaselaw.laws.regression import fit_lines, t_half_width
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP
 from phaselaw.laws.verdicts import MIN_MODELS
-from phaselaw.tables import (
-    BUDGET,
-    LAW,
-    MISSING,
-    PHASE,
-    SUSPECT,
-    Col,
-    Row,
-    Table,
-    bracket,
-    counted,
-    derived,
-    fixed,
-    interval,
-    plain,
-    words,
-)
+from phaselaw.tables import BUDGET, MISSING, Row, Table
 
 _SAME = ["model", "params_millions_effective"]
 """What makes a model of one law the same as one of another's."""
@@ -93,21 +78,14 @@ def paired_slope_difference(
 
 def unpaired_slope_difference(one: Mapping[str, Any], other: Mapping[str, Any], level: float) -> SlopeDifference:
     """First minus second of two laws over different models, rows of ``scaling_fits``, each with its own interval."""
-    laws = [_slope_and_error(law, level) for law in (one, other)]
-    return (
-        SlopeDifference()
-        if any(math.isnan(error) for _, error, _ in laws)
-        else welch_difference(laws[0], laws[1], level)
-    )
-
-
-def _slope_and_error(law: Mapping[str, Any], level: float) -> tuple[float, float, int]:
-    """Slope, the standard error that its default interval stands for, and its degrees of freedom."""
-    degrees = int(law["n_models"]) - 2
-    if law["slope_t_ci_low"] is None or degrees < 1:
-        return math.nan, math.nan, degrees
-    half = (law["slope_t_ci_high"] - law["slope_t_ci_low"]) / 2
-    return float(law["slope"]), half / float(stats.t.ppf(0.5 + level / 2, degrees)), degrees
+    laws = []
+    for law in (one, other):
+        degrees = int(law["n_models"]) - 2
+        if law["slope_t_ci_low"] is None or degrees < 1:
+            return SlopeDifference()
+        half = (law["slope_t_ci_high"] - law["slope_t_ci_low"]) / 2
+        laws.append((float(law["slope"]), half / float(stats.t.ppf(0.5 + level / 2, degrees)), degrees))
+    return welch_difference(laws[0], laws[1], level)
 
 
 def welch_difference(one: tuple[float, float, int], other: tuple[float, float, int], level: float) -> SlopeDifference:
@@ -128,7 +106,7 @@ _BATCH = re.compile(r"_bs\d+$")
 def _difference_text(row: Row) -> str:
     if row["difference"] is None:
         return MISSING
-    ends = bracket(row["difference_low"], row["difference_high"])
+    ends = col.bracket(row["difference_low"], row["difference_high"])
     return f"{row['difference']:+.3f}" + ("" if ends == MISSING else f" {ends}")
 
 
@@ -144,22 +122,20 @@ LAWS_SIDE_BY_SIDE = Table(
     holds="laws of several runs and their differences",
     caption="Laws over all scenarios, run by run.",
     columns=(
-        words("run", "run"),
-        LAW,
-        counted("batch_size"),
-        counted(BUDGET),
-        PHASE,
-        counted("n_models", "models"),
-        derived("slope", "exponent", fixed),
-        *interval("slope_t_ci_low", "slope_t_ci_high", "interval"),
-        derived("r2", "R2", fixed),
-        words("verdict", "verdict"),
-        words(SUSPECT),
-        words("against"),
-        Col(key="difference", title="difference", provenance="derived", of_row=_difference_text),
-        *plain("difference_low difference_high"),
-        words("difference_basis"),
-        Col(key="differs_in", title="how", type=pl.String, of_row=_how),
+        col.words("run", "run"),
+        col.LAW,
+        *col.plain(f"batch_size {BUDGET}", pl.Int64),
+        col.PHASE,
+        col.counted("n_models", "models"),
+        col.derived("slope", "exponent", col.fixed),
+        *col.interval("slope_t_ci_low", "slope_t_ci_high", "interval"),
+        col.derived("r2", "R2", col.fixed),
+        col.words("verdict", "verdict"),
+        *col.plain(f"{col.SUSPECT} against", pl.String),
+        col.Col(key="difference", title="difference", provenance="derived", of_row=_difference_text),
+        *col.plain("difference_low difference_high"),
+        col.words("difference_basis"),
+        col.Col(key="differs_in", title="how", type=pl.String, of_row=_how),
     ),
     shows="mode run backend n_models slope slope_t_ci_low r2 verdict difference differs_in",
 )
@@ -205,22 +181,18 @@ def _difference(law: Row, tables: Tables, first: Tables, level: float) -> Row:
         return {}
     mine, theirs = _models(tables, law), _models(first, reference)
     shared = mine.join(theirs, on=_SAME).height
-    basis, found = INDEPENDENT, SlopeDifference()
+    facts = [
+        {"batch": one["batch_size"], "tokens": one[BUDGET], "scenarios": _scenarios(of_run, one)}
+        for of_run, one in ((tables, law), (first, reference))
+    ]
+    pairs = [(word, own, facts[1][word]) for word, own in facts[0].items()]
+    differs = [
+        f"{word} {own} against {other}" for word, own, other in pairs if own != other and None not in (own, other)
+    ]
     if shared == mine.height == theirs.height:
         basis, found = PAIRED, paired_slope_difference(mine, theirs, level)
-    elif law["slope_se"] is not None and reference["slope_se"] is not None:
-        found = unpaired_slope_difference(law, reference, level)
-    pairs = {
-        "batch": (law["batch_size"], reference["batch_size"]),
-        "tokens": (law[BUDGET], reference[BUDGET]),
-        "scenarios": (_scenarios(tables, law), _scenarios(first, reference)),
-    }
-    differs = [
-        f"{word} {own} against {other}"
-        for word, (own, other) in pairs.items()
-        if own != other and None not in (own, other)
-    ]
-    if not shared == mine.height == theirs.height:
+    else:
+        basis, found = INDEPENDENT, unpaired_slope_difference(law, reference, level)
         differs.append(f"models: {shared} shared, {mine.height} against {theirs.height}")
     return {
         "difference": law["slope"] - reference["slope"],

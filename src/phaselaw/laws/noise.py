@@ -81,15 +81,10 @@ class Replicates:
 
         A model's mean over scenarios stands only for the replicates in which all its scenarios were measured.
         """
-        of_all = (
-            self.logs.group_by([*_MODEL_KEYS, "replicate"], maintain_order=True)
-            .agg(pl.col("latency").mean().alias("log"), pl.len().alias("n"), pl.col("n_scenarios").first())
-            .filter(pl.col("n") == pl.col("n_scenarios"))
-            .with_columns(pl.lit(ALL).alias("scenario"), pl.lit("geomean_across_scenarios").alias("aggregation"))
-        )
-        of_scenario = self.logs.with_columns(pl.lit("scenario").alias("aggregation"), pl.col("latency").alias("log"))
-        columns = [*KEYS, *MODEL, "replicate", "log"]
-        return pl.concat([of_all.select(columns), of_scenario.select(columns)])
+        means = self.logs.group_by([*_MODEL_KEYS, "replicate"], maintain_order=True)
+        of_all = means.agg(pl.col("n_scenarios").first(), log=pl.col("latency").mean(), n=pl.len())
+        whole = of_all.filter(pl.col("n") == pl.col("n_scenarios"))
+        return _points(whole, self.logs.with_columns(log="latency"), ["replicate", "log"])
 
     def of(self, models: pl.DataFrame) -> Replicates:
         """The replicates of these models alone."""
@@ -124,36 +119,35 @@ def replicates_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates | None:
 
     ``None`` where nothing tells calls apart that did not share their noise.
     """
-    if runs_pooled(rows) > 1:
-        medians = by_cell_and_run(rows).rename({"latency_median_ms": "latency", "tokens_per_s_median": "rate"})
-        logs = _with_counts(medians.select(*_CELL, pl.col("run").alias("replicate"), *_logs()))
-        return Replicates(kind="runs", n=runs_pooled(rows), logs=logs)
-    if not in_rounds:
+    pooled, replicate, figures = runs_pooled(rows), pl.col("rep"), ("latency_ms", "tokens_per_s")
+    if pooled > 1:
+        rows, replicate, figures = by_cell_and_run(rows), pl.col("run"), ("latency_median_ms", "tokens_per_s_median")
+    elif not in_rounds:
         return None
-    several = rows["run"].n_unique() > 1
-    round_ = pl.format("{} {}", "run", "rep") if several else pl.col("rep")
-    calls = rows.select(*_CELL, round_.alias("replicate"), latency="latency_ms", rate="tokens_per_s")
-    means = calls.with_columns(_logs()).group_by([*_CELL, "replicate"], maintain_order=True).mean()
-    logs = _with_counts(means).filter(pl.col("replicate").is_not_null())
-    return Replicates(kind="rounds", n=logs["replicate"].n_unique(), logs=logs)
-
-
-def _logs() -> list[pl.Expr]:
-    return [pl.when(pl.col(name) > 0).then(pl.col(name).log()).alias(name) for name in ("latency", "rate")]
-
-
-def _with_counts(logs: pl.DataFrame) -> pl.DataFrame:
-    return logs.with_columns(pl.col("scenario").n_unique().over(_MODEL_KEYS).alias("n_scenarios"))
+    elif rows["run"].n_unique() > 1:
+        replicate = pl.format("{} {}", "run", "rep")
+    latency, rate = (pl.when(pl.col(name) > 0).then(pl.col(name).log()).mean() for name in figures)
+    logs = (
+        rows.group_by([*_CELL, replicate.alias("replicate")], maintain_order=True)
+        .agg(latency=latency, rate=rate)
+        .with_columns(n_scenarios=pl.col("scenario").n_unique().over(_MODEL_KEYS))
+        .filter(pl.col("replicate").is_not_null())
+    )
+    n = pooled if pooled > 1 else logs["replicate"].n_unique()
+    return Replicates(kind="runs" if pooled > 1 else "rounds", n=n, logs=logs)
 
 
 def points_of(cells: pl.DataFrame, per_model: pl.DataFrame) -> pl.DataFrame:
     """What scaling laws are fitted to: each model's median latency per scenario, and its mean over scenarios."""
-    of_scenario = cells.with_columns(latency="latency_median_ms", aggregation=pl.lit("scenario"))
-    of_all = per_model.with_columns(
-        latency="latency_geomean_ms", scenario=pl.lit(ALL), aggregation=pl.lit("geomean_across_scenarios")
-    )
-    columns = [*KEYS, *MODEL, "latency", "latency_log_variance"]
-    return pl.concat([of_all.select(columns), of_scenario.select(columns)])
+    of_all = per_model.with_columns(latency="latency_geomean_ms")
+    return _points(of_all, cells.with_columns(latency="latency_median_ms"), ["latency", "latency_log_variance"])
+
+
+def _points(of_all: pl.DataFrame, of_scenario: pl.DataFrame, figures: list[str]) -> pl.DataFrame:
+    """The ``figures`` of each model over all scenarios, then of each scenario, by `KEYS` and `MODEL`."""
+    of_all = of_all.with_columns(scenario=pl.lit(ALL), aggregation=pl.lit("geomean_across_scenarios"))
+    of_scenario = of_scenario.with_columns(aggregation=pl.lit("scenario"))
+    return pl.concat(each.select(*KEYS, *MODEL, *figures) for each in (of_all, of_scenario))
 
 
 def log_matrices(logs: pl.DataFrame, series: Series) -> list[Floats]:
@@ -188,14 +182,6 @@ class Noise:
         """The noise of laws without replicates."""
         unknown = np.full(laws, np.nan)
         return cls(n=np.zeros(laws, dtype=np.int64), between=unknown, shared=unknown)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Noise]) -> Noise:
-        """That of several laws, one after the other."""
-        if not parts:
-            return cls.none(0)
-        values = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "between", "shared")}
-        return cls(kind=parts[0].kind, **values)
 
     def of(self, laws: NDArray[np.int64]) -> Noise:
         """That of some of the laws."""
@@ -253,14 +239,12 @@ def noise_of(at: Floats, columns: Floats, logs: Floats, *, kind: Kind) -> Noise:
 
 def slope_noise(series: Series, logs: pl.DataFrame, kind: Kind) -> Noise:
     """The noise between replicates of the slope of each law of ``series``; ``logs`` as in `log_matrices`."""
-    x, at = np.log(series.values("params_millions_effective")), np.array([0.0, 1.0])
-    return Noise.joined(
-        [
-            # Two models have a slope; one has none.
-            noise_of(at, x[start : start + n, None], each if n > 1 else each[:0], kind=kind)
-            for each, start, n in zip(log_matrices(logs, series), series.starts, series.lengths, strict=True)
-        ]
-    )
+    x, at, parts = np.log(series.values("params_millions_effective")), np.array([0.0, 1.0]), [Noise.none(0)]
+    for each, start, n in zip(log_matrices(logs, series), series.starts, series.lengths, strict=True):
+        # Two models have a slope; one has none.
+        parts.append(noise_of(at, x[start : start + n, None], each if n > 1 else each[:0], kind=kind))
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "between", "shared")}
+    return Noise(kind=kind, **joined)
 
 
 def call_noise_of_slope(x: Floats, log_variance: Floats) -> Floats:
@@ -278,14 +262,10 @@ def spread(logs: pl.DataFrame, keys: Sequence[str], variance: Callable[[int], fl
     ``variance`` is that of a point made of so many replicates, each of variance 1.
     """
     log, n = pl.col("log"), pl.col("n")
-    found = logs.group_by(keys, maintain_order=True).agg(log.std(), log.len().cast(pl.Int64).alias("n"))
+    found = logs.group_by(keys, maintain_order=True).agg(log.std(), n=log.len().cast(pl.Int64))
     factors = {size: variance(size) ** 0.5 for size in found["n"].unique()}
-    return found.select(
-        *keys,
-        "n",
-        (log * n.replace_strict(factors, return_dtype=pl.Float64)).alias("log_se"),
-        (n - 1).cast(pl.Float64).alias("degrees"),
-    )
+    log_se = log * n.replace_strict(factors, return_dtype=pl.Float64)
+    return found.select(*keys, "n", log_se=log_se, degrees=(n - 1).cast(pl.Float64))
 
 
 def spread_within_cells(cells: pl.DataFrame) -> pl.DataFrame:
@@ -304,8 +284,8 @@ def spread_within_cells(cells: pl.DataFrame) -> pl.DataFrame:
     degrees = (satterthwaite + pl.max_horizontal(welch, (n - 1).min())) / 2
     return cells.group_by(_MODEL_KEYS, maintain_order=True).agg(
         n.min(),
-        pl.when(known).then(variance.sum().sqrt() / pl.len()).alias("log_se"),
-        pl.when(known).then(pl.min_horizontal(degrees, (n - 1).sum())).alias("degrees"),
+        log_se=pl.when(known).then(variance.sum().sqrt() / pl.len()),
+        degrees=pl.when(known).then(pl.min_horizontal(degrees, (n - 1).sum())),
     )
 
 
@@ -346,20 +326,17 @@ def throughput_intervals(
     repetitions within a cell. ``interval_basis`` says which, or that a single one left nothing to measure; ``n_rounds``
     (or repetitions) and ``n_runs`` how many there are.
     """
-    runs, basis, found = False, CELLS, spread_within_cells(cells)
+    basis, found = CELLS, spread_within_cells(cells)
     if replicates is not None:
-        runs, basis = replicates.kind == "runs", BASIS[replicates.kind]
+        basis = BASIS[replicates.kind]
         variance = functools.partial(point_variance, kind=replicates.kind)
         found = spread(replicates.relative("rate"), _MODEL_KEYS, variance)
     table = per_model.join(found, on=_MODEL_KEYS, how="left", nulls_equal=True, maintain_order="left")
+    table = with_ends(table.rename({"tokens_per_s_geomean": "tokens_per_s"}), "tokens_per_s", level)
     known, n = pl.when(pl.col("tokens_per_s_low").is_not_null()), pl.col("n").fill_null(0)
-    return THROUGHPUT_INTERVALS.frame(
-        with_ends(table.rename({"tokens_per_s_geomean": "tokens_per_s"}), "tokens_per_s", level).with_columns(
-            interval_basis=known.then(pl.lit(basis)).otherwise(pl.lit(NOT_MEASURED)),
-            n_rounds=pl.lit(None) if runs else n,
-            n_runs=n if runs else pl.lit(1),
-        )
-    )
+    counts = {"n_runs": n} if basis == BASIS["runs"] else {"n_runs": pl.lit(1), "n_rounds": n}
+    basis_of_each = known.then(pl.lit(basis)).otherwise(pl.lit(NOT_MEASURED))
+    return THROUGHPUT_INTERVALS.frame(table.with_columns(interval_basis=basis_of_each, **counts))
 
 
 SUMMARY_BY_MODEL_AND_RUN = Table(

@@ -15,11 +15,12 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
+from phaselaw import tables as col
 from phaselaw.laws.noise import floats
 from phaselaw.laws.regression import Floats, t_half_width
 from phaselaw.laws.summary import by_cell_and_run, usable
 from phaselaw.records import PHASES, Run
-from phaselaw.tables import BUDGET, LAW, PHASE, Col, Table, counted, derived, fixed, measured, plain, words
+from phaselaw.tables import BUDGET, Table
 
 CELL = ["backend", "batch_size", BUDGET, "mode", "model", "scenario"]
 """What one ratio is about."""
@@ -33,30 +34,24 @@ BETWEEN_RUNS, WITHIN_RUNS = "between runs", "calls within runs"
 """What the intervals of a comparison hold."""
 
 _FIGURES = (
-    *plain("n_runs_a n_runs_b", pl.Int64),
-    measured("latency_a_ms", "A ms"),
-    measured("latency_b_ms", "B ms"),
-    derived("ratio", "B / A", fixed),
-    Col(key="ratio_low", title="interval", provenance="derived", high="ratio_high", show=fixed),
-    *plain("ratio_high degrees p_slower p_faster"),
-    derived("p_slower_holm", "p (Holm)", fixed),
-    *plain("p_faster_holm"),
-    Col(key="verdict", title="verdict", type=pl.String, show=lambda it: it.upper() if it == SLOWER else it),
+    *col.plain("n_runs_a n_runs_b", pl.Int64),
+    col.measured("latency_a_ms", "A ms"),
+    col.measured("latency_b_ms", "B ms"),
+    col.derived("ratio", "B / A", col.fixed),
+    *col.interval("ratio_low", "ratio_high", "interval"),
+    *col.plain("degrees p_slower p_faster"),
+    col.derived("p_slower_holm", "p (Holm)", col.fixed),
+    *col.plain("p_faster_holm"),
+    col.Col(key="verdict", title="verdict", type=pl.String, show=lambda it: it.upper() if it == SLOWER else it),
 )
 WHOLE = Table(
     caption="All cells of a backend and phase that every run has, geometric mean.",
-    columns=(LAW, PHASE, counted("n_cells", "cells"), *_FIGURES),
+    columns=(col.LAW, col.PHASE, col.counted("n_cells", "cells"), *_FIGURES),
 )
+_SIZES = col.plain(f"batch_size {BUDGET}", pl.Int64)
 EACH_CELL = Table(
     caption="Each cell, by phase.",
-    columns=(
-        LAW,
-        *plain(f"batch_size {BUDGET}", pl.Int64),
-        PHASE,
-        words("model", "model"),
-        words("scenario", "scenario"),
-        *_FIGURES,
-    ),
+    columns=(col.LAW, *_SIZES, col.PHASE, col.MODEL, col.words("scenario", "scenario"), *_FIGURES),
 )
 
 
@@ -105,15 +100,9 @@ class RatioTest:
         half = t_half_width(self.se, self.degrees, level)
         return np.exp(self.log_ratio - half), np.exp(self.log_ratio + half)
 
-    def p_slower(self, threshold: float) -> Floats:
-        """One-sided p of a ratio that is no larger than ``1 + threshold``."""
-        return self._p_above_zero(self.log_ratio - np.log1p(threshold))
-
-    def p_faster(self, threshold: float) -> Floats:
-        """One-sided p of a ratio that is no smaller than ``1 / (1 + threshold)``."""
-        return self._p_above_zero(-self.log_ratio - np.log1p(threshold))
-
-    def _p_above_zero(self, off: Floats) -> Floats:
+    def p_slower(self, threshold: float, *, sign: int = 1) -> Floats:
+        """One-sided p of a ratio that is no larger than ``1 + threshold``; with ``sign=-1`` of its inverse."""
+        off = sign * self.log_ratio - np.log1p(threshold)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(self.se > 0, off / self.se, np.where(off > 0, np.inf, -np.inf))
         return np.asarray(stats.t.sf(t, np.where(self.degrees > 0, self.degrees, np.nan)))
@@ -133,89 +122,79 @@ def regression_test(a: Run, b: Run, *, threshold: float = 0.05, level: float = 0
     runs = [run.rows["run"].unique().sort() for run in (a, b)]
     judged = min(map(len, runs)) >= MIN_RUNS
     settings: dict[str, Any] = {"threshold": threshold, "level": level, "judged": judged}
-    numbered = names.with_row_index("place").sort("backend", phase, maintain_order=True)
     whole, cells = [], []
-    for (backend, mode), part in numbered.group_by("backend", "mode", maintain_order=True):
-        one, other = (_Side.of(side, part, of_side) for side, of_side in zip(sides, runs, strict=True))
-        each, overall = _tests(one, other, part["model"].to_numpy(), judged=judged)
-        cells.append(part.with_columns(_figures(each, [one.logs, other.logs], **settings)))
-        full = np.flatnonzero(one.full & other.full)
+    numbered = names.with_row_index("place").sort("backend", phase, maintain_order=True)
+    for part in numbered.partition_by("backend", "mode", maintain_order=True):
+        one, other = (_in_runs(part, medians, of_side) for medians, of_side in zip(sides, runs, strict=True))
+        full = np.isfinite(np.concatenate([one[0], other[0]])).all(axis=0)
+        each, overall = _tests(one, other, full, part["model"].to_numpy(), judged=judged)
+        cells.append(part.with_columns(_figures(each, [one[0], other[0]], **settings)))
         if overall is not None:
-            logs = [side.logs[:, full].mean(axis=1, keepdims=True) for side in (one, other)]
-            key = pl.DataFrame({"backend": [backend], "mode": [mode], "n_cells": [len(full)]})
+            logs = [side[0][:, full].mean(axis=1, keepdims=True) for side in (one, other)]
+            key = part.head(1).select("backend", "mode", n_cells=pl.lit(int(full.sum())))
             whole.append(key.with_columns(_figures(overall, logs, **settings)))
     missing = [name for name in CELL if name != "mode"]
+    lacking = [
+        these.select(missing)
+        .unique(maintain_order=True)
+        .join(others, on=missing, how="anti", nulls_equal=True, maintain_order="left")
+        for these, others in (sides, sides[::-1])
+    ]
     return RegressionTest(
         whole=WHOLE.frame(_judged(pl.concat(whole), level) if whole else []),
         cells=EACH_CELL.frame(_judged(pl.concat(cells).sort("place"), level) if cells else []),
-        only_in_a=_only_in(sides[0].select(missing), sides[1]),
-        only_in_b=_only_in(sides[1].select(missing), sides[0]),
+        only_in_a=lacking[0],
+        only_in_b=lacking[1],
         threshold=threshold,
         level=level,
         basis=BETWEEN_RUNS if judged else WITHIN_RUNS,
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Side:
-    """One side's cells in each of its runs, of shape (runs, cells); NaN where a run lacks a cell."""
+def _in_runs(names: pl.DataFrame, medians: pl.DataFrame, runs: pl.Series) -> Floats:
+    """One side's cells in each of its runs, (3, runs, cells), NaN where a run lacks a cell.
 
-    logs: Floats
-    """Log of the median latency."""
-    variances: Floats
-    """Its variance from the scatter of its calls."""
-    degrees: Floats
-
-    @classmethod
-    def of(cls, medians: pl.DataFrame, names: pl.DataFrame, runs: pl.Series) -> _Side:
-        found = names.with_row_index("at").join(medians, on=CELL, nulls_equal=True)
-        where = runs.search_sorted(found["run"]).to_numpy(), found["at"].to_numpy()
-        matrices = np.full((3, len(runs), names.height), np.nan)
-        for matrix, column in zip(matrices, ("latency_median_ms", "latency_log_variance", "n"), strict=True):
-            matrix[where] = floats(found, column)
-        return cls(logs=np.log(matrices[0]), variances=matrices[1], degrees=matrices[2] - 1)
-
-    @property
-    def full(self) -> NDArray[np.bool_]:
-        """Which cells every run has."""
-        return np.asarray(np.isfinite(self.logs).all(axis=0))
-
-    @property
-    def mean(self) -> Floats:
-        """Mean over the runs that have a cell."""
-        return _mean(self.logs)
-
-    @property
-    def parts(self) -> Floats:
-        """What each run's cell adds to the variance of the mean; 0 where absent."""
-        there = np.isfinite(self.logs)
-        return np.where(there, self.variances / there.sum(axis=0) ** 2, 0.0)
+    The log of the median latency, its variance from the scatter of its calls, and that one's degrees of freedom.
+    """
+    found = names.with_row_index("at").join(medians, on=CELL, nulls_equal=True).with_columns(pl.col("n") - 1)
+    matrices = np.full((3, len(runs), names.height), np.nan)
+    columns = ("latency_median_ms", "latency_log_variance", "n")
+    where = runs.search_sorted(found["run"]).to_numpy(), found["at"].to_numpy()
+    matrices[:, *where] = [floats(found, column) for column in columns]
+    matrices[0] = np.log(matrices[0])
+    return matrices
 
 
 def _mean(logs: Floats) -> Floats:
+    """Mean over the runs that have a cell."""
     found: Floats = np.nansum(logs, axis=0) / np.isfinite(logs).sum(axis=0)
     return found
 
 
-def _tests(a: _Side, b: _Side, models: NDArray[Any], *, judged: bool) -> tuple[RatioTest, RatioTest | None]:
-    """The tests of the cells of one backend and phase, and of their whole; ``None`` where no cell is in every run."""
-    log_ratio, full = b.mean - a.mean, a.full & b.full
+def _tests(
+    a: Floats, b: Floats, full: NDArray[np.bool_], models: NDArray[Any], *, judged: bool
+) -> tuple[RatioTest, RatioTest | None]:
+    """The tests of the cells of one backend and phase, and of their whole; ``None`` where no cell is in every run.
+
+    ``a`` and ``b`` as `_in_runs` makes them; ``full`` are the cells that every run has.
+    """
+    log_ratio, in_all = _mean(b[0]) - _mean(a[0]), [side[0][:, full] for side in (a, b)]
     if judged:
         each = RatioTest(log_ratio=log_ratio, se=np.full(len(full), np.nan), degrees=np.zeros(len(full)))
         if not full.any():
             return each, None
-        one, other = a.logs[:, full], b.logs[:, full]
-        known = ratios_of_cells(one, other, models[full])
+        known = ratios_of_cells(in_all[0], in_all[1], models[full])
         each.se[full], each.degrees[full] = known.se, known.degrees
-        return each, ratio_of_whole(one, other)
-    parts, degrees = np.concatenate([a.parts, b.parts]), np.concatenate([a.degrees, b.degrees])
-    each = ratios_by_calls(log_ratio, parts, degrees)
+        return each, ratio_of_whole(in_all[0], in_all[1])
+    # What each run's cell adds to the variance of the ratio; 0 where absent.
+    parts = [np.where(np.isfinite(logs), own / np.isfinite(logs).sum(axis=0) ** 2, 0.0) for logs, own, _ in (a, b)]
+    degrees = np.concatenate([a[2], b[2]])
+    each = ratios_by_calls(log_ratio, np.concatenate(parts), degrees)
     if not full.any():
         return each, None
     # The mean over cells is one ratio whose parts are those of all of its cells.
-    all_parts = parts[:, full].reshape(-1, 1) / full.sum() ** 2
-    whole = ratios_by_calls(log_ratio[full].mean(keepdims=True), all_parts, degrees[:, full].reshape(-1, 1))
-    return each, whole
+    all_parts = np.concatenate(parts)[:, full].reshape(-1, 1) / full.sum() ** 2
+    return each, ratios_by_calls(log_ratio[full].mean(keepdims=True), all_parts, degrees[:, full].reshape(-1, 1))
 
 
 def ratio_of_whole(a: Floats, b: Floats) -> RatioTest:
@@ -223,14 +202,7 @@ def ratio_of_whole(a: Floats, b: Floats) -> RatioTest:
 
     Whatever the cells of a run share is in it, since a run counts as one value.
     """
-    means = [side.mean(axis=1) for side in (a, b)]
-    degrees = len(a) + len(b) - 2
-    variance = sum(float(((mean - mean.mean()) ** 2).sum()) for mean in means) / degrees if degrees > 0 else np.nan
-    return RatioTest(
-        log_ratio=np.array([means[1].mean() - means[0].mean()]),
-        se=np.array([np.sqrt(variance * (1 / len(a) + 1 / len(b)))]),
-        degrees=np.array([float(degrees)]),
-    )
+    return ratios_of_cells(a.mean(axis=1, keepdims=True), b.mean(axis=1, keepdims=True), np.zeros(1))
 
 
 def ratios_of_cells(a: Floats, b: Floats, models: NDArray[Any]) -> RatioTest:
@@ -287,8 +259,8 @@ def _figures(test: RatioTest, logs: list[Floats], *, threshold: float, level: fl
     figures = {"ratio": np.exp(test.log_ratio), "ratio_low": low, "ratio_high": high, "degrees": test.degrees}
     for name, side in zip("ab", logs, strict=True):
         figures |= {f"n_runs_{name}": np.isfinite(side).sum(axis=0), f"latency_{name}_ms": np.exp(_mean(side))}
-    for name, p in (("p_slower", test.p_slower), ("p_faster", test.p_faster)):
-        figures[name] = p(threshold) if judged else np.full(len(low), np.nan)
+    for name, sign in (("p_slower", 1), ("p_faster", -1)):
+        figures[name] = test.p_slower(threshold, sign=sign) if judged else np.full(len(low), np.nan)
     return [pl.Series(name, values) for name, values in figures.items()]
 
 
@@ -304,22 +276,15 @@ def _judged(table: pl.DataFrame, level: float) -> pl.DataFrame:
 def prompt_differences(a: Run, b: Run) -> list[str]:
     """Scenarios of one name whose prompts differ in tokens, a line each: where no study says what was asked."""
     names = ["backend", "model", "scenario", "batch_size"]
-    counted = [
+    asked = [
         run.rows.filter((pl.col("mode") == "prefill") & pl.col("tokens_total").is_finite())
         .group_by(names, maintain_order=True)
         .agg(pl.col("tokens_total").median())
         for run in (a, b)
     ]
-    both = counted[0].join(counted[1], on=names, suffix="_b", maintain_order="left")
+    both = asked[0].join(asked[1], on=names, suffix="_b", maintain_order="left")
     return [
         f"prompt of {row['scenario']} for {row['model']} on {row['backend']}: {row['tokens_total']:g} and "
         f"{row['tokens_total_b']:g} tokens"
         for row in both.filter(pl.col("tokens_total") != pl.col("tokens_total_b")).iter_rows(named=True)
     ]
-
-
-def _only_in(these: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    names = these.columns
-    return these.unique(maintain_order=True).join(
-        others.select(names), on=names, how="anti", nulls_equal=True, maintain_order="left"
-    )

@@ -13,25 +13,15 @@ from functools import partial
 import numpy as np
 import polars as pl
 
+from phaselaw import tables as col
 from phaselaw.laws.regression import fit_lines, p_of_zero_at
-from phaselaw.tables import (
-    BUDGET,
-    LAW,
-    Table,
-    count,
-    counted,
-    derived,
-    fixed,
-    measured,
-    percent,
-    plain,
-    two_places,
-    words,
-)
+from phaselaw.tables import BUDGET, LAW, Table, grouped
 
-_CELL = (LAW, words("model", "model"), words("scenario", "scenario"))
-_SIZE = plain("params_millions_effective")
-_BATCH = plain("batch_size", pl.Int64)
+_CELL = (LAW, col.MODEL, col.words("scenario", "scenario"))
+_SIZE = col.plain("params_millions_effective")
+_BATCH = col.plain("batch_size", pl.Int64)
+_BATCH_AND_SIZE = (*_BATCH, *_SIZE)
+_CALLS, _ASKED = col.counted("n", "calls"), col.counted(BUDGET, "tokens asked", provenance="assumed")
 
 WARMUP_BREAKDOWN = Table(
     name="ollama_warmup_breakdown",
@@ -40,19 +30,18 @@ WARMUP_BREAKDOWN = Table(
     caption="Cold start taken apart: loading and the first prefill.",
     columns=(
         *_CELL,
-        measured("warmup_prefill_infer_median_ms", "cold prefill (ms)"),
-        measured("warmup_load_median_ms", "cold load (ms)"),
-        *plain("warmup_prefill_total_median_ms"),
-        counted("warmup_n"),
-        measured("measured_prefill_infer_median_ms", "warm prefill (ms)"),
-        measured("measured_load_median_ms", "warm load (ms)"),
-        *plain("measured_prefill_total_median_ms"),
-        counted("measured_n"),
-        derived("warmup_ratio_infer_only", "ratio, prefill"),
-        derived("warmup_ratio_total_including_load", "ratio with load"),
-        *_BATCH,
-        *_SIZE,
-        counted(BUDGET),
+        col.measured("warmup_prefill_infer_median_ms", "cold prefill (ms)"),
+        col.measured("warmup_load_median_ms", "cold load (ms)"),
+        *col.plain("warmup_prefill_total_median_ms"),
+        *col.plain("warmup_n", pl.Int64),
+        col.measured("measured_prefill_infer_median_ms", "warm prefill (ms)"),
+        col.measured("measured_load_median_ms", "warm load (ms)"),
+        *col.plain("measured_prefill_total_median_ms"),
+        col.counted("measured_n"),
+        col.derived("warmup_ratio_infer_only", "ratio, prefill"),
+        col.derived("warmup_ratio_total_including_load", "ratio with load"),
+        *_BATCH_AND_SIZE,
+        col.counted(BUDGET),
     ),
     order=("backend", "model", "scenario", "batch_size", "params_millions_effective", BUDGET),
 )
@@ -64,12 +53,12 @@ EARLY_STOP_SUMMARY = Table(
     caption="Early stops by model and scenario.",
     columns=(
         *_CELL,
-        counted("n", "calls"),
-        *plain("params_millions_effective_median"),
-        counted(BUDGET, "tokens asked", provenance="assumed"),
-        measured("gen_tokens_raw_median", "median tokens generated", count),
-        derived("early_stop_rate", "stopped early", percent),
-        words("done_reason_mode", "usual reason"),
+        _CALLS,
+        *col.plain("params_millions_effective_median"),
+        _ASKED,
+        col.measured("gen_tokens_raw_median", "median tokens generated", col.count),
+        col.derived("early_stop_rate", "stopped early", col.percent),
+        col.words("done_reason_mode", "usual reason"),
         *_BATCH,
     ),
     order=("backend", "model", "scenario", "batch_size", BUDGET),
@@ -83,20 +72,19 @@ DECODE_LINEARITY = Table(
     why_empty=_NO_COUNTS,
     keeps_budget=True,
     columns=(
-        words("model", "model"),
-        counted("n", "calls"),
-        counted(BUDGET),
-        derived("a_ms", "a (ms)", two_places),
-        derived("b_ms_per_token", "b (ms a token)"),
-        derived("r2", "R2", fixed),
-        *plain("affine_ms_at_target"),
-        measured("gen_tokens_raw_min", "fewest tokens", count),
-        *plain("gen_tokens_raw_median"),
-        measured("gen_tokens_raw_max", "most tokens", count),
+        col.MODEL,
+        _CALLS,
+        col.counted(BUDGET),
+        col.derived("a_ms", "a (ms)", col.two_places),
+        col.derived("b_ms_per_token", "b (ms a token)"),
+        col.derived("r2", "R2", col.fixed),
+        *col.plain("affine_ms_at_target"),
+        col.measured("gen_tokens_raw_min", "fewest tokens", col.count),
+        *col.plain("gen_tokens_raw_median"),
+        col.measured("gen_tokens_raw_max", "most tokens", col.count),
         LAW,
-        *_BATCH,
-        *_SIZE,
-        *plain("a_p a_plus_b_p"),
+        *_BATCH_AND_SIZE,
+        *col.plain("a_p a_plus_b_p"),
     ),
     order=_BY_MODEL,
     shows="backend model n gen_tokens_raw_min gen_tokens_raw_max a_ms b_ms_per_token r2",
@@ -108,22 +96,21 @@ DECODE_PROJECTION_ERROR = Table(
     why_empty=_NO_COUNTS,
     keeps_budget=True,
     columns=(
-        words("model", "model"),
-        counted(BUDGET, "tokens asked", provenance="assumed"),
-        counted("n", "calls"),
-        derived("prop_minus_affine_ms_median", "median (ms)"),
-        derived("prop_minus_affine_ms_p95", "p95 (ms)"),
-        derived("prop_minus_affine_ms_min", "least (ms)"),
-        derived("prop_minus_affine_ms_max", "most (ms)"),
+        col.MODEL,
+        _ASKED,
+        _CALLS,
+        col.derived("prop_minus_affine_ms_median", "median (ms)"),
+        col.derived("prop_minus_affine_ms_p95", "p95 (ms)"),
+        col.derived("prop_minus_affine_ms_min", "least (ms)"),
+        col.derived("prop_minus_affine_ms_max", "most (ms)"),
         LAW,
-        *_BATCH,
-        *_SIZE,
+        *_BATCH_AND_SIZE,
     ),
     order=_BY_MODEL,
     shows="backend model n gen_tokens_target prop_minus_affine_ms_median prop_minus_affine_ms_p95 "
     "prop_minus_affine_ms_min prop_minus_affine_ms_max",
 )
-_MODEL = (LAW, words("backend_kind"), words("model", "model"), *_SIZE)
+_MODEL = (LAW, col.words("backend_kind"), col.MODEL, *_SIZE)
 _BY_SIZE = ("backend", "params_millions_effective", "model")
 SERVER_CLOCK = Table(
     name="server_clock",
@@ -132,16 +119,16 @@ SERVER_CLOCK = Table(
     why_empty="no calls with both a server's decode time and a client's token arrivals",
     columns=(
         *_MODEL,
-        counted("n", "calls"),
-        *plain("gen_tokens_raw_median"),
-        measured("decode_step_ms_client_median", "step by the client (ms)"),
-        measured("decode_step_ms_server_median", "step by the server (ms)"),
-        derived("steps_spanned_minus_count", "steps spanned less tokens counted", two_places),
-        derived("per_count_bias", "time / count is off by", percent),
-        derived("per_step_bias", "time / (count - 1) is off by", percent),
-        counted("n_long", "calls of 300 ms or more"),
-        derived("per_step_bias_worst", "the worst of these is off by", partial(percent, places=2)),
-        derived("ttft_minus_prefill_ms", "TTFT less the server's prefill (ms)"),
+        _CALLS,
+        *col.plain("gen_tokens_raw_median"),
+        col.measured("decode_step_ms_client_median", "step by the client (ms)"),
+        col.measured("decode_step_ms_server_median", "step by the server (ms)"),
+        col.derived("steps_spanned_minus_count", "steps spanned less tokens counted", col.two_places),
+        col.derived("per_count_bias", "time / count is off by", col.percent),
+        col.derived("per_step_bias", "time / (count - 1) is off by", col.percent),
+        col.counted("n_long", "calls of 300 ms or more"),
+        col.derived("per_step_bias_worst", "the worst of these is off by", partial(col.percent, places=2)),
+        col.derived("ttft_minus_prefill_ms", "TTFT less the server's prefill (ms)"),
     ),
     order=_BY_SIZE,
 )
@@ -152,12 +139,12 @@ PROMPT_CACHE_CHECKS = Table(
     why_empty="no calls of an engine that may answer from a prompt cache",
     columns=(
         *_MODEL,
-        counted("n", "calls"),
-        counted("fresh", "fresh"),
-        counted("found", "answered from the cache"),
-        counted("undecidable", "can't be told"),
-        counted("off"),
-        counted("head_cached", "head cached"),
+        _CALLS,
+        col.counted("fresh", "fresh"),
+        col.counted("found", "answered from the cache"),
+        col.counted("undecidable", "can't be told"),
+        col.counted("off"),
+        col.counted("head_cached", "head cached"),
     ),
     order=_BY_SIZE,
 )
@@ -171,7 +158,6 @@ LONG_MS = 300.0
 _DECODES = ["kv_decode", "e2e_kv"]
 _RAW, _TARGET, _DECODE_MS = (pl.col(name) for name in ("gen_tokens_raw", BUDGET, "kv_decode_ms"))
 _KEYS = [column.key for column in _MODEL]
-_N = pl.len().cast(pl.Int64).alias("n")
 
 
 def served_rows(ok_rows: pl.DataFrame) -> pl.DataFrame:
@@ -198,40 +184,37 @@ def warmup_breakdown(served: pl.DataFrame) -> pl.DataFrame:
     start = pl.when(pl.col("backend_kind") == "llamacpp").then(pl.col("load_ms"))
     reported = pl.coalesce(pl.col("ollama_load_ms"), start)
     load = reported.fill_null(pl.when(reported.is_not_null().any().over("backend")).then(0.0))
-    prefills = served.with_columns(load.alias("load")).filter(
-        (pl.col("mode") == "prefill") & pl.col("load").is_not_null()
-    )
-    figures, ms = [], {"infer": pl.col("latency_ms"), "total": pl.col("latency_ms") + pl.col("load")}
+    prefills = served.with_columns(load=load).filter(pl.col("mode") == "prefill", pl.col("load").is_not_null())
+    infer, load = pl.col("latency_ms"), pl.col("load")
+    figures = {}
     for name, which in (("warmup", pl.col("is_warmup")), ("measured", ~pl.col("is_warmup"))):
-        figures += [ms[part].filter(which).median().alias(f"{name}_prefill_{part}_median_ms") for part in ms]
-        figures += [pl.col("load").filter(which).median().alias(f"{name}_load_median_ms")]
-        figures += [which.sum().cast(pl.Int64).alias(f"{name}_n")]
-    ratios = {"warmup_ratio_infer_only": "infer", "warmup_ratio_total_including_load": "total"}
+        for part, ms in (("prefill_infer", infer), ("load", load), ("prefill_total", infer + load)):
+            figures[f"{name}_{part}_median_ms"] = ms.filter(which).median()
+        figures[f"{name}_n"] = which.sum()
+    infer, total = (
+        pl.col(f"warmup_prefill_{part}_median_ms") / pl.col(f"measured_prefill_{part}_median_ms")
+        for part in ("infer", "total")
+    )
     return WARMUP_BREAKDOWN.frame(
         prefills.group_by(WARMUP_BREAKDOWN.order, maintain_order=True)
-        .agg(figures)
-        .filter((pl.col("warmup_n") > 0) & (pl.col("measured_n") > 0))
-        .with_columns(
-            (pl.col(f"warmup_prefill_{part}_median_ms") / pl.col(f"measured_prefill_{part}_median_ms")).alias(name)
-            for name, part in ratios.items()
-        )
+        .agg(**figures)
+        .filter(pl.col("warmup_n") > 0, pl.col("measured_n") > 0)
+        .with_columns(warmup_ratio_infer_only=infer, warmup_ratio_total_including_load=total)
     )
 
 
 def early_stop_summary(served: pl.DataFrame) -> pl.DataFrame:
     """``ollama_early_stop_summary``: median tokens, share of early stops and the usual reason, per cell."""
-    size = pl.col("params_millions_effective")
-    cell = ["backend", "model", "scenario", "batch_size", BUDGET]
+    size = pl.col("params_millions_effective").alias("params_millions_effective_median")
     return EARLY_STOP_SUMMARY.frame(
         _decodes(served)
-        .group_by([*cell, size], maintain_order=True)
+        .group_by([*EARLY_STOP_SUMMARY.order, size], maintain_order=True)
         .agg(
-            _N,
-            _RAW.median().alias("gen_tokens_raw_median"),
-            (_RAW < _TARGET).mean().alias("early_stop_rate"),
-            pl.col(REASON).mode().sort().first().alias("done_reason_mode"),
+            n=pl.len(),
+            gen_tokens_raw_median=_RAW.median(),
+            early_stop_rate=(_RAW < _TARGET).mean(),
+            done_reason_mode=pl.col(REASON).mode().sort().first(),
         )
-        .with_columns(size.alias("params_millions_effective_median"))
     )
 
 
@@ -245,27 +228,17 @@ def decode_linearity(served: pl.DataFrame) -> pl.DataFrame:
     ``a_plus_b_p``, two-sided p of a = 0 and of a = -b (a server whose time spans one step less than its count).
     """
     rows = []
-    for key, calls in _timed_decodes(served).group_by(_LINEAR_KEYS, maintain_order=True):
+    for key, calls in grouped(_timed_decodes(served), _LINEAR_KEYS):
         count, ms = calls["gen_tokens_raw"].to_numpy(), calls["kv_decode_ms"].to_numpy()
         if len(np.unique(count)) < 2:
             continue
         line = fit_lines(count[None], ms[None])
         a, b = float(line.intercept[0]), float(line.slope[0])
-        rows.append(
-            dict(zip(_LINEAR_KEYS, key, strict=True))
-            | {
-                "n": len(count),
-                "a_ms": a,
-                "b_ms_per_token": b,
-                "r2": float(line.r2[0]),
-                "affine_ms_at_target": a + b * float(str(key[1])),
-                "gen_tokens_raw_min": float(count.min()),
-                "gen_tokens_raw_median": float(np.median(count)),
-                "gen_tokens_raw_max": float(count.max()),
-                "a_p": p_of_zero_at(count, ms, 0.0),
-                "a_plus_b_p": p_of_zero_at(count, ms, 1.0),
-            }
-        )
+        counts = {"min": count.min(), "median": np.median(count), "max": count.max()}
+        figures = {"n": len(count), "a_ms": a, "b_ms_per_token": b, "r2": float(line.r2[0])}
+        figures |= {f"gen_tokens_raw_{name}": float(value) for name, value in counts.items()}
+        figures |= {"a_p": p_of_zero_at(count, ms, 0.0), "a_plus_b_p": p_of_zero_at(count, ms, 1.0)}
+        rows.append(key | figures | {"affine_ms_at_target": a + b * key[BUDGET]})
     return DECODE_LINEARITY.frame(rows)
 
 
@@ -277,13 +250,13 @@ def decode_projection_error(served: pl.DataFrame, linearity: pl.DataFrame) -> pl
         _timed_decodes(served)
         .join(linearity.select(*_LINEAR_KEYS, "affine_ms_at_target"), on=_LINEAR_KEYS)
         .group_by(_LINEAR_KEYS, maintain_order=True)
-        .agg(_N, *(figure.alias(f"prop_minus_affine_ms_{name}") for name, figure in figures.items()))
+        .agg(n=pl.len(), **{f"prop_minus_affine_ms_{name}": figure for name, figure in figures.items()})
     )
 
 
 def _decodes(served: pl.DataFrame) -> pl.DataFrame:
-    known = _RAW.is_not_null() & _TARGET.is_not_null()
-    return served.filter((pl.col("mode") == "kv_decode") & ~pl.col("is_warmup") & known)
+    known = _RAW.is_not_null(), _TARGET.is_not_null()
+    return served.filter(pl.col("mode") == "kv_decode", ~pl.col("is_warmup"), *known)
 
 
 def _timed_decodes(served: pl.DataFrame) -> pl.DataFrame:
@@ -325,16 +298,14 @@ def server_clock(served: pl.DataFrame) -> pl.DataFrame:
         .filter((client > 0) & (_DECODE_MS > 0) & (_RAW > 1) & (server > 0))
         .group_by(_KEYS)
         .agg(
-            _N,
-            _RAW.median().alias("gen_tokens_raw_median"),
-            client.median().alias("decode_step_ms_client_median"),
-            server.median().alias("decode_step_ms_server_median"),
-            (_DECODE_MS / client - _RAW).median().alias("steps_spanned_minus_count"),
-            (_DECODE_MS / _RAW / client - 1).median().alias("per_count_bias"),
-            off.median().alias("per_step_bias"),
-            long.sum().cast(pl.Int64).alias("n_long"),
-            off.filter(long).abs().max().alias("per_step_bias_worst"),
-            (pl.col("ttft_ms") - pl.col("prefill_ms")).median().alias("ttft_minus_prefill_ms"),
+            pl.col("decode_step_ms_client", "decode_step_ms_server", "gen_tokens_raw").median().name.suffix("_median"),
+            n=pl.len(),
+            steps_spanned_minus_count=(_DECODE_MS / client - _RAW).median(),
+            per_count_bias=(_DECODE_MS / _RAW / client - 1).median(),
+            per_step_bias=off.median(),
+            n_long=long.sum(),
+            per_step_bias_worst=off.filter(long).abs().max(),
+            ttft_minus_prefill_ms=(pl.col("ttft_ms") - pl.col("prefill_ms")).median(),
         )
     )
 
@@ -344,7 +315,6 @@ def prompt_cache_checks(rows: pl.DataFrame) -> pl.DataFrame:
     check = pl.col("cache_check")
     cached = pl.col("head_cached").cast(pl.String).str.to_lowercase() == "true"
     calls = rows.filter((pl.col("mode") == "prefill") & check.is_not_null())
-    outcomes = {name: check == name for name in ("fresh", "found", "undecidable", "off")} | {"head_cached": cached}
-    return PROMPT_CACHE_CHECKS.frame(
-        calls.group_by(_KEYS).agg(_N, *(outcome.sum().cast(pl.Int64).alias(name) for name, outcome in outcomes.items()))
-    )
+    outcomes = {name: (check == name).sum() for name in ("fresh", "found", "undecidable", "off")}
+    found = calls.group_by(_KEYS).agg(n=pl.len(), head_cached=cached.sum(), **outcomes)
+    return PROMPT_CACHE_CHECKS.frame(found)

@@ -373,7 +373,7 @@ def dominance_budget(fractions: pl.DataFrame, share: float, level: float) -> tup
     ratio = (1 / pl.col("decode_fraction") - 1) * pl.col(BUDGET)
     logs = fractions.group_by("model").agg(ratio.log().mean().alias("log"))["log"].to_numpy()
     middle = float(logs.mean()) + float(np.log(share / (1 - share)))
-    if len(logs) < 2:
+    if len(logs) < 2 or not np.isfinite(middle):
         return float(np.exp(middle)), None, None
     half = float(stats.t.ppf(0.5 + level / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
     return float(np.exp(middle)), float(np.exp(middle - half)), float(np.exp(middle + half))
