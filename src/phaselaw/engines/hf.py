@@ -90,30 +90,30 @@ class HfEngine:
 
         from phaselaw.engines import hf_model
 
-        hf_model.use_threads(self._backend.threads)
+        backend = self._backend
+        hf_model.use_threads(backend.threads)
+        all_positions = {model.name for model in self._models if not model.keeps_last_logits_only}
         settings: dict[str, Any] = {
             "resident_runtime_mb": hf_model.resident_runtime_mb(),
-            "device": self._backend.device,
-            "dtype": self._backend.dtype,
-            "batch_size": self._backend.batch_size,
+            "device": backend.device,
+            "dtype": backend.dtype,
+            "batch_size": backend.batch_size,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "decoding": "greedy, never stopped early",
             "attention": sorted({model.attention for model in self._models}),
             "prefill_logits": "last position only",
-            "prefill_logits_of_all_positions": sorted(
-                {model.name for model in self._models if not model.keeps_last_logits_only}
-            ),
+            "prefill_logits_of_all_positions": sorted(all_positions),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
         }
-        if self._backend.device.startswith("cuda") and torch.cuda.is_available():
+        if backend.device.startswith("cuda") and torch.cuda.is_available():
             settings |= {
-                "device_name": torch.cuda.get_device_name(self._backend.device),
-                "device_memory_mb": torch.cuda.get_device_properties(self._backend.device).total_memory / 2**20,
+                "device_name": torch.cuda.get_device_name(backend.device),
+                "device_memory_mb": torch.cuda.get_device_properties(backend.device).total_memory / 2**20,
                 "cuda": torch.version.cuda,
                 "tf32_in_matrix_products": torch.backends.cuda.matmul.allow_tf32,
             }
-        return EngineInfo(kind="hf", name=self._backend.name, version=transformers.__version__, settings=settings)
+        return EngineInfo(kind="hf", name=backend.name, version=transformers.__version__, settings=settings)
 
     def load(self, model: ModelEntry) -> HfModel:
         """Load a model's weights and tokenizer, ready to generate. Raises `EngineError`.

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """A study's word for a number format, and torch's."""
 
+_LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 _DEFAULT_THREADS = torch.get_num_threads()
 """What torch takes by itself, before any backend sets another number."""
 
@@ -142,8 +143,7 @@ class HfModel:
         self._weights: Any = _weights(source, backend)
         self._tokenizer = _tokenizer(source)
         self._threads = backend.threads
-        self._device: torch.device = self._weights.device
-        self._clock = clock_of(self._device)
+        self._clock = clock_of(self._weights.device)
         self._memory = PeakMemory()
         self._inputs: dict[tuple[str | None, int | None, int, int], torch.Tensor] = {}
         self.keeps_last_logits_only = "logits_to_keep" in inspect.signature(self._weights.forward).parameters
@@ -170,14 +170,11 @@ class HfModel:
         key = (request.prompt, request.prompt_tokens, request.study_seed, request.batch_size)
         if key not in self._inputs:
             ids = torch.tensor([self._prompt_ids(request)])
-            self._inputs[key] = ids.repeat(request.batch_size, 1).to(self._device)
+            self._inputs[key] = ids.repeat(request.batch_size, 1).to(self._weights.device)
         length, limit = self._inputs[key].shape[1], self.info.n_positions
         if limit is not None and length + request.gen_tokens > limit:
-            raise EngineError(
-                f"{self.name} has {limit} positions: a prompt of {length} tokens leaves no room for "
-                f"{request.gen_tokens} more",
-                kind="too_long",
-            )
+            no_room = f"a prompt of {length} tokens leaves no room for {request.gen_tokens} more"
+            raise EngineError(f"{self.name} has {limit} positions: {no_room}", kind="too_long")
         return self._inputs[key]
 
     def _prompt_ids(self, request: Request) -> list[int]:
@@ -234,13 +231,8 @@ def _weights(source: Path | str, backend: HfBackend) -> Any:
     key = (str(source), backend.device, backend.dtype)
     model: Any = _LOADED.get(key)
     if model is None:
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=getattr(torch, DTYPES[backend.dtype]),
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
+        dtype = getattr(torch, DTYPES[backend.dtype])
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, **_LOCAL)
         model = model.to(torch.device(backend.device)).eval()
         # With a pad token the library looks for padding in each step, and waits for the device; we never pad.
         model.config.pad_token_id = None
@@ -251,7 +243,7 @@ def _weights(source: Path | str, backend: HfBackend) -> Any:
 def _tokenizer(source: Path | str) -> Any | None:
     """The model's own tokenizer; ``None`` where it has none, which exact token counts don't need."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, **_LOCAL)
     except (OSError, ValueError):
         return None
     return tokenizer if tokenizer.vocab_size else None  # newer versions make up an empty one

@@ -131,7 +131,12 @@ class LlamacppEngine:
             path = Path(str(props.get("model_path")))
             header, tables = read_header(path) if path.is_file() else ({}, {})
         else:
-            path = self._exported(model.name)
+            for fault in _file_faults(model.name, self._backend):
+                raise EngineError(f"model {model.name}: {fault}", kind="missing_model")
+            try:
+                path = _file_of(model.name, self._backend)
+            except PhaselawError as error:
+                raise EngineError(f"can't load {model.name}: {error}", kind="load") from error
             header, tables = read_header(path)
             process = ServerProcess(self._backend, path)
             self._processes.append(process)
@@ -152,14 +157,6 @@ class LlamacppEngine:
         """Stop every server that was started."""
         while self._processes:
             self._processes.pop().stop()
-
-    def _exported(self, name: str) -> Path:
-        for fault in _file_faults(name, self._backend):
-            raise EngineError(f"model {name}: {fault}", kind="missing_model")
-        try:
-            return _file_of(name, self._backend)
-        except PhaselawError as error:
-            raise EngineError(f"can't load {name}: {error}", kind="load") from error
 
 
 class LlamacppModel(ServedModel):

@@ -49,7 +49,7 @@ def lacking(backend: OllamaBackend, models: Sequence[ModelEntry]) -> list[str]:
         url = address(backend.url, os.environ)
         with closing(OllamaServer(url, limits=QUICK, ca_file=backend.ca_file)) as server:
             server.version()
-            there = set(server.tags()) if models else set()
+            there = set(server.models("tags")) if models else set()
     except EngineError as error:
         return [f"backend {backend.name}: no Ollama server: {error}; start one (ollama serve), or set its url"]
     return [
@@ -105,13 +105,13 @@ class OllamaServer(HttpClient):
             raise EngineError(f"{self.base_url}: what answers there is no Ollama", kind="bad_reply")
         return version[:100]
 
-    def tags(self) -> dict[str, Mapping[str, Any]]:
-        """The models that the server has, by full name."""
-        return _by_name(self.json("GET", "/api/tags"))
-
-    def loaded(self) -> dict[str, Mapping[str, Any]]:
-        """The models that the server holds in memory now, by full name."""
-        return _by_name(self.json("GET", "/api/ps"))
+    def models(self, listing: str) -> dict[str, Mapping[str, Any]]:
+        """The models that the server has (``tags``), or holds in memory now (``ps``), by full name."""
+        models = served.mapping(self.json("GET", f"/api/{listing}")).get("models") or []
+        if not isinstance(models, list):
+            raise EngineError("the server's list of models is none", kind="bad_reply")
+        entries = [served.mapping(entry) for entry in models]
+        return {full_name(str(entry.get("name") or entry.get("model"))): entry for entry in entries}
 
     def show(self, model: str) -> Mapping[str, Any]:
         """What the server says of a model; `EngineError` with the command to fetch it where it has none such."""
@@ -122,7 +122,7 @@ class OllamaServer(HttpClient):
         """Have a model unloaded, and wait until the server no longer lists it."""
         self.json("POST", "/api/generate", {"model": model, "keep_alive": 0})
         deadline = time.monotonic() + UNLOAD_WAIT_S
-        while full_name(model) in self.loaded():
+        while full_name(model) in self.models("ps"):
             if time.monotonic() > deadline:
                 waited = f"{model} is still loaded {UNLOAD_WAIT_S:g} s after its unload was asked"
                 raise EngineError(f"{self.base_url}: {waited}", kind="timeout")
@@ -151,11 +151,11 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     """What a stream's lines say; raises `EngineError` for an error in mid-stream or a stream without its end."""
     events = served.events_of(lines, sent_ns, is_last=lambda event: event.get("done") is True, server_sent=False)
     final = events[-1][1] if events else {}
-    numbers = {
-        name: served.number(final.get(name), below=2.0**64)
+    durations_ms = {
+        name: ns / 1e6
         for name in ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+        if (ns := served.number(final.get(name), below=2.0**64)) is not None
     }
-    durations_ms = {name: ns / 1e6 for name, ns in numbers.items() if ns is not None}
     valid_ms = {name: ms for name, ms in durations_ms.items() if 0 < ms < LONGEST_MS}
     fields = ("prompt_eval_count", "eval_count", "prompt_eval_cached_count")
     counts = {field: value for field in fields if (value := served.count(final.get(field))) is not None}
@@ -191,8 +191,8 @@ class OllamaEngine(ServedEngine):
         """
         self.version = self.server.version()
         described = self.server.show(model.name)
-        info = model_info(described, self.server.tags().get(full_name(model.name)))
-        if full_name(model.name) in self.server.loaded():
+        info = model_info(described, self.server.models("tags").get(full_name(model.name)))
+        if full_name(model.name) in self.server.models("ps"):
             self.server.unload(model.name)
         # A model's template puts tokens before the prompt, which then stay cached.
         has_head = str(described.get("template") or "").strip() != "{{ .Prompt }}"
@@ -267,7 +267,7 @@ class OllamaModel(ServedModel):
         Cold calls and spent nonces unload it. A measured call never pays for a load; a warmup may, and the server gives
         its load time apart.
         """
-        entry = self.server.loaded().get(full_name(self.name))
+        entry = self.server.models("ps").get(full_name(self.name))
         loaded = entry is not None
         self._server_context = None if entry is None else entry.get("context_length")
         if loaded and (self.backend.cold or self._nonces.spent):
@@ -375,11 +375,3 @@ def parameter_millions(label: object) -> float | None:
 def full_name(model: str) -> str:
     """A model's name as the server lists it: the tag ``latest`` where none is given."""
     return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
-
-
-def _by_name(answer: object) -> dict[str, Mapping[str, Any]]:
-    models = served.mapping(answer).get("models") or []
-    if not isinstance(models, list):
-        raise EngineError("the server's list of models is none", kind="bad_reply")
-    entries = [served.mapping(entry) for entry in models]
-    return {full_name(str(entry.get("name") or entry.get("model"))): entry for entry in entries}
