@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from phaselaw.laws.checks.laws import left_out
+from phaselaw.laws.checks.models import left_out
 from phaselaw.laws.prediction import (
     CHOSEN,
     NewModel,

@@ -20,13 +20,11 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox, IdentityTransform
-from numpy.typing import NDArray
 from scipy import stats
 
+from phaselaw.laws.regression import Floats
 from phaselaw.report import svg_pages
 from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panel, Plot, Point, ScalingLaw, escape_controls
-
-Floats = NDArray[np.float64]
 
 WIDTH, HEIGHT = 400.0, 300.0
 """Of a panel, in pixels: as wide as a telephone, so that its text is never scaled down to where it can't be read."""
@@ -150,18 +148,17 @@ def _dots(plot: DotPlot) -> str:
         pane.axvline(plot.reference, gid="class:reference", clip_on=False)
     labels: list[str] = []
     for row, (label, points) in enumerate(rows):
-        pane.text(
-            0.005, row + 0.36, _fitting(label, WIDTH - 28), gid="class:name", transform=pane.get_yaxis_transform()
-        )
+        across = pane.get_yaxis_transform()
+        pane.text(0.005, row + 0.36, _fitting(label, WIDTH - 28), gid="class:name", transform=across)
         # Apart, so that equal values don't hide each other.
-        downs = [row + 0.68 + 0.07 * (at % 5 - 2) * (len(points) > 1) for at in range(len(points))]
-        for point, down in zip(points, downs, strict=True):
+        spots = [(p.x, row + 0.68 + 0.07 * (at % 5 - 2) * (len(points) > 1)) for at, p in enumerate(points)]
+        for point, (_, down) in zip(points, spots, strict=True):
             if point.low is not None and point.high is not None:
                 bar = _within(pane.get_xlim(), (point.low, point.high), log=plot.axis.log)
                 pane.plot(bar, (down, down), gid="class:line c0")
             labels.append(f"{point.label}: {_value(point.x, plot.axis)}{_bracket(point, plot.axis)}")
         if points:
-            _points(pane, [(point.x, down) for point, down in zip(points, downs, strict=True)], 0)
+            _points(pane, spots, 0)
     return _svg(pane, plot.alt, labels)
 
 
@@ -339,9 +336,7 @@ def _names(pane: Axes, points: Sequence[Point]) -> None:
             inside = within.x0 <= box.x0 and box.x1 <= within.x1 and within.y0 <= box.y0 and box.y1 <= within.y1
             if inside and not box.count_overlaps(taken):
                 at, arrow = (box.x0, box.y0 + 3), leader if ring else None
-                pane.annotate(
-                    text, (point.x, point.y), at, textcoords="figure pixels", arrowprops=arrow, gid="class:name"
-                )
+                pane.annotate(text, (point.x, point.y), at, "data", "figure pixels", arrow, gid="class:name")
                 taken.append(box)
                 break
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from phaselaw.laws import served
 from phaselaw.laws.concurrency import CONCURRENCY_FITS, CONCURRENCY_THROUGHPUT
 from phaselaw.laws.scaling import SCALING_FITS_BY_BASIS
+from phaselaw.laws.summary import CUDA_EVENT_GAP_SUMMARY
 from phaselaw.report.document import Section, display, section
 from phaselaw.report.subject import Subject
-from phaselaw.tables import LAW, MISSING, PHASE, Table, counted, derived, digits, words
 
 
 def served_engines(subject: Subject) -> Section | None:
@@ -32,34 +30,14 @@ def served_engines(subject: Subject) -> Section | None:
     return section("Served engines", prose, *filled) if filled else None
 
 
-def _small_percent(value: Any) -> str:
-    return MISSING if value is None else f"{digits(100 * value)} %"
-
-
-_DEVICE = Table(
-    caption="Wall clock less CUDA events, as a share of the wall clock and in ms.",
-    columns=(
-        LAW,
-        PHASE,
-        words("calls", "calls"),
-        counted("n", "rows"),
-        derived("rel_gap_median", "gap, median", _small_percent),
-        derived("rel_gap_p95", "gap, p95", _small_percent),
-        derived("abs_gap_ms_median", "gap, median (ms)"),
-        derived("abs_gap_ms_p95", "gap, p95 (ms)"),
-    ),
-)
-
-
 def device_clock(subject: Subject) -> Section | None:
     """The device's own clock against the wall's, on CUDA; ``None`` where there are no event times (TR121 2.2.1)."""
-    gaps = subject.ordered("cuda_event_gap_summary")
+    gaps = subject.table(CUDA_EVENT_GAP_SUMMARY)
     prose = (
         "CUDA events time the device alone. Where the wall clock agrees, the timed region holds no host work after the "
         "last kernel; it does not show that the device was busy all the while."
     )
-    rows = [row | {"calls": "warmup" if row["is_warmup"] else "measured"} for row in gaps]
-    return section("Device clock", prose, display(_DEVICE, rows)) if rows else None
+    return section("Device clock", prose, gaps) if gaps.rows else None
 
 
 def concurrency(subject: Subject) -> Section | None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from phaselaw.laws.checks import calls, laws, models, served
+from phaselaw.laws.checks import calls, models, served
 from phaselaw.laws.checks.frame import CheckResult, Evidence
 
 CHECKS = (
     served.prompt_cache,
     served.count_convention,
     served.prompt_cut,
-    laws.far_off,
+    models.far_off,
     models.spill,
     models.labels,
-    laws.heterogeneous,
+    models.heterogeneous,
     calls.drift,
     calls.throttling,
     calls.repetitions,

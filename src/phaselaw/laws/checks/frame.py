@@ -91,10 +91,8 @@ class Where:
     @classmethod
     def of(cls, row: Row, **changes: Any) -> Where:
         """The place that a table's row names, by those of its columns that are places."""
-        return cls(**{name: row[name] for name in _WHERE if name in row} | changes)
-
-
-_WHERE = [field.name for field in dataclasses.fields(Where)]
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: row[name] for name in names if name in row} | changes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

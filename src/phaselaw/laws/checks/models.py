@@ -1,4 +1,4 @@
-"""Checks of models: labels that the measurement contradicts, weights that do not fit the accelerator (method 3)."""
+"""Checks of models and their laws: far off the others' law, unlike in kind, mislabelled, too large (method 3)."""
 
 from __future__ import annotations
 
@@ -6,17 +6,176 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import polars as pl
+from scipy import stats
 
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws.checks.frame import ALL_PHASES, GROUP_OF_MODEL, SERVED, Evidence, Finding, Findings, Where, check
+from phaselaw.laws.checks.served import prompt_cache
+from phaselaw.laws.overhead import least_log_error
+from phaselaw.laws.regression import Floats
+from phaselaw.laws.scaling import KINDS, kinds_of
+from phaselaw.laws.series import Series
 from phaselaw.laws.structure import bits_of
-from phaselaw.tables import Row
+from phaselaw.laws.summary import GROUP
+from phaselaw.tables import Row, grouped
 
+ALPHA = 0.05
+FAR = 1.25
+"""A model that is off by a smaller factor is near its law, however tight that is."""
+_LARGE_AND_SLOW = (
+    "it is the largest: its weights may not fit the accelerator's memory, so that part of it ran on the CPU (spill), "
+    "or the machine throttled",
+    "compare its size with the memory (the server's list of loaded models, or peak memory); fit the law without it "
+    "and see whether the exponent holds",
+)
+_SLOW = (
+    "deeper than the others, throttled, measured beside other work, or its label is too small",
+    "check its parameter count and layers, where its weights lie and what else ran; measure it again",
+)
+_FAST = (
+    "a mixture of experts that reads part of its weights, a smaller quantisation, or its label is too large",
+    "check its parameter count, its active parameters and its quantisation",
+)
+"""Why a model may be off its law, and what to do."""
+PROPORTIONAL = 1.0
+"""Beyond its overhead a latency grows at most like the parameters; a law that is steeper itself may bend as it does."""
+OTHER_TOKENS = 0.05
+"""Models that make token counts of one text that differ by more have other tokenizers, or other templates."""
 MISLABELLED = 0.1
 """A label that is off by more than this share is no rounding."""
 FULL = 0.9
 """Weights that take this share of the accelerator's memory leave no room for its cache and its buffers."""
+
+
+@check(
+    "far off the law",
+    unit="laws of 4 models or more",
+    false_alarm_rate=ALPHA,
+    rests_on="if models scatter about their law like a normal sample",
+    not_checked="no law has models enough to hold one against the others",
+)
+def far_off(evidence: Evidence) -> Findings:
+    """Models whose latency leaves the law by far more than the others' scatter: studentised residual, Bonferroni.
+
+    An overhead bends a law at its small end without any model being amiss: one that the best law with an overhead
+    explains is not flagged. Prefills that a prompt cache may have answered are left out.
+    """
+    cached = {(each.where.backend, each.where.model, "prefill") for each in prompt_cache(evidence).findings}
+    fresh = [each not in cached for each in evidence.per_model.select("backend", "model", "mode").iter_rows()]
+    latency = pl.col("latency_geomean_ms").alias("latency")
+    series = Series.of(evidence.per_model.filter(fresh).with_columns(latency), GROUP)
+    for key, models in grouped(series.points, GROUP):
+        params, ms = models["params_millions_effective"].to_numpy(), models["latency"].to_numpy()
+        for index, factor, p in outliers(params, ms):
+            slow = _LARGE_AND_SLOW if index == models.height - 1 else _SLOW
+            reason, step = slow if factor > 1 else _FAST
+            direction = f"{factor:.2f} x slower" if factor > 1 else f"{1 / factor:.2f} x faster"
+            yield Finding(
+                where=Where.of(key, model=models["model"][index]),
+                modes=(key["mode"],),
+                value=factor,
+                evidence=f"{direction} than the law through the other models says (p {p:.2g}, corrected for trying "
+                "each model), and no overhead explains it",
+                other_reading=f"likely: {reason}",
+                next_step=step,
+            )
+    return int((series.lengths >= 4).sum())
+
+
+def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, float, float]]:
+    """The models off the law through the others: (index, factor off, p after Bonferroni); none below 4 models.
+
+    A model is out where its externally studentised residual is (Bonferroni over the models), where it is off by a
+    factor of `FAR`, and where the best ``a + b P^s`` through all models, too, is that much worse than a line without
+    it.
+    """
+    n = len(params_millions)
+    x, y = np.log(params_millions), np.log(latency_ms)
+    off, p, without, slope = left_out(x, y)
+    found = []
+    for index in np.flatnonzero((p * n < ALPHA) & (np.abs(off) >= math.log(FAR))):
+        bent = least_log_error(params_millions, latency_ms, max_exponent=max(PROPORTIONAL, float(slope[index])))
+        # p of this sum of squares over all models exceeding that of a line without one; of a line it is the model's p.
+        t = math.sqrt(max(bent - without[index], 0.0) * (n - 3) / without[index]) if without[index] > 0 else math.inf
+        if 2 * stats.t.sf(t, n - 3) < ALPHA:
+            found.append((int(index), math.exp(off[index]), float(p[index] * n)))
+    return found
+
+
+def left_out(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Each point against the line through the others, each (points,): what it is off, the two-sided p of that, the
+    line's sum of squares and its slope; NaN where untestable.
+
+    The p is of the externally studentised residual, t with n - 3 degrees of freedom (Cook and Weisberg, Residuals and
+    Influence in Regression, 1982, 2.2.2).
+    """
+    n, dx = len(x), x - x.mean()
+    if n < 4 or np.ptp(x) == 0:
+        return (np.full(n, np.nan),) * 4
+    slope = dx @ y / (dx @ dx)
+    residual = y - y.mean() - slope * dx
+    rest = 1 - 1 / n - dx**2 / (dx @ dx)
+    rest[rest < 1e-9] = np.nan  # the others are all of one size: there is no line through them
+    off = residual / rest
+    without = np.maximum((residual**2).sum() - residual * off, 0.0)
+    se = np.sqrt(without / (n - 3) / rest)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(se > 0, 2 * stats.t.sf(np.abs(off) / se, n - 3), np.where(np.abs(off) < 1e-9, 1.0, 0.0))
+    return off, np.where(np.isnan(off), np.nan, p), without, slope - dx * off / (dx @ dx)
+
+
+@check(
+    "heterogeneous law",
+    unit="laws whose models' family, quantisation or token counts of one text are known",
+    rests_on="it is what the models say of themselves and how they count one text",
+    not_checked="no model says its family or quantisation, and there is no prompt of text",
+)
+def heterogeneous(evidence: Evidence) -> Findings:
+    """Laws over models of several families, quantisations or tokenizers: the exponent mixes size with what differs."""
+    kinds = kinds_of(evidence.run)
+    known, law = 0, GROUP[:4]
+    for key, group in grouped(evidence.per_model.filter(pl.col("mode") == pl.col("mode").max().over(law)), law):
+        mine = group.join(kinds, on=["backend", "model", "model_kind"], how="left")
+        values = {word: sorted(set(mine[name].drop_nulls())) for name, word in KINDS.items()}
+        texts = _unlike_counts(evidence.measured, key["backend"], key["batch_size"])
+        known += any(values.values()) or texts is not None
+        several = {word: those for word, those in values.items() if len(those) > 1}
+        mixed = [f"{len(those)} {word} ({', '.join(those)})" for word, those in several.items()]
+        mixed += [f"several tokenizers or templates ({texts})"] if texts else []
+        if mixed:
+            yield Finding(
+                status="caution",
+                where=Where.of(key),
+                value=float(max([2, *map(len, several.values())])),
+                evidence=f"one law over {'; '.join(mixed)}: its exponent is of these models as they are, not of size "
+                "alone",
+                next_step="read the law of each family beside it (scaling_fits_by_family, where one has three models), "
+                "or measure one family in several sizes at one quantisation; compare prices per request, not per token",
+            )
+    return known
+
+
+def _unlike_counts(measured: pl.DataFrame, backend: str, batch_size: int) -> str | None:
+    """How far apart models count one text's tokens; empty where they agree, ``None`` where no text was counted."""
+    of_backend = (pl.col("backend") == backend) & (pl.col("batch_size") == batch_size)
+    tokens = pl.col("prompt_tokens_raw")
+    texts = measured.filter(of_backend & (pl.col("mode") == "prefill") & (tokens > 0) & (pl.col("prompt_chars") > 0))
+    spans = (
+        texts.group_by("scenario", "model")
+        .agg(tokens.median())
+        .group_by("scenario")
+        .agg(n=pl.len(), least=tokens.min(), most=tokens.max())
+        .filter(pl.col("n") > 1)
+        .sort(pl.col("most") / pl.col("least"), "scenario")
+    )
+    if spans.is_empty():
+        return None
+    widest = spans.row(-1, named=True)
+    if widest["most"] / widest["least"] <= 1 + OTHER_TOKENS:
+        return ""
+    return f"{widest['least']:g} to {widest['most']:g} tokens for the text of scenario {widest['scenario']!r}"
 
 
 @check(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import polars as pl
 
@@ -152,19 +151,19 @@ def count_convention(evidence: Evidence) -> Findings:
 def prompt_cut(evidence: Evidence) -> Findings:
     """Prompts that were cut: fewer tokens than were asked for, or longer texts with hardly more tokens than shorter."""
     rows = evidence.run.rows.filter(pl.col("mode") == "prefill")
+    tokens, chars = pl.col("prompt_tokens_raw"), pl.col("prompt_chars")
     error = pl.col("error").cast(pl.String) if "error" in rows.columns else pl.lit("")
     yield from _of_error_rows_too(
         rows.filter(error.str.starts_with("prompt_cut")),
         "evaluated fewer prompt tokens than were sent",
         "raise the context length (options: {num_ctx: ...}) or shorten the prompt",
     )
-    used = rows.filter((pl.col("status") == "ok") & (pl.col("prompt_tokens_raw") > 0))
-    prompts = used.group_by(CELL, maintain_order=True).agg(
-        chars=pl.col("prompt_chars").median(), tokens=pl.col("prompt_tokens_raw").median()
-    )
-    asked = _asked_tokens(evidence.manifest)
+    used = rows.filter((pl.col("status") == "ok") & (tokens > 0)).group_by(CELL, maintain_order=True)
+    scenarios = (evidence.manifest.get("study") or {}).get("scenarios") or []
+    stated = [each for each in scenarios if isinstance(each, dict) and each.get("prompt_tokens")]
+    asked = {str(each.get("name")): int(each["prompt_tokens"]) for each in stated}
     n = 0
-    for _, model in grouped(prompts, GROUP_OF_MODEL):
+    for _, model in grouped(used.agg(chars=chars.median(), tokens=tokens.median()), GROUP_OF_MODEL):
         texts = model.filter(pl.col("chars") > 0).sort("chars").rows(named=True)
         synthetic = [row for row in model.iter_rows(named=True) if row["scenario"] in asked]
         n += len(texts) > 1 or bool(synthetic)
@@ -183,19 +182,9 @@ def prompt_cut(evidence: Evidence) -> Findings:
     return n
 
 
-def _asked_tokens(manifest: dict[str, Any]) -> dict[str, int]:
-    """The prompt tokens that a run's study asked of its synthetic scenarios, by the scenario's name."""
-    return {
-        str(scenario.get("name")): int(scenario["prompt_tokens"])
-        for scenario in (manifest.get("study") or {}).get("scenarios") or []
-        if isinstance(scenario, dict) and scenario.get("prompt_tokens")
-    }
-
-
 def _cut_text(texts: list[Row]) -> Iterator[Finding]:
     """The longest text where a shorter one shows that it was not read to its end; ``texts`` ascend in characters."""
-    for shorter in texts[:-1]:
-        longest = texts[-1]
+    for shorter, longest in ((text, texts[-1]) for text in texts[:-1]):
         more_chars, more_tokens = longest["chars"] - shorter["chars"], longest["tokens"] - shorter["tokens"]
         # One token of grace: a text that is a little longer may have as many.
         if more_chars > CHARS_PER_TOKEN * (max(more_tokens, 0.0) + 1):
