@@ -34,7 +34,6 @@ PROPERTIES = {"params_millions_effective": "M parameters", "n_layer": "layers", 
 ROUNDING = 0.005
 """A range is shown in three digits, so a value that is off by no more than their rounding lies in it."""
 
-
 CHOSEN = "chosen"
 """The law that `predict` would use: chosen anew from the others alone for each model that is left out."""
 _FEW = "no law over four models, so that three are left to predict one from"
@@ -245,12 +244,8 @@ def predict(
         if not found:
             few = f"{points.height} models measured: a prediction interval takes {MIN_MODELS} of different sizes"
             refused[Refusal(**where, reason=few, outside=False)] = None
-        shared = key | {
-            "level": level,
-            "outside": outside,
-            "provenance": "extrapolated" if outside else "derived",
-            "suspect": suspect,
-        }
+        provenance = "extrapolated" if outside else "derived"
+        shared = key | {"level": level, "outside": outside, "provenance": provenance, "suspect": suspect}
         counted = tokens.get(tuple(where.values()), {}).get(key["mode"])
         rows += [Prediction(**shared, **row, **_rate(row, counted)) for row in found]
     return Predictions(model=model, rows=tuple(rows), refused=tuple(refused), workloads=tuple(workloads))
@@ -291,13 +286,8 @@ def fitted_laws(
     fits = {law: fitted for law in laws if (fitted := fit(points, law)) is not None}
     known = _known(points, list(fits))
     errors = {law: leave_one_out_errors(*_logs(known, law)) for law in (MEAN, *fits)}
-    factors = {law: _typical_factor(off) for law, off in errors.items() if off is not None}
+    factors = {law: exponential(float(np.sqrt((off * off).mean()))) for law, off in errors.items() if off is not None}
     return fits, factors, min(fits, key=lambda law: factors.get(law, math.inf), default=None)
-
-
-def _typical_factor(logs: Floats) -> float:
-    """What predictions are off by, from the logs of predicted / measured: the exponential of their root mean square."""
-    return exponential(float(np.sqrt((logs * logs).mean())))
 
 
 def outside_range(points: pl.DataFrame, properties: Mapping[str, float]) -> str | None:
@@ -355,9 +345,8 @@ def _rate(row: Mapping[str, Any], tokens: float | None) -> dict[str, Any]:
     """Tokens a second of a call that takes so long; the interval's ends change places."""
     ends = {"tokens_per_s": "", "tokens_per_s_low": "_high", "tokens_per_s_high": "_low"}
     ms = {name: row[f"latency_ms{end}"] for name, end in ends.items()}
-    return {"tokens": tokens} | {
-        name: tokens and (1000 * tokens / each if each > 0 else math.inf) for name, each in ms.items()
-    }
+    rates = {name: tokens and (1000 * tokens / each if each > 0 else math.inf) for name, each in ms.items()}
+    return rates | {"tokens": tokens}
 
 
 def workloads_of(cells: pl.DataFrame) -> list[Workload]:
@@ -438,28 +427,25 @@ def prediction_coverage(validation: pl.DataFrame, *, level: float) -> pl.DataFra
     geometric mean, ``interval_factor`` the median reach of an interval to either side, all factors. Last come the
     models inside the range of the others, as ``phaselaw predict`` asks for, and how many of their intervals held.
     """
-    by_mean = grouped(validation.filter(pl.col("predictor") == MEAN), GROUP)
-    means = {tuple(about.values()): _factor(group) for about, group in by_mean}
-    rows = []
-    for about, group in grouped(validation.filter(pl.col("predictor") != MEAN), [*GROUP, "predictor"]):
-        n, inside, between = group.height, int(group["inside"].sum()), group.filter(~pl.col("extrapolated"))
-        low, high = clopper_pearson(inside, n, level)
-        reach = (group["latency_predicted_ms_high"] / group["latency_predicted_ms"]).to_numpy()
-        figures: dict[str, Any] = {
-            "n_models": n,
-            "n_inside": inside,
-            "coverage": inside / n,
-            "coverage_low": low,
-            "coverage_high": high,
-            "asked": level,
-            "typical_factor": _factor(group),
-            "mean_factor": means.get(tuple(about[name] for name in GROUP)),
-            "interval_factor": float(np.median(reach)),
-            "n_interpolated": between.height,
-            "n_inside_interpolated": int(between["inside"].sum()),
-        }
-        rows.append(about | figures)
-    return PREDICTION_COVERAGE.frame(rows)
+    predicted, inside, between = pl.col("latency_predicted_ms"), pl.col("inside"), ~pl.col("extrapolated")
+    off = (predicted / pl.col("latency_measured_ms")).log()
+    typical, by_mean = (off * off).mean().sqrt().exp(), pl.col("predictor") == MEAN
+    means = validation.filter(by_mean).group_by(GROUP).agg(mean_factor=typical)
+    laws = validation.filter(~by_mean).group_by([*GROUP, "predictor"], maintain_order=True)
+    found = laws.agg(
+        n_models=pl.len(),
+        n_inside=inside.sum(),
+        coverage=inside.mean(),
+        asked=pl.lit(level),
+        typical_factor=typical,
+        interval_factor=(pl.col("latency_predicted_ms_high") / predicted).median(),
+        n_interpolated=between.sum(),
+        n_inside_interpolated=(between & inside).sum(),
+    )
+    ends = [clopper_pearson(hits, n, level) for hits, n in found.select("n_inside", "n_models").iter_rows()]
+    bounds = pl.DataFrame(ends, schema={"coverage_low": pl.Float64, "coverage_high": pl.Float64}, orient="row")
+    found = found.hstack(bounds).join(means, on=GROUP, how="left", nulls_equal=True, maintain_order="left")
+    return PREDICTION_COVERAGE.frame(found)
 
 
 def clopper_pearson(hits: int, n: int, level: float) -> tuple[float, float]:
@@ -468,8 +454,3 @@ def clopper_pearson(hits: int, n: int, level: float) -> tuple[float, float]:
     low = stats.beta.ppf(tail, hits, n - hits + 1) if hits > 0 else 0.0
     high = stats.beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0
     return float(low), float(high)
-
-
-def _factor(group: pl.DataFrame) -> float:
-    """What the predictions of left-out models are off by."""
-    return _typical_factor(np.log((group["latency_predicted_ms"] / group["latency_measured_ms"]).to_numpy()))

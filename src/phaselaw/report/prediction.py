@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from phaselaw import tables as col
 from phaselaw.laws.prediction import (
@@ -69,16 +69,11 @@ def left_out(rows: Sequence[Row]) -> Table:
 
 def predicted(predictions: Predictions) -> Table:
     """The table of predictions: the law that is used first, the others beside it."""
-    rows = [
-        _row(each)
-        | {
-            "phase": PHASE_WORDS[each.mode],
-            "choice": "used" if each.used else "beside",
-            "beyond": each.provenance if each.outside else "",
-        }
-        for each in predictions.rows
-    ]
     phases = list(PHASE_WORDS)
+    rows = [
+        row | {"choice": "used" if row["used"] else "beside", "beyond": row["provenance"] if row["outside"] else ""}
+        for row in map(_row, predictions.rows)
+    ]
     rows.sort(key=lambda row: (row["law"], phases.index(row["mode"]), not row["used"]))
     beyond = " beyond" if any(row["beyond"] for row in rows) else ""
     return display(dataclasses.replace(_PREDICTED, shows=_SHOWN + beyond), rows)
@@ -86,54 +81,42 @@ def predicted(predictions: Predictions) -> Table:
 
 def reading(predictions: Predictions) -> tuple[str, ...]:
     """What the predictions are of, which law is used and why, in sentences."""
-    level = predictions.rows[0].level
-    found = {row.predictor for row in predictions.rows}
+    rows = [_row(each) for each in predictions.rows]
+    found, measured = {row["predictor"] for row in rows}, {row["law"] for row in rows}
     laws = [law for law in LAWS if law in found]
-    measured = {_where(row) for row in predictions.rows}
     return (
-        f"In brackets: {level:.0%} prediction intervals, where the latency of one new model lies: how far models "
-        "scatter about the law, and the law's own uncertainty. Latencies are of calls that run alone.",
+        f"In brackets: {rows[0]['level']:.0%} prediction intervals, where the latency of one new model lies: how far "
+        "models scatter about the law, and the law's own uncertainty. Latencies are of calls that run alone.",
         "Used is the law that is off by the least when a measured model is left out (typical error, a factor), of "
         f"those that the stated properties allow: {', '.join(laws)}."
         + (" Its interval is wider for having been chosen." if len(laws) > 1 else ""),
-        *_no_better_than_the_mean(predictions),
-        *(_workload(each) for each in predictions.workloads if _where(each) in measured),
-        *dict.fromkeys(
-            f"EXTRAPOLATED on {_row(row)['law']}: {row.outside}; no measurement says that the law holds there."
-            for row in predictions.rows
-            if row.outside
+        *(
+            f"{row['law']}, {row['phase']}: no law predicts a model that was left out better than the {MEAN} of the "
+            f"others does ({col.factor(row['typical_factor'])} against {col.factor(row['mean_factor'])})."
+            for row in rows
+            if row["used"] and row["mean_factor"] and (row["typical_factor"] or 0.0) >= row["mean_factor"]
+        ),
+        *(
+            f"{row['law']}: tokens/s are of this run's own calls, {col.digits(row['tokens'].get('prefill'))} prompt "
+            f"and {col.digits(row['tokens'].get('kv_decode'))} generated tokens (geometric mean over the scenarios "
+            f"{', '.join(row['scenarios'])})."
+            for row in map(_row, predictions.workloads)
+            if row["law"] in measured
         ),
         *dict.fromkeys(
-            f"SUSPECT on {_row(row)['law']}, {PHASE_WORDS[row.mode]}: {row.suspect} (see the validity checks)."
-            for row in predictions.rows
-            if row.suspect
+            f"EXTRAPOLATED on {row['law']}: {row['outside']}; no measurement says that the law holds there."
+            for row in rows
+            if row["outside"]
+        ),
+        *dict.fromkeys(
+            f"SUSPECT on {row['law']}, {row['phase']}: {row['suspect']} (see the validity checks)."
+            for row in rows
+            if row["suspect"]
         ),
     )
-
-
-def _no_better_than_the_mean(predictions: Predictions) -> Iterator[str]:
-    """Where no law is off by less than the geometric mean of the other models."""
-    for row in predictions.rows:
-        typical, mean = row.typical_factor, row.mean_factor
-        if row.used and typical is not None and mean is not None and typical >= mean:
-            yield (
-                f"{_row(row)['law']}, {PHASE_WORDS[row.mode]}: no law predicts a model that was left out better than "
-                f"the {MEAN} of the others does ({col.factor(typical)} against {col.factor(mean)})."
-            )
-
-
-def _workload(workload: Workload) -> str:
-    prompt, generated = (col.digits(workload.tokens.get(phase)) for phase in ("prefill", "kv_decode"))
-    return (
-        f"{_row(workload)['law']}: tokens/s are of this run's own calls, {prompt} prompt and {generated} generated "
-        f"tokens (geometric mean over the scenarios {', '.join(workload.scenarios)})."
-    )
-
-
-def _where(about: Workload | Prediction) -> tuple[str, int, int | None]:
-    return about.backend, about.batch_size, about.gen_tokens_target
 
 
 def _row(about: Prediction | Workload) -> Row:
-    row = {field.name: getattr(about, field.name) for field in dataclasses.fields(about)}
-    return row | {"law": law_words(row)}
+    """Its fields, and its ``law`` and ``phase`` in words."""
+    row = dataclasses.asdict(about)
+    return row | {"law": law_words(row), "phase": PHASE_WORDS.get(row.get("mode", ""))}
