@@ -94,7 +94,7 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
     own = cells.join(names, on=["backend", "model"], how="left").with_columns(
         latency="latency_median_ms", prompt_tokens="prompt_tokens_raw_median", variance="latency_log_variance"
     )
-    pairs = _paired(own, _reference(run, cells))
+    pairs = _paired(own, run)
     points = (
         pairs.group_by(_POINT, maintain_order=True)
         .agg(
@@ -137,15 +137,14 @@ def identities(run: Run) -> pl.DataFrame:
     return models.select(*names[:2], identity=pl.coalesce("identity", "model"), weights=pl.coalesce(_WEIGHTS))
 
 
-def _reference(run: Run, cells: pl.DataFrame) -> str | None:
-    """The study's first backend that was measured; without a manifest the first by name."""
+def _paired(cells: pl.DataFrame, run: Run) -> pl.DataFrame:
+    """Each cell of another backend beside the reference's of the same weights, prompt, batch and budget.
+
+    The reference is the study's first backend that was measured; without a manifest the first by name.
+    """
     measured = cells["backend"].unique().sort().to_list()
     stated = [str(name) for name in (run.manifest or {}).get("backends") or ()]
-    return next((name for name in [*stated, *measured] if name in measured), None)
-
-
-def _paired(cells: pl.DataFrame, reference: str | None) -> pl.DataFrame:
-    """Each cell of another backend beside the reference's of the same weights, prompt, batch and budget."""
+    reference = next((name for name in [*stated, *measured] if name in measured), None)
     base = cells.filter(pl.col("backend") == reference)
     others = cells.filter(pl.col("backend") != reference)
     on = [*_SIDE, "identity", "scenario"]

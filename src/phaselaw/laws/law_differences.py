@@ -66,10 +66,7 @@ def paired_slope_difference(
     x, y = np.log10(series.values("params_millions_effective")), np.log10(series.values("latency"))
     line, noise = fit_lines(x[None], y[None]), Noise.none()
     if replicates is not None:
-        logs = replicates.by_model()
-        one, other = (
-            logs.join(rows.select(GROUP).unique(), on=GROUP, how="semi", nulls_equal=True) for rows in (first, second)
-        )
+        one, other = (replicates.of(rows).by_model() for rows in (first, second))
         ratios = one.join(other.select(*_SAME, "replicate", other="log"), on=[*_SAME, "replicate"])
         noise = slope_noise(series, ratios.with_columns(pl.col("log") - pl.col("other")), replicates.kind)
     slope, half = float(line.slope[0]), float(noise.half_width(line.slope_se, n - 2, level)[0])
@@ -112,9 +109,7 @@ def _difference_text(row: Row) -> str:
 
 def _how(row: Row) -> str:
     """How a difference was worked out, and what differs beside the run."""
-    if row["against"] is None:
-        return MISSING
-    return "; ".join(part for part in (row["difference_basis"], row["differs_in"]) if part)
+    return "; ".join(part for part in (row["difference_basis"], row["differs_in"]) if part) or MISSING
 
 
 LAWS_SIDE_BY_SIDE = Table(

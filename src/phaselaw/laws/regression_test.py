@@ -158,10 +158,9 @@ def _in_runs(names: pl.DataFrame, medians: pl.DataFrame, runs: pl.Series) -> Flo
     """
     found = names.with_row_index("at").join(medians, on=CELL, nulls_equal=True).with_columns(pl.col("n") - 1)
     matrices = np.full((3, len(runs), names.height), np.nan)
-    columns = ("latency_median_ms", "latency_log_variance", "n")
     where = runs.search_sorted(found["run"]).to_numpy(), found["at"].to_numpy()
-    matrices[:, *where] = [floats(found, column) for column in columns]
-    matrices[0] = np.log(matrices[0])
+    logs, variances = np.log(floats(found, "latency_median_ms")), floats(found, "latency_log_variance")
+    matrices[:, *where] = logs, variances, floats(found, "n")
     return matrices
 
 
@@ -187,13 +186,13 @@ def _tests(
         each.se[full], each.degrees[full] = known.se, known.degrees
         return each, ratio_of_whole(in_all[0], in_all[1])
     # What each run's cell adds to the variance of the ratio; 0 where absent.
-    parts = [np.where(np.isfinite(logs), own / np.isfinite(logs).sum(axis=0) ** 2, 0.0) for logs, own, _ in (a, b)]
-    degrees = np.concatenate([a[2], b[2]])
-    each = ratios_by_calls(log_ratio, np.concatenate(parts), degrees)
+    found = [np.where(np.isfinite(logs), own / np.isfinite(logs).sum(axis=0) ** 2, 0.0) for logs, own, _ in (a, b)]
+    parts, degrees = np.concatenate(found), np.concatenate([a[2], b[2]])
+    each = ratios_by_calls(log_ratio, parts, degrees)
     if not full.any():
         return each, None
     # The mean over cells is one ratio whose parts are those of all of its cells.
-    all_parts = np.concatenate(parts)[:, full].reshape(-1, 1) / full.sum() ** 2
+    all_parts = parts[:, full].reshape(-1, 1) / full.sum() ** 2
     return each, ratios_by_calls(log_ratio[full].mean(keepdims=True), all_parts, degrees[:, full].reshape(-1, 1))
 
 
