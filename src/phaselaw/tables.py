@@ -197,6 +197,14 @@ def grouped(table: pl.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Row, pl.
         yield dict(zip(keys, values, strict=True)), rows
 
 
+def alike(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by their values of ``keys``, groups and rows as they come."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
+
+
 LAW = words("backend", "backend", reads="law")
 """The backend; a report adds its batch size, and its budget where a run has several."""
 BACKEND = words("backend", "backend")

@@ -79,7 +79,7 @@ def t_half_width(se: Floats, degrees: float | Floats, level: float) -> Floats:
 
 def log_interval(values: Floats, log_se: Floats, degrees: Floats, level: float) -> tuple[Floats, Floats]:
     """Both ends of a t interval on the log of each value; NaN without degrees of freedom."""
-    half = log_se * stats.t.ppf(0.5 + level / 2, degrees)
+    half = t_half_width(log_se, degrees, level)
     return values * np.exp(-half), values * np.exp(half)
 
 
@@ -257,24 +257,16 @@ def _orders(n: int) -> NDArray[np.int64]:
     return np.array(list(itertools.permutations(range(n))), dtype=np.int64)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RobustLine:
-    """The Theil-Sen line of each group, arrays of shape (groups,); NaN where a row's x are all equal."""
+def theil_sen_rows(x: Floats, y: Floats, level: float) -> tuple[Floats, Floats, Floats, Floats]:
+    """The Theil-Sen line of each row: slope, intercept, and both ends of the slope's interval; NaN where x are equal.
 
-    slope: Floats
-    """The median of the slopes of all pairs."""
-    intercept: Floats
-    low: Floats
-    """The slope's interval by Sen (1968), equation 2.6: conservative for few points."""
-    high: Floats
-
-
-def theil_sen_rows(x: Floats, y: Floats, level: float) -> RobustLine:
-    """Theil-Sen slope, intercept (through the medians) and the slope's interval at ``level`` of each row, by scipy."""
+    The slope is the median of those of all pairs, the line goes through the medians, and the interval is by Sen (1968),
+    equation 2.6: conservative for few points.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         lines = [
             stats.theilslopes(mine, own, level) if len(np.unique(own)) > 1 else (np.nan,) * 4
             for own, mine in zip(x, y, strict=True)
         ]
     slope, intercept, low, high = np.array(lines, dtype=float).reshape(-1, 4).T
-    return RobustLine(slope=slope, intercept=intercept, low=low, high=high)
+    return slope, intercept, low, high

@@ -27,6 +27,8 @@ from phaselaw.laws.verdicts import MIN_MODELS, TREND, out_of_order, verdict
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, Col, Table, counted, derived, fixed, flag, interval, plain, words
 
+_THEIL_SEN = ("theilsen_slope", "theilsen_log10_intercept", "theilsen_slope_ci_low", "theilsen_slope_ci_high")
+
 
 def _laws(name: str, holds: str, caption: str, extra: Sequence[Col] = (), **more: Any) -> Table:
     """The declaration of a table of laws, with more columns after ``aggregation``."""
@@ -41,8 +43,8 @@ def _laws(name: str, holds: str, caption: str, extra: Sequence[Col] = (), **more
         derived("slope", "exponent", fixed),
         derived("r2", "R2", fixed),
         derived("spearman_rho_loglog", "rank correlation", fixed, detail=True),
-        *plain("spearman_p_loglog theilsen_slope theilsen_log10_intercept theilsen_slope_ci_low"),
-        *plain("theilsen_slope_ci_high"),
+        *plain("spearman_p_loglog"),
+        *plain(" ".join(_THEIL_SEN)),
         *interval("slope_ci_low", "slope_ci_high", "TR121's bootstrap", detail=True),
         *plain("log10_intercept_ci_low log10_intercept_ci_high"),
         counted("boot_n_used"),
@@ -162,10 +164,7 @@ def _fits(x: Floats, y: Floats, noise: Noise, options: Options) -> dict[str, Any
         "r2": line.r2,
         "spearman_rho_loglog": rho,
         "spearman_p_loglog": p,
-        "theilsen_slope": robust.slope,
-        "theilsen_log10_intercept": robust.intercept,
-        "theilsen_slope_ci_low": robust.low,
-        "theilsen_slope_ci_high": robust.high,
+        **dict(zip(_THEIL_SEN, robust, strict=True)),
         "slope_t_ci_low": line.slope - half,
         "slope_t_ci_high": line.slope + half,
         "slope_se": line.slope_se,

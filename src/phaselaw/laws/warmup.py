@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from phaselaw.laws.summary import GROUP, GROUP_COLUMNS
+from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL
 from phaselaw.tables import BUDGET, LAW, PHASE, Table, counted, derived, flag, measured, plain, words
 
 UNSAFE_RATIO = 2.0
@@ -32,19 +32,7 @@ WARMUP_EFFECT = Table(
         *plain("params_millions_effective"),
         counted(BUDGET),
     ),
-    order=(
-        *[
-            "backend",
-            "mode",
-            "scenario",
-            "model",
-            "backend_kind",
-            "batch_size",
-            "model_kind",
-            "params_millions_effective",
-        ],
-        BUDGET,
-    ),
+    order=("backend", "mode", "scenario", "model", "backend_kind", "batch_size", *MODEL[1:], BUDGET),
     shows="mode backend model scenario warmup_median_ms measured_median_ms warmup_minus_measured_ms "
     "warmup_to_measured_ratio",
 )

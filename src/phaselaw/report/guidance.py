@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 
 from phaselaw.laws.claims import DOMINATES
 from phaselaw.laws.decisions import ALIKE, COLD_START, DEPTH, LATENCY, MIXED, OVERHEAD, PRICE, SIZE, UNKNOWN
+from phaselaw.laws.noise import ALL
 from phaselaw.laws.verdicts import TREND
 from phaselaw.laws.warmup import UNSAFE_RATIO
 from phaselaw.report.document import Section, display, section
 from phaselaw.report.subject import Subject
-from phaselaw.tables import Row, Table, digits, percent, words
+from phaselaw.tables import Row, Table, alike, digits, percent, words
 
 _POLICIES = {
     SIZE: "Plan with the law in parameters, inside the measured range; predict a size that was not measured by it.",
@@ -25,122 +26,100 @@ _POLICIES = {
 _BUDGET_LEVER = 1.5
 """The largest model's price over the smallest's, from which model choice is called a lever."""
 
-
 _TABLE = Table(
     caption="Policies, each with the figure that triggered it.",
     columns=(words("policy", "policy"), words("because", "because"), words("table", "table")),
 )
+Advice = Iterator[tuple[str, str, str]]
+"""Of each row that calls for one: a policy, where it applies, and because of which figure."""
+
+
+def _regimes(rows: Iterable[Row], _: float) -> Advice:
+    for row in rows:
+        yield _POLICIES[row["regime"]], f"{row['law']}, {row['phase']}", row["reason"]
+
+
+def _decode(rows: Iterable[Row], _: float) -> Advice:
+    for row in rows:
+        share = row["decode_fraction_median"]
+        because = f"decode is {percent(share)} of end to end at {row['gen_tokens_target']} tokens (median model)"
+        policy = "Plan for both phases: prefill is too large a share to leave out."
+        if share >= DOMINATES:
+            policy = "Plan capacity by decode tokens/s: a faster prefill alone will not be noticed end to end."
+        yield policy, row["law"], because
+
+
+def _loads(rows: Iterable[Row], slo_ms: float) -> Advice:
+    """Loads that dwarf the warm call: residency is a setting, not an accident."""
+    loads = [row for row in rows if row["warmup_load_median_ms"] and row["warmup_ratio_total_including_load"]]
+    policy = "Keep models resident (or load them before traffic comes): loading is most of a cold first token."
+    for (law,), mine in alike(loads, "law").items():
+        row = max(mine, key=lambda row: float(row["warmup_load_median_ms"]))
+        ratio, load = row["warmup_ratio_total_including_load"], row["warmup_load_median_ms"]
+        if ratio >= UNSAFE_RATIO and load >= slo_ms:
+            because = f"{row['model']}, {row['scenario']}: {digits(load)} ms of loading; with it the first prefill "
+            yield policy, law, f"{because}takes {digits(ratio)} x a warm one"
+
+
+def _prices(rows: Iterable[Row], _: float) -> Advice:
+    policy = (
+        "Make the larger model earn its price: route to it what the smaller one fails at, and measure quality before "
+        "making it the default."
+    )
+    for row in rows:
+        if {row["first"], row["then"]} & {LATENCY, PRICE, ALIKE} and (row["price_factor"] or 0) >= _BUDGET_LEVER:
+            because = f"a token of {row['largest_model']} costs {digits(row['price_factor'])} x one of "
+            yield policy, row["law"], because + row["smallest_model"]
+
+
+def _early_stops(rows: Iterable[Row], _: float) -> Advice:
+    policy = "Compare models by time a token, not by time a reply: a model that says less looks faster."
+    for (law,), mine in alike((row for row in rows if row["early_stop_rate"]), "law").items():
+        worst = max(mine, key=lambda row: float(row["early_stop_rate"]))
+        calls = f"{percent(worst['early_stop_rate'])} of {worst['model']}'s calls on {worst['scenario']}"
+        yield policy, law, f"{calls} stopped before {worst['gen_tokens_target']} tokens"
+
+
+def _suspects(rows: Iterable[Row], _: float) -> Advice:
+    doubts = (row for row in rows if row["status"] != "caution")
+    for (check, step), found in alike(doubts, "check", "next_step").items():
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        where = ", ".join(dict.fromkeys(row["law"] for row in found))
+        policy = f"{step[:1].upper()}{step[1:]}".rstrip(".") + "."
+        yield policy, where, f"{check} {found[0]['status']}: {found[0]['evidence']}{more}"
+
+
+def _trends(rows: Iterable[Row], _: float) -> Advice:
+    policy = "Measure the very model that you choose: the law is a trend, and some models are out of order."
+    for row in rows:
+        over_all = row["mode"] == "e2e_kv" and row["scenario"] == ALL
+        if over_all and row["verdict"] == TREND and row["trend_exceptions"]:
+            yield policy, row["law"], f"out of order end to end: {row['trend_exceptions']}"
+
+
+_RULES = {
+    "regimes": _regimes,
+    "decode_fraction_summary": _decode,
+    "ollama_warmup_breakdown": _loads,
+    "what_breaks_first": _prices,
+    "ollama_early_stop_summary": _early_stops,
+    "validity_findings": _suspects,
+    "scaling_fits": _trends,
+}
+"""By table, the rule that reads its rows (with the SLO of a first call, in ms)."""
 
 
 def guidance(subject: Subject) -> Section:
     """Policies that this run's figures call for, and what to watch in production (TR121 9.1, 9.2)."""
-    rules = (_regimes, _decode, _loads, _prices, _early_stops, _suspects, _trends)
-    rows = _merged(row for rule in rules for row in rule(subject))
+    found: dict[str, Row] = {}
+    for table, rule in _RULES.items():
+        for policy, where, because in rule(subject.rows(table), subject.analysis.options.cold_start_slo_ms):
+            row = found.setdefault(policy, {"policy": policy, "because": [], "table": table})
+            row["because"].append(f"{where}: {because}")
     watch = (
         "Time to first token apart from decode tokens/s: the phases scale and break apart.",
         "tokens/s by prompt length, generation length and batch size, the axes along which these laws were fixed.",
         "First calls (worker age, time since its last request, whether the model was loaded) apart from warm ones.",
     )
+    rows = [row | {"because": "; ".join(row["because"])} for row in found.values()]
     return section("Guidance", display(_TABLE, rows), "Measure in production, so that the laws stay true:", watch)
-
-
-def _merged(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """One row a policy, with every place that calls for it."""
-    found: dict[str, Row] = {}
-    for row in rows:
-        because = f"{row['where']}: {row['because']}"
-        if row["policy"] in found:
-            found[row["policy"]]["because"] += f"; {because}"
-        else:
-            found[row["policy"]] = row | {"because": because}
-    return tuple(found.values())
-
-
-def _row(policy: str, where: object, because: str, table: str) -> Row:
-    return {"policy": policy, "where": str(where), "because": because, "table": table}
-
-
-def _regimes(subject: Subject) -> Iterator[Row]:
-    for row in subject.rows("regimes"):
-        yield _row(_POLICIES[row["regime"]], f"{row['law']}, {row['phase']}", row["reason"], "regimes")
-
-
-def _decode(subject: Subject) -> Iterator[Row]:
-    for row in subject.rows("decode_fraction_summary"):
-        share = row["decode_fraction_median"]
-        tokens = f"decode is {percent(share)} of end to end at {row['gen_tokens_target']} tokens (median model)"
-        if share >= DOMINATES:
-            policy = "Plan capacity by decode tokens/s: a faster prefill alone will not be noticed end to end."
-        else:
-            policy = "Plan for both phases: prefill is too large a share to leave out."
-        yield _row(policy, row["law"], tokens, "decode_fraction_summary")
-
-
-def _loads(subject: Subject) -> Iterator[Row]:
-    """Loads that dwarf the warm call: residency is a setting, not an accident."""
-    worst: dict[str, Row] = {}
-    for row in subject.rows("ollama_warmup_breakdown"):
-        if row["warmup_load_median_ms"] and row["warmup_ratio_total_including_load"]:
-            old = worst.get(row["law"])
-            if old is None or row["warmup_load_median_ms"] > old["warmup_load_median_ms"]:
-                worst[row["law"]] = row
-    for law, row in worst.items():
-        ratio, load = row["warmup_ratio_total_including_load"], row["warmup_load_median_ms"]
-        if ratio >= UNSAFE_RATIO and load >= subject.analysis.options.cold_start_slo_ms:
-            because = (
-                f"{row['model']}, {row['scenario']}: {digits(load)} ms of loading; with it the first prefill takes "
-                f"{digits(ratio)} x a warm one"
-            )
-            policy = "Keep models resident (or load them before traffic comes): loading is most of a cold first token."
-            yield _row(policy, law, because, "ollama_warmup_breakdown")
-
-
-def _prices(subject: Subject) -> Iterator[Row]:
-    for row in subject.rows("what_breaks_first"):
-        grows = {row["first"], row["then"]} & {LATENCY, PRICE, ALIKE}
-        if grows and (row["price_factor"] or 0) >= _BUDGET_LEVER:
-            times = digits(row["price_factor"])
-            because = f"a token of {row['largest_model']} costs {times} x one of {row['smallest_model']}"
-            policy = (
-                "Make the larger model earn its price: route to it what the smaller one fails at, and measure quality "
-                "before making it the default."
-            )
-            yield _row(policy, row["law"], because, "what_breaks_first")
-
-
-def _early_stops(subject: Subject) -> Iterator[Row]:
-    rows = [row for row in subject.rows("ollama_early_stop_summary") if row["early_stop_rate"]]
-    for law in dict.fromkeys(row["law"] for row in rows):
-        mine = [row for row in rows if row["law"] == law]
-        worst = max(mine, key=lambda row: float(row["early_stop_rate"]))
-        because = (
-            f"{percent(worst['early_stop_rate'])} of {worst['model']}'s calls on {worst['scenario']} stopped before "
-            f"{worst['gen_tokens_target']} tokens"
-        )
-        policy = "Compare models by time a token, not by time a reply: a model that says less looks faster."
-        yield _row(policy, law, because, "ollama_early_stop_summary")
-
-
-def _suspects(subject: Subject) -> Iterator[Row]:
-    steps: dict[tuple[str, str], list[Row]] = {}
-    for row in subject.rows("validity_findings"):
-        if row["status"] != "caution":
-            steps.setdefault((row["check"], row["next_step"]), []).append(row)
-    for (check, step), found in steps.items():
-        first = found[0]
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        where = dict.fromkeys(str(row["law"]) for row in found)
-        yield _row(_sentence(step), ", ".join(where), f"{check} {first['status']}: {first['evidence']}{more}",
-                   "validity_findings")  # fmt: skip
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
-
-
-def _trends(subject: Subject) -> Iterator[Row]:
-    for law, rows in subject.laws():
-        mine = [row for row in rows if row["mode"] == "e2e_kv" and row["verdict"] == TREND and row["trend_exceptions"]]
-        for row in mine:
-            policy = "Measure the very model that you choose: the law is a trend, and some models are out of order."
-            yield _row(policy, law, f"out of order end to end: {row['trend_exceptions']}", "scaling_fits")

@@ -5,31 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from phaselaw.laws import decisions
 from phaselaw.laws.claims import CLAIMS
-from phaselaw.laws.decisions import (
-    COLD_START,
-    DEPTH,
-    MIXED,
-    NEITHER,
-    OVERHEAD,
-    REGIMES,
-    SIZE,
-    UNKNOWN,
-    WHAT_BREAKS_FIRST,
-)
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
 from phaselaw.report.document import Section, section
 from phaselaw.report.subject import PHASE_WORDS, Subject
-from phaselaw.tables import SUSPECT, Row, bracket, digits, fixed, words
+from phaselaw.tables import SUSPECT, Row, alike, bracket, digits, fixed, words
 
 REGIME_WORDS = {
-    SIZE: "size: latency follows the parameter count",
-    DEPTH: "depth: latency follows the number of layers, not the parameter count",
-    OVERHEAD: "overhead: a cost that does not depend on the model's size takes most of the time",
-    MIXED: "mixed: no single property of the models explains latency",
-    UNKNOWN: "unknown: too little was measured to say",
-    COLD_START: "cold start: a first call is so much slower that it is a regime of its own",
+    decisions.SIZE: "size: latency follows the parameter count",
+    decisions.DEPTH: "depth: latency follows the number of layers, not the parameter count",
+    decisions.OVERHEAD: "overhead: a cost that does not depend on the model's size takes most of the time",
+    decisions.MIXED: "mixed: no single property of the models explains latency",
+    decisions.UNKNOWN: "unknown: too little was measured to say",
+    decisions.COLD_START: "cold start: a first call is so much slower that it is a regime of its own",
 }
 _FEW_MODELS = 10
 
@@ -54,25 +44,26 @@ def lead(subject: Subject) -> tuple[str, ...]:
 
 def _order(row: Row) -> str:
     """What breaks first and what then."""
-    if row["first"] == COLD_START:
-        then = f"beyond it {row['then']}" if row["then"] == NEITHER else f"then {row['then']}"
+    if row["first"] == decisions.COLD_START:
+        then = f"beyond it {row['then']}" if row["then"] == decisions.NEITHER else f"then {row['then']}"
         return f"first to break: the cold start, {then}"
-    if row["first"] == UNKNOWN:
+    if row["first"] == decisions.UNKNOWN:
         return "what breaks first is unknown"
-    return str(row["first"]) if row["first"] == NEITHER else f"first to break: {row['first']}"
+    return str(row["first"]) if row["first"] == decisions.NEITHER else f"first to break: {row['first']}"
 
 
 def _governs(subject: Subject, row: Row) -> str:
     """Which regime it is, and how far latency spreads over the models."""
-    regime = next((one for one in subject.ordered("regimes", regime=SIZE) if one["law"] == row["law"]), None)
+    regimes = subject.ordered("regimes", law=row["law"])
+    regime = next((one for one in regimes if one["regime"] == decisions.SIZE), None)
     span = f"{digits(row['smallest_params_millions'])} to {digits(row['largest_params_millions'])} M parameters"
     if regime is not None:
         ends = bracket(regime["slope_t_ci_low"], regime["slope_t_ci_high"])
         grown = f"latency grows {digits(row['latency_factor'])} x"
         grown += f", the price of a token {digits(row['price_factor'])} x" if row["price_factor"] else ""
         return f"Size governs latency, as params^{fixed(regime['slope'])} {ends}: from {span}, {grown}."
-    others = [one["regime"] for one in subject.ordered("regimes") if one["law"] == row["law"]]
-    named = next((one for one in others if one not in {COLD_START, UNKNOWN}), None)
+    others = (one["regime"] for one in regimes)
+    named = next((one for one in others if one not in {decisions.COLD_START, decisions.UNKNOWN}), None)
     if named is None or row["n_models"] < 2:
         return "Too little was measured to say what governs latency."
     governs = REGIME_WORDS[named].partition(": ")[2].capitalize()
@@ -85,17 +76,16 @@ def _governs(subject: Subject, row: Row) -> str:
 def _first_calls(row: Row) -> str:
     if row["cold_mode"] is None:
         return ""
-    return (
-        f" First calls take {digits(row['cold_ratio_p95'])} x a warm one in {PHASE_WORDS[row['cold_mode']]} "
-        f"(+{digits(row['cold_added_ms_p95'])} ms; p95 over cells)."
-    )
+    slower = f"{digits(row['cold_ratio_p95'])} x a warm one in {PHASE_WORDS[row['cold_mode']]}"
+    return f" First calls take {slower} (+{digits(row['cold_added_ms_p95'])} ms; p95 over cells)."
 
 
 def first_to_break(subject: Subject) -> Section:
     """The report's question, answered in a row a backend."""
-    regimes = {row["law"]: row["regime"] for row in subject.ordered("regimes") if row["regime"] != COLD_START}
-    rows = tuple(row | {"regime": regimes.get(row["law"], UNKNOWN)} for row in subject.rows("what_breaks_first"))
-    table = subject.table(WHAT_BREAKS_FIRST, rows)
+    regimes = {row["law"]: row["regime"] for row in subject.ordered("regimes") if row["regime"] != decisions.COLD_START}
+    firsts = subject.rows("what_breaks_first")
+    rows = [row | {"regime": regimes.get(row["law"], decisions.UNKNOWN)} for row in firsts]
+    table = subject.table(decisions.WHAT_BREAKS_FIRST, rows)
     columns = (*table.columns[:3], words("regime", "regime"), *table.columns[3:])
     return section(
         "What breaks first",
@@ -132,11 +122,9 @@ def _reading(rows: tuple[Row, ...], level: str) -> tuple[str, ...]:
         f"{SUPPORTED}: the interval leaves out 0 and R2 is at least 0.7; (trend): some models are out of order. "
         f"{WEAK}: it leaves out 0, R2 is below 0.7. {NOT_IDENTIFIABLE}: it holds 0. {TOO_FEW}: fewer than 3 models.",
     ]
-    groups: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        if row["verdict"] == TREND and row.get("trend_exceptions"):
-            groups.setdefault((str(row["law"]), row["trend_exceptions"]), []).append(str(row["phase"]))
-    items += [f"{law}: out of order in {_joined(phases)}: {models}." for (law, models), phases in groups.items()]
+    trends = [row for row in rows if row["verdict"] == TREND and row.get("trend_exceptions")]
+    for (law, models), mine in alike(trends, "law", "trend_exceptions").items():
+        items.append(f"{law}: out of order in {_phases(mine)}: {models}.")
     noise = [row for row in rows if row.get("slope_call_noise_se") is not None]
     if noise:
         worst = max(noise, key=lambda row: row["slope_call_noise_se"])
@@ -154,8 +142,8 @@ def _joined(words: Iterable[str]) -> str:
 
 def regimes(subject: Subject) -> Section:
     """What governs latency on each backend, by rule, with the figures that decided."""
-    rows = [row | {"meaning": REGIME_WORDS[row["regime"]]} for row in subject.ordered(REGIMES.name)]
-    return section("Regimes", subject.table(REGIMES, rows))
+    rows = [row | {"meaning": REGIME_WORDS[row["regime"]]} for row in subject.ordered(decisions.REGIMES.name)]
+    return section("Regimes", subject.table(decisions.REGIMES, rows))
 
 
 def supports(subject: Subject) -> Section:

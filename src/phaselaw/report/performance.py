@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
+from phaselaw import tables as col
 from phaselaw.laws import scaling, served, summary, warmup
 from phaselaw.laws.checks.frame import suspicions
 from phaselaw.report.document import Axis, DotPlot, Figure, Point, Section, display, section
-from phaselaw.report.document import Table as ReportTable
 from phaselaw.report.subject import PHASE_WORDS, Subject
-from phaselaw.tables import (
-    LAW,
-    MODEL,
-    SUSPECT,
-    Row,
-    Table,
-    counted,
-    derived,
-    digits,
-    interval,
-    measured,
-    percent,
-    words,
-)
+from phaselaw.tables import LAW, MODEL, SUSPECT, Row, Table, alike
 
 _BY_MODEL = Table(
     caption="Medians over repetitions, geometric means over scenarios. tok/s counts the tokens of the phase: prompt, "
@@ -30,25 +17,25 @@ _BY_MODEL = Table(
     columns=(
         LAW,
         MODEL,
-        measured("params", "params (M)"),
-        measured("prefill_ms", "prefill (ms)"),
-        derived("prefill_rate", "prefill tok/s"),
-        measured("kv_decode_ms", "decode (ms)"),
-        derived("kv_decode_rate", "decode tok/s"),
-        derived("step_ms", "ms a token"),
-        measured("e2e_kv_ms", "end to end (ms)"),
-        derived("e2e_kv_rate", "end to end tok/s"),
-        *interval("low", "high", "its interval", digits),
+        col.measured("params", "params (M)"),
+        col.measured("prefill_ms", "prefill (ms)"),
+        col.derived("prefill_rate", "prefill tok/s"),
+        col.measured("kv_decode_ms", "decode (ms)"),
+        col.derived("kv_decode_rate", "decode tok/s"),
+        col.derived("step_ms", "ms a token"),
+        col.measured("e2e_kv_ms", "end to end (ms)"),
+        col.derived("e2e_kv_rate", "end to end tok/s"),
+        *col.interval("low", "high", "its interval", col.digits),
     ),
 )
 _STOPS_BY_SCENARIO = Table(
     caption="Early stops by scenario, over models.",
     columns=(
         LAW,
-        words("scenario", "scenario"),
-        counted("models", "models"),
-        counted("calls", "calls"),
-        derived("rate", "stopped early", percent),
+        col.words("scenario", "scenario"),
+        col.counted("models", "models"),
+        col.counted("calls", "calls"),
+        col.derived("rate", "stopped early", col.percent),
     ),
 )
 _WORST = 5
@@ -59,10 +46,9 @@ def by_model(subject: Subject) -> Section:
     merged: dict[tuple[str, str], Row] = {}
     for row in subject.rows(summary.PER_MODEL.name):
         mode, rate = row["mode"], row["tokens_per_s_geomean"]
-        about = {"backend": row["backend"], "law": row["law"], "model": row["model"]}
-        line = merged.setdefault(
-            (row["law"], row["model"]), about | {"params": row["params_millions_effective"], SUSPECT: ""}
-        )
+        about = {name: row[name] for name in ("backend", "law", "model")}
+        about |= {"params": row["params_millions_effective"], SUSPECT: ""}
+        line = merged.setdefault((row["law"], row["model"]), about)
         line |= {f"{mode}_ms": row["latency_geomean_ms"], f"{mode}_rate": rate}
         line[SUSPECT] = suspicions([line[SUSPECT], row.get(SUSPECT)])
         if mode == "kv_decode" and rate:
@@ -84,7 +70,7 @@ def decode_share(subject: Subject) -> Section | None:
         alt="Decode's share of end-to-end latency of each model, a row for each backend",
         axis=Axis(title="decode / end to end", percent=True),
         reference=None,
-        rows=_dots((str(row["law"]), str(row["model"]), row["decode_fraction"]) for row in models),
+        rows=_dots(models, "decode_fraction", "law"),
     )
     return section(
         "Decode's share of the whole",
@@ -95,12 +81,16 @@ def decode_share(subject: Subject) -> Section | None:
     )
 
 
-def _dots(values: Iterable[tuple[str, str, float]]) -> tuple[tuple[str, tuple[Point, ...]], ...]:
-    """The rows of a dot plot from (row, label, value)."""
-    groups: dict[str, list[Point]] = {}
-    for row, label, value in values:
-        groups.setdefault(row, []).append(Point(label=label, x=value, y=0.0))
-    return tuple((row, tuple(points)) for row, points in groups.items())
+def _dots(rows: Iterable[Row], value: str, *by: str) -> tuple[tuple[str, tuple[Point, ...]], ...]:
+    """The rows of a dot plot by what names them, with a point a model and scenario."""
+    return tuple(
+        (", ".join(names), tuple(Point(label=_cell(row), x=row[value], y=0.0) for row in mine))
+        for names, mine in alike(rows, *by).items()
+    )
+
+
+def _cell(row: Row) -> str:
+    return f"{row['model']}, {row['scenario']}" if "scenario" in row else str(row["model"])
 
 
 def cold_start(subject: Subject) -> Section:
@@ -113,16 +103,12 @@ def cold_start(subject: Subject) -> Section:
         alt="Ratio of warmup to measured latency of every cell, a row for each backend and phase",
         axis=Axis(title="warmup latency / measured latency", log=True),
         reference=1.0,
-        rows=_dots(
-            (f"{row['law']}, {row['phase']}", f"{row['model']}, {row['scenario']}", row["warmup_to_measured_ratio"])
-            for row in cells
-        ),
+        rows=_dots(cells, "warmup_to_measured_ratio", "law", "phase"),
     )
     # A ratio hides how little a fast model loses, and a mean hides all single events: so the worst in milliseconds.
     added = sorted(cells, key=lambda row: -float(row["warmup_minus_measured_ms"]))
-    by_phase = [
-        [row for row in added if row["mode"] == mode and row["warmup_minus_measured_ms"] > 0] for mode in PHASE_WORDS
-    ]
+    slower = alike((row for row in added if row["warmup_minus_measured_ms"] > 0), "mode")
+    most = [row for mode in PHASE_WORDS for row in slower.get((mode,), [])[:_WORST]]
     worst = f"The worst events in milliseconds, the {_WORST} of each phase that add most."
     loads = subject.ordered(served.WARMUP_BREAKDOWN.name)
     return section(
@@ -132,7 +118,7 @@ def cold_start(subject: Subject) -> Section:
         f"adds at least {subject.analysis.options.cold_start_slo_ms:g} ms.",
         subject.table(warmup.WARMUP_EFFECT_SUMMARY),
         Figure(plot=plot, caption="Every cell's warmup against its measured calls; 1 (dotted) is no cold start."),
-        subject.table(warmup.WARMUP_EFFECT, [row for rows in by_phase for row in rows[:_WORST]], caption=worst),
+        subject.table(warmup.WARMUP_EFFECT, most, caption=worst),
         "On a server a cold first token waits for loading too, which depends on whether the model was still resident: "
         "a setting, not a property of the model."
         if loads
@@ -146,24 +132,18 @@ def early_stops(subject: Subject) -> Section | None:
     rows = subject.ordered(served.EARLY_STOP_SUMMARY.name)
     if not rows:
         return None
+    by_scenario = []
+    for (law, scenario), mine in alike(rows, "law", "scenario").items():
+        calls = sum(row["n"] for row in mine)
+        early = sum(row["n"] * (row["early_stop_rate"] or 0) for row in mine)
+        about = {"law": law, "scenario": scenario, "models": len(mine)}
+        by_scenario.append(about | {"calls": calls, "rate": early / calls})
     return section(
         "Early stops",
         "Where a model stopped early, its decode is scaled to the tokens asked for, at the pace that was seen: "
         "otherwise a model that says less would look faster. The laws without those calls stand below: where they "
         "agree with the laws above, the scaling made no exponent.",
-        _stops_by_scenario(rows),
+        display(_STOPS_BY_SCENARIO, by_scenario),
         display(served.EARLY_STOP_SUMMARY, [row | {SUSPECT: ""} for row in rows]),
         subject.table(scaling.LENGTH_LIMITED),
     )
-
-
-def _stops_by_scenario(rows: Sequence[Row]) -> ReportTable:
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((str(row["law"]), str(row["scenario"])), []).append(row)
-    merged = []
-    for (law, scenario), mine in groups.items():
-        calls = sum(row["n"] for row in mine)
-        early = sum(row["n"] * (row["early_stop_rate"] or 0) for row in mine)
-        merged.append({"law": law, "scenario": scenario, "models": len(mine), "calls": calls, "rate": early / calls})
-    return display(_STOPS_BY_SCENARIO, merged)

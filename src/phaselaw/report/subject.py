@@ -40,28 +40,24 @@ class Subject:
 
     def rows(self, table: str, **equal: Any) -> tuple[Row, ...]:
         """Rows of an analysis table whose columns equal what is given, each with ``law`` and ``phase`` in words."""
-        found = self.analysis.tables.get(table)
-        if found is None:
-            return ()
         several = self.run.rows["gen_tokens_target"].n_unique() > 1
-        rows = table_rows(found, budget=several)
+        rows = table_rows(self.analysis.tables.get(table, pl.DataFrame()), budget=several)
         return tuple(row for row in rows if all(row.get(name) == value for name, value in equal.items()))
 
     def ordered(self, table: str, **equal: Any) -> tuple[Row, ...]:
         """`rows` as people read them: by backend, phase (prefill first), size of model, and length of prompt."""
         rows = self.rows(table, **equal)
         laws = {law: at for at, law in enumerate(dict.fromkeys(row["law"] for row in rows))}
-        phases, scenarios = list(PHASE_WORDS), self._scenarios()
+        phases = {mode: at for at, mode in enumerate(PHASE_WORDS)}
+        # The scenarios, the shortest prompt first.
+        lengths = self.run.rows.group_by("scenario", maintain_order=True).agg(pl.col("prompt_tokens_raw").median())
+        shortest_first = lengths.sort("prompt_tokens_raw", "scenario")["scenario"]
+        scenarios = {scenario: at for at, scenario in enumerate(shortest_first)}
 
         def key(row: Row) -> tuple[float, ...]:
-            mode, scenario = row.get("mode"), row.get("scenario")
             size = row.get("params_millions_effective") or row.get("params_millions_effective_median") or 0.0
-            return (
-                laws[row["law"]],
-                phases.index(mode) if mode in phases else -1,
-                size,
-                scenarios.index(scenario) if scenario in scenarios else -1,
-            )
+            phase, scenario = phases.get(row.get("mode", ""), -1), scenarios.get(row.get("scenario"), -1)
+            return laws[row["law"]], phase, size, scenario
 
         return tuple(sorted(rows, key=key))
 
@@ -76,27 +72,18 @@ class Subject:
         """Why a table of the run is empty, in a sentence."""
         return f"Not computed: {self.analysis.notes.get(table.name, table.why_empty)}."
 
-    def _scenarios(self) -> list[str]:
-        """The scenarios, the shortest prompt first."""
-        lengths = self.run.rows.group_by("scenario", maintain_order=True).agg(pl.col("prompt_tokens_raw").median())
-        return [str(name) for name in lengths.sort("prompt_tokens_raw", "scenario")["scenario"]]
-
     def laws(self) -> Iterator[tuple[str, tuple[Row, ...]]]:
         """Each backend (at one batch size and budget) with the laws of its phases on all scenarios together."""
-        groups: dict[str, list[Row]] = {}
-        for row in self.rows("scaling_fits", scenario="__all__"):
-            groups.setdefault(str(row["law"]), []).append(row)
         order = {mode: at for at, mode in enumerate(PHASE_WORDS)}
-        for law, rows in groups.items():
+        for (law,), rows in tables.alike(self.rows("scaling_fits", scenario="__all__"), "law").items():
             yield law, tuple(sorted(rows, key=lambda row: order.get(row["mode"], len(order))))
 
     def models_of(self, law: Row) -> tuple[Row, ...]:
         """The models that a row of ``scaling_fits`` was fitted to, with their latencies."""
         if law["scenario"] == "__all__":
-            rows = self.rows("summary_by_model_backend_mode_agg", mode=law["mode"])
-        else:
-            rows = self.rows("summary_by_model_backend_mode", mode=law["mode"], scenario=law["scenario"])
-        return tuple(row for row in rows if row["law"] == law["law"])
+            return self.rows("summary_by_model_backend_mode_agg", mode=law["mode"], law=law["law"])
+        about = {name: law[name] for name in ("mode", "scenario", "law")}
+        return self.rows("summary_by_model_backend_mode", **about)
 
     @property
     def manifest(self) -> Mapping[str, Any]:
