@@ -26,8 +26,8 @@ import polars as pl
 from phaselaw.engines.simulated import step_ms
 from phaselaw.laws.analysis import Options, analyze
 from phaselaw.laws.step_time import step_times
+from phaselaw.plan.capacity import exact
 from phaselaw.plan.economics import Question, Tables, answer
-from phaselaw.plan.estimate import exact
 from phaselaw.plan.replicas import Replica, replicas_of, stated
 from phaselaw.records import Mix, Run, Source
 from phaselaw.rundir.read import pooled

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from phaselaw.cli import build_parser
+from phaselaw.plan.capacity import exact
 from phaselaw.plan.economics import Question, answer
-from phaselaw.plan.estimate import exact
 from phaselaw.plan.replicas import stated
 
 DOCS = Path(__file__).parent.parent / "docs"

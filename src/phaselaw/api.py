@@ -33,9 +33,8 @@ from phaselaw.laws.sweeps import TR121_TABLES, as_tr121
 from phaselaw.machine import identity
 from phaselaw.machine.limits import kept_limits, limits_of
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
-from phaselaw.plan.capacity import Headroom
+from phaselaw.plan.capacity import Estimate, Headroom
 from phaselaw.plan.economics import Question, answer, assumptions, capacity_row
-from phaselaw.plan.estimate import Estimate
 from phaselaw.plan.inputs import positive
 from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.plan.tables import TABLES

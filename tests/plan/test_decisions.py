@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
 from phaselaw.laws.regression import Floats
-from phaselaw.plan.capacity import Headroom
+from phaselaw.plan.capacity import Headroom, exact
 from phaselaw.plan.decisions import (
     Tiers,
     break_even,
@@ -19,7 +19,6 @@ from phaselaw.plan.decisions import (
     usd_per_success,
 )
 from phaselaw.plan.economics import capacity_row
-from phaselaw.plan.estimate import exact
 from phaselaw.plan.replicas import Replica
 from phaselaw.tables import Row
 

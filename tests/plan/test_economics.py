@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
-from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
+from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom, exact
 from phaselaw.plan.economics import Question, Tables, answer, sensitivity
-from phaselaw.plan.estimate import exact
 from phaselaw.plan.replicas import stated
 from phaselaw.records import Mix
 

@@ -21,9 +21,8 @@ from tr121_economics import (
 )
 
 from phaselaw.cli import main
-from phaselaw.plan.capacity import SECONDS_PER_MONTH
+from phaselaw.plan.capacity import SECONDS_PER_MONTH, exact
 from phaselaw.plan.economics import Question, answer
-from phaselaw.plan.estimate import exact
 from phaselaw.plan.replicas import stated
 
 PRINTED_RATES = "printed rates"

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from phaselaw.plan import economics as plan
-from phaselaw.plan.capacity import Headroom
-from phaselaw.plan.estimate import exact
+from phaselaw.plan.capacity import Headroom, exact
 from phaselaw.plan.replicas import Replica, stated
 from phaselaw.plan.tables import TABLES
 from phaselaw.report.document import Section, Table

@@ -3,22 +3,32 @@
 Everything is derived from the measured end-to-end tokens/s of a replica (a worker, in the output). The fraction of
 replicas is a lower bound: a fleet that is busy all the time, without bursts, queues or spares. Whole replicas have the
 headroom that is asked for. A request costs what its tokens do, a prompt token as much as a generated one.
+
+A quantity of a plan is one array: the value first, then draws of what it may be (`phaselaw.laws.draws`). Every formula
+is written once, on such arrays, so that a value and its interval come from the same arithmetic. Draws of NaN mean that
+no interval could be measured; they spread through all arithmetic, so that no interval misses some noise.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from phaselaw.errors import UsageError
+from phaselaw.laws.draws import N_DRAWS
+from phaselaw.laws.options import Options
 from phaselaw.laws.regression import Floats
 from phaselaw.records import Mix
 
 SECONDS_PER_MONTH = 30 * 86_400
 """TR121's month of 30 days."""
 HOURS_PER_MONTH = SECONDS_PER_MONTH / 3600
+LEVEL = Options().level
+"""Level of every interval of a plan."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +59,8 @@ def workers_needed(tokens_per_month: float | Floats, tokens_per_s: Floats) -> Fl
 
 def whole_workers(workers: Floats, headroom: Headroom) -> Floats:
     """``ceil(workers x burst / utilisation) + spares``; no load still keeps the spares."""
-    exact = workers * headroom.burst / headroom.utilisation
     # A product that is whole but for rounding is whole.
-    return np.ceil(np.round(exact, 9)) + headroom.spares
+    return np.ceil(np.round(workers * headroom.burst / headroom.utilisation, 9)) + headroom.spares
 
 
 def usd_per_million_tokens(tokens_per_s: Floats, usd_per_hour: float) -> Floats:
@@ -68,3 +77,44 @@ def usd_per_month(workers: Floats, usd_per_hour: float) -> Floats:
 def mean_tokens(mixes: Sequence[Mix]) -> float:
     """Tokens of the average request of a mixture."""
     return sum(mix.share * mix.tokens for mix in mixes) / sum(mix.share for mix in mixes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A figure with its interval; ``low`` and ``high`` are ``None`` where no interval could be measured."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def named(self, name: str) -> dict[str, Any]:
+        """As keys of a row: ``workers``, ``workers_low``, ``workers_high``."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+
+def exact(value: float) -> Floats:
+    """A quantity that is given, not measured: it has no draws of its own."""
+    return np.array([float(value)])
+
+
+def without_interval(value: float) -> Floats:
+    """A quantity whose noise was not measured."""
+    return np.concatenate([[float(value)], np.full(N_DRAWS, math.nan)])
+
+
+def estimate(quantity: Floats | None, *, level: float = LEVEL) -> Estimate:
+    """The value of a quantity with the central interval of its draws.
+
+    ``None`` for a value that is absent or not finite. A limit that is infinite is ``None`` too: nothing bounds it.
+    """
+    quantity = np.atleast_1d(math.nan if quantity is None else quantity)
+    value, draws = _finite(quantity[0]), quantity[1:]
+    if value is None or draws.size == 0 or np.isnan(draws).any():
+        return Estimate(value=value)
+    with np.errstate(invalid="ignore"):
+        low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], method="inverted_cdf")
+    return Estimate(value=value, low=_finite(low), high=_finite(high))
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

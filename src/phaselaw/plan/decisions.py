@@ -18,8 +18,7 @@ import numpy as np
 from phaselaw.errors import UsageError
 from phaselaw.laws.checks.frame import suspicions
 from phaselaw.laws.regression import Floats
-from phaselaw.plan.capacity import Headroom
-from phaselaw.plan.estimate import estimate
+from phaselaw.plan.capacity import Headroom, estimate
 from phaselaw.plan.replicas import Replica
 from phaselaw.plan.tables import row
 from phaselaw.tables import Row

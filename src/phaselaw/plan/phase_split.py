@@ -18,7 +18,7 @@ from typing import Literal
 
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import PhaseTime, StepTimes
-from phaselaw.plan.estimate import exact
+from phaselaw.plan.capacity import exact
 from phaselaw.plan.replicas import Replica
 from phaselaw.plan.tables import row
 from phaselaw.records import Mix

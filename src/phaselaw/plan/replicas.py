@@ -17,8 +17,15 @@ from phaselaw.laws.analysis import Analysis
 from phaselaw.laws.draws import N_DRAWS, SEED, draw
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import usable
-from phaselaw.plan.capacity import Headroom, usd_per_million_tokens, usd_per_month, whole_workers, workers_needed
-from phaselaw.plan.estimate import exact, without_interval
+from phaselaw.plan.capacity import (
+    Headroom,
+    exact,
+    usd_per_million_tokens,
+    usd_per_month,
+    whole_workers,
+    without_interval,
+    workers_needed,
+)
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, SUSPECT
 

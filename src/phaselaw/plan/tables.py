@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from phaselaw.plan.estimate import estimate
+from phaselaw.plan.capacity import estimate
 from phaselaw.plan.replicas import Replica
 from phaselaw.tables import Col, Provenance, Row, Show, Table, count, digits, figure, fixed, percent, words
 from phaselaw.tables import two_places as hundredths
@@ -152,7 +152,7 @@ TABLES = {
 def row(table: str, replica: Replica, **values: Any) -> Row:
     """A row of a table about one kind of replica: the table's columns, from these values or else the replica's own.
 
-    What is absent is ``None``; a figure is an array (`phaselaw.plan.estimate`) and becomes its value and two ends.
+    What is absent is ``None``; a figure is an array (`phaselaw.plan.capacity`) and becomes its value and two ends.
     """
     known = vars(replica) | values
     found: Row = {}
