@@ -128,13 +128,9 @@ def _read(source: str, most: int = LARGEST_PAGE) -> str:
 
 def _of_log(args: argparse.Namespace) -> dict[str, Any]:
     path = Path(args.sources[0])
-    columns = {meaning: getattr(args, f"{meaning}_column") for meaning in COLUMN_OPTIONS}
-    reading = Reading(
-        columns={meaning: name for meaning, name in columns.items() if name},
-        timestamp_unit=args.timestamp_unit,
-        duration_unit=args.duration_unit,
-        model=args.model,
-    )
+    columns = {meaning: name for meaning in COLUMN_OPTIONS if (name := getattr(args, f"{meaning}_column"))}
+    units = {"timestamp_unit": args.timestamp_unit, "duration_unit": args.duration_unit}
+    reading = Reading(columns=columns, model=args.model, **units)
     law = None
     if args.against is not None:
         against = api.load(args.against)

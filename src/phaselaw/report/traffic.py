@@ -32,13 +32,12 @@ _TIMINGS = (
 def section(profile: Profile) -> Section:
     """A profile as a section."""
     lengths = {"prompt tokens": profile["prompt_tokens"], "output tokens": profile["output_tokens"]}
-    latencies, timings = _rows(profile.get("latencies") or {}), profile.get("timings")
     blocks: list[Block] = [*_facts(profile)]
     if rows := _rows(lengths):
         blocks.append(display(_lengths(rows[0]), rows))
-    if latencies:
+    if latencies := _rows(profile.get("latencies") or {}):
         blocks.append(display(_LATENCIES, latencies))
-    if timings:
+    if timings := profile.get("timings"):
         columns = tuple(each for each in _TIMINGS if timings["batch_size_known"] or each.key != "batch_size")
         caption = f"Latencies by kind of request. Cold: {timings['cold_rule']}."
         blocks.append(display(tables.Table(caption=caption, columns=columns), timings["buckets"]))
@@ -55,15 +54,10 @@ def _lengths(row: Row) -> tables.Table:
     """Lengths of a log are counted; those of a page are interpolated."""
     of_page = bool(row.get("basis"))
     quantiles = [key for key in row if key.startswith("p") and key[1:].replace(".", "").isdigit()]
-    return tables.Table(
-        caption="Lengths, of a request.",
-        columns=(
-            words("of", "of"),
-            derived("mean", "mean", lambda value: fixed(value, 1)),
-            *(derived(key, key) if of_page else measured(key, key, count) for key in quantiles),
-            *((measured("max", "max", count),) if "max" in row else ()),
-        ),
-    )
+    columns = [words("of", "of"), derived("mean", "mean", lambda value: fixed(value, 1))]
+    columns += [derived(key, key) if of_page else measured(key, key, count) for key in quantiles]
+    columns += [measured("max", "max", count)] if "max" in row else []
+    return tables.Table(caption="Lengths, of a request.", columns=tuple(columns))
 
 
 def _facts(profile: Profile) -> list[str]:
@@ -95,11 +89,9 @@ def _facts(profile: Profile) -> list[str]:
 def _counted(profile: Profile, of: str) -> str:
     """What a page counts of one kind of tokens, and how fast, as far as it says."""
     rate, busy = profile[f"{of}_tokens_per_s"], profile[f"{'prompt' if of == 'prompt' else 'decode'}_tokens_per_s_busy"]
-    return (
-        f"{profile[f'{of}_tokens_total']:,.0f} {of} tokens"
-        + (f", {digits(rate)} a second" if rate is not None else "")
-        + (f", {digits(busy)} a second while at it." if busy is not None else ".")
-    )
+    on_average = "" if rate is None else f", {digits(rate)} a second"
+    while_at_it = "" if busy is None else f", {digits(busy)} a second while at it"
+    return f"{profile[f'{of}_tokens_total']:,.0f} {of} tokens{on_average}{while_at_it}."
 
 
 def _against(against: Mapping[str, Any]) -> tuple[str, ...]:

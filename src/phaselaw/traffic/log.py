@@ -5,6 +5,7 @@ A row that can't be read is counted and its line kept for the report, not fatal.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import datetime as dt
@@ -175,15 +176,12 @@ class Log:
             for line, text in block:
                 if not text.strip():
                     continue
-                try:
-                    record = json.loads(text)
-                except ValueError:
-                    record = None
-                if not isinstance(record, dict):
-                    self.faults.add(line, "no JSON object")
-                    continue
-                lines.append(line)
-                records.append(record)
+                with contextlib.suppress(ValueError):
+                    if isinstance(record := json.loads(text), dict):
+                        lines.append(line)
+                        records.append(record)
+                        continue
+                self.faults.add(line, "no JSON object")
             if records:
                 columns = self._known([name for record in records[:100] for name in _paths(record)]).names
                 paths = {meaning: name.split(".") for meaning, name in columns.items()}

@@ -58,24 +58,18 @@ class Arrivals:
         self._pending, self._held = [rest], len(rest)
         if self._anchor is None:
             self._anchor = float(ready[0])
-        self._count(ready)
+        minutes = np.floor((ready - self._anchor) / BIN_S)
+        if minutes[-1] >= MOST_BINS:
+            years = minutes[-1] * BIN_S / 31_557_600
+            raise AnalysisError(f"the log's times span {years:,.0f} years: give the unit with --timestamp-unit")
+        self.misplaced_anchor |= bool(minutes[0] < 0)
+        self._minutes.add(minutes[minutes >= 0])
         in_time = ready[ready >= self._last]
         self.late += len(ready) - len(in_time)
         if len(in_time):
             known = in_time if self._last == -math.inf else np.concatenate([[self._last], in_time])
             self._gaps.add(np.diff(known))
             self._last = float(in_time[-1])
-
-    def _count(self, times: Floats) -> None:
-        assert self._anchor is not None
-        at = np.floor((times - self._anchor) / BIN_S)
-        if at[0] < 0:
-            self.misplaced_anchor = True
-            at = at[at >= 0]
-        if len(at) and at[-1] >= MOST_BINS:
-            years = at[-1] * BIN_S / 31_557_600
-            raise AnalysisError(f"the log's times span {years:,.0f} years: give the unit with --timestamp-unit")
-        self._minutes.add(at)
 
     @property
     def span_s(self) -> float:
@@ -139,11 +133,9 @@ class Counts:
 
     def add(self, values: Floats) -> None:
         """Take a chunk of counts, 0 or more."""
-        if not len(values):
-            return
         counts = np.bincount(values.astype(np.int64))
         if len(counts) > len(self._counts):
-            self._counts = np.concatenate([self._counts, np.zeros(len(counts), dtype=np.int64)])
+            self._counts = np.pad(self._counts, (0, len(counts)))
         self._counts[: len(counts)] += counts
 
     @property
