@@ -28,7 +28,7 @@ dollars = st.floats(1e-6, 10)
 TOKENS = 384.0
 
 
-def replica(model: str, rates: Floats | list[float], usd_per_hour: float = 1.006, **known: Floats | None) -> Replica:
+def replica(model: str, rates: Floats | list[float], usd_per_hour: float = 1.006, **known: Floats) -> Replica:
     return Replica(
         backend="b", model=model, batch_size=1, gen_tokens=8, tokens_per_s=np.array(rates), usd_per_hour=usd_per_hour,
         **known,
@@ -37,7 +37,8 @@ def replica(model: str, rates: Floats | list[float], usd_per_hour: float = 1.006
 
 def priced(model: str, usd: float | Floats, rate: float | None) -> Replica:
     """A model with this price of a request of one token."""
-    return replica(model, 1 / np.atleast_1d(usd), 3600.0, success_rate=None if rate is None else exact(rate))
+    known = {} if rate is None else {"success_rate": exact(rate)}
+    return replica(model, 1 / np.atleast_1d(usd), 3600.0, **known)
 
 
 def judged(small: Replica, big: Replica, failure_usd: float | None = None) -> Row | None:
@@ -46,7 +47,7 @@ def judged(small: Replica, big: Replica, failure_usd: float | None = None) -> Ro
 
 def tier(model: str, rate: float, p: float | None = None, latency_s: float | None = None) -> Replica:
     known = {"success_rate": p, "e2e_s": latency_s}
-    return replica(model, [rate], **{name: None if value is None else exact(value) for name, value in known.items()})
+    return replica(model, [rate], **{name: exact(value) for name, value in known.items() if value is not None})
 
 
 def usd_per_request(model: Replica) -> float:

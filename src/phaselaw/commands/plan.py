@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is planned and printed")
     by = "price by the run's tokens/s (default), or by the seconds that prefill and decode of --mixes take"
     option(group, "--rates-by", None, by, choices=("tokens", "phases"), default="tokens")
-    option(group, "--batch", "N", "requests served at once, for the phase-split price", type=opt.positive)
+    option(group, "--batch", "N", "requests served at once, for the phase-split price", type=int)
     switch(group, "--extrapolate", "phase-split prices beyond the measured range too")
     option(group, "--backends", "A,B", "only these backends", type=opt.names)
     option(group, "--models", "A,B", "only these models", type=opt.names)
@@ -87,7 +87,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     option(group, "--accelerator", "NAME", "such as A100 or 'A100 80GB': its lowest price is taken")
     option(group, "--provider", "NAME", "only this provider's prices")
     switch(group, "--spot", "spot prices instead of on-demand ones")
-    option(group, "--accelerators-per-worker", "N", "in one worker (default: 1)", type=opt.positive, default=1)
+    option(group, "--accelerators-per-worker", "N", "in one worker (default: 1)", type=int, default=1)
     option(group, "--prices-date", "DAY", "the list's day, YYYY-MM-DD, where its rows have none")
     option(
         group, "--rates", "NAME=USD,...", "hourly rates of the sensitivity (default: TR121's)", type=inputs.read_tiers
@@ -159,6 +159,8 @@ def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping
 def _question(args: argparse.Namespace, models: set[str]) -> Question:
     """The question that the options ask of these models; raises `UsageError`."""
     rate, mixes, burst = _load(args)
+    if args.batch is not None:
+        inputs.positive("--batch", args.batch)
     if args.failure_usd is not None and args.success_rates is None:
         raise UsageError("--failure-usd needs --success-rates: how often each model fails")
     tiers = None if args.tiers is None else tuple(name.strip() for name in args.tiers.split(","))
@@ -206,7 +208,7 @@ def _hourly_price(args: argparse.Namespace, backends: Sequence[str]) -> tuple[fl
         raise UsageError("--usd-per-hour and --prices both say what an hour costs; give one")
     dated = read_date(args.prices_date, "--prices-date") if args.prices_date else None
     offers = read_offers(args.prices, kind="spot" if args.spot else "on-demand", dated=dated)
-    count, today = args.accelerators_per_worker, dt.date.today()
+    count, today = int(inputs.positive("--accelerators-per-worker", args.accelerators_per_worker)), dt.date.today()
     choice = choose(offers, args.accelerator, provider=args.provider, accelerators=count, today=today)
     return choice.usd_per_hour, choice
 

@@ -97,6 +97,10 @@ def exact(value: float) -> Floats:
     return np.array([float(value)])
 
 
+UNKNOWN = exact(math.nan)
+"""A quantity that is not known: everything made of it is not known either."""
+
+
 def without_interval(value: float) -> Floats:
     """A quantity whose noise was not measured."""
     return np.concatenate([[float(value)], np.full(N_DRAWS, math.nan)])

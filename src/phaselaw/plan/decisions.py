@@ -69,13 +69,13 @@ def needed_failure_usd(extra_usd: Floats, fewer_failures: Floats) -> Floats:
     Infinite where it fails no less often.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(fewer_failures > 0, extra_usd / fewer_failures, np.inf)
+        return np.where(fewer_failures <= 0, np.inf, extra_usd / fewer_failures)
 
 
 def success_row(replica: Replica, tokens_per_request: float) -> Row:
     """One model's cost of a request and of a success."""
-    usd, rate = replica.usd_per_request(tokens_per_request), replica.success_rate
-    success = None if rate is None else usd_per_success(usd, rate)
+    usd = replica.usd_per_request(tokens_per_request)
+    success = usd_per_success(usd, replica.success_rate)
     return row("cost_per_success", replica, usd_per_request=usd, usd_per_success=success)
 
 
@@ -84,11 +84,11 @@ def break_even(small: Replica, big: Replica, tokens_per_request: float, failure_
 
     ``None`` where the cheaper model's success rate is not known.
     """
-    if small.success_rate is None:
+    if np.isnan(small.success_rate[0]):
         return None
     less, more = (each.usd_per_request(tokens_per_request) for each in (small, big))
     needed = needed_success_rate(small.success_rate, less, more)
-    worth = None if big.success_rate is None else needed_failure_usd(more - less, big.success_rate - small.success_rate)
+    worth = needed_failure_usd(more - less, big.success_rate - small.success_rate)
     return row(
         "break_even",
         big,
@@ -102,18 +102,18 @@ def break_even(small: Replica, big: Replica, tokens_per_request: float, failure_
     )
 
 
-def _on_success(needed: Floats, reached: Floats | None) -> str:
+def _on_success(needed: Floats, reached: Floats) -> str:
     rate = estimate(needed)
     if rate.value is not None and rate.value > 1:
         certain = rate.low is None or rate.low > 1
         return "impossible" if certain else "impossible, though the interval reaches below 1"
-    return _NO_RATE if reached is None else verdict(reached - needed)
+    return verdict(reached - needed)
 
 
-def _on_failure(worth: Floats | None, failure_usd: float | None) -> str:
-    if worth is None:
+def _on_failure(worth: Floats, failure_usd: float | None) -> str:
+    if np.isnan(worth[0]):
         return _NO_RATE
-    if not np.isfinite(worth[0]):
+    if np.isinf(worth[0]):
         return "never: it fails no less often"
     if failure_usd is None:
         return "depends on what a failure costs"
@@ -124,7 +124,9 @@ def _on_failure(worth: Floats | None, failure_usd: float | None) -> str:
 def verdict(gain: Floats) -> str:
     """By the interval of what is gained: pays, does not pay, or undecided."""
     gained = estimate(gain)
-    pays = gained.value is not None and gained.value >= 0
+    if gained.value is None:
+        return _NO_RATE
+    pays = gained.value >= 0
     if gained.low is not None and gained.high is not None and gained.low < 0 <= gained.high:
         return f"can't be told: the interval holds both ({'pays' if pays else 'does not pay'} at the point)"
     return "pays" if pays else "does not pay"
@@ -164,8 +166,7 @@ def routed_row(tiers: Tiers, premium_share: float) -> Row:
     if not 0 <= premium_share <= 1:
         raise UsageError(f"--premium-share {premium_share:g}: give a share from 0 to 1")
     costs = tiers.costs((1 - premium_share, premium_share))
-    default, premium = tiers.default.success_rate, tiers.premium.success_rate
-    rate = None if default is None or premium is None else (1 - premium_share) * default + premium_share * premium
+    rate = (1 - premium_share) * tiers.default.success_rate + premium_share * tiers.premium.success_rate
     return row(
         "tiering",
         tiers.default,
@@ -173,7 +174,7 @@ def routed_row(tiers: Tiers, premium_share: float) -> Row:
         premium_share=premium_share,
         saved_usd_per_month=tiers.premium.fleet(tiers.tokens_per_month)["usd_per_month"] - costs["usd_per_month"],
         success_rate=rate,
-        usd_per_success=None if rate is None else usd_per_success(costs["usd_per_1k_requests"] / 1000, rate),
+        usd_per_success=usd_per_success(costs["usd_per_1k_requests"] / 1000, rate),
         stops_paying_share=_stops_paying(tiers),
     )
 
@@ -204,18 +205,18 @@ def cascade_row(tiers: Tiers) -> Row:
     it is an upper bound. Cost and fleet don't depend on it. What needs a success rate is ``None`` without one.
     """
     small, big = (each.usd_per_request(tiers.tokens_per_request) for each in (tiers.default, tiers.premium))
-    default, premium = tiers.default.success_rate, tiers.premium.success_rate
-    known = _beside("premium", tiers.premium, tiers.default, tiers.premium)
-    known |= {"stops_paying_escalated_share": 1 - small / big, "pays": _NO_RATE}
-    if default is None:
-        return row("cascade", tiers.default, **known)
-    escalated = 1 - default
-    cost = small + escalated * big
-    known |= {"escalated_share": escalated, "pays": verdict(big - cost)} | tiers.costs((1.0, escalated))
     first, second = tiers.default.e2e_s, tiers.premium.e2e_s
-    if first is not None and second is not None:
-        known |= {"mean_latency_s": first + escalated * second, "escalated_latency_s": first + second}
-    if premium is not None:
-        rate = default + escalated * premium
-        known |= {"success_rate_at_most": rate, "usd_per_success_at_least": usd_per_success(cost, rate)}
-    return row("cascade", tiers.default, **known)
+    escalated = 1 - tiers.default.success_rate
+    cost, rate = small + escalated * big, tiers.default.success_rate + escalated * tiers.premium.success_rate
+    return row(
+        "cascade",
+        tiers.default,
+        **_beside("premium", tiers.premium, tiers.default, tiers.premium) | tiers.costs((1.0, escalated)),
+        stops_paying_escalated_share=1 - small / big,
+        escalated_share=escalated,
+        pays=verdict(big - cost),
+        mean_latency_s=first + escalated * second,
+        escalated_latency_s=np.where(np.isnan(escalated), np.nan, first + second),
+        success_rate_at_most=rate,
+        usd_per_success_at_least=usd_per_success(cost, rate),
+    )

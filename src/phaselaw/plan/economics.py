@@ -10,7 +10,7 @@ from phaselaw.errors import UsageError
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH
-from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom, mean_tokens
+from phaselaw.plan.capacity import SECONDS_PER_MONTH, UNKNOWN, Headroom, mean_tokens
 from phaselaw.plan.decisions import Tiers, break_even, cascade_row, decision_delta, routed_row, success_row
 from phaselaw.plan.inputs import TR121_MIXES, TR121_TIERS, TR121_VOLUMES
 from phaselaw.plan.phase_split import at_mixture, request_row, split, token_prices
@@ -82,7 +82,9 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
         if not rated:
             raise UsageError(f"--rates-by phases: not measured for any model here: {prices[0]['why']}")
         replicas = rated
-    known = [dataclasses.replace(each, success_rate=question.success_rates.get(each.model)) for each in replicas]
+    known = [
+        dataclasses.replace(each, success_rate=question.success_rates.get(each.model, UNKNOWN)) for each in replicas
+    ]
     volume, tokens, two = question.volume, mean_tokens(question.mixes), list(pairs(known))
     tiers = [Tiers(*models, volume, tokens, question.headroom) for models in _tier_pairs(question, known)]
     tables: Tables = {
@@ -97,7 +99,8 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
         "cascade": [cascade_row(each) for each in tiers],
     }
     if question.success_rates:
-        tables["cost_per_success"] = [success_row(each, tokens) for each in known if each.success_rate is not None]
+        rated = [each for each in known if each.model in question.success_rates]
+        tables["cost_per_success"] = [success_row(each, tokens) for each in rated]
         judged = (break_even(small, big, tokens, question.failure_usd) for small, big in two)
         tables["break_even"] = [line for line in judged if line is not None]
     return tables

@@ -17,15 +17,8 @@ from phaselaw.laws.analysis import Analysis
 from phaselaw.laws.draws import N_DRAWS, SEED, draw
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import usable
-from phaselaw.plan.capacity import (
-    Headroom,
-    exact,
-    usd_per_million_tokens,
-    usd_per_month,
-    whole_workers,
-    without_interval,
-    workers_needed,
-)
+from phaselaw.plan import capacity
+from phaselaw.plan.capacity import UNKNOWN, Headroom, exact, without_interval
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, SUSPECT
 
@@ -47,7 +40,7 @@ class Replica:
     """Assumed: what an hour of it costs."""
     rate_status: str = "measured"
     """Whether that rate was measured, or worked out for a mixture of requests by phases (derived, extrapolated)."""
-    e2e_s: Floats | None = None
+    e2e_s: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     """Measured: seconds of one call of the run's own workload."""
     prefill_factor: Floats = dataclasses.field(default_factory=lambda: exact(1.0))
     """Draws of the prefill time over its value: how far off the step-time model's prefill may be."""
@@ -61,13 +54,13 @@ class Replica:
     """The same of its prefill times."""
     context_tokens: int | None = None
     """Tokens that the model can attend to; ``None`` where the run does not say."""
-    success_rate: Floats | None = None
-    """Assumed: the share of requests that pass the user's acceptance; ``None`` where none was given."""
+    success_rate: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
+    """Assumed: the share of requests that pass the user's acceptance."""
 
     @property
     def usd_per_1m(self) -> Floats:
         """Dollars for a million tokens."""
-        return usd_per_million_tokens(self.tokens_per_s, self.usd_per_hour)
+        return capacity.usd_per_million_tokens(self.tokens_per_s, self.usd_per_hour)
 
     def usd_per_request(self, tokens: float) -> Floats:
         """Dollars for a request of so many tokens, each at the same price."""
@@ -75,14 +68,14 @@ class Replica:
 
     def fleet(self, tokens_per_month: float | Floats, headroom: Headroom = NO_HEADROOM) -> dict[str, Floats]:
         """What a volume needs of this kind and costs: for the time that is used, and for whole replicas."""
-        workers = workers_needed(tokens_per_month, self.tokens_per_s)
-        whole = whole_workers(workers, headroom)
+        workers = capacity.workers_needed(tokens_per_month, self.tokens_per_s)
+        whole = capacity.whole_workers(workers, headroom)
         return {
             "workers": workers,
             "whole_workers": whole,
             "usd_per_1m": self.usd_per_1m,
-            "usd_per_month": usd_per_month(workers, self.usd_per_hour),
-            "usd_per_month_whole": usd_per_month(whole, self.usd_per_hour),
+            "usd_per_month": capacity.usd_per_month(workers, self.usd_per_hour),
+            "usd_per_month_whole": capacity.usd_per_month(whole, self.usd_per_hour),
         }
 
 
