@@ -44,12 +44,11 @@ def test_input_and_output_at_their_prices_are_the_workers_time_at_its_rate(
     prices = token_prices(
         mixes, [split(dataclasses.replace(REPLICA, batch_size=batch), times(), mix) for mix in mixes], usd
     )
-    assert prices.status == "derived" and prices.usd_per_1m_input is not None
+    assert prices.status == "derived"
     inputs = sum(mix.share * mix.prompt_tokens for mix in mixes)
     outputs = sum(mix.share * mix.output_tokens for mix in mixes)
     told = prices.usd_per_1m_input[0] * inputs / 1e6
     if outputs:
-        assert prices.usd_per_1m_output is not None
         told += prices.usd_per_1m_output[0] * outputs / 1e6
     spent = sum(mix.share * seconds_step_by_step(mix, batch) for mix in mixes) * usd / 3600
     assert told == pytest.approx(spent, rel=1e-9)
@@ -71,10 +70,10 @@ def test_the_mixture_rate_serves_as_many_requests_as_the_seconds_allow(
 def test_outside_the_measured_range_nothing_is_told_unless_it_is_asked_for_and_then_labelled() -> None:
     far = Mix(name="far", prompt_tokens=300, output_tokens=10)
     found = split(REPLICA, times(tokens=(10, 200)), far)
-    assert found.status == "not measured" and found.prefill_s is None
+    assert found.status == "not measured" and np.isnan(found.prefill_s)
     assert found.why is not None and "prefill measured 10 to 200" in found.why
     asked = split(REPLICA, times(tokens=(10, 200)), far, extrapolate=True)
-    assert asked.status == "extrapolated" and asked.prefill_s is not None and asked.why == found.why
+    assert asked.status == "extrapolated" and np.isfinite(asked.prefill_s) and asked.why == found.why
 
 
 def test_a_decode_that_runs_out_of_the_measured_range_is_outside() -> None:
@@ -107,7 +106,7 @@ def test_one_kind_that_is_not_measured_leaves_the_mixture_without_a_price() -> N
         Mix(name="out", prompt_tokens=999, output_tokens=5),
     ]
     prices = token_prices(mixes, [split(REPLICA, times(tokens=(10, 200)), mix) for mix in mixes], 1.0)
-    assert prices.status == "not measured" and prices.usd_per_1m_input is None
+    assert prices.status == "not measured" and np.isnan(prices.usd_per_1m_input)
     assert prices.why is not None and prices.why.startswith("25.0% of requests, such as out")
 
 
@@ -115,6 +114,5 @@ def test_noise_of_both_phases_reaches_the_price() -> None:
     noise = np.concatenate([[1.0], np.linspace(0.9, 1.1, 201)])
     replica = dataclasses.replace(REPLICA, prefill_factor=noise, decode_factor=noise)
     found = split(replica, times(), Mix(name="a", prompt_tokens=50, output_tokens=50))
-    assert found.prefill_s is not None and found.decode_s is not None
     assert np.ptp(found.prefill_s) / found.prefill_s[0] == pytest.approx(0.2)
     assert np.ptp(found.decode_s) / found.decode_s[0] == pytest.approx(0.2)

@@ -20,7 +20,6 @@ from phaselaw.plan.economics import Question
 from phaselaw.plan.prices import STALE_DAYS, Choice, choose, read_date, read_offers
 from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.plan.tables import TABLES
-from phaselaw.records import Mix
 from phaselaw.report.economics import SECTIONS, Plan, sections
 from phaselaw.report.terminal import print_section
 from phaselaw.traffic.profile import load_of, read_profile
@@ -158,7 +157,13 @@ def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping
 
 def _question(args: argparse.Namespace, models: set[str]) -> Question:
     """The question that the options ask of these models; raises `UsageError`."""
-    rate, mixes, burst = _load(args)
+    mixes = inputs.read_mixes(Path(args.mixes)) if args.mixes else inputs.TR121_MIXES
+    rate, burst = args.requests_per_s, 1.0
+    if args.requests_per_month is not None:
+        rate = args.requests_per_month / SECONDS_PER_MONTH
+    if args.traffic is not None:
+        rate, kinds, burst = load_of(read_profile(args.traffic), args.traffic)
+        mixes = kinds if args.mixes is None else mixes
     if args.batch is not None:
         inputs.positive("--batch", args.batch)
     if args.failure_usd is not None and args.success_rates is None:
@@ -184,17 +189,6 @@ def _question(args: argparse.Namespace, models: set[str]) -> Question:
     )
 
 
-def _load(args: argparse.Namespace) -> tuple[float | None, tuple[Mix, ...], float]:
-    """Requests/s where the load is in requests, the kinds of request, and the peak over the mean."""
-    mixes = inputs.read_mixes(Path(args.mixes)) if args.mixes else inputs.TR121_MIXES
-    if args.traffic is not None:
-        rate, kinds, peak = load_of(read_profile(args.traffic), args.traffic)
-        return rate, kinds if args.mixes is None else mixes, peak
-    if args.requests_per_month is not None:
-        return args.requests_per_month / SECONDS_PER_MONTH, mixes, 1.0
-    return args.requests_per_s, mixes, 1.0
-
-
 def _hourly_price(args: argparse.Namespace, backends: Sequence[str]) -> tuple[float | dict[str, float], Choice | None]:
     """What a worker's hour costs, one price or one a backend, and the offer it is from; raises `UsageError`."""
     if (args.prices is None) != (args.accelerator is None):
@@ -203,7 +197,11 @@ def _hourly_price(args: argparse.Namespace, backends: Sequence[str]) -> tuple[fl
         for name in ("provider", "spot", "prices_date"):
             if getattr(args, name):
                 raise UsageError(f"--{name.replace('_', '-')} is about a price list; give --prices and --accelerator")
-        return _typed_price(args.usd_per_hour or str(TR121_USD_PER_HOUR), backends), None
+        text = args.usd_per_hour or str(TR121_USD_PER_HOUR)
+        prices = dict(inputs.read_prices(text, "--usd-per-hour", "dollars, or BACKEND=USD,..."))
+        if set(prices) != {""} and ("" in prices or not set(backends) <= set(prices)):
+            raise UsageError(f"--usd-per-hour {text!r}: give one price, or one for each of {', '.join(backends)}")
+        return prices.get("", prices), None
     if args.usd_per_hour is not None:
         raise UsageError("--usd-per-hour and --prices both say what an hour costs; give one")
     dated = read_date(args.prices_date, "--prices-date") if args.prices_date else None
@@ -211,15 +209,6 @@ def _hourly_price(args: argparse.Namespace, backends: Sequence[str]) -> tuple[fl
     count, today = int(inputs.positive("--accelerators-per-worker", args.accelerators_per_worker)), dt.date.today()
     choice = choose(offers, args.accelerator, provider=args.provider, accelerators=count, today=today)
     return choice.usd_per_hour, choice
-
-
-def _typed_price(text: str, backends: Sequence[str]) -> float | dict[str, float]:
-    prices = dict(inputs.read_prices(text, "--usd-per-hour", "dollars, or BACKEND=USD,..."))
-    if set(prices) == {""}:
-        return prices[""]
-    if "" in prices or not set(backends) <= set(prices):
-        raise UsageError(f"--usd-per-hour {text!r}: give one price, or one for each of {', '.join(backends)}")
-    return prices
 
 
 def _offer(choice: Choice) -> dict[str, Any]:

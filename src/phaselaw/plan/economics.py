@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -174,7 +175,7 @@ def _phase_split(
         if question.itemised:
             requests += [request_row(replica, *of_kind) for of_kind in zip(question.mixes, seconds, strict=True)]
         prices.append(row("token_prices", replica, **vars(found), gen_tokens=None))
-        if found.worker_s_per_request is not None:
+        if found.status != "not measured":
             rated.append(at_mixture(replica, found, mean_tokens(question.mixes)))
     return requests, prices, rated
 
@@ -184,9 +185,9 @@ def _tier_pairs(question: Question, replicas: Sequence[Replica]) -> list[tuple[R
     if question.tier_models is not None:
         default, premium = (_named(name, replicas) for name in question.tier_models)
         return [(default, premium)]
-    backends: dict[tuple[str, int, int | None], list[Replica]] = {}
+    backends: defaultdict[Any, list[Replica]] = defaultdict(list)
     for replica in replicas:
-        backends.setdefault((replica.backend, replica.batch_size, replica.gen_tokens), []).append(replica)
+        backends[replica.backend, replica.batch_size, replica.gen_tokens].append(replica)
     return [(min(group, key=price), max(group, key=price)) for group in backends.values() if len(group) > 1]
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import PhaseTime, StepTimes
-from phaselaw.plan.capacity import exact
+from phaselaw.plan.capacity import UNKNOWN, exact
 from phaselaw.plan.replicas import Replica
 from phaselaw.plan.tables import row
 from phaselaw.records import Mix
@@ -29,10 +29,10 @@ Status = Literal["derived", "extrapolated", "not measured"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """Seconds of one replica that one request takes, by phase; ``None`` where they are not measured."""
+    """Seconds of one replica that one request takes, by phase; NaN where they are not measured."""
 
-    prefill_s: Floats | None = None
-    decode_s: Floats | None = None
+    prefill_s: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
+    decode_s: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     status: Status = "not measured"
     why: str | None = None
     """Why it is not measured, or in what it is extrapolated."""
@@ -40,12 +40,11 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenPrices:
-    """Dollars for a million input and output tokens of a mixture."""
+    """Dollars for a million input and output tokens of a mixture; NaN where it has none, or they are not measured."""
 
-    usd_per_1m_input: Floats | None = None
-    """``None`` where the mixture has no input tokens, or it is not measured."""
-    usd_per_1m_output: Floats | None = None
-    worker_s_per_request: Floats | None = None
+    usd_per_1m_input: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
+    usd_per_1m_output: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
+    worker_s_per_request: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     """Of the average request."""
     status: Status = "not measured"
     why: str | None = None
@@ -102,26 +101,22 @@ def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: fl
     Not measured where any kind is not; extrapolated where any is.
     """
     total = sum(mix.share for mix in mixes)
-    prefill = decode = exact(0.0)
-    lacking: list[tuple[Mix, str | None]] = []
-    for mix, each in zip(mixes, splits, strict=True):
-        if each.prefill_s is None or each.decode_s is None:
-            lacking.append((mix, each.why))
-        else:
-            prefill, decode = prefill + mix.share * each.prefill_s, decode + mix.share * each.decode_s
-    if lacking:
+    kinds = list(zip(mixes, splits, strict=True))
+    if lacking := [(mix, each.why) for mix, each in kinds if each.status == "not measured"]:
         share = sum(mix.share for mix, _ in lacking) / total
         commonest, why = max(lacking, key=lambda each: each[0].share)
         alike = share == 1 and len({why for _, why in lacking}) == 1
         return TokenPrices(why=why if alike else f"{share:.1%} of requests, such as {commonest.name}: {why}")
+    prefill = sum((mix.share * each.prefill_s for mix, each in kinds), exact(0.0))
+    decode = sum((mix.share * each.decode_s for mix, each in kinds), exact(0.0))
     inputs = sum(mix.share * mix.prompt_tokens for mix in mixes)
     outputs = sum(mix.share * mix.output_tokens for mix in mixes)
     usd_per_s = usd_per_hour / 3600.0
     # A mixture without output has no price of output tokens; what it takes then stands in the input's, and vice versa.
     beyond = [each.why for each in splits if each.status == "extrapolated"]
     return TokenPrices(
-        usd_per_1m_input=(prefill if outputs else prefill + decode) * usd_per_s / inputs * 1e6 if inputs else None,
-        usd_per_1m_output=(decode if inputs else prefill + decode) * usd_per_s / outputs * 1e6 if outputs else None,
+        usd_per_1m_input=(prefill if outputs else prefill + decode) * usd_per_s / inputs * 1e6 if inputs else UNKNOWN,
+        usd_per_1m_output=(decode if inputs else prefill + decode) * usd_per_s / outputs * 1e6 if outputs else UNKNOWN,
         worker_s_per_request=(prefill + decode) / total,
         status="extrapolated" if beyond else "derived",
         why=beyond[0] if beyond else None,
@@ -130,20 +125,19 @@ def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: fl
 
 def request_row(replica: Replica, mix: Mix, found: Split) -> Row:
     """What a thousand requests of one kind take and cost on one replica, by phases."""
-    seconds = None if found.prefill_s is None or found.decode_s is None else found.prefill_s + found.decode_s
+    seconds = found.prefill_s + found.decode_s
     return row(
         "phase_split",
         replica,
         **dataclasses.asdict(mix) | vars(found),
         gen_tokens=None,
         mix=mix.name,
-        usd_per_1k_requests=None if seconds is None else seconds * replica.usd_per_hour / 3.6,
-        requests_per_s_per_worker=None if seconds is None else 1 / seconds,
+        usd_per_1k_requests=seconds * replica.usd_per_hour / 3.6,
+        requests_per_s_per_worker=1 / seconds,
     )
 
 
 def at_mixture(replica: Replica, found: TokenPrices, tokens_per_request: float) -> Replica:
     """The replica with the rate at which it serves this mixture, by phases; the mixture must be measured."""
-    assert found.worker_s_per_request is not None
     rate = tokens_per_request / found.worker_s_per_request
     return dataclasses.replace(replica, tokens_per_s=rate, rate_status=f"{found.status}, by phases")

@@ -110,10 +110,6 @@ def _known(meaning: str, fields: list[str]) -> str | None:
 
 def _unit(meaning: str, name: str) -> float | None:
     """Seconds in a unit that ends a duration's name; ``None`` where it ends in none."""
-    end = plain(name.rsplit(".", 1)[-1])
-    for known in KNOWN[meaning]:
-        for unit, seconds in _UNITS.items():
-            if end == known + unit:
-                return seconds
+    by_name = {known + unit: seconds for known in KNOWN[meaning] for unit, seconds in _UNITS.items()}
     ending = re.search(r"[_. (]([a-z]+)\)?$", name.lower())
-    return _UNITS.get(ending[1]) if ending else None
+    return by_name.get(plain(name.rsplit(".", 1)[-1])) or (_UNITS.get(ending[1]) if ending else None)
