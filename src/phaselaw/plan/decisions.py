@@ -144,17 +144,18 @@ class Tiers:
 
     def costs(self, shares: tuple[float | Floats, float | Floats]) -> dict[str, Floats]:
         """What both need and cost where the default and the premium model serve such shares of the requests."""
-        default, premium = map(self._one, (self.default, self.premium), shares)
+        fleets = []
+        for tier, share in zip((self.default, self.premium), shares, strict=True):
+            fleet = tier.fleet(share * self.tokens_per_month, self.headroom)
+            fleet["usd_per_1k_requests"] = share * tier.usd_per_request(self.tokens_per_request) * 1000
+            for name in ("whole_workers", "usd_per_month_whole"):
+                # A tier that gets no load is not built, not even its spares.
+                fleet[name] = np.where(np.equal(share, 0), 0.0, fleet[name])
+            fleets.append(fleet)
+        default, premium = fleets
         names = ("usd_per_1k_requests", "usd_per_month", "workers", "usd_per_month_whole")
         whole = {"whole_workers_default": default["whole_workers"], "whole_workers_premium": premium["whole_workers"]}
         return {name: default[name] + premium[name] for name in names} | whole
-
-    def _one(self, tier: Replica, share: float | Floats) -> dict[str, Floats]:
-        fleet = tier.fleet(share * self.tokens_per_month, self.headroom)
-        # A tier that gets no load is not built, not even its spares.
-        names = ("whole_workers", "usd_per_month_whole")
-        whole = {name: np.where(np.equal(share, 0), 0.0, fleet[name]) for name in names}
-        return fleet | whole | {"usd_per_1k_requests": share * tier.usd_per_request(self.tokens_per_request) * 1000}
 
 
 def routed_row(tiers: Tiers, premium_share: float) -> Row:

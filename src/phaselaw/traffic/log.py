@@ -223,9 +223,7 @@ class Log:
             found = str(values[meaning][index])[:60]
             self.faults.add(lines[index], f"{self.columns.names[meaning]} is {found!r}")
         wanted = self._reading.model
-        if wanted is None:
-            return ~bad
-        return ~bad & np.array([str(name) == wanted for name in values[names.MODEL]], dtype=bool)
+        return ~bad if wanted is None else ~bad & [str(name) == wanted for name in values[names.MODEL]]
 
     def _moments(self, values: list[Any]) -> Floats:
         """Timestamps in seconds; NaN where one can't be read."""
@@ -313,7 +311,7 @@ def _dates(texts: list[str]) -> Floats:
     try:
         if not alike:
             raise ValueError("of several forms: read one by one")
-        offset = _offset_s(end)
+        offset = -_date(f"1970-01-01T00:00{end.upper()}")
         with warnings.catch_warnings():
             # A zone in between would be a warning.
             warnings.simplefilter("error")
@@ -322,14 +320,6 @@ def _dates(texts: list[str]) -> Floats:
         return np.array([_date(text) for text in texts])
     found: Floats = np.where(np.isnat(moments), math.nan, moments.astype(np.int64) / 1e9 - offset)
     return found
-
-
-def _offset_s(zone: str) -> float:
-    """Seconds that a zone such as ``+01:00`` is ahead of UTC."""
-    if not zone or zone in "Zz":
-        return 0.0
-    hours, minutes = int(zone[1:3]), int(zone[-2:])
-    return (-1 if zone[0] == "-" else 1) * (hours * 3600.0 + minutes * 60.0)
 
 
 _ZONE = re.compile(r"(?<=[\d:.]{3})(?:[+-]\d{2}:?\d{2}|[Zz])$")
