@@ -111,18 +111,14 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[str, dict[str,
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             names = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            rows = [
-                (
-                    f"{path}:{reader.line_num}",
-                    {key: plain_text((cell or "").strip()) for key, cell in row.items() if key},
-                )
-                for row in reader
-            ]
+            rows = []
+            for row in reader:
+                cells = {key: plain_text((cell or "").strip()) for key, cell in row.items() if key}
+                rows.append((f"{path}:{reader.line_num}", cells))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else "no CSV in UTF-8"
         raise UsageError(f"{path}: can't be read ({reason})") from None
-    missing = [name for name in required if name not in names]
-    if missing:
+    if missing := [name for name in required if name not in names]:
         raise UsageError(f"{path}:1: column(s) missing: {', '.join(missing)}; it needs {', '.join(required)}")
     return rows
 

@@ -128,15 +128,14 @@ def choose(
 
     Raises `UsageError` where the list has none, naming what it has.
     """
-    fitting = [offer for offer in offers if _is(offer, accelerator)]
+    known = [offer for offer in offers if _is(offer, accelerator)]
+    if not known:
+        names = ", ".join(sorted({offer.accelerator for offer in offers}))
+        raise UsageError(f"--accelerator {accelerator}: not in the price list; it has: {names}")
+    fitting = [offer for offer in known if provider is None or offer.provider.lower() == provider.lower()]
     if not fitting:
-        known = ", ".join(sorted({offer.accelerator for offer in offers}))
-        raise UsageError(f"--accelerator {accelerator}: not in the price list; it has: {known}")
-    if provider is not None:
-        providers = ", ".join(sorted({offer.provider for offer in fitting}))
-        fitting = [offer for offer in fitting if offer.provider.lower() == provider.lower()]
-        if not fitting:
-            raise UsageError(f"--provider {provider}: offers no {accelerator}; these do: {providers}")
+        names = ", ".join(sorted({offer.provider for offer in known}))
+        raise UsageError(f"--provider {provider}: offers no {accelerator}; these do: {names}")
     best = min(fitting, key=lambda offer: (offer.doubt is not None, offer.usd_per_hour))
     prices = [offer.usd_per_hour for offer in fitting]
     return Choice(

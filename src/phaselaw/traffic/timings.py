@@ -75,7 +75,9 @@ class Timings:
             step = (chunk.e2e_s - chunk.ttft_s) / (chunk.output_tokens - 1)
             step = np.where((chunk.output_tokens >= 2) & (step > 0), step, math.nan)
         self._batch_known |= bool(np.isfinite(chunk.batch_size).any())
-        parts = [_bucket(getattr(chunk, name), edges) for name, edges in EDGES.items()]
+        # The number of the bucket that each value lies in; -1 where it is not known.
+        lengths = [(getattr(chunk, name), edges) for name, edges in EDGES.items()]
+        parts = [np.where(np.isfinite(of), np.searchsorted(edges, of, side="right") - 1, -1) for of, edges in lengths]
         kinds, of = np.unique(np.stack([*parts, starts.astype(int)]), axis=1, return_inverse=True)
         for at, key in enumerate(kinds.T.tolist()):
             here = (of.reshape(-1) == at) & timed
@@ -160,11 +162,6 @@ class Timings:
         }
 
 
-def _bucket(values: Floats, edges: Sequence[int]) -> np.ndarray[Any, Any]:
-    """The number of the bucket that each value lies in; -1 where it is not known."""
-    return np.where(np.isfinite(values), np.searchsorted(edges, values, side="right") - 1, -1)
-
-
 def _limits(at: int, edges: Sequence[int]) -> str | None:
     """A bucket in words; ``None`` where the log lacks the value."""
     if at < 0:
@@ -182,19 +179,13 @@ class _Blocks:
     scatter of blocks, not of requests, tells how sure the mean is."""
 
     def __init__(self) -> None:
-        self._size = 1
+        self._size, self.n = 1, 0
         self._blocks: list[float] = []
-        self._rest: list[Floats] = []
-        self._held = 0
-        self.n = 0
+        self._rest: Floats = np.array([])
 
     def add(self, values: Floats) -> None:
         self.n += len(values)
-        self._rest.append(values)
-        self._held += len(values)
-        if self._held < self._size:
-            return
-        stream = np.concatenate(self._rest)
+        stream = np.concatenate([self._rest, values])
         while len(stream) >= self._size:
             whole = len(stream) // self._size
             taken = min(whole, 2 * _FEWEST_BLOCKS - len(self._blocks))
@@ -203,7 +194,7 @@ class _Blocks:
             if len(self._blocks) == 2 * _FEWEST_BLOCKS:
                 self._blocks = np.array(self._blocks).reshape(_FEWEST_BLOCKS, 2).mean(axis=1).tolist()
                 self._size *= 2
-        self._rest, self._held = [stream], len(stream)
+        self._rest = stream
 
     def mean_and_error(self) -> tuple[float, float]:
         """The mean and half the width of its t interval; NaN width of fewer than two blocks."""
