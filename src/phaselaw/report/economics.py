@@ -79,12 +79,10 @@ def deltas(plan: Plan) -> Section | None:
         rows = [row for row in rows if baseline in (row["than_model"], row["model"])]
     else:
         kind = itemgetter("backend", "batch_size", "gen_tokens")
-        cheapest: dict[tuple[Any, ...], str] = {}
+        cheapest: dict[tuple[Any, ...], tuple[str, str]] = {}
         for row in sorted(plan.rows("rows"), key=itemgetter("usd_per_1m")):
-            cheapest.setdefault(kind(row), row["model"])
-        rows = [
-            row for row in rows if (row["than_backend"], row["than_model"]) == (row["backend"], cheapest[kind(row)])
-        ]
+            cheapest.setdefault(kind(row), (row["backend"], row["model"]))
+        rows = [row for row in rows if (row["than_backend"], row["than_model"]) == cheapest[kind(row)]]
     return section("What choosing another model costs", plan.table("decision_deltas", rows)) if rows else None
 
 

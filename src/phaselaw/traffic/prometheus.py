@@ -38,7 +38,6 @@ RATES = {
 
 _SAMPLE = re.compile(r"[A-Za-z_:][\w:]*(\{.*\})?\s+\S+(\s+-?\d+)?")
 
-
 Page = Mapping[tuple[str, float | None], float]
 """What a page counts, summed over label sets, by a series' name and, of a histogram's cumulative bucket, its limit."""
 
@@ -125,11 +124,10 @@ def _total(page: Page, *names: str) -> float | None:
 def _histogram(page: Page, of: str) -> dict[str, Any] | None:
     """Mean and quantiles of a histogram; ``None`` where the page has none, or nothing in it."""
     for name in HISTOGRAMS[of]:
-        buckets = {
-            limit: _grown(n) for (key, limit), n in page.items() if key == f"{name}_bucket" and limit is not None
-        }
-        limits = sorted(buckets)
-        if limits and (counts := [buckets[limit] for limit in limits])[-1] > 0:
+        series = ((limit, n) for (key, limit), n in page.items() if key == f"{name}_bucket" and limit is not None)
+        buckets = sorted((limit, _grown(n)) for limit, n in series)
+        if buckets and buckets[-1][1] > 0:
+            limits, counts = zip(*buckets, strict=True)
             quantiles = {f"p{100 * q:g}": bucket_quantile(limits, counts, q) for q in (0.5, 0.9, 0.95, 0.99)}
             mean = _ratio(_total(page, f"{name}_sum"), _total(page, f"{name}_count"))
             return {"mean": mean, **quantiles, "basis": BASIS}
