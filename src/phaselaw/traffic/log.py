@@ -51,6 +51,7 @@ _NUMBERS = {
 _TIMES = (names.TIMESTAMP, names.FIRST_TOKEN_AT, names.ENDED_AT)
 _COLD_WORDS = {"cold", "true", "yes", "1", "1.0", "loading"}
 _WARM_WORDS = {"warm", "true", "yes", "1", "1.0", "loaded", "hot"}
+_ABSENT = {"", "none", "null", "nan"}
 
 
 @dataclasses.dataclass
@@ -336,13 +337,8 @@ def _date(text: str) -> float:
 
 def _coldness(values: Mapping[str, list[Any]], n: int) -> Floats:
     """1 for a cold start, 0 for a warm one, NaN where the log lacks it."""
-    if names.COLD in values:
-        return np.array([_flag(value, _COLD_WORDS) for value in values[names.COLD]])
-    if names.WARM in values:
-        return 1 - np.array([_flag(value, _WARM_WORDS) for value in values[names.WARM]])
+    for meaning, words, yes in ((names.COLD, _COLD_WORDS, 1.0), (names.WARM, _WARM_WORDS, 0.0)):
+        if meaning in values:
+            texts = (str(value).strip().lower() for value in values[meaning])
+            return np.array([math.nan if text in _ABSENT else yes if text in words else 1 - yes for text in texts])
     return np.full(n, math.nan)
-
-
-def _flag(value: Any, words: set[str]) -> float:
-    text = str(value).strip().lower()
-    return math.nan if text in {"", "none", "null", "nan"} else float(text in words)

@@ -52,15 +52,29 @@ class _Reading:
             raise AnalysisError(f"no request could be read: {why}")
 
     def document(self) -> dict[str, Any]:
+        arrivals, first, span = self.arrivals, self.arrivals.first, self.arrivals.span_s
+        mean = arrivals.count / span if span > 0 else None
+        peak = why = None
+        if mean is not None and span >= BIN_S:
+            at, count = arrivals.busiest
+            peak = {"requests_per_s": count / BIN_S, "over_mean": count / BIN_S / mean, "starts_after_s": at * BIN_S}
+        if arrivals.late:
+            why = f"{arrivals.late} requests were more than {WINDOW:,} rows out of order: sort the log by time"
         has_both = all(counts.n for counts in self.lengths.values())
         return {
             "schema_version": SCHEMA_VERSION,
             "source": "request log",
-            "requests": self.arrivals.count,
+            "requests": arrivals.count,
             "rows_not_read": {"count": self.log.faults.count, "first": self.log.faults.first},
             "columns": dict(self.log.columns.names) if self.log.columns else {},
             "timestamps": self.log.timestamps,
-            **_rates(self.arrivals),
+            # In UTC; not known where the log counts from its own start.
+            "starts_at": None if first < 1e8 else dt.datetime.fromtimestamp(first, tz=dt.UTC).isoformat(),
+            "span_s": span,
+            "requests_per_s": mean,
+            "peak_minute": peak,
+            "gap_cv": arrivals.gap_cv,
+            "gap_cv_unknown": why,
             **{name: _distribution(counts) for name, counts in self.lengths.items()},
             "tokens_per_request": sum(counts.mean for counts in self.lengths.values()) if has_both else None,
             "correlation": self.products.correlation if has_both else None,
@@ -84,26 +98,6 @@ def traffic_profile(
     if read.arrivals.misplaced_anchor:
         read = _Reading(Log(path, reading, progress), make_timings(), anchor=read.arrivals.first)
     return read.document()
-
-
-def _rates(arrivals: Arrivals) -> dict[str, Any]:
-    first, span = arrivals.first, arrivals.span_s
-    mean = arrivals.count / span if span > 0 else None
-    peak = why = None
-    if mean is not None and span >= BIN_S:
-        at, count = arrivals.busiest
-        peak = {"requests_per_s": count / BIN_S, "over_mean": count / BIN_S / mean, "starts_after_s": at * BIN_S}
-    if arrivals.late:
-        why = f"{arrivals.late} requests were more than {WINDOW:,} rows out of order: sort the log by time"
-    return {
-        # In UTC; not known where the log counts from its own start.
-        "starts_at": None if first < 1e8 else dt.datetime.fromtimestamp(first, tz=dt.UTC).isoformat(),
-        "span_s": span,
-        "requests_per_s": mean,
-        "peak_minute": peak,
-        "gap_cv": arrivals.gap_cv,
-        "gap_cv_unknown": why,
-    }
 
 
 def _distribution(counts: Counts) -> dict[str, float] | None:

@@ -132,11 +132,21 @@ class Timings:
         """The latencies as JSON; ``None`` where the log has no times."""
         if not self._requests:
             return None
+        against, reference = None, self._reference
+        if reference is not None:
+            factors = {"ttft": reference.prefill_factor, "decode_step": reference.decode_factor}
+            against = {
+                "law": reference.name,
+                "agrees_within": AGREES_WITHIN,
+                "times_compared": self._asked,
+                "outside_the_measured_range": self._outside,
+                **{name: _ratio_row(blocks, factors[name]) for name, blocks in self._ratios.items()},
+            }
         return {
             "cold_rule": f"called cold by the log, else worker age under {COLD_AGE_S:g} s or idle {COLD_IDLE_S:g} s",
             "batch_size_known": self._batch_known,
             "buckets": [self._bucket_row(key) for key in sorted(self._requests)],
-            "against": None if self._reference is None else self._against(self._reference),
+            "against": against,
         }
 
     def _bucket_row(self, key: tuple[int, ...]) -> dict[str, Any]:
@@ -149,16 +159,6 @@ class Timings:
             "decode_tokens_per_s_p50": None if step[0] is None else 1 / step[0],
             "decode_tokens_per_s_p5": None if step[1] is None else 1 / step[1],
             **{f"e2e_s_{name}": value for name, value in zip(_SHARES, e2e, strict=True)},
-        }
-
-    def _against(self, reference: ReferenceTimes) -> dict[str, Any]:
-        factors = {"ttft": reference.prefill_factor, "decode_step": reference.decode_factor}
-        return {
-            "law": reference.name,
-            "agrees_within": AGREES_WITHIN,
-            "times_compared": self._asked,
-            "outside_the_measured_range": self._outside,
-            **{name: _ratio_row(blocks, factors[name]) for name, blocks in self._ratios.items()},
         }
 
 
