@@ -208,16 +208,19 @@ def cascade_row(tiers: Tiers) -> Row:
     small, big = (each.usd_per_request(tiers.tokens_per_request) for each in (tiers.default, tiers.premium))
     first, second = tiers.default.e2e_s, tiers.premium.e2e_s
     escalated = 1 - tiers.default.success_rate
+    about = _beside("premium", tiers.premium, tiers.default, tiers.premium)
+    about |= {"stops_paying_escalated_share": 1 - small / big}
+    if np.isnan(escalated[0]):
+        return row("cascade", tiers.default, **about, pays=_NO_RATE)
     cost, rate = small + escalated * big, tiers.default.success_rate + escalated * tiers.premium.success_rate
     return row(
         "cascade",
         tiers.default,
-        **_beside("premium", tiers.premium, tiers.default, tiers.premium) | tiers.costs((1.0, escalated)),
-        stops_paying_escalated_share=1 - small / big,
+        **about | tiers.costs((1.0, escalated)),
         escalated_share=escalated,
         pays=verdict(big - cost),
         mean_latency_s=first + escalated * second,
-        escalated_latency_s=np.where(np.isnan(escalated), np.nan, first + second),
+        escalated_latency_s=first + second,
         success_rate_at_most=rate,
         usd_per_success_at_least=usd_per_success(cost, rate),
     )
