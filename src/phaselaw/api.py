@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -182,8 +182,7 @@ def save_tables(tables: Mapping[str, pl.DataFrame], folder: Path) -> Path:
     return folder
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sweep:
+class Sweep(NamedTuple):
     """A folder of runs ``gen_N``, analysed: each run's own tables in its folder, those of the sweep at the root."""
 
     folder: Path
@@ -209,11 +208,10 @@ def analyze_sweep(folder: Path, options: Options, *, out: Path | None = None, te
             tell(line)
         Loaded(run=part, options=options).save_tables(root / f"gen_{budget}" / "analysis")
     analysis = analyses.analyze_sweep(joined, parts, options)
+    places = {name: (root if name in TR121_TABLES else root / "analysis") for name in analysis.tables}
     save_tables(as_tr121(analysis.tables), root)
     save_tables({name: table for name, table in analysis.tables.items() if name not in TR121_TABLES}, root / "analysis")
-    places = {name: (root if name in TR121_TABLES else root / "analysis") for name in analysis.tables}
-    names = tuple(f"gen_{budget}" for budget in parts)
-    return Sweep(folder=root, parts=names, analysis=analysis, places=places, notes=tuple(joined.notes))
+    return Sweep(root, tuple(f"gen_{budget}" for budget in parts), analysis, places, tuple(joined.notes))
 
 
 def fit(loaded: Loaded) -> list[Law]:
@@ -295,18 +293,14 @@ def plan(
     ``headroom`` is what whole workers keep free; ``None`` is nothing.
     """
     volume, price = positive("tokens_per_month", tokens_per_month), positive("usd_per_hour", usd_per_hour)
-    workers = replicas_of(loaded.run, loaded.analysis, price)
-    return [_need(capacity_row(worker, volume, headroom or Headroom())) for worker in workers]
 
+    def figure(row: Mapping[str, Any], name: str) -> Any:
+        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+        return row[name] if f"{name}_low" not in row else Estimate(value=row[name], low=low, high=high)
 
-def _need(row: Mapping[str, Any]) -> Need:
-    """A row of the plan, each figure with its ends together."""
-
-    def figure(name: str) -> Any:
-        ends = f"{name}_low", f"{name}_high"
-        return Estimate(value=row[name], low=row[ends[0]], high=row[ends[1]]) if ends[0] in row else row[name]
-
-    return Need(**{field.name: figure(field.name) for field in dataclasses.fields(Need)})
+    replicas = replicas_of(loaded.run, loaded.analysis, price)
+    rows = [capacity_row(replica, volume, headroom or Headroom()) for replica in replicas]
+    return [Need(**{field.name: figure(row, field.name) for field in dataclasses.fields(Need)}) for row in rows]
 
 
 def planned(question: Question, workers: Sequence[Replica], analysis: Analysis) -> dict[str, Any]:
@@ -324,21 +318,18 @@ def reference_times(loaded: Loaded, *, backend: str | None, model: str | None, t
     fitting = [key for key in times if backend in (None, key[0]) and model in (None, key[1])]
     if len(fitting) != 1:
         known = ", ".join(f"{model} on {backend}" for backend, model in times) or "no model"
-        raise UsageError(
-            f"--against {loaded.run.path}: say which with --against-model and --against-backend; it has step times of: "
-            f"{known}"
-        )
+        which = "say which with --against-model and --against-backend"
+        raise UsageError(f"--against {loaded.run.path}: {which}; it has step times of: {known}")
     [(backend, model)] = fitting
-    workers = [
-        each for each in replicas_of(loaded.run, loaded.analysis, 1.0) if (each.backend, each.model) == fitting[0]
-    ]
-    if workers and workers[-1].suspect_prefill:
-        tell(f"prefill times of {model} in {loaded.run.path} are doubted: {workers[-1].suspect_prefill}")
+    replicas = {(each.backend, each.model): each for each in replicas_of(loaded.run, loaded.analysis, 1.0)}
+    replica = replicas.get((backend, model))
+    if replica and replica.suspect_prefill:
+        tell(f"prefill times of {model} in {loaded.run.path} are doubted: {replica.suspect_prefill}")
     return timings.ReferenceTimes(
         name=f"{model} on {backend}",
-        times=times[fitting[0]],
-        prefill_factor=workers[-1].prefill_factor if workers else None,
-        decode_factor=workers[-1].decode_factor if workers else None,
+        times=times[backend, model],
+        prefill_factor=replica.prefill_factor if replica else None,
+        decode_factor=replica.decode_factor if replica else None,
     )
 
 
@@ -421,10 +412,9 @@ def _only_what_can_run(study: Study, *, available: bool, tell: Tell) -> tuple[St
     needed = [lack.what for lack in lacking if not lack.optional]
     if needed and not available:
         raise NotReadyError(f"this machine lacks: {'; '.join(needed)} (--available skips what needs them)")
-    skipped = [lack.what for lack in lacking]
-    for what in skipped:
-        tell(f"skipped: {what}")
-    return runnable_part(study, lacking), skipped
+    for lack in lacking:
+        tell(f"skipped: {lack.what}")
+    return runnable_part(study, lacking), [lack.what for lack in lacking]
 
 
 def prepare_models(study: Study) -> Iterator[str]:
@@ -452,14 +442,8 @@ def measure(
     todo = [call for call in schedule if call.call_id not in done]
 
     def events() -> Iterator[ModelLoaded | Rewarmed | Call]:
-        for event in driver.measure(
-            study,
-            engines=engines,
-            done=done,
-            process_idx=directory.process_idx,
-            first_call_idx=directory.next_call_idx,
-            should_stop=should_stop,
-        ):
+        counts = {"process_idx": directory.process_idx, "first_call_idx": directory.next_call_idx}
+        for event in driver.measure(study, engines=engines, done=done, should_stop=should_stop, **counts):
             directory.append(event)
             yield event
 

@@ -1,14 +1,4 @@
-"""The exception tree: what a person is told in one line.
-
-PhaselawError            exit 1: what happened, where, what to do
-├── UsageError           exit 2: the command line is wrong
-│   └── StudyError       exit 2: a study file is wrong (file, key, line)
-├── NotReadyError        exit 1: this machine lacks something a study needs
-├── MissingExtraError    exit 1: an optional part is not installed; names the extra
-├── RunError             exit 1: a run directory can't be used
-├── AnalysisError        exit 1: rows can't be analysed
-└── EngineError          one call, or one load, failed: becomes an error row, the study goes on
-"""
+"""The exceptions that a person is told of in one line, with exit code 1 unless they have another."""
 
 from __future__ import annotations
 

@@ -44,23 +44,15 @@ def write_json(path: Path, document: Any) -> None:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a CSV, whole: ``None`` is an empty cell, floats keep full precision, texts are made `cell_text`."""
-    text = io.StringIO()
+    text = io.StringIO(newline="")
     # The writer quotes only the line ends it writes itself: told \r\n it quotes both, and each row's own becomes \n.
-    writer = csv.writer(_Rows(text), lineterminator="\r\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([cell_text(row[column]) for column in columns])
-    write_whole(path, text.getvalue())
-
-
-class _Rows:
-    """Takes a row at a time from a `csv.writer` and ends it as all our files end a line."""
-
-    def __init__(self, text: io.StringIO) -> None:
-        self._text = text
-
-    def write(self, row: str) -> None:
-        self._text.write(row.removesuffix("\r\n") + "\n")
+    writer, ended = csv.writer(text, lineterminator="\r\n"), []
+    for cells in (columns, *([cell_text(row[column]) for column in columns] for row in rows)):
+        writer.writerow(cells)
+        ended.append(text.getvalue().removesuffix("\r\n") + "\n")
+        text.seek(0)
+        text.truncate()
+    write_whole(path, "".join(ended))
 
 
 def cell_text(value: Any) -> Any:

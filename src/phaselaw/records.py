@@ -322,21 +322,13 @@ def to_jsonable(record: Any) -> dict[str, Any]:
 
 def from_jsonable(kind: type[T], data: Mapping[str, Any]) -> T:
     """The record that `to_jsonable` wrote; keys that this version doesn't know are ignored (newer writers)."""
-    nested: dict[str, type[Any]] = {
-        "cell": Cell,
-        "timing": Timing,
-        "served": Served,
-        "info": ModelInfo,
-        "engine": EngineInfo,
-    }
-    fields = {field.name for field in dataclasses.fields(kind)}
-    values: dict[str, Any] = {}
-    for name, value in data.items():
-        if name not in fields:
-            continue
+    nested: dict[str, type[Any]] = {"cell": Cell, "timing": Timing, "served": Served}
+    nested |= {"info": ModelInfo, "engine": EngineInfo}
+
+    def read(name: str, value: Any) -> Any:
         if name in nested and isinstance(value, Mapping):
-            value = from_jsonable(nested[name], value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[name] = value
-    return kind(**values)
+            return from_jsonable(nested[name], value)
+        return tuple(value) if isinstance(value, list) else value
+
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: read(name, value) for name, value in data.items() if name in known})

@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import polars as pl
@@ -97,7 +98,7 @@ def bracket(low: Any, high: Any, text: Callable[[Any], str] = fixed) -> str:
     return MISSING if low is None or high is None else f"[{text(low)}, {text(high)}]"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Col:
     """One column of a table."""
 
@@ -105,10 +106,11 @@ class Col:
     """Its name in the CSV, and the value that a report sorts it by."""
     title: str = ""
     """Its heading in a report; empty: not shown there."""
+    show: Show = digits
+    _: dataclasses.KW_ONLY
     type: type[pl.DataType] = pl.Float64
     provenance: Provenance | None = None
     """``None`` for names and words."""
-    show: Callable[[Any], str] = digits
     high: str = ""
     """Where the column is the low end of an interval, or an estimate with both ends: the key of the high end."""
     reads: str = ""
@@ -129,50 +131,23 @@ class Col:
         return self.show(row.get(self.reads or self.key))
 
 
-def words(key: str, title: str = "", *, reads: str = "", detail: bool = False, doc: str = "") -> Col:
-    """A column of names or words."""
-    return Col(key=key, title=title, type=pl.String, show=as_is, reads=reads, detail=detail, doc=doc)
+words = partial(Col, type=pl.String, show=as_is)
+"""A column of names or words."""
+counted = partial(Col, type=pl.Int64, provenance="measured", show=count)
+"""A column of whole numbers of things."""
+measured = partial(Col, provenance="measured")
+"""A column of numbers that were taken by a clock or counted."""
+derived = partial(Col, provenance="derived")
+"""A column of numbers worked out from measured ones."""
+assumed = partial(Col, provenance="assumed")
+"""A column of inputs."""
+flag = partial(Col, type=pl.Boolean, show=as_is)
+"""A column of yes or no."""
 
 
-def flag(key: str, title: str = "", show: Show = as_is, *, doc: str = "") -> Col:
-    """A column of yes or no."""
-    return Col(key=key, title=title, type=pl.Boolean, show=show, doc=doc)
-
-
-def counted(
-    key: str, title: str = "", *, provenance: Provenance = "measured", detail: bool = False, doc: str = ""
-) -> Col:
-    """A column of whole numbers of things."""
-    return Col(key=key, title=title, type=pl.Int64, provenance=provenance, show=count, detail=detail, doc=doc)
-
-
-def measured(
-    key: str, title: str = "", show: Callable[[Any], str] = digits, *, detail: bool = False, doc: str = ""
-) -> Col:
-    """A column of numbers that were taken by a clock or counted."""
-    return Col(key=key, title=title, provenance="measured", show=show, detail=detail, doc=doc)
-
-
-def derived(
-    key: str, title: str = "", show: Callable[[Any], str] = digits, *, detail: bool = False, doc: str = ""
-) -> Col:
-    """A column of numbers worked out from measured ones."""
-    return Col(key=key, title=title, provenance="derived", show=show, detail=detail, doc=doc)
-
-
-def assumed(
-    key: str, title: str = "", show: Callable[[Any], str] = digits, *, detail: bool = False, doc: str = ""
-) -> Col:
-    """A column of inputs."""
-    return Col(key=key, title=title, provenance="assumed", show=show, detail=detail, doc=doc)
-
-
-def interval(
-    low: str, high: str, title: str = "", show: Show = fixed, *, detail: bool = False, doc: str = ""
-) -> tuple[Col, Col]:
+def interval(low: str, high: str, title: str = "", show: Show = fixed, **more: Any) -> tuple[Col, Col]:
     """The two columns of an interval, shown as one."""
-    ends = Col(key=low, title=title, provenance="derived", show=show, high=high, detail=detail, doc=doc)
-    return ends, Col(key=high)
+    return derived(low, title, show, high=high, **more), Col(high)
 
 
 def figure(key: str, title: str = "", show: Show = digits, provenance: Provenance = "derived") -> Col:
@@ -183,12 +158,12 @@ def figure(key: str, title: str = "", show: Show = digits, provenance: Provenanc
         alone = show(row.get(key))
         return alone if low is None or high is None or low == high else f"{alone} {bracket(low, high, show)}"
 
-    return Col(key=key, title=title, provenance=provenance, show=show, high=f"{key}_high", of_row=text)
+    return Col(key, title, show, provenance=provenance, high=f"{key}_high", of_row=text)
 
 
 def plain(names: str, type: type[pl.DataType] = pl.Float64) -> tuple[Col, ...]:
     """Columns of one type, by name, that no report shows."""
-    return tuple(Col(key=name, type=type) for name in names.split())
+    return tuple(Col(name, type=type) for name in names.split())
 
 
 def grouped(table: pl.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Row, pl.DataFrame]]:
@@ -211,9 +186,7 @@ BACKEND = words("backend", "backend")
 """The backend alone."""
 MODEL = words("model", "model")
 PHASE = words("mode", "phase", reads="phase")
-DOUBT = Col(
-    key=SUSPECT, title="suspect", type=pl.String, of_row=lambda row: f"⚠ {row[SUSPECT]}" if row.get(SUSPECT) else ""
-)
+DOUBT = words(SUSPECT, "suspect", of_row=lambda row: f"⚠ {row[SUSPECT]}" if row.get(SUSPECT) else "")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

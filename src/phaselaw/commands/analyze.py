@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from phaselaw import api
-from phaselaw.commands.console import note, print_json
-from phaselaw.commands.options import (
-    add_allow_different,
-    add_cold_start_slo,
-    add_json,
-    add_level,
-    add_models_table,
-    add_runs,
-    option,
-    switch,
-)
+from phaselaw.commands import options as opt
+from phaselaw.commands.console import note
 from phaselaw.errors import UsageError
-from phaselaw.laws.analysis import Analysis, Options
+from phaselaw.laws.analysis import Options
 
 DESCRIPTION = "Summaries, scaling laws with intervals, structure, warmup, verdicts: as CSV tables."
 EXAMPLES = """\
@@ -35,18 +24,18 @@ examples:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The runs, where the tables go, and the choices of an analysis."""
-    add_runs(
+    opt.add_runs(
         parser, "a run directory, a metrics.csv, or a folder of runs gen_N; several of one study on one host are pooled"
     )
-    option(parser, "--out", "DIR", "where the tables go (default: RUN/analysis; asked for with several)", type=Path)
-    add_allow_different(parser)
-    option(parser, "--bootstrap", "N", "resamples of models (default: 1000)", type=int, default=1000)
-    option(parser, "--seed", "N", "seed of the resamples (default: 42)", type=int, default=42)
-    add_level(parser)
-    add_cold_start_slo(parser)
-    switch(parser, "--include-warmup", "fit warmup calls too")
-    add_models_table(parser)
-    add_json(parser, "print the tables' names, row counts and notes as JSON")
+    opt.option(parser, "--out", "DIR", "where the tables go (default: RUN/analysis; asked for with several)", type=Path)
+    opt.add_allow_different(parser)
+    opt.option(parser, "--bootstrap", "N", "resamples of models (default: 1000)", type=int, default=1000)
+    opt.option(parser, "--seed", "N", "seed of the resamples (default: 42)", type=int, default=42)
+    opt.add_level(parser)
+    opt.add_cold_start_slo(parser)
+    opt.switch(parser, "--include-warmup", "fit warmup calls too")
+    opt.add_models_table(parser)
+    opt.add_json(parser, "print the tables' names, row counts and notes as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,35 +52,29 @@ def run(args: argparse.Namespace) -> int:
         cold_start_slo_ms=args.cold_start_slo,
         models_table=args.models_table,
     )
+    lines = []
     if len(args.run_paths) == 1 and api.is_sweep_folder(args.run_paths[0]):
         sweep = api.analyze_sweep(args.run_paths[0], options, out=args.out, tell=note)
-        lines = [f"{sweep.folder / part / 'analysis'}  the run's own tables" for part in sweep.parts]
-        _print(args, sweep.folder, sweep.parts, sweep.notes, sweep.analysis, sweep.places, lines)
-        return 0
-    loaded = api.load(*args.run_paths, allow_different=args.allow_different, options=options)
-    for line in loaded.run.notes:
-        note(line)
-    folder = loaded.save_tables(args.out)
-    ids = [source.run_id for source in loaded.run.sources]
-    _print(args, folder, ids, loaded.run.notes, loaded.analysis, dict.fromkeys(loaded.tables, folder), [])
-    return 0
-
-
-def _print(
-    args: argparse.Namespace,
-    folder: Path,
-    ids: Sequence[str],
-    notes: Sequence[str],
-    analysis: Analysis,
-    places: Mapping[str, Path],
-    lines: list[str],
-) -> None:
-    if args.json:
-        counts = {name: table.height for name, table in analysis.tables.items()}
-        document: dict[str, Any] = {"schema_version": 1, "directory": str(folder), "runs": list(ids)}
-        print_json(document | {"tables": counts, "notes": analysis.notes, "run_notes": list(notes)})
-        return
+        folder, ids, notes, analysis, places = sweep.folder, sweep.parts, sweep.notes, sweep.analysis, sweep.places
+        lines += [f"{folder / part / 'analysis'}  the run's own tables" for part in ids]
+    else:
+        loaded = api.load(*args.run_paths, allow_different=args.allow_different, options=options)
+        notes, analysis = loaded.run.notes, loaded.analysis
+        for line in notes:
+            note(line)
+        folder = loaded.save_tables(args.out)
+        ids = tuple(source.run_id for source in loaded.run.sources)
+        places = dict.fromkeys(loaded.tables, folder)
     for name, table in analysis.tables.items():
         why = f"  ({analysis.notes[name]})" if name in analysis.notes else ""
         lines.append(f"{places[name] / name}.csv  {table.height} rows{why}")
-    print(*lines, sep="\n")
+    document = {
+        "schema_version": 1,
+        "directory": str(folder),
+        "runs": list(ids),
+        "tables": {name: table.height for name, table in analysis.tables.items()},
+        "notes": analysis.notes,
+        "run_notes": list(notes),
+    }
+    opt.answer(args.json, document, lines)
+    return 0

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Any
 
 from phaselaw import api
-from phaselaw.commands.console import note, print_json, print_tables
-from phaselaw.commands.options import add_allow_different, add_json, add_level, number, option
+from phaselaw.commands.console import note, print_tables
+from phaselaw.commands.options import add_allow_different, add_json, add_level, number, option, print_json
 from phaselaw.errors import AnalysisError, UsageError
-from phaselaw.laws.regression_test import RegressionTest
 from phaselaw.report.comparison import run_against_run
 
 DESCRIPTION = "Latency of the runs B over that of the runs A, cell by cell, with what of it is significant."
@@ -47,39 +45,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; returns 3 where a regression is significant, else 0."""
-    first, second = _sides(args)
-    a, b = (api.load(*paths, level=args.level, allow_different=args.allow_different) for paths in (first, second))
+    sides = args.run_paths, args.others
+    if args.others is None:
+        if len(args.run_paths) != 2:
+            raise UsageError("give the run A and the run B, or several a side: RUN RUN --with RUN RUN")
+        sides = args.run_paths[:1], args.run_paths[1:]
+    a, b = (api.load(*paths, level=args.level, allow_different=args.allow_different) for paths in sides)
     notes = api.compare_notes(a, b, allow_different=args.allow_different)
-    comparison = api.compare(a, b, threshold=args.threshold, allow_different=args.allow_different)
-    if comparison.cells.is_empty():
+    found = api.compare(a, b, threshold=args.threshold, allow_different=args.allow_different)
+    if found.cells.is_empty():
         raise AnalysisError("A and B have no cell in common: backend, model, scenario, batch size and budget alike")
     paths = {name: [str(source.path) for source in side.run.sources] for name, side in (("a", a), ("b", b))}
     if args.json:
-        print_json({"schema_version": JSON_VERSION, **paths, **_document(comparison, notes)})
+        document = {
+            "schema_version": JSON_VERSION,
+            **paths,
+            "threshold": found.threshold,
+            "level": found.level,
+            "interval_basis": found.basis,
+            "judged": found.judged,
+            "regressions": found.n_slower,
+            "notes": notes,
+        }
+        tables = {name: getattr(found, name).to_dicts() for name in ("whole", "cells", "only_in_a", "only_in_b")}
+        print_json(document | tables)
     else:
         for name, of_side in paths.items():
             print(f"{name.upper()}: {', '.join(of_side)}")
-        print_tables(*run_against_run(comparison))
+        print_tables(*run_against_run(found))
         for line in notes:
             note(line)
-    return REGRESSION if comparison.n_slower else 0
-
-
-def _document(comparison: RegressionTest, notes: list[str]) -> dict[str, Any]:
-    return {
-        "threshold": comparison.threshold,
-        "level": comparison.level,
-        "interval_basis": comparison.basis,
-        "judged": comparison.judged,
-        "regressions": comparison.n_slower,
-        "notes": notes,
-        **{name: getattr(comparison, name).to_dicts() for name in ("whole", "cells", "only_in_a", "only_in_b")},
-    }
-
-
-def _sides(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
-    if args.others is not None:
-        return args.run_paths, args.others
-    if len(args.run_paths) != 2:
-        raise UsageError("give the run A and the run B, or several a side: RUN RUN --with RUN RUN")
-    return args.run_paths[:1], args.run_paths[1:]
+    return REGRESSION if found.n_slower else 0

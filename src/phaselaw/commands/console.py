@@ -5,19 +5,17 @@ On a terminal one block is redrawn; elsewhere (a pipe, CI) one plain line is wri
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from phaselaw.records import Call, ModelLoaded, PlannedCall, Rewarmed
+from phaselaw.records import Call, Cell, ModelLoaded, PlannedCall, Rewarmed
 from phaselaw.report.document import Table
 from phaselaw.report.terminal import print_table
 from phaselaw.rundir.columns import decode_step_ms, phase_latency_ms
@@ -42,11 +40,6 @@ def note(text: str) -> None:
     sys.stderr.write(f"phaselaw: note: {text}\n")
 
 
-def print_json(document: Any) -> None:
-    """One JSON document on stdout; raises ValueError for NaN and infinities, which JSON has not."""
-    print(json.dumps(document, allow_nan=False))
-
-
 def print_tables(tables: Iterable[Table], lines: Iterable[str] = ()) -> None:
     """Tables of a report, and how to read them."""
     console = screen()
@@ -69,34 +62,29 @@ class RemainingTime:
 
     def record(self, call_id: str, seconds: float) -> None:
         """A call of the schedule ended after that many seconds."""
-        cell = self._open.pop(call_id)
-        for group in ((cell.key,), (cell.backend, cell.model), ()):
-            total = self._seen[group]
-            total[0] += seconds
-            total[1] += 1
+        for group in _groups(self._open.pop(call_id)):
+            self._seen[group][0] += seconds
+            self._seen[group][1] += 1
 
     def seconds(self) -> float | None:
         """Seconds left, or ``None`` before the first call has ended."""
-        if () not in self._seen:
-            return 0.0 if not self._open else None
-        remaining = 0.0
-        for cell in self._open.values():
-            for group in ((cell.key,), (cell.backend, cell.model), ()):
-                if group in self._seen:
-                    total, count = self._seen[group]
-                    remaining += total / count
-                    break
-        return remaining
+        if self._open and not self._seen:
+            return None
+        known = [next(filter(self._seen.__contains__, _groups(cell))) for cell in self._open.values()]
+        return sum((self._seen[group][0] / self._seen[group][1] for group in known), 0.0)
+
+
+def _groups(cell: Cell) -> tuple[tuple[str, ...], ...]:
+    """What a cell's calls are averaged with, the nearest first: the cell, its model on its backend, all calls."""
+    return (cell.key,), (cell.backend, cell.model), ()
 
 
 def format_duration(seconds: float) -> str:
     """``75`` as ``1 min 15 s``; hours from 60 minutes on."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def describe_call(call: Call) -> str:
@@ -137,9 +125,7 @@ class RunProgress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     def show(self, event: ModelLoaded | Rewarmed | Call) -> None:
@@ -158,14 +144,12 @@ class RunProgress:
             self._note(describe_call(event))
         self._last_event = now
 
-    def _left(self) -> str:
-        seconds = self._remaining.seconds()
-        failed = f", {self._failed} failed" if self._failed else ""
-        return ("" if seconds is None else f"about {format_duration(seconds)} left") + failed
-
     def _note(self, what: str) -> None:
+        seconds = self._remaining.seconds()
+        left = "" if seconds is None else f"about {format_duration(seconds)} left"
+        left += f", {self._failed} failed" if self._failed else ""
         if self._live:
-            self._bar.update(self._task, completed=self._done, left=self._left(), now=what)
+            self._bar.update(self._task, completed=self._done, left=left, now=what)
         elif self._done == self._total or time.monotonic() - self._last_line >= PLAIN_LINE_EVERY_S:
             self._last_line = time.monotonic()
-            self._console.print(Text(f"{self._done}/{self._total} calls, {self._left()}; {what}"), soft_wrap=True)
+            self._console.print(Text(f"{self._done}/{self._total} calls, {left}; {what}"), soft_wrap=True)

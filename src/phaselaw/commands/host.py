@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from phaselaw.commands.console import notes_console, print_json
-from phaselaw.commands.options import add_json, option, positive, switch
+from phaselaw.commands.console import notes_console
+from phaselaw.commands.options import add_json, answer, option, positive, switch
 from phaselaw.machine import identity
-from phaselaw.machine.limits import DeviceLimits, MachineLimits, Spread, limits_of
+from phaselaw.machine.limits import MachineLimits, Spread, limits_of
 
 DESCRIPTION = (
     "Measure what this machine can do: read bandwidth by working-set size, FLOP/s by number format, "
@@ -41,44 +41,36 @@ def run(args: argparse.Namespace) -> int:
     host = identity.host()
     with notes_console().status("measuring this machine (a few seconds)"):
         limits = limits_of(host, threads=args.threads, refresh=args.refresh)
-    if args.json:
-        print_json({"schema_version": JSON_VERSION, "host": host, "limits": limits.to_json()})
-        return 0
-    print(*_lines(host, limits), sep="\n")
+    document = {"schema_version": JSON_VERSION, "host": host, "limits": limits.to_json()}
+    answer(args.json, document, _lines(host, limits))
     return 0
 
 
 def _lines(host: Mapping[str, Any], limits: MachineLimits) -> Iterator[str]:
+    caches = ", ".join(f"L{each['level']} {_size(each['bytes'])}" for each in host["caches"])
+    gpus = ", ".join(f"{gpu['name']} ({gpu['memory']})" for gpu in host["gpus"])
     yield f"processor  {host['cpu_model']}: {host['cores_physical']} cores, {host['cores_logical']} logical"
-    yield "caches     " + (
-        ", ".join(f"L{each['level']} {_size(each['bytes'])}" for each in host["caches"]) or "unknown"
-    )
+    yield f"caches     {caches or 'unknown'}"
     yield f"memory     {_size(host['memory_bytes'])}"
-    yield "GPU        " + (", ".join(f"{gpu['name']} ({gpu['memory']})" for gpu in host["gpus"]) or "none")
+    yield f"GPU        {gpus or 'none'}"
     for device, each in limits.devices.items():
-        yield ""
-        yield f"{device}: {each.name}" + (f", {limits.threads} threads" if device == "cpu" else "")
-        yield from _device_lines(each)
+        yield f"\n{device}: {each.name}" + (f", {limits.threads} threads" if device == "cpu" else "")
+        yield "  read from a working set of"
+        for point in each.read:
+            yield f"    {_size(point.working_set_bytes):>8} {_spread(point.gb_per_s)} GB/s"
+        if each.copy is not None:
+            yield f"  copy within {_size(each.copy.working_set_bytes)} (bytes read and bytes written)"
+            yield f"             {_spread(each.copy.gb_per_s)} GB/s"
+        yield "  matrix product"
+        for rate in each.compute:
+            yield f"    {rate.dtype:>8} {_spread(rate.gflop_per_s)} GFLOP/s ({rate.library})"
     clock = limits.clock
-    yield ""
-    yield f"timer      steps of {clock.resolution_ns:.0f} ns, {clock.read_ns:.0f} ns a reading"
+    yield f"\ntimer      steps of {clock.resolution_ns:.0f} ns, {clock.read_ns:.0f} ns a reading"
     yield (
         f"jitter     {clock.taken_share:.2%} of {clock.watched_s:g} s taken by others (gaps over 10 us); "
         f"p99 {clock.gap_p99_us:.2f} us, longest {clock.gap_max_us:.0f} us"
     )
     yield f"measured in {limits.took_s:.1f} s; in brackets: quartiles over repeats"
-
-
-def _device_lines(limits: DeviceLimits) -> Iterator[str]:
-    yield "  read from a working set of"
-    for point in limits.read:
-        yield f"    {_size(point.working_set_bytes):>8} {_spread(point.gb_per_s)} GB/s"
-    if limits.copy is not None:
-        size = _size(limits.copy.working_set_bytes)
-        yield f"  copy within {size} (bytes read and bytes written)\n             {_spread(limits.copy.gb_per_s)} GB/s"
-    yield "  matrix product"
-    for each in limits.compute:
-        yield f"    {each.dtype:>8} {_spread(each.gflop_per_s)} GFLOP/s ({each.library})"
 
 
 def _spread(spread: Spread) -> str:

@@ -6,8 +6,7 @@ import argparse
 import re
 from typing import Any
 
-from phaselaw.commands.console import print_json
-from phaselaw.commands.options import add_json, option, positive
+from phaselaw.commands.options import add_json, answer, option, positive
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES
 from phaselaw.plan.memory import Fit, fit, shapes_of
 
@@ -25,8 +24,8 @@ for what the runtime itself takes. A run's report sets the same prediction besid
 
 JSON_VERSION = 1
 DEFAULT_RESERVE = "0.5GB"
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 1 << 10, "MIB": 1 << 20,
-          "GIB": 1 << 30, "TIB": 1 << 40}  # fmt: skip
+_UNITS: dict[str, int] = {"": 1, **{f"{prefix}B": 1000**power for power, prefix in enumerate(("", "K", "M", "G", "T"))}}
+_UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", start=1)}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,22 +34,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "--memory", "SIZE", "the memory, such as 16GB or 80GiB", type=size, required=True)
     option(parser, "--batch", "N", "sequences at once (default: 1)", type=positive, default=1)
     option(parser, "--context", "N", "tokens of a sequence in all (default: 1024)", type=positive, default=1024)
-    parser.add_argument(
-        "--dtype", choices=("fp32", "fp16", "bf16"), help="number format of the weights (default: as stored)"
-    )
-    parser.add_argument(
-        "--kv-cache",
-        choices=("f32", "f16", "bf16", "q8_0", "q4_0"),
-        help="format of the cache (default: that of --dtype; f32 without)",
-    )
-    option(
-        parser,
-        "--reserve",
-        "SIZE",
-        f"kept for the runtime (default: {DEFAULT_RESERVE}, an assumption)",
-        type=size,
-        default=DEFAULT_RESERVE,
-    )
+    numbers = ("fp32", "fp16", "bf16")
+    option(parser, "--dtype", None, "number format of the weights (default: as stored)", choices=numbers)
+    formats = ("f32", "f16", "bf16", "q8_0", "q4_0")
+    option(parser, "--kv-cache", None, "format of the cache (default: that of --dtype; f32 without)", choices=formats)
+    kept = f"kept for the runtime (default: {DEFAULT_RESERVE}, an assumption)"
+    option(parser, "--reserve", "SIZE", kept, type=size, default=DEFAULT_RESERVE)
     add_json(parser, "print one JSON document, in bytes")
 
 
@@ -67,40 +56,39 @@ def run(args: argparse.Namespace) -> int:
     """Print each model's need and bounds; returns 0 whether it fits or not."""
     value_bytes = VALUE_BYTES[args.dtype or "fp32"]
     kv_bytes = value_bytes if args.kv_cache is None else KV_BYTES[args.kv_cache]
-    fits = {
-        name: fit(model, memory_bytes=args.memory, batch=args.batch, context=args.context, value_bytes=value_bytes,
-                  kv_bytes=kv_bytes, reserve_bytes=args.reserve)
-        for name, model in shapes_of(args.model, dtype=args.dtype).items()
-    }  # fmt: skip
-    if args.json:
-        asked = {"batch": args.batch, "context_tokens": args.context, "memory_bytes": args.memory,
-                 "reserve_bytes": args.reserve, "value_bytes": value_bytes, "kv_bytes": kv_bytes}  # fmt: skip
-        rows = [_row(name, each) for name, each in fits.items()]
-        print_json({"schema_version": JSON_VERSION, "assumptions": asked, "rows": rows})
-        return 0
-    for name, each in fits.items():
-        _print(name, each, args.batch, args.context)
+    asked = {"memory_bytes": args.memory, "reserve_bytes": args.reserve, "batch": args.batch}
+    asked |= {"value_bytes": value_bytes, "kv_bytes": kv_bytes}
+    shapes = shapes_of(args.model, dtype=args.dtype)
+    fits = {name: fit(model, context=args.context, **asked) for name, model in shapes.items()}
+    assumptions = {"context_tokens": args.context, **asked}
+    rows = [{"model": name, **_row(each)} for name, each in fits.items()]
+    document = {"schema_version": JSON_VERSION, "assumptions": assumptions, "rows": rows}
+    answer(args.json, document, (_text(name, each, args.batch, args.context) for name, each in fits.items()))
     return 0
 
 
-def _row(name: str, fit: Fit) -> dict[str, Any]:
+def _row(fit: Fit) -> dict[str, Any]:
     return {
-        "model": name, "fits": fit.fits, "total_bytes": fit.total_bytes, "weights_bytes": fit.need.weights,
-        "kv_cache_bytes": fit.need.kv_cache, "activations_bytes": fit.need.activations,
-        "largest_batch": fit.largest_batch, "largest_context_tokens": fit.largest_context,
+        "fits": fit.fits,
+        "total_bytes": fit.total_bytes,
+        "weights_bytes": fit.need.weights,
+        "kv_cache_bytes": fit.need.kv_cache,
+        "activations_bytes": fit.need.activations,
+        "largest_batch": fit.largest_batch,
+        "largest_context_tokens": fit.largest_context,
         "context_bounded_by": "model" if fit.context_is_the_models else "memory",
-    }  # fmt: skip
+    }
 
 
-def _print(name: str, fit: Fit, batch: int, context: int) -> None:
+def _text(name: str, fit: Fit, batch: int, context: int) -> str:
     verdict = "fits" if fit.fits else "does not fit"
-    print(f"{name}: batch {batch} at {context} tokens {verdict}: {_gb(fit.total_bytes)} of {_gb(fit.memory_bytes)}")
-    need = fit.need
-    print(f"  weights {_gb(need.weights)}, cache {_gb(need.kv_cache)}, activations {_gb(need.activations)}, "
-          f"reserve {_gb(fit.reserve_bytes)} (assumed)")  # fmt: skip
-    print(f"  largest batch at {context} tokens: {fit.largest_batch or 'none fits'}")
-    bound = " (the model's positions)" if fit.context_is_the_models else ""
-    print(f"  largest context at batch {batch}: {fit.largest_context or 'none fits'}{bound}")
+    need, bound = fit.need, " (the model's positions)" if fit.context_is_the_models else ""
+    return f"""\
+{name}: batch {batch} at {context} tokens {verdict}: {_gb(fit.total_bytes)} of {_gb(fit.memory_bytes)}
+  weights {_gb(need.weights)}, cache {_gb(need.kv_cache)}, activations {_gb(need.activations)}, \
+reserve {_gb(fit.reserve_bytes)} (assumed)
+  largest batch at {context} tokens: {fit.largest_batch or "none fits"}
+  largest context at batch {batch}: {fit.largest_context or "none fits"}{bound}"""
 
 
 def _gb(size_bytes: float) -> str:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from phaselaw.commands.options import option, switch
+from phaselaw.commands.options import add_json, answer, option
 from phaselaw.errors import UsageError
 from phaselaw.ladder.build import Progress, build, cache_directory, chosen, faults
 from phaselaw.ladder.gguf import FORMATS, export, exportable
-from phaselaw.ladder.spec import PREFIX, LadderModel
+from phaselaw.ladder.spec import PREFIX
 
 DESCRIPTION = "The model ladder: TR121's seven GPT-2 variants, built offline, the same anywhere."
 EXAMPLES = """\
@@ -36,80 +35,59 @@ EXIT_OK, EXIT_FAULTS = 0, 1
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The actions, each with its options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for name, help_text, action in (
-        ("build", "build models that are not built, or are damaged", build_models),
-        ("list", "list the ladder's models and what is built", list_models),
-        ("verify", "read every built file against its SHA-256", verify_models),
+    for name, action, help_text in (
+        ("build", build_models, "build models that are not built, or are damaged"),
+        ("list", list_models, "list the ladder's models and what is built"),
+        ("verify", verify_models, "read every built file against its SHA-256"),
+        ("export", export_models, "write models as GGUF files, which llama.cpp and Ollama load"),
     ):
         one = actions.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
-        option(one, "names", "NAMES", "models, comma-separated (default: all)", nargs="*")
+        what = "models, comma-separated (default: all)"
+        if name == "export":
+            one.description = (
+                "Write models as GGUF files, with a Modelfile beside each for: ollama create NAME -f MODELFILE"
+            )
+            what = "ladder models or GPT-2 folders, comma-separated (default: the ladder)"
+            option(one, "--format", None, "the file format (default: gguf)", choices=("gguf",), default="gguf")
+            option(one, "--quantize", "LIST", "write these beside f32, comma-separated: f16, q8_0, q4_0", default="")
+        option(one, "names", "NAMES", what, nargs="*")
         option(one, "--out", "DIR", "the folder to use instead of the cache", type=Path)
-        switch(one, "--json", "print one JSON document")
+        add_json(one, "print one JSON document")
         one.set_defaults(act=action)
-    _add_export(actions)
-
-
-def _add_export(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    help_text = "write models as GGUF files, which llama.cpp and Ollama load"
-    export = actions.add_parser(
-        "export",
-        help=help_text,
-        description="Write models as GGUF files, with a Modelfile beside each for: ollama create NAME -f MODELFILE",
-    )
-    option(export, "names", "NAMES", "ladder models or GPT-2 folders, comma-separated (default: the ladder)", nargs="*")
-    export.add_argument("--format", choices=("gguf",), default="gguf", help="the file format (default: gguf)")
-    option(export, "--quantize", "LIST", "write these beside f32, comma-separated: f16, q8_0, q4_0", default="")
-    option(export, "--out", "DIR", "the folder to use instead of the cache", type=Path)
-    switch(export, "--json", "print one JSON document")
-    export.set_defaults(act=export_models)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do the chosen action; returns its exit code."""
-    action: Callable[[argparse.Namespace], int] = args.act
-    return action(args)
+    return int(args.act(args))
 
 
 def build_models(args: argparse.Namespace) -> int:
     """Build what is missing or damaged and print where each model is."""
     paths = build(_names(args), args.out, progress_on(sys.stderr))
-    if args.json:
-        print(json.dumps({"models": [{"name": path.name, "path": str(path)} for path in paths]}, indent=1))
-    else:
-        print(*paths, sep="\n")
+    document = {"models": [{"name": path.name, "path": str(path)} for path in paths]}
+    answer(args.json, document, map(str, paths), indent=1)
     return EXIT_OK
 
 
 def list_models(args: argparse.Namespace) -> int:
     """Print the ladder: architecture, parameters, and whether each model is built."""
-    rows = [_described(model, directory, every_byte=False) for model, directory in _chosen(args)]
-    if args.json:
-        print(json.dumps({"models": rows}, indent=1))
-        return EXIT_OK
-    print(f"{'model':<18}{'params':>12}{'layers':>8}{'width':>7}{'heads':>7}{'inner':>7}  state")
+    rows = _described(args, every_byte=False)
+    lines = [f"{'model':<18}{'params':>12}{'layers':>8}{'width':>7}{'heads':>7}{'inner':>7}  state"]
     for row in rows:
-        inner = row["n_inner"] or 4 * row["n_embd"]
+        shape = "{study_name:<18}{params:>12,}{n_layer:>8}{n_embd:>7}{n_head:>7}".format(**row)
         state = "built" if row["built"] else "; ".join(row["faults"])
-        print(
-            f"{row['study_name']:<18}{row['params']:>12,}{row['n_layer']:>8}{row['n_embd']:>7}{row['n_head']:>7}"
-            f"{inner:>7}  {state}"
-        )
+        lines.append(f"{shape}{row['n_inner'] or 4 * row['n_embd']:>7}  {state}")
+    answer(args.json, {"models": rows}, lines, indent=1)
     return EXIT_OK
 
 
 def verify_models(args: argparse.Namespace) -> int:
     """Hash every file of the models named, or of all that are built; returns 1 where one is wrong."""
-    chosen = _chosen(args)
-    if _names(args) is None:
-        chosen = [(model, directory) for model, directory in chosen if directory.exists()]
-    rows = [_described(model, directory, every_byte=True) for model, directory in chosen]
-    if args.json:
-        print(json.dumps({"models": rows}, indent=1))
-    else:
-        for row in rows:
-            print(f"{row['name']}: {'; '.join(row['faults']) or 'whole'}")
-        if not rows:
-            sys.stderr.write("nothing is built yet: phaselaw models build\n")
+    rows = _described(args, every_byte=True)
+    lines = (f"{row['name']}: {'; '.join(row['faults']) or 'whole'}" for row in rows)
+    answer(args.json, {"models": rows}, lines, indent=1)
+    if not rows and not args.json:
+        sys.stderr.write("nothing is built yet: phaselaw models build\n")
     return EXIT_FAULTS if any(row["faults"] for row in rows) else EXIT_OK
 
 
@@ -119,17 +97,12 @@ def export_models(args: argparse.Namespace) -> int:
     for name in asked:
         if name not in FORMATS:
             raise UsageError(f"--quantize has no {name!r}; it has: {', '.join(FORMATS)}")
-    formats = [each for each in FORMATS if each == "f32" or each in asked]
-    wanted, refused = exportable(_names(args), formats)
+    wanted, refused = exportable(_names(args), [each for each in FORMATS if each == "f32" or each in asked])
     for line in refused:
         sys.stderr.write(f"left out: {line}\n")
     written = [export(name, each, args.out, note=lambda line: print(line, file=sys.stderr)) for name, each in wanted]
-    if args.json:
-        rows = [{"name": each.name, "weights": each.weights, "path": str(each.path), "modelfile": str(each.modelfile)}
-                for each in written]  # fmt: skip
-        print(json.dumps({"files": rows, "left_out": refused}, indent=1))
-    else:
-        print(*(each.path for each in written), sep="\n")
+    files = [{key: str(value) for key, value in dataclasses.asdict(each).items()} for each in written]
+    answer(args.json, {"files": files, "left_out": refused}, (str(each.path) for each in written), indent=1)
     return EXIT_OK
 
 
@@ -150,22 +123,20 @@ def progress_on(stream: Any) -> Progress:
 
 
 def _names(args: argparse.Namespace) -> Sequence[str] | None:
-    names = [name for piece in args.names for name in piece.split(",") if name]
-    return names or None
+    return [name for piece in args.names for name in piece.split(",") if name] or None
 
 
-def _chosen(args: argparse.Namespace) -> list[tuple[LadderModel, Path]]:
-    root: Path = args.out or cache_directory()
-    return [(model, root / model.name) for model in chosen(_names(args))]
+def _described(args: argparse.Namespace, *, every_byte: bool) -> list[dict[str, Any]]:
+    """The models that were named as plain JSON: what each is, where it would be, and what is wrong with it there.
 
-
-def _described(model: LadderModel, directory: Path, *, every_byte: bool) -> dict[str, Any]:
-    """A model as plain JSON: what it is, where it would be, and what is wrong with it there."""
-    wrong = faults(model, directory, every_byte=every_byte)
-    return {
-        **dataclasses.asdict(model),
-        "study_name": PREFIX + model.name,
-        "path": str(directory),
-        "built": not wrong,
-        "faults": wrong,
-    }
+    With ``every_byte`` and no names: those that are built.
+    """
+    rows = []
+    for model in chosen(_names(args)):
+        directory = (args.out or cache_directory()) / model.name
+        if every_byte and _names(args) is None and not directory.exists():
+            continue
+        wrong = faults(model, directory, every_byte=every_byte)
+        place = {"study_name": PREFIX + model.name, "path": str(directory), "built": not wrong, "faults": wrong}
+        rows.append(dataclasses.asdict(model) | place)
+    return rows

@@ -1,16 +1,31 @@
-"""Options that several commands share, and how their values are read."""
+"""Options that several commands share, how their values are read, and how an answer is printed."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from phaselaw.errors import UsageError
 
 RUNS = "a run directory or a metrics.csv; several of one study on one host are pooled"
+
+
+def print_json(document: Any, indent: int | None = None) -> None:
+    """One JSON document on stdout; raises ValueError for NaN and infinities, which JSON has not."""
+    print(json.dumps(document, allow_nan=False, indent=indent))
+
+
+def answer(as_json: bool, document: Any, lines: Iterable[str], indent: int | None = None) -> None:
+    """What a command found, on stdout: one JSON document, or lines to read."""
+    if as_json:
+        print_json(document, indent)
+    else:
+        for line in lines:
+            print(line)
 
 
 def option(parser: argparse._ActionsContainer, name: str, metavar: str | None, help_text: str, **how: Any) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from phaselaw import api
 from phaselaw.commands import options as opt
-from phaselaw.commands.console import note, print_json, screen
-from phaselaw.commands.options import option, switch
+from phaselaw.commands.console import note, screen
+from phaselaw.commands.options import option, print_json, switch
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom

@@ -11,19 +11,8 @@ from typing import Any
 import polars as pl
 
 from phaselaw import api
-from phaselaw.commands.console import note, print_json, print_tables
-from phaselaw.commands.options import (
-    add_allow_different,
-    add_json,
-    add_level,
-    add_models_table,
-    add_runs,
-    chosen,
-    names,
-    option,
-    positive_number,
-    switch,
-)
+from phaselaw.commands import options as opt
+from phaselaw.commands.console import note, print_tables
 from phaselaw.engines.ollama import parameter_millions
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.laws.prediction import Predictions
@@ -45,21 +34,21 @@ JSON_VERSION = 1
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The model, the runs, and the choices of a prediction."""
-    option(parser, "--params", "N", "parameters of the model: 3e9, 3B or 135M", required=True)
+    opt.option(parser, "--params", "N", "parameters of the model: 3e9, 3B or 135M", required=True)
     for name, what in (("--layers", "layers"), ("--width", "hidden size")):
-        option(parser, name, "N", f"its {what}, where the run knows its models'", type=positive_number(name))
-    switch(parser, "--extrapolate", "predict outside the measured range too, labelled so")
+        opt.option(parser, name, "N", f"its {what}, where the run knows its models'", type=opt.positive_number(name))
+    opt.switch(parser, "--extrapolate", "predict outside the measured range too, labelled so")
     add_shared(parser)
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
     """The arguments that ``predict`` and ``validate`` share."""
-    add_runs(parser)
-    option(parser, "--backends", "A,B", "only these backends", type=names)
-    add_level(parser)
-    add_models_table(parser)
-    add_allow_different(parser)
-    add_json(parser)
+    opt.add_runs(parser)
+    opt.option(parser, "--backends", "A,B", "only these backends", type=opt.names)
+    opt.add_level(parser)
+    opt.add_models_table(parser)
+    opt.add_allow_different(parser)
+    opt.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if not predictions.rows:
         raise AnalysisError(_refusal(predictions))
     if args.json:
-        print_json(finite({"schema_version": JSON_VERSION, **dataclasses.asdict(predictions)}))
+        opt.print_json(finite({"schema_version": JSON_VERSION, **dataclasses.asdict(predictions)}))
         return 0
     print_tables([predicted(predictions)], reading(predictions))
     for refused in predictions.refused:
@@ -110,7 +99,7 @@ def load_tables(args: argparse.Namespace) -> tuple[api.Loaded, Mapping[str, pl.D
     if args.backends is None:
         return loaded, loaded.tables
     known = loaded.rows["backend"].unique(maintain_order=True).to_list()
-    mine = pl.col("backend").is_in(chosen("--backends", args.backends, known))
+    mine = pl.col("backend").is_in(opt.chosen("--backends", args.backends, known))
     return loaded, {
         name: table.filter(mine) if "backend" in table.columns else table for name, table in loaded.tables.items()
     }
@@ -119,10 +108,10 @@ def load_tables(args: argparse.Namespace) -> tuple[api.Loaded, Mapping[str, pl.D
 def _refusal(predictions: Predictions) -> str:
     if not predictions.refused:
         return "no law to predict by: no model has both a parameter count and a usable latency"
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, dict[str, None]] = {}
     for refused in predictions.refused:
-        reasons.setdefault(refused.reason, []).append(_where(refused))
-    why = "; ".join(f"{', '.join(dict.fromkeys(where))}: {reason}" for reason, where in reasons.items())
+        reasons.setdefault(refused.reason, {})[_where(refused)] = None
+    why = "; ".join(f"{', '.join(where)}: {reason}" for reason, where in reasons.items())
     if not any(refused.outside for refused in predictions.refused):
         return why
     return f"the model lies outside of what was measured: {why}; --extrapolate predicts it all the same, labelled"

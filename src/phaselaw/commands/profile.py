@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-from phaselaw.commands.console import notes_console, print_json
-from phaselaw.commands.options import add_json, option, positive
+from phaselaw.commands.console import notes_console
+from phaselaw.commands.options import add_json, answer, option, positive
 from phaselaw.engines.hf_profile import Profile, profile_decode
 from phaselaw.errors import UsageError
 from phaselaw.study.model import HfBackend, ModelEntry
@@ -55,24 +56,26 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--{fault['loc'][0]}: {fault['msg']}") from None
     with notes_console().status(f"profiling {args.model}"):
         found = profile_decode(backend, model, tokens=args.tokens, prompt_tokens=args.prompt_tokens)
-    if args.json:
-        per_layer = {"calls_per_token_and_layer": found.calls_per_token_and_layer}
-        print_json({"schema_version": JSON_VERSION, **dataclasses.asdict(found), **per_layer})
-        return 0
-    _print(found, args.top)
+    per_layer = {"calls_per_token_and_layer": found.calls_per_token_and_layer}
+    document = {"schema_version": JSON_VERSION, **dataclasses.asdict(found), **per_layer}
+    answer(args.json, document, _lines(found, args.top))
     return 0
 
 
-def _print(found: Profile, top: int) -> None:
+def _lines(found: Profile, top: int) -> Iterator[str]:
     at_most = "" if found.unit == "kernels" else "at most "
-    print(f"{found.model} on {found.device}, {found.dtype}, batch {found.batch_size}: {found.step_ms:.3f} ms a step "
-          f"({found.profiled_step_ms:.3f} ms under the profiler, {found.tokens} steps)")  # fmt: skip
     per_layer = found.calls_per_token_and_layer
     layers = "" if per_layer is None else f", {per_layer:.1f} a layer ({found.n_layer} layers)"
-    print(f"{found.unit}: {found.calls_per_token:.0f} a token{layers}")
-    print(f"device busy: {at_most}{found.busy_share:.1%} of a step ({found.busy_ms:.3f} ms); the rest is Python, "
-          "dispatch and waiting")  # fmt: skip
-    print(f"\n{'ms a token':>11} {'calls':>7}  {found.unit[:-1]}")
+    yield (
+        f"{found.model} on {found.device}, {found.dtype}, batch {found.batch_size}: {found.step_ms:.3f} ms a step "
+        f"({found.profiled_step_ms:.3f} ms under the profiler, {found.tokens} steps)"
+    )
+    yield f"{found.unit}: {found.calls_per_token:.0f} a token{layers}"
+    yield (
+        f"device busy: {at_most}{found.busy_share:.1%} of a step ({found.busy_ms:.3f} ms); the rest is Python, "
+        "dispatch and waiting"
+    )
+    yield f"\n{'ms a token':>11} {'calls':>7}  {found.unit[:-1]}"
     for each in found.operators[:top]:
-        print(f"{each.ms_per_token:>11.4f} {each.calls_per_token:>7.1f}  {each.name[:90]}"
-              + ("" if each.computes else "  (computes nothing itself)"))  # fmt: skip
+        idle = "" if each.computes else "  (computes nothing itself)"
+        yield f"{each.ms_per_token:>11.4f} {each.calls_per_token:>7.1f}  {each.name[:90]}{idle}"

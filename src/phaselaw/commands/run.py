@@ -20,7 +20,6 @@ from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.file import load_study
-from phaselaw.study.model import Study
 
 DEFAULT_STUDY = "gpt2-ladder-cpu"
 DESCRIPTION = "Measure a study call by call, fit its laws and write the report."
@@ -48,11 +47,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "--set", "KEY=VALUE", "override a study key", dest="settings", action="append", default=[])
     switch(parser, "--available", "skip what this machine lacks, with a notice")
     switch(parser, "--dry-run", "simulate the engines: checks a study in seconds")
-    switch(
-        parser,
-        "--allow-changed",
-        "with --resume: go on although the study or the host changed; the manifest records both",
-    )
+    changed = "with --resume: go on although the study or the host changed; the manifest records both"
+    switch(parser, "--allow-changed", changed)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,27 +81,17 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _study(args: argparse.Namespace) -> Study:
-    lists = {name: getattr(args, name) for name in ("backends", "models", "scenarios")}
-    study = load_study(args.study or DEFAULT_STUDY, settings=args.settings, **lists)
-    sizes = {model.name: (model.params / 1e6, model.n_layer) for model in LADDER}
-    return study.as_simulated(sizes) if args.dry_run else study
-
-
 def _directory(args: argparse.Namespace, notes: Console, tell: Callable[[str], None]) -> RunDirectory:
     """The run directory, locked: a fresh one, or the one to go on with."""
     lists = {name: getattr(args, name) for name in ("backends", "models", "scenarios")}
-    if args.resume is not None:
-        changes_study = args.study or args.settings or any(lists.values()) or args.dry_run
-        return api.resumed_run(
-            args.resume,
-            study=_study(args) if changes_study else None,
-            argv=sys.argv,
-            allow_changed=args.allow_changed,
-            tell=tell,
-        )
+    study = None
+    if args.resume is None or args.study or args.settings or any(lists.values()) or args.dry_run:
+        study = load_study(args.study or DEFAULT_STUDY, settings=args.settings, **lists)
+        if args.dry_run:
+            study = study.as_simulated({model.name: (model.params / 1e6, model.n_layer) for model in LADDER})
+    if study is None or args.resume is not None:
+        return api.resumed_run(args.resume, study=study, argv=sys.argv, allow_changed=args.allow_changed, tell=tell)
     asked = {"study_source": args.study or DEFAULT_STUDY, "allow_lists": lists}
-    study = _study(args)
     with notes.status("looking at this machine; the first time it is measured, for a few seconds"):
         return api.new_run(study, out=args.out, argv=sys.argv, asked=asked, available=args.available, tell=tell)
 

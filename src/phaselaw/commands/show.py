@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from phaselaw.commands.console import print_json
-from phaselaw.commands.options import add_json, option
+from phaselaw.commands.options import add_json, answer, option
 from phaselaw.errors import RunError
 from phaselaw.rundir.journal import JOURNAL, read_journal
 from phaselaw.rundir.write import kept_study
@@ -31,22 +31,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what the run holds; returns 0."""
     document = contents(args.run_path)
-    if args.json:
-        print_json(document)
-    else:
-        print(*_lines(document), sep="\n")
+    answer(args.json, document, _lines(document))
     return 0
 
 
 def contents(path: Path) -> dict[str, Any]:
     """What a run holds, read from its journal, so that it is true of a run in progress or cut short too."""
-
     if not (path / JOURNAL).is_file():
         raise RunError(f"{path} holds no run of ours (no {JOURNAL})")
     journal = read_journal(path / JOURNAL)
     process = journal.processes[-1] if journal.processes else journal.header
     study = kept_study(path, journal)
-    expected = study.calls_planned()
     errors = Counter(call.error or "" for call in journal.calls if call.status != "ok")
     host = process.get("host", {})
     return {
@@ -62,7 +57,7 @@ def contents(path: Path) -> dict[str, Any]:
         "backends": [backend.name for backend in study.backends],
         "models": [model.name for model in study.models],
         "scenarios": [scenario.name for scenario in study.scenarios],
-        "calls_expected": expected,
+        "calls_expected": study.calls_planned(),
         "calls_ok": sum(call.status == "ok" for call in journal.calls),
         "calls_failed": sum(errors.values()),
         "errors": dict(errors.most_common()),
@@ -75,26 +70,20 @@ def contents(path: Path) -> dict[str, Any]:
     }
 
 
-def _lines(document: dict[str, Any]) -> list[str]:
-
+def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     started = datetime.fromtimestamp(document["started_at_unix"], UTC)
     host = document["host"]
-    done = document["calls_ok"] + document["calls_failed"]
-    lines = [
-        f"study      {document['study']} (sha256 {document['study_sha256'][:12]})"
-        + (", SIMULATED: nothing was measured" if document["simulated"] else ""),
-        f"started    {started:%Y-%m-%d %H:%M:%S} UTC, by {document['processes']} process(es)",
-        f"host       {host['cpu_model']}, {host['cores_logical']} logical cores, {host['os']}",
-        f"order      {document['order']}, seed {document['seed']}",
-        f"backends   {', '.join(document['backends'])}",
-        f"models     {', '.join(document['models'])}",
-        f"scenarios  {', '.join(document['scenarios'])}",
-        f"calls      {done} of {document['calls_expected']}: {document['calls_ok']} ok, "
-        f"{document['calls_failed']} failed",
-    ]
-    lines += [f"failed     {count} x {error}" for error, count in document["errors"].items()]
-    lines += [f"skipped    {what}" for what in document["skipped"]]
+    ok, failed = document["calls_ok"], document["calls_failed"]
+    simulated = ", SIMULATED: nothing was measured" if document["simulated"] else ""
+    yield f"study      {document['study']} (sha256 {document['study_sha256'][:12]}){simulated}"
+    yield f"started    {started:%Y-%m-%d %H:%M:%S} UTC, by {document['processes']} process(es)"
+    yield f"host       {host['cpu_model']}, {host['cores_logical']} logical cores, {host['os']}"
+    yield f"order      {document['order']}, seed {document['seed']}"
+    for name in ("backends", "models", "scenarios"):
+        yield f"{name:<10} {', '.join(document[name])}"
+    yield f"calls      {ok + failed} of {document['calls_expected']}: {ok} ok, {failed} failed"
+    yield from (f"failed     {count} x {error}" for error, count in document["errors"].items())
+    yield from (f"skipped    {what}" for what in document["skipped"])
     if not document["complete"]:
-        lines.append(f"go on      phaselaw run --resume {document['run']}")
-    lines += [f"file       {name}" for name in document["files"]]
-    return lines
+        yield f"go on      phaselaw run --resume {document['run']}"
+    yield from (f"file       {name}" for name in document["files"])

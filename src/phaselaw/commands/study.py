@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 
-from phaselaw.commands.options import add_json, option
+from phaselaw.commands.options import add_json, answer, option
 from phaselaw.engines.readiness import lacks
 from phaselaw.study.file import load_study, shipped_studies, study_path, study_schema
 
@@ -21,7 +21,7 @@ examples:
 
 check exits 0 when all is there, 1 with a list when only this machine lacks something, 2 for a fault of the file.
 """
-EXIT_OK, EXIT_LACKING = 0, 1
+EXIT_LACKING = 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,63 +39,43 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_json(check, "print one JSON document")
     check.set_defaults(act=_check)
     schema = actions.add_parser("schema", help="print the JSON schema of study files")
-    schema.set_defaults(act=_schema)
+    schema.set_defaults(act=lambda _: print(json.dumps(study_schema(), indent=2)))
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the action that was asked for."""
-    code: int = args.act(args)
-    return code
+    return args.act(args) or 0
 
 
-def _list(args: argparse.Namespace) -> int:
-
+def _list(args: argparse.Namespace) -> None:
     listed = []
     for name, path in shipped_studies().items():
         study = load_study(name)
         asks = next(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
         calls = study.calls_planned()
         listed.append({"name": name, "asks": asks.lstrip("# "), "cells": len(study.cells()), "calls": calls})
-    if args.json:
-        print(json.dumps(listed))
-        return EXIT_OK
     width = max(len(str(entry["name"])) for entry in listed)
-    for entry in listed:
-        print(f"{entry['name']:<{width}}  {entry['asks']} ({entry['cells']} cells, {entry['calls']} calls)")
-    return EXIT_OK
+    row = "{name:<{width}}  {asks} ({cells} cells, {calls} calls)"
+    answer(args.json, listed, (row.format(width=width, **entry) for entry in listed))
 
 
-def _show(args: argparse.Namespace) -> int:
-
+def _show(args: argparse.Namespace) -> None:
     study = load_study(args.study)
     if args.json:
         print(json.dumps(study.resolved(), indent=2))
     else:
         sys.stdout.write(study_path(args.study).read_text(encoding="utf-8-sig"))
-    return EXIT_OK
 
 
 def _check(args: argparse.Namespace) -> int:
-
     study = load_study(args.study)
-    lacking = lacks(study)
-    calls = study.calls_planned()
-    if args.json:
-        missing = [dataclasses.asdict(lack) for lack in lacking]
-        print(json.dumps({"study": study.run_name, "sha256": study.sha256, "calls": calls, "lacking": missing}))
-    elif lacking:
-        sys.stderr.write(
-            f"{args.study} is sound; this machine lacks (run --available skips these; optional ones, any run):\n"
-        )
-        for lack in lacking:
-            print(f"{lack.what} (optional)" if lack.optional else lack.what)
-    else:
-        print(f"{args.study}: sound, and all is there: {len(study.cells())} cells, {calls} calls")
-    return EXIT_LACKING if lacking else EXIT_OK
-
-
-def _schema(args: argparse.Namespace) -> int:
-
-    del args
-    print(json.dumps(study_schema(), indent=2))
-    return EXIT_OK
+    lacking, calls = lacks(study), study.calls_planned()
+    document = {"study": study.run_name, "sha256": study.sha256, "calls": calls}
+    document["lacking"] = [dataclasses.asdict(lack) for lack in lacking]
+    lines = [f"{lack.what} (optional)" if lack.optional else lack.what for lack in lacking]
+    if lacking and not args.json:
+        what = "this machine lacks (run --available skips these; optional ones, any run)"
+        sys.stderr.write(f"{args.study} is sound; {what}:\n")
+    sound = f"{args.study}: sound, and all is there: {len(study.cells())} cells, {calls} calls"
+    answer(args.json, document, lines or [sound])
+    return EXIT_LACKING if lacking else 0

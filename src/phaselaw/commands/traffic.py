@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from phaselaw import api
-from phaselaw.commands.console import PLAIN_LINE_EVERY_S, note, print_json, screen
-from phaselaw.commands.options import add_json, option, positive_number
+from phaselaw.commands.console import PLAIN_LINE_EVERY_S, note, screen
+from phaselaw.commands.options import add_json, option, positive_number, print_json
 from phaselaw.errors import RunError, UsageError
 from phaselaw.files import write_json
 from phaselaw.report.terminal import print_section

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from phaselaw.commands.console import print_json, print_tables
-from phaselaw.commands.predict import add_shared as add_options
-from phaselaw.commands.predict import finite, load_tables
+from phaselaw.commands.console import print_tables
+from phaselaw.commands.options import print_json
+from phaselaw.commands.predict import add_shared, finite, load_tables
 from phaselaw.errors import AnalysisError
 from phaselaw.laws.prediction import PREDICTION_COVERAGE
 from phaselaw.report.document import display
 from phaselaw.report.prediction import READING, left_out
 from phaselaw.report.subject import table_rows
 from phaselaw.tables import BUDGET
-
-__all__ = ["DESCRIPTION", "EXAMPLES", "add_options", "run"]
 
 DESCRIPTION = "Leave each model out, predict it from the others, and set that beside what was measured."
 EXAMPLES = """\
@@ -23,6 +21,7 @@ examples:
   phaselaw validate runs/a --backends hf_cpu_fp32 --json
 """
 JSON_VERSION = 1
+add_options = add_shared
 
 
 def run(args: argparse.Namespace) -> int:
