@@ -56,13 +56,12 @@ def run(args: argparse.Namespace) -> int:
     """Print each model's need and bounds; returns 0 whether it fits or not."""
     value_bytes = VALUE_BYTES[args.dtype or "fp32"]
     kv_bytes = value_bytes if args.kv_cache is None else KV_BYTES[args.kv_cache]
-    asked = {"memory_bytes": args.memory, "reserve_bytes": args.reserve, "batch": args.batch}
-    asked |= {"value_bytes": value_bytes, "kv_bytes": kv_bytes}
-    shapes = shapes_of(args.model, dtype=args.dtype)
-    fits = {name: fit(model, context=args.context, **asked) for name, model in shapes.items()}
-    assumptions = {"context_tokens": args.context, **asked}
+    asked = {"batch": args.batch, "context_tokens": args.context, "memory_bytes": args.memory}
+    asked |= {"reserve_bytes": args.reserve, "value_bytes": value_bytes, "kv_bytes": kv_bytes}
+    inputs = {name.removesuffix("_tokens"): value for name, value in asked.items()}
+    fits = {name: fit(model, **inputs) for name, model in shapes_of(args.model, dtype=args.dtype).items()}
     rows = [{"model": name, **_row(each)} for name, each in fits.items()]
-    document = {"schema_version": JSON_VERSION, "assumptions": assumptions, "rows": rows}
+    document = {"schema_version": JSON_VERSION, "assumptions": asked, "rows": rows}
     answer(args.json, document, (_text(name, each, args.batch, args.context) for name, each in fits.items()))
     return 0
 

@@ -101,7 +101,7 @@ def export_models(args: argparse.Namespace) -> int:
     for line in refused:
         sys.stderr.write(f"left out: {line}\n")
     written = [export(name, each, args.out, note=lambda line: print(line, file=sys.stderr)) for name, each in wanted]
-    files = [{key: str(value) for key, value in dataclasses.asdict(each).items()} for each in written]
+    files = [{key: str(value) for key, value in each._asdict().items()} for each in written]
     answer(args.json, {"files": files, "left_out": refused}, (str(each.path) for each in written), indent=1)
     return EXIT_OK
 

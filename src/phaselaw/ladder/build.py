@@ -51,14 +51,11 @@ def chosen(names: Sequence[str] | None) -> tuple[LadderModel, ...]:
     """The ladder's models of these names (all for ``None``); raises `UsageError` for a name that it lacks."""
     if names is None:
         return LADDER
-    models = []
-    for name in names:
-        model = ladder_model(name)
+    found = {name: ladder_model(name) for name in names}
+    for name, model in found.items():
         if model is None:
-            known = ", ".join(each.name for each in LADDER)
-            raise UsageError(f"the ladder has no model {name!r}; it has: {known}")
-        models.append(model)
-    return tuple(dict.fromkeys(models))
+            raise UsageError(f"the ladder has no model {name!r}; it has: {', '.join(each.name for each in LADDER)}")
+    return tuple(dict.fromkeys(model for model in found.values() if model is not None))
 
 
 def build(names: Sequence[str] | None = None, out: Path | None = None, progress: Progress | None = None) -> list[Path]:
@@ -90,23 +87,25 @@ def resolve(name: str) -> Path | str:
 
 def _build_one(model: LadderModel, root: Path, progress: Progress | None) -> Path:
     target, partial, replaced = (root / name for name in (model.name, f".{model.name}.new", f".{model.name}.old"))
-    with _reporting_os_errors(model, root), one_process_at_a_time(target):
-        if not faults(model, target, every_byte=True):
-            return target
-        if target.exists() and not (target / RECORD).is_file():
-            raise NotReadyError(
-                f"{target} holds something that phaselaw did not build; move it away or choose another --out"
-            )
-        shutil.rmtree(partial, ignore_errors=True)  # left by a process that died
-        shutil.rmtree(replaced, ignore_errors=True)
-        try:
-            _write(model, partial, progress)
-            if target.exists():
-                target.rename(replaced)
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(replaced, ignore_errors=True)
+    try:
+        with one_process_at_a_time(target):
+            if not faults(model, target, every_byte=True):
+                return target
+            if target.exists() and not (target / RECORD).is_file():
+                why = "holds something that phaselaw did not build; move it away or choose another --out"
+                raise NotReadyError(f"{target} {why}")
+            try:
+                for left in (partial, replaced):  # by a process that died
+                    shutil.rmtree(left, ignore_errors=True)
+                _write(model, partial, progress)
+                if target.exists():
+                    target.rename(replaced)
+                partial.rename(target)
+            finally:
+                for left in (partial, replaced):
+                    shutil.rmtree(left, ignore_errors=True)
+    except OSError as error:
+        raise NotReadyError(f"can't build {model.name} in {root}: {error.strerror or error}") from error
     return target
 
 
@@ -116,14 +115,6 @@ def one_process_at_a_time(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         yield
-
-
-@contextmanager
-def _reporting_os_errors(model: LadderModel, root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise NotReadyError(f"can't build {model.name} in {root}: {error.strerror or error}") from error
 
 
 def _write(model: LadderModel, directory: Path, progress: Progress | None) -> None:
@@ -143,8 +134,7 @@ def _write(model: LadderModel, directory: Path, progress: Progress | None) -> No
 
             if checksum(chunks, keep) != expected[name]:
                 raise NotReadyError(f"{model.name}/{name} came out otherwise than shipped; please report your platform")
-    record = json.dumps(shipped_checksums()[model.name], indent=1) + "\n"
-    (directory / RECORD).write_text(record, encoding="utf-8")
+    (directory / RECORD).write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 
 
 def model_files(model: LadderModel) -> dict[str, Iterable[bytes]]:
@@ -196,12 +186,12 @@ def shipped_checksums() -> dict[str, dict[str, Checksum]]:
     return {model: _checksums(files) for model, files in json.loads(_shipped(RECORD)).items()}
 
 
-def _shipped(name: str) -> bytes:
-    return resources.files("phaselaw.ladder").joinpath(name).read_bytes()
-
-
 def _checksums(files: Mapping[str, Sequence[Any]]) -> dict[str, Checksum]:
     return {name: Checksum._make(entry) for name, entry in files.items()}
+
+
+def _shipped(name: str) -> bytes:
+    return resources.files("phaselaw.ladder").joinpath(name).read_bytes()
 
 
 def checksum(chunks: Iterable[bytes], seen: Callable[[bytes], object] | None = None) -> Checksum:
@@ -224,7 +214,11 @@ def faults(model: LadderModel, directory: Path, *, every_byte: bool) -> list[str
     expected = shipped_checksums()[model.name]
     if not directory.is_dir():
         return ["not built"]
-    if _record_of(directory) != expected:
+    try:
+        recorded = _checksums(json.loads((directory / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError):
+        recorded = None
+    if recorded != expected:
         return [f"{RECORD} is missing or is not this version's"]
     found = []
     for name, wanted in expected.items():
@@ -236,13 +230,6 @@ def faults(model: LadderModel, directory: Path, *, every_byte: bool) -> list[str
         elif every_byte and sha256_of(path) != wanted.sha256:
             found.append(f"{name} is damaged: its SHA-256 is not the shipped one")
     return found
-
-
-def _record_of(directory: Path) -> dict[str, Checksum] | None:
-    try:
-        return _checksums(json.loads((directory / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
 
 
 def sha256_of(path: Path) -> str:

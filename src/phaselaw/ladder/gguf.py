@@ -8,15 +8,14 @@ llama.cpp's own quantiser keeps the output projection finer in its q4_0 files: o
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,16 +26,11 @@ from phaselaw.ladder.build import WEIGHTS as WEIGHTS_FILE
 from phaselaw.ladder.build import chosen, one_process_at_a_time, resolve, sha256_of, shipped_checksums
 from phaselaw.ladder.spec import LADDER, LadderModel, ladder_model
 
-if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType
-
 Weights = Literal["f32", "f16", "q8_0", "q4_0"]
 """How the weight matrices are kept."""
 
 BLOCK = 32
 """Values that q8_0 and q4_0 quantise together; a row must be a whole number of them."""
-
-_FILE_TYPES: dict[Weights, str] = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
 
 _TENSORS = {
     "wte": "token_embd",
@@ -51,6 +45,9 @@ _TENSORS = {
     "mlp.c_proj": "ffn_down",
 }
 """GPT-2's names and GGUF's."""
+_TRANSPOSED = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
+"""GPT-2 keeps the matrices of its blocks as (in, out); GGUF wants (out, in)."""
+QUANTISED = ("q8_0", "q4_0")
 FORMATS: tuple[Weights, ...] = get_args(Weights)
 EXPORTER = 1
 """Raised when what is written changes: older files of the cache are then written anew."""
@@ -59,19 +56,6 @@ Array = npt.NDArray[Any]
 
 GELU_TANH = ("gelu_new", "gelu_pytorch_tanh")
 """The activations that llama.cpp's GPT-2 has: GELU by its tanh formula."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Vocabulary:
-    """A byte-level BPE tokenizer: entries by id, merges in order."""
-
-    tokens: list[str]
-    merges: list[str]
-    """Each merge as its two parts with a blank between them."""
-    added: Mapping[int, bool]
-    """Ids of entries beside the merges, and whether each is special (a control token, not text)."""
-    padding: tuple[int, ...]
-    """Ids up to the model's vocabulary that the tokenizer doesn't use."""
 
 
 class Gpt2Folder:
@@ -84,7 +68,7 @@ class Gpt2Folder:
             raise NotReadyError(f"{path}/config.json: model_type is {self.config.get('model_type')!r}, not 'gpt2'")
         if self.config.get("activation_function", "gelu_new") not in GELU_TANH:
             raise NotReadyError(f"{path}/config.json: llama.cpp's GPT-2 has no {self.config['activation_function']!r}")
-        self._tensors = _tensors(path)
+        self.tensors = _tensors(path)
 
     def number(self, name: str) -> int:
         """A whole number of the config."""
@@ -98,38 +82,9 @@ class Gpt2Folder:
         """Width of the feed-forward layer."""
         return int(self.config.get("n_inner") or 4 * self.number("n_embd"))
 
-    @property
-    def tensor_names(self) -> tuple[str, ...]:
-        """What is stored, by names without ``transformer.``; attention masks left out."""
-        return tuple(name for name in self._tensors if not name.endswith((".attn.bias", ".attn.masked_bias")))
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a stored tensor."""
-        return self._tensors[name].shape
-
     def tensor(self, name: str) -> Array:
         """A stored tensor in float32, in the file's layout."""
-        return self._tensors[name].read()
-
-    def vocabulary(self) -> Vocabulary:
-        """The tokenizer of ``tokenizer.json``."""
-        file = self.path / "tokenizer.json"
-        document = _json(file)
-        model = document.get("model", {})
-        splits = document.get("pre_tokenizer")
-        if model.get("type") != "BPE" or not isinstance(splits, dict) or splits.get("type") != "ByteLevel":
-            raise NotReadyError(f"{file}: not a byte-level BPE tokenizer, the only kind that can be exported")
-        added = {entry["id"]: bool(entry["special"]) for entry in document.get("added_tokens", [])}
-        by_id = {index: token for token, index in model["vocab"].items()}
-        by_id |= {entry["id"]: entry["content"] for entry in document.get("added_tokens", [])}
-        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-        ids = range(self.number("vocab_size"))
-        return Vocabulary(
-            tokens=[by_id.get(index, f"[PAD{index}]") for index in ids],
-            merges=merges,
-            added=added,
-            padding=tuple(index for index in ids if index not in by_id),
-        )
+        return self.tensors[name].read()
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -195,25 +150,28 @@ def write_gguf(folder: Gpt2Folder, path: Path, *, name: str, weights: Weights) -
     """Write a GPT-2 as a GGUF file. Raises `NotReadyError` for tensors that a GPT-2 doesn't have."""
     import gguf
 
-    stored = {
-        each: _kind(each, folder.shape(each), weights)
-        for each in folder.tensor_names
-        if not (each == "lm_head.weight" and folder.config.get("tie_word_embeddings", True))
-    }
+    tied = ("lm_head.weight",) if folder.config.get("tie_word_embeddings", True) else ()
+    masks = (".attn.bias", ".attn.masked_bias")
+    stored = {each: tensor for each, tensor in folder.tensors.items() if not each.endswith(masks) and each not in tied}
+    kinds = {}
+    for each, tensor in stored.items():
+        keeps_float = len(tensor.shape) < 2 or each == "wpe.weight"
+        kinds[each] = gguf.GGMLQuantizationType["F32" if keeps_float else weights.upper()]
     writer = gguf.GGUFWriter(path, "gpt2")
     try:
         for fact, value in _metadata(folder, name=name, weights=weights).items():
             getattr(writer, f"add_{fact}")(value)
-        for each, kind in stored.items():
-            shape = _oriented_shape(each, folder.shape(each))
-            block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+        for each, tensor in stored.items():
+            shape = tensor.shape[::-1] if each.endswith(_TRANSPOSED) else tensor.shape
+            block, block_bytes = gguf.GGML_QUANT_SIZES[kinds[each]]
             size = math.prod(shape) // block * block_bytes
-            writer.add_tensor_info(_gguf_name(each, folder.path), shape, np.dtype("f4"), size, raw_dtype=kind)
+            writer.add_tensor_info(_gguf_name(each, folder.path), shape, np.dtype("f4"), size, raw_dtype=kinds[each])
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for each, kind in stored.items():
-            writer.write_tensor_data(gguf.quants.quantize(_oriented(each, folder.tensor(each)), kind))
+        for each, tensor in stored.items():
+            values = tensor.read().T if each.endswith(_TRANSPOSED) else tensor.read()
+            writer.write_tensor_data(gguf.quants.quantize(np.ascontiguousarray(values), kinds[each]))
     finally:
         writer.close()
 
@@ -222,13 +180,7 @@ def _metadata(folder: Gpt2Folder, *, name: str, weights: Weights) -> dict[str, A
     """What the file says of the model and its tokenizer, by the names of the writer's methods, in order."""
     import gguf
 
-    vocabulary = folder.vocabulary()
-    types = [gguf.TokenType.NORMAL] * len(vocabulary.tokens)
-    for index in vocabulary.padding:
-        types[index] = gguf.TokenType.UNUSED
-    for index, special in vocabulary.added.items():
-        types[index] = gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED
-    quantised = {"quantization_version": gguf.GGML_QUANT_VERSION} if weights in ("q8_0", "q4_0") else {}
+    quantised = {"quantization_version": gguf.GGML_QUANT_VERSION} if weights in QUANTISED else {}
     return {
         "name": name,
         "context_length": folder.number("n_positions"),
@@ -237,17 +189,35 @@ def _metadata(folder: Gpt2Folder, *, name: str, weights: Weights) -> dict[str, A
         "block_count": folder.number("n_layer"),
         "head_count": folder.number("n_head"),
         "layer_norm_eps": float(folder.config.get("layer_norm_epsilon", 1e-5)),
-        "file_type": gguf.LlamaFileType[_FILE_TYPES[weights]],
+        "file_type": gguf.LlamaFileType["ALL_F32" if weights == "f32" else f"MOSTLY_{weights.upper()}"],
         **quantised,
         "tokenizer_model": "gpt2",
         "tokenizer_pre": "gpt-2",
-        "token_list": vocabulary.tokens,
-        "token_types": types,
-        "token_merges": vocabulary.merges,
+        **_vocabulary(folder),
         "bos_token_id": folder.number("bos_token_id"),
         "eos_token_id": folder.number("eos_token_id"),
         "add_bos_token": False,
     }
+
+
+def _vocabulary(folder: Gpt2Folder) -> dict[str, Any]:
+    """The byte-level BPE tokenizer of ``tokenizer.json``: entries by id with their types, and merges in order."""
+    import gguf
+
+    file = folder.path / "tokenizer.json"
+    document = _json(file)
+    model, splits, added = document.get("model", {}), document.get("pre_tokenizer"), document.get("added_tokens", [])
+    if model.get("type") != "BPE" or not isinstance(splits, dict) or splits.get("type") != "ByteLevel":
+        raise NotReadyError(f"{file}: not a byte-level BPE tokenizer, the only kind that can be exported")
+    kinds = gguf.TokenType
+    entries = {index: (token, kinds.NORMAL) for token, index in model["vocab"].items()}
+    for entry in added:
+        entries[entry["id"]] = entry["content"], kinds.CONTROL if entry["special"] else kinds.USER_DEFINED
+    # Ids up to the model's vocabulary that the tokenizer doesn't use are padding.
+    ids = range(folder.number("vocab_size"))
+    tokens, types = zip(*(entries.get(index, (f"[PAD{index}]", kinds.UNUSED)) for index in ids), strict=True)
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    return {"token_list": list(tokens), "token_types": list(types), "token_merges": merges}
 
 
 def _gguf_name(name: str, folder: Path) -> str:
@@ -261,28 +231,7 @@ def _gguf_name(name: str, folder: Path) -> str:
     return f"{block}{_TENSORS[stem]}.{kind}"
 
 
-def _kind(name: str, shape: tuple[int, ...], weights: Weights) -> GGMLQuantizationType:
-    import gguf
-
-    keeps_float = len(shape) < 2 or name == "wpe.weight"
-    return gguf.GGMLQuantizationType["F32" if keeps_float else weights.upper()]
-
-
-def _is_transposed(name: str) -> bool:
-    """GPT-2 keeps the matrices of its blocks as (in, out); GGUF wants (out, in)."""
-    return name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
-
-
-def _oriented_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[::-1] if _is_transposed(name) else shape
-
-
-def _oriented(name: str, tensor: Array) -> Array:
-    return np.ascontiguousarray(tensor.T if _is_transposed(name) else tensor)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Exported:
+class Exported(NamedTuple):
     """A GGUF file and the Modelfile beside it."""
 
     name: str
@@ -291,17 +240,12 @@ class Exported:
     modelfile: Path
 
 
-def gguf_directory() -> Path:
-    """Where exported files are kept: ``gguf`` beside the ladder's own folder in the cache."""
-    return cache_folder() / "gguf"
-
-
 def refusal(name: str, weights: Weights, *widths: int) -> str | None:
     """Why a model whose matrices have rows of these widths can't be quantised so; ``None`` where it can."""
-    uneven = [width for width in widths if width % BLOCK]
-    if weights not in ("q8_0", "q4_0") or not uneven:
+    uneven = next((width for width in widths if width % BLOCK), None)
+    if weights not in QUANTISED or uneven is None:
         return None
-    return f"{name} can't be {weights}: its width {uneven[0]} is not a multiple of {BLOCK}; use f32 or f16"
+    return f"{name} can't be {weights}: its width {uneven} is not a multiple of {BLOCK}; use f32 or f16"
 
 
 def ladder_refusal(model: LadderModel, weights: Weights) -> str | None:
@@ -315,10 +259,9 @@ def exportable(names: Sequence[str] | None, formats: Sequence[Weights]) -> tuple
     A name is the ladder's, or a folder's that holds a GPT-2.
     """
     folders = [name for name in names or () if ladder_model(name) is None and Path(name).is_dir()]
-    models = chosen(None if names is None else [name for name in names if name not in folders])
     wanted: list[tuple[str, Weights]] = [(name, each) for name in folders for each in formats]
     refused = []
-    for model in models:
+    for model in chosen(None if names is None else [name for name in names if name not in folders]):
         for each in formats:
             why = ladder_refusal(model, each)
             if why is None:
@@ -332,7 +275,7 @@ def exportable(names: Sequence[str] | None, formats: Sequence[Weights]) -> tuple
 
 def is_exported(model: LadderModel, weights: Weights) -> bool:
     """Whether the cache has a ladder model's GGUF file."""
-    return _recorded(_place(model.name, weights, gguf_directory()), every_byte=False) == _source_of(model)
+    return _recorded(_place(model.name, weights), every_byte=False) == _source_of(model)
 
 
 def gguf_file(name: str, weights: Weights) -> Path:
@@ -341,7 +284,7 @@ def gguf_file(name: str, weights: Weights) -> Path:
     if model is None:
         raise NotReadyError(f"the ladder has no {name!r}; it has: {', '.join(each.name for each in LADDER)}")
     if is_exported(model, weights):
-        return _place(model.name, weights, gguf_directory()).path
+        return _place(model.name, weights).path
     return export(model.name, weights).path
 
 
@@ -357,7 +300,7 @@ def export(name: str, weights: Weights, out: Path | None = None, note: Callable[
     model = ladder_model(name)
     source = resolve(name if model is None else f"models/{model.name}")
     stem = Path(source).resolve().name if model is None else model.name
-    exported = _place(stem, weights, gguf_directory() if out is None else out)
+    exported = _place(stem, weights, out)
     folder = Gpt2Folder(Path(source))
     why = refusal(stem, weights, folder.number("n_embd"), folder.inner_width)
     if why is not None:
@@ -374,9 +317,10 @@ def export(name: str, weights: Weights, out: Path | None = None, note: Callable[
     return exported
 
 
-def _place(stem: str, weights: Weights, out: Path) -> Exported:
-    named = f"{stem}-{weights}"
-    return Exported(name=stem, weights=weights, path=out / f"{named}.gguf", modelfile=out / f"{named}.Modelfile")
+def _place(stem: str, weights: Weights, out: Path | None = None) -> Exported:
+    """Where a model's files belong: below ``out``, or ``gguf`` beside the ladder's own folder in the cache."""
+    path = (out or cache_folder() / "gguf") / f"{stem}-{weights}"
+    return Exported(stem, weights, Path(f"{path}.gguf"), Path(f"{path}.Modelfile"))
 
 
 def _source_of(model: LadderModel) -> str:
@@ -388,8 +332,7 @@ def _hash_of_weights(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 
@@ -410,26 +353,19 @@ def _recorded(exported: Exported, *, every_byte: bool) -> str | None:
 
 def _write(folder: Gpt2Folder, exported: Exported, identity: str) -> None:
     partial = exported.path.with_name(f".{exported.path.name}.partial")
+    # What ``ollama create`` reads: the file, a bare template, and the context the model has.
+    modelfile = f"""\
+# ollama create models/{exported.name}:{exported.weights} -f {exported.modelfile.name}
+FROM ./{exported.path.name}
+TEMPLATE "{{{{ .Prompt }}}}"
+PARAMETER num_ctx {folder.number("n_positions")}
+"""
     try:
         write_gguf(folder, partial, name=exported.name, weights=exported.weights)
-        record = {
-            "exporter": EXPORTER,
-            "source_sha256": identity,
-            "bytes": partial.stat().st_size,
-            "sha256": sha256_of(partial),
-        }
-        write_whole(exported.modelfile, modelfile(exported, folder.number("n_positions")))
+        record = {"exporter": EXPORTER, "source_sha256": identity}
+        record |= {"bytes": partial.stat().st_size, "sha256": sha256_of(partial)}
+        write_whole(exported.modelfile, modelfile)
         partial.replace(exported.path)
         write_json(exported.path.with_suffix(".json"), record)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def modelfile(exported: Exported, n_positions: int) -> str:
-    """What ``ollama create`` reads: the file, a bare template, and the context the model has."""
-    return (
-        f"# ollama create models/{exported.name}:{exported.weights} -f {exported.modelfile.name}\n"
-        f"FROM ./{exported.path.name}\n"
-        'TEMPLATE "{{ .Prompt }}"\n'
-        f"PARAMETER num_ctx {n_positions}\n"
-    )
