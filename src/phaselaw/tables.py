@@ -141,8 +141,11 @@ derived = partial(Col, provenance="derived")
 """A column of numbers worked out from measured ones."""
 assumed = partial(Col, provenance="assumed")
 """A column of inputs."""
-flag = partial(Col, type=pl.Boolean, show=as_is)
-"""A column of yes or no."""
+
+
+def flag(key: str, title: str = "", show: Show = as_is) -> Col:
+    """A column of yes or no."""
+    return Col(key, title, show, type=pl.Boolean)
 
 
 def interval(low: str, high: str, title: str = "", show: Show = fixed, **more: Any) -> tuple[Col, Col]:
