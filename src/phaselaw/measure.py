@@ -16,8 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import chain, groupby
+from typing import Any
 
 from phaselaw.engines import Engine, Model
 from phaselaw.errors import EngineError
@@ -25,6 +26,10 @@ from phaselaw.records import Call, Cell, Event, ModelLoaded, PlannedCall, Reques
 from phaselaw.rundir.journal import redacted
 from phaselaw.study.model import Study
 
+Task = tuple[int, Cell]
+"""A cell, with its index in the study's seeded order."""
+Turn = tuple[int | None, int | None]
+"""Which warmup, or else which repetition of a cell."""
 Outcome = tuple[Timing | None, str | None]
 """What a call gave: its times, or its error in words."""
 
@@ -38,43 +43,39 @@ def schedule(study: Study, *, grouped_backends: Collection[str] = ()) -> tuple[P
     cells = list(study.cells())
     random.Random(f"{study.seed}/cells").shuffle(cells)
     tasks = list(enumerate(cells))
-    warmups, repetitions = range(study.warmup_repetitions), range(study.repetitions)
-    turns: list[list[PlannedCall]] = []
+    warmups: list[Turn] = [(index, None) for index in range(study.warmup_repetitions)]
+    repetitions: list[Turn] = [(None, rep) for rep in range(study.repetitions)]
     if study.order == "cells":
-        for task in tasks:
-            turns += [_together(*task, warmup_idx=index) for index in warmups]
-            turns += [_together(*task, rep=rep) for rep in repetitions]
+        turns = [(task, turn) for task in tasks for turn in warmups + repetitions]
     else:
-        for task in _shuffled(tasks, f"{study.seed}/warmups", grouped_backends):
-            turns += [_together(*task, warmup_idx=index) for index in warmups]
-        for rep in repetitions:
+        first = _shuffled(tasks, f"{study.seed}/warmups", grouped_backends)
+        turns = [(task, warmup) for task in first for warmup in warmups]
+        for rep, turn in enumerate(repetitions):
             order = _shuffled(tasks, f"{study.seed}/round {rep}", grouped_backends)
-            turns += [_together(*task, rep=rep) for task in order]
-    return tuple(chain.from_iterable(turns))
+            turns += [(task, turn) for task in order]
+    return tuple(planned for task, turn in turns for planned in _together(*task, turn))
 
 
-def _shuffled(
-    tasks: Sequence[tuple[int, Cell]], seed: str, grouped_backends: Collection[str]
-) -> list[tuple[int, Cell]]:
-    draw = random.Random(seed)
+def _shuffled(tasks: Sequence[Task], seed: str, grouped_backends: Collection[str]) -> list[Task]:
     shuffled = list(tasks)
-    draw.shuffle(shuffled)
-    if not grouped_backends:
-        return shuffled
+    random.Random(seed).shuffle(shuffled)
     # A group takes the place of its first member, and its members follow it in their shuffled order.
-    groups: dict[tuple[str, ...], list[tuple[int, Cell]]] = {}
+    groups: dict[tuple[str, ...], list[Task]] = {}
     for task_idx, cell in shuffled:
-        grouped = cell.backend in grouped_backends
-        groups.setdefault((cell.backend, cell.model) if grouped else (cell.key,), []).append((task_idx, cell))
-    return [task for members in groups.values() for task in members]
+        group = (cell.backend, cell.model) if cell.backend in grouped_backends else (cell.key,)
+        groups.setdefault(group, []).append((task_idx, cell))
+    return list(chain.from_iterable(groups.values()))
 
 
-def _together(task_idx: int, cell: Cell, *, warmup_idx: int | None = None, rep: int | None = None) -> list[PlannedCall]:
-    """One warmup or one repetition of a cell: a call, or one by each of its clients at once."""
-    turn = f"r{rep}" if warmup_idx is None else f"w{warmup_idx}"
+def _together(task_idx: int, cell: Cell, turn: Turn) -> list[PlannedCall]:
+    """One turn of a cell: a call, or one by each of its clients at once."""
+    warmup_idx, rep = turn
+    # An id that depends on the cell alone, so that a call keeps its id when a study grows.
+    of_cell = hashlib.sha256(cell.key.encode()).hexdigest()[:12]
+    call_id = f"{of_cell}-r{rep}" if warmup_idx is None else f"{of_cell}-w{warmup_idx}"
     return [
         PlannedCall(
-            call_id=f"{_cell_id(cell)}-{turn}" + (f"-c{client}" if cell.concurrency > 1 else ""),
+            call_id=f"{call_id}-c{client}" if cell.concurrency > 1 else call_id,
             cell=cell,
             task_idx=task_idx,
             is_warmup=warmup_idx is not None,
@@ -84,16 +85,6 @@ def _together(task_idx: int, cell: Cell, *, warmup_idx: int | None = None, rep: 
         )
         for client in range(cell.concurrency)
     ]
-
-
-def _turn(planned: PlannedCall) -> tuple[str, bool, int | None, int | None]:
-    """What the calls that are made at once have in common."""
-    return planned.cell.key, planned.is_warmup, planned.warmup_idx, planned.rep
-
-
-def _cell_id(cell: Cell) -> str:
-    """A short id that depends on the cell alone, so that a call keeps its id when a study grows."""
-    return hashlib.sha256(cell.key.encode()).hexdigest()[:12]
 
 
 def measure(
@@ -115,15 +106,15 @@ def measure(
     driver = _Driver(study, engines, process_idx, first_call_idx)
     try:
         todo = (call for call in schedule(study, grouped_backends=one_at_a_time) if call.call_id not in done)
-        for (_, is_warmup, _, _), together in groupby(todo, key=_turn):
+        for _, turn in groupby(todo, key=lambda call: (call.cell.key, call.warmup_idx, call.rep)):
             if should_stop():
                 return
-            planned = tuple(together)
-            cell = planned[0].cell
+            together = tuple(turn)
+            cell = together[0].cell
             yield from driver.loaded(cell)
-            if done and not is_warmup:
+            if done and not together[0].is_warmup:
                 yield from driver.rewarmed(cell)
-            yield from driver.calls(planned)
+            yield from driver.calls(together)
     finally:
         driver.close()
 
@@ -148,7 +139,7 @@ class _Driver:
             return
         engine = self._engines[cell.backend]
         if not engine.holds_many_models:
-            self._close_models_of(cell.backend)
+            _close(*(self._models.pop(each) for each in list(self._models) if each[0] == cell.backend))
         started = time.perf_counter_ns()
         try:
             model = engine.load(self._study.model(cell.model, cell.backend_kind))
@@ -175,7 +166,7 @@ class _Driver:
             return
         error = None
         for index in range(warmups):
-            together = _together(0, cell, warmup_idx=index)
+            together = _together(0, cell, (index, None))
             again = [replace(each, call_id=f"rewarm {self._process_idx} {each.call_id}") for each in together]
             error = next((why for _, why in self._at_once(again)[0] if why), None)
         yield Rewarmed(cell_key=cell.key, process_idx=self._process_idx, calls=warmups, error=error)
@@ -185,7 +176,8 @@ class _Driver:
 
         Several clients start in step: each connects, and all send together.
         """
-        cell, key = together[0].cell, (together[0].cell.backend, together[0].cell.model)
+        cell = together[0].cell
+        key = (cell.backend, cell.model)
         coldness = {
             "calls_since_process_start": self._calls_of_process,
             "calls_since_model_load": self._calls_of_model[key],
@@ -198,21 +190,16 @@ class _Driver:
         for planned, (timing, error) in zip(together, outcomes, strict=True):
             served = None if timing is None else timing.served
             call_idx, self._next_call_idx = self._next_call_idx, self._next_call_idx + 1
+            asked: dict[str, Any] = {field.name: getattr(planned, field.name) for field in fields(planned)}
             yield Call(
-                call_id=planned.call_id,
+                **asked,
                 call_idx=call_idx,
-                cell=cell,
-                task_idx=planned.task_idx,
-                is_warmup=planned.is_warmup,
-                warmup_idx=planned.warmup_idx,
-                rep=planned.rep,
                 status="ok" if timing is not None else "error",
                 error=error,
                 started_at_unix=started_at_unix,
                 process_idx=self._process_idx,
                 load_ms=load_ms,
                 timing=timing,
-                client_idx=planned.client_idx,
                 queue_delay_ms=None if served is None or started_ms is None else served.sent_at_ms - started_ms,
                 achieved_concurrency=achieved if cell.concurrency > 1 else None,
                 **coldness,
@@ -223,32 +210,40 @@ class _Driver:
         """The outcome of each call, and when all were let go, by the clock of ``Served.sent_at_ms``."""
         if len(together) == 1:
             return [self._generate(together[0])], None
-        gate = _Gate(len(together))
+        opened_ms: list[float] = []
+        gate = threading.Barrier(len(together), action=lambda: opened_ms.append(time.perf_counter_ns() / 1e6))
+
+        def wait() -> None:
+            try:
+                gate.wait()
+            except threading.BrokenBarrierError:
+                raise EngineError("another client failed before all had started", kind="not_together") from None
 
         def client(planned: PlannedCall) -> Outcome:
-            outcome = self._generate(planned, gate)
+            outcome = self._generate(planned, wait)
             if outcome[0] is None:
-                gate.give_up()
+                gate.abort()  # Whoever waits for this client would wait in vain.
             return outcome
 
         with ThreadPoolExecutor(max_workers=len(together)) as pool:
-            return list(pool.map(client, together)), gate.opened_ms
+            return list(pool.map(client, together)), opened_ms[-1] if opened_ms else None
 
-    def _generate(self, planned: PlannedCall, gate: _Gate | None = None) -> Outcome:
+    def _generate(self, planned: PlannedCall, before_send: Callable[[], None] | None = None) -> Outcome:
         cell = planned.cell
         key = (cell.backend, cell.model)
         if key in self._load_errors:
             return None, self._load_errors[key]
         scenario = self._study.scenario(cell.scenario)
+        digest = hashlib.sha256(f"{self._study.seed}/{cell.key}/{planned.call_id}".encode()).digest()
         request = Request(
             prompt=scenario.prompt,
             prompt_tokens=scenario.prompt_tokens,
             gen_tokens=cell.gen_tokens,
             batch_size=cell.batch_size,
             study_seed=self._study.seed,
-            seed=_seed(self._study.seed, cell.key, planned.call_id),
+            seed=int.from_bytes(digest[:8], "big") >> 1,
             round=planned.rep,
-            before_send=None if gate is None else gate.wait,
+            before_send=before_send,
         )
         self._calls_of_process += 1
         self._calls_of_model[key] += 1
@@ -257,9 +252,6 @@ class _Driver:
             return _sound(self._models[key].generate(request)), None
         except Exception as error:
             return None, _in_words(error)
-
-    def _close_models_of(self, backend: str) -> None:
-        _close(*(self._models.pop(key) for key in list(self._models) if key[0] == backend))
 
     def close(self) -> None:
         """Close every model and every engine."""
@@ -284,29 +276,6 @@ def _sound(timing: Timing) -> Timing:
     return timing
 
 
-class _Gate:
-    """Where the clients of a cell wait for each other, each ready to send."""
-
-    opened_ms: float | None = None
-
-    def __init__(self, clients: int) -> None:
-        self._barrier = threading.Barrier(clients, action=self._opened)
-
-    def wait(self) -> None:
-        """Wait until all are here; `EngineError` where one of them failed before."""
-        try:
-            self._barrier.wait()
-        except threading.BrokenBarrierError:
-            raise EngineError("another client failed before all had started", kind="not_together") from None
-
-    def give_up(self) -> None:
-        """A client failed: whoever waits, waits in vain."""
-        self._barrier.abort()
-
-    def _opened(self) -> None:
-        self.opened_ms = time.perf_counter_ns() / 1e6
-
-
 def _achieved_concurrency(timings: Sequence[Timing]) -> float | None:
     """Mean number of calls under way between the first send and the last end; ``None`` where none was timed so."""
     spans = [(each.served.sent_at_ms, each.served.e2e_ms) for each in timings if each.served is not None]
@@ -314,12 +283,6 @@ def _achieved_concurrency(timings: Sequence[Timing]) -> float | None:
         return None
     whole = max(sent + took for sent, took in spans) - min(sent for sent, _ in spans)
     return sum(took for _, took in spans) / whole if whole > 0 else None
-
-
-def _seed(*parts: object) -> int:
-    """A seed of 63 bits that depends on each part, the same on any machine and in any process."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _in_words(error: Exception) -> str:
