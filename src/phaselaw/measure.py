@@ -178,7 +178,7 @@ class _Driver:
         """
         cell = together[0].cell
         key = (cell.backend, cell.model)
-        coldness = {
+        coldness: dict[str, Any] = {
             "calls_since_process_start": self._calls_of_process,
             "calls_since_model_load": self._calls_of_model[key],
             "calls_since_shape_first_seen": self._calls_of_shape[cell.key],

@@ -263,6 +263,13 @@ def test_an_optional_backend_is_skipped_with_a_notice_by_any_run(tmp_path: Path)
     assert {row["backend"] for row in rows(tmp_path / "run")} == {"sim"}
 
 
+def test_a_ladder_model_chosen_by_its_short_name_stands_in_the_manifest_by_its_full_one(tmp_path: Path) -> None:
+    chosen = ("--models", "gpt2-25m", "--set", "repetitions=1", "--dry-run")
+    done = phaselaw("run", "--out", tmp_path / "run", *chosen)
+    assert done.returncode == 0, done.stderr
+    assert manifest(tmp_path / "run")["allow_lists"]["models"] == ["models/gpt2-25m"]
+
+
 def test_the_parts_that_were_chosen_stand_in_the_manifest(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(QUICK)
     chosen = ("--models", "m2", "--scenarios", "b,a", "--set", "gen_tokens=6")

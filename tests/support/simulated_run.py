@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from phaselaw.study.axes import put_to_axes
+from phaselaw.study.file import put_to_axes
 from phaselaw.study.model import Axes, ModelEntry, Scenario, SimulatedBackend, Study
 from simulated_runs import simulated as run_of
 

@@ -19,7 +19,7 @@ from phaselaw.commands.report import show_report
 from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.rundir.write import RunDirectory
-from phaselaw.study.file import load_study
+from phaselaw.study.file import full_names, load_study
 
 DEFAULT_STUDY = "gpt2-ladder-cpu"
 DESCRIPTION = "Measure a study call by call, fit its laws and write the report."
@@ -91,6 +91,8 @@ def _directory(args: argparse.Namespace, notes: Console, tell: Callable[[str], N
             study = study.as_simulated({model.name: (model.params / 1e6, model.n_layer) for model in LADDER})
     if study is None or args.resume is not None:
         return api.resumed_run(args.resume, study=study, argv=sys.argv, allow_changed=args.allow_changed, tell=tell)
+    if args.models:
+        lists["models"] = full_names(args.models, {model.name for model in study.models})
     asked = {"study_source": args.study or DEFAULT_STUDY, "allow_lists": lists}
     with notes.status("looking at this machine; the first time it is measured, for a few seconds"):
         return api.new_run(study, out=args.out, argv=sys.argv, asked=asked, available=args.available, tell=tell)

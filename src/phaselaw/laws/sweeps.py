@@ -39,7 +39,7 @@ TR121_TABLES = ("decode_sweep_summary", "decode_fraction_by_model", "decode_frac
 _PROMPTS = r"^prompt_(\d+)$"
 """How the scenarios of a ``prompt_tokens`` axis are named (`phaselaw.study.file`)."""
 _THREADS = r"_threads(\d+)$"
-"""How a backend of a ``threads`` axis is named (`phaselaw.study.axes`)."""
+"""How a backend of a ``threads`` axis is named (`phaselaw.study.file`)."""
 _HELD_WORDS = {"batch_size": "batch {:g}", BUDGET: "{:g} tokens generated", "scenario": "{}", "threads": "{:g} threads"}
 _PHASES = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end-to-end latency"}
 _ALONG = "all along the axis"

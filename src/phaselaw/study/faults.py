@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,14 +14,24 @@ from phaselaw.errors import StudyError
 from phaselaw.study.model import Study
 from phaselaw.study.text import Document, KeyPath, display
 
-_IN_OUR_WORDS = {
+_WANTED = {
     "string_type": "text",
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
+    "string_too_short": "at least one character",
+    "string_too_long": "at most {max_length} characters",
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping of keys"),
 }
-_IN_OUR_WORDS |= dict.fromkeys(("tuple_type", "list_type"), "a list")
-_IN_OUR_WORDS |= dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping of keys")
+"""What should stand there, by pydantic's type of error."""
+
+_MESSAGES = {
+    "missing": "missing; add it",
+    "union_tag_not_found": "kind is missing; say which engine, such as kind: hf",
+    "too_short": "is empty; give at least one",
+    "too_long": "has too many items; at most {max_length}",
+}
 
 
 def first_fault(error: ValidationError, data: dict[str, Any], document: Document) -> StudyError:
@@ -46,48 +57,31 @@ def _path_of(details: ErrorDetails, data: Any) -> KeyPath:
     """Pydantic's location without the words that name a union's branch."""
     path: KeyPath = ()
     here = data
-    loc = details["loc"]
-    for at, part in enumerate(loc):
-        inside = (isinstance(here, dict) and part in here) or (
-            isinstance(here, list) and isinstance(part, int) and part < len(here)
-        )
-        if inside:
+    for part in details["loc"]:
+        with suppress(KeyError, IndexError, TypeError):
             here, path = here[part], (*path, part)
-        elif at == len(loc) - 1 and details["type"] == "missing":
-            path = (*path, part)
-    return path
+    return (*path, details["loc"][-1]) if details["type"] == "missing" else path
 
 
 def _in_words(found: list[ErrorDetails], path: KeyPath, data: dict[str, Any]) -> str:
     details = found[0]
-    kind, context = details["type"], details.get("ctx", {})
+    kind, context, given = details["type"], details.get("ctx", {}), details["input"]
+    if kind in _MESSAGES:
+        return _MESSAGES[kind].format(**context)
     if kind == "extra_forbidden":
         return f"unknown key{did_you_mean(str(path[-1]), _keys_beside(path, data))}; remove or correct it"
-    if kind == "missing":
-        return "missing; add it"
-    if kind == "union_tag_not_found":
-        return "kind is missing; say which engine, such as kind: hf"
     if kind == "union_tag_invalid":
         return f"kind {display(context.get('tag'))} is unknown; one of {context.get('expected_tags')}"
     if kind == "value_error":
         return details["msg"].removeprefix("Value error, ")
-    if kind == "too_short":
-        return "is empty; give at least one"
-    if kind == "too_long":
-        return f"has too many items; at most {context['max_length']}"
-    given = details["input"]
     wanted = " or ".join(dict.fromkeys(_wanted(each) for each in found))
     unquoted = len(found) == 1 and kind == "string_type" and isinstance(given, bool | int | float)
     return f"should be {wanted}, not {display(given)}{'; put it in quotes' if unquoted else ''}"
 
 
 def _wanted(details: ErrorDetails) -> str:
-    if details["type"] in _IN_OUR_WORDS:
-        return _IN_OUR_WORDS[details["type"]]
-    if details["type"] == "string_too_short":
-        return "at least one character"
-    if details["type"] == "string_too_long":
-        return f"at most {details['ctx']['max_length']} characters"
+    if details["type"] in _WANTED:
+        return _WANTED[details["type"]].format(**details.get("ctx", {}))
     return details["msg"].removeprefix("Input should ").removeprefix("be ")
 
 

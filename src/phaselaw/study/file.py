@@ -6,7 +6,7 @@ import copy
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from phaselaw.errors import StudyError
-from phaselaw.study.axes import put_to_axes
 from phaselaw.study.faults import did_you_mean, first_fault
-from phaselaw.study.model import MAX_ITEMS, SCHEMA_VERSION, ModelEntry, Study
+from phaselaw.study.model import MAX_ITEMS, SCHEMA_VERSION, ModelEntry, ServedBackend, Study
 from phaselaw.study.text import Document, KeyPath, apply_settings, display, parse, printable, read_text
 
 MAX_CALLS = 1_000_000
@@ -72,7 +71,7 @@ def load_study(
 ) -> Study:
     """Read a study file or a shipped study, with ``key=value`` settings put in and allow-lists applied.
 
-    Its backends are as its axes ask (`phaselaw.study.axes`). Raises `StudyError`: one line that names the file, the
+    Its backends are as its axes ask (`put_to_axes`). Raises `StudyError`: one line that names the file, the
     line, the key, what is wrong and what to do.
     """
     path = study_path(name_or_path)
@@ -94,8 +93,7 @@ def study_path(name_or_path: str) -> Path:
     path = Path(name_or_path)
     try:
         if not name_or_path:
-            # Path("") is the current folder, which nobody asked for.
-            raise FileNotFoundError
+            raise FileNotFoundError  # Path("") is the current folder, which nobody asked for.
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
         hint = did_you_mean(name_or_path, shipped) or f" ({', '.join(shipped)})"
@@ -170,7 +168,7 @@ def _with_full_names(study: Study) -> Study:
 
     def named(model: ModelEntry) -> ModelEntry:
         name = _full_name(model.name) if model.kind in kinds else model.name
-        same_as = model.same_as if model.same_as is None or model.same_as in names else _full_name(model.same_as)
+        same_as = model.same_as and (model.same_as if model.same_as in names else _full_name(model.same_as))
         return model.model_copy(update={"name": name, "same_as": same_as})
 
     return study.model_copy(update={"models": tuple(map(named, study.models))})
@@ -203,10 +201,9 @@ Fault = tuple[KeyPath, str]
 
 
 def _duplicates(study: Study, document: Document) -> Iterator[Fault]:
-    lists = {"scenarios": study.scenarios, "backends": study.backends, "models": study.models}
-    for key, entries in lists.items():
+    for key in ("scenarios", "backends", "models"):
         first: dict[tuple[str, str], int] = {}
-        for index, entry in enumerate(entries):
+        for index, entry in enumerate(getattr(study, key)):
             at = first.setdefault((entry.name, entry.kind if isinstance(entry, ModelEntry) else ""), index)
             if at != index:
                 line = document.lines.get((key, at), 1)
@@ -260,12 +257,74 @@ def _chosen(entries: tuple[Any, ...], names: Sequence[str] | None, where: str) -
     known = dict.fromkeys(entry.name for entry in entries)
     if not names:
         raise StudyError(f"{where}: the list of names is empty; it has: {', '.join(known)}")
-    wanted = {name if name in known else f"{LADDER}{name}": name for name in names}
-    for name, typed in wanted.items():
+    wanted = full_names(names, known)
+    for name in wanted:
         if name not in known:
-            hint = did_you_mean(typed, known) or f"; it has: {', '.join(known)}"
-            raise StudyError(f"{where}: no {display(typed)} in this study{hint}")
+            hint = did_you_mean(name, known) or f"; it has: {', '.join(known)}"
+            raise StudyError(f"{where}: no {display(name)} in this study{hint}")
     return tuple(entry for entry in entries if entry.name in wanted)
+
+
+def full_names(names: Sequence[str], known: Collection[str]) -> list[str]:
+    """The names that an allow-list means: a ladder model may be given by its short name."""
+    return [name if name in known or LADDER + name not in known else LADDER + name for name in names]
+
+
+def put_to_axes(study: Study, source: str) -> Study:
+    """The study with a backend for each number of threads, and the served backends with the axis's clients.
+
+    The other axes need no backends of their own: ``gen_tokens`` and ``batch_size`` are of a cell, ``prompt_tokens``
+    makes scenarios. A study that a run kept stays. Raises `StudyError` where an axis can't be swept on a backend.
+    """
+    threads = study.axes.threads or ()
+    if all(any(_is_at(each, n) for n in threads) for each in study.backends):
+        threads = ()
+    for fault in _axes_that_cannot_be_swept(study, threads):
+        raise StudyError(f"{source}: {fault}")
+    backends: list[Any] = list(study.backends)
+    models = study.models
+    if clients := study.axes.concurrency:
+        served = {"concurrency": clients}
+        backends = [each.model_copy(update=served) if isinstance(each, ServedBackend) else each for each in backends]
+    if threads:
+        backends = [
+            each.model_copy(update={"name": _at(each.name, n), "threads": n}) for each in backends for n in threads
+        ]
+        models = tuple(
+            model.model_copy(update={"backends": tuple(_at(name, n) for name in model.backends for n in threads)})
+            if model.backends
+            else model
+            for model in models
+        )
+    return study.model_copy(update={"backends": tuple(backends), "models": models})
+
+
+def _at(backend: str, threads: int) -> str:
+    """The name of a backend at one value of a ``threads`` axis."""
+    return f"{backend}_threads{threads}"
+
+
+def _is_at(backend: Any, threads: int) -> bool:
+    """Whether a backend was made by a ``threads`` axis for this value."""
+    return backend.name.endswith(_at("", threads)) and getattr(backend, "threads", None) == threads
+
+
+def _axes_that_cannot_be_swept(study: Study, threads: Sequence[int]) -> Iterator[str]:
+    served = [backend.name for backend in study.backends if isinstance(backend, ServedBackend)]
+    if study.axes.batch_size is not None and served:
+        yield (
+            f"axes.batch_size: backend {served[0]} is a server, which batches by itself; sweep its concurrency, "
+            "or leave it out with --backends"
+        )
+    if study.axes.concurrency is not None and not served:
+        yield "axes.concurrency: no backend is a server; sweep batch_size, or add a backend of kind llamacpp"
+    for backend in study.backends if threads else ():
+        if "threads" not in type(backend).model_fields or getattr(backend, "url", None) is not None:
+            who = f"backend {backend.name}"
+            yield f"axes.threads: the threads of {who} are not ours to set; leave it out with --backends"
+    names = {backend.name for backend in study.backends}
+    for taken in sorted(names & {_at(each, n) for each in names for n in threads}):
+        yield f"axes.threads: it makes a backend {taken}, and there is one; rename that"
 
 
 def study_schema() -> dict[str, Any]:

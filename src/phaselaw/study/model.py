@@ -86,6 +86,7 @@ Device = Annotated[
 ]
 ServerUrl = Annotated[str, Field(json_schema_extra={"pattern": URL_PATTERN}), AfterValidator(_http_address)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Values = Some[Count] | None
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Exponent = Annotated[float, Field(ge=-4, le=4)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -209,9 +210,9 @@ class LlamacppBackend(ServedBackend):
 
     @model_validator(mode="after")
     def _settings_are_of_a_server_we_start(self) -> Self:
-        for name in ("server", "threads", "context_length", "batch", "micro_batch", "gpu_layers", "kv_cache",
-                     "flash_attention"):  # fmt: skip
-            if self.url is not None and getattr(self, name) is not None:
+        ours = "server threads context_length batch micro_batch gpu_layers kv_cache flash_attention"
+        for name in ours.split() if self.url is not None else ():
+            if getattr(self, name) is not None:
                 raise ValueError(f"{name} is set where a server is started; leave it or url out")
         return self
 
@@ -273,25 +274,18 @@ class ModelEntry(Strict):
         """What names these weights on every engine: models of one identity are compared as one model."""
         return self.same_as or self.name
 
-    def runs_on(self, backend: Strict) -> bool:
+    def runs_on(self, backend: AnyBackend) -> bool:
         """Whether a backend is one of this model's."""
-        of_its_kind = getattr(backend, "kind", None) == self.kind
-        return of_its_kind and (self.backends is None or getattr(backend, "name", None) in self.backends)
+        return backend.kind == self.kind and (self.backends is None or backend.name in self.backends)
 
 
 class Axes(Strict):
     """Values to sweep over, each a cell of its own; several axes make a grid."""
 
-    gen_tokens: Some[Count] | None = key(None, "Output tokens; they replace the study's `gen_tokens`.")
-    batch_size: Some[Count] | None = key(
-        None, "Sequences in one call, on engines in process; they replace `batch_size`."
-    )
-    prompt_tokens: Some[Count] | None = key(
-        None, "Synthetic prompts `prompt_N` of N tokens, in place of the scenarios."
-    )
-    threads: Some[Count] | None = key(
-        None, "CPU threads where they are ours to set; each makes a backend `NAME_threadsN`."
-    )
+    gen_tokens: Values = key(None, "Output tokens; they replace the study's `gen_tokens`.")
+    batch_size: Values = key(None, "Sequences in one call, on engines in process; they replace `batch_size`.")
+    prompt_tokens: Values = key(None, "Synthetic prompts `prompt_N` of N tokens, in place of the scenarios.")
+    threads: Values = key(None, "CPU threads where they are ours to set; each makes a backend `NAME_threadsN`.")
     concurrency: Clients | None = key(None, "Clients of the served backends; they replace each one's `concurrency`.")
 
 
@@ -380,29 +374,21 @@ class Study(Strict):
         law.
         """
         backends = tuple(
-            backend
-            if isinstance(backend, SimulatedBackend)
-            else SimulatedBackend(
-                name=backend.name,
-                kind="simulated",
-                batch_size=backend.batch_size,
-                threads=getattr(backend, "threads", None),
-                cold_start_ms=50,
-            )
-            for backend in self.backends
+            each if isinstance(each, SimulatedBackend) else _simulated_backend(each) for each in self.backends
         )
         by_name: dict[str, list[ModelEntry]] = {}
         for model in self.models:
             by_name.setdefault(model.name, []).append(model)
-        models = tuple(
-            _simulated(entries[0], on, sizes)
-            for entries in by_name.values()
-            if (on := tuple(each.name for each in self.backends if any(entry.runs_on(each) for entry in entries)))
-        )
-        return self.model_copy(update={"backends": backends, "models": models})
+        models = []
+        for first, *others in by_name.values():
+            on = tuple(each.name for each in self.backends if any(entry.runs_on(each) for entry in (first, *others)))
+            params, layers = sizes.get(first.identity.removeprefix("models/"), (None, None))
+            known = {"params_millions": first.params_millions or params, "n_layer": first.n_layer or layers}
+            if on:
+                models.append(first.model_copy(update={"kind": "simulated", "backends": on, **known}))
+        return self.model_copy(update={"backends": backends, "models": tuple(models)})
 
 
-def _simulated(model: ModelEntry, backends: tuple[str, ...], sizes: Mapping[str, tuple[float, int]]) -> ModelEntry:
-    params, layers = sizes.get(model.identity.removeprefix("models/"), (None, None))
-    known = {"params_millions": model.params_millions or params, "n_layer": model.n_layer or layers}
-    return model.model_copy(update={"kind": "simulated", "backends": backends, **known})
+def _simulated_backend(backend: AnyBackend) -> SimulatedBackend:
+    name, batch_size, threads = backend.name, backend.batch_size, getattr(backend, "threads", None)
+    return SimulatedBackend(name=name, kind="simulated", batch_size=batch_size, threads=threads, cold_start_ms=50)
