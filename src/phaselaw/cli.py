@@ -62,13 +62,11 @@ class Command(Protocol):
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The command line as `argparse` sees it: whole, or with the options of ``only`` one command."""
-    parser = argparse.ArgumentParser(
-        prog="phaselaw",
-        description="Measure LLM inference by phase, fit scaling laws with honest intervals, turn them into "
-        "workers and dollars.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    plain = argparse.RawDescriptionHelpFormatter
+    about = (
+        "Measure LLM inference by phase, fit scaling laws with honest intervals, turn them into workers and dollars."
     )
+    parser = argparse.ArgumentParser(prog="phaselaw", description=about, epilog=EXAMPLES, formatter_class=plain)
     parser.add_argument("--version", action="version", version=f"phaselaw {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -78,11 +76,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             continue
         command = cast(Command, importlib.import_module(f"phaselaw.commands.{name}"))
         of_command = subparsers.add_parser(
-            name,
-            help=line,
-            description=command.DESCRIPTION,
-            epilog=command.EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, help=line, description=command.DESCRIPTION, epilog=command.EXAMPLES, formatter_class=plain
         )
         command.add_options(of_command)
         of_command.set_defaults(run=command.run)

@@ -72,7 +72,7 @@ def copy_rate(threads: int, size: int) -> Bandwidth:
 def _buffers(threads: int, size: int) -> list[Bytes]:
     """A buffer a thread, each page touched first by a thread of its own, so that it lies near one processor."""
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda _: _touched(size // threads), range(threads)))
+        return list(pool.map(_touched, [size // threads] * threads))
 
 
 def _touched(size: int) -> Bytes:

@@ -39,9 +39,7 @@ def processor_products() -> tuple[Compute, ...]:
     ]
     if importlib.util.find_spec("torch") is not None:
         products += torch_products("cpu", SIDES)
-    best: dict[str, Compute] = {}
-    for each in sorted(products, key=lambda one: one.gflop_per_s.median):
-        best[each.dtype] = each
+    best = {each.dtype: each for each in sorted(products, key=lambda one: one.gflop_per_s.median)}
     return tuple(best[dtype] for dtype in sorted(best))
 
 

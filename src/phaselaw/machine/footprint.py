@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 VALUE_BYTES = {"fp32": 4.0, "fp64": 8.0, "fp16": 2.0, "bf16": 2.0}
-KV_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32,
-            "q4_0": 18 / 32}  # fmt: skip
+KV_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0}
+KV_BYTES |= {"q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32, "q4_0": 18 / 32}
 """Bytes a cached value, by llama.cpp's names; a quantised block holds 32 values and its scale."""
 
 
@@ -150,6 +150,5 @@ def memory(
     queries = model.n_head * model.head_dim + 2 * model.n_kv_head * model.head_dim
     prefilling = batch * prompt * value_bytes * (2 * model.n_embd + max(queries, 4 * model.n_inner))
     logits = batch * model.vocab_size * value_bytes
-    return Memory(
-        weights=model.weights_bytes, kv_cache=kv_cache, activations=max(prefilling, kv_cache / model.n_layer) + logits
-    )
+    widest = max(prefilling, kv_cache / model.n_layer)
+    return Memory(weights=model.weights_bytes, kv_cache=kv_cache, activations=widest + logits)
