@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from phaselaw import measure as driver
-from phaselaw.engines import llamacpp, module_for
-from phaselaw.engines.readiness import lacks, runnable_part
-from phaselaw.errors import AnalysisError, NotReadyError, RunError, UsageError
+from phaselaw.errors import AnalysisError, RunError, UsageError
 from phaselaw.files import write_csv, write_whole
-from phaselaw.ladder.build import resolve
-from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws import analysis as analyses
 from phaselaw.laws import prediction
 from phaselaw.laws.analysis import Analysis, Options
@@ -30,26 +25,21 @@ from phaselaw.laws.prediction import NewModel, Predictions
 from phaselaw.laws.regression_test import RegressionTest, prompt_differences, regression_test
 from phaselaw.laws.step_time import step_times
 from phaselaw.laws.sweeps import TR121_TABLES, as_tr121
-from phaselaw.machine import identity
-from phaselaw.machine.limits import kept_limits, limits_of
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 from phaselaw.plan.capacity import Estimate, Headroom
 from phaselaw.plan.economics import Question, answer, assumptions, capacity_row
 from phaselaw.plan.inputs import positive
 from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.plan.tables import TABLES
-from phaselaw.records import Call, ModelLoaded, PlannedCall, Rewarmed, Run
+from phaselaw.records import Run
 from phaselaw.report.build import build
 from phaselaw.report.document import Document
 from phaselaw.report.economics import Plan
 from phaselaw.report.markdown import PLOTS, to_markdown
-from phaselaw.report.page import to_html
 from phaselaw.report.subject import Companion, Subject
 from phaselaw.rundir import read as runs
 from phaselaw.rundir.conditions import differences, host_is_known
 from phaselaw.rundir.read import load_sweep, runs_of
-from phaselaw.rundir.write import RunDirectory
-from phaselaw.study.model import Study
 from phaselaw.traffic import timings
 
 __all__ = ["Headroom", "Law", "Loaded", "Need", "compare", "fit", "load", "plan", "predict"]
@@ -342,6 +332,7 @@ def report(loaded: Loaded, *, out: Path | None = None, beside: Sequence[Loaded] 
     The laws of the runs ``beside`` it are compared with its own. Raises `RunError` where it can't be written.
     """
     # matplotlib is heavy, and only here.
+    from phaselaw.report.page import to_html
     from phaselaw.report.plots import draw
 
     subject = _subject(loaded, beside)
@@ -371,80 +362,3 @@ def _subject(loaded: Loaded, beside: Sequence[Loaded]) -> Subject:
         analysis = dataclasses.replace(analysis, tables=analysis.tables | {"laws_side_by_side": compared})
     others = tuple(Companion(name=one.name, run=one.run, analysis=one.analysis) for one in beside)
     return Subject(run=loaded.run, analysis=analysis, plan=Plan(document, TABLES), beside=others)
-
-
-# --- measuring -------------------------------------------------------------------------------------------------------
-
-
-def new_run(
-    study: Study, *, out: Path | None, argv: Sequence[str], asked: Mapping[str, Any], available: bool, tell: Tell
-) -> RunDirectory:
-    """A fresh, locked run directory of what of a study can run here; ``available`` leaves out what can't."""
-    study, skipped = _only_what_can_run(study, available=available, tell=tell)
-    host = _host(kept_only=all(each.kind == "simulated" for each in study.backends), tell=tell)
-    return RunDirectory.create(out, study=study, argv=argv, host=host, skipped=skipped, asked=asked)
-
-
-def resumed_run(
-    path: Path, *, study: Study | None, argv: Sequence[str], allow_changed: bool, tell: Tell
-) -> RunDirectory:
-    """The locked directory of a run to go on with, under its own study for ``None``."""
-    host = _host(kept_only=True, tell=tell)
-    return RunDirectory.resume(path, study=study, argv=argv, host=host, allow_changed=allow_changed)
-
-
-def _host(*, kept_only: bool, tell: Tell) -> dict[str, Any]:
-    """What this machine is, with its ``limits``: kept ones, or those measured now; without where there are none."""
-    host = identity.host()
-    try:
-        limits = kept_limits(host) if kept_only else limits_of(host)
-    except NotReadyError as error:
-        tell(f"{error}; latencies will stand without them")
-        limits = None
-    return host if limits is None else host | {"limits": limits.to_json()}
-
-
-def _only_what_can_run(study: Study, *, available: bool, tell: Tell) -> tuple[Study, list[str]]:
-    """The part of a study that can run here, and what was left out: what is optional, with ``available`` anything."""
-    lacking = lacks(study)
-    if not lacking:
-        return study, []
-    needed = [lack.what for lack in lacking if not lack.optional]
-    if needed and not available:
-        raise NotReadyError(f"this machine lacks: {'; '.join(needed)} (--available skips what needs them)")
-    for lack in lacking:
-        tell(f"skipped: {lack.what}")
-    return runnable_part(study, lacking), [lack.what for lack in lacking]
-
-
-def prepare_models(study: Study) -> Iterator[str]:
-    """Build and export what is not cached yet, so that a load time never holds a build; yields each name before."""
-    for model in study.models:
-        yield model.name
-        if model.kind == "hf" and ladder_model(model.name) is not None:
-            resolve(model.name)
-        for backend in study.backends:
-            if backend.kind == "llamacpp" and model.runs_on(backend):
-                llamacpp.prepare(backend, model)
-
-
-def measure(
-    directory: RunDirectory, should_stop: Callable[[], bool]
-) -> tuple[list[PlannedCall], int, Iterator[ModelLoaded | Rewarmed | Call]]:
-    """Measure what a run still lacks: the calls to make, how many are done, and the events, each kept, then yielded.
-
-    ``should_stop`` is asked after each call.
-    """
-    study, done = directory.study, directory.done
-    engines = {backend.name: module_for(backend.kind).create(backend) for backend in study.backends}
-    one_at_a_time = frozenset(name for name, engine in engines.items() if not engine.holds_many_models)
-    schedule = driver.schedule(study, grouped_backends=one_at_a_time)
-    todo = [call for call in schedule if call.call_id not in done]
-
-    def events() -> Iterator[ModelLoaded | Rewarmed | Call]:
-        counts = {"process_idx": directory.process_idx, "first_call_idx": directory.next_call_idx}
-        for event in driver.measure(study, engines=engines, done=done, should_stop=should_stop, **counts):
-            directory.append(event)
-            yield event
-
-    return todo, len(schedule) - len(todo), events()

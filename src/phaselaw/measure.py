@@ -1,4 +1,4 @@
-"""Measuring: the order of a study's calls, and the drive through them. Prints nothing, saves nothing.
+"""Measuring: what of a study can run here, the order of its calls, and the drive through them. Prints nothing.
 
 The order (method: TR121 2.5, and ours): ``cells`` shuffles the cells by the seed and runs each one's calls back to
 back; ``rounds`` runs every cell's warmups first, then repetition r of every cell before r + 1 of any, shuffled anew in
@@ -18,18 +18,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields, replace
 from itertools import chain, groupby
+from pathlib import Path
 from typing import Any
 
-from phaselaw.engines import Engine, Model
-from phaselaw.errors import EngineError
+from phaselaw.engines import Engine, Model, llamacpp, module_for
+from phaselaw.engines.readiness import lacks, runnable_part
+from phaselaw.errors import EngineError, NotReadyError
+from phaselaw.ladder.build import resolve
+from phaselaw.ladder.spec import ladder_model
+from phaselaw.machine import identity
+from phaselaw.machine.limits import kept_limits, limits_of
 from phaselaw.records import Call, Cell, Event, ModelLoaded, PlannedCall, Request, Rewarmed, Timing, to_jsonable
 from phaselaw.rundir.journal import redacted
+from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.model import Study
 
 Task = tuple[int, Cell]
 """A cell, with its index in the study's seeded order."""
 Turn = tuple[int | None, int | None]
 """Which warmup, or else which repetition of a cell."""
+Tell = Callable[[str], None]
+"""Takes a line that a person must know."""
 Outcome = tuple[Timing | None, str | None]
 """What a call gave: its times, or its error in words."""
 
@@ -290,3 +299,77 @@ def _in_words(error: Exception) -> str:
     visible = "".join(letter if letter.isprintable() else " " for letter in redacted(str(error)))
     text = " ".join(visible.split())[:500]
     return f"{error.kind}: {text}" if isinstance(error, EngineError) else f"unexpected {type(error).__name__}: {text}"
+
+
+def new_run(
+    study: Study, *, out: Path | None, argv: Sequence[str], asked: Mapping[str, Any], available: bool, tell: Tell
+) -> RunDirectory:
+    """A fresh, locked run directory of what of a study can run here; ``available`` leaves out what can't."""
+    study, skipped = _only_what_can_run(study, available=available, tell=tell)
+    host = _host(kept_only=all(each.kind == "simulated" for each in study.backends), tell=tell)
+    return RunDirectory.create(out, study=study, argv=argv, host=host, skipped=skipped, asked=asked)
+
+
+def resumed_run(
+    path: Path, *, study: Study | None, argv: Sequence[str], allow_changed: bool, tell: Tell
+) -> RunDirectory:
+    """The locked directory of a run to go on with, under its own study for ``None``."""
+    host = _host(kept_only=True, tell=tell)
+    return RunDirectory.resume(path, study=study, argv=argv, host=host, allow_changed=allow_changed)
+
+
+def _host(*, kept_only: bool, tell: Tell) -> dict[str, Any]:
+    """What this machine is, with its ``limits``: kept ones, or those measured now; without where there are none."""
+    host = identity.host()
+    try:
+        limits = kept_limits(host) if kept_only else limits_of(host)
+    except NotReadyError as error:
+        tell(f"{error}; latencies will stand without them")
+        limits = None
+    return host if limits is None else host | {"limits": limits.to_json()}
+
+
+def _only_what_can_run(study: Study, *, available: bool, tell: Tell) -> tuple[Study, list[str]]:
+    """The part of a study that can run here, and what was left out: what is optional, with ``available`` anything."""
+    lacking = lacks(study)
+    if not lacking:
+        return study, []
+    needed = [lack.what for lack in lacking if not lack.optional]
+    if needed and not available:
+        raise NotReadyError(f"this machine lacks: {'; '.join(needed)} (--available skips what needs them)")
+    for lack in lacking:
+        tell(f"skipped: {lack.what}")
+    return runnable_part(study, lacking), [lack.what for lack in lacking]
+
+
+def prepare_models(study: Study) -> Iterator[str]:
+    """Build and export what is not cached yet, so that a load time never holds a build; yields each name before."""
+    for model in study.models:
+        yield model.name
+        if model.kind == "hf" and ladder_model(model.name) is not None:
+            resolve(model.name)
+        for backend in study.backends:
+            if backend.kind == "llamacpp" and model.runs_on(backend):
+                llamacpp.prepare(backend, model)
+
+
+def measure_run(
+    directory: RunDirectory, should_stop: Callable[[], bool]
+) -> tuple[list[PlannedCall], int, Iterator[Event]]:
+    """Measure what a run still lacks: the calls to make, how many are done, and the events, each kept, then yielded.
+
+    ``should_stop`` is asked after each call.
+    """
+    study, done = directory.study, directory.done
+    engines = {backend.name: module_for(backend.kind).create(backend) for backend in study.backends}
+    one_at_a_time = frozenset(name for name, engine in engines.items() if not engine.holds_many_models)
+    planned = schedule(study, grouped_backends=one_at_a_time)
+    todo = [call for call in planned if call.call_id not in done]
+
+    def events() -> Iterator[Event]:
+        counts = {"process_idx": directory.process_idx, "first_call_idx": directory.next_call_idx}
+        for event in measure(study, engines=engines, done=done, should_stop=should_stop, **counts):
+            directory.append(event)
+            yield event
+
+    return todo, len(planned) - len(todo), events()

@@ -42,7 +42,7 @@ def outputs(folder: Path) -> Iterator[tuple[str, str]]:
         patch.setenv("COLUMNS", "160")
         # The page and its pictures are no part of it, and half of the time.
         patch.setattr("phaselaw.report.plots.draw", lambda _: "")
-        patch.setattr("phaselaw.api.to_html", lambda _: "")
+        patch.setattr("phaselaw.report.page.to_html", lambda _: "")
         # A run that several commands ask about is read and analysed once.
         patch.setattr("phaselaw.api.load", _loaded_once())
         for name in ("a", "b"):

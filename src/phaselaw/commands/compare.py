@@ -7,10 +7,11 @@ import math
 from pathlib import Path
 
 from phaselaw import api
-from phaselaw.commands.console import note, print_tables
+from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import add_allow_different, add_json, add_level, number, option, print_json
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.report.comparison import run_against_run
+from phaselaw.report.terminal import print_tables
 
 DESCRIPTION = "Latency of the runs B over that of the runs A, cell by cell, with what of it is significant."
 EXAMPLES = """\
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for name, of_side in paths.items():
             print(f"{name.upper()}: {', '.join(of_side)}")
-        print_tables(*run_against_run(found))
+        print_tables(*run_against_run(found), screen())
         for line in notes:
             note(line)
     return REGRESSION if found.n_slower else 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 from rich.console import Console
@@ -16,8 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from phaselaw.records import Call, Cell, ModelLoaded, PlannedCall, Rewarmed
-from phaselaw.report.document import Table
-from phaselaw.report.terminal import print_table
 from phaselaw.rundir.columns import decode_step_ms, phase_latency_ms
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -38,15 +36,6 @@ def notes_console() -> Console:
 def note(text: str) -> None:
     """A line on stderr of what a reader must know."""
     sys.stderr.write(f"phaselaw: note: {text}\n")
-
-
-def print_tables(tables: Iterable[Table], lines: Iterable[str] = ()) -> None:
-    """Tables of a report, and how to read them."""
-    console = screen()
-    for table in tables:
-        print_table(table, console)
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
 
 
 class RemainingTime:

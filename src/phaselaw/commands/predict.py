@@ -12,12 +12,13 @@ import polars as pl
 
 from phaselaw import api
 from phaselaw.commands import options as opt
-from phaselaw.commands.console import note, print_tables
+from phaselaw.commands.console import note, screen
 from phaselaw.engines.ollama import parameter_millions
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.laws.prediction import Predictions
 from phaselaw.report.prediction import predicted, reading
 from phaselaw.report.subject import law_words
+from phaselaw.report.terminal import print_tables
 
 DESCRIPTION = "Predict latency and tokens/s by backend and phase, inside the range that was measured."
 EXAMPLES = """\
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         opt.print_json(finite({"schema_version": JSON_VERSION, **dataclasses.asdict(predictions)}))
         return 0
-    print_tables([predicted(predictions)], reading(predictions))
+    print_tables([predicted(predictions)], reading(predictions), screen())
     for refused in predictions.refused:
         note(f"not predicted on {_where(refused)}: {refused.reason}")
     return 0

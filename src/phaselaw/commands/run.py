@@ -12,10 +12,9 @@ from types import FrameType
 
 from rich.console import Console
 
-from phaselaw import api
+from phaselaw import measure
 from phaselaw.commands.console import RunProgress, notes_console
 from phaselaw.commands.options import names, option, switch
-from phaselaw.commands.report import show_report
 from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.rundir.write import RunDirectory
@@ -72,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
     if interrupted:
         notes.print(f"stopped; everything measured is kept. Go on with: phaselaw run --resume {path}", markup=False)
         return EXIT_INTERRUPTED
+    # Loaded when all is measured: no call waits for what only the analysis needs.
+    from phaselaw import api
+    from phaselaw.commands.report import show_report
+
     loaded = api.load(path)
     loaded.save_tables()
     show_report(loaded)
@@ -90,12 +93,12 @@ def _directory(args: argparse.Namespace, notes: Console, tell: Callable[[str], N
         if args.dry_run:
             study = study.as_simulated({model.name: (model.params / 1e6, model.n_layer) for model in LADDER})
     if study is None or args.resume is not None:
-        return api.resumed_run(args.resume, study=study, argv=sys.argv, allow_changed=args.allow_changed, tell=tell)
+        return measure.resumed_run(args.resume, study=study, argv=sys.argv, allow_changed=args.allow_changed, tell=tell)
     if args.models:
         lists["models"] = full_names(args.models, {model.name for model in study.models})
     asked = {"study_source": args.study or DEFAULT_STUDY, "allow_lists": lists}
     with notes.status("looking at this machine; the first time it is measured, for a few seconds"):
-        return api.new_run(study, out=args.out, argv=sys.argv, asked=asked, available=args.available, tell=tell)
+        return measure.new_run(study, out=args.out, argv=sys.argv, asked=asked, available=args.available, tell=tell)
 
 
 @contextmanager
@@ -124,10 +127,10 @@ def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
 def _measure(directory: RunDirectory, notes: Console) -> bool:
     """Measure what the run still lacks; true where it was asked to stop before the end."""
     with notes.status("building models") as status:
-        for name in api.prepare_models(directory.study):
+        for name in measure.prepare_models(directory.study):
             status.update(f"building {name}")
     with stop_on_interrupt(notes) as should_stop:
-        todo, already_done, events = api.measure(directory, should_stop)
+        todo, already_done, events = measure.measure_run(directory, should_stop)
         with RunProgress(todo, already_done=already_done, console=notes) as progress:
             for event in events:
                 progress.show(event)

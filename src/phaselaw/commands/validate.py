@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from phaselaw.commands.console import print_tables
+from phaselaw.commands.console import screen
 from phaselaw.commands.options import print_json
 from phaselaw.commands.predict import add_shared, finite, load_tables
 from phaselaw.errors import AnalysisError
@@ -12,6 +12,7 @@ from phaselaw.laws.prediction import PREDICTION_COVERAGE
 from phaselaw.report.document import display
 from phaselaw.report.prediction import READING, left_out
 from phaselaw.report.subject import table_rows
+from phaselaw.report.terminal import print_tables
 from phaselaw.tables import BUDGET
 
 DESCRIPTION = "Leave each model out, predict it from the others, and set that beside what was measured."
@@ -35,5 +36,7 @@ def run(args: argparse.Namespace) -> int:
         document = {"schema_version": JSON_VERSION, "level": args.level}
         print_json(finite(document | {"predictions": validation.to_dicts(), "coverage": coverage.to_dicts()}))
     else:
-        print_tables([left_out(table_rows(validation)), display(PREDICTION_COVERAGE, table_rows(coverage))], READING)
+        print_tables(
+            [left_out(table_rows(validation)), display(PREDICTION_COVERAGE, table_rows(coverage))], READING, screen()
+        )
     return 0

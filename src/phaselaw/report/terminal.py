@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -65,3 +67,11 @@ def print_table(table: Table, console: Console, *, brief: bool = False) -> None:
         shown.add_row(*(Text(text) for text in row))
     console.print(shown)
     console.print()
+
+
+def print_tables(tables: Iterable[Table], lines: Iterable[str], console: Console) -> None:
+    """Print tables, and how to read them."""
+    for table in tables:
+        print_table(table, console)
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
