@@ -145,8 +145,8 @@ def _paired(cells: pl.DataFrame, run: Run) -> pl.DataFrame:
     measured = cells["backend"].unique().sort().to_list()
     stated = [str(name) for name in (run.manifest or {}).get("backends") or ()]
     reference = next((name for name in [*stated, *measured] if name in measured), None)
-    base = cells.filter(pl.col("backend") == reference)
-    others = cells.filter(pl.col("backend") != reference)
+    is_base = pl.col("backend") == pl.lit(reference, dtype=pl.String)
+    base, others = cells.filter(is_base), cells.filter(~is_base)
     on = [*_SIDE, "identity", "scenario"]
     pairs = others.join(base, on=on, suffix="_reference", nulls_equal=True, maintain_order="left")
     sizes = pl.col("params_millions_effective"), pl.col("params_millions_effective_reference")
