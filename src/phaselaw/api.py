@@ -1,4 +1,4 @@
-"""phaselaw's use cases as functions: what the commands call, and what Python code may.
+"""phaselaw's use cases on runs that were measured, as functions: what the commands call, and what Python code may.
 
 ``phaselaw.load(RUN)`` is `load`. What it gives holds data frames (polars; ``.to_pandas()`` works where pandas and
 pyarrow are installed); `fit`, `predict`, `compare` and `plan` take it and give typed results. docs/phaselaw.ipynb shows

@@ -1,1 +1,4 @@
-"""The commands of the command line, one file each (`phaselaw.cli.Command`): they parse, call `phaselaw.api`, print."""
+"""The commands of the command line, one file each (`phaselaw.cli.Command`).
+
+They parse, call `phaselaw.measure` or `phaselaw.api`, and print.
+"""

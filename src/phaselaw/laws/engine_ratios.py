@@ -14,8 +14,9 @@ import numpy as np
 import polars as pl
 
 from phaselaw import tables as col
-from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED, Replicates, floats, spread, with_ends
+from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED, Replicates, spread, with_ends
 from phaselaw.laws.regression import fit_lines, t_half_width
+from phaselaw.laws.series import floats
 from phaselaw.laws.summary import median_variance
 from phaselaw.laws.verdicts import MIN_MODELS, TOO_FEW
 from phaselaw.records import Run

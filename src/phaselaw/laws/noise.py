@@ -42,7 +42,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phaselaw.laws.regression import Floats, log_interval, t_half_width
-from phaselaw.laws.series import Series
+from phaselaw.laws.series import Series, floats
 from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_run, median_variance, runs_pooled, variance_for_t
 from phaselaw.tables import BUDGET, Table, plain, words
 
@@ -294,12 +294,6 @@ def with_ends(table: pl.DataFrame, value: str, level: float) -> pl.DataFrame:
     low, high = log_interval(floats(table, value), floats(table, "log_se"), floats(table, "degrees"), level)
     ends = pl.Series(f"{value}_low", low), pl.Series(f"{value}_high", high)
     return table.with_columns(each.fill_nan(None) for each in ends)
-
-
-def floats(table: pl.DataFrame, column: str) -> Floats:
-    """A column as floats; missing is NaN."""
-    found: Floats = table[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    return found
 
 
 THROUGHPUT_INTERVALS = Table(

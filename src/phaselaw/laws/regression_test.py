@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw import tables as col
-from phaselaw.laws.noise import floats
 from phaselaw.laws.regression import Floats, t_half_width
+from phaselaw.laws.series import floats
 from phaselaw.laws.summary import by_cell_and_run, usable
 from phaselaw.records import PHASES, Run
 from phaselaw.tables import BUDGET, Table

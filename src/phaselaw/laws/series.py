@@ -18,6 +18,12 @@ from phaselaw.laws.regression import Floats
 Indices = NDArray[np.int64]
 
 
+def floats(table: pl.DataFrame, column: str) -> Floats:
+    """A column as floats; missing is NaN."""
+    found: Floats = table[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    return found
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Series:
     """Points grouped by ``keys`` (one row a series), each series' points in ascending order of parameters."""
@@ -56,8 +62,7 @@ class Series:
 
     def values(self, column: str) -> Floats:
         """A column of the points as floats; missing is NaN."""
-        found: Floats = self.points[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
-        return found
+        return floats(self.points, column)
 
     def blank(self) -> Floats:
         """One NaN a series: what a figure is before, and unless, it could be computed."""
