@@ -43,7 +43,15 @@ from numpy.typing import NDArray
 
 from phaselaw.laws.regression import Floats, log_interval, t_half_width
 from phaselaw.laws.series import Series, floats
-from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_run, median_variance, runs_pooled, variance_for_t
+from phaselaw.laws.summary import (
+    GROUP,
+    INCOMPLETE,
+    MODEL,
+    by_cell_and_run,
+    median_variance,
+    runs_pooled,
+    variance_for_t,
+)
 from phaselaw.tables import BUDGET, Table, plain, words
 
 Kind = Literal["runs", "rounds"]
@@ -307,6 +315,7 @@ THROUGHPUT_INTERVALS = Table(
         *plain("tokens_per_s tokens_per_s_low tokens_per_s_high"),
         words("interval_basis"),
         *plain(f"n_rounds n_runs {BUDGET}", pl.Int64),
+        INCOMPLETE,
     ),
 )
 

@@ -249,7 +249,7 @@ def by_basis(served: pl.DataFrame, run: Run, options: Options) -> pl.DataFrame:
 
 def _of_rows(rows: pl.DataFrame, run: Run, options: Options, *, resample_by_name: bool = False) -> pl.DataFrame:
     """The laws over all scenarios of some rows of a run."""
-    per_model = by_model(by_cell(rows))
+    per_model = by_model(by_cell(rows), as_is=True)
     replicates = replicates_of(rows, in_rounds=run.order == "rounds")
     return scaling_fits(_over_scenarios(per_model), replicates, options, resample_by_name=resample_by_name)
 

@@ -29,6 +29,7 @@ GROUP_COLUMNS = (LAW, col.words("backend_kind"), col.counted("batch_size"), PHAS
 """The columns of `GROUP`, the budget but for: that stands last."""
 _ASKED = col.counted(BUDGET)
 _VARIANCES = col.plain("latency_log_variance tokens_per_s_log_variance")
+INCOMPLETE = col.words("incomplete", doc="the scenarios that the model lacks and others have; empty: none")
 _SORTED = ("backend", "batch_size", BUDGET, "mode", "params_millions_effective", "model", "model_kind")
 
 CELLS = Table(
@@ -59,6 +60,7 @@ PER_MODEL = Table(
         *col.plain(" ".join(f"{name}_median" for name in _OTHERS)),
         *_VARIANCES,
         _ASKED,
+        INCOMPLETE,
     ),
     order=_SORTED,
 )
@@ -211,19 +213,46 @@ def _mean_variance(name: str) -> pl.Expr:
     return pl.when(pl.col(name).null_count() == 0).then(pl.col(name).sum() / pl.len().cast(pl.Float64) ** 2)
 
 
-def by_model(cells: pl.DataFrame) -> pl.DataFrame:
+def by_model(cells: pl.DataFrame, *, as_is: bool = False) -> pl.DataFrame:
     """TR121's ``summary_by_model_backend_mode_agg``: geometric means over scenarios of a model's medians.
 
-    Ours follow: the variance of the log of each mean, as its cells' variances give it.
+    Ours follow: the variance of the log of each mean, as its cells' variances give it; and `INCOMPLETE`. A model that
+    lacks scenarios is compared over those that it has: its mean over them, times how far the complete models' mean over
+    all lies from theirs over the same. Where no model is complete, or ``as_is`` (TR121's filters), means stay alone.
     """
+    cells = _beside_complete_models(cells)
+    own = {name: pl.col(name).log().mean() for name in _OVER_RUNS}
+    beside = {name: own[name] + (0.0 if as_is else pl.col(f"{name}_beside").first()) for name in own}
     found = cells.group_by([*GROUP, *MODEL], maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("n_scenarios"),
         pl.col("latency_median_ms").median().alias("latency_median_of_medians_ms"),
-        *(pl.col(name).log().mean().exp().alias(name.replace("median", "geomean")) for name in _OVER_RUNS),
+        *(log.exp().alias(name.replace("median", "geomean")) for name, log in beside.items()),
         pl.col([f"{name}_median" for name in _OTHERS]).median(),
         *(_mean_variance(name) for name in _LOG_VARIANCES),
+        pl.col("lacking").first(),
     )
-    return PER_MODEL.frame(found)
+    words = pl.format("lacks {}", pl.col("lacking").list.join(", "))
+    return PER_MODEL.frame(found.with_columns(incomplete=pl.when(pl.col("lacking").list.len() > 0).then(words)))
+
+
+def _beside_complete_models(cells: pl.DataFrame) -> pl.DataFrame:
+    """Cells with the scenarios that their model is ``lacking``, and of each figure ``FIGURE_beside``.
+
+    That is the log of the complete models' mean over all scenarios less that over the model's; 0 where none is lacking.
+    """
+    model, each = [*GROUP, *MODEL], pl.col("scenario").unique()
+    of_all, own = (each.over(keys, mapping_strategy="join") for keys in (GROUP, model))
+    cells = cells.with_columns(lacking=of_all.list.set_difference(own).list.sort())
+    complete = pl.col("lacking").list.len() == 0
+    typical = {name: pl.when(complete).then(pl.col(name).log()).mean() for name in _OVER_RUNS}
+    cells = cells.with_columns(log.over([*GROUP, "scenario"]).alias(f"{name}_typical") for name, log in typical.items())
+    return cells.with_columns(
+        pl.when(~complete)
+        .then(log.over(GROUP) - pl.col(f"{name}_typical").mean().over(model))
+        .fill_null(0.0)
+        .alias(f"{name}_beside")
+        for name, log in typical.items()
+    )
 
 
 def decode_fractions(per_model: pl.DataFrame) -> pl.DataFrame:

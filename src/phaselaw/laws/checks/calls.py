@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw.laws import summary
-from phaselaw.laws.checks.frame import CELL, Evidence, Finding, Findings, Where, check
+from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, Where, check
+from phaselaw.laws.noise import ALL
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, GROUP, median_variance
 from phaselaw.machine.identity import host_differences
@@ -229,10 +230,28 @@ def _scattered(row: Row) -> Finding:
     not_checked="no measured calls",
 )
 def comparable(evidence: Evidence) -> Findings:
-    """Cells of one model that differ in more than they should: its size or weights, the prompt, the host, the study."""
+    """Models that lack scenarios, and cells of one model that differ in its size or weights, prompt, host or study."""
+    yield from _incomplete(evidence)
     for row, differs, next_step in (*_several_values(evidence), *_changed(evidence)):
         yield Finding(where=Where.of(row), evidence=differs, next_step=next_step)
     return evidence.per_model.select("backend", "batch_size", "model").n_unique()
+
+
+def _incomplete(evidence: Evidence) -> Iterator[Finding]:
+    """Models that lack a scenario which others of the backend have: they failed on it, or it was never asked."""
+    lacking = evidence.per_model.filter(pl.col("incomplete").is_not_null())
+    for row, phases in grouped(lacking, [*GROUP_OF_MODEL, "incomplete"]):
+        failed = evidence.run.rows.filter(
+            pl.col("status") != "ok", *(pl.col(key) == row[key] for key in ("backend", "model"))
+        )
+        said = f"; {failed.height} of its rows failed" if failed.height else ""
+        yield Finding(
+            where=Where.of(row, scenario=ALL),
+            modes=tuple(phases["mode"]),
+            evidence=f"it {row['incomplete']}, which others have{said}: its figures over all scenarios are by its own "
+            "and by what the others take for the rest",
+            next_step="measure what it lacks, or compare single scenarios only (scaling_fits has a law of each)",
+        )
 
 
 Differing = Iterator[tuple[Row, str, str]]
