@@ -187,6 +187,21 @@ def test_the_calls_of_two_decode_budgets_have_ids_of_their_own() -> None:
     assert len({call.call_id for call in schedule(swept)}) == 2 * len(schedule(study()))
 
 
+def test_each_replicate_makes_every_call_once_more_in_an_order_of_its_own() -> None:
+    for order in ("rounds", "cells"):
+        asked = study(replicates=3, order=order)
+        parts = [[call for call in schedule(asked) if call.replicate == number] for number in range(3)]
+        assert [call.replicate for call in schedule(asked)] == sorted(call.replicate for call in schedule(asked))
+        what = [[(call.cell.key, call.warmup_idx, call.rep) for call in part] for part in parts]
+        assert sorted(what[0], key=str) == sorted(what[1], key=str) == sorted(what[2], key=str)
+        assert len({str(part) for part in what}) == 3
+        assert len({call.call_id for call in schedule(asked)}) == len(schedule(asked)) == asked.calls_planned()
+
+
+def test_the_first_replicate_is_the_study_of_one() -> None:
+    assert schedule(study(replicates=2))[: len(schedule(study()))] == schedule(study())
+
+
 # --- the drive ---
 
 
@@ -413,6 +428,15 @@ def test_a_rewarmup_that_fails_is_told_and_ends_nothing() -> None:
     events = drive(asked, ScriptedEngine(answer=answer), done=done)
     assert {event.error for event in events if isinstance(event, Rewarmed)} == {"engine: not yet"}
     assert {call.status for call in calls(events)} == {"ok"}
+
+
+def test_a_drive_makes_the_calls_of_one_replicate_and_tells_the_engine_which() -> None:
+    asked, engine = study(replicates=2), ScriptedEngine()
+    done = {call.call_id for call in schedule(asked) if call.replicate == 0}
+    events = drive(asked, engine, replicate=1, done=done)
+    assert [call.call_id for call in calls(events)] == [c.call_id for c in schedule(asked) if c.replicate == 1]
+    assert {request.replicate for _, request in engine.requests} == {call.replicate for call in calls(events)} == {1}
+    assert not [event for event in events if isinstance(event, Rewarmed)], "a replicate that begins is no resumed one"
 
 
 def test_a_study_that_is_done_loads_nothing() -> None:

@@ -2,7 +2,7 @@
 
 The order (method: TR121 2.5, and ours): ``cells`` shuffles the cells by the seed and runs each one's calls back to
 back; ``rounds`` runs every cell's warmups first, then repetition r of every cell before r + 1 of any, shuffled anew in
-each round, so that a machine's drift spreads over the cells instead of biasing one.
+each round, so that a machine's drift spreads over the cells instead of biasing one. Each replicate has both anew.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from phaselaw.study.model import Study
 
 Task = tuple[int, Cell]
 """A cell, with its index in the study's seeded order."""
-Turn = tuple[int | None, int | None]
-"""Which warmup, or else which repetition of a cell."""
+Turn = tuple[int, int | None, int | None]
+"""In which replicate which warmup of a cell, or else which repetition."""
 Tell = Callable[[str], None]
 """Takes a line that a person must know."""
 Outcome = tuple[Timing | None, str | None]
@@ -49,20 +49,28 @@ def schedule(study: Study, *, grouped_backends: Collection[str] = ()) -> tuple[P
     ``grouped_backends`` hold one model at a time: within a round their cells are shuffled by model, so that the weights
     stay loaded.
     """
+    each = (_schedule_of(study, replicate, grouped_backends) for replicate in range(study.replicates))
+    return tuple(chain.from_iterable(each))
+
+
+def _schedule_of(study: Study, replicate: int, grouped_backends: Collection[str]) -> list[PlannedCall]:
+    """The calls of one replicate."""
     cells = list(study.cells())
     random.Random(f"{study.seed}/cells").shuffle(cells)
     tasks = list(enumerate(cells))
-    warmups: list[Turn] = [(index, None) for index in range(study.warmup_repetitions)]
-    repetitions: list[Turn] = [(None, rep) for rep in range(study.repetitions)]
+    seed = f"{study.seed}/replicate {replicate}" if replicate else f"{study.seed}"
+    warmups: list[Turn] = [(replicate, index, None) for index in range(study.warmup_repetitions)]
+    repetitions: list[Turn] = [(replicate, None, rep) for rep in range(study.repetitions)]
     if study.order == "cells":
-        turns = [(task, turn) for task in tasks for turn in warmups + repetitions]
+        in_order = _shuffled(tasks, f"{seed}/cells", ()) if replicate else tasks
+        turns = [(task, turn) for task in in_order for turn in warmups + repetitions]
     else:
-        first = _shuffled(tasks, f"{study.seed}/warmups", grouped_backends)
+        first = _shuffled(tasks, f"{seed}/warmups", grouped_backends)
         turns = [(task, warmup) for task in first for warmup in warmups]
         for rep, turn in enumerate(repetitions):
-            order = _shuffled(tasks, f"{study.seed}/round {rep}", grouped_backends)
+            order = _shuffled(tasks, f"{seed}/round {rep}", grouped_backends)
             turns += [(task, turn) for task in order]
-    return tuple(planned for task, turn in turns for planned in _together(*task, turn))
+    return [planned for task, turn in turns for planned in _together(*task, turn)]
 
 
 def _shuffled(tasks: Sequence[Task], seed: str, grouped_backends: Collection[str]) -> list[Task]:
@@ -78,9 +86,10 @@ def _shuffled(tasks: Sequence[Task], seed: str, grouped_backends: Collection[str
 
 def _together(task_idx: int, cell: Cell, turn: Turn) -> list[PlannedCall]:
     """One turn of a cell: a call, or one by each of its clients at once."""
-    warmup_idx, rep = turn
+    replicate, warmup_idx, rep = turn
     # An id that depends on the cell alone, so that a call keeps its id when a study grows.
     of_cell = hashlib.sha256(cell.key.encode()).hexdigest()[:12]
+    of_cell += f"-x{replicate}" if replicate else ""
     call_id = f"{of_cell}-r{rep}" if warmup_idx is None else f"{of_cell}-w{warmup_idx}"
     return [
         PlannedCall(
@@ -91,6 +100,7 @@ def _together(task_idx: int, cell: Cell, turn: Turn) -> list[PlannedCall]:
             warmup_idx=warmup_idx,
             rep=rep,
             client_idx=client,
+            replicate=replicate,
         )
         for client in range(cell.concurrency)
     ]
@@ -101,28 +111,32 @@ def measure(
     *,
     engines: Mapping[str, Engine],
     done: Collection[str] = (),
+    replicate: int = 0,
     process_idx: int = 0,
     first_call_idx: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
-    """Run the calls of a study that are not ``done`` and yield what happens, each event as soon as it is over.
+    """Run the calls of a replicate that are not ``done`` and yield what happens, each event as soon as it is over.
 
     ``engines`` holds one engine a backend name. A call that fails becomes a `Call` with ``status="error"``, a load that
-    fails makes each call of its model one; the study goes on. On a resume (``done`` not empty) a cell that is entered
-    after its warmups were done is warmed up again first. Models and engines are closed at the end, whatever ends it.
+    fails makes each call of its model one; the study goes on. On a resume (some of its calls ``done``) a cell that is
+    entered after its warmups were done is warmed up again first. Models and engines are closed at the end, whatever
+    ends it.
     """
     one_at_a_time = frozenset(name for name, engine in engines.items() if not engine.holds_many_models)
     driver = _Driver(study, engines, process_idx, first_call_idx)
     try:
-        todo = (call for call in schedule(study, grouped_backends=one_at_a_time) if call.call_id not in done)
+        planned = _schedule_of(study, replicate, one_at_a_time)
+        todo = [call for call in planned if call.call_id not in done]
+        resumed = len(todo) < len(planned)
         for _, turn in groupby(todo, key=lambda call: (call.cell.key, call.warmup_idx, call.rep)):
             if should_stop():
                 return
             together = tuple(turn)
             cell = together[0].cell
             yield from driver.loaded(cell)
-            if done and not together[0].is_warmup:
-                yield from driver.rewarmed(cell)
+            if resumed and not together[0].is_warmup:
+                yield from driver.rewarmed(together[0])
             yield from driver.calls(together)
     finally:
         driver.close()
@@ -168,14 +182,15 @@ class _Driver:
             engine=settings,
         )
 
-    def rewarmed(self, cell: Cell) -> Iterator[Rewarmed]:
-        """Warm a cell up that this process has not called yet; yields the event where it did."""
+    def rewarmed(self, before: PlannedCall) -> Iterator[Rewarmed]:
+        """Warm a call's cell up that this process has not called yet; yields the event where it did."""
+        cell = before.cell
         warmups = self._study.warmup_repetitions
         if self._calls_of_shape[cell.key] or not warmups or (cell.backend, cell.model) not in self._models:
             return
         error = None
         for index in range(warmups):
-            together = _together(0, cell, (index, None))
+            together = _together(0, cell, (before.replicate, index, None))
             again = [replace(each, call_id=f"rewarm {self._process_idx} {each.call_id}") for each in together]
             error = next((why for _, why in self._at_once(again)[0] if why), None)
         yield Rewarmed(cell_key=cell.key, process_idx=self._process_idx, calls=warmups, error=error)
@@ -252,6 +267,7 @@ class _Driver:
             study_seed=self._study.seed,
             seed=int.from_bytes(digest[:8], "big") >> 1,
             round=planned.rep,
+            replicate=planned.replicate,
             before_send=before_send,
         )
         self._calls_of_process += 1
@@ -361,15 +377,16 @@ def measure_run(
     ``should_stop`` is asked after each call.
     """
     study, done = directory.study, directory.done
-    engines = {backend.name: module_for(backend.kind).create(backend) for backend in study.backends}
-    one_at_a_time = frozenset(name for name, engine in engines.items() if not engine.holds_many_models)
-    planned = schedule(study, grouped_backends=one_at_a_time)
+    planned = schedule(study)
     todo = [call for call in planned if call.call_id not in done]
 
     def events() -> Iterator[Event]:
-        counts = {"process_idx": directory.process_idx, "first_call_idx": directory.next_call_idx}
-        for event in measure(study, engines=engines, done=done, should_stop=should_stop, **counts):
-            directory.append(event)
-            yield event
+        for replicate in range(study.replicates):
+            engines = {backend.name: module_for(backend.kind).create(backend) for backend in study.backends}
+            counts = {"process_idx": directory.process_idx, "first_call_idx": directory.next_call_idx}
+            part = measure(study, engines=engines, done=done, replicate=replicate, should_stop=should_stop, **counts)
+            for event in part:
+                directory.append(event)
+                yield event
 
     return todo, len(planned) - len(todo), events()

@@ -66,6 +66,8 @@ class PlannedCall:
     """Repetition, which under ``order: rounds`` is also the round; ``None`` on warmups."""
     client_idx: int = 0
     """Which of a cell's clients makes this call."""
+    replicate: int = 0
+    """Which of the study's replicates it belongs to; ``rep`` counts within one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +87,8 @@ class Request:
     """A seed of this call alone."""
     round: int | None
     """The repetition this call belongs to; ``None`` in a warmup."""
+    replicate: int = 0
+    """The replicate this call belongs to."""
     before_send: Callable[[], object] | None = None
     """What a served engine calls between connecting and sending: it waits there for the other clients."""
 
@@ -242,7 +246,7 @@ class Call:
     error: str | None
     started_at_unix: float
     process_idx: int
-    """Number of the process that measured this call: 0, then one more for each resume."""
+    """Number of the process that measured this call: 0, then one more for each replicate and each resume."""
     calls_since_process_start: int
     """Calls this process made before this one: 0 is a cold process."""
     calls_since_model_load: int
@@ -253,6 +257,7 @@ class Call:
     """Load time of the model where this is the first call after its load."""
     timing: Timing | None
     client_idx: int = 0
+    replicate: int = 0
     queue_delay_ms: float | None = None
     """Sent minus scheduled, by the client; known where several clients start together."""
     achieved_concurrency: float | None = None
@@ -296,7 +301,8 @@ class Run:
     path: Path
     rows: pl.DataFrame
     """The columns that `phaselaw.rundir.read` requires and its numbers (floats; batch size and decode budget as
-    integers), ``is_warmup``, ``model_kind``, ``params_millions_effective``, ``run`` (the run's id); others as read."""
+    integers), ``is_warmup``, ``model_kind``, ``params_millions_effective``, ``run`` (the run's id), ``replicate``;
+    others as read."""
     models: pl.DataFrame
     """``resolved_model_params.csv``, empty where the run has none."""
     manifest: dict[str, Any] | None

@@ -1,7 +1,7 @@
 """The simulated engine keeps its law: what goes in is what the times show."""
 
 import math
-from statistics import mean, stdev
+from statistics import correlation, mean, stdev
 from time import perf_counter
 
 import pytest
@@ -69,6 +69,29 @@ def test_the_noise_of_a_round_is_the_same_for_its_calls_and_models() -> None:
     rounds = [ask(round=number) for number in range(500)]
     assert log_steps(one, rounds) == log_steps(other, rounds)
     assert stdev(log_steps(one, rounds)) == pytest.approx(0.1, rel=0.15)
+
+
+def test_the_noise_of_a_run_is_the_same_for_all_calls_of_a_replicate_and_all_models() -> None:
+    law = {"run_noise": 0.1} | QUIET
+    one, other = load(name="one", **law), load(name="other", **law)
+    runs = [ask(replicate=number) for number in range(500)]
+    assert log_steps(one, runs) == log_steps(other, runs)
+    assert step_of(one.generate(ask(replicate=3, seed=1))) == step_of(one.generate(ask(replicate=3, seed=2)))
+    assert stdev(log_steps(one, runs)) == pytest.approx(0.1, rel=0.15)
+
+
+def test_each_model_has_a_noise_of_its_own_in_each_replicate() -> None:
+    law = {"model_run_noise": 0.1} | QUIET
+    one, other = load(name="one", **law), load(name="other", **law)
+    runs = [ask(replicate=number) for number in range(500)]
+    assert stdev(log_steps(one, runs)) == pytest.approx(0.1, rel=0.15)
+    assert abs(correlation(log_steps(one, runs), log_steps(other, runs))) < 0.15
+
+
+def test_the_rounds_of_another_replicate_have_a_noise_of_their_own() -> None:
+    law = load(round_noise=0.1, **QUIET)
+    one, other = ([ask(round=number, replicate=which) for number in range(500)] for which in (0, 1))
+    assert abs(correlation(log_steps(law, one), log_steps(law, other))) < 0.15
 
 
 def test_a_model_is_off_the_law_by_its_own_scatter_in_every_call_of_a_study() -> None:

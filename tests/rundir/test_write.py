@@ -430,7 +430,7 @@ def test_what_has_no_header_is_no_journal(tmp_path: Path, content: bytes) -> Non
 def test_a_journal_of_a_later_version_is_refused_by_its_version(tmp_path: Path, finished: Path) -> None:
     header = json.loads(lines(finished)[0]) | {"journal_version": 99}
     (tmp_path / JOURNAL).write_text(json.dumps(header) + "\n")
-    with pytest.raises(RunError, match="journal version 99; this phaselaw reads version 1"):
+    with pytest.raises(RunError, match="journal version 99; this phaselaw reads 1 to 2"):
         read_journal(tmp_path / JOURNAL)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from phaselaw import measure
 from phaselaw.commands.console import RunProgress, notes_console
-from phaselaw.commands.options import names, option, switch
+from phaselaw.commands.options import names, option, positive, switch
 from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.rundir.write import RunDirectory
@@ -43,6 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "--backends", "A,B", "only these backends of the study", type=names)
     option(parser, "--models", "A,B", "only these models", type=names)
     option(parser, "--scenarios", "A,B", "only these scenarios", type=names)
+    option(parser, "--replicates", "R", "measure all of it so many times", type=positive)
     option(parser, "--set", "KEY=VALUE", "override a study key", dest="settings", action="append", default=[])
     switch(parser, "--available", "skip what this machine lacks, with a notice")
     switch(parser, "--dry-run", "simulate the engines: checks a study in seconds")
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure, analyse, report. Returns 0, or 3 where some calls failed, or 130 where it was interrupted."""
     if args.resume is not None and args.out is not None:
         raise UsageError("--resume goes on in the run's own directory; leave --out away")
+    if args.replicates is not None:
+        args.settings = [*args.settings, f"replicates={args.replicates}"]
     notes = notes_console()
 
     def tell(line: str) -> None:

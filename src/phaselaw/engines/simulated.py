@@ -77,9 +77,14 @@ class SimulatedModel:
         failed, stopped = draw.random() < law.failure_rate, draw.random() < law.early_stop_rate
         if failed:
             raise EngineError("a simulated failure", kind="simulated")
+        replicate = f"/replicate {request.replicate}" if request.replicate else ""
         noise = math.exp(
             self._generator("model", request.study_seed).gauss(0, law.model_scatter)
-            + random.Random(f"{law.name}/round/{request.study_seed}/{request.round}").gauss(0, law.round_noise)
+            + random.Random(f"{law.name}/run/{request.study_seed}{replicate}").gauss(0, law.run_noise)
+            + self._generator(f"run{replicate}", request.study_seed).gauss(0, law.model_run_noise)
+            + random.Random(f"{law.name}/round/{request.study_seed}/{request.round}{replicate}").gauss(
+                0, law.round_noise
+            )
             + draw.gauss(0, law.call_noise)
         )
         steps = draw.randint(1, request.gen_tokens) if stopped else request.gen_tokens

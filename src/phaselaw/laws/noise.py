@@ -43,18 +43,11 @@ from numpy.typing import NDArray
 
 from phaselaw.laws.regression import Floats, log_interval, t_half_width
 from phaselaw.laws.series import Series, floats
-from phaselaw.laws.summary import (
-    GROUP,
-    INCOMPLETE,
-    MODEL,
-    by_cell_and_run,
-    median_variance,
-    runs_pooled,
-    variance_for_t,
-)
+from phaselaw.laws.summary import GROUP, INCOMPLETE, MODEL, by_cell_and_unit, median_variance, unit_of, variance_for_t
 from phaselaw.tables import BUDGET, Table, plain, words
 
-Kind = Literal["runs", "rounds"]
+Kind = Literal["runs", "replicates", "rounds"]
+"""Runs that were pooled, replicates of one run (fresh processes, back to back), or rounds of one replicate."""
 
 ALL = "__all__"
 """The ``scenario`` of a law on the geometric means over scenarios."""
@@ -63,19 +56,23 @@ KEYS = [*GROUP, "scenario", "aggregation"]
 
 CELLS = "repetitions within cells, within this run only"
 NOT_MEASURED = "not measured"
-BASIS: dict[Kind, str] = {"runs": "runs, the noise between them included", "rounds": "rounds, within this run only"}
+BASIS: dict[Kind, str] = {
+    "runs": "runs, the noise between them included",
+    "replicates": "replicates, back to back",
+    "rounds": "rounds, within this run only",
+}
 """What an interval over replicates holds, in words."""
 
 _MODEL_KEYS = [*GROUP, *MODEL]
 _CELL = [*_MODEL_KEYS, "scenario"]
-_FEWEST: dict[Kind, int] = {"runs": 2, "rounds": 3}
+_FEWEST: dict[Kind, int] = {"runs": 2, "replicates": 2, "rounds": 3}
 """Replicates that an interval takes notice of: two rounds would make every interval of a run with two repetitions
 wide."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Replicates:
-    """Each cell in each replicate: the runs of a pool, or the rounds of one run."""
+    """Each cell in each replicate: the runs of a pool, else the replicates of one run, else its rounds."""
 
     kind: Kind
     n: int
@@ -119,17 +116,19 @@ class Replicates:
 
 def point_variance(n: int, kind: Kind) -> float:
     """Variance of a point made of ``n`` replicates of variance 1: a mean over runs, or a median of rounds."""
-    return 1.0 / n if kind == "runs" else variance_for_t(n)
+    return variance_for_t(n) if kind == "rounds" else 1.0 / n
 
 
 def replicates_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates | None:
-    """The runs of usable rows where a law is over several, else the rounds where calls were made ``in_rounds``.
+    """The units of usable rows where a law is over several, else the rounds where calls were made ``in_rounds``.
 
     ``None`` where nothing tells calls apart that did not share their noise.
     """
-    pooled, replicate, figures = runs_pooled(rows), pl.col("rep"), ("latency_ms", "tokens_per_s")
-    if pooled > 1:
-        rows, replicate, figures = by_cell_and_run(rows), pl.col("run"), ("latency_median_ms", "tokens_per_s_median")
+    unit, replicate, figures = unit_of(rows), pl.col("rep"), ("latency_ms", "tokens_per_s")
+    kind: Kind = "rounds"
+    if unit.n > 1:
+        rows, kind = by_cell_and_unit(rows, unit.column), "runs" if unit.column == "run" else "replicates"
+        replicate, figures = pl.col(unit.column).cast(pl.String), ("latency_median_ms", "tokens_per_s_median")
     elif not in_rounds:
         return None
     elif rows["run"].n_unique() > 1:
@@ -141,8 +140,8 @@ def replicates_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates | None:
         .with_columns(n_scenarios=pl.col("scenario").n_unique().over(_MODEL_KEYS))
         .filter(pl.col("replicate").is_not_null())
     )
-    n = pooled if pooled > 1 else logs["replicate"].n_unique()
-    return Replicates(kind="runs" if pooled > 1 else "rounds", n=n, logs=logs)
+    n = unit.n if unit.n > 1 else logs["replicate"].n_unique()
+    return Replicates(kind=kind, n=n, logs=logs)
 
 
 def points_of(cells: pl.DataFrame, per_model: pl.DataFrame) -> pl.DataFrame:
@@ -316,6 +315,7 @@ THROUGHPUT_INTERVALS = Table(
         words("interval_basis"),
         *plain(f"n_rounds n_runs {BUDGET}", pl.Int64),
         INCOMPLETE,
+        *plain("n_replicates", pl.Int64),
     ),
 )
 
@@ -327,7 +327,7 @@ def throughput_intervals(
 
     From the scatter over replicates where there are any, since the calls of one share its noise; else from that of
     repetitions within a cell. ``interval_basis`` says which, or that a single one left nothing to measure; ``n_rounds``
-    (or repetitions) and ``n_runs`` how many there are.
+    (or repetitions), ``n_replicates`` and ``n_runs`` how many there are.
     """
     basis, found = CELLS, spread_within_cells(cells)
     if replicates is not None:
@@ -337,15 +337,17 @@ def throughput_intervals(
     table = per_model.join(found, on=_MODEL_KEYS, how="left", nulls_equal=True, maintain_order="left")
     table = with_ends(table.rename({"tokens_per_s_geomean": "tokens_per_s"}), "tokens_per_s", level)
     known, n = pl.when(pl.col("tokens_per_s_low").is_not_null()), pl.col("n").fill_null(0)
-    counts = {"n_runs": n} if basis == BASIS["runs"] else {"n_runs": pl.lit(1), "n_rounds": n}
+    counted = {BASIS["runs"]: "n_runs", BASIS["replicates"]: "n_replicates"}.get(basis, "n_rounds")
+    counts = {"n_runs": pl.lit(1), counted: n}
     basis_of_each = known.then(pl.lit(basis)).otherwise(pl.lit(NOT_MEASURED))
     return THROUGHPUT_INTERVALS.frame(table.with_columns(interval_basis=basis_of_each, **counts))
 
 
 SUMMARY_BY_MODEL_AND_RUN = Table(
     name="summary_by_model_and_run",
-    holds="each model's latency in each run, of runs that were pooled",
-    why_empty="one run: several of one study are pooled (phaselaw analyze RUN RUN --out DIR)",
+    holds="each model's latency in each run of a pool, else in each replicate of the run",
+    why_empty="one run of one replicate (run --replicates 3 measures several); runs of one study can be pooled "
+    "(phaselaw analyze RUN RUN --out DIR)",
     columns=(
         *plain("backend backend_kind", pl.String),
         *plain(f"batch_size {BUDGET}", pl.Int64),
@@ -359,8 +361,8 @@ SUMMARY_BY_MODEL_AND_RUN = Table(
 
 
 def by_model_and_run(replicates: Replicates | None) -> pl.DataFrame:
-    """The table ``summary_by_model_and_run``: each model's aggregate in each run of a pool; empty for one run alone."""
-    if replicates is None or replicates.kind != "runs":
+    """The table ``summary_by_model_and_run``: each model's aggregate in each run of a pool, else in each replicate."""
+    if replicates is None or replicates.kind == "rounds":
         return SUMMARY_BY_MODEL_AND_RUN.frame()
     latency = pl.col("log").exp().alias("latency_geomean_ms")
     return SUMMARY_BY_MODEL_AND_RUN.frame(replicates.by_model().with_columns(latency, run="replicate"))

@@ -18,7 +18,7 @@ from scipy import stats
 from phaselaw import tables as col
 from phaselaw.laws.regression import Floats, t_half_width
 from phaselaw.laws.series import floats
-from phaselaw.laws.summary import by_cell_and_run, usable
+from phaselaw.laws.summary import by_cell_and_unit, usable
 from phaselaw.records import PHASES, Run
 from phaselaw.tables import BUDGET, Table
 
@@ -115,7 +115,7 @@ def regression_test(a: Run, b: Run, *, threshold: float = 0.05, level: float = 0
     ``1 / (1 + threshold)``, at Holm's corrected level. Half of what may go wrong (1 - level) is given to the backends'
     whole, half to the single cells.
     """
-    sides = [by_cell_and_run(usable(run.rows)) for run in (a, b)]
+    sides = [by_cell_and_unit(usable(run.rows), "run") for run in (a, b)]
     phase = pl.col("mode").replace_strict(PHASES, list(range(len(PHASES))), default=len(PHASES))
     names = sides[0].select(CELL).unique().join(sides[1].select(CELL), on=CELL, how="semi", nulls_equal=True)
     names = names.sort("backend", "batch_size", BUDGET, phase, "model", "scenario")

@@ -126,7 +126,7 @@ def scaling_fits(
                 found[name][which] = value
             found["slope_call_noise_se"][which] = call_noise_of_slope(x[at], variance[at])
     if replicates is not None:
-        found[f"slope_{replicates.kind.removesuffix('s')}_noise_se"] = np.sqrt(noise.between)
+        found[f"slope_{'round' if replicates.kind == 'rounds' else 'run'}_noise_se"] = np.sqrt(noise.between)
     table = series.keys.with_columns(
         pl.Series("n_models", series.lengths),
         pl.Series("ok", np.isfinite(found["slope"])),
@@ -141,9 +141,9 @@ def scaling_fits(
 def _in_words(noise: Noise, replicates: Replicates | None) -> list[pl.Series]:
     """What a slope's default interval holds, and whether the noise between runs was measured."""
     runs = ["not measured"] * len(noise.n)
-    if replicates is not None and replicates.kind == "runs":
-        too_few = f"not measured: no two of {replicates.n} runs are whole"
-        runs = [f"measured over {n} runs" if n > 1 else too_few for n in noise.n]
+    if replicates is not None and replicates.kind != "rounds":
+        too_few = f"not measured: no two of {replicates.n} {replicates.kind} are whole"
+        runs = [f"measured over {n} {replicates.kind}" if n > 1 else too_few for n in noise.n]
     return [
         pl.Series("slope_interval_holds", noise.holds(), dtype=pl.String),
         pl.Series("between_run_noise", runs, dtype=pl.String),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, NamedTuple
 
-import numpy as np
 import polars as pl
 
 from phaselaw import tables as col
@@ -138,18 +138,31 @@ def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:
     return rows.filter(kept if include_warmup else kept & ~pl.col("is_warmup"))
 
 
-def runs_pooled(rows: pl.DataFrame) -> int:
-    """The most runs that one law is over: 1 where each run measured something else, such as a decode budget."""
-    if rows.select(pl.col("run").n_unique()).item() < 2:
-        return min(rows.height, 1)
-    runs = rows.group_by(GROUP).agg(pl.col("run").n_unique())["run"].max()
-    return int(np.asarray(runs))
+class Unit(NamedTuple):
+    """What was measured again and again, so that its scatter tells what another one would give."""
+
+    column: Literal["run", "replicate"]
+    n: int
+    """The most of them that one law is over; 1 where nothing was measured again, 0 without rows."""
+
+
+def unit_of(rows: pl.DataFrame) -> Unit:
+    """The outermost level of which a law is over two or more: pooled runs, else the replicates of a run.
+
+    Runs that each measured something else, such as a decode budget, are no level.
+    """
+    levels = rows.select(pl.col("run", "replicate").n_unique()).row(0)
+    if max(levels) > 1:
+        most = rows.group_by(GROUP).agg(pl.col("run", "replicate").n_unique()).select(pl.col("run", "replicate").max())
+        levels = most.row(0)
+    runs, replicates = levels
+    return Unit("replicate", replicates) if replicates > 1 >= runs else Unit("run", runs)
 
 
 _CELL = [*GROUP, *MODEL, "scenario"]
 _LOG_VARIANCES = ["latency_log_variance", "tokens_per_s_log_variance"]
-_OVER_RUNS = ["latency_median_ms", "tokens_per_s_median", "tokens_per_s_compute_median"]
-"""Medians that are geometric means over runs where several are pooled."""
+_OVER_UNITS = ["latency_median_ms", "tokens_per_s_median", "tokens_per_s_compute_median"]
+"""Medians that are geometric means over runs, or replicates, where there are several."""
 
 
 def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
@@ -157,7 +170,7 @@ def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
 
     Percentiles interpolate linearly. Ours follow: the variance of the natural log of the median latency, and of the
     median rate, from the scatter of the cell's calls (empty where the cell has one), and the decode budget. Of several
-    runs the median latency and rates are geometric means over the runs' medians, so that each run weighs the same.
+    units (`unit_of`) the median latency and rates are geometric means over theirs, so that each weighs the same.
     """
     latency = pl.col("latency_ms")
     cells = _grouped(
@@ -168,18 +181,29 @@ def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
         latency.quantile(0.99, "linear").alias("latency_p99_ms"),
         *(pl.col(source).cast(pl.Float64).median().alias(name) for name, source in _MEDIANS.items()),
     )
-    if runs_pooled(rows) > 1:
-        variances = (_mean_variance(name) for name in _LOG_VARIANCES)
-        each = by_cell_and_run(rows).group_by(_CELL, maintain_order=True)
-        over_runs = each.agg(pl.col(_OVER_RUNS).log().mean().exp(), *variances)
-        cells = cells.drop(*_OVER_RUNS, *_LOG_VARIANCES).join(over_runs, on=_CELL, nulls_equal=True)
+    unit = unit_of(rows)
+    if unit.n > 1:
+        over_units = _mean_over(by_cell_and_unit(rows, unit.column), _CELL).drop("n")
+        cells = cells.drop(*_OVER_UNITS, *_LOG_VARIANCES).join(over_units, on=_CELL, nulls_equal=True)
     return CELLS.frame(cells)
 
 
-def by_cell_and_run(rows: pl.DataFrame) -> pl.DataFrame:
-    """Each cell in each ``run`` alone: ``n``, the medians of latency and rates, and the variances of their logs."""
-    rates = (pl.col(_MEDIANS[name]).median().alias(name) for name in _OVER_RUNS[1:])
-    return _grouped(rows, [*_CELL, "run"], *rates).sort(*CELLS.order, "run")
+def by_cell_and_unit(rows: pl.DataFrame, unit: Literal["run", "replicate"]) -> pl.DataFrame:
+    """Each cell in each run, or replicate, alone: medians of latency and rates, and the variances of their logs.
+
+    Those of a run of several replicates are geometric means over its replicates' medians.
+    """
+    rates = (pl.col(_MEDIANS[name]).median().alias(name) for name in _OVER_UNITS[1:])
+    several = unit == "run" and rows["replicate"].n_unique() > 1
+    each = _grouped(rows, [*_CELL, unit, "replicate"] if several else [*_CELL, unit], *rates)
+    return (_mean_over(each, [*_CELL, unit]) if several else each).sort(*CELLS.order, unit)
+
+
+def _mean_over(each: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """The geometric means of medians by ``keys``, with ``n`` and the variances of their logs."""
+    variances = (_mean_variance(name) for name in _LOG_VARIANCES)
+    means = pl.col(_OVER_UNITS).log().mean().exp()
+    return each.group_by(keys, maintain_order=True).agg(pl.col("n").sum(), means, *variances)
 
 
 def _grouped(rows: pl.DataFrame, keys: list[str], *figures: pl.Expr) -> pl.DataFrame:
@@ -221,7 +245,7 @@ def by_model(cells: pl.DataFrame, *, as_is: bool = False) -> pl.DataFrame:
     all lies from theirs over the same. Where no model is complete, or ``as_is`` (TR121's filters), means stay alone.
     """
     cells = _beside_complete_models(cells)
-    own = {name: pl.col(name).log().mean() for name in _OVER_RUNS}
+    own = {name: pl.col(name).log().mean() for name in _OVER_UNITS}
     beside = {name: own[name] + (0.0 if as_is else pl.col(f"{name}_beside").first()) for name in own}
     found = cells.group_by([*GROUP, *MODEL], maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("n_scenarios"),
@@ -244,7 +268,7 @@ def _beside_complete_models(cells: pl.DataFrame) -> pl.DataFrame:
     of_all, own = (each.over(keys, mapping_strategy="join") for keys in (GROUP, model))
     cells = cells.with_columns(lacking=of_all.list.set_difference(own).list.sort())
     complete = pl.col("lacking").list.len() == 0
-    typical = {name: pl.when(complete).then(pl.col(name).log()).mean() for name in _OVER_RUNS}
+    typical = {name: pl.when(complete).then(pl.col(name).log()).mean() for name in _OVER_UNITS}
     cells = cells.with_columns(log.over([*GROUP, "scenario"]).alias(f"{name}_typical") for name, log in typical.items())
     return cells.with_columns(
         pl.when(~complete)

@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from phaselaw.records import PHASES, Call, Cell, Phase, Timing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version of the run directory. 2 has replicates; a run of version 1 is read as one of a single replicate."""
 
 N = TypeVar("N", int, float)
 
@@ -135,7 +136,7 @@ MEASURED: tuple[Column, ...] = (
     Column("sample_idx", "phase", "execution order of the row", "unread"),
     Column("is_warmup", "call.is_warmup", "whether the call is a warmup", "text"),
     Column("warmup_idx", "call.warmup_idx", "which warmup", "unread"),
-    Column("rep", "call.rep", "which repetition; under `order: rounds` it is the round"),
+    Column("rep", "call.rep", "which repetition of the replicate; under `order: rounds` it is the round"),
     Column("mode", "phase", "the phase: `prefill`, `kv_decode` or `e2e_kv`", "text"),
     Column("status", "call.status", "`ok`, or `error`", "text"),
     Column("error", "call.error", "why the call, or this phase of it, can't be used", "text"),
@@ -165,7 +166,9 @@ MEASURED: tuple[Column, ...] = (
     Column("hf_load_ms", lambda c: c.load_ms if c.cell.backend_kind == "hf" else None, "load time, as `load_ms`"),
     # Ours, after the 44 columns of TR121.
     Column("call_id", "call.call_id", "the call's identity, the same after a resume", "bulk"),
-    Column("process_idx", "call.process_idx", "which process measured it: 0, then one more for each resume"),
+    Column(
+        "process_idx", "call.process_idx", "which process measured it, from 0: another for each replicate and resume"
+    ),
     Column("calls_since_process_start", "call.calls_since_process_start", "0 is cold", "unread"),
     Column("calls_since_model_load", "call.calls_since_model_load", "0 is cold", "unread"),
     Column("calls_since_shape_first_seen", "call.calls_since_shape_first_seen", "0 is cold", "unread"),
@@ -205,6 +208,7 @@ MEASURED: tuple[Column, ...] = (
     Column("decode_first_half_step_ms", lambda c: _half_ms(c, 0), "mean decode step of each half of a call"),
     Column("decode_second_half_step_ms", lambda c: _half_ms(c, 1), "mean decode step of each half of a call"),
     Column("rss_peak_mb", "timing.rss_peak_mb", "peak resident memory of the model's process, in MB of 2^20 bytes"),
+    Column("replicate", "call.replicate", "which replicate: 0, then one more for each fresh process over all cells"),
 )
 
 COLUMNS = tuple(column.name for column in MEASURED)

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _OF_THE_STUDY = ("gen_tokens", "repetitions", "warmup_repetitions", "modes")
-_NOT_COMPARED = ("run_name", "seed", "description")
-"""Keys of a study that change no condition: its name, and the seed that its order of calls is drawn from."""
+_NOT_COMPARED = ("run_name", "seed", "description", "replicates")
+"""Keys of a study that change no condition: its name, the seed of its order of calls, how often it is measured."""
 
 _OF_THE_HOST = {key: key for key in ("os", "machine", "cpu_model", "cores_physical", "cores_logical", "gpus")}
 _LIBRARIES = {name: name for name in ("torch", "transformers", "llama_cpp", "xllamacpp")}

@@ -19,7 +19,8 @@ from phaselaw.errors import RunError
 from phaselaw.records import Call, Event, ModelLoaded, Rewarmed, from_jsonable, to_jsonable
 
 JOURNAL = "journal.jsonl"
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
+"""What is written. Version 1, which has no replicates, is read as well."""
 
 _RECORDS: dict[str, type[Any]] = {"model": ModelLoaded, "rewarmed": Rewarmed, "call": Call}
 _NAMES = {record: name for name, record in _RECORDS.items()}
@@ -89,9 +90,8 @@ def _parsed(line: bytes, where: str) -> tuple[str, Any]:
     try:
         event = json.loads(line)
         name = event.pop("event")
-        if name == "header" and event.get("journal_version") != JOURNAL_VERSION:
-            version = event.get("journal_version")
-            raise RunError(f"{where}: journal version {version!r}; this phaselaw reads version {JOURNAL_VERSION}")
+        if name == "header" and (version := event.get("journal_version")) not in range(1, JOURNAL_VERSION + 1):
+            raise RunError(f"{where}: journal version {version!r}; this phaselaw reads 1 to {JOURNAL_VERSION}")
         if name in _RECORDS:
             return name, from_jsonable(_RECORDS[name], event)
         if any(key not in event for key in _REQUIRED.get(name, ())):

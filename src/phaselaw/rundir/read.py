@@ -219,6 +219,7 @@ def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFr
     return rows.with_columns(
         pl.col("batch_size").fill_null(1.0).cast(pl.Int64),
         pl.col("gen_tokens_target").cast(pl.Int64),
+        pl.col("replicate").fill_null(0.0).cast(pl.Int64),
         size.alias("params_millions_effective"),
         pl.col("prompt_tokens_compute").fill_null(pl.col("seq_len") * pl.col("batch_size")),
         pl.col("tokens_per_s").fill_null(pl.col("tokens_total") / seconds),
@@ -230,7 +231,7 @@ def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
     for name, missing in rows.select(pl.col(_IDENTITY).null_count()).row(0, named=True).items():
         if missing:
             raise AnalysisError(f"{where}: {missing} row(s) without a {name}; what they measured can't be told")
-    for name in ("batch_size", "gen_tokens_target"):
+    for name in ("batch_size", "gen_tokens_target", "replicate"):
         number = pl.col(name)
         whole = number.is_finite() & (number == number.round()) & number.is_between(0, 2**53)
         wrong = rows.filter(~whole.fill_null(True))

@@ -339,7 +339,7 @@ def _manifest(journal: Journal, studies: list[Study], models: Rows, loads: Rows)
         "study_sha256": study.sha256,
         "config_sha256": study.sha256,
         **{key: [each.name for each in getattr(study, key)] for key in ("models", "backends", "scenarios")},
-        **study.model_dump(include={"seed", "order", "gen_tokens", "repetitions", "warmup_repetitions"}),
+        **study.model_dump(include={"seed", "order", "gen_tokens", "replicates", "repetitions", "warmup_repetitions"}),
         "task_count": len(study.cells()),
         "git_commit": header["git_commit"],
         "started_at_unix": header["created_at_unix"],

@@ -231,7 +231,8 @@ def _too_many_calls(study: Study) -> Iterator[Fault]:
     pairs = sum(len(model.backends or ()) or backends[model.kind] for model in study.models)
     values = [len(values or (0,)) for axis, values in study.axes if axis != "prompt_tokens"]
     cells = pairs * len(study.scenarios) * math.prod(values)
-    calls = cells * max(study.axes.concurrency or (1,)) * (study.warmup_repetitions + study.repetitions)
+    calls_of_a_client = study.replicates * (study.warmup_repetitions + study.repetitions)
+    calls = cells * max(study.axes.concurrency or (1,)) * calls_of_a_client
     if calls > MAX_CALLS:
         yield ("repetitions",), f"{calls:,} calls in {cells:,} cells; a study has at most {MAX_CALLS:,}"
 

@@ -144,6 +144,8 @@ class SimulatedBackend(NamedBackend):
     threads: Count | None = key(None, "CPU threads; left out: one.")
     serial_share: Share = key(1.0, "Share of the part that grows which more threads don't shorten.")
     model_scatter: Deviation = key(0.0, "Standard deviation between models, of the natural log of latency.")
+    run_noise: Deviation = key(0.0, "The same between replicates, shared by all models.")
+    model_run_noise: Deviation = key(0.0, "The same between replicates, of each model by itself.")
     round_noise: Deviation = key(0.0, "The same between rounds.")
     call_noise: Deviation = key(0.02, "The same between calls.")
     cold_start_ms: Milliseconds = key(0.0, "Added to the first prefill after a load.")
@@ -298,6 +300,10 @@ class Study(Strict):
     warmup_repetitions: Annotated[int, Field(ge=0, le=1000)] = key(
         1, "Calls of each cell before the repetitions: kept, left out of fits."
     )
+    replicates: Annotated[int, Field(ge=1, le=1000)] = key(
+        1,
+        "How often all of it is measured, each time by a fresh process; two or more tell what another run would give.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = key(42, "Decides the order of calls and the tokens of prompts.")
     order: Order = key("rounds", "Rounds over all cells, or a cell's calls back to back: see Order.")
     axes: Axes = Field(default_factory=Axes, description="Values to sweep over: see Sweeps.")
@@ -336,8 +342,9 @@ class Study(Strict):
         return own if isinstance(backend, ServedBackend) else self.axes.batch_size or own
 
     def calls_planned(self) -> int:
-        """How many calls the whole study makes: each cell's warmups and repetitions, by each of its clients."""
-        return sum(cell.concurrency for cell in self.cells()) * (self.warmup_repetitions + self.repetitions)
+        """How many calls the whole study makes: each cell's warmups and repetitions, by its clients, in replicates."""
+        calls_of_a_client = self.replicates * (self.warmup_repetitions + self.repetitions)
+        return sum(cell.concurrency for cell in self.cells()) * calls_of_a_client
 
     def backend(self, name: str) -> AnyBackend:
         """The backend of this name; KeyError where there is none."""
