@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from phaselaw.laws.decisions import ALIKE, COLD_START, LATENCY, NEITHER, PRICE, UNKNOWN, what_breaks_first
+from phaselaw.laws.warmup import COLD_STARTS
 
 KEYS = {"backend": "b", "backend_kind": "hf", "batch_size": 1, "gen_tokens_target": 64}
 
@@ -17,23 +18,23 @@ def tables(latencies, rates, *, verdict="supported", slope=0.5, warmups=()) -> d
     ]  # fmt: skip
     law = KEYS | {"mode": "e2e_kv", "scenario": "__all__", "verdict": verdict, "slope": slope, "slope_t_ci_low": 0.25,
                   "slope_t_ci_high": 0.75}  # fmt: skip
-    cells = [
-        KEYS | {"mode": "prefill", "model": f"m{at}", "params_millions_effective": params[at],
-                "warmup_to_measured_ratio": ratio, "warmup_minus_measured_ms": added}
+    starts = [
+        KEYS | {"mode": "prefill", "coldness": f"kind {at}", "n_calls": 1, "n_unsafe": int(added >= 100),
+                "ratio_max": ratio, "added_ms_max": added, "worst_load_ms": 0.0, "smallest_model": f"m{at}",
+                "smallest_params_millions": params[at]}
         for at, (ratio, added) in enumerate(warmups)
     ]  # fmt: skip
-    worst = max(warmups, default=(0.0, 0.0))
-    unsafe = KEYS | {"mode": "prefill", "ratio_p95": worst[0], "added_ms_p95": worst[1], "cold_start": bool(warmups)}
+    old = KEYS | {"mode": "prefill", "ratio_p95": 3.0, "added_ms_p95": 300.0}
     return {
         "summary_by_model_backend_mode_agg": pl.DataFrame(models),
         "scaling_fits": pl.DataFrame([law]),
-        "warmup_effect": pl.DataFrame(cells or [KEYS | {"mode": "none", "warmup_to_measured_ratio": 1.0}]),
-        "warmup_effect_summary": pl.DataFrame([unsafe]),
+        "cold_starts": COLD_STARTS.frame(starts),
+        "warmup_effect_summary": pl.DataFrame([old]),
     }
 
 
 def found(analysed: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    return what_breaks_first(analysed, cold_start_ms=100.0)
+    return what_breaks_first(analysed)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,8 @@ def test_a_cold_start_comes_before_growth_and_at_the_smallest_model_that_shows_i
     [row] = found(tables((10, 40, 100), (100, 50, 20), warmups=((1.1, 5.0), (4.0, 300.0), (9.0, 900.0)))).to_dicts()
     assert (row["first"], row["then"]) == (COLD_START, LATENCY)
     assert (row["cold_model"], row["cold_params_millions"]) == ("m1", 100.0)
+    assert (row["cold_ratio_max"], row["cold_added_ms_max"], row["coldness"]) == (9.0, 900.0, "kind 2")
+    assert (row["cold_n_unsafe"], row["cold_n_calls"]) == (2, 3)
 
 
 @pytest.mark.parametrize(("verdict", "slope"), [("not identifiable", 0.1), ("supported", -0.5)])

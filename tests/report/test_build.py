@@ -114,7 +114,7 @@ def test_each_policy_has_the_figure_that_triggered_it(reference_sections: dict[s
     by_decode = next(line for policy, line in policies.items() if policy.startswith("Plan capacity by decode"))
     assert "98.0 % of end to end at 64 tokens" in by_decode
     warm = next(line for policy, line in policies.items() if policy.startswith("Keep a pool of warm workers"))
-    assert "18.6 x" in warm and "33.2 x" in warm
+    assert "54.0 x" in warm and "12,135 ms of it loading" in warm
 
 
 def test_several_runs_stand_side_by_side_and_nothing_is_written_into_them(

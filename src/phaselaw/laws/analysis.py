@@ -101,6 +101,12 @@ class Context(Mapping[str, pl.DataFrame]):
         return self.served if self.options.include_warmup else self.served.filter(~pl.col("is_warmup"))
 
     @property
+    def always_cold(self) -> list[str]:
+        """The backends whose study asks for a cold start in each call (``cold: true``)."""
+        backends = ((self.run.manifest or {}).get("study") or {}).get("backends") or ()
+        return [each["name"] for each in backends if isinstance(each, dict) and each.get("cold")]
+
+    @property
     def cells(self) -> pl.DataFrame:
         """Figures of each cell."""
         return self[summary.CELLS]
@@ -189,6 +195,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (concurrency.CONCURRENCY_THROUGHPUT, lambda of: concurrency.concurrency_throughput(of.ok, level=of.level)),
     (concurrency.CONCURRENCY_FITS, lambda of: concurrency.concurrency_fits(of[concurrency.CONCURRENCY_THROUGHPUT])),
     (warmup.WARMUP_EFFECT_SUMMARY, lambda of: warmup.warmup_effect_summary(of[warmup.WARMUP_EFFECT], slo_ms=of.slo_ms)),
+    (warmup.COLD_STARTS, lambda of: warmup.cold_starts(of.with_warmups, slo_ms=of.slo_ms, always_cold=of.always_cold)),
     (decisions.REGIMES, decisions.regimes),
     (sweeps.DECODE_SWEEP_SUMMARY, lambda of: sweeps.decode_sweep_summary(of[scaling.SCALING_FITS])),
     (sweeps.EXPONENT_BY_AXIS, lambda of: sweeps.exponent_by_axis(of[scaling.SCALING_FITS], of.prompt_lengths)),
@@ -204,7 +211,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
         prediction.PREDICTION_COVERAGE,
         lambda of: prediction.prediction_coverage(of[prediction.PREDICTION_VALIDATION], level=of.level),
     ),
-    (decisions.WHAT_BREAKS_FIRST, lambda of: decisions.what_breaks_first(of, cold_start_ms=of.slo_ms)),
+    (decisions.WHAT_BREAKS_FIRST, decisions.what_breaks_first),
     (claims.CLAIMS, lambda of: claims.claims(of, of.options, of.replicates)),
     (frame.VALIDITY_CHECKS, lambda of: frame.validity_checks(of.outcomes)),
     (frame.VALIDITY_FINDINGS, lambda of: frame.validity_findings(of.outcomes)),

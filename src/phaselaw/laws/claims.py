@@ -21,7 +21,7 @@ from phaselaw.laws.regression import exponential
 from phaselaw.laws.structure import STRUCTURE_PREDICTORS
 from phaselaw.laws.summary import DECODE_FRACTION_SUMMARY, PER_MODEL
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
-from phaselaw.laws.warmup import UNSAFE_RATIO, WARMUP_EFFECT_SUMMARY
+from phaselaw.laws.warmup import COLD_STARTS, UNSAFE_RATIO, WARMUP_EFFECT_SUMMARY, event_words
 from phaselaw.tables import BUDGET, Col, Row, Table, counted, grouped, plain, words
 
 ONE_EXPONENT = "one exponent describes inference"
@@ -62,6 +62,7 @@ CLAIMS = Table(
         counted("batch_size"),
         words("mode"),
         counted(BUDGET),
+        words("coldness"),
     ),
 )
 
@@ -76,7 +77,7 @@ def claims(tables: Mapping[str, pl.DataFrame], options: Options, replicates: Rep
         ONE_EXPONENT: (_one_exponent(tables, options.level, replicates), PER_MODEL.name),
         ONE_ACROSS_BACKENDS: (_across_backends(tables, options.level, replicates), "scaling_fits"),
         PARAMS_PREDICT: (_params_predict(tables), "scaling_fits, structure_predictors"),
-        MEAN_IS_SAFE: (_mean_is_safe(tables, options.cold_start_slo_ms), WARMUP_EFFECT_SUMMARY.name),
+        MEAN_IS_SAFE: (_mean_is_safe(tables, options.cold_start_slo_ms), COLD_STARTS.name),
         DECODE_DOMINATES: (_decode_dominates(tables), DECODE_FRACTION_SUMMARY.name),
         DEPTH_EXPLAINS: (_depth_explains(tables), STRUCTURE_PREDICTORS.name),
     }
@@ -90,9 +91,10 @@ def _row(about: Row, status: str, evidence: str, **figures: Any) -> Row:
 
 
 def _words(about: Row) -> str:
-    """A backend with its batch size and phase, as far as they say something."""
+    """A backend with its batch size, the kind of first call and the phase, as far as they say something."""
     batch = "" if about.get("batch_size") in (None, 1) else f", batch {about['batch_size']}"
-    return f"{about['backend']}{batch}" + (f", {about['mode']}" if about.get("mode") else "")
+    more = (f", {about[name]}" for name in ("coldness", "mode") if about.get(name))
+    return f"{about['backend']}{batch}{''.join(more)}"
 
 
 def _of_difference(about: Row, found: SlopeDifference, what: str, over: str, more: str = "") -> Row:
@@ -172,17 +174,17 @@ def _figure(value: float | None) -> str:
 
 
 def _mean_is_safe(tables: Mapping[str, pl.DataFrame], slo_ms: float) -> Iterator[Row]:
-    summary = tables[WARMUP_EFFECT_SUMMARY.name]
-    if summary.is_empty():
+    starts = tables[COLD_STARTS.name]
+    if starts.is_empty():
         for about, _ in grouped(tables[PER_MODEL.name], _BACKEND):
-            yield _row(about, NOT_CHECKED, WARMUP_EFFECT_SUMMARY.why_empty)
-    for row in summary.iter_rows(named=True):
-        evidence = (
-            f"first calls over measured ones: p95 {row['ratio_p95']:.1f} x, {row['added_ms_p95']:.0f} ms added; worst "
-            f"{row['ratio_max']:.1f} x ({row['worst_model']}, {row['worst_scenario']}: {row['worst_warmup_ms']:.0f} ms "
-            f"for {row['worst_measured_ms']:.0f} ms); unsafe from {UNSAFE_RATIO:g} x and {slo_ms:g} ms on"
-        )
-        yield _row(row, UNSAFE if row["cold_start"] else HOLDS, evidence, estimate=row["ratio_p95"])
+            yield _row(about, NOT_CHECKED, COLD_STARTS.why_empty)
+    for row in starts.iter_rows(named=True):
+        evidence = f"{event_words(row)} (from {UNSAFE_RATIO:g} x and {slo_ms:g} ms on)"
+        for old in of_group(tables[WARMUP_EFFECT_SUMMARY.name], row, "mode"):
+            verdict = UNSAFE if old["cold_start"] else HOLDS
+            evidence += f"; by TR121's rule, all warmups without their load, {verdict}: p95 {old['ratio_p95']:.1f} x, "
+            evidence += f"{old['added_ms_p95']:.0f} ms added, worst {old['ratio_max']:.1f} x"
+        yield _row(row, UNSAFE if row["n_unsafe"] else HOLDS, evidence, estimate=row["ratio_max"])
 
 
 def _decode_dominates(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:

@@ -19,8 +19,8 @@ from phaselaw.laws.overhead import LINEAR, OVERHEAD_COMPUTE_FITS, POWER
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import GROUP_COLUMNS, PER_MODEL
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
-from phaselaw.laws.warmup import UNSAFE_RATIO, WARMUP_EFFECT, WARMUP_EFFECT_SUMMARY
-from phaselaw.tables import BUDGET, Col, Row, Table, counted, derived, digits, grouped, interval, plain, words
+from phaselaw.laws.warmup import COLD_STARTS, WARMUP_EFFECT_SUMMARY, event_words
+from phaselaw.tables import BUDGET, Col, Row, Table, counted, derived, digits, grouped, interval, measured, plain, words
 
 SIZE, DEPTH, OVERHEAD, MIXED, UNKNOWN, COLD_START = ("size", "depth", "overhead", "mixed", "unknown", "cold start")
 """Regimes; a cold start may also be what breaks first, and that may be unknown too."""
@@ -48,6 +48,7 @@ REGIMES = Table(
         *plain("slope slope_t_ci_low slope_t_ci_high r2 loo_mean loo_params loo_depth loo_params_depth overhead_share"),
         *plain("overhead_share_ci_low overhead_share_ci_high warmup_ratio_p95 warmup_added_ms_p95"),
         counted(BUDGET),
+        *plain("cold_ratio_max cold_added_ms_max"),
     ),
 )
 
@@ -87,12 +88,17 @@ WHAT_BREAKS_FIRST = Table(
         words("cold_mode"),
         words("cold_model"),
         *plain("cold_params_millions"),
-        derived("cold_ratio_p95", "first calls, p95", times),
-        derived("cold_added_ms_p95", "added (ms)", detail=True),
+        *plain("cold_ratio_p95 cold_added_ms_p95"),
         counted(BUDGET),
+        words("coldness"),
+        derived("cold_ratio_max", "worst first call", times),
+        derived("cold_added_ms_max", "added (ms)", detail=True),
+        measured("cold_load_ms", "of which loading", detail=True),
+        counted("cold_n_calls"),
+        counted("cold_n_unsafe"),
     ),
     shows="backend first then largest_params_millions largest_latency_ms latency_factor law_factor_low price_factor "
-    "cold_ratio_p95 cold_added_ms_p95",
+    "cold_ratio_max cold_added_ms_max cold_load_ms",
 )
 
 
@@ -134,13 +140,18 @@ def regimes(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
             | {f"loo_{name}": errors.get(predictor) for name, predictor in _LOO.items()}
             | {f"overhead_share{end}": line.get(f"relative_share_at_median{end}") for end in _ENDS}
         )
-    warmups = tables[WARMUP_EFFECT_SUMMARY.name].filter("cold_start")
-    for event in warmups.iter_rows(named=True):
-        ratio, added = event["ratio_p95"], event["added_ms_p95"]
-        reason = f"p95 over cells: {ratio:.1f} x the measured latency, {added:.0f} ms added"
-        cold = {"regime": COLD_START, "reason": reason, "warmup_ratio_p95": ratio, "warmup_added_ms_p95": added}
-        rows.append(event | cold)
+    for about, starts in grouped(_unsafe(tables), [*_KEYS, "mode"]):
+        events = starts.sort("added_ms_max", descending=True).to_dicts()
+        cold = {"regime": COLD_START, "reason": "; ".join(map(event_words, events))}
+        cold |= {f"cold_{name}": events[0][name] for name in ("ratio_max", "added_ms_max")}
+        for old in of_group(tables[WARMUP_EFFECT_SUMMARY.name], about, "mode"):
+            cold |= {"warmup_ratio_p95": old["ratio_p95"], "warmup_added_ms_p95": old["added_ms_p95"]}
+        rows.append(about | cold)
     return REGIMES.frame(rows)
+
+
+def _unsafe(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    return tables[COLD_STARTS.name].filter(pl.col("n_unsafe") > 0)
 
 
 _ENDS = ("", "_ci_low", "_ci_high")
@@ -176,19 +187,19 @@ def _regime(
     return UNKNOWN, f"the slope in parameters is {verdict}, and nothing predicts a model better than the mean"
 
 
-def what_breaks_first(tables: Mapping[str, pl.DataFrame], *, cold_start_ms: float) -> pl.DataFrame:
+def what_breaks_first(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """The table ``what_breaks_first``: a row a backend.
 
     Factors are of the largest model over the smallest: end-to-end latency, and the price of a token (the inverse of
-    tokens/s). ``law_factor`` is the same growth of latency by the law, with its interval. A first call is too slow on a
-    model where it takes `UNSAFE_RATIO` times as long and ``cold_start_ms`` more.
+    tokens/s). ``law_factor`` is the same growth of latency by the law, with its interval. A cold start breaks first
+    where a first call is unsafe.
     """
     sized = pl.col("params_millions_effective").is_finite() & (pl.col("params_millions_effective") > 0)
     latency = tables[PER_MODEL.name].filter((pl.col("mode") == "e2e_kv") & sized).sort("params_millions_effective")
     laws, rows = end_to_end_laws(tables), []
     for about, group in grouped(latency, _KEYS):
         law = next(iter(of_group(laws, about)), {})
-        row = about | _growth(group.to_dicts(), law) | _cold(tables, about, cold_start_ms)
+        row = about | _growth(group.to_dicts(), law) | _cold(tables, about)
         rows.append(row | _order(row, str(law.get("verdict")), law.get("slope")))
     return WHAT_BREAKS_FIRST.frame(rows)
 
@@ -217,24 +228,27 @@ def _growth(models: list[Row], law: Mapping[str, Any]) -> Row:
     return found
 
 
-def _cold(tables: Mapping[str, pl.DataFrame], about: Row, cold_start_ms: float) -> Row:
-    """The phase whose cold start is a regime of its own, and the smallest model on which it shows."""
-    unsafe = [row for row in of_group(tables[WARMUP_EFFECT_SUMMARY.name], about) if row["cold_start"]]
+def _cold(tables: Mapping[str, pl.DataFrame], about: Row) -> Row:
+    """The worst unsafe first call to its first token, else of another phase; and the smallest model that has one."""
+    unsafe = of_group(_unsafe(tables), about)
     if not unsafe:
         return {}
-    worst = max(unsafe, key=lambda row: float(row["added_ms_p95"]))
-    cells = [
-        cell
-        for cell in of_group(tables[WARMUP_EFFECT.name], about | {"mode": worst["mode"]}, "mode")
-        if cell["warmup_to_measured_ratio"] >= UNSAFE_RATIO and cell["warmup_minus_measured_ms"] >= cold_start_ms
-    ]
-    smallest = min(cells, key=lambda cell: float(cell["params_millions_effective"] or math.inf), default={})
+    worst = max(unsafe, key=lambda row: (row["mode"] == "prefill", float(row["added_ms_max"])))
+    alike = [row for row in unsafe if row["mode"] == worst["mode"]]
+    smallest = min(alike, key=lambda row: float(row["smallest_params_millions"] or math.inf))
+    old = next(iter(of_group(tables[WARMUP_EFFECT_SUMMARY.name], worst, "mode")), {})
     return {
         "cold_mode": worst["mode"],
-        "cold_model": smallest.get("model"),
-        "cold_params_millions": smallest.get("params_millions_effective"),
-        "cold_ratio_p95": worst["ratio_p95"],
-        "cold_added_ms_p95": worst["added_ms_p95"],
+        "coldness": worst["coldness"],
+        "cold_model": smallest["smallest_model"],
+        "cold_params_millions": smallest["smallest_params_millions"],
+        "cold_ratio_max": worst["ratio_max"],
+        "cold_added_ms_max": worst["added_ms_max"],
+        "cold_load_ms": worst["worst_load_ms"],
+        "cold_n_calls": sum(row["n_calls"] for row in of_group(tables[COLD_STARTS.name], worst, "mode")),
+        "cold_n_unsafe": sum(row["n_unsafe"] for row in alike),
+        "cold_ratio_p95": old.get("ratio_p95"),
+        "cold_added_ms_p95": old.get("added_ms_p95"),
     }
 
 

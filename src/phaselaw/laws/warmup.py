@@ -1,14 +1,24 @@
-"""Cold start: how much slower the warmup calls were than the measured ones (TR121 section 7)."""
+"""Cold start: how much slower first calls are than warm ones, as their user waits for them (TR121 section 7).
+
+A first call is *process-cold* (the first that a process made on a backend), else *model-cold* (the first since its
+model was loaded, or one that loads it), else *shape-cold* (the first of its cell). The kinds are judged apart, each by
+its worst event and the number of unsafe ones, since how many warm cells stand beside says nothing of what a first user
+waits for. The load counts: the first token of a first request comes after load and prefill. TR121's own rule, p95 over
+the cells' warmups with the load left out, stands beside (``warmup_effect_summary``).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import polars as pl
 
 from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL
-from phaselaw.tables import BUDGET, LAW, PHASE, Table, counted, derived, flag, measured, plain, words
+from phaselaw.tables import BUDGET, LAW, PHASE, Row, Table, counted, derived, digits, flag, measured, plain, words
 
 UNSAFE_RATIO = 2.0
-"""A phase's cold start is a regime of its own where p95 of the ratio reaches this, and p95 of what is added the SLO."""
+"""A first call is unsafe where it takes so many times a warm one and adds the SLO; TR121's rule has p95 of both."""
+PROCESS, SHAPE, LOADED = "process-cold", "shape-cold", "model-cold"
 
 _WHY_EMPTY = "no cell has both warmup and measured calls"
 WARMUP_EFFECT = Table(
@@ -58,6 +68,102 @@ WARMUP_EFFECT_SUMMARY = Table(
     ),
     order=("backend", "batch_size", BUDGET, "mode"),
 )
+COLD_STARTS = Table(
+    name="cold_starts",
+    holds="first calls by how cold they are, load included: the worst, and how many are unsafe",
+    caption="First calls against warm ones of their cell, load included: the worst of each kind, and how many are "
+    "unsafe.",
+    why_empty="no first call with warm calls of its cell beside it, or with a load of its own",
+    columns=(
+        *GROUP_COLUMNS,
+        words("coldness", "first call"),
+        counted("n_calls", "calls"),
+        counted("n_unsafe", "unsafe", provenance="derived"),
+        derived("ratio_max", "worst ratio"),
+        derived("added_ms_max", "it adds (ms)"),
+        measured("worst_load_ms", "of which loading"),
+        *plain("worst_first_ms worst_warm_ms"),
+        words("worst_model", "model"),
+        words("worst_scenario", "scenario"),
+        words("smallest_model"),
+        *plain("smallest_params_millions"),
+        counted(BUDGET),
+    ),
+    order=("backend", "batch_size", BUDGET, "mode", "coldness"),
+)
+_CELL = [*GROUP, *MODEL, "scenario", "run"]
+
+
+def cold_starts(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection[str] = ()) -> pl.DataFrame:
+    """``cold_starts``: per backend, phase and kind of first call, the worst event and the number of unsafe ones.
+
+    ``ok_rows`` are the usable rows, warmups among them; each call to a backend in ``always_cold`` loads its model. A
+    first call is held against the median of its cell's warm calls; where there is none, against its own time less its
+    load. ``smallest_model`` is that of an unsafe event.
+    """
+    cold, load, first, warm = (pl.col(name) for name in ("coldness", "load", "first", "warm"))
+    calls = _first_calls(ok_rows, always_cold)
+    typical = calls.filter(cold.is_null() & ~pl.col("is_warmup")).group_by(_CELL)
+    calls = calls.join(typical.agg(warm=first.median(), usual=load.median()), on=_CELL, how="left", nulls_equal=True)
+    # Whatever the order says: a call whose load is well above the warm calls' loaded its model.
+    loaded = (load - pl.col("usual") >= max(slo_ms, 1.0)) & cold.ne_missing(PROCESS)
+    calls = calls.with_columns(pl.when(loaded).then(pl.lit(LOADED)).otherwise(cold).alias("coldness"))
+    waits = pl.col("mode") != "kv_decode"
+    events = (
+        calls.filter(cold.is_not_null())
+        .with_columns(warm.fill_null(pl.when((load > 0) & waits).then(first - load)), pl.when(waits).then(load))
+        .filter(warm > 0)
+        .with_columns(ratio=first / warm, added=first - warm)
+        .with_columns(unsafe=(pl.col("ratio") >= UNSAFE_RATIO) & (pl.col("added") >= slo_ms))
+        .sort("unsafe", "ratio", descending=True, maintain_order=True)
+    )
+    worst = {"ratio_max": "ratio", "added_ms_max": "added", "worst_load_ms": "load", "worst_first_ms": "first"}
+    worst |= {"worst_warm_ms": "warm", "worst_model": "model", "worst_scenario": "scenario"}
+    model, size = (pl.col(name).filter("unsafe") for name in ("model", "params_millions_effective"))
+    return COLD_STARTS.frame(
+        events.group_by([*GROUP, "coldness"], maintain_order=True).agg(
+            n_calls=pl.len(),
+            n_unsafe=pl.col("unsafe").sum(),
+            smallest_model=model.sort_by(size, nulls_last=True).first(),
+            smallest_params_millions=size.min(),
+            **{name: pl.col(source).first() for name, source in worst.items()},
+        )
+    )
+
+
+def _first_calls(rows: pl.DataFrame, always_cold: Collection[str]) -> pl.DataFrame:
+    """Every call's phases with its ``coldness`` (null: warm), its ``load``, and ``first``: what its user waits for.
+
+    That is the first token with the load before it in prefill, the whole answer end to end. The load of an Ollama call
+    lies within its TTFT; other engines load before their first call. How cold a call is stands in the rows, or else is
+    told by the run's order: a warmup that is the first of its kind.
+    """
+    told = rows["calls_since_shape_first_seen"].null_count() == 0
+    order = next((name for name in ("call_idx", "started_at_unix") if rows[name].null_count() == 0), None)
+    rows = rows.with_columns(place=pl.int_range(pl.len()).over("mode") if order is None else pl.col(order))
+    place = pl.col("place")
+
+    def is_first(*names: str) -> pl.Expr:
+        return (place == place.min().over("run", "process_idx", "backend", *names)) & (pl.col("is_warmup") | told)
+
+    shape = ("model", "batch_size", BUDGET, "scenario")
+    of_model = pl.col("calls_since_model_load") == 0 if told else is_first("model")
+    of_shape = pl.col("calls_since_shape_first_seen") == 0 if told else is_first(*shape)
+    coldness = (
+        pl.when(is_first() & of_model)
+        .then(pl.lit(PROCESS))
+        .when(of_model | pl.col("backend").is_in(list(always_cold)))
+        .then(pl.lit(LOADED))
+        .when(of_shape)
+        .then(pl.lit(SHAPE))
+    )
+    at_start = pl.when(pl.col("backend_kind") != "openai").then(pl.coalesce("hf_load_ms", "load_ms"))
+    load, mode = pl.coalesce("ollama_load_ms", at_start), pl.col("mode")
+    by_client = pl.when(mode == "prefill").then(pl.col("ttft_ms")).when(mode == "e2e_kv").then(pl.col("request_ms"))
+    within = (mode == "kv_decode") | ((pl.col("backend_kind") == "ollama") & pl.col("ttft_ms").is_not_null())
+    before = pl.when(within).then(0.0).otherwise(load.fill_null(0.0))
+    first = pl.coalesce(by_client, "latency_ms") + before
+    return rows.select(*_CELL, "is_warmup", coldness=coldness, load=load, first=first)
 
 
 def warmup_effect(ok_rows: pl.DataFrame) -> pl.DataFrame:
@@ -84,10 +190,21 @@ def warmup_effect(ok_rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def event_words(row: Row) -> str:
+    """The worst event of a row of `COLD_STARTS`, and how many there are, in words."""
+    load = row["worst_load_ms"]
+    loading = f", {digits(load)} ms of it loading" if load and row["mode"] != "kv_decode" else ""
+    return (
+        f"{row['coldness']}: {digits(row['ratio_max'])} x a warm call ({row['worst_model']}, {row['worst_scenario']}: "
+        f"{digits(row['worst_first_ms'])} ms for {digits(row['worst_warm_ms'])} ms{loading}); "
+        f"{row['n_unsafe']} of {row['n_calls']} unsafe"
+    )
+
+
 def warmup_effect_summary(effect: pl.DataFrame, *, slo_ms: float) -> pl.DataFrame:
     """Per backend and phase, over cells: median, p95 and max of the ratio and of the added ms, and the worst event.
 
-    ``cold_start`` says whether cold start is a regime of its own there, by `UNSAFE_RATIO` and ``slo_ms``.
+    ``cold_start`` is TR121's verdict, by p95: whether it reaches `UNSAFE_RATIO` and ``slo_ms``.
     """
     figures = {"ratio": pl.col("warmup_to_measured_ratio"), "added_ms": pl.col("warmup_minus_measured_ms")}
     worst = figures["ratio"].arg_max()

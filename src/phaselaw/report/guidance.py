@@ -8,7 +8,7 @@ from phaselaw.laws.claims import DOMINATES
 from phaselaw.laws.decisions import ALIKE, COLD_START, DEPTH, LATENCY, MIXED, OVERHEAD, PRICE, SIZE, UNKNOWN
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.verdicts import TREND
-from phaselaw.laws.warmup import UNSAFE_RATIO
+from phaselaw.laws.warmup import event_words
 from phaselaw.report.document import Section, display, section
 from phaselaw.report.subject import Subject
 from phaselaw.tables import Row, Table, alike, digits, percent, words
@@ -49,16 +49,13 @@ def _decode(rows: Iterable[Row], _: float) -> Advice:
         yield policy, row["law"], because
 
 
-def _loads(rows: Iterable[Row], slo_ms: float) -> Advice:
-    """Loads that dwarf the warm call: residency is a setting, not an accident."""
-    loads = [row for row in rows if row["warmup_load_median_ms"] and row["warmup_ratio_total_including_load"]]
+def _loads(rows: Iterable[Row], _: float) -> Advice:
+    """Unsafe first calls that are loading for the most part: residency is a setting, not an accident."""
     policy = "Keep models resident (or load them before traffic comes): loading is most of a cold first token."
+    unsafe = (row for row in rows if row["mode"] == "prefill" and row["n_unsafe"])
+    loads = [row for row in unsafe if 2 * (row["worst_load_ms"] or 0) > row["worst_first_ms"]]
     for (law,), mine in alike(loads, "law").items():
-        row = max(mine, key=lambda row: float(row["warmup_load_median_ms"]))
-        ratio, load = row["warmup_ratio_total_including_load"], row["warmup_load_median_ms"]
-        if ratio >= UNSAFE_RATIO and load >= slo_ms:
-            because = f"{row['model']}, {row['scenario']}: {digits(load)} ms of loading; with it the first prefill "
-            yield policy, law, f"{because}takes {digits(ratio)} x a warm one"
+        yield policy, law, event_words(max(mine, key=lambda row: float(row["worst_load_ms"])))
 
 
 def _prices(rows: Iterable[Row], _: float) -> Advice:
@@ -100,7 +97,7 @@ def _trends(rows: Iterable[Row], _: float) -> Advice:
 _RULES = {
     "regimes": _regimes,
     "decode_fraction_summary": _decode,
-    "ollama_warmup_breakdown": _loads,
+    "cold_starts": _loads,
     "what_breaks_first": _prices,
     "ollama_early_stop_summary": _early_stops,
     "validity_findings": _suspects,

@@ -10,7 +10,7 @@ from phaselaw.laws.claims import CLAIMS
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
 from phaselaw.report.document import Section, section
-from phaselaw.report.subject import PHASE_WORDS, Subject
+from phaselaw.report.subject import Subject
 from phaselaw.tables import SUSPECT, Row, alike, bracket, digits, fixed, words
 
 REGIME_WORDS = {
@@ -76,8 +76,13 @@ def _governs(subject: Subject, row: Row) -> str:
 def _first_calls(row: Row) -> str:
     if row["cold_mode"] is None:
         return ""
-    slower = f"{digits(row['cold_ratio_p95'])} x a warm one in {PHASE_WORDS[row['cold_mode']]}"
-    return f" First calls take {slower} (+{digits(row['cold_added_ms_p95'])} ms; p95 over cells)."
+    to = {"prefill": "to the first token", "e2e_kv": "to the last token"}.get(row["cold_mode"], "in decode")
+    loading = f", {digits(row['cold_load_ms'])} ms of it loading" if row["cold_load_ms"] else ""
+    return (
+        f" The worst first call ({row['coldness']}) takes {digits(row['cold_ratio_max'])} x a warm one {to} "
+        f"(+{digits(row['cold_added_ms_max'])} ms{loading}); {row['cold_n_unsafe']} of {row['cold_n_calls']} first "
+        "calls are unsafe."
+    )
 
 
 def first_to_break(subject: Subject) -> Section:
@@ -89,7 +94,7 @@ def first_to_break(subject: Subject) -> Section:
     columns = (*table.columns[:3], words("regime", "regime"), *table.columns[3:])
     return section(
         "What breaks first",
-        "A cold start that is a regime of its own breaks before any growth. After it comes what grows more from the "
+        "A cold start that is unsafe breaks before any growth. After it comes what grows more from the "
         "smallest model to the largest: end-to-end latency, or the price of a token.",
         dataclasses.replace(table, columns=columns) if rows else None,
     )

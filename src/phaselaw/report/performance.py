@@ -97,7 +97,10 @@ def cold_start(subject: Subject) -> Section:
     """Warmup calls against measured ones, as ratios and in milliseconds, with the worst events."""
     cells = subject.ordered(warmup.WARMUP_EFFECT.name)
     if not cells:
-        return section("Cold start", subject.why_not(warmup.WARMUP_EFFECT))
+        starts = subject.rows(warmup.COLD_STARTS.name)
+        return section(
+            "Cold start", subject.table(warmup.COLD_STARTS) if starts else subject.why_not(warmup.WARMUP_EFFECT)
+        )
     plot = DotPlot(
         name="warmup",
         alt="Ratio of warmup to measured latency of every cell, a row for each backend and phase",
@@ -113,9 +116,14 @@ def cold_start(subject: Subject) -> Section:
     loads = subject.ordered(served.WARMUP_BREAKDOWN.name)
     return section(
         "Cold start",
-        "A warmup call's latency over the median of the measured calls of its cell. Warmups are kept as data and left "
-        "out of every law. Cold start is a regime of its own where p95 of the ratio is at least 2 and p95 of what it "
-        f"adds at least {subject.analysis.options.cold_start_slo_ms:g} ms.",
+        "First calls as their user waits for them, load included, against warm calls of their cell: of a process, of a "
+        "model since its load, and of a cell. One that takes 2 times as long or more and adds at least "
+        f"{subject.analysis.options.cold_start_slo_ms:g} ms is unsafe, and one unsafe call makes the cold start a "
+        "regime of its own.",
+        subject.table(warmup.COLD_STARTS),
+        "TR121's rule beside it: a warmup's latency, its load left out, over the median of the measured calls of its "
+        "cell; unsafe where both p95 over cells reach these bounds. Warmups are kept as data and left out of every "
+        "law.",
         subject.table(warmup.WARMUP_EFFECT_SUMMARY),
         Figure(plot=plot, caption="Every cell's warmup against its measured calls; 1 (dotted) is no cold start."),
         subject.table(warmup.WARMUP_EFFECT, most, caption=worst),

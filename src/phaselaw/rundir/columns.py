@@ -99,6 +99,17 @@ def _ollama_total_ms(call: Call) -> Any:
     return call.timing.server.get("total_duration_ms") if call.timing and call.cell.backend_kind == "ollama" else None
 
 
+def _request_ms(call: Call) -> float | None:
+    """TTFT (on engines in process the prefill) and a decode step for each further token."""
+    timing = call.timing
+    first = None if timing is None else timing.prefill_ms if timing.served is None else timing.served.ttft_ms
+    steps = call.cell.gen_tokens - 1
+    if timing is None or first is None or (timing.served is not None and "e2e_kv" in timing.served.faults):
+        return None
+    rest = decode_step_ms(timing) * steps if steps else 0.0
+    return None if math.isnan(rest) else first + rest
+
+
 def _half_ms(call: Call, half: int) -> float | None:
     """The mean step of one half of a decode; the second has the odd one."""
     steps = (call.timing and call.timing.decode_steps_ms) or ()
@@ -170,8 +181,8 @@ MEASURED: tuple[Column, ...] = (
         "process_idx", "call.process_idx", "which process measured it, from 0: another for each replicate and resume"
     ),
     Column("calls_since_process_start", "call.calls_since_process_start", "0 is cold", "unread"),
-    Column("calls_since_model_load", "call.calls_since_model_load", "0 is cold", "unread"),
-    Column("calls_since_shape_first_seen", "call.calls_since_shape_first_seen", "0 is cold", "unread"),
+    Column("calls_since_model_load", "call.calls_since_model_load", "0 is cold"),
+    Column("calls_since_shape_first_seen", "call.calls_since_shape_first_seen", "0 is cold"),
     Column(
         "prompt_tokens_compute",
         lambda c: c.timing and c.timing.prompt_tokens * c.cell.batch_size,
@@ -209,6 +220,7 @@ MEASURED: tuple[Column, ...] = (
     Column("decode_second_half_step_ms", lambda c: _half_ms(c, 1), "mean decode step of each half of a call"),
     Column("rss_peak_mb", "timing.rss_peak_mb", "peak resident memory of the model's process, in MB of 2^20 bytes"),
     Column("replicate", "call.replicate", "which replicate: 0, then one more for each fresh process over all cells"),
+    Column("request_ms", _request_ms, "what a person waits for all tokens: the first, then a step each"),
 )
 
 COLUMNS = tuple(column.name for column in MEASURED)
