@@ -6,6 +6,9 @@ backend of one big run, and goes through the code that ``phaselaw analyze`` uses
 95 % holds what was put in: the exponent; a model's rate; the latency of a model that was left out, by one law (for the
 choice among laws see `prediction_coverage.py`); the constants of ``a + b P^s``.
 
+Models whose scatter is unequal (evenly spaced in log size, the smallest third scattering four times as far) have cells
+of their own: there the interval that the rule picks, t or HC2's, must hold the exponent in at least 92 %.
+
 A *default* interval is one that verdicts and prices stand on: it must hold the truth in 93 to 97 % of simulations. The
 others are printed beside it for what they are. Exceptions are named: where models lie on the law exactly, so that
 runs are all that tells of noise, two or three of them agree by luck now and then, and the interval is short; and noise
@@ -43,9 +46,11 @@ from phaselaw.records import Run
 from phaselaw.rundir.read import normalised
 
 Floats = NDArray[np.float64]
-Kind = Literal["default", "other", "exception"]
+Kind = Literal["default", "unequal", "other", "exception"]
 
 LOWEST, HIGHEST = 0.93, 0.97
+LOWEST_UNEQUAL = 0.92
+"""An exponent's interval of models that scatter unequally must hold the truth in at least so many simulations."""
 MODELS = (4, 5, 7, 12)
 SLOPE, GAMMA, A_MS, B_MS = 0.6, 0.4, 4.0, 0.5
 SCENARIOS = (1.0, 2.0, 5.0)
@@ -73,6 +78,10 @@ class Case:
     run_rest: float = 0.0
     """Runs, each model for itself."""
     rounds: int = 3
+    even: bool = False
+    """Whether models are evenly spaced in log size, rather than one far below the others."""
+    small: float = 1.0
+    """How many times as far the smallest third of the models (rounded) scatter about the law."""
     exception: bool = False
     """Whether the exponent's interval is printed for what it is in this case, and not held to 93 to 97 %."""
 
@@ -89,6 +98,11 @@ CASES = (
     Case(name="rounds tilt by 0.02 the law that models lie on", scatter=0.0, round_tilt=0.02),
     Case(name="ten rounds", scatter=0.05, rounds=10),
 )
+UNEQUAL = (
+    Case(name="evenly spaced, equal scatter", even=True),
+    Case(name="evenly spaced, the smallest third scatter 4 x as far", even=True, small=4.0),
+)
+"""Where HC2 may decide an exponent's interval: found unequal scatter, and no model of great leverage."""
 POOLED = (
     Case(name="3 runs that differ by 10 %, tilt 0.03", runs=3, run_level=0.10, run_tilt=0.03, run_rest=0.05),
     Case(name="3 runs, models on the law, tilt 0.03", scatter=0.0, runs=3, run_level=0.10, run_tilt=0.03),
@@ -140,28 +154,31 @@ class Share:
 
     @property
     def outside(self) -> bool:
-        return self.kind == "default" and not LOWEST <= self.covered <= HIGHEST
+        unequal = self.kind == "unequal" and self.covered < LOWEST_UNEQUAL
+        return unequal or (self.kind == "default" and not LOWEST <= self.covered <= HIGHEST)
 
     @property
     def surely_outside(self) -> bool:
         """Whether a coverage within the bounds would give this share but once in a thousand times."""
         held = round(self.covered * self.simulations)
-        too_few = stats.binom.cdf(held, self.simulations, LOWEST) < 0.001
+        lowest = LOWEST_UNEQUAL if self.kind == "unequal" else LOWEST
+        too_few = stats.binom.cdf(held, self.simulations, lowest) < 0.001
         too_many = stats.binom.sf(held - 1, self.simulations, HIGHEST) < 0.001
         return bool(self.outside and (too_few or too_many))
 
 
-def log_sizes(n: int) -> Floats:
-    """log10 of parameters in millions: one model far below the others, as in TR121."""
-    return np.append(-1.0, np.linspace(0.7, 2.0, n - 1))
+def log_sizes(n: int, *, even: bool = False) -> Floats:
+    """log10 of parameters in millions: one model far below the others, as in TR121, or ``even`` steps."""
+    return np.linspace(0.0, 2.0, n) if even else np.append(-1.0, np.linspace(0.7, 2.0, n - 1))
 
 
 def simulate(case: Case, n: int, simulations: int, *, two_variables: bool = False) -> Simulated:
     """``simulations`` backends that follow one law; with ``two_variables`` depth has an exponent of its own."""
     rng = np.random.default_rng([zlib.crc32(case.name.encode()), n, two_variables])
-    x = log_sizes(n) * math.log(10)
+    x = log_sizes(n, even=case.even) * math.log(10)
     law = SLOPE * x + (GAMMA * np.log(np.array(LAYERS[:n], dtype=float)) if two_variables else 0.0)
-    base = law + rng.normal(0, case.scatter, (simulations, n))
+    scatter = case.scatter * np.where(np.arange(n) < round(n / 3), case.small, 1.0)
+    base = law + rng.normal(0, 1, (simulations, n)) * scatter
     tilted = x - x.mean()
     # Axes: simulation, run, round, scenario, model.
     shape = (simulations, case.runs, case.rounds, len(SCENARIOS), n)
@@ -174,7 +191,7 @@ def simulate(case: Case, n: int, simulations: int, *, two_variables: bool = Fals
     scenario = np.log(np.array(SCENARIOS))[:, None]
     noise = run[:, :, None, None] + level[:, :, :, None] + scenario + _call_noise(case, rng, shape)
     latency = np.exp(base[:, None, None, None] + noise)
-    return Simulated(run=_as_run(latency, case.runs), rates=_true_rates(base))
+    return Simulated(run=_as_run(latency, case.runs, even=case.even), rates=_true_rates(base))
 
 
 def _call_noise(case: Case, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
@@ -184,7 +201,7 @@ def _call_noise(case: Case, rng: np.random.Generator, shape: tuple[int, ...]) ->
     return noise + math.log(2) * (rng.random(shape) < 0.05) if case.tails == "slow" else noise
 
 
-def _as_run(latency: Floats, runs: int) -> Run:
+def _as_run(latency: Floats, runs: int, *, even: bool = False) -> Run:
     """Rows of the end-to-end phase, as they are read from a file."""
     simulations, _, _, scenarios, n = latency.shape
     index = [axis.ravel() for axis in np.indices(latency.shape)]
@@ -200,7 +217,7 @@ def _as_run(latency: Floats, runs: int) -> Run:
         pl.lit("e2e_kv").alias("mode"),
         pl.lit("ok").alias("status"),
         pl.lit(64.0).alias("gen_tokens_target"),
-        pl.Series("params_millions", 10 ** log_sizes(n)[index[4]]),
+        pl.Series("params_millions", 10 ** log_sizes(n, even=even)[index[4]]),
         pl.Series("rep", index[2]),
         pl.Series("latency_ms", latency.ravel()),
         pl.Series("tokens_per_s", 1e3 / latency.ravel()),
@@ -236,7 +253,13 @@ def of_laws(case: Case, n: int, simulated: Simulated) -> Iterator[Share]:
     replicates = replicates_of(simulated.run.rows, in_rounds=True)
     fits = scaling_fits(points, replicates, Options(draws=400))
     pooled = case.runs > 1
-    yield _share("exponent (default)", _kind(case), case, n, _held(fits, "slope_t_ci_low", "slope_t_ci_high", SLOPE))
+    kind: Kind = "unequal" if case.small != 1.0 else _kind(case)
+    yield _share("exponent (default)", kind, case, n, _held(fits, "slope_t_ci_low", "slope_t_ci_high", SLOPE))
+    if case.even:
+        hc2 = _held(fits, "slope_hc2_ci_low", "slope_hc2_ci_high", SLOPE)
+        yield _share("exponent, by HC2 throughout", "other", case, n, hc2)
+        by_hc2 = (fits["slope_interval_by"] == "HC2").mean()
+        yield _share("exponent, share of laws that HC2 decides", "other", case, n, (float(str(by_hc2)), fits.height))
     plain = scaling_fits(points, None, Options(draws=2))
     if pooled or case.round_tilt:
         name = "exponent, the noise between units left out"
@@ -360,6 +383,8 @@ def shares(simulations: int, models: Sequence[int], overhead_simulations: int) -
             simulated = simulate(case, n, simulations)
             yield from of_laws(case, n, simulated)
             yield from of_rates(case, n, simulated)
+        for case in UNEQUAL:
+            yield from of_laws(case, n, simulate(case, n, simulations))
         for case in (*CASES[:3], *POOLED):
             yield from of_two_variables(case, n, simulations)
             yield from of_predictions(case, n, simulations)

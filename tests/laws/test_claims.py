@@ -40,9 +40,9 @@ def test_phases_of_one_backend_are_not_told_apart_in_tr121(primary, backend: str
 def test_backends_differ_in_tr121_and_the_cpu_alone_of_hf_has_a_law(primary) -> None:
     assert {row["status"] for row in of(primary, c.ONE_ACROSS_BACKENDS)} == {c.REFUTED}
     assert {row["backend"]: row["status"] for row in of(primary, c.PARAMS_PREDICT)} == {
-        "hf_cpu_fp32": "supported (trend)",
+        "hf_cpu_fp32": "supported (trend) (rests on models/tiny-gpt2)",
         "hf_gpu_fp16": c.NOT_SUPPORTED,
-        "ollama": "supported (trend)",
+        "ollama": "supported (trend) (rests on gemma3:270m)",
     }
 
 

@@ -11,9 +11,11 @@ from phaselaw.laws.regression import (
     fit_lines,
     fit_plane,
     leave_one_out_errors,
+    left_out,
     quantile_interval,
     resamples,
     t_half_width,
+    unequal_scatter,
 )
 
 slopes = st.floats(-3, 3, allow_subnormal=False)
@@ -109,3 +111,40 @@ def test_leaving_one_out_is_fitting_without_it() -> None:
         rest = np.arange(6) != left
         fit = stats.linregress(x[rest, 0], y[rest])
         assert abs(errors[left]) == pytest.approx(abs(y[left] - fit.intercept - fit.slope * x[left, 0]))
+
+
+def test_the_line_without_a_point_is_the_one_fitted_to_the_others() -> None:
+    rng = np.random.default_rng(7)
+    x, y = rng.uniform(0, 3, (2, 6)), rng.normal(0, 1, (2, 6))
+    found = left_out(x, y)
+    for at in range(6):
+        line = fit_lines(np.delete(x, at, axis=1), np.delete(y, at, axis=1))
+        assert found.slope[:, at] == pytest.approx(line.slope)
+        assert found.slope_se[:, at] == pytest.approx(line.slope_se)
+        assert found.r2[:, at] == pytest.approx(line.r2)
+        assert found.off[:, at] == pytest.approx(y[:, at] - line.intercept - line.slope * x[:, at])
+    assert found.leverage.sum(axis=1) == pytest.approx(2.0)
+
+
+def test_a_point_that_alone_tells_of_size_has_no_line_without_it() -> None:
+    found = left_out(np.array([[0.0, 1.0, 1.0, 1.0]]), np.array([[0.0, 1.0, 2.0, 3.0]]))
+    assert found.leverage[0, 0] == pytest.approx(1.0) and np.isnan(found.slope[0, 0])
+    assert np.isnan(unequal_scatter(np.array([[0.0, 1.0, 1.0, 1.0]]), np.array([[0.0, 1.0, 2.0, 3.0]])).se).all()
+
+
+@pytest.mark.parametrize("n", [4, 5, 7, 12])
+def test_equal_scatter_is_found_unequal_as_often_as_stated_and_hc2_covers(n: int) -> None:
+    rng, trials = np.random.default_rng(n), 4000
+    x = np.broadcast_to(np.linspace(0, 1, n), (trials, n))
+    y = rng.normal(0, 1, (trials, n))
+    found = unequal_scatter(x, y)
+    for share in (0.1, 0.3):
+        assert (found.p < share).mean() == pytest.approx(share, abs=0.04)
+    held = np.abs(fit_lines(x, y).slope) <= stats.t.ppf(0.975, found.degrees) * found.se
+    assert 0.93 <= held.mean() <= 0.98
+
+
+def test_hc2_is_least_squares_variance_where_all_leverages_and_residuals_are_alike() -> None:
+    x, y = np.array([[-1.0, -1.0, 1.0, 1.0]]), np.array([[1.0, -1.0, 1.0, -1.0]])
+    assert unequal_scatter(x, y).se == pytest.approx(fit_lines(x, y).slope_se)
+    assert unequal_scatter(x, y).degrees == pytest.approx(2.0)

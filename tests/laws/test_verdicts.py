@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phaselaw.laws.verdicts import out_of_order, verdict
+from phaselaw.laws.verdicts import out_of_order, resting_on, verdict, word
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,19 @@ from phaselaw.laws.verdicts import out_of_order, verdict
 def test_a_verdict_follows_from_interval_and_r2(
     n: int, low: float, high: float, r2: float, rho: float, words: str
 ) -> None:
-    assert verdict(n_models=n, low=low, high=high, r2=r2, rho=rho) == words
+    assert verdict(n_models=n, low=low, high=high, r2=r2, rho=rho, span=10.0) == words
+
+
+def test_models_of_nearly_one_size_support_no_exponent_however_well_they_lie_on_a_line() -> None:
+    about = {"n_models": 7, "low": 290.0, "high": 300.0, "r2": 1.0, "rho": 1.0}
+    assert verdict(**about, span=1.9) == "range too narrow"
+    assert verdict(**about, span=2.0) == "supported"
+
+
+def test_a_verdict_keeps_its_word_beside_what_it_rests_on() -> None:
+    said = resting_on("supported (trend)", ["a", "b"])
+    assert said == "supported (trend) (rests on a or b)"
+    assert word(said) == word("supported (trend)") == "supported (trend)"
 
 
 def test_the_fewest_models_are_named_out_of_order() -> None:

@@ -20,7 +20,7 @@ from phaselaw.laws.options import Options
 from phaselaw.laws.regression import exponential
 from phaselaw.laws.structure import STRUCTURE_PREDICTORS
 from phaselaw.laws.summary import DECODE_FRACTION_SUMMARY, PER_MODEL
-from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
+from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
 from phaselaw.laws.warmup import COLD_STARTS, UNSAFE_RATIO, WARMUP_EFFECT_SUMMARY, event_words
 from phaselaw.tables import BUDGET, Col, Row, Table, counted, grouped, plain, words
 
@@ -151,20 +151,23 @@ def _params_predict(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
         errors = left_out_errors(tables, law)
         params, mean = errors.get(structure.PARAMS), errors.get(structure.MEAN)
         verdict, slope, low, high = (law[name] for name in ("verdict", "slope", "slope_t_ci_low", "slope_t_ci_high"))
-        status = NOT_SUPPORTED if verdict == NOT_IDENTIFIABLE else verdict
+        said = word(verdict)
+        status = NOT_SUPPORTED if said == NOT_IDENTIFIABLE else verdict
         evidence = f"{verdict}: {law['n_models']} models"
         if slope is not None:
             interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
             evidence = f"{verdict}: exponent {slope:.3f}{interval}, R2 {_figure(law['r2'])}, "
             evidence += f"rank correlation {_figure(law['spearman_rho_loglog'])}"
-        if verdict == NOT_IDENTIFIABLE:
+        if said == NOT_IDENTIFIABLE:
             evidence += " (the interval holds 0)"
+        if said != verdict:
+            evidence += f"; without {law['without_model']} exponent {law['slope_without']:.3f}"
         if params is None or mean is None:
             evidence += "; leaving one model out can't be tried"
         else:
             evidence += f"; a model left out is off by a factor {exponential(params):.2f}, predicting the mean by "
             evidence += f"{exponential(mean):.2f}"
-            if params >= mean and status in {SUPPORTED, TREND}:
+            if params >= mean and said in {SUPPORTED, TREND}:
                 status, evidence = WEAK, f"{evidence}: no better"
         yield _row(law, status, evidence, estimate=slope, low=low, high=high)
 

@@ -18,7 +18,7 @@ from phaselaw.laws.noise import ALL
 from phaselaw.laws.overhead import LINEAR, OVERHEAD_COMPUTE_FITS, POWER
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import GROUP_COLUMNS, PER_MODEL
-from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
+from phaselaw.laws.verdicts import NARROW, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
 from phaselaw.laws.warmup import COLD_STARTS, WARMUP_EFFECT_SUMMARY, event_words
 from phaselaw.tables import BUDGET, Col, Row, Table, counted, derived, digits, grouped, interval, measured, plain, words
 
@@ -162,16 +162,18 @@ def _regime(
     law: Mapping[str, Any], errors: Mapping[str, float | None], fits: Mapping[str, Mapping[str, Any]]
 ) -> tuple[str, str]:
     """The regime and, in words, the figures that decided."""
-    verdict = law["verdict"]
+    verdict = word(law["verdict"])
     # Single properties only: params + depth is no axis that models could be lined up on.
     known = {name: error for name, error in errors.items() if error is not None and name != structure.BOTH}
     best = min(known, key=lambda name: round(known[name], 9)) if known else None
     share = fits.get(LINEAR, {}).get("relative_share_at_median")
     if verdict == TOO_FEW:
         return UNKNOWN, f"{law['n_models']} models: too few for a law"
+    if verdict == NARROW:
+        return UNKNOWN, "the models are too near in size for a law"
     if verdict in {SUPPORTED, TREND}:
         certain = fits.get(POWER, {}).get("relative_share_at_median_ci_low")
-        figures = f"latency grows as params^{law['slope']:.3f}, R2 {law['r2']:.3f}, {verdict}"
+        figures = f"latency grows as params^{law['slope']:.3f}, R2 {law['r2']:.3f}, {law['verdict']}"
         if certain is not None and certain >= OVERHEAD_SHARE:
             return MIXED, f"{figures}; but at least {certain:.0%} of the median model's latency is overhead"
         return SIZE, figures
@@ -200,7 +202,7 @@ def what_breaks_first(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     for about, group in grouped(latency, _KEYS):
         law = next(iter(of_group(laws, about)), {})
         row = about | _growth(group.to_dicts(), law) | _cold(tables, about)
-        rows.append(row | _order(row, str(law.get("verdict")), law.get("slope")))
+        rows.append(row | _order(row, word(str(law.get("verdict"))), law.get("slope")))
     return WHAT_BREAKS_FIRST.frame(rows)
 
 

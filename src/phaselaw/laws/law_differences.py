@@ -19,6 +19,7 @@ from scipy import stats
 from phaselaw import tables as col
 from phaselaw.laws.noise import ALL, Noise, Replicates, slope_noise
 from phaselaw.laws.regression import fit_lines, t_half_width
+from phaselaw.laws.scaling import HC2
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP
 from phaselaw.laws.verdicts import MIN_MODELS
@@ -77,21 +78,25 @@ def unpaired_slope_difference(one: Mapping[str, Any], other: Mapping[str, Any], 
     """First minus second of two laws over different models, rows of ``scaling_fits``, each with its own interval."""
     laws = []
     for law in (one, other):
-        degrees = int(law["n_models"]) - 2
-        if law["slope_t_ci_low"] is None or degrees < 1:
+        by_hc2 = law.get("slope_interval_by") == HC2
+        degrees = float(law["slope_hc2_degrees"] if by_hc2 else law["n_models"] - 2)
+        if law["slope_t_ci_low"] is None or degrees <= 0:
             return SlopeDifference()
         half = (law["slope_t_ci_high"] - law["slope_t_ci_low"]) / 2
         laws.append((float(law["slope"]), half / float(stats.t.ppf(0.5 + level / 2, degrees)), degrees))
-    return welch_difference(laws[0], laws[1], level)
+    found = welch_difference(laws[0], laws[1], level)
+    return dataclasses.replace(found, n_models=one["n_models"] + other["n_models"])
 
 
-def welch_difference(one: tuple[float, float, int], other: tuple[float, float, int], level: float) -> SlopeDifference:
+def welch_difference(
+    one: tuple[float, float, float], other: tuple[float, float, float], level: float
+) -> SlopeDifference:
     """First minus second of two independent slopes, each (slope, standard error, degrees of freedom)."""
     (a, a_se, a_df), (b, b_se, b_df) = one, other
     variance = a_se**2 + b_se**2
     degrees = variance**2 / (a_se**4 / a_df + b_se**4 / b_df) if variance > 0 else math.inf
     half = float(t_half_width(np.array(math.sqrt(variance)), degrees, level))
-    return SlopeDifference(difference=a - b, low=a - b - half, high=a - b + half, n_models=a_df + b_df + 4)
+    return SlopeDifference(difference=a - b, low=a - b - half, high=a - b + half)
 
 
 PAIRED, INDEPENDENT, NONE = "paired over models", "independent laws (Welch)", "no interval"

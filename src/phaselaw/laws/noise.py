@@ -147,7 +147,8 @@ def replicates_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates | None:
 def points_of(cells: pl.DataFrame, per_model: pl.DataFrame) -> pl.DataFrame:
     """What scaling laws are fitted to: each model's median latency per scenario, and its mean over scenarios."""
     of_all = per_model.with_columns(latency="latency_geomean_ms")
-    return _points(of_all, cells.with_columns(latency="latency_median_ms"), ["latency", "latency_log_variance"])
+    of_scenario = cells.with_columns(latency="latency_median_ms", incomplete=pl.lit(None, dtype=pl.String))
+    return _points(of_all, of_scenario, ["latency", "latency_log_variance", "incomplete"])
 
 
 def _points(of_all: pl.DataFrame, of_scenario: pl.DataFrame, figures: list[str]) -> pl.DataFrame:

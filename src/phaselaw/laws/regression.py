@@ -45,6 +45,80 @@ def fit_lines(x: Floats, y: Floats) -> FittedLine:
     return FittedLine(slope=slope, intercept=intercept, r2=r2, slope_se=se, residual_sd=sd)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Each point against the line through the others; arrays (groups, models), NaN where these are all of one size."""
+
+    leverage: Floats
+    """The share that a point has in its own value of the line through all (Cook and Weisberg, 1982, 2.1)."""
+    off: Floats
+    """What the point is off the line through the others."""
+    sse: Floats
+    """That line's sum of squares, over the others."""
+    slope: Floats
+    slope_se: Floats
+    r2: Floats
+
+
+def left_out(x: Floats, y: Floats) -> LeftOut:
+    """The line through the others of each point, from that through all (Cook and Weisberg, 1982, 2.2)."""
+    n, line, dx, dy = x.shape[1], fit_lines(x, y), _centred(x), _centred(y)
+    sxx = (dx * dx).sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        leverage = 1 / n + dx**2 / sxx
+        rest = np.where(leverage < 1 - 1e-9, 1 - leverage, np.nan)
+        residual = dy - line.slope[:, None] * dx
+        off = residual / rest
+        sse = np.maximum((residual**2).sum(axis=1, keepdims=True) - residual * off, 0.0)
+        total = (dy * dy).sum(axis=1, keepdims=True) - dy**2 * n / (n - 1)
+        se = np.sqrt(sse / (n - 3) / (sxx - dx**2 * n / (n - 1))) if n > 3 else np.full_like(x, np.nan)
+        slope, r2 = line.slope[:, None] - dx * off / sxx, 1 - sse / total
+    return LeftOut(leverage=leverage, off=off, sse=sse, slope=slope, slope_se=se, r2=r2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnequalScatter:
+    """Slopes where models scatter unequally about their line; arrays of shape (groups,), NaN where untestable."""
+
+    se: Floats
+    """HC2's standard error of the slope (MacKinnon and White, J. Econometrics 29, 1985)."""
+    degrees: Floats
+    """Bell and McCaffrey's degrees of freedom (Survey Methodology 28, 2002)."""
+    p: Floats
+    """Of HC2's variance exceeding that of least squares by so much where the scatter is equal and normal."""
+
+
+def unequal_scatter(x: Floats, y: Floats) -> UnequalScatter:
+    """HC2 for each row of ``x`` and ``y``; four points or more, none of which the line must go through.
+
+    Both variances are quadratic forms in the residuals, ``e' W e`` and ``e' e / (n - 2) / S``. The eigenvalues of W on
+    the residuals' space give Bell and McCaffrey's degrees, and mean and variance of the two's ratio, which a beta
+    distribution between the least and the largest eigenvalue has (Durbin and Watson, Biometrika 38, 1951).
+    """
+    n, dx = x.shape[1], _centred(x)
+    free = n - 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = dx / (dx * dx).sum(axis=1, keepdims=True)
+        hat = 1 / n + weights[:, :, None] * dx[:, None, :]
+        leverage = np.diagonal(hat, axis1=1, axis2=2)
+        root = np.where(leverage < 1 - 1e-9, np.abs(weights) / np.sqrt(1 - leverage), np.nan)
+    sound = np.isfinite(root).all(axis=1) & (n > 3)
+    se, degrees, p = (np.full(len(x), np.nan) for _ in range(3))
+    if sound.any():
+        root, rest = root[sound], np.eye(n) - hat[sound]
+        eigen = np.linalg.eigvalsh(root[:, :, None] * rest * root[:, None, :])[:, -free:]
+        residual = np.einsum("gij,gj->gi", rest, y[sound])
+        square, robust = (residual**2).sum(axis=1), (root**2 * residual**2).sum(axis=1)
+        low, span = eigen[:, 0], np.maximum(eigen[:, -1] - eigen[:, 0], np.finfo(float).tiny)
+        mean, squares = (eigen.mean(axis=1) - low) / span, (eigen**2).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance = 2 * (squares - eigen.sum(axis=1) ** 2 / free) / (free * (free + 2)) / span**2
+            both = mean * (1 - mean) / variance - 1
+            p[sound] = stats.beta.sf((robust / square - low) / span, mean * both, (1 - mean) * both)
+        se[sound], degrees[sound] = np.sqrt(robust), eigen.sum(axis=1) ** 2 / squares
+    return UnequalScatter(se=se, degrees=degrees, p=p)
+
+
 def exponential(value: float) -> float:
     """``e^value``; infinite where that is too large for a float, as a poorly determined figure can be."""
     with np.errstate(over="ignore"):

@@ -2,14 +2,20 @@
 
 TR121's columns come first, its percentile bootstrap among them. Ours follow: the default interval of a slope is the
 t interval of least squares over models, which covers at small n, with the noise between runs, or rounds, added where
-there are several (`phaselaw.laws.noise`); the verdict is by it.
+there are several (`phaselaw.laws.noise`); the verdict is by it. HC2's stands beside, and takes its place where models
+are found to scatter unequally about their law: where HC2's variance exceeds that of least squares by what equal
+scatter gives in at most three laws of ten (`UNEQUAL`: with few models no sharper test finds anything), and no model's
+leverage exceeds `MOST_LEVERAGE`, since a line that must follow a point can't tell its scatter.
+
+A law without the model of greatest leverage stands beside, too. Where that leverage exceeds `DECIDING`, and the
+exponent without the model is outside the interval or the verdict another, the verdict rests on that model.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,14 +26,41 @@ from phaselaw.laws import served as served_engines
 from phaselaw.laws.noise import KEYS, Noise, Replicates, call_noise_of_slope, points_of, replicates_of, slope_noise
 from phaselaw.laws.options import Options
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.series import Series
+from phaselaw.laws.series import Series, floats
 from phaselaw.laws.served import BASIS, STEP_TRUE, TR121
 from phaselaw.laws.summary import CELLS, GROUP, GROUP_COLUMNS, by_cell, by_model
-from phaselaw.laws.verdicts import MIN_MODELS, TREND, out_of_order, verdict
+from phaselaw.laws.verdicts import MIN_MODELS, NARROW, TOO_FEW, TREND, out_of_order, resting_on, verdict
 from phaselaw.records import Run
-from phaselaw.tables import BUDGET, Col, Table, counted, derived, fixed, flag, interval, plain, words
+from phaselaw.tables import (
+    BUDGET,
+    MISSING,
+    Col,
+    Row,
+    Table,
+    bracket,
+    counted,
+    derived,
+    fixed,
+    flag,
+    interval,
+    plain,
+    words,
+)
+
+HC2 = "HC2"
+UNEQUAL = 0.3
+MOST_LEVERAGE = 2 / 3
+DECIDING = 0.5
 
 _THEIL_SEN = ("theilsen_slope", "theilsen_log10_intercept", "theilsen_slope_ci_low", "theilsen_slope_ci_high")
+
+
+def _without(row: Row) -> str:
+    """The exponent without the model of greatest leverage."""
+    if row.get("slope_without") is None:
+        return MISSING
+    ends = bracket(row["slope_without_ci_low"], row["slope_without_ci_high"])
+    return f"{fixed(row['slope_without'])} {ends} ({row['without_model']})"
 
 
 def _laws(name: str, holds: str, caption: str, extra: Sequence[Col] = (), **more: Any) -> Table:
@@ -52,6 +85,14 @@ def _laws(name: str, holds: str, caption: str, extra: Sequence[Col] = (), **more
         *interval("slope_t_ci_low", "slope_t_ci_high", "interval"),
         *plain("slope_se slope_call_noise_se slope_round_noise_se slope_run_noise_se residual_sd_log10"),
         *plain("log10_params_mean log10_params_sum_of_squares"),
+        *interval("slope_hc2_ci_low", "slope_hc2_ci_high", "HC2", detail=True),
+        *plain("slope_hc2_degrees unequal_scatter_p"),
+        words("slope_interval_by"),
+        *plain("leverage_max"),
+        words("without_model"),
+        Col("slope_without", "without its most telling model", of_row=_without, detail=True, provenance="derived"),
+        *plain("slope_without_ci_low slope_without_ci_high"),
+        words("incomplete"),
         words("slope_interval_holds"),
         words("between_run_noise"),
         words("verdict", "verdict"),
@@ -120,6 +161,7 @@ def scaling_fits(
     noise = Noise.none(len(series.lengths))
     if replicates is not None:
         noise = slope_noise(series, replicates.points, replicates.kind)
+    said: list[Row] = [{}] * len(series.lengths)
     for which, at in series.by_length():
         if at.shape[1] >= 2:
             for name, value in _fits(x[at], y[at], noise.of(which), options).items():
@@ -127,15 +169,22 @@ def scaling_fits(
             found["slope_call_noise_se"][which] = call_noise_of_slope(x[at], variance[at])
     if replicates is not None:
         found[f"slope_{'round' if replicates.kind == 'rounds' else 'run'}_noise_se"] = np.sqrt(noise.between)
+    by_hc2 = (found["unequal_scatter_p"] < UNEQUAL) & (found["leverage_max"] <= MOST_LEVERAGE)
     table = series.keys.with_columns(
         pl.Series("n_models", series.lengths),
         pl.Series("ok", np.isfinite(found["slope"])),
         *(pl.Series(name, values).fill_nan(None) for name, values in found.items()),
         pl.lit(options.draws).alias("boot_n_requested"),
+        pl.Series("slope_interval_by", [HC2 if each else "t" for each in by_hc2], dtype=pl.String),
         *_in_words(noise, replicates),
     )
-    texts = dict.fromkeys(("verdict", "tr121_verdict", "trend_exceptions"), pl.String)
-    return SCALING_FITS.frame(table.hstack(pl.DataFrame(list(_verdicts(table, series, y)), schema=texts)))
+    figures = table.with_columns(pl.col(pl.Float64).fill_null(math.nan)).iter_rows(named=True)
+    said = [
+        _said(law, points, noise.of(np.array([at])), options.level)
+        for at, (law, (_, points)) in enumerate(zip(figures, series, strict=True))
+    ]
+    schema = {name: kind for name, kind in SCALING_FITS.schema.items() if name in _SAID}
+    return SCALING_FITS.frame(table.drop(_SAID, strict=False).hstack(pl.DataFrame(said, schema=schema)))
 
 
 def _in_words(noise: Noise, replicates: Replicates | None) -> list[pl.Series]:
@@ -158,6 +207,17 @@ def _fits(x: Floats, y: Floats, noise: Noise, options: Options) -> dict[str, Any
     rho, p = regression.spearman_rows(x, y)
     robust = regression.theil_sen_rows(x, y, options.level)
     dx = x - x.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        leverage = 1 / n + (dx * dx).max(axis=1) / (dx * dx).sum(axis=1)
+    unequal = regression.unequal_scatter(x, y)
+    robust_half = np.array(
+        [
+            noise.of(np.array([at])).half_width(unequal.se[[at]], float(degrees), options.level)[0]
+            for at, degrees in enumerate(unequal.degrees)
+        ]
+    )
+    ends = {"slope_hc2_ci_low": line.slope - robust_half, "slope_hc2_ci_high": line.slope + robust_half}
+    half = np.where((unequal.p < UNEQUAL) & (leverage <= MOST_LEVERAGE), robust_half, half)
     found: dict[str, Any] = {
         "log10_intercept": line.intercept,
         "slope": line.slope,
@@ -171,6 +231,10 @@ def _fits(x: Floats, y: Floats, noise: Noise, options: Options) -> dict[str, Any
         "residual_sd_log10": line.residual_sd,
         "log10_params_mean": x.mean(axis=1),
         "log10_params_sum_of_squares": (dx * dx).sum(axis=1),
+        **ends,
+        "slope_hc2_degrees": unequal.degrees,
+        "unequal_scatter_p": unequal.p,
+        "leverage_max": leverage,
     }
     if n >= 3:
         counts = regression.resamples(n, options.draws, options.seed)
@@ -181,20 +245,49 @@ def _fits(x: Floats, y: Floats, noise: Noise, options: Options) -> dict[str, Any
     return found
 
 
-def _verdicts(table: pl.DataFrame, series: Series, y: Floats) -> Iterator[dict[str, str | None]]:
-    """Our verdict, TR121's by its own interval, and the models out of order where the law is but a trend."""
-    names = series.points["model"].to_list()
-    figures = table.with_columns(pl.col(pl.Float64).fill_null(math.nan))
-    for row, start in zip(figures.iter_rows(named=True), series.starts, strict=True):
-        shared = {"n_models": row["n_models"], "r2": row["r2"], "rho": row["spearman_rho_loglog"]}
-        ours = verdict(low=row["slope_t_ci_low"], high=row["slope_t_ci_high"], **shared)
-        mine = slice(int(start), int(start) + row["n_models"])
-        rising = y[mine] if row["slope"] >= 0 else -y[mine]
-        yield {
-            "verdict": ours,
-            "tr121_verdict": verdict(low=row["slope_ci_low"], high=row["slope_ci_high"], **shared),
-            "trend_exceptions": "; ".join(out_of_order(names[mine], list(rising))) if ours == TREND else None,
-        }
+_SAID = (
+    *("verdict", "tr121_verdict", "trend_exceptions", "incomplete"),
+    *("without_model", "slope_without", "slope_without_ci_low", "slope_without_ci_high"),
+)
+
+
+def _said(law: Row, points: pl.DataFrame, noise: Noise, level: float) -> Row:
+    """A law's verdict by our interval and by TR121's, what ours rests on, and the models that are out of order.
+
+    Of three models none is left out for its verdict, since two have none.
+    """
+    points = points.sort("params_millions_effective", maintain_order=True)
+    names, n = points["model"].to_list(), points.height
+    x, y = (np.log10(floats(points, name)) for name in ("params_millions_effective", "latency"))
+    shared = {"n_models": n, "r2": law["r2"], "rho": law["spearman_rho_loglog"], "span": 10 ** np.ptp(x)}
+    low, high = law["slope_t_ci_low"], law["slope_t_ci_high"]
+    ours, plain_verdict = (verdict(low=low, high=high, **shared | each) for each in ({}, {"rho": 1.0}))
+    others = regression.left_out(x[None], y[None])
+    leverage, slopes, r2 = others.leverage[0], others.slope[0], others.r2[0]
+    halves = noise.half_width(others.slope_se[0], n - 3, level)
+
+    def decides(at: int) -> bool:
+        ends = {"low": slopes[at] - halves[at], "high": slopes[at] + halves[at]}
+        span = 10 ** np.ptp(np.delete(x, at))
+        other = verdict(n_models=n - 1, **ends, r2=r2[at], rho=1.0, span=span)
+        return bool(slopes[at] < low or slopes[at] > high or (n > MIN_MODELS and other != plain_verdict))
+
+    judged = ours not in {TOO_FEW, NARROW}
+    by_leverage = [int(at) for at in np.argsort(-leverage, kind="stable")]
+    telling = [at for at in by_leverage if judged and leverage[at] > DECIDING and decides(at)]
+    shown = (telling or by_leverage)[0]
+    rising = y if law["slope"] >= 0 else -y
+    incomplete = points.filter(pl.col("incomplete").is_not_null())
+    return {
+        "verdict": resting_on(ours, [names[at] for at in telling]),
+        "tr121_verdict": verdict(low=law["slope_ci_low"], high=law["slope_ci_high"], **shared),
+        "trend_exceptions": "; ".join(out_of_order(names, list(rising))) if ours == TREND else None,
+        "incomplete": "; ".join(map(" ".join, incomplete.select("model", "incomplete").iter_rows())) or None,
+        "without_model": names[shown],
+        "slope_without": slopes[shown],
+        "slope_without_ci_low": slopes[shown] - halves[shown],
+        "slope_without_ci_high": slopes[shown] + halves[shown],
+    }
 
 
 KINDS = {"family": "families", "quantization_level": "quantisations"}

@@ -339,7 +339,8 @@ def multivariate_fits(series: Series, replicates: Replicates | None, options: Op
             half = float(noise.half_width(plane.standard_errors[[index]], plane.degrees, options.level)[0])
             ends = {"low": plane.coefficients[index] - half, "high": plane.coefficients[index] + half}
             row |= {f"{name}_t_ci_{end}": value for end, value in ends.items()}
-            row[f"{name}_verdict"] = verdict(n_models=points.height, **ends, r2=plane.r2, rho=1.0)
+            span = float(np.exp(np.ptp(columns[:, index - 1])))
+            row[f"{name}_verdict"] = verdict(n_models=points.height, **ends, r2=plane.r2, rho=1.0, span=span)
         rows.append(row | {"interval_holds": noise.holds()[0]})
     return MULTIVARIATE_FITS.frame(rows)
 

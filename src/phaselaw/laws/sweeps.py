@@ -22,6 +22,7 @@ from phaselaw.laws.noise import ALL
 from phaselaw.laws.regression import Floats, fit_lines, log_interval, t_half_width
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import BUDGET, MODEL
+from phaselaw.laws.verdicts import word
 from phaselaw.tables import PHASE, SUSPECT, Row, Table, grouped
 
 AXES = {"gen_tokens": BUDGET, "batch_size": "batch_size", "prompt_tokens": "scenario", "threads": "threads"}
@@ -294,7 +295,7 @@ def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, *, 
     laws = tables["exponent_by_axis"]
     regimes = tables["regimes"].filter(pl.col("regime") != COLD_START).with_columns(pl.lit(ALL).alias("scenario"))
     found: list[Row] = [
-        *_of_labels(laws, "verdict", "the law's verdict"),
+        *_of_labels(laws.with_columns(pl.col("verdict").map_elements(word, pl.String)), "verdict", "the law's verdict"),
         *_of_labels(along_axes(regimes, lengths, []), "regime", "the regime"),
         *_walls(tables["physical_limit"], lengths),
         *_moving_exponents(tables["exponent_stability"]),

@@ -1,4 +1,4 @@
-"""What a fit may be taken for, by rule (method 3): supported, weak, not identifiable, too few models."""
+"""What a fit may be taken for, by rule (method 3): supported, weak, not identifiable, or no verdict at all."""
 
 from __future__ import annotations
 
@@ -7,25 +7,40 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 SUPPORTED, TREND, WEAK = "supported", "supported (trend)", "weak"
-NOT_IDENTIFIABLE, TOO_FEW = "not identifiable", "too few models"
+NOT_IDENTIFIABLE, TOO_FEW, NARROW = "not identifiable", "too few models", "range too narrow"
 
 R2_SUPPORTED = 0.7
 MIN_MODELS = 3
 """Below this a slope has no interval."""
+LEAST_RANGE = 2.0
+"""Largest over smallest model, below which no exponent is told from what else the models differ in."""
+_RESTS = " (rests on "
 
 
-def verdict(*, n_models: int, low: float, high: float, r2: float, rho: float) -> str:
-    """The verdict of a slope with its interval ``[low, high]``; ``rho`` is Spearman's.
+def verdict(*, n_models: int, low: float, high: float, r2: float, rho: float, span: float) -> str:
+    """The verdict of a slope with its interval ``[low, high]``; ``rho`` is Spearman's, ``span`` largest over smallest.
 
     *Supported* leaves out 0 with R2 >= 0.7, as a *trend* where the order of the models is not that of their latency.
     """
     if n_models < MIN_MODELS:
         return TOO_FEW
+    if span < LEAST_RANGE:
+        return NARROW
     if not (math.isfinite(low) and math.isfinite(high)) or low <= 0 <= high:
         return NOT_IDENTIFIABLE
     if not r2 >= R2_SUPPORTED:
         return WEAK
     return SUPPORTED if abs(rho) >= 1 - 1e-9 else TREND
+
+
+def resting_on(verdict: str, models: Sequence[str]) -> str:
+    """A verdict with the models, if any, without each of which it would be another, or its exponent out of bounds."""
+    return f"{verdict}{_RESTS}{' or '.join(models)})" if models else verdict
+
+
+def word(verdict: str) -> str:
+    """A verdict without the models that it rests on."""
+    return verdict.split(_RESTS)[0]
 
 
 def out_of_order(names: Sequence[str], values: Sequence[float]) -> list[str]:

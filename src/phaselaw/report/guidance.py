@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from phaselaw.laws.claims import DOMINATES
 from phaselaw.laws.decisions import ALIKE, COLD_START, DEPTH, LATENCY, MIXED, OVERHEAD, PRICE, SIZE, UNKNOWN
 from phaselaw.laws.noise import ALL
-from phaselaw.laws.verdicts import TREND
+from phaselaw.laws.verdicts import TREND, word
 from phaselaw.laws.warmup import event_words
 from phaselaw.report.document import Section, display, section
 from phaselaw.report.subject import Subject
@@ -90,7 +90,7 @@ def _trends(rows: Iterable[Row], _: float) -> Advice:
     policy = "Measure the very model that you choose: the law is a trend, and some models are out of order."
     for row in rows:
         over_all = row["mode"] == "e2e_kv" and row["scenario"] == ALL
-        if over_all and row["verdict"] == TREND and row["trend_exceptions"]:
+        if over_all and word(row["verdict"]) == TREND and row["trend_exceptions"]:
             yield policy, row["law"], f"out of order end to end: {row['trend_exceptions']}"
 
 

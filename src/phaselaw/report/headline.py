@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from phaselaw.laws import decisions
 from phaselaw.laws.claims import CLAIMS
 from phaselaw.laws.scaling import SCALING_FITS
-from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK
+from phaselaw.laws.verdicts import NARROW, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
 from phaselaw.report.document import Section, section
 from phaselaw.report.subject import Subject
 from phaselaw.tables import SUSPECT, Row, alike, bracket, digits, fixed, words
@@ -113,8 +113,8 @@ def exponents(subject: Subject) -> Section:
             SCALING_FITS,
             rows,
             caption=f"latency ~ params^exponent, by backend and phase, with {level} intervals.",
-            shows="backend mode n_models slope slope_t_ci_low r2 spearman_rho_loglog verdict slope_ci_low "
-            "tr121_verdict",
+            shows="backend mode n_models slope slope_t_ci_low r2 spearman_rho_loglog verdict slope_without "
+            "slope_hc2_ci_low slope_ci_low tr121_verdict",
         ),
         _reading(rows, level),
     )
@@ -125,9 +125,13 @@ def _reading(rows: tuple[Row, ...], level: str) -> tuple[str, ...]:
         f"The {level} interval is a t interval over models: it covers at small n. TR121's percentile bootstrap stands "
         "beside it; with so few models it is too narrow.",
         f"{SUPPORTED}: the interval leaves out 0 and R2 is at least 0.7; (trend): some models are out of order. "
-        f"{WEAK}: it leaves out 0, R2 is below 0.7. {NOT_IDENTIFIABLE}: it holds 0. {TOO_FEW}: fewer than 3 models.",
+        f"{WEAK}: it leaves out 0, R2 is below 0.7. {NOT_IDENTIFIABLE}: it holds 0. {TOO_FEW}: fewer than 3 models. "
+        f"{NARROW}: the largest is less than twice the smallest.",
+        "Rests on a model: the line follows it by more than half (leverage), and without it the exponent is outside of "
+        "the interval, or the verdict another. HC2's interval allows for models that scatter unequally about the law; "
+        "where that is found it is the interval.",
     ]
-    trends = [row for row in rows if row["verdict"] == TREND and row.get("trend_exceptions")]
+    trends = [row for row in rows if word(row["verdict"]) == TREND and row.get("trend_exceptions")]
     for (law, models), mine in alike(trends, "law", "trend_exceptions").items():
         items.append(f"{law}: out of order in {_phases(mine)}: {models}.")
     noise = [row for row in rows if row.get("slope_call_noise_se") is not None]
@@ -155,14 +159,14 @@ def supports(subject: Subject) -> Section:
     """What can be concluded from this run, what only with care, and what can't."""
     yes, care, no = [], [], []
     for law, rows in subject.laws():
-        sound = [row for row in rows if row["verdict"] in {SUPPORTED, TREND} and not row.get(SUSPECT)]
-        marked = [row for row in rows if row["verdict"] in {SUPPORTED, TREND} and row.get(SUSPECT)]
+        sound = [row for row in rows if word(row["verdict"]) in {SUPPORTED, TREND} and not row.get(SUSPECT)]
+        marked = [row for row in rows if word(row["verdict"]) in {SUPPORTED, TREND} and row.get(SUSPECT)]
         grows = "latency grows with parameters between the smallest and the largest model measured"
         if sound:
             yes.append(f"{law}, {_phases(sound)}: {grows}.")
         care += [f"{law}, {row['phase']}: {grows}, if its rows are sound ({row[SUSPECT]})." for row in marked]
-        for verdict in (WEAK, NOT_IDENTIFIABLE, TOO_FEW):
-            mine = [row for row in rows if row["verdict"] == verdict]
+        for verdict in (WEAK, NOT_IDENTIFIABLE, TOO_FEW, NARROW):
+            mine = [row for row in rows if word(row["verdict"]) == verdict]
             if mine:
                 no.append(f"{law}, {_phases(mine)}: no law in parameters to plan with ({verdict}).")
     no += [

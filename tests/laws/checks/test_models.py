@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rows import call, outcome, run_of
 
-from phaselaw.laws.checks.models import gpu_memory_mb, left_out, outliers
+from phaselaw.laws.checks.models import gpu_memory_mb, outliers
 
 LABEL, SPILL = "label contradicts measurement", "spill"
 
@@ -116,7 +116,6 @@ def test_on_an_exact_law_the_one_model_off_it_is_found() -> None:
 
 def test_three_models_can_hold_none_of_them_against_the_others() -> None:
     assert outliers(SIZES[:3], np.array([1.0, 50.0, 2.0])) == []
-    assert np.isnan(left_out(np.arange(3.0), np.arange(3.0))[1]).all()
 
 
 def models(**columns) -> list[dict]:

@@ -14,7 +14,7 @@ from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws.checks.frame import ALL_PHASES, GROUP_OF_MODEL, SERVED, Evidence, Finding, Findings, Where, check
 from phaselaw.laws.checks.served import prompt_cache
 from phaselaw.laws.overhead import least_log_error
-from phaselaw.laws.regression import Floats
+from phaselaw.laws.regression import Floats, left_out
 from phaselaw.laws.scaling import KINDS, kinds_of
 from phaselaw.laws.series import Series
 from phaselaw.laws.structure import bits_of
@@ -87,13 +87,18 @@ def far_off(evidence: Evidence) -> Findings:
 def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, float, float]]:
     """The models off the law through the others: (index, factor off, p after Bonferroni); none below 4 models.
 
-    A model is out where its externally studentised residual is (Bonferroni over the models), where it is off by a
-    factor of `FAR`, and where the best ``a + b P^s`` through all models, too, is that much worse than a line without
-    it.
+    A model is out where its externally studentised residual is (t with n - 3 degrees of freedom, Cook and Weisberg,
+    Residuals and Influence in Regression, 1982, 2.2.2; Bonferroni over the models), where it is off by a factor of
+    `FAR`, and where the best ``a + b P^s`` through all models, too, is that much worse than a line without it.
     """
     n = len(params_millions)
-    x, y = np.log(params_millions), np.log(latency_ms)
-    off, p, without, slope = left_out(x, y)
+    if n < 4:
+        return []
+    others = left_out(np.log(params_millions)[None], np.log(latency_ms)[None])
+    off, without, slope, leverage = (each[0] for each in (others.off, others.sse, others.slope, others.leverage))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        studentised = np.abs(off) * np.sqrt((n - 3) * (1 - leverage) / without)
+    p = np.where(np.abs(off) < 1e-9, 1.0, 2 * stats.t.sf(studentised, n - 3))
     found = []
     for index in np.flatnonzero((p * n < ALPHA) & (np.abs(off) >= math.log(FAR))):
         bent = least_log_error(params_millions, latency_ms, max_exponent=max(PROPORTIONAL, float(slope[index])))
@@ -102,28 +107,6 @@ def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, flo
         if 2 * stats.t.sf(t, n - 3) < ALPHA:
             found.append((int(index), math.exp(off[index]), float(p[index] * n)))
     return found
-
-
-def left_out(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Each point against the line through the others, each (points,): what it is off, the two-sided p of that, the
-    line's sum of squares and its slope; NaN where untestable.
-
-    The p is of the externally studentised residual, t with n - 3 degrees of freedom (Cook and Weisberg, Residuals and
-    Influence in Regression, 1982, 2.2.2).
-    """
-    n, dx = len(x), x - x.mean()
-    if n < 4 or np.ptp(x) == 0:
-        return (np.full(n, np.nan),) * 4
-    slope = dx @ y / (dx @ dx)
-    residual = y - y.mean() - slope * dx
-    rest = 1 - 1 / n - dx**2 / (dx @ dx)
-    rest[rest < 1e-9] = np.nan  # the others are all of one size: there is no line through them
-    off = residual / rest
-    without = np.maximum((residual**2).sum() - residual * off, 0.0)
-    se = np.sqrt(without / (n - 3) / rest)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.where(se > 0, 2 * stats.t.sf(np.abs(off) / se, n - 3), np.where(np.abs(off) < 1e-9, 1.0, 0.0))
-    return off, np.where(np.isnan(off), np.nan, p), without, slope - dx * off / (dx @ dx)
 
 
 @check(
