@@ -1,19 +1,30 @@
-"""Writing files that are whole or absent, and CSV cells that a spreadsheet can't run."""
+"""The one place that writes files: whole or absent, through no link; and CSV cells that a spreadsheet can't run."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+import psutil
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a spreadsheet takes for the beginning of a formula, or for a blank before one."""
 
 
 CACHE_VARIABLE = "PHASELAW_CACHE"
@@ -25,16 +36,83 @@ def cache_folder() -> Path:
     return Path(root).expanduser()
 
 
+def folder_in(root: Path, *names: str) -> Path:
+    """A folder below ``root``, made where it is not there; OSError where a link stands in its place.
+
+    So nothing that is written into a run directory leaves it, whoever the directory is from.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        root = root / name
+        root.mkdir(exist_ok=True)
+        if root.is_symlink():
+            raise OSError(f"{name} is a link, which could lead out of the run; remove it")
+    return root
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A fresh empty file beside ``path``, to be filled; at the end it takes that place, synced: a reader sees the old
+    or the new, never a part.
+
+    Its name can't be foreseen and it is created exclusively, which follows no link and opens nothing that is there.
+    What a process that is gone left of an earlier try is taken away.
+    """
+    for left in path.parent.iterdir():
+        name, _, process = left.name.removesuffix(".partial").rpartition(".")[0].rpartition(".")
+        if left.suffix == ".partial" and name == f".{path.name}" and not (process.isdigit() and _runs(int(process))):
+            left.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.partial")
+    partial.open("xb").close()
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    return process < 2**31 and psutil.pid_exists(process)
+
+
 def write_whole(path: Path, data: bytes | str) -> None:
-    """Write a file through a temporary one beside it and a rename: a reader sees the old or the new, never a part."""
-    # A file name that is no UTF-8 reaches us as lone surrogates: escaped as JSON escapes them, they stay readable.
-    raw = data.encode(errors="backslashreplace") if isinstance(data, str) else data
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Write a file by `replacing` the one that is there; what is no folder's file but a pipe or a link goes too."""
+    with replacing(path) as partial:
+        partial.write_bytes(raw_text(data) if isinstance(data, str) else data)
+
+
+def raw_text(text: str) -> bytes:
+    """A text as UTF-8; what a file name that is no UTF-8 brought along is escaped as JSON escapes it."""
+    return text.encode(errors="backslashreplace")
+
+
+def read_plain(path: Path) -> bytes:
+    """The bytes of a plain file; OSError for anything else, so that no pipe is waited for."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("not a plain file")
+        return file.read()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lock(descriptor: int) -> bool:
+    """Lock an open file for this process until the descriptor is closed or the process is gone; false where another
+    holds it."""
+    with suppress(BlockingIOError, PermissionError):
+        if sys.platform == "win32":
+            os.lseek(descriptor, 2**40, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -43,7 +121,12 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a CSV, whole: ``None`` is an empty cell, floats keep full precision, texts are made `cell_text`."""
+    """Write a CSV, whole; see `csv_text`."""
+    write_whole(path, csv_text(columns, rows))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as CSV: ``None`` is an empty cell, floats keep full precision, texts are made `cell_text`."""
     text = io.StringIO(newline="")
     # The writer quotes only the line ends it writes itself: told \r\n it quotes both, and each row's own becomes \n.
     writer, ended = csv.writer(text, lineterminator="\r\n"), []
@@ -52,7 +135,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
         ended.append(text.getvalue().removesuffix("\r\n") + "\n")
         text.seek(0)
         text.truncate()
-    write_whole(path, "".join(ended))
+    return "".join(ended)
 
 
 def cell_text(value: Any) -> Any:

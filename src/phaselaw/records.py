@@ -9,9 +9,11 @@ This module imports nothing heavy.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,6 +30,9 @@ DecodeStepBasis = Literal["client", "client_usage", "server"]
 
 CacheCheck = Literal["fresh", "found", "undecidable", "off"]
 """Whether a prompt was answered from the server's cache; ``off``: the server was told to have none, and says so."""
+
+LARGEST = 10**18
+"""A number from here on was never measured, and what is computed from it could overflow."""
 
 T = TypeVar("T", bound="DataclassInstance")
 
@@ -327,14 +332,58 @@ def to_jsonable(record: Any) -> dict[str, Any]:
 
 
 def from_jsonable(kind: type[T], data: Mapping[str, Any]) -> T:
-    """The record that `to_jsonable` wrote; keys that this version doesn't know are ignored (newer writers)."""
-    nested: dict[str, type[Any]] = {"cell": Cell, "timing": Timing, "served": Served}
-    nested |= {"info": ModelInfo, "engine": EngineInfo}
+    """The record that `to_jsonable` wrote; keys that this version doesn't know are ignored (newer writers).
 
-    def read(name: str, value: Any) -> Any:
-        if name in nested and isinstance(value, Mapping):
-            return from_jsonable(nested[name], value)
-        return tuple(value) if isinstance(value, list) else value
+    Raises ValueError or TypeError for a value that is not of its field's type, and for numbers that no table can hold.
+    """
+    readers = _readers(kind)
+    return kind(**{name: readers[name](value) for name, value in data.items() if name in readers})
 
-    known = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: read(name, value) for name, value in data.items() if name in known})
+
+@functools.cache
+def _readers(kind: type[Any]) -> dict[str, Callable[[Any], Any]]:
+    return {name: _reader(of) for name, of in get_type_hints(kind).items()}
+
+
+def _reader(of: Any) -> Callable[[Any], Any]:
+    """What reads a value of a field's type, and refuses any other."""
+    origin, arguments = get_origin(of), get_args(of)
+    if of is Any:
+        return lambda value: value
+    if dataclasses.is_dataclass(of):
+        kind: Any = of
+        return lambda value: from_jsonable(kind, _checked(value, isinstance(value, Mapping), of))
+    if origin is Literal:
+        return lambda value: _checked(value, value in arguments, of)
+    if origin in (Union, UnionType):
+        plain = tuple(each for each in arguments if each in (NoneType, *_PLAIN))
+        others = [_reader(each) for each in arguments if each not in plain]
+
+        def one_of(value: Any) -> Any:
+            if type(value) in plain or (type(value) is int and float in plain):
+                return value if value is None else _plain(value)
+            return others[0](value) if others else _checked(value, False, of)
+
+        return one_of
+    if origin is tuple:
+        each = _reader(arguments[0])
+        return lambda value: tuple(map(each, _checked(value, isinstance(value, (list, tuple)), of)))
+    if origin is not None and issubclass(origin, Mapping):
+        inner = _reader(arguments[1])
+        return lambda value: {key: inner(each) for key, each in _checked(value, isinstance(value, Mapping), of).items()}
+    types = (float, int) if of is float else (of,)
+    return lambda value: _plain(_checked(value, type(value) in types, of))
+
+
+_PLAIN = (str, int, float, bool)
+
+
+def _plain(value: Any) -> Any:
+    """A plain value, if it is no number that is infinite, no number, or too large for a column."""
+    return _checked(value, not isinstance(value, (int, float)) or abs(value) < LARGEST, float)
+
+
+def _checked(value: Any, fits: bool, of: Any) -> Any:
+    if not fits:
+        raise ValueError(f"{repr(value)[:40] if not isinstance(value, int) else 'a number'} where {of} belongs")
+    return value

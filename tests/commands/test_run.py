@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import edit
 
 from phaselaw.measure import schedule
 from phaselaw.rundir.journal import JOURNAL, read_journal
@@ -401,7 +402,7 @@ def test_a_changed_study_is_refused_unless_allowed_and_then_both_are_recorded(fi
 def test_a_changed_host_is_refused_unless_allowed_and_then_both_are_recorded(finished: Path) -> None:
     journal = finished / JOURNAL
     here = manifest(finished)["host"]["cpu_model"]
-    journal.write_bytes(journal.read_bytes().replace(json.dumps(here).encode(), b'"another processor"'))
+    edit(journal, json.dumps(here), '"another processor"')
     refused = phaselaw("run", "--resume", finished)
     assert refused.returncode == 1
     assert "cpu_model: 'another processor' became" in one_line(refused)

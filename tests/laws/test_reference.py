@@ -10,7 +10,7 @@ import pytest
 from phaselaw.laws.analysis import Analysis, analyze
 from phaselaw.rundir import read as runs
 from phaselaw.rundir.columns import COLUMNS
-from phaselaw.rundir.write import LOAD_COLUMNS, MODEL_COLUMNS
+from phaselaw.rundir.derive import LOAD_COLUMNS, MODEL_COLUMNS
 
 TABLES = (
     "cuda_event_gap_summary", "hf_architecture_correlations", "hf_model_architecture", "hf_multivariate_fits",

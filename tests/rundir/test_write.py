@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from journals import edit
 
 from phaselaw.engines import module_for
 from phaselaw.errors import RunError
@@ -430,19 +432,19 @@ def test_what_has_no_header_is_no_journal(tmp_path: Path, content: bytes) -> Non
 def test_a_journal_of_a_later_version_is_refused_by_its_version(tmp_path: Path, finished: Path) -> None:
     header = json.loads(lines(finished)[0]) | {"journal_version": 99}
     (tmp_path / JOURNAL).write_text(json.dumps(header) + "\n")
-    with pytest.raises(RunError, match="journal version 99; this phaselaw reads 1 to 2"):
+    with pytest.raises(RunError, match="journal version 99; this phaselaw reads versions 1 and 2"):
         read_journal(tmp_path / JOURNAL)
 
 
 def test_an_event_of_a_later_version_is_passed_over(tmp_path: Path, finished: Path) -> None:
-    (tmp_path / JOURNAL).write_bytes((finished / JOURNAL).read_bytes() + b'{"event":"weather","rain":true}\n')
+    weather = journal_module.line_of("weather", {"rain": True})
+    (tmp_path / JOURNAL).write_bytes((finished / JOURNAL).read_bytes() + weather)
     assert read_journal(tmp_path / JOURNAL).calls == read_journal(finished / JOURNAL).calls
 
 
 def test_a_study_that_this_version_cant_read_is_told_in_one_line(tmp_path: Path, finished: Path) -> None:
-    raw = (finished / JOURNAL).read_bytes().replace(b'"gen_tokens":4', b'"gen_tokens":"four"')
-    raw = raw.replace(b'"gen_tokens": 4', b'"gen_tokens": "four"')
-    (tmp_path / JOURNAL).write_bytes(raw)
+    shutil.copy(finished / JOURNAL, tmp_path)
+    edit(tmp_path / JOURNAL, '"gen_tokens":4,"rep', '"gen_tokens":"four","rep')
     with pytest.raises(RunError, match="its study is none this phaselaw can read"):
         resume(tmp_path)
 

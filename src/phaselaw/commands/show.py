@@ -11,8 +11,8 @@ from typing import Any
 
 from phaselaw.commands.options import add_json, answer, option
 from phaselaw.errors import RunError
+from phaselaw.rundir.derive import kept_study
 from phaselaw.rundir.journal import JOURNAL, read_journal
-from phaselaw.rundir.write import kept_study
 
 DESCRIPTION = "Study, host, order, calls by status, errors and files of a run."
 EXAMPLES = """\

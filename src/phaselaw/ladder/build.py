@@ -9,6 +9,7 @@ import hashlib
 import json
 import lzma
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -16,10 +17,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
-
 from phaselaw.errors import NotReadyError, UsageError
-from phaselaw.files import cache_folder
+from phaselaw.files import cache_folder, lock, sha256_of
 from phaselaw.ladder.spec import LADDER, PREFIX, LadderModel, ladder_model
 from phaselaw.ladder.weights import STD, safetensors_chunks
 
@@ -33,6 +32,8 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json.xz"
 """The shipped tokenizer of every model (benchmarks/ladder_tokenizer.py)."""
 END_OF_TEXT = "<|endoftext|>"
+_LOOK_AGAIN_S = 0.05
+"""How often a process that waits for another one looks."""
 
 
 class Checksum(NamedTuple):
@@ -113,7 +114,9 @@ def _build_one(model: LadderModel, root: Path, progress: Progress | None) -> Pat
 def one_process_at_a_time(path: Path) -> Iterator[None]:
     """One process at a time writes at a path, whose folder is made; the lock dies with its process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with path.with_name(f".{path.name}.lock").open("ab") as file:
+        while not lock(file.fileno()):
+            time.sleep(_LOOK_AGAIN_S)
         yield
 
 
@@ -230,9 +233,3 @@ def faults(model: LadderModel, directory: Path, *, every_byte: bool) -> list[str
         elif every_byte and sha256_of(path) != wanted.sha256:
             found.append(f"{name} is damaged: its SHA-256 is not the shipped one")
     return found
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

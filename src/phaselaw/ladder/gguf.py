@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from phaselaw.errors import MissingExtraError, NotReadyError, UsageError
-from phaselaw.files import cache_folder, write_json, write_whole
+from phaselaw.files import cache_folder, replacing, sha256_of, write_json, write_whole
 from phaselaw.ladder.build import WEIGHTS as WEIGHTS_FILE
-from phaselaw.ladder.build import chosen, one_process_at_a_time, resolve, sha256_of, shipped_checksums
+from phaselaw.ladder.build import chosen, one_process_at_a_time, resolve, shipped_checksums
 from phaselaw.ladder.spec import LADDER, LadderModel, ladder_model
 
 Weights = Literal["f32", "f16", "q8_0", "q4_0"]
@@ -352,7 +352,6 @@ def _recorded(exported: Exported, *, every_byte: bool) -> str | None:
 
 
 def _write(folder: Gpt2Folder, exported: Exported, identity: str) -> None:
-    partial = exported.path.with_name(f".{exported.path.name}.partial")
     # What ``ollama create`` reads: the file, a bare template, and the context the model has.
     modelfile = f"""\
 # ollama create models/{exported.name}:{exported.weights} -f {exported.modelfile.name}
@@ -360,12 +359,9 @@ FROM ./{exported.path.name}
 TEMPLATE "{{{{ .Prompt }}}}"
 PARAMETER num_ctx {folder.number("n_positions")}
 """
-    try:
+    record = {"exporter": EXPORTER, "source_sha256": identity}
+    with replacing(exported.path) as partial:
         write_gguf(folder, partial, name=exported.name, weights=exported.weights)
-        record = {"exporter": EXPORTER, "source_sha256": identity}
         record |= {"bytes": partial.stat().st_size, "sha256": sha256_of(partial)}
         write_whole(exported.modelfile, modelfile)
-        partial.replace(exported.path)
-        write_json(exported.path.with_suffix(".json"), record)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_json(exported.path.with_suffix(".json"), record)

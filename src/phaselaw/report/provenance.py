@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from phaselaw import __version__
+from phaselaw.files import sha256_of
 from phaselaw.laws.analysis import DECLARED
 from phaselaw.report.document import Code, Section, Table, section
 from phaselaw.report.subject import Subject
@@ -216,7 +216,5 @@ def _raw(subject: Subject) -> Iterator[Row]:
         for name, holds in names.items():
             path = folder / name
             if path.is_file():
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
                 shown = name if len(subject.run.sources) == 1 else f"{source.run_id}/{name}"
-                yield {"file": shown, "holds": holds, "bytes": path.stat().st_size, "sha256": digest}
+                yield {"file": shown, "holds": holds, "bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from phaselaw.records import PHASES, Call, Cell, Phase, Timing
 
 SCHEMA_VERSION = 2
-"""Version of the run directory. 2 has replicates; a run of version 1 is read as one of a single replicate."""
+"""Version of the run directory. 2 has replicates and hashes; a run of version 1 is read as one replicate."""
 
 N = TypeVar("N", int, float)
 

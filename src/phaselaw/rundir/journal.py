@@ -1,4 +1,4 @@
-"""The journal of a run, ``journal.jsonl``: one JSON line an event, appended and fsynced.
+"""The journal of a run, ``journal.jsonl``: one JSON line an event with its checksum, appended and fsynced.
 
 A kill -9 loses at most the event in flight: it can cut the last line short, which reading leaves out and opening takes
 away. The events stand in docs/run-directory.md. `redacted` takes secrets out of what is kept.
@@ -10,25 +10,40 @@ import dataclasses
 import json
 import os
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from phaselaw.errors import RunError
+from phaselaw.files import lock, read_plain
 from phaselaw.records import Call, Event, ModelLoaded, Rewarmed, from_jsonable, to_jsonable
 
 JOURNAL = "journal.jsonl"
 JOURNAL_VERSION = 2
-"""What is written. Version 1, which has no replicates, is read as well."""
+"""What is written. Version 1, which has neither checksums nor replicates, is read as well."""
 
 _RECORDS: dict[str, type[Any]] = {"model": ModelLoaded, "rewarmed": Rewarmed, "call": Call}
 _NAMES = {record: name for name, record in _RECORDS.items()}
-_REQUIRED: dict[str, tuple[str, ...]] = {
-    "header": ("run_id", "argv", "study", "study_sha256", "git_commit", "skipped", "created_at_unix"),
-    "process": ("host", "study", "study_sha256", "started_at_unix"),
-    "end": ("status", "process_idx", "at_unix"),
+_REQUIRED: dict[str, dict[str, Any]] = {
+    "header": {"run_id": str, "argv": list, "study": dict, "study_sha256": str, "skipped": list}
+    | {"created_at_unix": (int, float)},
+    "process": {"host": dict, "study": dict, "study_sha256": str, "started_at_unix": (int, float)},
+    "end": {"status": str, "process_idx": int, "at_unix": (int, float)},
+    "salvaged": {"lines": list},
 }
+"""What each event that is no record holds at least, and its types."""
+
+_CHECKSUM = b',"crc32":"'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Damage:
+    """A line of a journal that can't be what was written."""
+
+    line: int
+    what: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,9 +55,12 @@ class Journal:
     models: tuple[ModelLoaded, ...]
     rewarmed: tuple[Rewarmed, ...]
     calls: tuple[Call, ...]
+    """In the order they were made; of a call that failed and was made again, the last."""
     ends: tuple[dict[str, Any], ...]
     whole_bytes: int
     """Length of the file up to the last whole line: what follows was cut by a crash."""
+    damage: tuple[Damage, ...]
+    has_checksums: bool
 
     @property
     def end(self) -> dict[str, Any] | None:
@@ -50,74 +68,181 @@ class Journal:
         last = len(self.processes) - 1
         return next((end for end in reversed(self.ends) if end["process_idx"] == last), None)
 
+    @property
+    def next_call_idx(self) -> int:
+        """The execution index of the next call."""
+        return 1 + max((call.call_idx for call in self.calls), default=-1)
+
 
 def read_journal(path: Path) -> Journal:
     """Read a journal; a last line that a crash cut is left out, any other damage is a `RunError` naming its line."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path} can't be read: {error.strerror or error}") from None
+    journal = scan_journal(path)
+    for damage in journal.damage:
+        raise RunError(f"{path}:{damage.line}: {damage.what}; {_WHAT_TO_DO} {path.parent}")
+    return journal
+
+
+_WHAT_TO_DO = "restore the file, or keep all sound lines: phaselaw show --salvage"
+
+
+def scan_journal(path: Path) -> Journal:
+    """Read what of a journal is sound, and say what is not; `RunError` where it can't be read, or is none."""
+    raw = _raw(path)
     whole_bytes = raw.rfind(b"\n") + 1
     events: dict[str, list[Any]] = {name: [] for name in (*_REQUIRED, *_RECORDS)}
-    calls_seen: set[str] = set()
+    calls: dict[str, Call] = {}
+    damage: list[Damage] = []
+    made: set[int] = set()
+    version = _version(raw[: raw.find(b"\n")], path)
     for number, line in enumerate(raw[:whole_bytes].split(b"\n")[:-1], start=1):
-        name, event = _parsed(line, f"{path}:{number}")
-        if (number == 1) != (name == "header"):
-            raise RunError(f"{path}:{number}: not a phaselaw journal (its first line alone is a header)")
-        if name == "call":
-            if event.call_id in calls_seen:
-                raise RunError(f"{path}:{number}: call {event.call_id} stands twice; {_WHAT_TO_DO}")
-            calls_seen.add(event.call_id)
-        events.setdefault(name, []).append(event)
+        try:
+            name, event = _parsed(line, version)
+            if (number == 1) != (name == "header"):
+                raise ValueError("not a phaselaw journal (its first line alone is a header)")
+            if name == "call":
+                made.add(event.call_idx)
+                before = calls.pop(event.call_id, None)
+                if before is not None and (before.status == "ok" or event.call_idx <= before.call_idx):
+                    calls[event.call_id] = before
+                    raise ValueError(f"call {event.call_id} stands twice")
+                calls[event.call_id] = event
+            else:
+                events.setdefault(name, []).append(event)
+        except ValueError as error:
+            damage.append(Damage(line=number, what=str(error)))
     if not events["header"]:
-        raise RunError(f"{path}:1: not a phaselaw journal (no header)")
+        if not events["process"]:
+            why = damage[0].what if damage else "its first line alone is a header"
+            raise RunError(f"{path}:1: not a phaselaw journal ({why})")
+        events["header"] = [_header_of(events["process"][0], path)]
+    if not damage and not events["salvaged"] and len(made) != (last := max(made, default=-1) + 1):
+        missing = next(index for index in range(last) if index not in made)
+        damage.append(Damage(line=1, what=f"call_idx {missing} is missing: a line was taken out"))
     return Journal(
         header=events["header"][0],
         processes=tuple(events["process"]),
         models=tuple(events["model"]),
         rewarmed=tuple(events["rewarmed"]),
-        calls=tuple(events["call"]),
+        calls=tuple(calls.values()),
         ends=tuple(events["end"]),
         whole_bytes=whole_bytes,
+        damage=tuple(damage),
+        has_checksums=version > 1,
     )
 
 
-_WHAT_TO_DO = "restore the file or measure again"
-
-
-def _parsed(line: bytes, where: str) -> tuple[str, Any]:
-    """One line's event: its name, and its record or content. An event of a later version is kept as it is."""
+def _raw(path: Path) -> bytes:
     try:
-        event = json.loads(line)
+        return read_plain(path)
+    except OSError as error:
+        raise RunError(f"{path} can't be read: {error.strerror or error}") from None
+
+
+def _version(header: bytes, path: Path) -> int:
+    """A journal's version by its first line: 1 only where that has no checksum and says so."""
+    stated = JOURNAL_VERSION
+    with suppress(ValueError, RecursionError, LookupError, TypeError):
+        stated = json.loads(header)["journal_version"]
+    if stated not in (1, JOURNAL_VERSION):
+        raise RunError(f"{path}:1: journal version {stated!r}; this phaselaw reads versions 1 and {JOURNAL_VERSION}")
+    return JOURNAL_VERSION if _CHECKSUM in header else stated
+
+
+def _header_of(process: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What stands for a header that is damaged: the first process was asked for the same."""
+    of_run: dict[str, Any] = {"run_id": path.parent.resolve().name, "git_commit": None, "skipped": [], "argv": []}
+    return {**of_run, **process, "created_at_unix": process["started_at_unix"]}
+
+
+def _parsed(line: bytes, version: int) -> tuple[str, Any]:
+    """One line's event: its name, and its record or content; ValueError for a line that is not what was written.
+
+    An event of a later version is kept as it is. A call whose figures can't be figures, which only a faulty writer can
+    have kept, becomes a failed one.
+    """
+    body, marker, rest = line.rpartition(_CHECKSUM)
+    if marker and rest != b'%08x"}' % zlib.crc32(body + b"}"):
+        raise ValueError("damaged line: it is not what its checksum was made of")
+    if not marker and version > 1:
+        raise ValueError("damaged line: it has no checksum")
+    try:
+        event = json.loads(line, parse_constant=_no_number)
         name = event.pop("event")
-        if name == "header" and (version := event.get("journal_version")) not in range(1, JOURNAL_VERSION + 1):
-            raise RunError(f"{where}: journal version {version!r}; this phaselaw reads 1 to {JOURNAL_VERSION}")
+        event.pop("crc32", None)
         if name in _RECORDS:
-            return name, from_jsonable(_RECORDS[name], event)
-        if any(key not in event for key in _REQUIRED.get(name, ())):
+            return name, _record(name, event)
+        if any(not isinstance(event.get(key), of) for key, of in _REQUIRED.get(name, {}).items()):
             raise KeyError(name)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise RunError(f"{where}: damaged line; {_WHAT_TO_DO}") from None
+        raise ValueError("damaged line") from None
     return name, event
 
 
-class JournalWriter:
-    """A journal that is appended to. What was cut by a crash is taken away when it is opened."""
+def _record(name: str, event: dict[str, Any]) -> Any:
+    try:
+        return from_jsonable(_RECORDS[name], event)
+    except ValueError as error:
+        if name != "call":
+            raise
+        return from_jsonable(Call, event | {"timing": None, "status": "error", "error": f"unreadable: {error}"})
 
-    def __init__(self, path: Path, whole_bytes: int) -> None:
-        """Open a journal of so many whole bytes; raises OSError."""
+
+def _no_number(text: str) -> float:
+    raise ValueError(text)
+
+
+def line_of(name: str, content: Mapping[str, Any]) -> bytes:
+    """An event as a line of the journal; ValueError for what JSON has not."""
+    body = json.dumps({"event": name, **content}, separators=(",", ":"), allow_nan=False).encode()
+    return body[:-1] + _CHECKSUM + b'%08x"}\n' % zlib.crc32(body)
+
+
+class JournalWriter:
+    """A journal that is appended to by this process alone: its own file is what is locked."""
+
+    def __init__(self, path: Path, header: bytes | None = None) -> None:
+        """Open and lock a journal, a new one for a ``header``.
+
+        Raises OSError, and `RunError` where another process writes it, or a new one is there already.
+        """
+        self._path = path
+        flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        flags |= 0 if header is None else os.O_CREAT
         # Unbuffered, so that a line which could not be written stays in no buffer, to come out later.
-        self._file = path.open("r+b", buffering=0)
+        self._file = open(path, "r+b", buffering=0, opener=lambda name, _: os.open(name, flags, 0o666))  # noqa: SIM115
+        try:
+            if not lock(self._file.fileno()):
+                choose = "wait for it, or choose another --out"
+                raise RunError(f"{path.parent} is being written by another phaselaw; {choose}")
+            if header is not None:
+                self._begin_with(header)
+        except BaseException:
+            self._file.close()
+            raise
+        self._end = 0
+
+    def _begin_with(self, header: bytes) -> None:
+        if b"\n" in self._file.read(1 << 22):
+            go_on = f"go on with it: --resume {self._path.parent}, or choose another --out"
+            raise RunError(f"{self._path.parent} holds a run already; {go_on}")
+        self._file.truncate(0)  # of a process that was killed before it had kept anything
+        self._file.write(header)
+        os.fsync(self._file.fileno())
+
+    def begin(self, whole_bytes: int) -> None:
+        """Take away what was cut by a crash: what follows so many whole bytes."""
         self._end = whole_bytes
-        self._take_away_the_rest()
+        self._file.truncate(whole_bytes)
 
     def append(self, event: Event) -> None:
         """Keep a record: when this returns, it is on the disk. Raises OSError, and then nothing of it is kept."""
         self.write(_NAMES[type(event)], to_jsonable(event))
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Keep an event that is no record; as `append`."""
-        line = json.dumps({"event": name, **content}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        """Keep an event that is no record; as `append`. `RunError` where the file is no longer the run's."""
+        line = line_of(name, content)
+        if not self._is_there():
+            raise RunError(f"{self._path} was removed or replaced while it was measured: nothing more can be kept")
         try:
             written = 0
             while written < len(line):
@@ -126,17 +251,30 @@ class JournalWriter:
         except BaseException:
             # A full disk, or a second Ctrl-C: half a line here would be damage once another follows it.
             with suppress(OSError):
-                self._take_away_the_rest()
+                self._file.truncate(self._end)
             raise
         self._end += len(line)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, which lets go of its lock."""
         self._file.close()
 
-    def _take_away_the_rest(self) -> None:
-        self._file.truncate(self._end)
-        self._file.seek(self._end)
+    def _is_there(self) -> bool:
+        with suppress(OSError):
+            ours, there = os.fstat(self._file.fileno()), self._path.lstat()
+            return (ours.st_dev, ours.st_ino, ours.st_size) == (there.st_dev, there.st_ino, self._end)
+        return False
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether a process has a journal open to write it."""
+    try:
+        JournalWriter(path).close()
+    except RunError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 HIDDEN = "***"

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from phaselaw.errors import AnalysisError
-from phaselaw.files import FORMULA_STARTS
-from phaselaw.records import Run, Source
+from phaselaw.files import FORMULA_STARTS, sha256_of
+from phaselaw.records import PHASES, Run, Source
 from phaselaw.rundir.columns import MEASURED
 from phaselaw.rundir.conditions import differences
+from phaselaw.rundir.derive import HASHES, MANIFEST, METRICS, MODELS, derived, is_sound
+from phaselaw.rundir.journal import JOURNAL, is_being_written, read_journal
 from phaselaw.tables import BUDGET, IS_LATENCY, constants
-
-METRICS = "metrics.csv"
 
 REQUIRED = ("backend", "backend_kind", "model", "scenario", "mode", "status", "latency_ms")
 """Columns that no analysis can do without, beside one of `PARAMETER_COLUMNS`."""
@@ -38,7 +40,7 @@ _TYPES = {name: pl.Float64 if read == "number" else pl.String for name, read in 
 """Columns of known type; the others are left to other readers, and read only where all columns are asked for."""
 
 _EMPTY = ["", "nan", "NaN"]
-_READ_WHOLE_BYTES = 2**29
+_READ_WHOLE_BYTES, _HEAD_BYTES = 2**29, 2**20
 
 
 def load(path: Path | str, *, every_column: bool = False) -> Run:
@@ -52,20 +54,57 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     metrics = path / METRICS if path.is_dir() else path
     if not metrics.is_file():
         raise AnalysisError(f"{metrics}: no such file; give a run directory or a metrics.csv")
-    folder = metrics.parent
-    models = folder / "resolved_model_params.csv"
-    manifest = _read_manifest(folder / "manifest.json")
-    run_id = str((manifest or {}).get("run_id") or (folder.resolve().name if metrics.name == METRICS else path.stem))
-    rows = normalised(_read_rows(metrics, every_column=every_column), where=str(metrics), run=run_id)
+    manifest, tables = _as_kept(metrics.parent) if metrics.name == METRICS else (None, {})
+    run_id = str((manifest or {}).get("run_id") or (metrics.parent.resolve().name if manifest else path.stem))
+    rows = _read_rows(tables.get(METRICS, metrics), str(metrics), every_column=every_column)
+    rows = normalised(rows, where=str(metrics), run=run_id)
+    models = tables.get(MODELS, metrics.parent / MODELS)
     odd = rows.filter((pl.col("status") == "ok") & ~IS_LATENCY.fill_null(False)).height
+    notes = [*_unfinished(path, manifest or {})]
+    if odd:
+        notes.append(f"{metrics}: {odd} row(s) are ok and have no latency; they are left out")
+    is_there = isinstance(models, bytes) or models.is_file()
     return Run(
         path=path,
         rows=rows,
-        models=read_csv(models, {"model": pl.String}) if models.is_file() else pl.DataFrame(),
+        models=read_csv(models, {"model": pl.String}) if is_there else pl.DataFrame(),
         manifest=manifest,
         sources=(Source(run_id=run_id, path=path, manifest=manifest),),
-        notes=(f"{metrics}: {odd} row(s) are ok and have no latency; they are left out",) if odd else (),
+        notes=tuple(notes),
     )
+
+
+def _as_kept(folder: Path) -> tuple[dict[str, Any] | None, Mapping[str, bytes]]:
+    """A run's manifest (``None``: it has none) and those of its tables whose files can't stand for its journal.
+
+    While a run is going on, and after a kill, its files are older than its journal: then all is derived from that.
+    Raises `AnalysisError` where manifest or table are not as they were written.
+    """
+    manifest, journal = _read_manifest(folder / MANIFEST), folder / JOURNAL
+    if journal.is_file() and (manifest is None or manifest.get("status") == "running"):
+        found = derived(folder, read_journal(journal))
+        status = "going on" if is_being_written(journal) else "interrupted"
+        return found.manifest | {"status": status}, found.tables
+    if manifest is None:
+        return None, {}
+    if not is_sound(manifest):
+        raise AnalysisError(f"{folder / MANIFEST}: it is not as it was written; {_LOOK} {folder}")
+    hashes = manifest.get(HASHES)
+    for name, wanted in (hashes if isinstance(hashes, dict) else {}).items():
+        path = folder / name
+        if path.is_file() and sha256_of(path) != wanted:
+            raise AnalysisError(f"{path}: it is not as it was written; {_LOOK} {folder}")
+    return manifest, {}
+
+
+_LOOK = "what is damaged is told by: phaselaw show --verify"
+
+
+def _unfinished(path: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """That a run lacks calls, in words."""
+    wanted, there, status = (manifest.get(key) for key in ("rows_expected", "rows_present", "status"))
+    if isinstance(wanted, int) and isinstance(there, int) and (there < wanted or status not in (None, "complete")):
+        yield f"{path}: {there // len(PHASES)} of {wanted // len(PHASES)} calls, {status}"
 
 
 def load_all(paths: Sequence[Path | str], *, allow_different: bool = False) -> Run:
@@ -134,44 +173,65 @@ def _checked_alike(parts: Sequence[Run], *, allow_different: bool) -> list[str]:
     return notes + [f"pooled although {line}" for line in lines]
 
 
-def _read_rows(path: Path, *, every_column: bool) -> pl.DataFrame:
+def _read_rows(content: Path | bytes, where: str, *, every_column: bool) -> pl.DataFrame:
     """The rows of a ``metrics.csv``; columns of `_TYPES` have their types, whatever they look like."""
     if every_column:
-        return read_csv(path, _TYPES)
+        return read_csv(content, _TYPES)
     try:
-        names = pl.read_csv(path, n_rows=0, infer_schema=False).columns
+        names = _names(content)
         wanted = [name for name in names if name in _TYPES and _READ[name] != "bulk"]
         schema = {name: _TYPES.get(name, pl.String) for name in names}
         # Bytes read here go back to the system at once; those that polars reads itself, in pieces as a large file needs
         # it, stay with its allocator for seconds: a quarter of a gigabyte on top of what follows.
-        source = path.read_bytes() if path.stat().st_size <= _READ_WHOLE_BYTES else path
-        table = pl.scan_csv(source, schema=schema, null_values=_EMPTY).select(wanted).collect(engine="streaming")
-        del source
+        if isinstance(content, Path) and content.stat().st_size <= _READ_WHOLE_BYTES:
+            content = content.read_bytes()
+        scan = pl.scan_csv(content, schema=schema, null_values=_EMPTY, glob=False)
+        table = scan.select(wanted).collect(engine="streaming")
+        del content, scan
         # A constant takes as much memory as a latency, in every frame filtered from this one; `first` is kept once.
         table = table.with_columns(pl.col(constants(table)).first())
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(where, error) from None
     return _unescaped(table)
 
 
-def read_csv(path: Path, types: Mapping[str, Any]) -> pl.DataFrame:
+def read_csv(content: Path | bytes, types: Mapping[str, Any]) -> pl.DataFrame:
     """A CSV with the types of some columns given and those of others seen; raises `AnalysisError`."""
     try:
-        names = pl.read_csv(path, n_rows=0, infer_schema=False).columns
+        names = _names(content)
         known = {name: types[name] for name in names if name in types}
         try:
-            table = pl.read_csv(path, schema_overrides=known, null_values=_EMPTY, infer_schema_length=1000)
+            table = pl.read_csv(
+                content, schema_overrides=known, null_values=_EMPTY, infer_schema_length=1000, glob=False
+            )
         except pl.exceptions.ComputeError:
             # A column of someone else's whose type shows late in the file: it is text.
             text = dict.fromkeys(names, pl.String) | known
-            table = pl.read_csv(path, schema_overrides=text, null_values=_EMPTY)
+            table = pl.read_csv(content, schema_overrides=text, null_values=_EMPTY, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(content if isinstance(content, Path) else "a run's journal", error) from None
     return _unescaped(table)
 
 
-def _unreadable(path: Path, error: Exception) -> AnalysisError:
-    return AnalysisError(f"{path}: not a table that can be read: {str(error).splitlines()[0]}")
+def _names(content: Path | bytes) -> list[str]:
+    """The names of a CSV's columns; ValueError where one stands twice, which polars would rename."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    else:
+        head = content[:_HEAD_BYTES]
+    line = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].removesuffix(b"\r")
+    names = next(csv.reader([line.decode("utf-8", "replace")]), [])
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise pl.exceptions.DuplicateError(f"the column {name[:60]!r} stands twice")
+    if b"\r" in line:
+        raise pl.exceptions.ComputeError("its lines end with CR alone; end them with LF")
+    return names
+
+
+def _unreadable(where: Path | str, error: Exception) -> AnalysisError:
+    return AnalysisError(f"{where}: not a table that can be read: {str(error).splitlines()[0]}")
 
 
 def _unescaped(table: pl.DataFrame) -> pl.DataFrame:
@@ -228,6 +288,13 @@ def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFr
 
 def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
     """Raise `AnalysisError` where a row does not say what it is of, or counts what can't be counted."""
+    if rows.is_empty():
+        raise AnalysisError(f"{where}: it has a header and no rows")
+    modes, statuses = (rows[name].cast(pl.String).drop_nulls().unique() for name in ("mode", "status"))
+    for mode in modes.filter(~modes.is_in(PHASES)):
+        raise AnalysisError(f"{where}: mode {mode[:60]!r} is unknown; one of {', '.join(PHASES)}")
+    for status in statuses.filter((statuses.str.strip_chars().str.to_lowercase() == "ok") & (statuses != "ok")):
+        raise AnalysisError(f"{where}: status {status[:60]!r} would count as failed; write ok")
     for name, missing in rows.select(pl.col(_IDENTITY).null_count()).row(0, named=True).items():
         if missing:
             raise AnalysisError(f"{where}: {missing} row(s) without a {name}; what they measured can't be told")
