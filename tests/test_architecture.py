@@ -16,7 +16,7 @@ FLOORS = [
     {"api"},
     {"measure", "report", "plan", "traffic"},
     {"engines", "laws", "rundir"},
-    {"study", "machine", "ladder"},
+    {"study", "machine", "ladder", "streams"},
     {"records", "errors", "files", "tables"},
 ]
 """From the top down: a room may import from the floors below its own, and from its own room."""

@@ -347,7 +347,11 @@ def _host(*, kept_only: bool, tell: Tell) -> dict[str, Any]:
 
 def _only_what_can_run(study: Study, *, available: bool, tell: Tell) -> tuple[Study, list[str]]:
     """The part of a study that can run here, and what was left out: what is optional, with ``available`` anything."""
-    lacking = lacks(study)
+    told = lacks(study)
+    lacking = [each for each in told if not each.doubt]
+    for each in told:
+        if each.doubt:
+            tell(f"warning: {each.what}")
     if not lacking:
         return study, []
     needed = [lack.what for lack in lacking if not lack.optional]

@@ -25,8 +25,9 @@ PHASES: tuple[Phase, ...] = ("prefill", "kv_decode", "e2e_kv")
 Order = Literal["rounds", "cells"]
 """``rounds``: repetition r of every cell before r + 1 of any; ``cells``: a cell's calls back to back (TR121)."""
 
-DecodeStepBasis = Literal["client", "client_usage", "server"]
-"""``client``: arrivals, each a token; ``client_usage``: arrivals, tokens as the server counts; ``server``: its own."""
+DecodeStepBasis = Literal["client", "client_usage", "bursts", "server"]
+"""``client``: arrivals, each a token; ``client_usage``: arrivals, tokens as the server counts; ``bursts``: the same, of
+arrivals that share instants; ``server``: its own."""
 
 CacheCheck = Literal["fresh", "found", "undecidable", "off"]
 """Whether a prompt was answered from the server's cache; ``off``: the server was told to have none, and says so."""
@@ -151,8 +152,22 @@ class Served:
     decode_step_ms: float | None
     """One decode step; ``None`` where none can be told. ``kv_decode`` is this times the budget."""
     decode_step_basis: DecodeStepBasis | None
+    server_times: Literal["none", "prefill", "both"] | None = None
+    """The phases that this engine's server times, where the client's clock does not contradict it."""
+    prefill_ms_server: float | None = None
+    """The server's prefill time, as are the two below: its claims, whatever serves (`phaselaw.streams`)."""
+    decode_ms_server: float | None = None
+    tokens_counted: int | None = None
+    tokens_between: int | None = None
+    """Tokens after the first event up to the last, where each event says how many there were by then."""
+    events_repeated: int = 0
+    """Events whose text had come before, as hidden reasoning: no arrivals."""
+    false_claims: str | None = None
+    """What of the server the client's clock contradicts, over the calls of the cell."""
+    first_event_tokens: float | None = None
+    """Tokens that the first event held: TTFT is that of so many."""
     decode_step_ms_client: float | None = None
-    """(last arrival - first) / (chunks - 1), whether or not a chunk is a token."""
+    """The span of the arrivals over the tokens that came after the first of them."""
     decode_step_ms_server: float | None = None
     """The server's decode time over ``gen_tokens_raw - 1`` steps."""
     queue_ms: float | None = None

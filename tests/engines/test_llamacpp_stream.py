@@ -43,8 +43,10 @@ def test_where_text_is_held_back_the_clients_step_is_told_by_the_tokens_that_eac
     assert found.decode_step_ms_client == pytest.approx(STEP_MS)
 
 
-def test_where_text_is_held_back_and_nothing_is_counted_the_clients_step_is_not_told() -> None:
-    assert served(stream([1, 2, 40, 41, 60], tokens=64, says_numbers=False)).decode_step_ms_client is None
+def test_where_text_is_held_back_and_no_chunk_counts_the_clients_step_is_spread_over_the_tokens() -> None:
+    found = served(stream([1, 2, 40, 41, 60], tokens=64, says_numbers=False))
+    assert found.decode_step_ms_client == pytest.approx(STEP_MS * 59 / (64 * 4 / 5))
+    assert found.decode_step_basis == "server"
 
 
 def test_ttft_less_the_servers_prompt_time_is_the_cost_of_being_a_client() -> None:

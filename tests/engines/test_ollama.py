@@ -10,7 +10,7 @@ from ollama_standin import OllamaStandIn, standing_in
 from recordings import GEMMA3, NEW, OLD, SMOLLM2
 from scripted_server import CHUNKED_HEAD, LAST_CHUNK, answering, chunk, read_request, reply, scripted
 
-from phaselaw.engines import ollama
+from phaselaw.engines import Doubt, ollama
 from phaselaw.engines.ollama import address, full_name, parameter_millions
 from phaselaw.engines.prompts import WORDS, Nonces, text_of
 from phaselaw.errors import EngineError
@@ -198,6 +198,13 @@ def test_a_ladder_model_that_is_lacking_is_to_be_made_not_pulled(url: str) -> No
     (line,) = ollama.lacking(backend(url), [ladder])
     assert "phaselaw models export gpt2-25m" in line and "ollama create models/gpt2-25m:f32" in line
     assert "pull" not in line
+
+
+def test_a_list_of_models_that_fails_is_a_warning_and_the_first_call_decides(url: str, standin: OllamaStandIn) -> None:
+    standin.lists_fail = True
+    (line,) = ollama.lacking(backend(url), [ModelEntry(name=SMOLLM2, kind="ollama")])
+    assert isinstance(line, Doubt) and "calls decide" in line
+    assert loaded(url).generate(ask(round=None, gen_tokens=4)).gen_tokens_raw == 4
 
 
 def test_lacking_tells_another_server_from_ollama() -> None:

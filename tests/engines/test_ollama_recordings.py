@@ -4,9 +4,14 @@ import pytest
 from recordings import GEMMA3, NEW, OLD, SMOLLM2, recorded
 
 from phaselaw.engines.prompts import FreshPrompts, Verdict, judge
-from phaselaw.engines.served import faults_of, step_of
+from phaselaw.engines.served import timing_of
+from phaselaw.records import Served
 
-FRESH = Verdict("fresh", "")
+
+def served(version: str, label: str) -> Served:
+    found = recorded(version)[label].timing.served
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -20,21 +25,20 @@ FRESH = Verdict("fresh", "")
 def test_the_decode_step_is_the_clients_and_tr121s_projection_is_low(
     version: str, label: str, step_ms: float, bias: float
 ) -> None:
-    reply = recorded(version)[label].reply
-    step = step_of(reply)
-    assert step.ms == pytest.approx(step_ms, abs=0.005)
-    assert step.basis == "client"
+    reply, call = recorded(version)[label].reply, served(version, label)
+    assert call.decode_step_ms == pytest.approx(step_ms, abs=0.005)
+    assert call.decode_step_basis == "client"
     eval_ms, count = reply.decode_ms, reply.generated
-    assert eval_ms is not None and count == 64 and step.ms is not None
-    assert eval_ms / count / step.ms - 1 == pytest.approx(bias, abs=0.001)
-    assert step.server_ms == pytest.approx(eval_ms / (count - 1))
+    assert eval_ms is not None and count == 64 and call.decode_step_ms is not None
+    assert eval_ms / count / call.decode_step_ms - 1 == pytest.approx(bias, abs=0.001)
+    assert call.decode_step_ms_server == pytest.approx(eval_ms / (count - 1))
 
 
 def test_the_servers_step_over_one_less_is_right_on_the_new_server_and_3_percent_low_on_the_old() -> None:
     for version, bias in ((NEW, 0.0), (OLD, -0.033)):
-        step = step_of(recorded(version)[f"warm, medium, 64, {SMOLLM2}"].reply)
-        assert step.server_ms is not None and step.client_ms is not None
-        assert step.server_ms / step.client_ms - 1 == pytest.approx(bias, abs=0.003)
+        call = served(version, f"warm, medium, 64, {SMOLLM2}")
+        assert call.decode_step_ms_server is not None and call.decode_step_ms_client is not None
+        assert call.decode_step_ms_server / call.decode_step_ms_client - 1 == pytest.approx(bias, abs=0.003)
 
 
 @pytest.mark.parametrize(
@@ -51,12 +55,12 @@ def test_the_servers_step_over_one_less_is_right_on_the_new_server_and_3_percent
 def test_the_bias_of_the_servers_figures_depends_on_version_model_and_length(
     version: str, label: str, per_count: float, per_step: float
 ) -> None:
-    reply = recorded(version)[label].reply
-    step, eval_ms, count = step_of(reply), reply.decode_ms, reply.generated
-    assert step.basis == "client" and step.ms is not None and step.server_ms is not None
+    reply, call = recorded(version)[label].reply, served(version, label)
+    eval_ms, count, step_ms = reply.decode_ms, reply.generated, call.decode_step_ms
+    assert call.decode_step_basis == "client" and step_ms is not None and call.decode_step_ms_server is not None
     assert eval_ms is not None and count is not None
-    assert eval_ms / count / step.ms - 1 == pytest.approx(per_count, abs=0.001)
-    assert step.server_ms / step.ms - 1 == pytest.approx(per_step, abs=0.001)
+    assert eval_ms / count / step_ms - 1 == pytest.approx(per_count, abs=0.001)
+    assert call.decode_step_ms_server / step_ms - 1 == pytest.approx(per_step, abs=0.001)
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])
@@ -70,49 +74,50 @@ def test_every_recorded_generation_gives_no_negative_time(version: str, model: s
     assert len(generations) > 10
     for exchange in generations:
         reply = exchange.reply
-        step = step_of(reply)
-        assert step.ms is None or step.ms > 0
         for ms in (reply.load_ms, reply.prefill_ms, reply.decode_ms):
             assert ms is None or ms > 0
+        if not reply.arrivals_ms:
+            continue
+        call = exchange.timing.served
+        assert call is not None and (call.decode_step_ms is None or call.decode_step_ms > 0)
 
 
-def test_a_duration_of_minus_2_to_the_63_is_none_and_its_phases_are_faults() -> None:
+def test_a_duration_of_minus_2_to_the_63_is_none() -> None:
     reply = recorded(OLD)[f"length 1, raw, {GEMMA3}"].reply
     assert reply.figures["eval_duration_ms"] == -(2**63) / 1e6
     assert reply.decode_ms is None
     assert reply.prefill_ms is None
-    step = step_of(reply)
-    assert step.ms is None
-    assert set(faults_of(reply.prefill_ms, step, FRESH)) == {"prefill", "kv_decode", "e2e_kv"}
 
 
 def test_a_negative_duration_is_none_though_its_prefill_stands() -> None:
-    reply = recorded(OLD)[f"length 2, raw, {GEMMA3}"].reply
-    assert reply.figures["eval_duration_ms"] < 0
-    assert set(faults_of(reply.prefill_ms, step_of(reply), FRESH)) == {"kv_decode", "e2e_kv"}
+    label = f"length 2, raw, {GEMMA3}"
+    assert recorded(OLD)[label].reply.figures["eval_duration_ms"] < 0
+    assert set(served(OLD, label).faults) == {"kv_decode", "e2e_kv"}
 
 
 def test_an_absent_duration_is_none() -> None:
-    reply = recorded(OLD)[f"length 1, raw, {SMOLLM2}"].reply
-    assert "eval_duration_ms" not in reply.figures
-    assert step_of(reply).ms is None
-    assert reply.prefill_ms == pytest.approx(43.66, abs=0.01)
+    label = f"length 1, raw, {SMOLLM2}"
+    assert "eval_duration_ms" not in recorded(OLD)[label].reply.figures
+    assert served(OLD, label).decode_step_ms is None
+    assert recorded(OLD)[label].timing.prefill_ms == pytest.approx(43.66, abs=0.01)
 
 
-def test_text_held_back_for_a_stop_sequence_leaves_the_step_to_the_server() -> None:
-    reply = recorded(NEW)[f"num_predict -1 with a stop, raw, {SMOLLM2}"].reply
+def test_text_that_a_stop_sequence_held_back_to_the_end_costs_the_step_8_percent() -> None:
+    reply, call = (
+        recorded(NEW)[f"num_predict -1 with a stop, raw, {SMOLLM2}"].reply,
+        served(NEW, f"num_predict -1 with a stop, raw, {SMOLLM2}"),
+    )
     assert (len(reply.arrivals_ms), reply.generated) == (21, 26)
-    step = step_of(reply)
-    assert step.basis == "server"
-    assert step.ms == step.server_ms == pytest.approx(9.91, abs=0.01)
-    assert step.client_ms == pytest.approx(11.38, abs=0.01)
+    assert call.decode_step_basis == "client_usage"
+    assert call.decode_step_ms_server == pytest.approx(9.91, abs=0.01)
+    assert call.decode_step_ms == pytest.approx(9.19, abs=0.01)
 
 
 def test_an_end_token_is_counted_though_it_is_never_sent() -> None:
     reply = recorded(OLD)["early stop, chat model"].reply
     assert reply.done_reason == "stop"
     assert (len(reply.arrivals_ms), reply.generated) == (17, 18)
-    assert step_of(reply).basis == "client"
+    assert served(OLD, "early stop, chat model").decode_step_basis == "client"
 
 
 def fresh_prompts(version: str, model: str, *, raw: bool) -> FreshPrompts:
@@ -141,7 +146,7 @@ def verdict(version: str, model: str, label: str) -> Verdict:
     tokens = reply.prompt_tokens
     assert tokens is not None
     fresh = fresh_prompts(version, model, raw="raw" in label)
-    return judge(tokens, reply.prefill_ms, fresh, step_of(reply).ms)
+    return judge(tokens, reply.prefill_ms, fresh, served(version, f"{label}, {model}").decode_step_ms)
 
 
 AGAIN = "same prompt again (prompt cache)"
@@ -181,8 +186,9 @@ def test_a_fresh_prompt_is_never_called_a_hit(version: str, model: str, label: s
 
 def test_a_hit_takes_the_prefill_and_leaves_the_decode() -> None:
     reply = recorded(NEW)[f"{LONG_AGAIN}, {SMOLLM2}"].reply
-    hit = verdict(NEW, SMOLLM2, LONG_AGAIN)
-    faults = faults_of(reply.prefill_ms, step_of(reply), hit)
+    hit = timing_of(reply, 1, 16, verdict(NEW, SMOLLM2, LONG_AGAIN), server_times="prefill").served
+    assert hit is not None
+    faults = hit.faults
     assert set(faults) == {"prefill", "e2e_kv"}
     assert faults["prefill"].startswith("prompt_cache: ")
 
@@ -193,11 +199,10 @@ def test_a_wait_for_a_slot_shows_in_the_queue_and_never_in_the_step(version: str
     for label, exchange in recorded(version).items():
         if "8 clients at once" not in label:
             continue
-        reply = exchange.reply
-        prefill_ms, step = reply.prefill_ms, step_of(reply)
-        assert prefill_ms is not None and step.ms is not None
-        waits.append(reply.arrivals_ms[0] - (reply.load_ms or 0) - prefill_ms)
-        steps.append(step.ms)
+        reply, call = exchange.reply, served(version, label)
+        assert reply.prefill_ms is not None and call.decode_step_ms is not None
+        waits.append(reply.arrivals_ms[0] - (reply.load_ms or 0) - reply.prefill_ms)
+        steps.append(call.decode_step_ms)
     assert len(waits) == 8
     assert sorted(wait > 1000 for wait in waits) == [False] * 4 + [True] * 4
     assert max(wait for wait in waits if wait < 1000) < 110

@@ -10,7 +10,7 @@ import pytest
 from recordings import NEW, OLD, recorded
 from scripted_server import CHUNKED_HEAD, LAST_CHUNK, chunk, read_request, reply, scripted
 
-from phaselaw.engines import openai
+from phaselaw.engines import Doubt, openai
 from phaselaw.engines.http_client import Line
 from phaselaw.engines.openai import read_stream
 from phaselaw.engines.served import StreamedReply, client_timing
@@ -112,21 +112,20 @@ def test_a_broken_stream_is_an_engine_error_of_one_line(lines: list[str], kind: 
 def test_several_tokens_in_a_chunk_are_spread_by_the_usage_and_labelled() -> None:
     usage = event(choices=[], usage={"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18})
     found = read(token("a b c"), token("d e f"), token("g h i"), END, usage)
-    served = client_timing(found, "x", head_cached=False).served
+    served = client_timing(found, "x", 16, head_cached=False).served
     assert served is not None
     assert served.decode_step_basis == "client_usage"
-    assert served.decode_step_ms == 20 / 8
-    assert served.decode_step_ms_client == 10
+    assert (served.decode_step_ms, served.first_event_tokens) == pytest.approx((20 / 6, 3))
 
 
 def test_without_usage_counts_are_estimated_and_labelled() -> None:
-    timing = client_timing(read(token("a"), token("b"), token("c"), END), "one two", head_cached=False)
+    timing = client_timing(read(token("a"), token("b"), token("c"), END), "one two", 16, head_cached=False)
     assert timing.served is not None
     assert (timing.gen_tokens_raw, timing.prompt_tokens, timing.served.tokens_basis) == (3, 2, "estimated")
 
 
 def test_ttft_stands_for_prefill() -> None:
-    timing = client_timing(read("", token("a"), token("b"), END, USAGE), "x", head_cached=True)
+    timing = client_timing(read("", token("a"), token("b"), END, USAGE), "x", 16, head_cached=True)
     assert timing.served is not None
     assert timing.prefill_ms == timing.served.ttft_ms == 20
     assert timing.served.prefill_basis == "ttft"
@@ -138,7 +137,7 @@ def test_the_servers_cached_count_decides(cached: int | None, check: str) -> Non
     if cached is not None:
         usage["prompt_tokens_details"] = {"cached_tokens": cached}
     found = read(token("a"), token("b"), END, event(choices=[], usage=usage))
-    served = client_timing(found, "one two three four", head_cached=False).served
+    served = client_timing(found, "one two three four", 16, head_cached=False).served
     assert served is not None and served.cache_check == check
     assert ("prefill" in served.faults) == (check == "found")
 
@@ -150,7 +149,7 @@ def test_what_real_ollama_servers_stream_on_v1_is_read(version: str, label: str)
     found = read_stream(lines, 0)
     assert found.generated == len(found.arrivals_ms) == 16
     assert found.done_reason == "length"
-    served = client_timing(found, "x", head_cached=False).served
+    served = client_timing(found, "x", 16, head_cached=False).served
     assert served is not None and served.decode_step_basis == "client"
 
 
@@ -160,6 +159,7 @@ class Server:
     def __init__(self, *, refuses: tuple[str, ...] = (), names_it: bool = True, status: bytes = b"") -> None:
         self.refuses, self.names_it, self.status = refuses, names_it, status
         self.turns_away = 0
+        self.list_status = ""
         self.requests: list[dict[str, Any]] = []
         self.heads: list[bytes] = []
 
@@ -167,6 +167,9 @@ class Server:
         while request := read_request(connection):
             head, _, body = request.partition(b"\r\n\r\n")
             self.heads.append(head)
+            if head.startswith(b"GET /v1/models") and self.list_status:
+                connection.sendall(reply(b"no list here", status=self.list_status))
+                continue
             if head.startswith(b"GET /v1/models"):
                 entry = {"id": "m", "meta": {"n_params": 134_515_008, "n_embd": 576}}
                 connection.sendall(reply(json.dumps({"object": "list", "data": [entry]}).encode()))
@@ -334,3 +337,12 @@ def test_lacking_names_what_to_do(server: Any, monkeypatch: pytest.MonkeyPatch) 
     assert line.endswith("name one that it has: m")
     (line,) = openai.lacking(backend("http://127.0.0.1:9"), ())
     assert "refused" in line
+
+
+@pytest.mark.parametrize("status", ["500 Offline", "404 Not Found", "403 Forbidden", "200 OK"])
+def test_a_list_of_models_that_fails_is_a_warning_and_the_first_call_decides(server: Any, status: str) -> None:
+    standin, url = server()
+    standin.list_status = status
+    (line,) = openai.lacking(backend(url), [ModelEntry(name="m", kind="openai")])
+    assert isinstance(line, Doubt) and "calls decide" in line
+    assert loaded(url).generate(ask()).gen_tokens_raw == 3

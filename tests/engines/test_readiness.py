@@ -15,6 +15,8 @@ class Machine:
     def lacking(backend, models) -> list[str]:
         if backend.name == "gpu" and not models:
             return ["backend gpu: no CUDA here; use device: cpu"]
+        if backend.name == "odd" and not models:
+            return [engines.Doubt("backend odd: its list can't be read")]
         return [f"model {model.name}: absent; put it there" for model in models if model.name == "absent"]
 
 
@@ -92,3 +94,10 @@ def test_where_nothing_runs_all_that_is_lacked_is_told() -> None:
     asked = study(["gpu"], ["here"], **SERVED)
     with pytest.raises(NotReadyError, match=r"nothing of this study can run here: .*no CUDA.*no engine"):
         runnable_part(asked, lacks(asked))
+
+
+def test_what_cant_be_asked_is_a_doubt_that_leaves_nothing_out() -> None:
+    asked = study(["cpu", "odd"], ["here"])
+    told = lacks(asked)
+    assert [(each.what, each.doubt) for each in told] == [("backend odd: its list can't be read", True)]
+    assert runnable_part(asked, told).cells() == asked.cells()

@@ -27,6 +27,7 @@ class OllamaStandIn:
         self._recorded, self._speed, self._remembers_everything = recorded(version), speed, remembers_everything
         self.requests: list[dict[str, Any]] = []
         self.loaded: set[str] = set()
+        self.lists_fail = False
         self._seen: dict[str, set[str]] = {SMOLLM2: set(), GEMMA3: set()}
 
     def __call__(self, connection: socket.socket) -> None:
@@ -46,6 +47,8 @@ class OllamaStandIn:
                 for model in sorted(self.loaded)
             ]
             return reply(json.dumps({"models": entries}).encode())
+        if path == "/api/tags" and self.lists_fail:
+            return reply(b"no route", status="502 Bad Gateway")
         label = {"/api/version": "version", "/api/tags": "tags"}.get(path)
         if path == "/api/show":
             model = asked["model"]

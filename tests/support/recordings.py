@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 from phaselaw.engines.http_client import Line
 from phaselaw.engines.ollama import read_stream
-from phaselaw.engines.served import StreamedReply
+from phaselaw.engines.prompts import Verdict
+from phaselaw.engines.served import StreamedReply, timing_of
+from phaselaw.records import Timing
 
 FOLDER = Path(__file__).parent.parent / "data" / "ollama"
 OLD, NEW = "v0.13.5", "v0.33.0-rc2"
@@ -31,6 +33,13 @@ class Exchange(NamedTuple):
     def reply(self) -> StreamedReply:
         """What the engine reads from the stream, with the recorded arrival times."""
         return read_stream([Line(int(ms * 1e6), text.encode()) for ms, text in self.lines], 0)
+
+    @property
+    def timing(self) -> Timing:
+        """What this call alone comes to, had it been asked for as many tokens as were counted."""
+        reply, known = self.reply, Verdict("fresh", "as recorded")
+        asked = max(1, reply.generated or 0)
+        return timing_of(reply, 1, asked, known, server_times="prefill", load_ms=reply.load_ms)
 
 
 @cache

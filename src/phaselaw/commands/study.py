@@ -72,10 +72,12 @@ def _check(args: argparse.Namespace) -> int:
     lacking, calls = lacks(study), study.calls_planned()
     document = {"study": study.run_name, "sha256": study.sha256, "calls": calls}
     document["lacking"] = [dataclasses.asdict(lack) for lack in lacking]
-    lines = [f"{lack.what} (optional)" if lack.optional else lack.what for lack in lacking]
+    hints = {"optional": " (optional)", "doubt": " (a warning)"}
+    lines = [lack.what + "".join(hint for key, hint in hints.items() if getattr(lack, key)) for lack in lacking]
+    lacking = [lack for lack in lacking if not lack.doubt]
     if lacking and not args.json:
         what = "this machine lacks (run --available skips these; optional ones, any run)"
         sys.stderr.write(f"{args.study} is sound; {what}:\n")
     sound = f"{args.study}: sound, and all is there: {len(study.cells())} cells, {calls} calls"
-    answer(args.json, document, lines or [sound])
+    answer(args.json, document, lines if lacking else [*lines, sound])
     return EXIT_LACKING if lacking else 0

@@ -6,7 +6,7 @@ An engine module defines two functions:
     an engine with the settings of one backend of a study; cheap, loads nothing.
 ``lacking(backend, models) -> list[str]``
     what this machine lacks to run these models on this backend, one line each, each ending in what to do;
-    empty when all is there. Never downloads, never loads weights.
+    empty when all is there; a `Doubt` where that can't be asked. Never downloads, never loads weights.
 
 An engine times, and never computes a metric; what measures never knows an engine's name.
 """
@@ -31,6 +31,10 @@ MODULES = {
     "simulated": "phaselaw.engines.simulated",
 }
 """Backend ``kind`` to the module that runs it."""
+
+
+class Doubt(str):
+    """A line of ``lacking`` that is no lack: what could not be asked, so that the first call decides."""
 
 
 class Model(Protocol):

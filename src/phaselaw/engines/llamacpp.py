@@ -24,12 +24,12 @@ from phaselaw.engines.gguf_header import Scalar, Table, architecture, read_heade
 from phaselaw.engines.http_client import QUICK, Line
 from phaselaw.engines.llamacpp_process import LlamacppServer, ServerProcess, find_server, nothing_to_start
 from phaselaw.engines.prompts import Verdict, token_ids
-from phaselaw.engines.served import DecodeStep, ServedModel, StreamedReply
+from phaselaw.engines.served import ServedModel, StreamedReply
 from phaselaw.errors import EngineError, MissingExtraError, PhaselawError
 from phaselaw.ladder.gguf import export, gguf_file, is_exported, ladder_refusal
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.peak_memory import PeakMemory
-from phaselaw.records import DecodeStepBasis, EngineInfo, ModelInfo, Request, Timing
+from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
 
 if TYPE_CHECKING:
     from phaselaw.study.model import LlamacppBackend, ModelEntry
@@ -237,7 +237,6 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     final = events[-1][1] if events else {}
     with_tokens = [event for _, event in events if any(_texts(event))]
     ids = [each for event in with_tokens for each in event.get("tokens") or () if isinstance(each, int)]
-    numbers = [each for each in (event.get("tokens_predicted") for event in with_tokens) if isinstance(each, int)]
     raw = "".join(str(event.get("content") or "") for event in with_tokens).encode(errors="replace")
     if len(ids) == final.get("tokens_predicted"):
         raw = struct.pack(f"<{len(ids)}q", *ids)
@@ -252,7 +251,7 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
         generated=served.count(figures["predicted_n"]),
         prefill_ms=figures["prompt_ms"],
         decode_ms=figures["predicted_ms"],
-        steps_seen=numbers[-1] - numbers[0] if numbers and len(numbers) == len(with_tokens) else None,
+        tokens_by=lambda event: event.get("tokens_predicted"),
         figures=figures,
     )
     if reply.generated is None or reply.prefill_ms is None or reply.decode_ms is None:
@@ -271,17 +270,8 @@ def _texts(event: Mapping[str, Any]) -> tuple[str, str]:
 
 def server_timing(reply: StreamedReply, prompt_tokens: int, gen_tokens: int) -> Timing:
     """What a reply to a prompt of so many tokens says, by the server's clock."""
-    done_reason = "length" if reply.tokens >= gen_tokens else "stop"
+    done_reason = "length" if (reply.generated or 0) >= gen_tokens else "stop"
     reply = dataclasses.replace(reply, prompt_tokens=prompt_tokens, done_reason=done_reason)
-    step = served.step_of(reply)
-    client_ms = step.client_ms
-    if step.basis != "client":
-        # Chunks are fewer than tokens where a token's text ends inside a character, but each chunk says how many tokens
-        # there were by then.
-        span_ms, steps = reply.arrivals_ms[-1] - reply.arrivals_ms[0], reply.steps_seen or 0
-        client_ms = span_ms / steps if span_ms > 0 and steps > 0 else None
-    basis: DecodeStepBasis | None = None if step.server_ms is None else "server"
-    by_server = DecodeStep(step.server_ms, basis, client_ms, step.server_ms)
     verdict = Verdict("off", "the server was told to use no cache, and evaluated every token of the prompt")
     evaluated = served.count(reply.figures["prompt_n"])
     if reply.cached_tokens:
@@ -289,7 +279,7 @@ def server_timing(reply: StreamedReply, prompt_tokens: int, gen_tokens: int) -> 
         verdict = Verdict("found", reason)
     elif evaluated is not None and evaluated < prompt_tokens:
         verdict = Verdict("found", f"the server evaluated {evaluated} of {prompt_tokens} tokens")
-    return served.timing_of(reply, prompt_tokens, by_server, verdict, model_was_loaded=True)
+    return served.timing_of(reply, prompt_tokens, gen_tokens, verdict, server_times="both", model_was_loaded=True)
 
 
 def model_info(

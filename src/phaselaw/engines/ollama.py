@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from phaselaw.engines import served
+from phaselaw.engines import Doubt, served
 from phaselaw.engines.gguf_header import architecture
 from phaselaw.engines.http_client import QUICK, HttpClient, Line
 from phaselaw.engines.prompts import FreshPrompts, Nonces, Verdict, judge, judge_by_count, text_of
@@ -49,7 +49,11 @@ def lacking(backend: OllamaBackend, models: Sequence[ModelEntry]) -> list[str]:
         url = address(backend.url, os.environ)
         with closing(OllamaServer(url, limits=QUICK, ca_file=backend.ca_file)) as server:
             server.version()
-            there = set(server.models("tags")) if models else set()
+            try:
+                there = set(server.models("tags")) if models else set()
+            except EngineError as error:
+                lost = f"backend {backend.name}: its list of models can't be read, so its calls decide: {error}"
+                return [Doubt(lost)]
     except EngineError as error:
         return [f"backend {backend.name}: no Ollama server: {error}; start one (ollama serve), or set its url"]
     return [
@@ -191,7 +195,10 @@ class OllamaEngine(ServedEngine):
         """
         self.version = self.server.version()
         described = self.server.show(model.name)
-        info = model_info(described, self.server.models("tags").get(full_name(model.name)))
+        listed = None
+        with suppress(EngineError):  # a list that fails says nothing
+            listed = self.server.models("tags").get(full_name(model.name))
+        info = model_info(described, listed)
         if full_name(model.name) in self.server.models("ps"):
             self.server.unload(model.name)
         # A model's template puts tokens before the prompt, which then stay cached.
@@ -243,8 +250,8 @@ class OllamaModel(ServedModel):
         probe = {f"cache_probe_{name}": value for name, value in (self.probe or {}).items()}
         reply = dataclasses.replace(reply, figures={**reply.figures, **probe})
         observed: dict[str, Any] = {"load_ms": reply.load_ms or 0.0, "model_was_loaded": was_loaded}
-        words, step = len(prompt.split()), served.step_of(reply)
-        return served.timing_of(reply, words, step, verdict, head_cached=head_cached, **observed)
+        observed |= {"server_times": "prefill", "head_cached": head_cached}
+        return served.timing_of(reply, len(prompt.split()), request.gen_tokens, verdict, **observed)
 
     def _asked(self, request: Request, prompt: str) -> dict[str, Any]:
         backend = self.backend
@@ -312,8 +319,9 @@ class OllamaModel(ServedModel):
             return Verdict("fresh", "the model was loaded by this very call")
         if tokens is None:
             return Verdict("found", "the server counted no prompt tokens, as servers until mid 2024 did on a hit")
-        step = served.step_of(reply)
-        steps = [ms for ms in (step.client_ms, step.server_ms) if ms is not None]
+        arrivals, counted = reply.arrivals_ms, reply.generated or 0
+        steps = [(arrivals[-1] - arrivals[0]) / (len(arrivals) - 1)] if len(arrivals) > 1 else []
+        steps += [reply.decode_ms / (counted - 1)] if reply.decode_ms is not None and counted > 1 else []
         # The lesser: a stall of this client makes its own figure too large. A call that stopped at once has none.
         self._last_step_ms = min(steps, default=self._last_step_ms)
         return judge(tokens, reply.prefill_ms, self._fresh, self._last_step_ms)

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from phaselaw.engines import served
+from phaselaw.engines import Doubt, served
 from phaselaw.engines.http_client import QUICK, BeforeSend, HttpClient, Limits, Line
 from phaselaw.engines.served import Event, ServedEngine, ServedModel, StreamedReply
 from phaselaw.errors import EngineError, NotReadyError
@@ -32,6 +32,8 @@ OPTIONAL = (*WISHES, "stream_options", "seed", "top_p", "temperature")
 RENAMED = {"max_tokens": "max_completion_tokens"}
 TURNED_AWAY = frozenset({"refused", "http_429", "http_502", "http_503", "http_504"})
 LONGEST_WAIT_S = 60.0
+NOTHING_THERE = frozenset({"refused", "unreachable", "timeout", "tls", "bad_url"})
+"""What a server that runs is not answered with."""
 
 
 def create(backend: OpenaiBackend) -> OpenaiEngine:
@@ -48,7 +50,9 @@ def lacking(backend: OpenaiBackend, models: Sequence[ModelEntry]) -> list[str]:
         return [str(error)]
     except EngineError as error:
         hint = f"; set {backend.api_key_env}" if error.kind in ("http_401", "http_403") else ""
-        return [f"backend {backend.name}: {error}{hint}; start the server, or correct its url"]
+        if error.kind in NOTHING_THERE:
+            return [f"backend {backend.name}: {error}{hint}; start the server, or correct its url"]
+        return [Doubt(f"backend {backend.name}: its list of models can't be read, so its calls decide: {error}{hint}")]
     return [
         f"model {model.name}: not on {server.base_url}; name one that it has: {', '.join(list(there)[:5])}"
         for model in models
@@ -74,15 +78,10 @@ class OpenaiServer(HttpClient):
         self.refused: set[str] = set()
         """The keys that this server was found to refuse."""
 
-    def models(self) -> dict[str, Mapping[str, Any]] | None:
-        """The server's models by id; ``None`` where it has no such list."""
-        try:
-            with self._hiding_the_key():
-                answer = self.json("GET", "models")
-        except EngineError as error:
-            if error.kind in ("http_404", "http_405"):
-                return None
-            raise
+    def models(self) -> dict[str, Mapping[str, Any]]:
+        """The server's models by id. Raises `EngineError`."""
+        with self._hiding_the_key():
+            answer = self.json("GET", "models")
         entries = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(entries, list):
             raise EngineError(f"{self.base_url}: what answers there does not speak OpenAI's protocol", kind="bad_reply")
@@ -134,7 +133,10 @@ class OpenaiEngine(ServedEngine):
 
     def load_new(self, model: ModelEntry) -> OpenaiModel:
         """Ask for the model, and by a short call that is not measured what the server refuses."""
-        meta = (self.server.models() or {}).get(model.name, {}).get("meta")  # llama-server's
+        listed: Mapping[str, Any] = {}
+        with suppress(EngineError):  # a list that fails says nothing; the call below decides
+            listed = self.server.models().get(model.name, {})
+        meta = listed.get("meta")  # llama-server's
         info = ModelInfo(**served.counted_by_llama_server(meta if isinstance(meta, dict) else {}))
         loaded = OpenaiModel(self.server, self.backend, model.name, info)
         self.server.negotiate(loaded.path, loaded.request("Hello", 2, 0))
@@ -222,13 +224,21 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
         events,
         _texts,
         ended=finish is not None or bool(events and served.DONE in events[-1][1]),
+        tokens_by=lambda event: (event.get("usage") or {}).get("completion_tokens"),
         done_reason=finish,
         prompt_tokens=served.count(usage.get("prompt_tokens")) or None,
         cached_tokens=served.count(timings.get("cache_n")) if cached is None else cached,
         generated=served.count(usage.get("completion_tokens")) or None,
-        decode_ms=served.number(timings.get("predicted_ms")),
+        prefill_ms=_claimed_ms(timings, "prompt"),
+        decode_ms=_claimed_ms(timings, "predicted"),
         figures={key: value for key, value in timings.items() if served.number(value) is not None},
     )
+
+
+def _claimed_ms(timings: Mapping[str, Any], what: str) -> float | None:
+    """A duration of llama-server's ``timings``, by its count and rate where it is absent."""
+    ms, count, rate = (served.number(timings.get(f"{what}_{unit}")) for unit in ("ms", "n", "per_second"))
+    return count / rate * 1e3 if ms is None and count and rate and rate > 0 else ms
 
 
 def _choice(event: Event) -> Event:

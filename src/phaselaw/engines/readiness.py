@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from phaselaw.engines import module_for
+from phaselaw.engines import Doubt, module_for
 from phaselaw.errors import NotReadyError
 from phaselaw.study.model import OllamaBackend, OpenaiBackend, Study
 
@@ -20,10 +20,12 @@ class Lack:
     """One line, ending in what to do."""
     optional: bool = False
     """Whether the study says that it can do without."""
+    doubt: bool = False
+    """Whether it could not be asked: a warning, the first call decides."""
 
 
 def lacks(study: Study) -> list[Lack]:
-    """What this machine lacks to run a study; empty when all is there. Loads no weights, downloads nothing."""
+    """What this machine lacks to run a study, and what it could not be asked; loads no weights, downloads nothing."""
     found: list[Lack] = []
     for backend in study.backends:
         models = study.models_of(backend.name)
@@ -32,19 +34,22 @@ def lacks(study: Study) -> list[Lack]:
             lacking: list[tuple[str | None, str]] = [(None, what) for what in module.lacking(backend, ())]
             if isinstance(backend, (OllamaBackend, OpenaiBackend)):
                 names = ", ".join(model.name for model in models)
-                lacking = [(None, f"{what}; it is to have {names}") for _, what in lacking]
+                lacking = [(None, type(what)(f"{what}; it is to have {names}")) for _, what in lacking]
             if not lacking:
                 lacking = [(model.name, what) for model in models for what in module.lacking(backend, (model,))]
         except NotReadyError as error:
             lacking = [(None, f"backend {backend.name}: {error}")]
         optional = getattr(backend, "optional", False)
-        found += [Lack(backend=backend.name, model=model, what=what, optional=optional) for model, what in lacking]
+        found += [
+            Lack(backend=backend.name, model=model, what=what, optional=optional, doubt=isinstance(what, Doubt))
+            for model, what in lacking
+        ]
     return found
 
 
 def runnable_part(study: Study, lacking: list[Lack]) -> Study:
     """The study without the pairs of backend and model that can't run; raises `NotReadyError` where none can."""
-    out = {(lack.backend, lack.model) for lack in lacking}
+    out = {(lack.backend, lack.model) for lack in lacking if not lack.doubt}
     models = []
     for model in study.models:
         runs_on = [backend.name for backend in study.backends if model.runs_on(backend)]

@@ -11,17 +11,20 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from phaselaw.engines.http_client import BeforeSend, HttpClient, Limits, Line, quoted
 from phaselaw.engines.prompts import WORDS, Verdict, judge_by_count, text_of
 from phaselaw.errors import EngineError
-from phaselaw.records import DecodeStepBasis, EngineInfo, ModelInfo, Request, Served, Timing
+from phaselaw.records import EngineInfo, ModelInfo, Request, Served, Timing
+from phaselaw.streams import settled
 
 if TYPE_CHECKING:
     from phaselaw.study.model import ModelEntry
 
 NONCE_WORDS = 3
+TELLING_CHARS = 16
+"""So much hidden text, shown once more from its beginning, is no chance."""
 DONE = "[DONE]"
 Event = Mapping[str, Any]
 TimedEvent = tuple[float, Event]
@@ -46,8 +49,10 @@ class StreamedReply:
     """Tokens of the prompt that the server had cached."""
     generated: int | None = None
     """Tokens that the server counts; the chunks may be fewer."""
-    steps_seen: int | None = None
-    """Decode steps between the first arrival and the last, where each chunk says how many tokens there were by then."""
+    tokens_between: int | None = None
+    """Tokens after the first arrival up to the last, where each event says how many there were by then."""
+    events_repeated: int = 0
+    """Events whose shown text had come before as hidden text: they are no arrivals."""
     prefill_ms: float | None = None
     decode_ms: float | None = None
     load_ms: float | None = None
@@ -58,23 +63,9 @@ class StreamedReply:
     connect_ms: float | None = None
     """Set-up of its connection, before the send."""
 
-    @property
-    def tokens(self) -> int:
-        """Tokens generated, as the server counts; without its count, the chunks."""
-        return len(self.arrivals_ms) if self.generated is None else self.generated
-
 
 Read = Callable[[Sequence[Line], int], StreamedReply]
 """Reads a stream's lines; its second argument is when the call was sent, in ns."""
-
-
-class DecodeStep(NamedTuple):
-    """One decode step by each clock, and the one to use."""
-
-    ms: float | None
-    basis: DecodeStepBasis | None
-    client_ms: float | None
-    server_ms: float | None
 
 
 def stream(
@@ -119,23 +110,45 @@ def events_of(
 
 
 def reply_of(
-    events: Sequence[TimedEvent], text_of_event: Callable[[Event], tuple[str, str]], *, ended: bool, **figures: Any
+    events: Sequence[TimedEvent],
+    text_of_event: Callable[[Event], tuple[str, str]],
+    *,
+    ended: bool,
+    tokens_by: Callable[[Event], object] = lambda _: None,
+    **figures: Any,
 ) -> StreamedReply:
-    """A reply of a stream's events, each with a hidden and a shown text; ``ended``: its last one came."""
+    """A reply of a stream's events, each with a hidden and a shown text; ``ended``: its last one came.
+
+    ``tokens_by`` is how many tokens there were by an event, where it says. Text that was said hidden and is then shown
+    once more is counted once.
+    """
+    texts = [(at_ms, event, *text_of_event(event)) for at_ms, event in events]
+    hidden_text, shown_text = "".join(each[2] for each in texts), "".join(each[3] for each in texts)
+    twice = len(hidden_text) >= TELLING_CHARS and shown_text.startswith(hidden_text)
+    left, repeated, thinking = len(hidden_text) if twice else 0, 0, 0
     arrivals: list[float] = []
-    thinking, digest = 0, hashlib.sha256()
-    for at_ms, event in events:
-        hidden, shown = text_of_event(event)
-        if hidden or shown:
+    numbers: list[int | None] = []
+    digest = hashlib.sha256()
+    for at_ms, event, hidden, shown in texts:
+        if left > 0 and shown and not hidden:
+            left, repeated = left - len(shown), repeated + 1
+        elif hidden or shown:
             arrivals.append(at_ms)
+            numbers.append(count(tokens_by(event)))
             digest.update(f"{hidden}\0{shown}".encode("utf-8", "surrogatepass"))
             thinking += bool(hidden)
     if not ended:
         raise EngineError(f"the stream ended after {len(arrivals)} chunks, before its end", kind="connection_lost")
     sha256 = figures.pop("output_sha256", digest.hexdigest())
-    wall_ms = events[-1][0] if events else 0.0
+    first, last = (numbers[0], numbers[-1]) if numbers else (None, None)
     return StreamedReply(
-        arrivals_ms=tuple(arrivals), wall_ms=wall_ms, output_sha256=sha256, thinking_chunks=thinking, **figures
+        arrivals_ms=tuple(arrivals),
+        wall_ms=events[-1][0] if events else 0.0,
+        output_sha256=sha256,
+        thinking_chunks=thinking,
+        events_repeated=repeated,
+        tokens_between=last - first if first and last and last > first else None,
+        **figures,
     )
 
 
@@ -183,58 +196,23 @@ def _server_sent(lines: Iterable[Line]) -> Iterator[tuple[int, Event]]:
         raise EngineError(f"the stream ended inside an event: {quoted(pending.encode())}", kind="connection_lost")
 
 
-def step_of(reply: StreamedReply) -> DecodeStep:
-    """One decode step of a reply.
-
-    Servers differ in how many steps their decode time spans: one less than the tokens on most, fewer on some, negative
-    on others. So the client's clock decides where a chunk is a token, which is where the chunks number the tokens or
-    one less (an end token is counted, never sent). Elsewhere the server's figure serves, or without one the span of the
-    arrivals over the tokens counted.
-    """
-    arrivals, steps = reply.arrivals_ms, reply.tokens - 1
-    span_ms = arrivals[-1] - arrivals[0] if len(arrivals) > 1 else 0.0
-    client = span_ms / (len(arrivals) - 1) if span_ms > 0 else None
-    server = reply.decode_ms / steps if reply.decode_ms is not None and reply.decode_ms > 0 and steps > 0 else None
-    if client is not None and steps <= len(arrivals) <= reply.tokens:
-        return DecodeStep(client, "client", client, server)
-    if server is not None:
-        return DecodeStep(server, "server", client, server)
-    if client is not None and steps > 0:
-        return DecodeStep(span_ms / steps, "client_usage", client, server)
-    return DecodeStep(None, None, client, server)
-
-
-def faults_of(prefill_ms: float | None, step: DecodeStep, verdict: Verdict) -> dict[str, str]:
-    """The phases that a reply gives no valid time for, each with the reason."""
-    faults: dict[str, str] = {}
-    if step.ms is None:
-        faults["kv_decode"] = faults["e2e_kv"] = "no_decode_step: too few tokens came to time one"
-    if prefill_ms is None:
-        faults["prefill"] = faults["e2e_kv"] = "no_prefill_time: the server's figure is absent, zero or negative"
-    if verdict.check == "found":
-        faults["prefill"] = faults["e2e_kv"] = f"prompt_cache: answered from the server's cache: {verdict.reason}"
-    return faults
-
-
 def timing_of(
     reply: StreamedReply,
     prompt_tokens: int,
-    step: DecodeStep,
+    gen_tokens: int,
     verdict: Verdict,
     *,
-    by_client: bool = False,
+    server_times: Literal["none", "prefill", "both"],
     **seen: Any,
 ) -> Timing:
-    """A reply as a call's times; raises `EngineError` where no token came.
+    """A reply as a call's times, as far as this call alone tells; raises `EngineError` where no token came.
 
-    ``prompt_tokens`` is used where the server counts none. ``by_client``: the client's clock times the phases, TTFT for
-    prefill. ``seen`` are further fields of `Served`.
+    ``prompt_tokens`` is used where the server counts none. ``server_times`` are the phases that its figures serve for.
+    ``seen`` are further fields of `Served`.
     """
-    if not reply.arrivals_ms and (by_client or not reply.generated):
+    if not reply.arrivals_ms and (server_times == "none" or not reply.generated):
         raise EngineError(f"no token came (the server's reason: {reply.done_reason!r})", kind="no_tokens")
     first_ms, last_ms = (reply.arrivals_ms[0], reply.arrivals_ms[-1]) if reply.arrivals_ms else (reply.wall_ms,) * 2
-    prefill_ms = first_ms if by_client else reply.prefill_ms
-    queue_ms = None if by_client or prefill_ms is None else max(0.0, first_ms - (reply.load_ms or 0.0) - prefill_ms)
     served = Served(
         sent_at_ms=reply.sent_at_ms,
         ttft_ms=first_ms,
@@ -242,40 +220,43 @@ def timing_of(
         wall_ms=reply.wall_ms,
         connect_ms=reply.connect_ms,
         arrivals_ms=reply.arrivals_ms,
-        decode_step_ms=step.ms,
-        decode_step_basis=step.basis,
-        decode_step_ms_client=step.client_ms,
-        decode_step_ms_server=step.server_ms,
-        queue_ms=queue_ms,
+        decode_step_ms=None,
+        decode_step_basis=None,
+        server_times=server_times,
+        prefill_ms_server=reply.prefill_ms,
+        decode_ms_server=reply.decode_ms,
+        tokens_counted=reply.generated,
+        tokens_between=reply.tokens_between,
+        events_repeated=reply.events_repeated,
         cache_check=verdict.check,
         cache_reason=verdict.reason,
-        prefill_basis="ttft" if by_client else "server",
         tokens_basis="estimated" if reply.prompt_tokens is None or reply.generated is None else "server",
         thinking_tokens=reply.thinking_chunks or None,
-        faults=faults_of(prefill_ms, step, verdict),
         **seen,
     )
     prompt_tokens = reply.prompt_tokens or prompt_tokens
-    return Timing(
-        prefill_ms=prefill_ms,
-        kv_decode_ms=last_ms - first_ms if by_client else reply.decode_ms,
+    timing = Timing(
+        prefill_ms=None,
+        kv_decode_ms=None,
         prompt_tokens=prompt_tokens,
         prompt_tokens_total=prompt_tokens,
-        gen_tokens_raw=reply.tokens,
+        gen_tokens_raw=0,
         done_reason=reply.done_reason or "unknown",
         output_sha256=reply.output_sha256,
         server=reply.figures,
         served=served,
     )
+    [timing] = settled([timing], gen_tokens, lone=True)
+    return timing
 
 
-def client_timing(reply: StreamedReply, prompt: str, *, head_cached: bool) -> Timing:
+def client_timing(reply: StreamedReply, prompt: str, gen_tokens: int, *, head_cached: bool) -> Timing:
     """The times of a call whose server gives no time of its own: all by the client's clock."""
     words = len(prompt.split())
     verdict = Verdict("undecidable", "the server says nothing of its cache; the prompt's first words were new to it")
     if reply.prompt_tokens is not None and reply.cached_tokens is not None:
         verdict = judge_by_count(reply.prompt_tokens, reply.cached_tokens, words)
-    return timing_of(reply, words, step_of(reply), verdict, by_client=True, head_cached=head_cached)
+    return timing_of(reply, words, gen_tokens, verdict, server_times="none", head_cached=head_cached)
 
 
 class ServedModel:
@@ -304,7 +285,7 @@ class ServedModel:
             pass
         self._sent.add(nonce)
         prompt = f"{nonce} {text}"
-        return client_timing(self.send(prompt, request), prompt, head_cached=self.head_cached)
+        return client_timing(self.send(prompt, request), prompt, request.gen_tokens, head_cached=self.head_cached)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -8,11 +8,14 @@ also the one place where a call's raw times become latencies, token counts and r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from operator import attrgetter, sub
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from phaselaw.records import PHASES, Call, Cell, Phase, Timing
+from phaselaw.streams import settled
 
 SCHEMA_VERSION = 2
 """Version of the run directory. 2 has replicates and hashes; a run of version 1 is read as one replicate."""
@@ -221,6 +224,11 @@ MEASURED: tuple[Column, ...] = (
     Column("rss_peak_mb", "timing.rss_peak_mb", "peak resident memory of the model's process, in MB of 2^20 bytes"),
     Column("replicate", "call.replicate", "which replicate: 0, then one more for each fresh process over all cells"),
     Column("request_ms", _request_ms, "what a person waits for all tokens: the first, then a step each"),
+    Column("prefill_ms_server", "served.prefill_ms_server", "the server's own prefill time, whatever serves"),
+    Column("gen_tokens_counted", "served.tokens_counted", "tokens generated, as the server counts"),
+    Column("events", lambda c: c.timing and c.timing.served and len(c.timing.served.arrivals_ms), "that held text"),
+    Column("first_event_tokens", "served.first_event_tokens", "tokens that the first event held: TTFT is of so many"),
+    Column("false_claims", "served.false_claims", "what the client's clock contradicts, see below", "served text"),
 )
 
 COLUMNS = tuple(column.name for column in MEASURED)
@@ -238,6 +246,23 @@ def _attributes_of(source: str) -> tuple[tuple[str, ...], Callable[[Any], tuple[
 _ATTRIBUTES = [_attributes_of(source) for source in ("call", "cell", "timing", "served", "ollama")]
 _COMPUTED = [(column.name, column.value) for column in MEASURED if not isinstance(column.value, str)]
 _NOTHING: dict[str, Any] = dict.fromkeys(COLUMNS)
+
+
+def settled_calls(calls: Sequence[Call]) -> Iterator[Call]:
+    """The calls of a run in their order, each server's claims held against the client's clock over all of a cell."""
+    by_cell: dict[str, list[Timing]] = {}
+    for call in calls:
+        if call.timing is not None and call.timing.served is not None:
+            by_cell.setdefault(call.cell.key, []).append(call.timing)
+    cells = {call.cell.key: call.cell for call in calls}
+    done = {}
+    for key, timings in by_cell.items():
+        done[key] = iter(timings)
+        with suppress(ArithmeticError, ValueError):  # what no figure can be made of stays as it came
+            done[key] = iter(settled(timings, cells[key].gen_tokens, lone=cells[key].concurrency == 1))
+    for call in calls:
+        served = call.timing is not None and call.timing.served is not None
+        yield replace(call, timing=next(done[call.cell.key])) if served else call
 
 
 def rows_of(

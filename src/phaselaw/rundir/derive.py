@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from phaselaw.errors import RunError
 from phaselaw.files import csv_text, raw_text
 from phaselaw.records import PHASES, to_jsonable
-from phaselaw.rundir.columns import COLUMNS, SCHEMA_VERSION, rows_of
+from phaselaw.rundir.columns import COLUMNS, SCHEMA_VERSION, rows_of, settled_calls
 from phaselaw.rundir.journal import Journal
 from phaselaw.study.model import Study
 
@@ -107,7 +107,7 @@ def _rows(journal: Journal, studies: list[Study], models: Rows) -> Iterator[dict
     labels = {(model.name, str(model.kind)): model.params_millions for study in studies for model in study.models}
     threads = {backend.name: getattr(backend, "threads", None) for study in studies for backend in study.backends}
     prompts = {scenario.name: scenario.prompt for study in studies for scenario in study.scenarios}
-    for call in journal.calls:
+    for call in settled_calls(journal.calls):
         of_study: dict[str, Any] = {
             "prompt": prompts.get(call.cell.scenario),
             "params_millions_config": labels.get((call.cell.model, call.cell.backend_kind)),

@@ -9,6 +9,8 @@ CHECKS = (
     served.prompt_cache,
     served.count_convention,
     served.prompt_cut,
+    served.server_claim,
+    served.clients_in_step,
     models.far_off,
     models.spill,
     models.labels,

@@ -142,6 +142,77 @@ def count_convention(evidence: Evidence) -> Findings:
     return rows.height
 
 
+_CLAIMS = {
+    "prefill": (
+        "prefill_ms_server",
+        "prefill_seen",
+        "its prefill took {:,.3g} ms by the server, {:,.3g} by the client",
+    ),
+    "decode": ("decode_step_ms_server", "decode_step_ms_client", "its steps take {:,.3g} ms, {:,.3g} by the client"),
+    "count": ("gen_tokens_counted", "events", "the server counts {:,.4g} tokens where {:,.4g} events came"),
+    "bursts": ("events", "first_event_tokens", "its {:,.4g} events came in bursts, {:,.3g} tokens in the first"),
+    "not streamed": ("events", "ttft_ms", "the reply ({:,.4g} events) came at once, after {:,.4g} ms"),
+    "said twice": ("events", "ttft_ms", "hidden text came once more as shown, beside {:,.4g} events"),
+}
+"""Claims of a server: the columns of its figure and of what the client saw, and what is said of the two."""
+_NEXT_STEPS = {
+    "bursts": "steps are told by bursts, a first token can't be: go round the proxy, or turn its buffering off",
+    "not streamed": "no step can be told: go round what gathers the reply, or have the server stream",
+    "count": "events are taken for tokens; look whose usage the server reports",
+    "said twice": "the repeated text is left out; nothing to do",
+}
+
+
+@check(
+    "server claim",
+    unit="cells of served engines",
+    rests_on="none in the clean runs of benchmarks/server_claims.py",
+    not_checked="no served engine whose text a client of ours saw come",
+)
+def server_claim(evidence: Evidence) -> Findings:
+    """Claims of a server that most calls of a cell contradict by the client's clock; there the client's figure serves.
+
+    A finding marks no row: the figures that stand in one are the client's, and where it has none it is an error row.
+    """
+    rows = evidence.run.rows.filter((pl.col("mode") == "kv_decode") & (pl.col("events") > 0))
+    load_ms = pl.col("load_ms").fill_null(0.0)
+    seen_ms = pl.col("ttft_ms") - pl.when(load_ms < pl.col("ttft_ms")).then(load_ms).otherwise(0.0)
+    found = rows.filter(pl.col("false_claims").is_not_null()).with_columns(prefill_seen=seen_ms)
+    for cell, calls in grouped(found, [*CELL, "concurrency"]):
+        for claim in str(calls["false_claims"][0]).split(", "):
+            *columns, says = _CLAIMS[claim]
+            claimed, seen = calls.select(pl.col(columns).median()).row(0)
+            yield Finding(
+                where=Where.of(cell),
+                modes=(),
+                value=claimed / seen if claimed is not None and seen else None,
+                evidence=f"{says.format(claimed, seen)}, at the median of {calls.height} calls",
+                next_step=_NEXT_STEPS.get(claim, "the client's figure serves; look up what the server's spans"),
+            )
+    return rows.select(CELL).n_unique()
+
+
+@check(
+    "clients in step",
+    unit="backends with several clients",
+    rests_on="nothing is inferred",
+    not_checked="no backend with several clients",
+)
+def clients_in_step(evidence: Evidence) -> Findings:
+    """Clients that start together and get answers of one length: they stay in step, as users' requests never do."""
+    together = evidence.run.rows.filter(pl.col("concurrency") > 1, pl.col("mode") == "kv_decode", ~pl.col("is_warmup"))
+    backends = together.group_by("backend", maintain_order=True).agg(lengths=pl.col("gen_tokens_raw").n_unique())
+    for row in backends.filter(pl.col("lengths") == 1).iter_rows(named=True):
+        yield Finding(
+            status="caution",
+            where=Where.of(row),
+            evidence="clients start together and every answer has the same length, so that all prompts are read at "
+            "once and all answers end at once",
+            next_step="read throughput and TTFT as those of such waves; take a fleet's from a plan with real traffic",
+        )
+    return backends.height
+
+
 @check(
     "prompt cut",
     unit="models with prompts of several lengths, or of a known one",

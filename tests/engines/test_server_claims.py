@@ -1,0 +1,204 @@
+"""A server's claims against the client's clock: each kind of odd server comes out right, or as an error row."""
+
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+import pytest
+from odd_servers import (
+    FIRST_MS,
+    STEP_MS,
+    TOKENS,
+    alike,
+    by_client,
+    by_ollama,
+    chat,
+    chat_of,
+    due,
+    events,
+    generate,
+    run_of,
+)
+from rows import outcome
+
+from phaselaw.records import Run, Timing
+from phaselaw.streams import settled
+
+CLAIM = "server claim"
+ONE_BY_ONE = events()
+
+
+def in_bursts(of: int) -> list[tuple[float, str]]:
+    """One event a token, let go when so many have gathered."""
+    return [
+        (due(min(at - at % of + of, TOKENS) - 1) + 0.01 * (at % of), text) for at, (_, text) in enumerate(ONE_BY_ONE)
+    ]
+
+
+def counted_by_event(*, a_time: int) -> Any:
+    """Several tokens an event but the first, each event with the usage so far."""
+    said = []
+    for at_ms, text in events(a_time=a_time, first=1):
+        so_far = {"completion_tokens": round((at_ms - FIRST_MS) / STEP_MS) + 1, "total_tokens": 60}
+        said.append((at_ms, {"choices": [{"delta": {"content": text}}], "usage": so_far}))
+    return chat_of(said)
+
+
+def said_twice(*, at_the_end: bool) -> Any:
+    """Reasoning, then the same text once more as content: at one instant, or at the pace of tokens."""
+    said = [(at_ms, {"choices": [{"delta": {"reasoning": text}}]}) for at_ms, text in ONE_BY_ONE]
+    late = [(due(TOKENS + at), text) for at, (_, text) in enumerate(ONE_BY_ONE)]
+    again = [(due(TOKENS), "".join(text for _, text in ONE_BY_ONE))] if at_the_end else late
+    return chat_of(said + [(at_ms, {"choices": [{"delta": {"content": text}}]}) for at_ms, text in again])
+
+
+def figures(run: Run, mode: str) -> list[float]:
+    rows = run.rows.filter((pl.col("mode") == mode) & (pl.col("status") == "ok"))
+    return rows["latency_ms" if mode == "prefill" else "decode_step_ms"].to_list()
+
+
+def found(run: Run) -> list[str]:
+    """The claims that the check finds false."""
+    said = run.rows["false_claims"].drop_nulls().unique().to_list()
+    findings = outcome(run, CLAIM).findings
+    assert len(findings) == sum(len(each.split(", ")) for each in said)
+    assert {each.status for each in findings} <= {"found"}
+    return sorted(each for names in said for each in names.split(", "))
+
+
+RIGHT: dict[str, tuple[Callable[[], Timing], float, list[str]]] = {
+    # the server, the prefill that is right, what is found
+    "one token an event": (lambda: by_client(chat(ONE_BY_ONE)), FIRST_MS, []),
+    "no usage": (lambda: by_client(chat(ONE_BY_ONE, usage=None)), FIRST_MS, []),
+    "three tokens an event": (lambda: by_client(chat(events(a_time=3, tokens=39), usage=39)), due(2), []),
+    "five tokens an event, the first alone, counted": (lambda: by_client(counted_by_event(a_time=5)), FIRST_MS, []),
+    "a count above the budget": (lambda: by_client(chat(ONE_BY_ONE, usage=71)), FIRST_MS, ["count"]),
+    "a count of another's": (lambda: by_client(chat(ONE_BY_ONE, usage=9)), FIRST_MS, ["count"]),
+    "rates of nothing": (
+        lambda: by_client(chat(ONE_BY_ONE, timings={"predicted_n": TOKENS, "predicted_per_second": 40_000.0})),
+        FIRST_MS,
+        ["decode"],
+    ),
+    "a decode in no time": (
+        lambda: by_client(chat(ONE_BY_ONE, timings={"predicted_n": TOKENS, "predicted_ms": 0.02, "prompt_ms": 45.0})),
+        FIRST_MS,
+        ["decode"],
+    ),
+    "said twice at the end": (lambda: by_client(said_twice(at_the_end=True)), FIRST_MS, ["said twice"]),
+    "said twice at its pace": (lambda: by_client(said_twice(at_the_end=False)), FIRST_MS, ["said twice"]),
+    "honest": (lambda: by_ollama(generate(ONE_BY_ONE)), FIRST_MS - 2, []),
+    "a load in each call": (lambda: by_ollama(generate(ONE_BY_ONE, load_ms=170.0)), FIRST_MS - 2, []),
+    "one step and 3 % left out of the decode": (
+        lambda: by_ollama(generate(ONE_BY_ONE, eval=0.97 * (TOKENS - 2) * STEP_MS)),
+        FIRST_MS - 2,
+        [],
+    ),
+    "the last batch only": (lambda: by_ollama(generate(ONE_BY_ONE, prompt_eval=2.0)), FIRST_MS - 1, ["prefill"]),
+    "half of the prefill": (lambda: by_ollama(generate(ONE_BY_ONE, prompt_eval=15.0)), FIRST_MS - 1, ["prefill"]),
+    "the decode in the prefill": (
+        lambda: by_ollama(generate(ONE_BY_ONE, prompt_eval=300.0)),
+        FIRST_MS - 1,
+        ["prefill"],
+    ),
+    "microseconds for nanoseconds": (
+        lambda: by_ollama(generate(ONE_BY_ONE, prompt_eval=0.045, eval=0.25, load=0.001)),
+        FIRST_MS - 0.001,
+        ["decode", "prefill"],
+    ),
+    "the decode twice": (lambda: by_ollama(generate(ONE_BY_ONE, eval=2 * TOKENS * STEP_MS)), FIRST_MS - 2, ["decode"]),
+}
+
+
+@pytest.mark.parametrize(("make", "prefill_ms", "claims"), RIGHT.values(), ids=RIGHT.keys())
+def test_the_step_and_the_prefill_are_right_and_what_is_false_is_found(
+    make: Callable[[], Timing], prefill_ms: float, claims: list[str]
+) -> None:
+    run = alike(lambda _: make())
+    assert figures(run, "kv_decode") == pytest.approx([STEP_MS] * 5, rel=0.01)
+    assert figures(run, "prefill") == pytest.approx([prefill_ms] * 5, rel=0.01)
+    assert found(run) == claims
+
+
+def test_both_figures_are_kept_where_the_clients_serves() -> None:
+    run = alike(lambda _: by_ollama(generate(ONE_BY_ONE, prompt_eval=2.0, eval=1.0)))
+    row = run.rows.row(0, named=True)
+    assert (row["prefill_ms_server"], row["prefill_ms"]) == (2.0, pytest.approx(FIRST_MS - 1))
+    assert (row["decode_step_ms_server"], row["decode_step_ms_client"]) == (1 / 39, pytest.approx(STEP_MS))
+    assert row["kv_decode_ms"] == pytest.approx(39 * STEP_MS)
+
+
+def test_ttft_is_marked_as_of_the_tokens_of_its_event() -> None:
+    rows = alike(lambda _: by_client(chat(events(a_time=3, tokens=39), usage=39))).rows
+    assert rows["first_event_tokens"].unique().to_list() == pytest.approx([3.0])
+
+
+@pytest.mark.parametrize("of", [2, 8, 25])
+def test_a_proxy_that_lets_many_events_go_at_once_gives_the_step_by_bursts_and_no_first_token(of: int) -> None:
+    run = alike(lambda _: by_client(chat(in_bursts(of))))
+    assert figures(run, "kv_decode") == pytest.approx([STEP_MS] * 5, rel=0.01)
+    assert figures(run, "prefill") == [] and found(run) == ["bursts"]
+    assert run.rows["decode_step_basis"].unique().to_list() == ["bursts"]
+
+
+def test_behind_such_a_proxy_a_servers_own_prefill_stands() -> None:
+    run = alike(lambda _: by_ollama(generate(in_bursts(8))))
+    assert figures(run, "prefill") == [FIRST_MS - 2] * 5
+    assert figures(run, "kv_decode") == pytest.approx([STEP_MS] * 5, rel=0.01)
+
+
+@pytest.mark.parametrize("apart_ms", [0.0, 0.04])
+@pytest.mark.parametrize("usage", [TOKENS, 71, None])
+def test_a_reply_that_came_at_once_was_not_streamed_and_has_no_step(apart_ms: float, usage: int | None) -> None:
+    texts = [(due(TOKENS) + apart_ms * at, text) for at, (_, text) in enumerate(ONE_BY_ONE)]
+    run = alike(lambda _: by_client(chat(texts, usage=usage)))
+    assert "not streamed" in found(run)
+    assert set(run.rows["status"]) == {"error"}
+    assert set(run.rows["error"].str.split(":").list.first()) == {"not_streamed"}
+
+
+def test_one_event_with_a_count_above_the_budget_is_an_error_row() -> None:
+    run = alike(lambda _: by_client(chat([(due(TOKENS), "all of it")], usage=71)))
+    assert set(run.rows["status"]) == {"error"}
+    assert found(run) == ["count", "not streamed"]
+
+
+def test_what_single_calls_wait_is_a_wait_and_no_false_claim() -> None:
+    run = alike(lambda at: by_ollama(generate(ONE_BY_ONE, wait_ms=700.0 if at % 3 == 0 else 0.0)))
+    assert figures(run, "prefill") == [FIRST_MS - 2] * 5
+    assert found(run) == []
+    assert run.rows["queue_ms"].max() > 690
+
+
+def test_with_several_clients_a_wait_for_one_another_is_no_false_claim() -> None:
+    timings = [by_ollama(generate(ONE_BY_ONE, wait_ms=300.0 * (at % 4))) for at in range(8)]
+    assert found(run_of(timings, kind="ollama", concurrency=4)) == []
+
+
+def test_a_client_that_is_woken_late_now_and_then_sees_no_bursts() -> None:
+    def late(_: int) -> Timing:
+        texts = [
+            (due(number + 3) if number in range(12, 15) else due(number), text)
+            for number, (_, text) in enumerate(ONE_BY_ONE)
+        ]
+        return by_client(chat(texts))
+
+    assert found(alike(late)) == []
+
+
+def test_a_fast_model_whose_events_are_read_together_has_no_bursts() -> None:
+    texts = [(3.0 + 0.2 * (at - at % 8), text) for at, (_, text) in enumerate(ONE_BY_ONE)]
+    assert found(alike(lambda _: by_client(chat(texts)))) == []
+
+
+def test_settled_twice_is_settled_once() -> None:
+    timings = [by_ollama(generate(in_bursts(4), prompt_eval=1.0)) for _ in range(3)]
+    once = settled(timings, TOKENS, lone=True)
+    assert settled(once, TOKENS, lone=True) == once
+
+
+def test_clients_in_step_at_one_length_are_a_caution_that_marks_nothing() -> None:
+    run = run_of([by_client(chat(ONE_BY_ONE)) for _ in range(4)], concurrency=2)
+    [finding] = outcome(run, "clients in step").findings
+    assert finding.status == "caution"
+    lengths = [by_client(chat(events(tokens=tokens), usage=tokens, finish="stop")) for tokens in (12, 20, 30, 40)]
+    assert outcome(run_of(lengths, concurrency=2), "clients in step").findings == ()

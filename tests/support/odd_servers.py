@@ -1,0 +1,109 @@
+"""Replies of servers that are odd in one way each, as lines with the instants at which they come. No server, no wait.
+
+The truth of each, unless it says otherwise: the first token 47 ms after the send, then 6.5 ms a token, 40 tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rows import table_of
+
+from phaselaw.engines import ollama, openai
+from phaselaw.engines.http_client import Line
+from phaselaw.engines.prompts import Verdict
+from phaselaw.engines.served import StreamedReply, client_timing, timing_of
+from phaselaw.records import Call, Cell, Run, Timing
+from phaselaw.rundir.columns import rows_of, settled_calls
+
+FIRST_MS, STEP_MS, TOKENS = 47.0, 6.5, 40
+PROMPT_TOKENS = 30
+Timed = list[tuple[float, dict[str, Any]]]
+
+
+def due(token: int) -> float:
+    """When a token is made."""
+    return FIRST_MS + token * STEP_MS
+
+
+def events(*, a_time: int = 1, first: int | None = None, tokens: int = TOKENS) -> list[tuple[float, str]]:
+    """Texts of so many tokens each, the first of ``first``, each sent when its last token is made."""
+    ends = list(range((first or a_time) - 1, tokens, a_time))
+    ends += [tokens - 1] if ends[-1] != tokens - 1 else []
+    starts = [0, *(end + 1 for end in ends)]
+    return [
+        (due(end), "".join(f" w{at}" for at in range(start, end + 1))) for start, end in zip(starts, ends, strict=False)
+    ]
+
+
+def chat(
+    texts: Sequence[tuple[float, str]], *, usage: int | None = TOKENS, finish: str | None = "length", **last: Any
+) -> StreamedReply:
+    """A reply of OpenAI's protocol with these texts; ``last`` goes with the usage."""
+    said: Timed = [(at_ms, {"choices": [{"delta": {"content": text}}]}) for at_ms, text in texts]
+    return chat_of(said, usage=usage, finish=finish, **last)
+
+
+def chat_of(said: Timed, *, usage: int | None = TOKENS, finish: str | None = "length", **last: Any) -> StreamedReply:
+    """A reply of OpenAI's protocol with these events."""
+    end_ms = said[-1][0] if said else FIRST_MS
+    if finish is not None:
+        said = [*said, (end_ms, {"choices": [{"delta": {}, "finish_reason": finish}]})]
+    counted = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": usage, "total_tokens": PROMPT_TOKENS + (usage or 0)}
+    said = [*said, (end_ms, {"choices": [], **last} | ({} if usage is None else {"usage": counted}))]
+    lines = [Line(int(at_ms * 1e6), b"data: " + json.dumps(event).encode()) for at_ms, event in said]
+    return openai.read_stream([*lines, Line(int(end_ms * 1e6), b"data: [DONE]")], 0)
+
+
+def generate(
+    texts: Sequence[tuple[float, str]], *, wait_ms: float = 0.0, load_ms: float = 1.0, **claims: Any
+) -> StreamedReply:
+    """A reply of Ollama's API; ``claims`` replace fields of its last line, durations in ms."""
+    honest = {"load": load_ms, "prompt_eval": FIRST_MS - 2, "eval": (TOKENS - 1) * STEP_MS}
+    said = {f"{name}_duration": int(claims.pop(name, ms) * 1e6) for name, ms in honest.items()}
+    said |= {"prompt_eval_count": PROMPT_TOKENS, "eval_count": TOKENS, "done": True, "done_reason": "length"} | claims
+    at = [(at_ms + wait_ms + load_ms - 1.0, {"response": text, "done": False}) for at_ms, text in texts]
+    lines = [Line(int(ms * 1e6), json.dumps(event).encode()) for ms, event in [*at, (at[-1][0] + 0.5, said)]]
+    return ollama.read_stream(lines, 0)
+
+
+def by_client(reply: StreamedReply) -> Timing:
+    """A call of the engine ``openai``."""
+    return client_timing(reply, "x " * PROMPT_TOKENS, TOKENS, head_cached=False)
+
+
+def by_ollama(reply: StreamedReply) -> Timing:
+    """A call of the engine ``ollama``, to a model that was loaded."""
+    known = Verdict("fresh", "no word was used twice")
+    seen: dict[str, Any] = {"load_ms": reply.load_ms or 0.0, "model_was_loaded": True}
+    return timing_of(reply, PROMPT_TOKENS, TOKENS, known, server_times="prefill", **seen)
+
+
+def run_of(timings: Sequence[Timing], *, kind: str = "openai", concurrency: int = 1) -> Run:
+    """A cell's calls as a run that is read for analysis."""
+    cell = Cell(backend="srv", backend_kind=kind, model="m", scenario="s", batch_size=1, gen_tokens=TOKENS,
+                concurrency=concurrency)  # fmt: skip
+    calls = [
+        Call(call_id=f"c{at}", call_idx=at, cell=cell, task_idx=0, is_warmup=False, warmup_idx=None, rep=at,
+             status="ok", error=None, started_at_unix=0.0, process_idx=0, calls_since_process_start=at,
+             calls_since_model_load=at, calls_since_shape_first_seen=at, load_ms=None, timing=timing)
+        for at, timing in enumerate(timings)
+    ]  # fmt: skip
+    known: dict[str, Any] = {"prompt": "x", "params_millions_config": None, "params_millions_measured": 10.0}
+    rows = [row for call in settled_calls(calls) for row in rows_of(call, **known)]
+    manifest = {"phaselaw_version": "1"}
+    return Run(path=Path("odd"), rows=table_of(rows), models=table_of(rows).clear(), manifest=manifest)
+
+
+Make = Callable[[int], Timing]
+
+
+def alike(make: Make, calls: int = 5) -> Run:
+    """A run of calls that ``make`` makes, each from its place; of Ollama where that says a load."""
+    timings = [make(at) for at in range(calls)]
+    served = timings[0].served
+    assert served is not None
+    return run_of(timings, kind="ollama" if served.server_times == "prefill" else "openai")
