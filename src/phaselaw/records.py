@@ -205,6 +205,13 @@ class ModelInfo:
     head_dim: int | None = None
     n_experts: int | None = None
     """Experts of a layer, in a mixture of experts only."""
+    n_experts_used: int | None = None
+    """Those that one token is sent to."""
+    expert_params: int | None = None
+    """Parameters of all experts; shared ones, which every token reads, are no part of it."""
+    expert_bytes: int | None = None
+    kv_cache: str | None = None
+    """Values that a sequence of n tokens holds, in words (`phaselaw.machine.model_config`), or why it is not known."""
     lookup_params: int | None = None
     """Parameters of tables of which a token reads but a row."""
     lookup_bytes: int | None = None
@@ -216,6 +223,19 @@ class ModelInfo:
     device: str | None = None
     config_path: str | None = None
     weights_sha256: str | None = None
+
+    @property
+    def params_millions_active(self) -> float | None:
+        """Parameters that one token is computed with or looks up: of experts those that it is sent to."""
+        total, experts = self.params_millions_measured, (self.expert_params or 0) / 1e6
+        if total is None or (self.n_experts and not (experts and self.n_experts_used)):
+            return None
+        return active_params(total, experts, self.n_experts, self.n_experts_used)
+
+
+def active_params(total: float, experts: float, n_experts: int | None, used: int | None) -> float:
+    """Parameters that one token needs, of a model whose experts have so many of them all together."""
+    return total - experts * (1 - (used or 0) / n_experts) if n_experts else total
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,13 +13,14 @@ from phaselaw.commands.memory import size
 
 
 @pytest.mark.parametrize(
-    ("text", "size_bytes"), [("16GB", 16e9), ("1.5 gib", 1.5 * 2**30), ("80G", 80e9), ("1024", 1024), ("500MB", 5e8)]
+    ("text", "size_bytes"),
+    [("16GB", 16e9), ("1.5 gib", 1.5 * 2**30), ("80G", 80e9), ("1024B", 1024), ("500MB", 5e8), ("0", 0)],
 )
 def test_a_size_is_read_as_it_is_written(text: str, size_bytes: float) -> None:
     assert size(text) == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "1XB", "0GB", "1e9", "nan"])
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "1XB", "0GB", "1e9", "nan", "16", "1024"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         size(text)
@@ -29,8 +32,57 @@ def test_it_says_whether_a_model_fits_and_how_far_it_could_go(capsys: pytest.Cap
     assert "models/gpt2-100m: batch 1 at 1024 tokens fits" in out
     assert "weights 0.384 GB" in out
     assert "(the model's positions)" in out
-    assert main(["memory", "models/gpt2-100m", "--memory", "300MB"]) == 0
+    assert main(["memory", "models/gpt2-100m", "--memory", "300MB"]) == 3
     assert "does not fit" in capsys.readouterr().out
+
+
+def test_more_tokens_than_positions_never_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["memory", "models/gpt2-5m", "--memory", "1TB", "--context", "2048"]) == 3
+    out = capsys.readouterr().out
+    assert "does not fit (more tokens than the model's positions)" in out
+    assert "largest batch at 2048 tokens: none fits" in out
+    assert "largest context at batch 1: 1024" in out
+
+
+def test_a_size_without_a_unit_is_refused_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["memory", "models/gpt2-5m", "--memory", "16"])
+    assert "'16' is no size; write 16GB or 16GiB" in capsys.readouterr().err
+
+
+def folder_of(path: Path, **config: Any) -> str:
+    """A model folder of 1,000 values in bfloat16."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    head = json.dumps({"w": {"dtype": "BF16", "shape": [10, 100], "data_offsets": [0, 2000]}}).encode()
+    (path / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + bytes(2000))
+    return str(path)
+
+
+PLAIN = {"num_hidden_layers": 6, "hidden_size": 64, "num_attention_heads": 4, "head_dim": 32, "vocab_size": 256,
+         "max_position_embeddings": 8192}  # fmt: skip
+
+
+def test_the_cache_is_as_the_config_says_and_in_the_format_of_the_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = ["sliding_attention"] * 5 + ["full_attention"]
+    more = {"layer_types": kinds, "sliding_window": 16, "num_key_value_heads": 1}
+    folder = folder_of(tmp_path / "slides", text_config=PLAIN | more, model_type="gemma3")
+    assert main(["memory", folder, "--memory", "1GB", "--context", "4096", "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)["rows"]
+    assert row["kv_cache_bytes"] == 2 * 2 * 32 * (5 * 16 + 4096)
+
+
+def test_a_cache_that_is_not_known_is_neither_fitting_nor_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path / "odd", **PLAIN, mamba_d_state=16)
+    assert main(["memory", folder, "--memory", "1TB"]) == 1
+    assert "odd: not known: what it caches is not known: its config has mamba_d_state" in capsys.readouterr().out
+    assert main(["memory", folder, "--memory", "1TB", "--json"]) == 1
+    [row] = json.loads(capsys.readouterr().out)["rows"]
+    assert row["fits"] is None
 
 
 def test_as_json_it_is_in_bytes(capsys: pytest.CaptureFixture[str]) -> None:

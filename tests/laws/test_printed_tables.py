@@ -17,7 +17,7 @@ from phaselaw.laws.noise import points_of
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import overhead_compute_fits
 from phaselaw.laws.scaling import scaling_fits
-from phaselaw.laws.structure import architectures, weight_bytes
+from phaselaw.laws.structure import architectures, sizes
 from phaselaw.records import Run
 from phaselaw.rundir.read import normalised
 
@@ -138,7 +138,7 @@ def by_structure(
     rows = [{"model": model, "n_layer": layers, "n_embd": width} for model, (layers, width) in LAYERS.items()]
     pl.DataFrame(rows).write_csv(path)
     end_to_end = per_model.filter(pl.col("mode") == "e2e_kv")
-    series = structure.structured(end_to_end, architectures(printed, path), weight_bytes(printed))
+    series = structure.structured(end_to_end, architectures(printed, path), sizes(printed))
     return structure.architecture_correlations(series), structure.multivariate_fits(series, None, Options(draws=1))
 
 

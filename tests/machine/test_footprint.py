@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phaselaw.machine.footprint import Architecture, decode_step, kv_bytes_per_token, memory, prefill
+from phaselaw.machine.footprint import Architecture, decode_step, memory, prefill
+from phaselaw.machine.model_config import Cached
 
 GPT2 = Architecture(
-    params=124_439_808, weights_bytes=4 * 124_439_808, n_layer=12, n_embd=768, n_head=12, n_kv_head=12, head_dim=64,
+    params=124_439_808, weights_bytes=4 * 124_439_808, n_layer=12, n_embd=768, n_head=12, head_dim=64,
+    cache=(Cached(12, 2 * 768),),
     n_inner=3072, vocab_size=50257, n_positions=1024, lookup_params=1024 * 768, lookup_bytes=4 * 1024 * 768,
 )  # fmt: skip
 """GPT-2 small in fp32, its output tied to its token embedding."""
@@ -18,7 +20,8 @@ shapes = st.builds(
     lambda layers, heads, groups, dim, inner, vocab: Architecture(
         params=layers * (4 * (heads * dim) ** 2 + 2 * heads * dim * inner) + vocab * heads * dim,
         weights_bytes=2 * (layers * (4 * (heads * dim) ** 2 + 2 * heads * dim * inner) + vocab * heads * dim),
-        n_layer=layers, n_embd=heads * dim, n_head=heads, n_kv_head=max(1, heads // groups), head_dim=dim,
+        n_layer=layers, n_embd=heads * dim, n_head=heads, head_dim=dim,
+        cache=(Cached(layers, 2 * max(1, heads // groups) * dim),),
         n_inner=inner, vocab_size=vocab,
     ),
     st.integers(1, 80), st.integers(1, 64), st.integers(1, 8), st.integers(1, 128), st.integers(1, 20_000),
@@ -27,12 +30,15 @@ shapes = st.builds(
 
 
 def test_a_token_caches_a_key_and_a_value_a_layer() -> None:
-    assert kv_bytes_per_token(GPT2, 4) == 2 * 12 * 768 * 4
+    assert GPT2.cache_bytes(1, 4) == 2 * 12 * 768 * 4
 
 
 def test_fewer_kv_heads_cache_less_in_proportion() -> None:
-    grouped = dataclasses.replace(GPT2, n_kv_head=3)
-    assert kv_bytes_per_token(grouped, 2) == kv_bytes_per_token(GPT2, 2) / 4
+    facts = {"params_millions_measured": 5.0, "weights_bytes": 2e7, "n_layer": 12, "n_embd": 768, "n_head": 12,
+             "vocab_size": 50257}  # fmt: skip
+    full, grouped = Architecture.of(facts), Architecture.of(facts | {"n_kv_head": 3})
+    assert full and grouped
+    assert grouped.cache_bytes(7, 2) == full.cache_bytes(7, 2) / 4
 
 
 def test_a_decode_step_reads_all_weights_but_the_positions_and_each_cached_token() -> None:
@@ -81,7 +87,7 @@ def test_the_shape_is_read_from_a_models_facts_with_what_is_absent_filled_in() -
              "vocab_size": 50257, "n_inner": None, "n_positions": 1024.0}  # fmt: skip
     model = Architecture.of(facts)
     assert model is not None
-    assert (model.n_kv_head, model.head_dim, model.n_inner, model.lookup_params) == (2, 40, 320, 0)
+    assert (model.cache, model.head_dim, model.n_inner, model.lookup_params) == ((Cached(12, 160),), 40, 320, 0)
 
 
 @pytest.mark.parametrize("absent", ["params_millions_measured", "weights_bytes", "n_layer", "n_head", "vocab_size"])
@@ -92,10 +98,49 @@ def test_without_the_shape_there_is_no_footprint(absent: str) -> None:
     assert Architecture.of(facts | {absent: None}) is None
 
 
-def test_of_a_mixture_of_experts_it_is_not_known_what_a_token_reads() -> None:
-    facts = {"params_millions_measured": 5.0, "weights_bytes": 2e7, "n_layer": 12, "n_embd": 80, "n_head": 2,
-             "vocab_size": 50257, "n_experts": 8}  # fmt: skip
-    assert Architecture.of(facts) is None
+MIXTURE = dataclasses.replace(GPT2, n_experts=8, n_experts_used=2, expert_params=80e6, expert_bytes=320e6)
+
+
+def test_of_a_mixture_a_token_needs_the_experts_that_it_is_sent_to() -> None:
+    assert MIXTURE.active_params == GPT2.params - 60e6
+    assert MIXTURE.read_bytes() == GPT2.read_bytes() - 240e6
+    assert MIXTURE.not_known is None
+
+
+def test_a_batch_reads_more_experts_and_a_long_prompt_all() -> None:
+    assert MIXTURE.read_bytes(2) == pytest.approx(GPT2.read_bytes() - 320e6 * (3 / 4) ** 2)
+    assert MIXTURE.read_bytes(500) == pytest.approx(GPT2.read_bytes())
+
+
+def test_of_a_mixture_whose_experts_are_not_sized_it_is_not_known_what_a_token_reads() -> None:
+    assert "mixture of experts" in str(dataclasses.replace(MIXTURE, expert_params=0).not_known)
+
+
+def test_a_window_bounds_what_is_cached_and_what_is_attended_to() -> None:
+    slid = dataclasses.replace(GPT2, cache=(Cached(10, 1536, 16), Cached(2, 1536)))
+    assert slid.cache_bytes(100, 4) == 4 * 1536 * (10 * 16 + 2 * 100)
+    flops = decode_step(slid, batch=1, context=100, kv_bytes=4).flops
+    assert flops == 2 * (124_439_808 - 1024 * 768) + 4 * 768 * (10 * 16 + 2 * 100)
+
+
+def test_a_state_is_of_one_size_whatever_the_tokens_and_wide_where_it_is_kept_so() -> None:
+    states = dataclasses.replace(GPT2, cache=(Cached(3, 100, 0), Cached(3, 50, 0, True)))
+    assert states.cache_bytes(1, 2) == states.cache_bytes(1000, 2) == 3 * 100 * 2 + 3 * 50 * 4
+
+
+def test_a_cache_that_is_not_known_is_never_guessed() -> None:
+    unknown = dataclasses.replace(GPT2, cache="its layers are odd")
+    assert "its layers are odd" in str(unknown.not_known)
+    with pytest.raises(ValueError, match="its layers are odd"):
+        memory(unknown, batch=1, context=1, prompt=1, value_bytes=2, kv_bytes=2)
+
+
+def test_logits_of_all_positions_take_the_work_and_the_memory_of_each() -> None:
+    last, whole = (prefill(GPT2, batch=1, prompt=10, kv_bytes=4, all_logits=each).flops for each in (False, True))
+    assert whole - last == 9 * 2 * 50257 * 768
+    sizes = {"batch": 2, "context": 10, "prompt": 10, "value_bytes": 4, "kv_bytes": 4}
+    last, whole = (memory(GPT2, **sizes, all_logits=each).activations for each in (False, True))
+    assert whole - last == 2 * 9 * 50257 * 4
 
 
 def test_memory_is_weights_cache_and_the_widest_moment_of_the_prefill() -> None:

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.machine.footprint import Architecture, memory
+from phaselaw.machine.model_config import Cached
 from phaselaw.plan.memory import LARGEST, Fit, fit, largest, shapes_of
 
-MODEL = Architecture(params=1e9, weights_bytes=2e9, n_layer=16, n_embd=2048, n_head=32, n_kv_head=8, head_dim=64,
-                     n_inner=8192, vocab_size=128_000, n_positions=8192)  # fmt: skip
+MODEL = Architecture(params=1e9, weights_bytes=2e9, n_layer=16, n_embd=2048, n_head=32, head_dim=64,
+                     cache=(Cached(16, 1024),), n_inner=8192, vocab_size=128_000, n_positions=8192)  # fmt: skip
 
 sizes = st.floats(1e8, 1e12)
 
@@ -82,13 +83,20 @@ def test_a_gguf_file_says_what_the_ladder_says(ladder_cache: Path, tmp_path: Pat
 
     [by_name] = shapes_of(LADDER, dtype=None).values()
     [by_file] = shapes_of(str(export(str(ladder_cache / "gpt2-5m"), "f32", tmp_path).path), dtype=None).values()
-    assert by_file == dataclasses.replace(by_name, n_kv_head=by_file.n_kv_head)
-    assert by_file.n_kv_head == by_name.n_head
+    assert by_file.model == by_name.model
 
 
 def test_another_number_format_changes_the_weights_and_nothing_else() -> None:
     [full], [half] = (list(shapes_of(LADDER, dtype=dtype).values()) for dtype in (None, "bf16"))
-    assert half == dataclasses.replace(full, weights_bytes=full.weights_bytes / 2, lookup_bytes=full.lookup_bytes / 2)
+    assert full.model and half.model
+    assert (full.value_bytes, half.value_bytes) == (4, 2)
+    halved = {name: getattr(full.model, name) / 2 for name in ("weights_bytes", "lookup_bytes")}
+    assert half.model == dataclasses.replace(full.model, **halved)
+
+
+def test_what_is_beyond_a_models_positions_never_fits() -> None:
+    found = fitted(1e15, context=8193)
+    assert (found.fits, found.largest_batch, found.largest_context, found.beyond_positions) == (False, 0, 8192, True)
 
 
 def test_what_is_no_model_is_a_usage_error(tmp_path: Path) -> None:
@@ -98,8 +106,9 @@ def test_what_is_no_model_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_shape_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(AnalysisError, match="shape can't be told"):
-        shapes_of(str(tmp_path), dtype=None)
+    [found] = shapes_of(str(tmp_path), dtype=None).values()
+    assert found.model is None
+    assert "n_layer" in str(found.not_known)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(AnalysisError, match="can't be read"):
         shapes_of(str(tmp_path), dtype=None)

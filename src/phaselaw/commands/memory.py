@@ -18,13 +18,16 @@ examples:
   phaselaw memory model-q4_0.gguf --memory 8GB --kv-cache q8_0
   phaselaw memory runs/a --memory 16GB --json          every model of a run
 
-Weights as counted in the file, the cache of keys and values and the activations from the model's shape. The reserve is
-for what the runtime itself takes. A run's report sets the same prediction beside the peak that was measured.
+Weights as counted in the file; the cache as the model's config says: of sliding windows, latent vectors and states what
+they hold, or not known with the reason. Its positions are a limit whatever the memory. The reserve is for what the
+runtime itself takes. A run's report sets the same prediction beside the peak that was measured.
+Exit code: 0 all fit, 3 one does not fit, 1 it is not known of any.
 """
 
 JSON_VERSION = 1
 DEFAULT_RESERVE = "0.5GB"
-_UNITS: dict[str, int] = {"": 1, **{f"{prefix}B": 1000**power for power, prefix in enumerate(("", "K", "M", "G", "T"))}}
+EXIT_FITS, EXIT_NOT_KNOWN, EXIT_DOES_NOT_FIT = 0, 1, 3
+_UNITS: dict[str, int] = {f"{prefix}B": 1000**power for power, prefix in enumerate(("", "K", "M", "G", "T"))}
 _UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", start=1)}
 
 
@@ -35,35 +38,53 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "--batch", "N", "sequences at once (default: 1)", type=positive, default=1)
     option(parser, "--context", "N", "tokens of a sequence in all (default: 1024)", type=positive, default=1024)
     numbers = ("fp32", "fp16", "bf16")
-    option(parser, "--dtype", None, "number format of the weights (default: as stored)", choices=numbers)
+    option(
+        parser, "--dtype", None, "number format of the weights and of arithmetic (default: as stored)", choices=numbers
+    )
     formats = ("f32", "f16", "bf16", "q8_0", "q4_0")
-    option(parser, "--kv-cache", None, "format of the cache (default: that of --dtype; f32 without)", choices=formats)
+    option(
+        parser,
+        "--kv-cache",
+        None,
+        "format of the cache (default: that of the weights; f16 of quantised ones)",
+        choices=formats,
+    )
     kept = f"kept for the runtime (default: {DEFAULT_RESERVE}, an assumption)"
     option(parser, "--reserve", "SIZE", kept, type=size, default=DEFAULT_RESERVE)
     add_json(parser, "print one JSON document, in bytes")
 
 
 def size(text: str) -> float:
-    """``16GB`` (1e9) or ``16GiB`` (2^30) in bytes."""
+    """``16GB`` (1e9) or ``16GiB`` (2^30) in bytes; a bare number is refused, since 16 of what is not said."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)", text.strip().upper())
-    unit = None if found is None else found[2] if found[2].endswith("B") or not found[2] else found[2] + "B"
-    if found is None or unit not in _UNITS or (float(found[1]) == 0 and text != "0"):
+    unit = None if found is None else found[2] if found[2].endswith("B") else found[2] + "B" if found[2] else None
+    if text.strip() == "0":
+        return 0.0
+    if found is None or unit not in _UNITS or float(found[1]) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 16GB or 16GiB")
     return float(found[1]) * _UNITS[unit]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each model's need and bounds; returns 0 whether it fits or not."""
-    value_bytes = VALUE_BYTES[args.dtype or "fp32"]
-    kv_bytes = value_bytes if args.kv_cache is None else KV_BYTES[args.kv_cache]
+    """Print each model's need and bounds; returns one of the exit codes above."""
+    kv_bytes = KV_BYTES.get(args.kv_cache)
     asked = {"batch": args.batch, "context_tokens": args.context, "memory_bytes": args.memory}
-    asked |= {"reserve_bytes": args.reserve, "value_bytes": value_bytes, "kv_bytes": kv_bytes}
-    inputs = {name.removesuffix("_tokens"): value for name, value in asked.items()}
-    fits = {name: fit(model, **inputs) for name, model in shapes_of(args.model, dtype=args.dtype).items()}
-    rows = [{"model": name, **_row(each)} for name, each in fits.items()]
-    document = {"schema_version": JSON_VERSION, "assumptions": asked, "rows": rows}
-    answer(args.json, document, (_text(name, each, args.batch, args.context) for name, each in fits.items()))
-    return 0
+    asked |= {"reserve_bytes": args.reserve, "value_bytes": VALUE_BYTES.get(args.dtype), "kv_bytes": kv_bytes}
+    rows: list[dict[str, Any]] = []
+    lines = []
+    for name, sized in shapes_of(args.model, dtype=args.dtype).items():
+        formats = {"value_bytes": sized.value_bytes, "kv_bytes": kv_bytes or sized.value_bytes}
+        if sized.model is None or sized.not_known is not None:
+            rows.append({"model": name, "fits": None, "not_known": sized.not_known})
+            lines.append(f"{name}: not known: {sized.not_known}")
+            continue
+        sizes = {"memory_bytes": args.memory, "reserve_bytes": args.reserve, **formats}
+        found = fit(sized.model, batch=args.batch, context=args.context, **sizes)
+        rows.append({"model": name, **_row(found), **formats})
+        lines.append(_text(name, found, args.batch, args.context))
+    answer(args.json, {"schema_version": JSON_VERSION, "assumptions": asked, "rows": rows}, lines)
+    fits = {row["fits"] for row in rows}
+    return EXIT_DOES_NOT_FIT if False in fits else EXIT_FITS if True in fits else EXIT_NOT_KNOWN
 
 
 def _row(fit: Fit) -> dict[str, Any]:
@@ -76,14 +97,16 @@ def _row(fit: Fit) -> dict[str, Any]:
         "largest_batch": fit.largest_batch,
         "largest_context_tokens": fit.largest_context,
         "context_bounded_by": "model" if fit.context_is_the_models else "memory",
+        "beyond_positions": fit.beyond_positions,
     }
 
 
 def _text(name: str, fit: Fit, batch: int, context: int) -> str:
     verdict = "fits" if fit.fits else "does not fit"
+    why = " (more tokens than the model's positions)" if fit.beyond_positions else ""
     need, bound = fit.need, " (the model's positions)" if fit.context_is_the_models else ""
     return f"""\
-{name}: batch {batch} at {context} tokens {verdict}: {_gb(fit.total_bytes)} of {_gb(fit.memory_bytes)}
+{name}: batch {batch} at {context} tokens {verdict}{why}: {_gb(fit.total_bytes)} of {_gb(fit.memory_bytes)}
   weights {_gb(need.weights)}, cache {_gb(need.kv_cache)}, activations {_gb(need.activations)}, \
 reserve {_gb(fit.reserve_bytes)} (assumed)
   largest batch at {context} tokens: {fit.largest_batch or "none fits"}

@@ -12,36 +12,69 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from phaselaw.errors import EngineError
+from phaselaw.machine.model_config import NOT_KNOWN, facts_of
 
-Scalar = int | float | bool | str
+Scalar = int | float | bool | str | list[int]
 Table = tuple[int, int]
 """A tensor's numbers, and the bytes that they take in the file."""
 
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_WHOLE, _LONG = (4, 5, 7), 1 << 10
+"""Types whose arrays are of interest (a number a layer), and the length from which they are none of layers."""
 _MAX_ENTRIES = 1 << 24
 """More entries, or bytes of a text, than any model has: the file is damaged."""
 
 
-ARCHITECTURE = {
-    "n_layer": "block_count",
-    "n_embd": "embedding_length",
-    "n_head": "attention.head_count",
-    "n_inner": "feed_forward_length",
-    "n_positions": "context_length",
+CONFIG = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "vocab_size": "vocab_size",
+    "context_length": "max_position_embeddings",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "attention.value_length": "v_head_dim",
+    "attention.sliding_window": "sliding_window",
+    "attention.sliding_window_pattern": "sliding_window_pattern",
+    "attention.shared_kv_layers": "num_kv_shared_layers",
+    "attention.kv_lora_rank": "kv_lora_rank",
+    "rope.dimension_count": "qk_rope_head_dim",
+    "expert_count": "num_experts",
+    "expert_used_count": "num_experts_per_tok",
 }
-"""Fields of `ModelInfo`, and the keys after the architecture's name that state them."""
+"""Keys of GGUF's metadata, after the architecture's name, and what configs call the same."""
 
 
-def architecture(metadata: Mapping[str, Any], **more: str) -> dict[str, Any]:
-    """The counts that metadata in GGUF's names states of a model: `ARCHITECTURE` and ``more`` of its kind."""
-    family, keys = metadata.get("general.architecture"), ARCHITECTURE | more
-    stated = {field: metadata.get(f"{family}.{key}") for field, key in keys.items()}
-    return {field: value for field, value in stated.items() if isinstance(value, int) and not isinstance(value, bool)}
+def architecture(metadata: Mapping[str, Any], tables: Mapping[str, Table] | None = None) -> dict[str, Any]:
+    """What metadata in GGUF's names states of a model, as fields of `ModelInfo`; absent what it doesn't state.
+
+    Experts are counted where the tensors are known, else by their shape: three matrices each.
+    """
+    family = metadata.get("general.architecture")
+    stated = {key.removeprefix(f"{family}."): value for key, value in metadata.items() if key.startswith(f"{family}.")}
+    stated = {key: value for key, value in stated.items() if isinstance(value, int | list)}
+    sliding = stated.get("attention.sliding_window_pattern")
+    if isinstance(sliding, list):
+        stated["layer_types"] = ["sliding_attention" if each else "full_attention" for each in sliding]
+    config = {CONFIG.get(key, key.replace(".", "_")): value for key, value in stated.items()}
+    found = facts_of(config | {"model_type": family})
+    if found["n_experts"] and tables:
+        experts = [size for name, size in tables.items() if "_exps." in name]
+        found["expert_params"], found["expert_bytes"] = (sum(each[at] for each in experts) for at in (0, 1))
+    elif found["n_experts"]:
+        inner = stated.get("expert_feed_forward_length") or stated.get("feed_forward_length")
+        layers = (found["n_layer"] or 0) - stated.get("leading_dense_block_count", 0)
+        if isinstance(inner, int) and found["n_embd"]:
+            found["expert_params"] = layers * found["n_experts"] * 3 * found["n_embd"] * inner
+    if hidden := [key for key, value in metadata.items() if key.startswith(f"{family}.") and value is None]:
+        found["kv_cache"] = f"{NOT_KNOWN}it is not said what its layers have of {', '.join(hidden)}"
+    return {field: value for field, value in found.items() if value is not None}
 
 
 def read_header(path: Path) -> tuple[Mapping[str, Scalar], Mapping[str, Table]]:
-    """Every scalar of a file's metadata by its key, arrays left out, and the size of each tensor by its name.
+    """A file's metadata by its key, without texts and numbers in long lists, and each tensor's size by its name.
 
     Raises `EngineError` for what is no GGUF.
     """
@@ -54,7 +87,8 @@ def read_header(path: Path) -> tuple[Mapping[str, Scalar], Mapping[str, Table]]:
                 raise EngineError(f"{path}: GGUF version {version}; versions 2 and 3 can be read", kind="load")
             metadata = {_text(file): _value(file, _number(file, "I")) for _ in range(_bounded(entries))}
             found = {key: value for key, value in metadata.items() if value is not None}
-            return found, _tables(file, _bounded(tensors), int(found.get("general.alignment", 32)))
+            alignment = found.get("general.alignment")
+            return found, _tables(file, _bounded(tensors), alignment if isinstance(alignment, int) else 32)
     except OSError as error:
         raise EngineError(f"{path}: {error.strerror}", kind="load") from error
     except (struct.error, ValueError) as error:
@@ -90,7 +124,7 @@ def _text(file: BinaryIO) -> str:
 
 
 def _value(file: BinaryIO, kind: int) -> Scalar | None:
-    """A value; ``None`` for an array, which is passed over."""
+    """A value; ``None`` for an array that is no short one of whole numbers: it is passed over."""
     if kind == _STRING:
         return _text(file)
     if kind != _ARRAY:
@@ -99,6 +133,8 @@ def _value(file: BinaryIO, kind: int) -> Scalar | None:
         number: Scalar = _number(file, _FORMATS[kind])
         return number
     element, count = _number(file, "I"), _bounded(_number(file, "Q"))
+    if element in _WHOLE and count <= _LONG:
+        return [int(_number(file, _FORMATS[element])) for _ in range(count)]
     if element in _FORMATS:
         file.seek(count * struct.calcsize(_FORMATS[element]), 1)
     else:

@@ -30,6 +30,7 @@ from phaselaw.engines.prompts import token_ids
 from phaselaw.errors import EngineError
 from phaselaw.ladder.build import WEIGHTS, shipped_checksums
 from phaselaw.ladder.spec import ladder_model
+from phaselaw.machine.model_config import facts_of, is_of_experts
 from phaselaw.machine.peak_memory import PeakMemory, resident_mb
 from phaselaw.records import ModelInfo, Request, Timing
 
@@ -252,35 +253,38 @@ def _tokenizer(source: Path | str) -> Any | None:
 def _measure(name: str, source: Path | str, weights: Any) -> ModelInfo:
     """What was counted of the loaded weights, with the architecture that the model's own config states."""
     config = weights.config.get_text_config()
-    tensors = list(weights.parameters())  # tied ones once
-
-    def stated(*names: str) -> int | None:
-        return next((value for value in (getattr(config, each, None) for each in names) if value is not None), None)
-
+    # Some families have names of their own, and the usual ones as other ways to ask for the same.
+    named = config.to_dict() | {name: getattr(config, name, None) for name in config.attribute_map}
+    stated, tensors = facts_of(named), list(weights.parameters())  # tied ones once
     ladder, head = ladder_model(name), weights.get_output_embeddings()
     # The embeddings that are no output projection as well: of these a token reads but a row.
     embeddings = {module.weight for module in weights.modules() if isinstance(module, torch.nn.Embedding)}
     tables = [table for table in embeddings if head is None or table is not head.weight]
+    experts = [
+        tensor for of, tensor in weights.named_parameters() if is_of_experts(of, tensor.shape, stated["n_experts"])
+    ]
+    counted = {
+        "params_millions_measured": sum(tensor.numel() for tensor in tensors) / 1e6,
+        "weights_bytes": _bytes(tensors),
+        "lookup_params": sum(table.numel() for table in tables),
+        "lookup_bytes": _bytes(tables),
+        "expert_params": sum(expert.numel() for expert in experts) or None,
+        "expert_bytes": _bytes(experts) or None,
+    }
+    if not experts:  # families of mixtures have dense members
+        stated |= {"n_experts": None, "n_experts_used": None}
     return ModelInfo(
-        params_millions_measured=sum(tensor.numel() for tensor in tensors) / 1e6,
-        n_layer=stated("num_hidden_layers"),
-        n_embd=stated("hidden_size"),
-        n_head=stated("num_attention_heads"),
-        n_inner=stated("n_inner", "intermediate_size", "ffn_dim"),
-        vocab_size=stated("vocab_size"),
-        n_positions=stated("max_position_embeddings"),
-        n_kv_head=stated("num_key_value_heads"),
-        head_dim=stated("head_dim"),
-        n_experts=stated("num_local_experts", "num_experts", "n_routed_experts"),
-        lookup_params=sum(table.numel() for table in tables),
-        lookup_bytes=sum(table.numel() * table.element_size() for table in tables),
+        **stated | counted,
         family=str(config.model_type),
-        weights_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         dtype=_dtype_in_use(tensors),
         device=str(weights.device),
         config_path=str(source / "config.json") if isinstance(source, Path) else None,
         weights_sha256=shipped_checksums()[ladder.name][WEIGHTS].sha256 if ladder else None,
     )
+
+
+def _bytes(tensors: list[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _dtype_in_use(tensors: list[torch.Tensor]) -> str:

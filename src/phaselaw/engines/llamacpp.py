@@ -290,11 +290,8 @@ def model_info(
     names = ["position_embd.weight", "token_types.weight"]
     names += ["token_embd.weight"] if "output.weight" in tables else []
     looked_up = [tables[name] for name in names if name in tables]
-    of_file = architecture(
-        header, n_kv_head="attention.head_count_kv", head_dim="attention.key_length", n_experts="expert_count"
-    )
     return ModelInfo(
-        **of_file | served.counted_by_llama_server(meta),
+        **architecture(header, tables) | served.counted_by_llama_server(meta),
         lookup_params=sum(numbers for numbers, _ in looked_up) if tables else None,
         lookup_bytes=sum(size for _, size in looked_up) if tables else None,
         family=served.name_or_none(header.get("general.architecture")),

@@ -362,7 +362,7 @@ def model_info(described: Mapping[str, Any], listed: Mapping[str, Any] | None) -
     weights = re.search(r"^FROM .*sha256-([0-9a-f]{64})", str(described.get("modelfile") or ""), re.MULTILINE)
     return ModelInfo(
         params_millions_measured=exact / 1e6 if isinstance(exact, int) and exact > 0 else parameter_millions(label),
-        **architecture(info, vocab_size="vocab_size"),
+        **architecture(info),
         family=served.name_or_none(details.get("family")),
         quantization_level=served.name_or_none(details.get("quantization_level")),
         parameter_size_raw=served.name_or_none(label),

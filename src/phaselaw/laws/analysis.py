@@ -134,7 +134,7 @@ class Context(Mapping[str, pl.DataFrame]):
     @cached_property
     def structured(self) -> Series:
         """The models' latencies with their structure beside them."""
-        return structure.structured(self.per_model, self.architecture, structure.weight_bytes(self.run))
+        return structure.structured(self.per_model, self.architecture, structure.sizes(self.run))
 
     @cached_property
     def prompt_lengths(self) -> pl.DataFrame:

@@ -80,6 +80,7 @@ _TORCH_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float
 class Shape:
     """A model as a backend ran it."""
 
+    name: str
     model: Architecture
     kind: str
     device: str | None
@@ -91,6 +92,12 @@ class Shape:
     settings: Mapping[str, Any]
     """The engine's, from the manifest."""
 
+    @property
+    def all_logits(self) -> bool:
+        """Whether prefill computed the logits of all positions (hf: as the study asked, or for want of another way)."""
+        of_all = self.settings.get("prefill_logits_of_all_positions") or []
+        return self.settings.get("prefill_logits") == "all" or self.name in of_all
+
 
 def shapes(run: Run) -> dict[tuple[str, str], Shape]:
     """The shapes that are known, by backend and model; none for runs whose table of models names no backends."""
@@ -100,13 +107,14 @@ def shapes(run: Run) -> dict[tuple[str, str], Shape]:
     found = {}
     for row in run.models.iter_rows(named=True) if "backend" in run.models.columns else ():
         model, settings, kind = Architecture.of(row), engines.get(row["backend"], {}), row["kind"]
-        if model is not None:
+        if model is not None and model.not_known is None:
             dtype = _TORCH_WORDS.get(row.get("dtype") or "", "fp32")
             on_cpu = kind == "llamacpp" and settings.get("url") is None
             on_cpu = on_cpu and (settings.get("gpu_layers") == 0 or not has_gpu)
             # llama.cpp's setting (its default is f16), else the model's own number format.
             cached = KV_BYTES.get(str(settings.get("kv_cache") or "f16"), 2.0)
             found[row["backend"], row["model"]] = Shape(
+                name=row["model"],
                 model=model,
                 kind=kind,
                 device=row.get("device") if kind == "hf" else "cpu" if on_cpu else None,
@@ -144,7 +152,8 @@ def _placed(cell: Row, shape: Shape, limits: DeviceLimits) -> Row:
     prompt = cell["prompt_tokens_compute_median"] / batch
     parts = []  # times, tokens, work of each
     if cell["mode"] != "kv_decode":
-        first = prefill(shape.model, batch=batch, prompt=prompt, kv_bytes=shape.kv_bytes)
+        logits = {"all_logits": shape.all_logits}
+        first = prefill(shape.model, batch=batch, prompt=prompt, kv_bytes=shape.kv_bytes, **logits)
         parts.append((1, prompt * batch, first))
     if cell["mode"] != "prefill":
         # Step i attends to the prompt and i generated tokens: on average to (steps + 1) / 2 of them.
@@ -276,8 +285,8 @@ def _predicted(call: Row, shape: Shape, others: float) -> Row:
     if shape.kind == "llamacpp":
         slots = max(shape.settings.get("concurrency") or [1])
         context = (shape.settings.get("context_length") or shape.model.n_positions or context) * slots
-    formats = {"value_bytes": VALUE_BYTES[shape.dtype], "kv_bytes": shape.kv_bytes}
-    held = memory(shape.model, batch=batch, context=context, prompt=prompt, **formats)
+    formats: dict[str, Any] = {"value_bytes": VALUE_BYTES[shape.dtype], "kv_bytes": shape.kv_bytes}
+    held = memory(shape.model, batch=batch, context=context, prompt=prompt, all_logits=shape.all_logits, **formats)
     on_gpu = (shape.device or "").startswith("cuda")
     runtime_mb = None if on_gpu else shape.settings.get("resident_runtime_mb")
     return {

@@ -26,34 +26,26 @@ from phaselaw.laws.options import Options
 from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL
 from phaselaw.laws.verdicts import verdict
+from phaselaw.machine.footprint import Architecture
+from phaselaw.machine.model_config import facts_of
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, Row, Table
 
-MEAN, PARAMS, DEPTH, WIDTH, BYTES, BOTH = ("mean", "params", "depth", "width", "bytes_per_token", "params+depth")
+MEAN, PARAMS, ACTIVE, DEPTH, WIDTH = "mean", "params", "active_params", "depth", "width"
+BYTES, BOTH = "bytes_per_token", "params+depth"
+ACTIVE_PARAMS = "params_millions_active"
 
 COLUMNS = {
     PARAMS: ("params_millions_effective",),
+    ACTIVE: (ACTIVE_PARAMS,),
     DEPTH: ("n_layer",),
     WIDTH: ("n_embd",),
-    BYTES: ("weights_bytes",),
+    BYTES: ("read_bytes",),
     BOTH: ("params_millions_effective", "n_layer"),
 }
-"""Predictors and the columns, taken as logs, that each is made of; `MEAN` has none."""
+"""Predictors and the columns, taken as logs, that each is made of; `MEAN` has none. `PARAMS` are all of a model's."""
 
 STRUCTURE = ("n_layer", "n_embd", "n_head", "n_inner", "vocab_size", "n_positions")
-
-CONFIG_NAMES = {
-    "n_layer": ("n_layer", "num_hidden_layers"),
-    "n_embd": ("n_embd", "hidden_size"),
-    "n_head": ("n_head", "num_attention_heads"),
-    "n_inner": ("n_inner", "intermediate_size"),
-    "vocab_size": ("vocab_size",),
-    "n_positions": ("n_positions", "max_position_embeddings"),
-    "n_kv_head": ("num_key_value_heads",),
-    "head_dim": ("head_dim",),
-    "n_experts": ("num_local_experts", "num_experts", "n_routed_experts"),
-}
-"""A model config's own names for each, GPT-2's and most others'."""
 
 BITS = {"F32": 32, "F16": 16, "BF16": 16, "Q8": 8.5, "Q6": 6.6, "Q5": 5.6, "Q4": 4.7, "Q3": 3.7, "Q2": 2.8,
         "MXFP4": 4.25, "FP32": 32, "FP16": 16}  # fmt: skip
@@ -193,11 +185,13 @@ def bits_of(label: Any) -> float | None:
     return next((bits for name, bits in BITS.items() if said.startswith(name)), None)
 
 
-def weight_bytes(run: Run) -> pl.DataFrame:
-    """Bytes of weights of each backend's models, as measured, else parameters times the bits of their format.
+def sizes(run: Run) -> pl.DataFrame:
+    """What one token reads of the weights of each backend's models, in bytes, and the parameters that it needs (M).
 
-    Of a model that a table without backends lists in several formats, the format is unknown: a backend has one, so that
-    its models' sizes stand in the same proportion by any.
+    Bytes as `phaselaw.machine.footprint` counts them where the weights were measured, else parameters times the bits of
+    their format. Of a model that a table without backends lists in several formats, the format is unknown: a backend
+    has one, so that its models' sizes stand in the same proportion by any. Of a mixture whose experts' size is not
+    known neither can be told.
     """
     told: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in run.models.iter_rows(named=True):
@@ -206,14 +200,18 @@ def weight_bytes(run: Run) -> pl.DataFrame:
     names = ("backend", "backend_kind", "model", "params_millions_effective")
     for backend, kind, model, params in run.rows.select(names).unique().sort(names).iter_rows():
         rows = told.get((backend, kind, model)) or told.get((None, kind, model)) or []
-        measured = {_number(row.get("weights_bytes")) for row in rows}
+        mixture = any(row.get("n_experts") for row in rows)
+        shapes = [shape for shape in map(Architecture.of, rows) if shape is not None and not shape.unsized_experts]
         bits = {bits_of(row.get("quantization_level") or row.get("dtype")) for row in rows}
-        size = measured.pop() if len(measured) == 1 else None
-        if size is None and params and rows and None not in bits:
+        read: set[float | None] = {shape.read_bytes() for shape in shapes}
+        read = read or {_number(row.get("weights_bytes")) for row in rows}
+        size = read.pop() if len(read) == 1 and (shapes or not mixture) else None
+        if size is None and params and rows and None not in bits and not mixture:
             size = params * 1e6 * min(each for each in bits if each is not None) / 8
-        found.append((backend, model, params, size))
+        active = params if not mixture else shapes[0].active_params / 1e6 if shapes else None
+        found.append((backend, model, params, size, active))
     schema = {"backend": pl.String, "model": pl.String, "params_millions_effective": pl.Float64}
-    return pl.DataFrame(found, schema=schema | {"weights_bytes": pl.Float64}, orient="row")
+    return pl.DataFrame(found, schema=schema | dict.fromkeys(("read_bytes", ACTIVE_PARAMS), pl.Float64), orient="row")
 
 
 def _structure(
@@ -242,10 +240,8 @@ def _config(path: str | None) -> dict[str, float | None]:
         return {}
     if not isinstance(config, dict):
         return {}
-    found = {
-        key: next((_number(config[name]) for name in names if config.get(name) is not None), None)
-        for key, names in CONFIG_NAMES.items()
-    }
+    stated = facts_of(config)
+    found = {key: _number(stated[key]) for key in STRUCTURE}
     return found if found["n_layer"] else {}
 
 
@@ -280,11 +276,11 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def structured(per_model: pl.DataFrame, architecture: pl.DataFrame, weights: pl.DataFrame) -> Series:
+def structured(per_model: pl.DataFrame, architecture: pl.DataFrame, sized: pl.DataFrame) -> Series:
     """The aggregates of each group, with the structure of each model beside them, empty where it is unknown."""
     known = architecture.select(*MODEL, "n_layer", "n_embd")
     joined = per_model.join(known, on=MODEL, how="left", nulls_equal=True).join(
-        weights, on=["backend", "model", "params_millions_effective"], how="left", nulls_equal=True
+        sized, on=["backend", "model", "params_millions_effective"], how="left", nulls_equal=True
     )
     return Series.of(joined.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
 
@@ -371,6 +367,8 @@ def _compared(points: pl.DataFrame) -> Iterator[Row]:
     for predictor, names in {MEAN: (), **COLUMNS}.items():
         if any((points[name].fill_null(0) <= 0).any() for name in names):
             continue
+        if predictor == ACTIVE and (points[ACTIVE_PARAMS] == points["params_millions_effective"]).all():
+            continue  # no mixture of experts: it is the same
         row: Row = {"predictor": predictor, "n_models": n}
         columns = np.column_stack([_log(points, name) for name in names]) if names else None
         errors = regression.leave_one_out_errors(columns, latency)

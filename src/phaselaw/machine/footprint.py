@@ -5,7 +5,7 @@ share it; the cache of keys and values (KV) is read once a step. Work counts a m
 
 Sources: 2 operations a parameter and token, and the attention term, Kaplan et al. 2020 (arXiv:2001.08361) section 2.1;
 traffic of weights and KV, Pope et al. 2022 (arXiv:2211.05102) section 2; KV heads fewer than heads, Ainslie et al. 2023
-(arXiv:2305.13245).
+(arXiv:2305.13245); experts, Shazeer et al. 2017 (arXiv:1701.06538). What is cached: `phaselaw.machine.model_config`.
 
 Left out, since each is under a hundredth here: one row of an embedding a token, norms, biases, sampling, and the
 activations, which stay in caches between two layers.
@@ -16,6 +16,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
+
+from phaselaw.machine.model_config import Cached, cache_in
+from phaselaw.records import active_params
 
 VALUE_BYTES = {"fp32": 4.0, "fp64": 8.0, "fp16": 2.0, "bf16": 2.0}
 KV_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0}
@@ -33,42 +36,75 @@ class Architecture:
     n_layer: int
     n_embd: int
     n_head: int
-    n_kv_head: int
     head_dim: int
     n_inner: int
     vocab_size: int
+    cache: tuple[Cached, ...] | str
+    """What layers hold of a sequence, or the reason why that is not known."""
     n_positions: int | None = None
     lookup_params: float = 0.0
     """Parameters of tables of which a token reads but a row: positions, and token embeddings that are not tied."""
     lookup_bytes: float = 0.0
+    n_experts: int = 0
+    """Experts of a layer, in a mixture of experts only."""
+    n_experts_used: int = 0
+    """Those that one token is sent to."""
+    expert_params: float = 0.0
+    """Parameters of all experts; shared ones, which every token reads, are no part of it."""
+    expert_bytes: float = 0.0
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self | None:
         """From a model's facts as `phaselaw.records.ModelInfo` names them; ``None`` where the shape isn't known.
 
-        Where the KV heads aren't known they are the heads; the head's width is the model's over the heads; the inner
-        width is four times the model's (GPT-2's default). Mixtures of experts are ``None``: what a token reads of them
-        is not known.
+        The head's width is the model's over the heads; the inner width is four times the model's (GPT-2's default).
+        Where nothing is said of the cache, each layer caches a key and a value of every token; where the KV heads
+        aren't known they are the heads.
         """
-        needed = ("params_millions_measured", "weights_bytes", "n_layer", "n_embd", "n_head", "vocab_size")
-        if facts.get("n_experts") or any(not facts.get(name) for name in needed):
+        said = facts.get("kv_cache")
+        cache = cache_in(said) if said else None
+        needed = ("params_millions_measured", "weights_bytes", "n_layer", "n_embd", "vocab_size", "n_head")
+        # Linear layers alone have no heads.
+        if any(not facts.get(name) for name in (needed if cache is None else needed[:-1])):
             return None
-        layers, width, heads, vocab = (int(facts[name]) for name in needed[2:])
-        positions = facts.get("n_positions")
+        layers, width, vocab = (int(facts[name]) for name in needed[2:5])
+        heads, positions = int(facts.get("n_head") or 0), facts.get("n_positions")
+        head_dim = int(facts.get("head_dim") or (width // heads if heads else 0))
+        if cache is None:
+            cache = (Cached(layers, 2 * int(facts.get("n_kv_head") or heads) * head_dim),)
+        more = {name: facts.get(name) or 0 for name in ("n_experts", "n_experts_used", "expert_params", "expert_bytes")}
         return cls(
             params=float(facts["params_millions_measured"]) * 1e6,
             weights_bytes=float(facts["weights_bytes"]),
             n_layer=layers,
             n_embd=width,
             n_head=heads,
-            n_kv_head=int(facts.get("n_kv_head") or heads),
-            head_dim=int(facts.get("head_dim") or width // heads),
+            head_dim=head_dim,
             n_inner=int(facts.get("n_inner") or 4 * width),
             vocab_size=vocab,
+            cache=cache,
             n_positions=None if not positions else int(positions),
             lookup_params=float(facts.get("lookup_params") or 0),
             lookup_bytes=float(facts.get("lookup_bytes") or 0),
+            **more,
         )
+
+    @property
+    def not_known(self) -> str | None:
+        """Why it can't be told what a token reads; ``None`` where it can."""
+        if isinstance(self.cache, str):
+            return f"what it caches: {self.cache}"
+        return "it is a mixture of experts, and how large these are is not stated" if self.unsized_experts else None
+
+    @property
+    def unsized_experts(self) -> bool:
+        """Whether it is a mixture of experts of which it is not known how much a token reads."""
+        return bool(self.n_experts and not (self.expert_params and self.n_experts_used))
+
+    @property
+    def active_params(self) -> float:
+        """Parameters that one token is computed with or looks up: all but those of experts that it isn't sent to."""
+        return active_params(self.params, self.expert_params, self.n_experts, self.n_experts_used)
 
     @property
     def head_params(self) -> float:
@@ -77,8 +113,33 @@ class Architecture:
 
     @property
     def layer_params(self) -> float:
-        """Parameters that every token is multiplied with: all but the output projection and what is looked up."""
-        return max(0.0, self.params - self.lookup_params - self.head_params)
+        """Parameters that one token is multiplied with: all but the output projection and what is looked up."""
+        return max(0.0, self.active_params - self.lookup_params - self.head_params)
+
+    def read_bytes(self, tokens: float = 1) -> float:
+        """Bytes of weights that a pass over so many tokens at once reads: no tables, and of experts those called.
+
+        Each token calls its experts independently of the others, all alike: n experts of which k are called leave
+        (1 - k/n)^tokens of them unread.
+        """
+        unread = (1 - self.n_experts_used / self.n_experts) ** tokens if self.n_experts else 0.0
+        return self.weights_bytes - self.lookup_bytes - self.expert_bytes * unread
+
+    @property
+    def cached(self) -> tuple[Cached, ...]:
+        """What layers hold of a sequence; `ValueError` with the reason where that is not known."""
+        if isinstance(self.cache, str):
+            raise ValueError(self.cache)
+        return self.cache
+
+    @property
+    def attending(self) -> list[Cached]:
+        """The layers that attend to tokens."""
+        return [each for each in self.cached if each.kept != 0]
+
+    def cache_bytes(self, tokens: float, kv_bytes: float) -> float:
+        """Bytes that one sequence of so many tokens holds in the cache."""
+        return sum(each.bytes(tokens, kv_bytes) for each in self.cached)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,34 +150,33 @@ class Work:
     flops: float
 
 
-def kv_bytes_per_token(model: Architecture, kv_bytes: float) -> float:
-    """Bytes that one token of one sequence adds to the cache: a key and a value a layer and KV head."""
-    return 2.0 * model.n_layer * model.n_kv_head * model.head_dim * kv_bytes
-
-
 def decode_step(model: Architecture, *, batch: int, context: float, kv_bytes: float) -> Work:
     """One decode step of a batch whose sequences each attend to ``context`` tokens, the new one among them.
 
-    Bytes: weights less what is looked up, once; the cache of each sequence read, and one token's written. Operations a
-    sequence: 2 a parameter, and 4 x layers x attention width x context (2 for the scores, 2 for the weighted sum).
+    Bytes: the weights that its tokens read, once; the cache of each sequence read, and one token's written, or a
+    state anew. Operations a sequence: 2 a parameter, and 4 x attention width for each layer and token attended to (2
+    for the scores, 2 for the weighted sum).
     """
-    per_token = kv_bytes_per_token(model, kv_bytes)
-    attention = 4.0 * model.n_layer * model.n_head * model.head_dim * context
+    cache = model.cache_bytes(context, kv_bytes) + model.cache_bytes(1, kv_bytes)
+    attended = sum(each.layers * each.tokens(context) for each in model.attending)
+    attention = 4.0 * model.n_head * model.head_dim * attended
     return Work(
-        bytes=model.weights_bytes - model.lookup_bytes + batch * per_token * (context + 1),
+        bytes=model.read_bytes(batch) + batch * cache,
         flops=batch * (2.0 * (model.layer_params + model.head_params) + attention),
     )
 
 
-def prefill(model: Architecture, *, batch: int, prompt: float, kv_bytes: float) -> Work:
-    """One pass over the prompts of a batch, with the logits of the last position only.
+def prefill(model: Architecture, *, batch: int, prompt: float, kv_bytes: float, all_logits: bool = False) -> Work:
+    """One pass over the prompts of a batch, with the logits of the last position only, or of all.
 
-    Bytes: weights once, the cache written. Operations: each token attends to itself and those before it.
+    Bytes: weights once, the cache written. Operations: each token attends to itself and those before it that are kept.
     """
-    attention = 4.0 * model.n_layer * model.n_head * model.head_dim * prompt * (prompt + 1) / 2
+    kept = [(each.layers, each.tokens(prompt)) for each in model.attending]
+    attended = sum(layers * (most * (most + 1) / 2 + (prompt - most) * most) for layers, most in kept)
+    work = model.layer_params * prompt + model.head_params * (prompt if all_logits else 1)
     return Work(
-        bytes=model.weights_bytes - model.lookup_bytes + batch * prompt * kv_bytes_per_token(model, kv_bytes),
-        flops=batch * (2.0 * (model.layer_params * prompt + model.head_params) + attention),
+        bytes=model.read_bytes(batch * prompt) + batch * model.cache_bytes(prompt, kv_bytes),
+        flops=batch * (2.0 * work + 4.0 * model.n_head * model.head_dim * attended),
     )
 
 
@@ -135,7 +195,14 @@ class Memory:
 
 
 def memory(
-    model: Architecture, *, batch: int, context: float, prompt: float, value_bytes: float, kv_bytes: float
+    model: Architecture,
+    *,
+    batch: int,
+    context: float,
+    prompt: float,
+    value_bytes: float,
+    kv_bytes: float,
+    all_logits: bool = False,
 ) -> Memory:
     """The peak of calls of ``batch`` sequences: ``context`` tokens cached in the end, ``prompt`` of them prefilled.
 
@@ -143,12 +210,13 @@ def memory(
     (arXiv:2205.05198, section 4) less what only training keeps: the residual stream, its normed copy, queries, keys and
     values, and the feed-forward's inner values four times (before and after the nonlinearity, and two temporaries where
     it is written out, as GPT-2's is); or in the decode that follows one layer's cache a second time, where a runtime
-    grows it by copying. Logits of the last position come on top.
-    Attention is taken to be fused: no matrix of scores is held.
+    grows it by copying. Logits of the last position, or of all, come on top.
+    Attention is taken to be fused: no matrix of scores is held. `ValueError` where it is not known what is cached.
     """
-    kv_cache = batch * context * kv_bytes_per_token(model, kv_bytes)
-    queries = model.n_head * model.head_dim + 2 * model.n_kv_head * model.head_dim
+    kv_cache = batch * model.cache_bytes(context, kv_bytes)
+    largest = max((each.bytes(context, kv_bytes) / each.layers for each in model.cached), default=0.0)
+    queries = model.n_head * model.head_dim + max((each.values for each in model.attending), default=0)
     prefilling = batch * prompt * value_bytes * (2 * model.n_embd + max(queries, 4 * model.n_inner))
-    logits = batch * model.vocab_size * value_bytes
-    widest = max(prefilling, kv_cache / model.n_layer)
+    logits = batch * (prompt if all_logits else 1) * model.vocab_size * value_bytes
+    widest = max(prefilling, batch * largest)
     return Memory(weights=model.weights_bytes, kv_cache=kv_cache, activations=widest + logits)

@@ -18,8 +18,8 @@ from phaselaw.engines.gguf_header import read_header
 from phaselaw.engines.llamacpp import model_info
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.ladder.spec import PREFIX, ladder_model
-from phaselaw.laws.structure import CONFIG_NAMES
-from phaselaw.machine.footprint import VALUE_BYTES, Architecture, Memory, memory
+from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, Memory, memory
+from phaselaw.machine.model_config import facts_of, is_of_experts
 from phaselaw.rundir import read as runs
 
 LARGEST = 1 << 24
@@ -43,6 +43,8 @@ class Fit:
     """At the asked batch size, within the model's positions; 0 where none fits."""
     context_is_the_models: bool
     """Whether the model's positions, and not the memory, bound the context."""
+    beyond_positions: bool
+    """Whether the asked context is longer than the model's positions: no memory makes that fit."""
 
     @property
     def total_bytes(self) -> float:
@@ -52,11 +54,11 @@ class Fit:
     @property
     def fits(self) -> bool:
         """Whether it fits as asked."""
-        return self.total_bytes <= self.memory_bytes
+        return self.total_bytes <= self.memory_bytes and not self.beyond_positions
 
 
 def fit(
-    model: Architecture, *, memory_bytes: float, batch: int, context: int, reserve_bytes: float, **per_value: float
+    model: Architecture, *, memory_bytes: float, batch: int, context: int, reserve_bytes: float, **per_value: Any
 ) -> Fit:
     """The need of ``batch`` sequences of ``context`` tokens, all prompt (the widest prefill), and its bounds.
 
@@ -67,14 +69,16 @@ def fit(
         return memory(model, batch=batch, context=context, prompt=context, **per_value)
 
     room, most = memory_bytes - reserve_bytes, model.n_positions or LARGEST
+    beyond = context > most
     largest_context = largest(lambda tokens: need(batch, tokens).total <= room, most)
     return Fit(
         need=need(batch, context),
         reserve_bytes=reserve_bytes,
         memory_bytes=memory_bytes,
-        largest_batch=largest(lambda size: need(size, context).total <= room, LARGEST),
+        largest_batch=0 if beyond else largest(lambda size: need(size, context).total <= room, LARGEST),
         largest_context=largest_context,
         context_is_the_models=largest_context == model.n_positions,
+        beyond_positions=beyond,
     )
 
 
@@ -83,10 +87,20 @@ def largest(fits: Callable[[int], bool], most: int) -> int:
     return bisect.bisect_left(range(1, most + 1), True, key=lambda number: not fits(number))
 
 
-def shapes_of(source: str, *, dtype: str | None) -> dict[str, Architecture]:
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Sized:
+    """A model whose memory is asked for, or why it can't be told."""
+
+    model: Architecture | None
+    value_bytes: float
+    """Bytes a number: of the weights as they are kept, where that is whole numbers a byte, else fp16's."""
+    not_known: str | None = None
+
+
+def shapes_of(source: str, *, dtype: str | None) -> dict[str, Sized]:
     """The models of a source by name, with weights in ``dtype``, or as they are stored for ``None``.
 
-    Raises `UsageError` where the source is none, and `AnalysisError` where its shape is not known.
+    Raises `UsageError` where the source is none, and `AnalysisError` where it can't be read.
     """
     ladder, path = ladder_model(source), Path(source)
     if ladder is not None and (source.startswith(PREFIX) or not path.exists()):
@@ -102,23 +116,29 @@ def shapes_of(source: str, *, dtype: str | None) -> dict[str, Architecture]:
         stored = {f"{row['model']} ({row.get('backend')})": row for row in runs.load(path).models.iter_rows(named=True)}
     else:
         raise UsageError(f"{source}: give a ladder model's name, a model folder, a GGUF file or a run directory")
-    found = {name: model for name, facts in stored.items() if (model := Architecture.of(facts)) is not None}
-    if not found:
-        raise AnalysisError(f"{source}: its shape can't be told (layers, width, heads, or a mixture of experts)")
-    if dtype is None:
-        return found
-    each = VALUE_BYTES[dtype]
-    return {
-        name: dataclasses.replace(model, weights_bytes=model.params * each, lookup_bytes=model.lookup_params * each)
-        for name, model in found.items()
-    }
+    return {name: _sized(facts, None if dtype is None else VALUE_BYTES[dtype]) for name, facts in stored.items()}
+
+
+def _sized(facts: Mapping[str, Any], value_bytes: float | None) -> Sized:
+    model = Architecture.of(facts)
+    if model is None:
+        names = ("params_millions_measured", "weights_bytes", "n_layer", "n_embd", "vocab_size", "n_head")
+        absent = [name for name in names if not facts.get(name)]
+        return Sized(model=None, value_bytes=0.0, not_known=f"its shape can't be told ({', '.join(absent)} not stated)")
+    stored = round(model.weights_bytes / model.params, 1)
+    kept = stored if stored in (2.0, 4.0) else KV_BYTES["f16"]
+    if value_bytes is not None:
+        in_format = {f"{of}_bytes": getattr(model, f"{of}_params") * value_bytes for of in ("lookup", "expert")}
+        model = dataclasses.replace(model, weights_bytes=model.params * value_bytes, **in_format)
+    reason = f"what it caches is not known: {model.cache}" if isinstance(model.cache, str) else None
+    return Sized(model=model, value_bytes=value_bytes or kept, not_known=reason)
 
 
 def _of_gguf(path: Path) -> dict[str, Any]:
     header, tables = read_header(path)
     numbers, size = (sum(each[at] for each in tables.values()) for at in (0, 1))
-    family = header.get("general.architecture")
-    vocabulary = tables.get("token_embd.weight", (0, 0))[0] // max(1, int(header.get(f"{family}.embedding_length", 1)))
+    width = header.get(f"{header.get('general.architecture')}.embedding_length")
+    vocabulary = tables.get("token_embd.weight", (0, 0))[0] // (width if isinstance(width, int) and width else 1)
     meta = {"n_params": numbers, "size": size, "n_vocab": vocabulary}
     return dataclasses.asdict(model_info(meta, {}, header, tables))
 
@@ -129,18 +149,26 @@ def _of_folder(folder: Path) -> dict[str, Any]:
         tensors = [each for path in sorted(folder.glob("*.safetensors")) for each in _tensors(path).items()]
     except (OSError, ValueError) as error:
         raise AnalysisError(f"{folder}: its config or weights can't be read: {error}") from None
-    config = config.get("text_config", config)
-    facts = {of: next((config[name] for name in names if config.get(name)), None) for of, names in CONFIG_NAMES.items()}
+    facts = facts_of(config)
     sizes = [(name, math.prod(each["shape"]), _BITS[each["dtype"].split("_")[0]] // 8) for name, each in tensors]
     # Weights that are tied are stored once, under either name.
     has_head = any(name.endswith("lm_head.weight") for name, _, _ in sizes)
     looked_up = ("wpe.weight", "embed_positions.weight", *(("wte.weight", "embed_tokens.weight") if has_head else ()))
     tables = [(numbers, numbers * each) for name, numbers, each in sizes if name.endswith(looked_up)]
+    mixture = [
+        (numbers, numbers * each)
+        for (name, numbers, each), (_, tensor) in zip(sizes, tensors, strict=True)
+        if is_of_experts(name, tensor["shape"], facts["n_experts"])
+    ]
+    if not mixture:
+        facts |= {"n_experts": None, "n_experts_used": None}
     return facts | {
         "params_millions_measured": sum(numbers for _, numbers, _ in sizes) / 1e6,
         "weights_bytes": sum(numbers * each for _, numbers, each in sizes),
         "lookup_params": sum(numbers for numbers, _ in tables),
         "lookup_bytes": sum(size for _, size in tables),
+        "expert_params": sum(numbers for numbers, _ in mixture),
+        "expert_bytes": sum(size for _, size in mixture),
     }
 
 

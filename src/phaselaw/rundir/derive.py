@@ -28,7 +28,8 @@ MODEL_COLUMNS = (
     "model", "kind", "params_millions_config", "params_millions_measured", "parameter_size_raw", "quantization_level",
     "family", "device", "dtype", "backend", "n_layer", "n_embd", "n_head", "n_inner", "vocab_size", "n_positions",
     "weights_bytes", "weights_sha256", "config_path", "identity", "n_kv_head", "head_dim", "n_experts",
-    "lookup_params", "lookup_bytes",
+    "lookup_params", "lookup_bytes", "n_experts_used", "expert_params", "expert_bytes", "params_millions_active",
+    "kv_cache",
 )  # fmt: skip
 """TR121's columns of ``resolved_model_params.csv`` first, ours after them."""
 
@@ -134,6 +135,7 @@ def _model_rows(journal: Journal, studies: list[Study]) -> Rows:
             "params_millions_config": entry and entry.params_millions,
             "identity": entry and entry.identity,
             **{name: value for name, value in to_jsonable(loaded.info).items() if name in MODEL_COLUMNS},
+            "params_millions_active": loaded.info.params_millions_active,
         }
     return list(rows.values())
 
