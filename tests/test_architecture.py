@@ -13,7 +13,7 @@ SOURCE = Path(phaselaw.__file__).parent
 
 FLOORS = [
     {"cli", "commands"},
-    {"api"},
+    {"api", "replicates"},
     {"measure", "report", "plan", "traffic"},
     {"engines", "laws", "rundir"},
     {"study", "machine", "ladder", "streams"},

@@ -21,7 +21,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
-from phaselaw.engines import Engine, Model, llamacpp, module_for
+from phaselaw.engines import Engine, Model, llamacpp
 from phaselaw.engines.readiness import lacks, runnable_part
 from phaselaw.errors import EngineError, NotReadyError
 from phaselaw.ladder.build import resolve
@@ -29,6 +29,7 @@ from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine import identity
 from phaselaw.machine.limits import kept_limits, limits_of
 from phaselaw.records import Call, Cell, Event, ModelLoaded, PlannedCall, Request, Rewarmed, Timing, to_jsonable
+from phaselaw.rundir.conditions import KEPT_SERVERS
 from phaselaw.rundir.journal import redacted
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.model import Study
@@ -322,6 +323,8 @@ def new_run(
 ) -> RunDirectory:
     """A fresh, locked run directory of what of a study can run here; ``available`` leaves out what can't."""
     study, skipped = _only_what_can_run(study, available=available, tell=tell)
+    if names := study.kept_servers():
+        tell(KEPT_SERVERS.format(", ".join(names)))
     host = _host(kept_only=all(each.kind == "simulated" for each in study.backends), tell=tell)
     return RunDirectory.create(out, study=study, argv=argv, host=host, skipped=skipped, asked=asked)
 
@@ -371,26 +374,3 @@ def prepare_models(study: Study) -> Iterator[str]:
         for backend in study.backends:
             if backend.kind == "llamacpp" and model.runs_on(backend):
                 llamacpp.prepare(backend, model)
-
-
-def measure_run(
-    directory: RunDirectory, should_stop: Callable[[], bool]
-) -> tuple[list[PlannedCall], int, Iterator[Event]]:
-    """Measure what a run still lacks: the calls to make, how many are done, and the events, each kept, then yielded.
-
-    ``should_stop`` is asked after each call.
-    """
-    study, done = directory.study, directory.done
-    planned = schedule(study)
-    todo = [call for call in planned if call.call_id not in done]
-
-    def events() -> Iterator[Event]:
-        for replicate in range(study.replicates):
-            engines = {backend.name: module_for(backend.kind).create(backend) for backend in study.backends}
-            counts = {"process_idx": directory.process_idx, "first_call_idx": directory.next_call_idx}
-            part = measure(study, engines=engines, done=done, replicate=replicate, should_stop=should_stop, **counts)
-            for event in part:
-                directory.append(event)
-                yield event
-
-    return todo, len(planned) - len(todo), events()

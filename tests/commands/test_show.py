@@ -90,6 +90,7 @@ def test_a_person_reads_lines_that_begin_with_what_they_are(finished: Path, caps
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("study      shown (sha256 ")
     assert lines[0].endswith("SIMULATED: nothing was measured")
+    assert "replicates 1" in lines
     assert "calls      8 of 8: 4 ok, 4 failed" in lines
     assert "failed     4 x simulated: a simulated failure" in lines
     assert "skipped    model big: not on this machine" in lines

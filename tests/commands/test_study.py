@@ -67,7 +67,7 @@ def test_show_as_json_is_the_study_resolved(study: Path, capsys: pytest.CaptureF
 def test_check_of_a_study_that_can_run_here_exits_0(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "check", str(study)]) == 0
     captured = capsys.readouterr()
-    assert captured.out == f"{study}: sound, and all is there: 2 cells, 8 calls\n"
+    assert captured.out == f"{study}: sound, and all is there: 2 cells, 1 replicate, 8 calls, 24 rows\n"
     assert captured.err == ""
 
 
@@ -102,7 +102,8 @@ def test_check_of_a_shipped_study_lists_the_server_and_the_models_it_is_to_have(
 
 def test_check_as_json_names_the_study_by_its_identity(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "check", str(study), "--json"]) == 0
-    expected = {"study": "mine", "sha256": load_study(str(study)).sha256, "calls": 8, "lacking": []}
+    expected = {"study": "mine", "sha256": load_study(str(study)).sha256, "lacking": []}
+    expected |= {"replicates": 1, "calls": 8, "rows": 24}
     assert json.loads(capsys.readouterr().out) == expected
 
 

@@ -127,11 +127,17 @@ def kill_the_group(run: Phaselaw) -> None:
 ENDS = {"Ctrl-C": (interrupt, 130), "kill -9": (kill, -9), "kill -9 of the group": (kill_the_group, -9)}
 
 
+@pytest.mark.parametrize("replicates", [1, 2])
 @pytest.mark.parametrize(("end", "code"), ENDS.values(), ids=ENDS.keys())
 def test_a_run_that_is_stopped_leaves_no_server(
-    end: Callable[[Phaselaw], None], code: int, study: Callable[[int], Path], start: Start, tmp_path: Path
+    end: Callable[[Phaselaw], None],
+    code: int,
+    replicates: int,
+    study: Callable[[int], Path],
+    start: Start,
+    tmp_path: Path,
 ) -> None:
-    run = start(study(10_000), "--out", tmp_path / "run")
+    run = start(study(10_000), "--out", tmp_path / "run", "--replicates", str(replicates))
     run.after_a_call(tmp_path / "run")
     end(run)
     assert run.process.wait(60) == code

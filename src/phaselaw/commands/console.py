@@ -79,6 +79,7 @@ def format_duration(seconds: float) -> str:
 def describe_call(call: Call) -> str:
     """One line of a call: its cell, which call of the cell it was, and its timings or its error."""
     which = f"warmup {call.warmup_idx}" if call.is_warmup else f"round {call.rep}"
+    which = f"replicate {call.replicate}, {which}" if call.replicate else which
     cell = f"{call.cell.backend} {call.cell.model} {call.cell.scenario} ({which})"
     if call.timing is None:
         return f"{cell}: failed: {call.error}"

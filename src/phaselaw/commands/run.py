@@ -6,13 +6,13 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
-from phaselaw import measure
+from phaselaw import measure, replicates
 from phaselaw.commands.console import RunProgress, notes_console
 from phaselaw.commands.options import names, option, positive, switch
 from phaselaw.errors import UsageError
@@ -133,8 +133,8 @@ def _measure(directory: RunDirectory, notes: Console) -> bool:
         for name in measure.prepare_models(directory.study):
             status.update(f"building {name}")
     with stop_on_interrupt(notes) as should_stop:
-        todo, already_done, events = measure.measure_run(directory, should_stop)
-        with RunProgress(todo, already_done=already_done, console=notes) as progress:
+        todo, already_done, events = replicates.measure_run(directory, should_stop)
+        with RunProgress(todo, already_done=already_done, console=notes) as progress, closing(events):
             for event in events:
                 progress.show(event)
         return should_stop() and not directory.done.issuperset(call.call_id for call in todo)

@@ -11,6 +11,7 @@ from typing import Any
 
 from phaselaw.commands.options import add_json, answer, option
 from phaselaw.errors import RunError
+from phaselaw.rundir.conditions import of_replicates
 from phaselaw.rundir.derive import kept_study
 from phaselaw.rundir.journal import JOURNAL, read_journal
 
@@ -52,6 +53,9 @@ def contents(path: Path) -> dict[str, Any]:
         "simulated": all(backend.kind == "simulated" for backend in study.backends),
         "order": study.order,
         "seed": study.seed,
+        "replicates": study.replicates,
+        "resumed_replicates": journal.resumed_replicates,
+        "kept_servers": study.kept_servers(),
         "started_at_unix": journal.header["created_at_unix"],
         "host": {key: host.get(key) for key in ("os", "cpu_model", "cores_logical", "gpus")},
         "backends": [backend.name for backend in study.backends],
@@ -79,6 +83,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"started    {started:%Y-%m-%d %H:%M:%S} UTC, by {document['processes']} process(es)"
     yield f"host       {host['cpu_model']}, {host['cores_logical']} logical cores, {host['os']}"
     yield f"order      {document['order']}, seed {document['seed']}"
+    yield "; ".join((f"replicates {document['replicates']}", *of_replicates(document)))
     for name in ("backends", "models", "scenarios"):
         yield f"{name:<10} {', '.join(document[name])}"
     yield f"calls      {ok + failed} of {document['calls_expected']}: {ok} ok, {failed} failed"

@@ -9,6 +9,7 @@ import sys
 
 from phaselaw.commands.options import add_json, answer, option
 from phaselaw.engines.readiness import lacks
+from phaselaw.records import PHASES
 from phaselaw.study.file import load_study, shipped_studies, study_path, study_schema
 
 DESCRIPTION = "Study files: what to measure."
@@ -70,7 +71,8 @@ def _show(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> int:
     study = load_study(args.study)
     lacking, calls = lacks(study), study.calls_planned()
-    document = {"study": study.run_name, "sha256": study.sha256, "calls": calls}
+    counts = {"replicates": study.replicates, "calls": calls, "rows": calls * len(PHASES)}
+    document = {"study": study.run_name, "sha256": study.sha256, **counts}
     document["lacking"] = [dataclasses.asdict(lack) for lack in lacking]
     hints = {"optional": " (optional)", "doubt": " (a warning)"}
     lines = [lack.what + "".join(hint for key, hint in hints.items() if getattr(lack, key)) for lack in lacking]
@@ -78,6 +80,8 @@ def _check(args: argparse.Namespace) -> int:
     if lacking and not args.json:
         what = "this machine lacks (run --available skips these; optional ones, any run)"
         sys.stderr.write(f"{args.study} is sound; {what}:\n")
-    sound = f"{args.study}: sound, and all is there: {len(study.cells())} cells, {calls} calls"
+    replicates = f"{study.replicates} replicate{'s' * (study.replicates > 1)}"
+    sound = f"{args.study}: sound, and all is there: {len(study.cells())} cells, {replicates}, {calls} calls, "
+    sound += f"{counts['rows']} rows"
     answer(args.json, document, lines if lacking else [*lines, sound])
     return EXIT_LACKING if lacking else 0

@@ -18,6 +18,16 @@ _LIBRARIES = {name: name for name in ("torch", "transformers", "llama_cpp", "xll
 
 _TR121_PLATFORM = {"os": "os", "machine": "machine", "processor": "cpu_model"}
 
+KEPT_SERVERS = "replicates share the server of {}, with the models it has loaded: only their client is fresh"
+
+
+def of_replicates(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader must know of how a run's replicates came about."""
+    if names := manifest.get("kept_servers"):
+        yield KEPT_SERVERS.format(", ".join(names))
+    if resumed := manifest.get("resumed_replicates") if manifest.get("replicates", 1) > 1 else ():
+        yield f"replicates resumed by a further process: {', '.join(map(str, resumed))}"
+
 
 def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Where two manifests differ in study, host or engine libraries, a line each; empty for runs of one kind."""

@@ -185,6 +185,8 @@ def _manifest(journal: Journal, studies: list[Study], models: Rows, loads: Rows)
         "loads": loads,
         "skipped": header["skipped"],
         "rewarmed": len(journal.rewarmed),
+        "resumed_replicates": journal.resumed_replicates,
+        "kept_servers": list(study.kept_servers()),
         "calls_ok": len(journal.calls) - failed,
         "calls_failed": failed,
         "rows_expected": study.calls_planned() * len(PHASES),

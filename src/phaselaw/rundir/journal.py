@@ -11,6 +11,7 @@ import json
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -72,6 +73,12 @@ class Journal:
     def next_call_idx(self) -> int:
         """The execution index of the next call."""
         return 1 + max((call.call_idx for call in self.calls), default=-1)
+
+    @property
+    def resumed_replicates(self) -> list[int]:
+        """Replicates that more than one process measured."""
+        parts = Counter(replicate for replicate, _ in {(call.replicate, call.process_idx) for call in self.calls})
+        return sorted(replicate for replicate, processes in parts.items() if processes > 1)
 
 
 def read_journal(path: Path) -> Journal:

@@ -17,7 +17,7 @@ from phaselaw.errors import AnalysisError
 from phaselaw.files import FORMULA_STARTS, sha256_of
 from phaselaw.records import PHASES, Run, Source
 from phaselaw.rundir.columns import MEASURED
-from phaselaw.rundir.conditions import differences
+from phaselaw.rundir.conditions import differences, of_replicates
 from phaselaw.rundir.derive import HASHES, MANIFEST, METRICS, MODELS, derived, is_sound
 from phaselaw.rundir.journal import JOURNAL, is_being_written, read_journal
 from phaselaw.tables import BUDGET, IS_LATENCY, constants
@@ -60,7 +60,7 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     rows = normalised(rows, where=str(metrics), run=run_id)
     models = tables.get(MODELS, metrics.parent / MODELS)
     odd = rows.filter((pl.col("status") == "ok") & ~IS_LATENCY.fill_null(False)).height
-    notes = [*_unfinished(path, manifest or {})]
+    notes = [*_unfinished(path, manifest or {}), *(f"{path}: {what}" for what in of_replicates(manifest or {}))]
     if odd:
         notes.append(f"{metrics}: {odd} row(s) are ok and have no latency; they are left out")
     is_there = isinstance(models, bytes) or models.is_file()

@@ -122,6 +122,12 @@ class RunDirectory:
         """Ids of the calls that are kept, failed ones among them unless they are to be made again."""
         return frozenset(self._calls.keys() - self._to_retry)
 
+    def begin_next_process(self) -> None:
+        """Begin the part of a further process, which measures the next replicate; raises `RunError`."""
+        self.process_idx += 1
+        with _faults_in_words(self.path):
+            self._begin_process(self._host, self._argv, [])
+
     def append(self, event: Event) -> None:
         """Keep one event: when this returns, it is on the disk. Raises `RunError` where it can't be written."""
         with _faults_in_words(self.path):
@@ -159,6 +165,7 @@ class RunDirectory:
             self._writer.close()
 
     def _begin_process(self, host: Mapping[str, Any], argv: Sequence[str], changes: Sequence[str]) -> None:
+        self._host, self._argv = host, argv
         event = {
             "process_idx": self.process_idx,
             "host": dict(host),
