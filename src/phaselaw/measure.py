@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import threading
 import time
@@ -28,6 +29,7 @@ from phaselaw.ladder.build import resolve
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine import identity
 from phaselaw.machine.limits import kept_limits, limits_of
+from phaselaw.machine.neighbours import Neighbours, busy_words, wait_until_quiet
 from phaselaw.records import Call, Cell, Event, ModelLoaded, PlannedCall, Request, Rewarmed, Timing, to_jsonable
 from phaselaw.rundir.conditions import KEPT_SERVERS
 from phaselaw.rundir.journal import redacted
@@ -40,6 +42,8 @@ Turn = tuple[int, int | None, int | None]
 """In which replicate which warmup of a cell, or else which repetition."""
 Tell = Callable[[str], None]
 """Takes a line that a person must know."""
+TELL_EVERY_S = 10.0
+"""Seconds between two lines of progress while a machine is waited for."""
 Outcome = tuple[Timing | None, str | None]
 """What a call gave: its times, or its error in words."""
 
@@ -152,6 +156,7 @@ class _Driver:
         self._models: dict[tuple[str, str], Model] = {}
         self._load_errors: dict[tuple[str, str], str] = {}
         self._load_ms: dict[tuple[str, str], float] = {}
+        self._neighbours = Neighbours()
         self._calls_of_process = 0
         self._calls_of_model: Counter[tuple[str, str]] = Counter()
         self._calls_of_shape: Counter[str] = Counter()
@@ -174,6 +179,8 @@ class _Driver:
             return
         self._models[key], self._load_ms[key] = model, load_ms
         self._calls_of_model[key] = 0
+        if "url" in settings.settings:
+            self._neighbours.serves(cell.backend, settings.settings["url"])
         yield ModelLoaded(
             backend=cell.backend,
             model=cell.model,
@@ -209,7 +216,10 @@ class _Driver:
             "calls_since_shape_first_seen": self._calls_of_shape[cell.key],
         }
         started_at_unix = time.time()
+        self._neighbours.before(cell.backend)
         outcomes, started_ms = self._at_once(together)
+        # Of a simulated call there is nothing to tell: its times are computed, whatever else runs.
+        beside = None if cell.backend_kind == "simulated" else self._neighbours.after(cell.backend)
         achieved = _achieved_concurrency([timing for timing, _ in outcomes if timing is not None])
         load_ms = self._load_ms.pop(key, None)
         for planned, (timing, error) in zip(together, outcomes, strict=True):
@@ -227,6 +237,7 @@ class _Driver:
                 timing=timing,
                 queue_delay_ms=None if served is None or started_ms is None else served.sent_at_ms - started_ms,
                 achieved_concurrency=achieved if cell.concurrency > 1 else None,
+                beside=beside,
                 **coldness,
             )
             load_ms = None
@@ -363,6 +374,19 @@ def _only_what_can_run(study: Study, *, available: bool, tell: Tell) -> tuple[St
     for lack in lacking:
         tell(f"skipped: {lack.what}")
     return runnable_part(study, lacking), [lack.what for lack in lacking]
+
+
+def begin_quietly(*, wait_s: float | None, tell: Tell) -> None:
+    """Tell of other work before a run begins, or wait so long for its end; raises `NotReadyError` where it stays."""
+    if wait_s is None:
+        if (busy := busy_words()) is not None:
+            tell(f"this machine is busy: {busy}; calls will be slow and scatter (--wait-quiet 5min waits for its end)")
+        return
+    told = -math.inf
+    for busy in wait_until_quiet(wait_s):
+        if time.monotonic() - told >= TELL_EVERY_S:
+            told = time.monotonic()
+            tell(f"waiting for a quiet machine: {busy}")
 
 
 def prepare_models(study: Study) -> Iterator[str]:

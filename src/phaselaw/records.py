@@ -271,6 +271,28 @@ class Rewarmed:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Beside:
+    """What the machine did beside a call, in processors kept busy on average; ``None`` is what the system won't tell.
+
+    Of the processors that phaselaw may use; together they are all of these.
+    """
+
+    own_cpus: float | None
+    """By phaselaw, the servers that it started, and the local server that it calls."""
+    other_cpus: float | None
+    """By all other processes and the kernel."""
+    idle_cpus: float | None
+    steal_cpus: float | None
+    """Taken from this virtual machine by its host."""
+    involuntary_switches: int | None
+    """How often the scheduler took a processor from a thread of phaselaw's own process."""
+    clock_mhz: float | None
+    """The highest clock frequency of some processors, right after the call."""
+    load_average: float | None
+    """Processes that ran or wanted to, over the last minute."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
     """One timed generation as it is kept: journal event ``call``. A failed one has ``timing=None`` and ``error``."""
 
@@ -302,6 +324,8 @@ class Call:
     """Sent minus scheduled, by the client; known where several clients start together."""
     achieved_concurrency: float | None = None
     """Mean number of calls under way while this call's group ran; the asked one is the cell's."""
+    beside: Beside | None = None
+    """What else the machine did, from before this call's group was sent until it had ended."""
 
 
 Event = ModelLoaded | Rewarmed | Call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,18 @@ def number(option: str, give: str, accepts: Callable[[float], bool]) -> Callable
 def positive_number(option: str) -> Callable[[str], float]:
     """What reads an option that is a number above 0."""
     return number(option, "a positive number", lambda value: 0 < value < math.inf)
+
+
+def duration(option: str) -> Callable[[str], float]:
+    """What reads a time such as ``90s``, ``5min`` or ``1h`` as seconds; raises `UsageError`."""
+
+    def read(text: str) -> float:
+        found = re.fullmatch(r"([0-9]{1,6}) ?(s|min|h)?", text.strip())
+        if found is None:
+            raise UsageError(f"{option} {text}: give a time, as in 90s, 5min or 1h")
+        return int(found[1]) * {"s": 1.0, None: 1.0, "min": 60.0, "h": 3600.0}[found[2]]
+
+    return read
 
 
 def positive(text: str) -> int:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from phaselaw import measure, replicates
 from phaselaw.commands.console import RunProgress, notes_console
-from phaselaw.commands.options import names, option, positive, switch
+from phaselaw.commands.options import duration, names, option, positive, switch
 from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.rundir.write import RunDirectory
@@ -29,6 +29,7 @@ examples:
   phaselaw run my-study.yaml --out runs/a           your own study, into a folder of your choice
   phaselaw run --models models/tiny-gpt2 --set repetitions=5
   phaselaw run --resume runs/a                      go on with what an interrupted run still lacks
+  phaselaw run --wait-quiet 5min                    begin when nothing else keeps this machine busy
 
 Ctrl-C ends after the current call with everything kept; a second Ctrl-C ends at once.
 """
@@ -49,6 +50,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     switch(parser, "--dry-run", "simulate the engines: checks a study in seconds")
     changed = "with --resume: go on although the study or the host changed; the manifest records both"
     switch(parser, "--allow-changed", changed)
+    wait = "wait so long for other work to end, and measure nothing where it does not: 90s, 5min, 1h"
+    option(parser, "--wait-quiet", "TIME", wait, type=duration("--wait-quiet"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,6 +98,8 @@ def _directory(args: argparse.Namespace, notes: Console, tell: Callable[[str], N
         study = load_study(args.study or DEFAULT_STUDY, settings=args.settings, **lists)
         if args.dry_run:
             study = study.as_simulated({model.name: (model.params / 1e6, model.n_layer) for model in LADDER})
+    if study is None or any(each.kind != "simulated" for each in study.backends):
+        measure.begin_quietly(wait_s=args.wait_quiet, tell=tell)
     if study is None or args.resume is not None:
         return measure.resumed_run(args.resume, study=study, argv=sys.argv, allow_changed=args.allow_changed, tell=tell)
     if args.models:

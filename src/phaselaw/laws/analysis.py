@@ -18,6 +18,7 @@ from phaselaw.laws import (
     claims,
     concurrency,
     decisions,
+    disturbed,
     engine_ratios,
     law_differences,
     noise,
@@ -79,6 +80,11 @@ class Context(Mapping[str, pl.DataFrame]):
     def with_warmups(self) -> pl.DataFrame:
         """The same rows and the warmups."""
         return summary.usable(self.run.rows, include_warmup=True)
+
+    @property
+    def alone(self) -> pl.DataFrame:
+        """The same rows without warmups, whatever is asked for."""
+        return self.with_warmups.filter(~pl.col("is_warmup"))
 
     @cached_property
     def ok(self) -> pl.DataFrame:
@@ -150,8 +156,7 @@ class Context(Mapping[str, pl.DataFrame]):
     def outcomes(self) -> list[CheckResult]:
         """What every validity check says of the run."""
         ok, per_model, linearity = self.with_warmups, self.per_model, self[served.DECODE_LINEARITY]
-        measured = ok.filter(~pl.col("is_warmup"))
-        return check_run(Evidence(run=self.run, ok=ok, measured=measured, per_model=per_model, linearity=linearity))
+        return check_run(Evidence(run=self.run, ok=ok, measured=self.alone, per_model=per_model, linearity=linearity))
 
 
 TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
@@ -213,6 +218,10 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     ),
     (decisions.WHAT_BREAKS_FIRST, decisions.what_breaks_first),
     (claims.CLAIMS, lambda of: claims.claims(of, of.options, of.replicates)),
+    (
+        disturbed.WITHOUT_DISTURBED,
+        lambda of: disturbed.without_disturbed(of.alone, disturbed.disturbed_calls(of.alone)),
+    ),
     (frame.VALIDITY_CHECKS, lambda of: frame.validity_checks(of.outcomes)),
     (frame.VALIDITY_FINDINGS, lambda of: frame.validity_findings(of.outcomes)),
 )

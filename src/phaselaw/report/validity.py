@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from phaselaw.laws.checks.frame import VALIDITY_CHECKS, VALIDITY_FINDINGS
+from phaselaw.laws.disturbed import WITHOUT_DISTURBED
 from phaselaw.report.document import Section, Table, display, section
 from phaselaw.report.subject import PHASE_WORDS, Subject
 from phaselaw.tables import MISSING, Row, words
@@ -41,7 +42,8 @@ def validity(subject: Subject) -> Section:
         groups.setdefault((row["check"], row["status"], row["law"]), []).append(row)
     grouped = Table(caption=_GROUPED, columns=_COLUMNS, rows=tuple(_group(subject, rows) for rows in groups.values()))
     each = Table(caption="Each finding with its evidence.", columns=_BRIEF, rows=findings)
-    return section("Validity", lead, grouped, each, checks)
+    figures = subject.table(WITHOUT_DISTURBED)
+    return section("Validity", lead, grouped, each, *((figures,) if figures.rows else ()), checks)
 
 
 def brief(section: Section) -> Table | None:

@@ -32,8 +32,8 @@ class Column(NamedTuple):
 
     name: str
     value: str | Callable[[Call], Any]
-    """An attribute of ``call``, ``cell``, ``timing``, ``served`` or ``ollama`` (the timing of a call to Ollama), empty
-    where a call has none; a function of the call; or ``study`` or ``phase``, which `rows_of` fills in."""
+    """An attribute of ``call``, ``cell``, ``timing``, ``served``, ``beside`` or ``ollama`` (the timing of a call to
+    Ollama), empty where a call has none; a function of the call; ``study`` or ``phase``, which `rows_of` fills in."""
     doc: str
     read: Read = "number"
 
@@ -229,6 +229,13 @@ MEASURED: tuple[Column, ...] = (
     Column("events", lambda c: c.timing and c.timing.served and len(c.timing.served.arrivals_ms), "that held text"),
     Column("first_event_tokens", "served.first_event_tokens", "tokens that the first event held: TTFT is of so many"),
     Column("false_claims", "served.false_claims", "what the client's clock contradicts, see below", "served text"),
+    Column("own_cpus", "beside.own_cpus", "processors kept busy by phaselaw and the server it calls, on average"),
+    Column("other_cpus", "beside.other_cpus", "processors that other processes kept busy"),
+    Column("idle_cpus", "beside.idle_cpus", "processors without work"),
+    Column("steal_cpus", "beside.steal_cpus", "processors that the host took from a virtual machine"),
+    Column("involuntary_switches", "beside.involuntary_switches", "switches forced on phaselaw's process", "unread"),
+    Column("clock_mhz", "beside.clock_mhz", "the highest clock of some processors after the call", "unread"),
+    Column("load_average", "beside.load_average", "the system's load of the last minute", "unread"),
 )
 
 COLUMNS = tuple(column.name for column in MEASURED)
@@ -243,7 +250,7 @@ def _attributes_of(source: str) -> tuple[tuple[str, ...], Callable[[Any], tuple[
     return tuple(paths), attrgetter(*paths.values())
 
 
-_ATTRIBUTES = [_attributes_of(source) for source in ("call", "cell", "timing", "served", "ollama")]
+_ATTRIBUTES = [_attributes_of(source) for source in ("call", "cell", "timing", "served", "beside", "ollama")]
 _COMPUTED = [(column.name, column.value) for column in MEASURED if not isinstance(column.value, str)]
 _NOTHING: dict[str, Any] = dict.fromkeys(COLUMNS)
 
@@ -288,7 +295,8 @@ def rows_of(
         "params_millions_measured": params_millions_measured,
         "threads": threads,
     }
-    for (names, read), source in zip(_ATTRIBUTES, (call, call.cell, timing, served, ollama), strict=True):
+    sources = (call, call.cell, timing, served, call.beside, ollama)
+    for (names, read), source in zip(_ATTRIBUTES, sources, strict=True):
         if source is not None:
             shared.update(zip(names, read(source), strict=True))
     for name, compute in _COMPUTED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phaselaw.laws.checks import calls, models, served
+from phaselaw.laws.checks import calls, disturbed, models, served
 from phaselaw.laws.checks.frame import CheckResult, Evidence
 
 CHECKS = (
@@ -17,6 +17,8 @@ CHECKS = (
     models.heterogeneous,
     calls.drift,
     calls.throttling,
+    disturbed.busy_machine,
+    disturbed.shared_server,
     calls.repetitions,
     calls.comparable,
 )

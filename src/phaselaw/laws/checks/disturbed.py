@@ -1,0 +1,74 @@
+"""Checks of what disturbed calls: other work on the machine, other clients of the server, loads in warm calls."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from phaselaw.laws.checks.frame import CELL, Evidence, Finding, Findings, Where, check
+from phaselaw.laws.disturbed import BUSY, SHARED, disturbed_calls, without_disturbed
+from phaselaw.tables import grouped
+
+_FIGURES = "the figures without these calls stand in figures_without_disturbed"
+
+
+@check(
+    BUSY,
+    unit="backends",
+    false_alarm_rate=0.03,
+    rests_on="on a machine that does little else; work that leaves processors idle is not found",
+    not_checked="no call says what else the machine did: that is known on Linux, of processes that can be told apart",
+)
+def busy_machine(evidence: Evidence) -> Findings:
+    """Calls that shared their cores with other processes, or with a virtual machine's host."""
+    known = evidence.measured.filter(pl.col("other_cpus").is_not_null())
+    found = disturbed_calls(evidence.measured).filter(pl.col("check") == BUSY)
+    for key, calls in grouped(found, ["backend", "batch_size"]):
+        mine = known.filter(pl.col("backend") == key["backend"], pl.col("batch_size") == key["batch_size"])
+        n = mine.select("run", "call_idx").n_unique()
+        beside = mine.join(calls, on=["run", "call_idx"], how="semi")
+        taken = beside.select(pl.sum_horizontal("other_cpus", "steal_cpus").median()).item()
+        yield Finding(
+            where=Where.of(key),
+            value=calls.height / n,
+            evidence=f"{calls.height} of {n} calls shared their cores: other work took {taken:.1f} processors while "
+            f"hardly any was idle{_slower(mine, calls)}; {_FIGURES}",
+            next_step="stop what else runs and measure again (phaselaw run --wait-quiet 5min waits for its end)",
+        )
+    return known.select("backend", "batch_size").n_unique()
+
+
+@check(
+    SHARED,
+    unit="cells of served engines",
+    rests_on="a server that stalls of itself looks alike",
+    not_checked="no call has a time to its first token",
+)
+def shared_server(evidence: Evidence) -> Findings:
+    """Calls that waited for another client's request, or ran beside it, at several times of the run."""
+    known = evidence.measured.filter((pl.col("mode") == "e2e_kv") & pl.col("ttft_ms").is_not_null())
+    found = disturbed_calls(evidence.measured).filter(pl.col("check") == SHARED)
+    for key, calls in grouped(found, CELL):
+        mine = known.filter(*(pl.col(name).eq_missing(pl.lit(key[name])) for name in CELL))
+        slow = mine.join(calls, on=["run", "call_idx"], how="semi")
+        quick = mine.join(calls, on=["run", "call_idx"], how="anti")
+        first, other = (float(np.median(rows["ttft_ms"].to_numpy())) for rows in (slow, quick))
+        yield Finding(
+            where=Where.of(key),
+            value=calls.height / mine.height,
+            evidence=f"{calls.height} of {mine.height} calls waited or ran slowly, at several times of the run: first "
+            f"token after {first:.0f} ms, in the others {other:.0f} ms{_slower(mine, calls)}; {_FIGURES}",
+            other_reading="the server itself stalls now and then",
+            next_step="keep other clients off the server while it is measured",
+        )
+    return known.select(CELL).n_unique()
+
+
+def _slower(rows: pl.DataFrame, calls: pl.DataFrame) -> str:
+    """What the disturbed calls do to the cells' medians, in words."""
+    figures = without_disturbed(rows, calls).filter(pl.col("mode") == "e2e_kv")
+    ratio = figures["slower_by"].drop_nulls()
+    if ratio.is_empty():
+        return "; no cell has another call"
+    times = float(np.median(ratio.to_numpy()))
+    return f"; with them medians are {times:.2f} x those without ({len(ratio)} of {figures.height} cells)"
