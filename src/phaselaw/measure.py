@@ -330,12 +330,23 @@ def _in_words(error: Exception) -> str:
 
 
 def new_run(
-    study: Study, *, out: Path | None, argv: Sequence[str], asked: Mapping[str, Any], available: bool, tell: Tell
+    study: Study,
+    *,
+    out: Path | None,
+    argv: Sequence[str],
+    asked: Mapping[str, Any],
+    available: bool,
+    tell: Tell,
+    wait_s: float | None = None,
 ) -> RunDirectory:
-    """A fresh, locked run directory of what of a study can run here; ``available`` leaves out what can't."""
+    """A fresh, locked run directory of what of a study can run here, on a quiet machine where that is waited for.
+
+    ``available`` leaves out what can't run.
+    """
     study, skipped = _only_what_can_run(study, available=available, tell=tell)
     if names := study.kept_servers():
         tell(KEPT_SERVERS.format(", ".join(names)))
+    begin_quietly(study, wait_s=wait_s, tell=tell)
     host = _host(kept_only=all(each.kind == "simulated" for each in study.backends), tell=tell)
     return RunDirectory.create(out, study=study, argv=argv, host=host, skipped=skipped, asked=asked)
 
@@ -376,8 +387,10 @@ def _only_what_can_run(study: Study, *, available: bool, tell: Tell) -> tuple[St
     return runnable_part(study, lacking), [lack.what for lack in lacking]
 
 
-def begin_quietly(*, wait_s: float | None, tell: Tell) -> None:
-    """Tell of other work before a run begins, or wait so long for its end; raises `NotReadyError` where it stays."""
+def begin_quietly(study: Study, *, wait_s: float | None, tell: Tell) -> None:
+    """Tell of other work before a study begins, or wait so long for its end; raises `NotReadyError` where it stays."""
+    if all(each.kind == "simulated" for each in study.backends):
+        return
     if wait_s is None:
         if (busy := busy_words()) is not None:
             tell(f"this machine is busy: {busy}; calls will be slow and scatter (--wait-quiet 5min waits for its end)")

@@ -15,6 +15,7 @@ from phaselaw.errors import NotReadyError
 from phaselaw.machine import neighbours
 from phaselaw.machine.neighbours import Neighbours
 from phaselaw.records import Beside
+from phaselaw.study.file import load_study
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells what other processes do")
 
@@ -67,7 +68,8 @@ def test_what_a_local_server_and_its_children_take_is_no_other_work(busy_server:
     assert ours.own_cpus > 0.1 > others.own_cpus
 
 
-def test_what_a_server_that_we_started_takes_is_ours(busy_server: int) -> None:
+@pytest.mark.usefixtures("busy_server")
+def test_what_a_server_that_we_started_takes_is_ours() -> None:
     own = watched("srv", None).own_cpus
     assert own is not None and own > 0.1
 
@@ -86,7 +88,7 @@ def waits(monkeypatch, *states: str | None) -> list[str]:
     monkeypatch.setattr(neighbours, "busy_words", lambda: next(watches))
     monkeypatch.setattr(neighbours, "time", SimpleNamespace(monotonic=iter(range(1000)).__next__))
     lines: list[str] = []
-    measure.begin_quietly(wait_s=30.0, tell=lines.append)
+    measure.begin_quietly(load_study("gpt2-ladder-cpu"), wait_s=30.0, tell=lines.append)
     assert next(watches, "all looked at") == "all looked at"
     return lines
 
@@ -105,6 +107,6 @@ def test_a_run_warns_of_a_busy_machine_and_says_nothing_of_a_quiet_one(monkeypat
     for state, told in (("others take 2.0", 1), (None, 0)):
         monkeypatch.setattr(measure, "busy_words", lambda state=state: state)
         lines: list[str] = []
-        measure.begin_quietly(wait_s=None, tell=lines.append)
+        measure.begin_quietly(load_study("gpt2-ladder-cpu"), wait_s=None, tell=lines.append)
         assert len(lines) == told
         assert all("others take 2.0" in line and "--wait-quiet" in line for line in lines)

@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
             tell(f"{directory.path} is complete: nothing to measure")
             directory.write_derived()
         else:
+            if args.resume is not None:
+                measure.begin_quietly(directory.study, wait_s=args.wait_quiet, tell=tell)
             interrupted = _measure(directory, notes)
             directory.finish("interrupted" if interrupted else "complete")
         path, failed = directory.path, sum(call.status != "ok" for call in directory.calls)
@@ -98,15 +100,14 @@ def _directory(args: argparse.Namespace, notes: Console, tell: Callable[[str], N
         study = load_study(args.study or DEFAULT_STUDY, settings=args.settings, **lists)
         if args.dry_run:
             study = study.as_simulated({model.name: (model.params / 1e6, model.n_layer) for model in LADDER})
-    if study is None or any(each.kind != "simulated" for each in study.backends):
-        measure.begin_quietly(wait_s=args.wait_quiet, tell=tell)
     if study is None or args.resume is not None:
         return measure.resumed_run(args.resume, study=study, argv=sys.argv, allow_changed=args.allow_changed, tell=tell)
     if args.models:
         lists["models"] = full_names(args.models, {model.name for model in study.models})
     asked = {"study_source": args.study or DEFAULT_STUDY, "allow_lists": lists}
+    how = {"available": args.available, "wait_s": args.wait_quiet}
     with notes.status("looking at this machine; the first time it is measured, for a few seconds"):
-        return measure.new_run(study, out=args.out, argv=sys.argv, asked=asked, available=args.available, tell=tell)
+        return measure.new_run(study, out=args.out, argv=sys.argv, asked=asked, tell=tell, **how)
 
 
 @contextmanager
