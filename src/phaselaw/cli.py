@@ -3,17 +3,22 @@
 Each command is a file of `phaselaw.commands` (`Command`). Only the file of the chosen command is loaded, so
 ``phaselaw --help`` loads none.
 
-Exit codes, a contract: 0 done; 1 failed; 2 usage; 3 done, but some calls failed (their rows are kept) or
-``compare`` found a significant regression; 130 interrupted.
+Exit codes, a contract: 0 done; 1 failure; 2 usage; 3 done, and the answer is the bad one (calls failed, regression,
+does not fit, damage found); 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, TextIO, cast
 
 from phaselaw import __version__
 from phaselaw.errors import PhaselawError
@@ -37,6 +42,8 @@ COMMANDS = {
 }
 """Each command with its line of ``phaselaw --help``, in the order of that; its file bears its name."""
 
+EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
 EXAMPLES = """\
 examples:
   phaselaw run                                measure the default study (seven GPT-2 sizes on this CPU) and report
@@ -44,6 +51,9 @@ examples:
   phaselaw run my-study.yaml --out runs/a     measure your own study into runs/a
   phaselaw report runs/a                      what the run says: laws, regimes, cold start
   phaselaw plan runs/a --tokens-per-month 1e9 --usd-per-hour 1.006
+
+exit codes: 0 done; 1 failure; 2 usage; 3 done, and the answer is the bad one (calls failed, regression, does not fit,
+damage found); 130 interrupted.
 """
 
 
@@ -85,21 +95,86 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    try:
-        # The options before a command take no values, so the first word that is none is the command.
-        args = build_parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
-        code: int = args.run(args)
-    except PhaselawError as error:
-        if "--debug" in words:
-            raise
-        sys.stderr.write(f"phaselaw: error: {' '.join(str(error).split())}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("phaselaw: interrupted\n")
-        return 130
-    except BrokenPipeError:
-        # The reader of our output (head, less) went away: nothing is wrong, and Python must not complain at exit.
-        sys.stdout = open("/dev/null", "w") if sys.platform != "win32" else sys.stdout  # noqa: SIM115, PTH123
-        return 0
+    words = list(sys.argv[1:] if argv is None else argv)
+    _open_standard_streams()
+    with warnings.catch_warnings(), contextlib.redirect_stderr(cast(TextIO, _Unfailing(sys.stderr))):
+        if "--debug" not in words:  # a library's warning is not for who uses the tool
+            warnings.simplefilter("ignore")
+            logging.getLogger().addHandler(logging.NullHandler())
+        try:
+            # The options before a command take no values, so the first word that is none is the command.
+            args = build_parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
+            code: int = args.run(args)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader of our output (head, less) went away: nothing is wrong.
+            _silence(sys.stdout)
+            return EXIT_DONE
+        except (PhaselawError, OSError, MemoryError) as error:
+            if "--debug" in words:
+                raise
+            sys.stderr.write(f"phaselaw: error: {_line_of(error)}\n")
+            if isinstance(error, OSError):  # a full disk under our output: Python must not complain of it at exit
+                with contextlib.suppress(OSError):
+                    sys.stdout.flush()
+                    return EXIT_FAILED
+                _silence(sys.stdout)
+            return error.exit_code if isinstance(error, PhaselawError) else EXIT_FAILED
+        except KeyboardInterrupt:
+            sys.stderr.write("phaselaw: interrupted\n")
+            return EXIT_INTERRUPTED
     return code
+
+
+def _line_of(error: Exception) -> str:
+    """What a person is told of an error."""
+    if isinstance(error, MemoryError):
+        return "not enough memory for this; close other programs, or ask for less at once"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the output'}: {error.strerror or error}"
+    return " ".join(str(error).split())
+
+
+def _open_standard_streams() -> None:
+    """See to it that the three standard descriptors are open, so that no file of ours becomes one of them, and that
+    any name can be printed."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class _Unfailing:
+    """stderr as a display: where it can't be written (a full disk, a closed pipe), work goes on without."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._do("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._do("flush")
+
+    def _do(self, what: str, *arguments: str) -> None:
+        try:
+            getattr(self._stream, what)(*arguments)
+        except (OSError, ValueError):
+            _silence(self._stream)
+        except AttributeError:  # the process was started without it
+            pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _silence(stream: TextIO | None) -> None:
+    """Have what is written to a stream go nowhere, what it still holds included."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, cast(TextIO, stream).fileno())
+        os.close(nowhere)

@@ -45,3 +45,7 @@ class EngineError(PhaselawError):
     def __init__(self, message: str, *, kind: str = "engine") -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class ModelGoneError(EngineError):
+    """The model went with the call, as with a server that died: it must be loaded again before the next one."""

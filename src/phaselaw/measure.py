@@ -8,9 +8,9 @@ each round, so that a machine's drift spreads over the cells instead of biasing 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -24,13 +24,25 @@ from typing import Any
 
 from phaselaw.engines import Engine, Model, llamacpp
 from phaselaw.engines.readiness import lacks, runnable_part
-from phaselaw.errors import EngineError, NotReadyError
+from phaselaw.errors import EngineError, ModelGoneError, NotReadyError
 from phaselaw.ladder.build import resolve
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine import identity
 from phaselaw.machine.limits import kept_limits, limits_of
 from phaselaw.machine.neighbours import Neighbours, busy_words, wait_until_quiet
-from phaselaw.records import Call, Cell, Event, ModelLoaded, PlannedCall, Request, Rewarmed, Timing, to_jsonable
+from phaselaw.records import (
+    BackendEnded,
+    Call,
+    Cell,
+    Event,
+    ModelLoaded,
+    PlannedCall,
+    Request,
+    Rewarmed,
+    Timing,
+    from_jsonable,
+    to_jsonable,
+)
 from phaselaw.rundir.conditions import KEPT_SERVERS
 from phaselaw.rundir.journal import redacted
 from phaselaw.rundir.write import RunDirectory
@@ -46,6 +58,10 @@ TELL_EVERY_S = 10.0
 """Seconds between two lines of progress while a machine is waited for."""
 Outcome = tuple[Timing | None, str | None]
 """What a call gave: its times, or its error in words."""
+
+EQUAL_ERRORS = 10
+"""So many equal errors in a row, and a backend is called no more."""
+_NOT_TOGETHER = "not_together"
 
 
 def schedule(study: Study, *, grouped_backends: Collection[str] = ()) -> tuple[PlannedCall, ...]:
@@ -124,23 +140,24 @@ def measure(
     """Run the calls of a replicate that are not ``done`` and yield what happens, each event as soon as it is over.
 
     ``engines`` holds one engine a backend name. A call that fails becomes a `Call` with ``status="error"``, a load that
-    fails makes each call of its model one; the study goes on. On a resume (some of its calls ``done``) a cell that is
-    entered after its warmups were done is warmed up again first. Models and engines are closed at the end, whatever
-    ends it.
+    fails makes each call of its model one; the study goes on, but for a backend that gave `EQUAL_ERRORS` in a row.
+    A model that is gone is loaded again. A cell that is entered after its warmups were done, on a resume or with a
+    model that was loaded again, is warmed up again first. Models and engines are closed at the end, whatever ends it.
     """
     one_at_a_time = frozenset(name for name, engine in engines.items() if not engine.holds_many_models)
     driver = _Driver(study, engines, process_idx, first_call_idx)
     try:
         planned = _schedule_of(study, replicate, one_at_a_time)
         todo = [call for call in planned if call.call_id not in done]
-        resumed = len(todo) < len(planned)
         for _, turn in groupby(todo, key=lambda call: (call.cell.key, call.warmup_idx, call.rep)):
             if should_stop():
                 return
             together = tuple(turn)
             cell = together[0].cell
+            if cell.backend in driver.ended:
+                continue
             yield from driver.loaded(cell)
-            if resumed and not together[0].is_warmup:
+            if not together[0].is_warmup:
                 yield from driver.rewarmed(together[0])
             yield from driver.calls(together)
     finally:
@@ -159,7 +176,11 @@ class _Driver:
         self._neighbours = Neighbours()
         self._calls_of_process = 0
         self._calls_of_model: Counter[tuple[str, str]] = Counter()
-        self._calls_of_shape: Counter[str] = Counter()
+        self._calls_of_shape: Counter[tuple[str, str, str]] = Counter()
+        self._gone: set[tuple[str, str]] = set()
+        self._in_a_row: dict[str, tuple[str, int]] = {}
+        self.ended: set[str] = set()
+        """The backends that are called no more."""
 
     def loaded(self, cell: Cell) -> Iterator[ModelLoaded]:
         """Load the cell's model unless it is loaded; yields the event where it was not."""
@@ -194,7 +215,7 @@ class _Driver:
         """Warm a call's cell up that this process has not called yet; yields the event where it did."""
         cell = before.cell
         warmups = self._study.warmup_repetitions
-        if self._calls_of_shape[cell.key] or not warmups or (cell.backend, cell.model) not in self._models:
+        if self._calls_of_shape[_shape(cell)] or not warmups or (cell.backend, cell.model) not in self._models:
             return
         error = None
         for index in range(warmups):
@@ -203,7 +224,7 @@ class _Driver:
             error = next((why for _, why in self._at_once(again)[0] if why), None)
         yield Rewarmed(cell_key=cell.key, process_idx=self._process_idx, calls=warmups, error=error)
 
-    def calls(self, together: Sequence[PlannedCall]) -> Iterator[Call]:
+    def calls(self, together: Sequence[PlannedCall]) -> Iterator[Call | BackendEnded]:
         """Run the planned calls of one cell that belong together, several at once; never raises for an engine.
 
         Several clients start in step: each connects, and all send together.
@@ -213,7 +234,7 @@ class _Driver:
         coldness: dict[str, Any] = {
             "calls_since_process_start": self._calls_of_process,
             "calls_since_model_load": self._calls_of_model[key],
-            "calls_since_shape_first_seen": self._calls_of_shape[cell.key],
+            "calls_since_shape_first_seen": self._calls_of_shape[_shape(cell)],
         }
         started_at_unix = time.time()
         self._neighbours.before(cell.backend)
@@ -241,6 +262,10 @@ class _Driver:
                 **coldness,
             )
             load_ms = None
+        if key in self._models:  # a load that failed costs no time, and says nothing of the backend's other models
+            yield from self._judged(cell.backend, outcomes)
+        while self._gone:
+            self._forget(self._gone.pop())
 
     def _at_once(self, together: Sequence[PlannedCall]) -> tuple[list[Outcome], float | None]:
         """The outcome of each call, and when all were let go, by the clock of ``Served.sent_at_ms``."""
@@ -253,7 +278,7 @@ class _Driver:
             try:
                 gate.wait()
             except threading.BrokenBarrierError:
-                raise EngineError("another client failed before all had started", kind="not_together") from None
+                raise EngineError("another client failed before all had started", kind=_NOT_TOGETHER) from None
 
         def client(planned: PlannedCall) -> Outcome:
             outcome = self._generate(planned, wait)
@@ -262,7 +287,13 @@ class _Driver:
             return outcome
 
         with ThreadPoolExecutor(max_workers=len(together)) as pool:
-            return list(pool.map(client, together)), opened_ms[-1] if opened_ms else None
+            try:
+                return list(pool.map(client, together)), opened_ms[-1] if opened_ms else None
+            except BaseException:
+                # A second Ctrl-C: what the clients wait for is closed under them, so that none is waited for.
+                gate.abort()
+                self.close()
+                raise
 
     def _generate(self, planned: PlannedCall, before_send: Callable[[], None] | None = None) -> Outcome:
         cell = planned.cell
@@ -284,15 +315,40 @@ class _Driver:
         )
         self._calls_of_process += 1
         self._calls_of_model[key] += 1
-        self._calls_of_shape[cell.key] += 1
+        self._calls_of_shape[_shape(cell)] += 1
         try:
             return _sound(self._models[key].generate(request)), None
         except Exception as error:
+            if isinstance(error, ModelGoneError):
+                self._gone.add(key)
             return None, _in_words(error)
+
+    def _forget(self, gone: tuple[str, str]) -> None:
+        """Let go of a model that is gone: the next call loads it, and finds all its shapes cold."""
+        _close(self._models.pop(gone))
+        for shape in [each for each in self._calls_of_shape if each[:2] == gone]:
+            del self._calls_of_shape[shape]
+
+    def _judged(self, backend: str, outcomes: Sequence[Outcome]) -> Iterator[BackendEnded]:
+        """Count equal errors in a row of a backend, digits aside; yields the event where it ends by them."""
+        for _, error in outcomes:
+            if error is not None and error.startswith(f"{_NOT_TOGETHER}:"):
+                continue  # what another client's error brought about
+            same = "" if error is None else re.sub(r"[0-9]+", "#", error)
+            before, times = self._in_a_row.get(backend, ("", 0))
+            times = times + 1 if same == before else 1
+            self._in_a_row[backend] = (same, times)
+            if error is not None and times >= EQUAL_ERRORS and backend not in self.ended:
+                self.ended.add(backend)
+                yield BackendEnded(backend=backend, process_idx=self._process_idx, error=error)
 
     def close(self) -> None:
         """Close every model and every engine."""
         _close(*self._models.values(), *self._engines.values())
+
+
+def _shape(cell: Cell) -> tuple[str, str, str]:
+    return cell.backend, cell.model, cell.key
 
 
 def _close(*open_ones: Model | Engine) -> None:
@@ -303,11 +359,11 @@ def _close(*open_ones: Model | Engine) -> None:
 
 
 def _sound(timing: Timing) -> Timing:
-    """The timing, if it can be one; `EngineError` for a time that is no number or negative, which no table can hold."""
+    """The timing, if it can be one; `EngineError` for a time that is negative, or a number that no table can hold."""
     if (timing.prefill_ms or 0) < 0 or (timing.kv_decode_ms or 0) < 0:
         raise EngineError(f"a negative time: {timing.prefill_ms} ms, {timing.kv_decode_ms} ms", kind="bad_timing")
     try:
-        json.dumps(to_jsonable(timing), allow_nan=False)
+        from_jsonable(Timing, to_jsonable(timing))
     except (TypeError, ValueError) as error:
         raise EngineError(f"a timing that can't be kept: {error}", kind="bad_timing") from None
     return timing
@@ -352,11 +408,13 @@ def new_run(
 
 
 def resumed_run(
-    path: Path, *, study: Study | None, argv: Sequence[str], allow_changed: bool, tell: Tell
+    path: Path, *, study: Study | None, argv: Sequence[str], allow_changed: bool, retry_failed: bool, tell: Tell
 ) -> RunDirectory:
-    """The locked directory of a run to go on with, under its own study for ``None``."""
+    """The locked directory of a run to go on with, under its own study for ``None``; failed calls again if asked."""
     host = _host(kept_only=True, tell=tell)
-    return RunDirectory.resume(path, study=study, argv=argv, host=host, allow_changed=allow_changed)
+    return RunDirectory.resume(
+        path, study=study, argv=argv, host=host, allow_changed=allow_changed, retry_failed=retry_failed
+    )
 
 
 def _host(*, kept_only: bool, tell: Tell) -> dict[str, Any]:

@@ -328,7 +328,16 @@ class Call:
     """What else the machine did, from before this call's group was sent until it had ended."""
 
 
-Event = ModelLoaded | Rewarmed | Call
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BackendEnded:
+    """A backend gave the same error again and again, and is called no more: journal event ``backend_ended``."""
+
+    backend: str
+    process_idx: int
+    error: str
+
+
+Event = ModelLoaded | Rewarmed | BackendEnded | Call
 """What happens in a run, as it is kept."""
 
 
@@ -374,7 +383,9 @@ class Run:
     sources: tuple[Source, ...] = ()
     """The runs that ``rows`` are from, in the order given."""
     notes: tuple[str, ...] = ()
-    """What a reader must know of how the runs were put together."""
+    """What a reader must know of the runs and of how they were put together."""
+    unfinished: tuple[str, ...] = ()
+    """Those of the notes, the first, that say which of the runs lack calls."""
 
     @property
     def order(self) -> str:

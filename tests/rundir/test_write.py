@@ -15,62 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from journals import edit
+from journals import HOST, create, edit, fill, finished_run, resume, study
 
-from phaselaw.engines import module_for
 from phaselaw.errors import RunError
 from phaselaw.files import write_json
-from phaselaw.machine import identity as telemetry
-from phaselaw.measure import measure
 from phaselaw.rundir import journal as journal_module
 from phaselaw.rundir.journal import JOURNAL, read_journal
 from phaselaw.rundir.write import RunDirectory
-from phaselaw.study.model import Study
-
-HOST = dict.fromkeys(telemetry.IDENTITY, "here")
-
-
-def study(**changes) -> Study:
-    keys = {
-        "run_name": "t",
-        "gen_tokens": 4,
-        "repetitions": 2,
-        "warmup_repetitions": 1,
-        "scenarios": [{"name": "micro", "prompt_tokens": 1}, {"name": "short", "prompt": "=Hello"}],
-        "backends": [{"name": "one", "kind": "simulated"}, {"name": "two", "kind": "simulated", "failure_rate": 0.5}],
-        "models": [{"name": name, "kind": "simulated", "params_millions": 5.0} for name in ("small", "big")],
-    }
-    return Study.model_validate(keys | changes)
-
-
-def create(path: Path | None, of: Study | None = None, **options) -> RunDirectory:
-    return RunDirectory.create(path, study=of or study(), argv=["phaselaw", "run"], host=HOST, **options)
-
-
-def resume(path: Path, asked: Study | None = None, **options) -> RunDirectory:
-    return RunDirectory.resume(path, study=asked, argv=["phaselaw"], **{"host": HOST} | options)
-
-
-def fill(directory: RunDirectory, *, at_most: int = 10**9) -> None:
-    """Measure what the run lacks, up to so many calls."""
-    engines = {backend.name: module_for(backend.kind).create(backend) for backend in directory.study.backends}
-    wanted = min(len(directory.calls) + at_most, 24)
-    for event in measure(
-        directory.study,
-        engines=engines,
-        done=directory.done,
-        process_idx=directory.process_idx,
-        first_call_idx=directory.next_call_idx,
-        should_stop=lambda: len(directory.calls) >= wanted,
-    ):
-        directory.append(event)
-
-
-def finished_run(path: Path, asked: Study | None = None) -> Path:
-    with create(path, asked) as directory:
-        fill(directory)
-        directory.finish("complete")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -188,10 +139,10 @@ def test_a_run_that_is_being_written_is_refused(tmp_path: Path, enter: Callable[
 
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
     script = (
-        "import os, sys\nsys.path.insert(0, sys.argv[2])\nfrom pathlib import Path\nfrom test_write import create\n"
+        "import os, sys\nsys.path.insert(0, sys.argv[2])\nfrom pathlib import Path\nfrom journals import create\n"
         "held = create(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()\n"
     )
-    arguments = [sys.executable, "-c", script, str(tmp_path / "run"), str(Path(__file__).parent)]
+    arguments = [sys.executable, "-c", script, str(tmp_path / "run"), str(Path(__file__).parents[1] / "support")]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"

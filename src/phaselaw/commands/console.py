@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from phaselaw.records import Call, Cell, ModelLoaded, PlannedCall, Rewarmed
+from phaselaw.records import BackendEnded, Call, Cell, Event, ModelLoaded, PlannedCall, Rewarmed
 from phaselaw.rundir.columns import decode_step_ms, phase_latency_ms
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -118,13 +118,17 @@ class RunProgress:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def show(self, event: ModelLoaded | Rewarmed | Call) -> None:
+    def show(self, event: Event) -> None:
         """Take one event of the run and redraw."""
         now = time.monotonic()
         if isinstance(event, ModelLoaded):
             self._note(f"loaded {event.model} on {event.backend} in {event.load_ms / 1000:.1f} s")
         elif isinstance(event, Rewarmed):
-            self._note(f"warmed up again after the resume: {event.cell_key}")
+            self._note(f"warmed up again: {event.cell_key}")
+        elif isinstance(event, BackendEnded):
+            self._console.print(
+                Text(f"{event.backend} gave this again and again, and is called no more: {event.error}")
+            )
         else:
             self._done += 1
             self._failed += event.status != "ok"

@@ -29,7 +29,7 @@ The models are TR121's seven GPT-2 variants with seeded random weights: right fo
 study names them models/NAME. The cache is the platform's user cache folder, or $PHASELAW_CACHE.
 """
 
-EXIT_OK, EXIT_FAULTS = 0, 1
+EXIT_OK, EXIT_FAULTS = 0, 3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +82,7 @@ def list_models(args: argparse.Namespace) -> int:
 
 
 def verify_models(args: argparse.Namespace) -> int:
-    """Hash every file of the models named, or of all that are built; returns 1 where one is wrong."""
+    """Hash every file of the models named, or of all that are built; returns 3 where one is wrong."""
     rows = _described(args, every_byte=True)
     lines = (f"{row['name']}: {'; '.join(row['faults']) or 'whole'}" for row in rows)
     answer(args.json, {"models": rows}, lines, indent=1)

@@ -30,6 +30,7 @@ examples:
   phaselaw run --models models/tiny-gpt2 --set repetitions=5
   phaselaw run --resume runs/a                      go on with what an interrupted run still lacks
   phaselaw run --wait-quiet 5min                    begin when nothing else keeps this machine busy
+  phaselaw run --resume runs/a --retry-failed       make its failed calls again too
 
 Ctrl-C ends after the current call with everything kept; a second Ctrl-C ends at once.
 """
@@ -52,12 +53,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     switch(parser, "--allow-changed", changed)
     wait = "wait so long for other work to end, and measure nothing where it does not: 90s, 5min, 1h"
     option(parser, "--wait-quiet", "TIME", wait, type=duration("--wait-quiet"))
+    switch(parser, "--retry-failed", "with --resume: make the calls that failed again")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, analyse, report. Returns 0, or 3 where some calls failed, or 130 where it was interrupted."""
     if args.resume is not None and args.out is not None:
         raise UsageError("--resume goes on in the run's own directory; leave --out away")
+    if args.retry_failed and args.resume is None:
+        raise UsageError("--retry-failed makes calls of a run again; name it with --resume RUN")
     if args.replicates is not None:
         args.settings = [*args.settings, f"replicates={args.replicates}"]
     notes = notes_console()
@@ -66,17 +70,17 @@ def run(args: argparse.Namespace) -> int:
         notes.print(line, markup=False, soft_wrap=True)
 
     with _directory(args, notes, tell) as directory:
-        interrupted = False
+        asked_to_stop, left = False, 0
         if directory.finished:
             tell(f"{directory.path} is complete: nothing to measure")
             directory.write_derived()
         else:
             if args.resume is not None:
                 measure.begin_quietly(directory.study, wait_s=args.wait_quiet, tell=tell)
-            interrupted = _measure(directory, notes)
-            directory.finish("interrupted" if interrupted else "complete")
+            asked_to_stop, left = _measure(directory, notes)
+            directory.finish("interrupted" if left else "complete")
         path, failed = directory.path, sum(call.status != "ok" for call in directory.calls)
-    if interrupted:
+    if asked_to_stop and left:
         notes.print(f"stopped; everything measured is kept. Go on with: phaselaw run --resume {path}", markup=False)
         return EXIT_INTERRUPTED
     # Loaded when all is measured: no call waits for what only the analysis needs.
@@ -86,8 +90,9 @@ def run(args: argparse.Namespace) -> int:
     loaded = api.load(path)
     loaded.save_tables()
     show_report(loaded)
-    if failed:
-        notes.print(f"{failed} calls failed; their rows say why: phaselaw show {path}", markup=False)
+    if failed or left:
+        lost = f"{failed} calls failed{f', {left} were not made' if left else ''}; why: phaselaw show {path}"
+        notes.print(f"{lost}. Make them: phaselaw run --resume {path} --retry-failed", markup=False, soft_wrap=True)
         return EXIT_SOME_CALLS_FAILED
     return EXIT_OK
 
@@ -101,7 +106,14 @@ def _directory(args: argparse.Namespace, notes: Console, tell: Callable[[str], N
         if args.dry_run:
             study = study.as_simulated({model.name: (model.params / 1e6, model.n_layer) for model in LADDER})
     if study is None or args.resume is not None:
-        return measure.resumed_run(args.resume, study=study, argv=sys.argv, allow_changed=args.allow_changed, tell=tell)
+        return measure.resumed_run(
+            args.resume,
+            study=study,
+            argv=sys.argv,
+            allow_changed=args.allow_changed,
+            retry_failed=args.retry_failed,
+            tell=tell,
+        )
     if args.models:
         lists["models"] = full_names(args.models, {model.name for model in study.models})
     asked = {"study_source": args.study or DEFAULT_STUDY, "allow_lists": lists}
@@ -133,8 +145,8 @@ def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _measure(directory: RunDirectory, notes: Console) -> bool:
-    """Measure what the run still lacks; true where it was asked to stop before the end."""
+def _measure(directory: RunDirectory, notes: Console) -> tuple[bool, int]:
+    """Measure what the run still lacks: whether it was asked to stop, and how many calls are left."""
     with notes.status("building models") as status:
         for name in measure.prepare_models(directory.study):
             status.update(f"building {name}")
@@ -143,4 +155,4 @@ def _measure(directory: RunDirectory, notes: Console) -> bool:
         with RunProgress(todo, already_done=already_done, console=notes) as progress, closing(events):
             for event in events:
                 progress.show(event)
-        return should_stop() and not directory.done.issuperset(call.call_id for call in todo)
+        return should_stop(), len({call.call_id for call in todo} - directory.done)

@@ -9,37 +9,59 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from phaselaw.commands.options import add_json, answer, option
+from phaselaw.commands.options import add_json, answer, option, switch
 from phaselaw.errors import RunError
 from phaselaw.rundir.conditions import of_replicates
-from phaselaw.rundir.derive import kept_study
-from phaselaw.rundir.journal import JOURNAL, read_journal
+from phaselaw.rundir.derive import faults, kept_study
+from phaselaw.rundir.journal import JOURNAL, read_journal, scan_journal
+from phaselaw.rundir.write import salvage
 
 DESCRIPTION = "Study, host, order, calls by status, errors and files of a run."
 EXAMPLES = """\
 examples:
   phaselaw show runs/a            study, host, calls, errors, files
   phaselaw show runs/a --json
+  phaselaw show runs/a --verify   is everything as it was written? exit 3 with each place where it is not
+  phaselaw show runs/a --salvage  keep all sound lines of a damaged journal, and derive its files anew
 """
+EXIT_DAMAGED = 3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The run."""
     option(parser, "run_path", "RUN", "a run directory", type=Path)
     add_json(parser, "print one JSON document")
+    doing = parser.add_mutually_exclusive_group()
+    switch(doing, "--verify", "compare every file with its checksums and with the journal")
+    switch(doing, "--salvage", "keep all sound lines of a damaged journal")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what the run holds; returns 0."""
+    """Print what the run holds, or whether it is sound; returns 0, or 3 where something is damaged."""
+    if not (args.run_path / JOURNAL).is_file():
+        raise RunError(f"{args.run_path} holds no run of ours (no {JOURNAL})")
+    if args.salvage:
+        lost = salvage(args.run_path)
+        answer(args.json, {"lost": lost}, [f"{lost} damaged lines left out; all files are derived anew"])
+        return 0
+    if args.verify:
+        return _verify(args.run_path, args.json)
     document = contents(args.run_path)
     answer(args.json, document, _lines(document))
     return 0
 
 
+def _verify(path: Path, as_json: bool) -> int:
+    found = list(faults(path))
+    summed = scan_journal(path / JOURNAL).has_checksums
+    lines = found or ["sound: every file is as it was written"]
+    lines += [] if summed else ["no checksums: this run is of version 1, where a changed digit can't be seen"]
+    answer(as_json, {"faults": found, "has_checksums": summed}, lines)
+    return EXIT_DAMAGED if found else 0
+
+
 def contents(path: Path) -> dict[str, Any]:
     """What a run holds, read from its journal, so that it is true of a run in progress or cut short too."""
-    if not (path / JOURNAL).is_file():
-        raise RunError(f"{path} holds no run of ours (no {JOURNAL})")
     journal = read_journal(path / JOURNAL)
     process = journal.processes[-1] if journal.processes else journal.header
     study = kept_study(path, journal)

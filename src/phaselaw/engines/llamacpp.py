@@ -25,7 +25,7 @@ from phaselaw.engines.http_client import QUICK, Line
 from phaselaw.engines.llamacpp_process import LlamacppServer, ServerProcess, find_server, nothing_to_start
 from phaselaw.engines.prompts import Verdict, token_ids
 from phaselaw.engines.served import ServedModel, StreamedReply
-from phaselaw.errors import EngineError, MissingExtraError, PhaselawError
+from phaselaw.errors import EngineError, MissingExtraError, ModelGoneError, PhaselawError
 from phaselaw.ladder.gguf import export, gguf_file, is_exported, ladder_refusal
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.peak_memory import PeakMemory
@@ -201,7 +201,7 @@ class LlamacppModel(ServedModel):
             end = self._process.died() if self._process is not None and error.kind in _SERVER_GONE else None
             if end is None:
                 raise
-            raise EngineError(end, kind="server_died") from error
+            raise ModelGoneError(end, kind="server_died") from error
         peak_mb = None if self._memory is None else self._memory.read_mb()
         return dataclasses.replace(server_timing(reply, len(prompt), steps), rss_peak_mb=peak_mb)
 

@@ -34,6 +34,7 @@ def lead(subject: Subject) -> tuple[str, ...]:
         sentences = ["No law could be fitted: no model has a usable end-to-end latency."]
     if subject.simulated:
         sentences.insert(0, "SIMULATED: latencies come from a stated law, nothing was measured.")
+    sentences[:0] = [f"UNFINISHED: {line}." for line in subject.run.unfinished]
     marked = [row for row in subject.rows("scaling_fits", scenario="__all__") if row.get(SUSPECT)]
     if marked:
         laws = _joined(dict.fromkeys(str(row["law"]) for row in marked))

@@ -9,16 +9,17 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from phaselaw.errors import RunError
-from phaselaw.files import csv_text, raw_text
+from phaselaw.files import csv_text, raw_text, read_plain
 from phaselaw.records import PHASES, to_jsonable
 from phaselaw.rundir.columns import COLUMNS, SCHEMA_VERSION, rows_of, settled_calls
-from phaselaw.rundir.journal import Journal
+from phaselaw.rundir.journal import JOURNAL, Journal, scan_journal
 from phaselaw.study.model import Study
 
 MANIFEST, METRICS = "manifest.json", "metrics.csv"
@@ -67,6 +68,38 @@ def derived(path: Path, journal: Journal, *, with_tables: bool = True) -> Derive
             tables[name] = raw_text(csv_text(columns, rows))
     hashes = {name: hashlib.sha256(table).hexdigest() for name, table in tables.items()}
     return Derived(tables=tables, manifest=sealed(_manifest(journal, studies, models, loads) | {HASHES: hashes}))
+
+
+def faults(path: Path) -> Iterator[str]:
+    """What in a run directory is not as it was written, each with its place; raises `RunError` for what is no run."""
+    journal = scan_journal(path / JOURNAL)
+    yield from (f"{JOURNAL}{f':{each.line}' if each.line else ''}: {each.what}" for each in journal.damage)
+    if journal.damage:
+        return
+    found = derived(path, journal)
+    planned, end = _studies(path, journal)[-1].calls_planned(), journal.end
+    if end is not None and end["status"] == "complete" and len(journal.calls) < planned:
+        yield f"{JOURNAL}: {len(journal.calls)} of {planned} calls, though it ends as complete"
+    try:
+        manifest = json.loads(read_plain(path / MANIFEST))
+        sound = isinstance(manifest, dict) and is_sound(manifest)
+    except (OSError, ValueError, RecursionError):
+        sound = False
+    if not sound:
+        yield f"{MANIFEST}: not as it was written"
+    elif manifest.get("status") != "running":
+        for name, table in found.tables.items():
+            if not (path / name).is_file() or (path / name).read_bytes() != table:
+                yield f"{name}: {_first_difference(path / name, table)}"
+
+
+def _first_difference(path: Path, derived: bytes) -> str:
+    """Where a table's file is not what the journal says."""
+    there = path.read_bytes().splitlines() if path.is_file() else []
+    for line, (one, two) in enumerate(zip_longest(there, derived.splitlines()), start=1):
+        if one != two:
+            return f"line {line} is not what the journal says"
+    return "its line ends are not what was written"
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import re
+import stat
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,18 +20,20 @@ from typing import Any
 
 from phaselaw.errors import RunError
 from phaselaw.files import lock, read_plain
-from phaselaw.records import Call, Event, ModelLoaded, Rewarmed, from_jsonable, to_jsonable
+from phaselaw.records import BackendEnded, Call, Event, ModelLoaded, Rewarmed, from_jsonable, to_jsonable
 
 JOURNAL = "journal.jsonl"
 JOURNAL_VERSION = 2
 """What is written. Version 1, which has neither checksums nor replicates, is read as well."""
 
 _RECORDS: dict[str, type[Any]] = {"model": ModelLoaded, "rewarmed": Rewarmed, "call": Call}
+_RECORDS["backend_ended"] = BackendEnded
 _NAMES = {record: name for name, record in _RECORDS.items()}
 _REQUIRED: dict[str, dict[str, Any]] = {
     "header": {"run_id": str, "argv": list, "study": dict, "study_sha256": str, "skipped": list}
     | {"created_at_unix": (int, float)},
-    "process": {"host": dict, "study": dict, "study_sha256": str, "started_at_unix": (int, float)},
+    "process": {"host": dict, "study": dict, "study_sha256": str, "process_idx": int}
+    | {"started_at_unix": (int, float)},
     "end": {"status": str, "process_idx": int, "at_unix": (int, float)},
     "salvaged": {"lines": list},
 }
@@ -44,6 +47,7 @@ class Damage:
     """A line of a journal that can't be what was written."""
 
     line: int
+    """From 1; 0 for what is missing."""
     what: str
 
 
@@ -66,8 +70,13 @@ class Journal:
     @property
     def end(self) -> dict[str, Any] | None:
         """How the last process to begin ended; ``None`` where it runs still, or was killed."""
-        last = len(self.processes) - 1
+        last = self.next_process_idx - 1
         return next((end for end in reversed(self.ends) if end["process_idx"] == last), None)
+
+    @property
+    def next_process_idx(self) -> int:
+        """The index of the next process."""
+        return 1 + max((process["process_idx"] for process in self.processes), default=-1)
 
     @property
     def next_call_idx(self) -> int:
@@ -124,7 +133,7 @@ def scan_journal(path: Path) -> Journal:
         events["header"] = [_header_of(events["process"][0], path)]
     if not damage and not events["salvaged"] and len(made) != (last := max(made, default=-1) + 1):
         missing = next(index for index in range(last) if index not in made)
-        damage.append(Damage(line=1, what=f"call_idx {missing} is missing: a line was taken out"))
+        damage.append(Damage(line=0, what=f"call_idx {missing} is missing: a line was taken out"))
     return Journal(
         header=events["header"][0],
         processes=tuple(events["process"]),
@@ -204,6 +213,12 @@ def line_of(name: str, content: Mapping[str, Any]) -> bytes:
     return body[:-1] + _CHECKSUM + b'%08x"}\n' % zlib.crc32(body)
 
 
+def summed(line: bytes) -> bytes:
+    """A sound line, as one that has a checksum."""
+    event = json.loads(line)
+    return line + b"\n" if _CHECKSUM in line else line_of(event.pop("event"), event)
+
+
 class JournalWriter:
     """A journal that is appended to by this process alone: its own file is what is locked."""
 
@@ -218,6 +233,8 @@ class JournalWriter:
         # Unbuffered, so that a line which could not be written stays in no buffer, to come out later.
         self._file = open(path, "r+b", buffering=0, opener=lambda name, _: os.open(name, flags, 0o666))  # noqa: SIM115
         try:
+            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                raise OSError(f"{path.name} is not a plain file")
             if not lock(self._file.fileno()):
                 choose = "wait for it, or choose another --out"
                 raise RunError(f"{path.parent} is being written by another phaselaw; {choose}")

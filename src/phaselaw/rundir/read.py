@@ -60,9 +60,10 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     rows = normalised(rows, where=str(metrics), run=run_id)
     models = tables.get(MODELS, metrics.parent / MODELS)
     odd = rows.filter((pl.col("status") == "ok") & ~IS_LATENCY.fill_null(False)).height
-    notes = [*_unfinished(path, manifest or {}), *(f"{path}: {what}" for what in of_replicates(manifest or {}))]
+    unfinished = tuple(_unfinished(path, manifest or {}))
+    notes = (*unfinished, *(f"{path}: {what}" for what in of_replicates(manifest or {})))
     if odd:
-        notes.append(f"{metrics}: {odd} row(s) are ok and have no latency; they are left out")
+        notes += (f"{metrics}: {odd} row(s) are ok and have no latency; they are left out",)
     is_there = isinstance(models, bytes) or models.is_file()
     return Run(
         path=path,
@@ -70,7 +71,8 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
         models=read_csv(models, {"model": pl.String}) if is_there else pl.DataFrame(),
         manifest=manifest,
         sources=(Source(run_id=run_id, path=path, manifest=manifest),),
-        notes=tuple(notes),
+        notes=notes,
+        unfinished=unfinished,
     )
 
 
@@ -104,7 +106,7 @@ def _unfinished(path: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     """That a run lacks calls, in words."""
     wanted, there, status = (manifest.get(key) for key in ("rows_expected", "rows_present", "status"))
     if isinstance(wanted, int) and isinstance(there, int) and (there < wanted or status not in (None, "complete")):
-        yield f"{path}: {there // len(PHASES)} of {wanted // len(PHASES)} calls, {status}"
+        yield f"{path}: {there // len(PHASES)} of {wanted // len(PHASES)} calls, {status or 'interrupted'}"
 
 
 def load_all(paths: Sequence[Path | str], *, allow_different: bool = False) -> Run:
@@ -146,6 +148,7 @@ def pooled(parts: Sequence[Run], *, allow_different: bool = False) -> Run:
             dataclasses.replace(part.sources[0], run_id=name) for name, part in zip(rows, parts, strict=True)
         ),
         notes=(*(note for part in parts for note in part.notes), *notes),
+        unfinished=tuple(line for part in parts for line in part.unfinished),
     )
 
 

@@ -14,11 +14,20 @@ from typing import Any, Literal, Self
 
 from phaselaw import __version__
 from phaselaw.errors import RunError
-from phaselaw.files import write_json, write_whole
+from phaselaw.files import read_plain, write_json, write_whole
 from phaselaw.machine import identity as telemetry
 from phaselaw.records import Call, Event
 from phaselaw.rundir.derive import MANIFEST, derived, kept_study
-from phaselaw.rundir.journal import JOURNAL, JOURNAL_VERSION, JournalWriter, line_of, read_journal, redacted_words
+from phaselaw.rundir.journal import (
+    JOURNAL,
+    JOURNAL_VERSION,
+    JournalWriter,
+    line_of,
+    read_journal,
+    redacted_words,
+    scan_journal,
+    summed,
+)
 from phaselaw.study.model import Study
 
 
@@ -34,7 +43,7 @@ class RunDirectory:
         self._to_retry: set[str] = set()
         self.next_call_idx = self._journal.next_call_idx
         """The execution index of the next call."""
-        self.process_idx = len(self._journal.processes)
+        self.process_idx = self._journal.next_process_idx
         self.finished = False
         """Whether everything was measured before this process came: it then has nothing to do."""
         writer.begin(self._journal.whole_bytes)
@@ -193,6 +202,30 @@ def write_derived(path: Path, *, with_tables: bool = True) -> None:
     for name, table in found.tables.items():
         write_whole(path / name, table)
     write_json(path / MANIFEST, found.manifest)
+
+
+def salvage(path: Path) -> int:
+    """Keep all sound lines of a run's journal and derive its files anew; returns how many lines were lost.
+
+    The journal as it was stays beside it. The run is then unfinished: a resume makes the calls that were lost again.
+    Raises `RunError` where no line tells of the study.
+    """
+    with _faults_in_words(path), _opened(path):
+        journal, raw = scan_journal(path / JOURNAL), read_plain(path / JOURNAL)
+        damaged = [each.line for each in journal.damage]
+        if damaged:
+            lines = raw[: journal.whole_bytes].split(b"\n")[1:-1]
+            kept = [line_of("header", journal.header | {"journal_version": JOURNAL_VERSION})]
+            kept += [
+                summed(line)
+                for number, line in enumerate(lines, start=2)
+                if number not in damaged and not line.startswith(b'{"event":"end"')
+            ]
+            kept.append(line_of("salvaged", {"lines": damaged, "at_unix": time.time()}))
+            write_whole(path / f"{JOURNAL}.damaged", raw)
+            write_whole(path / JOURNAL, b"".join(kept))
+        write_derived(path)
+    return len(damaged)
 
 
 @contextmanager
