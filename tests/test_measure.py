@@ -8,9 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phaselaw.errors import EngineError
-from phaselaw.measure import measure, schedule
-from phaselaw.records import Call, EngineInfo, ModelInfo, ModelLoaded, PlannedCall, Request, Rewarmed, Timing
+from phaselaw.errors import EngineError, ModelGoneError
+from phaselaw.measure import EQUAL_ERRORS, measure, schedule
+from phaselaw.records import (
+    BackendEnded,
+    Call,
+    EngineInfo,
+    ModelInfo,
+    ModelLoaded,
+    PlannedCall,
+    Request,
+    Rewarmed,
+    Timing,
+)
 from phaselaw.study.model import ModelEntry, Study
 
 TIMING = Timing(prefill_ms=2.0, kv_decode_ms=8.0, prompt_tokens=1, prompt_tokens_total=1, gen_tokens_raw=4)
@@ -443,3 +453,51 @@ def test_a_study_that_is_done_loads_nothing() -> None:
     asked, engine = study(), ScriptedEngine()
     assert drive(asked, engine, done={call.call_id for call in schedule(asked)}) == []
     assert engine.loads == []
+
+
+# --- what fails again and again, and what is gone ---
+
+
+def test_ten_equal_errors_in_a_row_end_a_backend_and_the_others_go_on() -> None:
+    numbers = iter(range(1000))
+
+    def refused(_name: str, _request: Request) -> Timing:
+        raise EngineError(f"request {next(numbers)} refused", kind="refused")
+
+    events = drive(study(repetitions=5), ScriptedEngine(answer=refused), ScriptedEngine())
+    made = calls(events)
+    assert sum(call.cell.backend == "one" for call in made) == EQUAL_ERRORS
+    assert sum(call.cell.backend == "two" for call in made) == 24
+    ended = [event for event in events if isinstance(event, BackendEnded)]
+    assert [(event.backend, event.error) for event in ended] == [("one", "refused: request 9 refused")]
+
+
+def test_errors_that_differ_or_are_interrupted_end_nothing() -> None:
+    turns = iter(range(1000))
+
+    def sometimes(_name: str, _request: Request) -> Timing:
+        turn = next(turns)
+        if turn % 10 < 9:
+            raise EngineError("odd" if turn % 2 else "even", kind="server")
+        return TIMING
+
+    assert len(calls(drive(study(repetitions=20), ScriptedEngine(answer=sometimes)))) == 2 * 4 * 21
+
+
+def test_a_model_that_is_gone_is_loaded_again_for_the_next_call_and_its_cells_are_warmed_up_again() -> None:
+    turns = iter(range(1000))
+
+    def dies_once(_name: str, _request: Request) -> Timing:
+        if next(turns) == 6:
+            raise ModelGoneError("ended with exit code -9", kind="server_died")
+        return TIMING
+
+    engine = ScriptedEngine(answer=dies_once)
+    events = drive(study(backends=[{"name": "one", "kind": "simulated"}]), engine)
+    failed = [at for at, event in enumerate(events) if isinstance(event, Call) and event.status == "error"]
+    assert len(failed) == 1
+    gone = events[failed[0]].cell.model
+    assert sorted(engine.loads) == sorted(["small", "big", gone])
+    after = [event for event in events[failed[0] + 1 :] if getattr(event, "cell", None) and event.cell.model == gone]
+    assert after[0].load_ms is not None and after[0].calls_since_model_load == 1
+    assert {event.cell_key for event in events if isinstance(event, Rewarmed)} == {call.cell.key for call in after}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from phaselaw import api
 from phaselaw.commands import options as opt
@@ -27,7 +26,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     opt.add_runs(
         parser, "a run directory, a metrics.csv, or a folder of runs gen_N; several of one study on one host are pooled"
     )
-    opt.option(parser, "--out", "DIR", "where the tables go (default: RUN/analysis; asked for with several)", type=Path)
+    opt.option(
+        parser, "--out", "DIR", "where the tables go (default: RUN/analysis; asked for with several)", type=opt.a_path
+    )
     opt.add_allow_different(parser)
     opt.option(parser, "--bootstrap", "N", "resamples of models (default: 1000)", type=int, default=1000)
     opt.option(parser, "--seed", "N", "seed of the resamples (default: 42)", type=int, default=42)

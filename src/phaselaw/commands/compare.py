@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 
 from phaselaw import api
 from phaselaw.commands.console import note, screen
-from phaselaw.commands.options import add_allow_different, add_json, add_level, number, option, print_json
+from phaselaw.commands.options import a_path, add_allow_different, add_json, add_level, number, option, print_json
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.report.comparison import run_against_run
 from phaselaw.report.terminal import print_tables
@@ -29,8 +28,8 @@ REGRESSION = 3
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The runs of both sides, and what counts as a regression."""
-    option(parser, "run_paths", "RUN", "the runs A; without --with: the run A and the run B", type=Path, nargs="+")
-    option(parser, "--with", "RUN", "the runs B", type=Path, nargs="+", dest="others")
+    option(parser, "run_paths", "RUN", "the runs A; without --with: the run A and the run B", type=a_path, nargs="+")
+    option(parser, "--with", "RUN", "the runs B", type=a_path, nargs="+", dest="others")
     option(
         parser,
         "--threshold",

@@ -6,10 +6,9 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from phaselaw.commands.options import add_json, answer, option
+from phaselaw.commands.options import a_path, add_json, answer, option
 from phaselaw.errors import UsageError
 from phaselaw.ladder.build import Progress, build, cache_directory, chosen, faults
 from phaselaw.ladder.gguf import FORMATS, export, exportable
@@ -51,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             option(one, "--format", None, "the file format (default: gguf)", choices=("gguf",), default="gguf")
             option(one, "--quantize", "LIST", "write these beside f32, comma-separated: f16, q8_0, q4_0", default="")
         option(one, "names", "NAMES", what, nargs="*")
-        option(one, "--out", "DIR", "the folder to use instead of the cache", type=Path)
+        option(one, "--out", "DIR", "the folder to use instead of the cache", type=a_path)
         add_json(one, "print one JSON document")
         one.set_defaults(act=action)
 

@@ -41,7 +41,7 @@ def switch(parser: argparse._ActionsContainer, name: str, help_text: str) -> Non
 
 def add_runs(parser: argparse._ActionsContainer, help_text: str = RUNS) -> None:
     """One run or several."""
-    option(parser, "run_paths", "RUN", help_text, type=Path, nargs="+")
+    option(parser, "run_paths", "RUN", help_text, type=a_path, nargs="+")
 
 
 def add_json(parser: argparse._ActionsContainer, help_text: str = "print one JSON document, full precision") -> None:
@@ -63,7 +63,7 @@ def add_cold_start_slo(parser: argparse._ActionsContainer) -> None:
 
 def add_models_table(parser: argparse._ActionsContainer) -> None:
     """``--models-table``."""
-    option(parser, "--models-table", "CSV", "architecture of models whose config is absent", type=Path)
+    option(parser, "--models-table", "CSV", "architecture of models whose config is absent", type=a_path)
 
 
 def add_allow_different(
@@ -103,6 +103,13 @@ def duration(option: str) -> Callable[[str], float]:
         return int(found[1]) * {"s": 1.0, None: 1.0, "min": 60.0, "h": 3600.0}[found[2]]
 
     return read
+
+
+def a_path(text: str) -> Path:
+    """The value of an option that is a path."""
+    if not text:  # Path("") is the current folder, which nobody asked for
+        raise UsageError("a path is empty (''); give the name of a file or folder, or . for this folder")
+    return Path(text)
 
 
 def positive(text: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from phaselaw import api
 from phaselaw.commands import options as opt
 from phaselaw.commands.console import note, screen
-from phaselaw.commands.options import option, print_json, switch
+from phaselaw.commands.options import a_path, option, print_json, switch
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(group, "--spares", "N", "workers on top (default: 0)", type=int, default=0)
     group = parser.add_argument_group("decisions")
     option(group, "--compare", "MODEL", "each model against this one (alone: the cheapest)", nargs="?", const="")
-    option(group, "--success-rates", "CSV", "your own: model, success_rate[, n tried]", type=Path)
+    option(group, "--success-rates", "CSV", "your own: model, success_rate[, n tried]", type=a_path)
     _positive(group, "--failure-usd", "USD", "what one failed request costs you")
     option(group, "--tiers", "DEFAULT,PREMIUM", "two models in one service, routed and cascaded")
     share = {"type": float, "default": DEFAULT_PREMIUM_SHARE}
@@ -76,13 +76,13 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     _positive(load, "--tokens-per-month", "N", tokens, default=DEFAULT_TOKENS_PER_MONTH)
     _positive(load, "--requests-per-month", "N", "requests, of the tokens of --mixes")
     _positive(load, "--requests-per-s", "R", "the same, as an average rate")
-    option(load, "--traffic", "FILE", "a profile of phaselaw traffic: its rate, requests and peak", type=Path)
+    option(load, "--traffic", "FILE", "a profile of phaselaw traffic: its rate, requests and peak", type=a_path)
     kinds = "kinds of request: a CSV (name, prompt_tokens, output_tokens, share); alone: TR121's four"
     option(group, "--mixes", "FILE", kinds, nargs="?", const="")
     group = parser.add_argument_group("what an hour costs")
     hour = f"of a worker, or BACKEND=USD,... (default: {TR121_USD_PER_HOUR}, TR121's shadow price)"
     option(group, "--usd-per-hour", "USD", hour)
-    option(group, "--prices", "CSV", "a price list, to pick --accelerator from", type=Path)
+    option(group, "--prices", "CSV", "a price list, to pick --accelerator from", type=a_path)
     option(group, "--accelerator", "NAME", "such as A100 or 'A100 80GB': its lowest price is taken")
     option(group, "--provider", "NAME", "only this provider's prices")
     switch(group, "--spot", "spot prices instead of on-demand ones")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from phaselaw import api
 from phaselaw.commands.console import note, screen
-from phaselaw.commands.options import add_cold_start_slo, option
+from phaselaw.commands.options import a_path, add_cold_start_slo, option
 from phaselaw.errors import UsageError
 from phaselaw.laws.analysis import Options
 from phaselaw.report.terminal import print_summary
@@ -25,9 +25,11 @@ examples:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The run, where its report goes, and what stands beside it."""
-    option(parser, "run_path", "RUN", "a run directory, or a metrics.csv", type=Path)
-    option(parser, "--out", "DIR", "where the report goes (default: RUN)", type=Path)
-    option(parser, "--with", "RUN", "further runs to compare it with", dest="beside", type=Path, nargs="+", default=[])
+    option(parser, "run_path", "RUN", "a run directory, or a metrics.csv", type=a_path)
+    option(parser, "--out", "DIR", "where the report goes (default: RUN)", type=a_path)
+    option(
+        parser, "--with", "RUN", "further runs to compare it with", dest="beside", type=a_path, nargs="+", default=[]
+    )
     add_cold_start_slo(parser)
 
 

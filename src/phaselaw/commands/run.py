@@ -7,14 +7,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
 from phaselaw import measure, replicates
 from phaselaw.commands.console import RunProgress, notes_console
-from phaselaw.commands.options import duration, names, option, positive, switch
+from phaselaw.commands.options import a_path, duration, names, option, positive, switch
 from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.rundir.write import RunDirectory
@@ -40,8 +39,8 @@ EXIT_OK, EXIT_SOME_CALLS_FAILED, EXIT_INTERRUPTED = 0, 3, 130
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The study and the options of a run."""
     option(parser, "study", "STUDY", f"a study file or a shipped name (default: {DEFAULT_STUDY})", nargs="?")
-    option(parser, "--out", "DIR", "run directory (default: runs/NAME/TIME)", type=Path)
-    option(parser, "--resume", "RUN", "go on with an interrupted run", type=Path)
+    option(parser, "--out", "DIR", "run directory (default: runs/NAME/TIME)", type=a_path)
+    option(parser, "--resume", "RUN", "go on with an interrupted run", type=a_path)
     option(parser, "--backends", "A,B", "only these backends of the study", type=names)
     option(parser, "--models", "A,B", "only these models", type=names)
     option(parser, "--scenarios", "A,B", "only these scenarios", type=names)

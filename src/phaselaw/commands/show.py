@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from phaselaw.commands.options import add_json, answer, option, switch
+from phaselaw.commands.options import a_path, add_json, answer, option, switch
 from phaselaw.errors import RunError
 from phaselaw.rundir.conditions import of_replicates
 from phaselaw.rundir.derive import faults, kept_study
@@ -29,7 +29,7 @@ EXIT_DAMAGED = 3
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The run."""
-    option(parser, "run_path", "RUN", "a run directory", type=Path)
+    option(parser, "run_path", "RUN", "a run directory", type=a_path)
     add_json(parser, "print one JSON document")
     doing = parser.add_mutually_exclusive_group()
     switch(doing, "--verify", "compare every file with its checksums and with the journal")

@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from phaselaw import api
 from phaselaw.commands.console import PLAIN_LINE_EVERY_S, note, screen
-from phaselaw.commands.options import add_json, option, positive_number, print_json
+from phaselaw.commands.options import a_path, add_json, option, positive_number, print_json
 from phaselaw.errors import RunError, UsageError
 from phaselaw.files import write_json
 from phaselaw.report.terminal import print_section
@@ -62,7 +62,7 @@ LARGEST_PAGE = 64 * 2**20
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The log or pages, their columns, and the run they are held against."""
     option(parser, "sources", "FILE", "a request log, or one or two Prometheus pages", nargs="+")
-    option(parser, "--out", "FILE", "write the profile here, as JSON", type=Path)
+    option(parser, "--out", "FILE", "write the profile here, as JSON", type=a_path)
     option(parser, "--model", "NAME", "only this model's requests")
     add_json(parser, "print the profile as JSON")
     columns = parser.add_argument_group("columns (default: known by common names)")
@@ -72,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(columns, "--timestamp-unit", None, "of timestamps that are numbers (default: by size)", **units)
     option(columns, "--duration-unit", None, "of durations whose name has none", **units, default="s")
     law = parser.add_argument_group("does production agree with the measured law?")
-    option(law, "--against", "RUN", "compare its step times with logged latencies", type=Path)
+    option(law, "--against", "RUN", "compare its step times with logged latencies", type=a_path)
     option(law, "--against-model", "NAME", "which model of RUN (default: its only one)")
     option(law, "--against-backend", "NAME", "which backend of RUN (default: its only one)")
     page = parser.add_argument_group("Prometheus pages")

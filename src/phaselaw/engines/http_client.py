@@ -17,7 +17,9 @@ import io
 import json
 import socket
 import ssl
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -73,6 +75,8 @@ class HttpClient:
         self.limits = limits
         self._headers, self._ca_file = headers, ca_file
         self._idle: list[tuple[_Origin, http.client.HTTPConnection]] = []
+        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self.closed = threading.Event()
         self._origin = _origin(self.base_url)
 
     def open(
@@ -110,7 +114,11 @@ class HttpClient:
             raise EngineError(f"{exchange.url}: the reply is no JSON: {quoted(text)}", kind="bad_reply") from error
 
     def close(self) -> None:
-        """Close the kept connections; safe to call twice."""
+        """Close every connection, those that other threads wait on among them; safe to call twice."""
+        self.closed.set()
+        for connected in list(self._open):
+            with suppress(OSError):  # past TLS, whose state another thread may be reading
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
         while self._idle:
             self._idle.pop()[1].close()
 
@@ -127,6 +135,7 @@ class HttpClient:
         kept, started_ns = self._kept(origin) if own is None else None, time.perf_counter_ns()
         limits = own or self.limits
         connection = kept or _connected(url, limits, self._ca_file)
+        self._open.add(connection.sock)
         connect_ms = (time.perf_counter_ns() - started_ns) / 1e6 if kept is None else None
         keep = None if own is not None else lambda: self._idle.append((origin, connection))
         parts = urlsplit(url)

@@ -5,6 +5,7 @@ included, the system closes that end; this process then stops the server and goe
 Linux would kill the server with it. Nothing here is heavy, and the server's weights are in no process but its own.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -31,18 +32,23 @@ def main(command: list[str]) -> None:
 
     def leave_with_server() -> None:
         code = server.wait()
+        end_group(signal.SIGKILL)
         os._exit(code if code >= 0 else 128 - code)
 
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_guard)
+    def end_group(how: int) -> None:
+        """The server may be a script that started the real one: its whole process group is ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, how)
+
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_guard, start_new_session=True)
     threading.Thread(target=leave_with_server, daemon=True).start()
     while os.read(sys.stdin.fileno(), 1024):
         pass
-    server.terminate()
-    try:
+    end_group(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
         server.wait(STOP_WAIT_S)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
+    end_group(signal.SIGKILL)
+    server.wait()
 
 
 if __name__ == "__main__":

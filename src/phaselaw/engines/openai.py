@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import time
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -168,7 +168,8 @@ class OpenaiModel(ServedModel):
                 if error.kind not in TURNED_AWAY or tries == self.backend.retries:
                     raise
                 before, request = error, dataclasses.replace(request, before_send=None)
-                wait_before_retry(error, tries)
+                if self.server.closed.wait(seconds_before_retry(error, tries)):
+                    raise
                 tries += 1
                 continue
             if tries:
@@ -194,12 +195,10 @@ class OpenaiModel(ServedModel):
         return request | {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def wait_before_retry(error: EngineError, tries: int) -> None:
-    """Wait as long as a server that turned a call away asks for, else longer with each try; at most a minute."""
-    wait_s = 0.5 * 2**tries
-    with suppress(ValueError):
-        wait_s = float(str(error).partition("Retry-After: ")[2].partition(")")[0])
-    time.sleep(min(max(wait_s, 0.0), LONGEST_WAIT_S))
+def seconds_before_retry(error: EngineError, tries: int) -> float:
+    """As long as a server that turned a call away asks for, else longer with each try; at most a minute."""
+    asked = re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", str(error).partition("Retry-After: ")[2].partition(")")[0])
+    return min(float(asked[0]) if asked else 0.5 * 2**tries, LONGEST_WAIT_S)
 
 
 def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:

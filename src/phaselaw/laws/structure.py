@@ -260,7 +260,7 @@ def _given(path: Path | None) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise AnalysisError(f"{path}: no such models table")
     try:
-        table = pl.read_csv(path, schema_overrides={"model": pl.String}, null_values=["", "nan", "NaN"], glob=False)
+        table = pl.read_csv(path.read_bytes(), schema_overrides={"model": pl.String}, null_values=["", "nan", "NaN"])
     except (OSError, pl.exceptions.PolarsError) as error:
         raise AnalysisError(f"{path}: not a table that can be read: {str(error).splitlines()[0]}") from None
     missing = [name for name in ("model", "n_layer") if name not in table.columns]

@@ -200,19 +200,19 @@ def _read_rows(content: Path | bytes, where: str, *, every_column: bool) -> pl.D
 
 def read_csv(content: Path | bytes, types: Mapping[str, Any]) -> pl.DataFrame:
     """A CSV with the types of some columns given and those of others seen; raises `AnalysisError`."""
+    where = content if isinstance(content, Path) else "a run's journal"
     try:
         names = _names(content)
+        content = content.read_bytes() if isinstance(content, Path) else content  # polars takes no name but UTF-8
         known = {name: types[name] for name in names if name in types}
         try:
-            table = pl.read_csv(
-                content, schema_overrides=known, null_values=_EMPTY, infer_schema_length=1000, glob=False
-            )
+            table = pl.read_csv(content, schema_overrides=known, null_values=_EMPTY, infer_schema_length=1000)
         except pl.exceptions.ComputeError:
             # A column of someone else's whose type shows late in the file: it is text.
             text = dict.fromkeys(names, pl.String) | known
-            table = pl.read_csv(content, schema_overrides=text, null_values=_EMPTY, glob=False)
+            table = pl.read_csv(content, schema_overrides=text, null_values=_EMPTY)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise _unreadable(content if isinstance(content, Path) else "a run's journal", error) from None
+        raise _unreadable(where, error) from None
     return _unescaped(table)
 
 
