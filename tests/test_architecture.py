@@ -16,7 +16,8 @@ FLOORS = [
     {"api", "replicates"},
     {"measure", "report", "plan", "traffic"},
     {"engines", "laws", "rundir"},
-    {"study", "machine", "ladder", "streams"},
+    {"study", "machine", "ladder", "caches"},
+    {"streams"},
     {"records", "errors", "files", "tables"},
 ]
 """From the top down: a room may import from the floors below its own, and from its own room."""

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from statistics import median
+from typing import Any
 
 from phaselaw.records import DecodeStepBasis, Served, Timing
 
@@ -85,6 +86,12 @@ class Cell:
         self._hold("not streamed", lambda each: each.at_once)
         self._hold("bursts", lambda each: each.in_bursts)
         whole = [each for each in streams if each.events and not each.cut]
+        counted = [each.timing.prompt_tokens for each in whole if each.served.tokens_basis == "server"]
+        self._prompt_tokens = round(median(counted)) if counted else None
+        warm = [
+            each.served.load_ms for each in whole if each.served.model_was_loaded and each.served.load_ms is not None
+        ]
+        self._warm_load_ms = median(warm) if warm else None
         self._tokens_an_event = median([self.tokens(each) / each.events for each in whole]) if whole else 1.0
         spread = [(self.tokens(each), each.events) for each in streams if each.events > 1]
         self._each_a_token = all(tokens - 1 <= events <= tokens for tokens, events in spread)
@@ -166,10 +173,15 @@ class Cell:
 
     def prefill_of(self, call: Stream) -> tuple[float | None, bool]:
         """The prefill time that serves, and whether it is the client's."""
-        claimed = call.served.prefill_ms_server
-        if call.served.server_times != "none" and not call.cut and "prefill" not in self.false:
-            return claimed, False
-        return client_prefill_ms(call.served), True
+        if call.served.server_times == "none":
+            return client_prefill_ms(call.served), True
+        if call.cut:
+            # The last line has the load: a warm call's is as long as the others'.
+            known = self._warm_load_ms if call.served.model_was_loaded else None
+            return None if known is None else call.served.ttft_ms - known, True
+        if "prefill" in self.false:
+            return client_prefill_ms(call.served), True
+        return call.served.prefill_ms_server, False
 
     def settled(self, call: Stream) -> Timing:
         """The call with the figures that serve, and what can't be told of it as its faults."""
@@ -194,10 +206,10 @@ class Cell:
         decode_ms = served.decode_ms_server
         if served.server_times == "none" or "decode" in self.false:
             decode_ms = None if not call.events else call.at_ms[-1] - call.at_ms[0]
-        tokens = round(self.tokens(call))
-        return dataclasses.replace(
-            call.timing, prefill_ms=prefill_ms, kv_decode_ms=decode_ms, gen_tokens_raw=tokens, served=kept
-        )
+        own: dict[str, Any] = {"prefill_ms": prefill_ms, "kv_decode_ms": decode_ms}
+        if call.cut and self._prompt_tokens is not None:
+            own |= dict.fromkeys(("prompt_tokens", "prompt_tokens_total"), self._prompt_tokens)
+        return dataclasses.replace(call.timing, gen_tokens_raw=round(self.tokens(call)), served=kept, **own)
 
     def _faults(
         self, call: Stream, step_ms: float | None, prefill_ms: float | None, *, by_client: bool
@@ -214,7 +226,8 @@ class Cell:
             held = "arrivals_in_bursts: the first token was held back with others; go round the proxy"
             faults["prefill"] = faults["e2e_kv"] = held
         if prefill_ms is None:
-            faults["prefill"] = faults["e2e_kv"] = "no_prefill_time: the server's figure is absent, zero or negative"
+            why = "would have come with the last line" if call.cut else "is absent, zero or negative"
+            faults["prefill"] = faults["e2e_kv"] = f"no_prefill_time: the server's figure {why}"
         if call.served.cache_check == "found":
             why = f"prompt_cache: answered from the server's cache: {call.served.cache_reason}"
             faults["prefill"] = faults["e2e_kv"] = why

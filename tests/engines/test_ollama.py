@@ -296,7 +296,7 @@ FAULTS = {
     "500": (reply(b'{"error":"out of memory"}', status="500 Oops"), "http_500"),
     "429": (reply(b"{}", status="429 Too Many", headers="Retry-After: 3\r\n"), "http_429"),
     "cut mid-stream": (stream(TOKEN, whole=False), "connection_lost"),
-    "no last line": (stream(TOKEN, TOKEN), "connection_lost"),
+    "no last line, and not a token": (stream(), "no_tokens"),
     "no JSON": (stream(TOKEN, b"{nope"), "bad_reply"),
     "no object": (stream(TOKEN, b"[1]"), "bad_reply"),
     "garbage": (b"\x00\x01\x02", "bad_reply"),
@@ -313,6 +313,12 @@ def test_a_fault_is_an_engine_error_of_one_line(answer: bytes, kind: str) -> Non
         outcome(answer)
     assert caught.value.kind == kind
     assert "\n" not in str(caught.value)
+
+
+def test_a_reply_without_its_last_line_is_an_early_stop_where_the_transfer_was_whole() -> None:
+    timing = outcome(stream(TOKEN, TOKEN | {"response": "y"}))
+    assert (timing.done_reason, timing.gen_tokens_raw) == ("cut_by_server", 2)
+    assert outcome(stream(*[TOKEN, TOKEN | {"response": " x "}] * 16)).done_reason == "repetition_guard"
 
 
 def test_a_prompt_that_fills_the_context_was_cut() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from recordings import GEMMA3, NEW, OLD, SMOLLM2, recorded
 
-from phaselaw.engines.prompts import FreshPrompts, Verdict, judge
+from phaselaw.caches import FreshPrompts, Verdict, judge
 from phaselaw.engines.served import timing_of
 from phaselaw.records import Served
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from scripted_server import CHUNKED_HEAD, LAST_CHUNK, chunk, read_request, reply, scripted
 
+from phaselaw.engines.http_client import HttpClient
 from phaselaw.errors import EngineError
-from phaselaw.records import Request
+from phaselaw.records import ModelInfo, Request
 from phaselaw.study.model import ModelEntry, ServedBackend
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
@@ -70,9 +71,20 @@ def test_the_example_engine_says_what_is_lacking(tgi: types.ModuleType) -> None:
     assert "refused" in line
 
 
-def test_a_stream_without_its_end_is_a_lost_connection(tgi: types.ModuleType) -> None:
+def test_a_reply_without_its_last_event_is_an_early_stop_where_the_transfer_was_whole(tgi: types.ModuleType) -> None:
     with scripted(lambda connection: server(connection, ends=False)) as url:
-        model = tgi.create(TgiBackend(name="t", url=url)).load(ModelEntry(name="m", kind="openai"))
+        timing = tgi.create(TgiBackend(name="t", url=url)).load(ModelEntry(name="m", kind="openai")).generate(ask())
+    assert (timing.done_reason, timing.gen_tokens_raw) == ("cut_by_server", 8)
+
+
+def test_a_reply_that_ends_with_its_connection_is_a_lost_connection(tgi: types.ModuleType) -> None:
+    def script(connection: socket.socket) -> None:
+        read_request(connection)
+        event = b'data:{"token": {"text": "a"}}\n\n'
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + 8 * event)
+
+    with scripted(script) as url:
+        model = tgi.TgiModel(HttpClient(url), None, "m", ModelInfo(params_millions_measured=None))
         with pytest.raises(EngineError, match="ended after 8 chunks") as caught:
             model.generate(ask())
     assert caught.value.kind == "connection_lost"

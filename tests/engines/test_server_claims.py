@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from odd_servers import (
     FIRST_MS,
+    PROMPT_TOKENS,
     STEP_MS,
     TOKENS,
     alike,
@@ -14,6 +15,7 @@ from odd_servers import (
     by_ollama,
     chat,
     chat_of,
+    cut,
     due,
     events,
     generate,
@@ -202,3 +204,73 @@ def test_clients_in_step_at_one_length_are_a_caution_that_marks_nothing() -> Non
     assert finding.status == "caution"
     lengths = [by_client(chat(events(tokens=tokens), usage=tokens, finish="stop")) for tokens in (12, 20, 30, 40)]
     assert outcome(run_of(lengths, concurrency=2), "clients in step").findings == ()
+
+
+GUARDED = [*ONE_BY_ONE[:6], *((due(6 + at), " again") for at in range(31))]
+"""Six words, then one for ever, until Ollama ends the reply."""
+
+
+@pytest.mark.parametrize("on_v1", [False, True])
+def test_a_reply_that_the_server_cut_is_an_early_stop_with_its_step_and_first_token(on_v1: bool) -> None:
+    make = by_client if on_v1 else by_ollama
+    whole = chat(ONE_BY_ONE) if on_v1 else generate(ONE_BY_ONE, load_ms=90.0)
+    run = alike(lambda at: make(whole if at % 2 else cut(GUARDED, on_v1=on_v1, load_ms=90.0)), calls=6)
+    assert set(run.rows["status"]) == {"ok"}
+    assert figures(run, "kv_decode") == pytest.approx([STEP_MS] * 6, rel=0.01)
+    assert figures(run, "prefill") == pytest.approx([FIRST_MS - (0 if on_v1 else 1)] * 6, abs=1.1)
+    cuts = run.rows.filter(pl.col("done_reason") == "repetition_guard")
+    assert (cuts.height, cuts["gen_tokens_raw"].unique().to_list()) == (9, [37])
+    assert run.rows["prompt_tokens_raw"].unique().to_list() == [PROMPT_TOKENS]
+    assert set(cuts["prefill_basis"]) == {"ttft"} and found(run) == []
+
+
+def test_a_cut_reply_whose_load_nobody_knows_has_no_prefill_and_a_step_all_the_same() -> None:
+    run = alike(lambda _: by_ollama(cut(ONE_BY_ONE[:20])))
+    assert figures(run, "prefill") == [] and len(figures(run, "kv_decode")) == 5
+    assert {error.split(":")[0] for error in run.rows["error"].drop_nulls()} == {"no_prefill_time"}
+
+
+def test_tokens_that_do_not_show_leave_one_basis_to_a_cell() -> None:
+    def held_back(of: int) -> list[tuple[float, str]]:
+        return [each for at, each in enumerate(ONE_BY_ONE) if at % of != 1]
+
+    short_ms = 0.97 * (TOKENS - 1) * STEP_MS
+    run = alike(lambda at: by_ollama(generate(held_back(3) if at % 2 else ONE_BY_ONE, eval=short_ms)))
+    assert figures(run, "kv_decode") == pytest.approx([STEP_MS] * 5, rel=0.02)
+    assert run.rows["decode_step_basis"].unique().to_list() == ["client_usage"] and found(run) == []
+
+
+def cached(run: Run) -> list[str]:
+    return run.rows.filter(pl.col("mode") == "prefill")["cache_check"].to_list()
+
+
+def prefilled(ms: float, probe: tuple[float, float, float]) -> Timing:
+    """A call whose prompt took so long, by both clocks."""
+    return by_ollama(
+        generate([(at_ms - FIRST_MS + ms, text) for at_ms, text in ONE_BY_ONE], prompt_eval=ms), probe=probe
+    )
+
+
+def test_a_probe_that_other_work_slowed_makes_no_good_call_a_cached_one() -> None:
+    run = alike(lambda _: prefilled(47.0, (900.0, 940.0, 5.0)))
+    assert cached(run) == ["fresh"] * 5 and figures(run, "prefill") == [47.0] * 5
+
+
+def test_a_call_as_quick_as_the_repeated_prompt_is_found_among_its_like() -> None:
+    run = alike(lambda at: prefilled(5.5 if at == 3 else 47.0, (40.0, 900.0, 5.0)))
+    assert cached(run) == ["fresh"] * 3 + ["found", "fresh"] and len(figures(run, "prefill")) == 4
+
+
+def test_a_quick_call_nearer_to_the_fresh_ones_is_fresh() -> None:
+    run = alike(lambda at: prefilled(20.0 if at == 3 else 47.0, (40.0, 900.0, 5.0)))
+    assert cached(run) == ["fresh"] * 5
+
+
+def test_a_server_whose_repeated_prompt_is_computed_has_no_cache_to_answer_from() -> None:
+    run = alike(lambda at: prefilled(15.0 if at == 3 else 47.0, (40.0, 900.0, 880.0)))
+    assert cached(run) == ["fresh"] * 5
+
+
+def test_hits_beside_a_probe_that_was_disturbed_are_undecidable_and_count() -> None:
+    run = alike(lambda at: prefilled(200.0 if at == 3 else 1000.0, (40.0, 60.0, 190.0)))
+    assert cached(run)[3] == "undecidable" and len(figures(run, "prefill")) == 5

@@ -5,6 +5,7 @@ The truth of each, unless it says otherwise: the first token 47 ms after the sen
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 
 from rows import table_of
 
+from phaselaw.caches import Verdict
 from phaselaw.engines import ollama, openai
 from phaselaw.engines.http_client import Line
-from phaselaw.engines.prompts import Verdict
 from phaselaw.engines.served import StreamedReply, client_timing, timing_of
 from phaselaw.records import Call, Cell, Run, Timing
 from phaselaw.rundir.columns import rows_of, settled_calls
@@ -47,6 +48,16 @@ def chat(
     return chat_of(said, usage=usage, finish=finish, **last)
 
 
+def cut(texts: Sequence[tuple[float, str]], *, on_v1: bool = False, load_ms: float = 1.0) -> StreamedReply:
+    """These texts, and then nothing: of Ollama's API, or of OpenAI's protocol."""
+    if on_v1:
+        said: Timed = [(at_ms, {"choices": [{"delta": {"content": text}}]}) for at_ms, text in texts]
+        lines = [Line(int(at_ms * 1e6), b"data: " + json.dumps(event).encode()) for at_ms, event in said]
+        return openai.read_stream(lines, 0)
+    at = [(at_ms + load_ms - 1.0, {"response": text, "done": False}) for at_ms, text in texts]
+    return ollama.read_stream([Line(int(ms * 1e6), json.dumps(event).encode()) for ms, event in at], 0)
+
+
 def chat_of(said: Timed, *, usage: int | None = TOKENS, finish: str | None = "length", **last: Any) -> StreamedReply:
     """A reply of OpenAI's protocol with these events."""
     end_ms = said[-1][0] if said else FIRST_MS
@@ -75,10 +86,18 @@ def by_client(reply: StreamedReply) -> Timing:
     return client_timing(reply, "x " * PROMPT_TOKENS, TOKENS, head_cached=False)
 
 
-def by_ollama(reply: StreamedReply) -> Timing:
-    """A call of the engine ``ollama``, to a model that was loaded."""
-    known = Verdict("fresh", "no word was used twice")
-    seen: dict[str, Any] = {"load_ms": reply.load_ms or 0.0, "model_was_loaded": True}
+def by_ollama(reply: StreamedReply, *, probe: tuple[float, float, float] | None = None, **seen: Any) -> Timing:
+    """A call of the engine ``ollama``, to a model that was loaded.
+
+    ``probe`` is what its model's probe took: a short and a long fresh prompt, and the long one again.
+    """
+    known = Verdict("undecidable", "not judged yet")
+    seen = {"load_ms": reply.load_ms, "model_was_loaded": True} | seen
+    if probe is not None:
+        short, long, again = probe
+        said = {"short_tokens": 18, "short_ms": short, "tokens": 700, "fresh_ms": long, "repeated_ms": again}
+        figures = {**reply.figures, **{f"cache_probe_{name}": value for name, value in said.items()}}
+        reply = dataclasses.replace(reply, figures=figures)
     return timing_of(reply, PROMPT_TOKENS, TOKENS, known, server_times="prefill", **seen)
 
 

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from phaselaw.caches import Verdict
 from phaselaw.engines.http_client import Line
 from phaselaw.engines.ollama import read_stream
-from phaselaw.engines.prompts import Verdict
 from phaselaw.engines.served import StreamedReply, timing_of
 from phaselaw.records import Timing
 

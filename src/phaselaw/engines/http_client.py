@@ -194,6 +194,8 @@ class Exchange:
             connection.sock.sendall(b"".join(pieces))
             reply: http.client.HTTPResponse = connection.getresponse()
         self._reply: http.client.HTTPResponse | None = reply
+        self.framed = bool(reply.chunked) or reply.length is not None
+        """Whether the reply says where it ends, so that one that was read to its end is whole."""
         self.status, self.headers, self.head_ns = reply.status, reply.headers, self._stream.received_ns
 
     def pieces(self) -> Iterator[tuple[int, bytes]]:

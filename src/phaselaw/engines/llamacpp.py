@@ -19,11 +19,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phaselaw.caches import Verdict
 from phaselaw.engines import served
 from phaselaw.engines.gguf_header import Scalar, Table, architecture, read_header
 from phaselaw.engines.http_client import QUICK, Line
 from phaselaw.engines.llamacpp_process import LlamacppServer, ServerProcess, find_server, nothing_to_start
-from phaselaw.engines.prompts import Verdict, token_ids
+from phaselaw.engines.prompts import token_ids
 from phaselaw.engines.served import ServedModel, StreamedReply
 from phaselaw.errors import EngineError, MissingExtraError, ModelGoneError, PhaselawError
 from phaselaw.ladder.gguf import export, gguf_file, is_exported, ladder_refusal
@@ -254,6 +255,8 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
         tokens_by=lambda event: event.get("tokens_predicted"),
         figures=figures,
     )
+    if not final.get("stop"):
+        raise EngineError(f"the stream ended after {len(reply.arrivals_ms)} chunks", kind="connection_lost")
     if reply.generated is None or reply.prefill_ms is None or reply.decode_ms is None:
         raise EngineError("the server gave no timings; is it a llama-server?", kind="bad_reply")
     if not reply.generated or not reply.arrivals_ms:

@@ -17,14 +17,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from phaselaw.caches import HIT_SHARE, Verdict, judge_by_count, judged
 from phaselaw.engines import Doubt, served
 from phaselaw.engines.gguf_header import architecture
 from phaselaw.engines.http_client import QUICK, HttpClient, Line
-from phaselaw.engines.prompts import FreshPrompts, Nonces, Verdict, judge, judge_by_count, text_of
+from phaselaw.engines.prompts import Nonces, text_of
 from phaselaw.engines.served import ServedEngine, ServedModel, StreamedReply
 from phaselaw.errors import EngineError
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import ModelInfo, Request, Timing
+from phaselaw.streams import CUT_REASONS, settled
 
 if TYPE_CHECKING:
     from phaselaw.study.model import ModelEntry, OllamaBackend
@@ -33,8 +35,8 @@ DEFAULT_PORT = 11434
 LONGEST_MS = 1e12
 """Thirty years: what is longer is no duration, nor is infinity."""
 UNLOAD_WAIT_S, UNLOAD_POLL_S = 60.0, 0.02
-PROBE_WORDS, PROBE_SHORT_WORDS, PROBE_TOKENS = 640, 16, 8
-"""A probe's long and short prompt, and what it has generated: 640 words are at least 512 tokens anywhere."""
+PROBE_WORDS, PROBE_SHORT_WORDS, PROBE_TOKENS, PROBE_TRIES = 640, 16, 8, 4
+"""A probe's long and short prompt, what it has generated, and its tries: 640 words are at least 512 tokens anywhere."""
 
 
 def create(backend: OllamaBackend) -> OllamaEngine:
@@ -220,10 +222,10 @@ class OllamaModel(ServedModel):
         """What the cache probe found; ``None`` before it ran."""
         self._keeps_head = keeps_head
         self._nonces = Nonces()
-        self._fresh = FreshPrompts()
+        self._calls: list[tuple[Timing, bool]] = []
+        """The calls so far, and whether each was alone."""
         self._seen_a_prompt = False
         self._server_context: object = None
-        self._last_step_ms: float | None = None
         self._one_at_a_time = threading.Lock()
 
     def generate(self, request: Request) -> Timing:
@@ -241,17 +243,20 @@ class OllamaModel(ServedModel):
             was_loaded = self._ready(request, load=measured)
             word = self._nonces.take()
         reply, prompt = self._send(word, text, request)
-        with self._one_at_a_time:
-            verdict = self._judge(reply, prompt, was_loaded=was_loaded)
-            if verdict.check == "fresh" and was_loaded and request.before_send is None:
-                self._note_fresh(reply)
-            head_cached = self._keeps_head and was_loaded and self._seen_a_prompt
-            self._seen_a_prompt = True
         probe = {f"cache_probe_{name}": value for name, value in (self.probe or {}).items()}
         reply = dataclasses.replace(reply, figures={**reply.figures, **probe})
-        observed: dict[str, Any] = {"load_ms": reply.load_ms or 0.0, "model_was_loaded": was_loaded}
-        observed |= {"server_times": "prefill", "head_cached": head_cached}
-        return served.timing_of(reply, len(prompt.split()), request.gen_tokens, verdict, **observed)
+        load_ms = None if reply.done_reason in CUT_REASONS else reply.load_ms or 0.0
+        with self._one_at_a_time:
+            head_cached = self._keeps_head and was_loaded and self._seen_a_prompt
+            self._seen_a_prompt = True
+            observed: dict[str, Any] = {"load_ms": load_ms, "model_was_loaded": was_loaded, "head_cached": head_cached}
+            verdict = _stated(reply, prompt, was_loaded=was_loaded)
+            words, budget = len(prompt.split()), request.gen_tokens
+            timing = served.timing_of(reply, words, budget, verdict, server_times="prefill", **observed)
+            self._calls.append((timing, request.before_send is None))
+            timings, lone = zip(*self._calls, strict=True)
+            [timing] = settled(judged(timings, lone=lone)[-1:], budget, lone=True)
+        return timing
 
     def _asked(self, request: Request, prompt: str) -> dict[str, Any]:
         backend = self.backend
@@ -307,51 +312,55 @@ class OllamaModel(ServedModel):
                 raise EngineError(message, kind="prompt_cut")
         return reply, prompt
 
-    def _note_fresh(self, reply: StreamedReply) -> None:
-        if reply.prompt_tokens and reply.prefill_ms is not None:
-            self._fresh.add(reply.prompt_tokens, reply.prefill_ms)
-
-    def _judge(self, reply: StreamedReply, prompt: str, *, was_loaded: bool) -> Verdict:
-        tokens, cached = reply.prompt_tokens, reply.cached_tokens
-        if tokens is not None and cached is not None:
-            return judge_by_count(tokens, cached, len(prompt.split()))
-        if not was_loaded:
-            return Verdict("fresh", "the model was loaded by this very call")
-        if tokens is None:
-            return Verdict("found", "the server counted no prompt tokens, as servers until mid 2024 did on a hit")
-        arrivals, counted = reply.arrivals_ms, reply.generated or 0
-        steps = [(arrivals[-1] - arrivals[0]) / (len(arrivals) - 1)] if len(arrivals) > 1 else []
-        steps += [reply.decode_ms / (counted - 1)] if reply.decode_ms is not None and counted > 1 else []
-        # The lesser: a stall of this client makes its own figure too large. A call that stopped at once has none.
-        self._last_step_ms = min(steps, default=self._last_step_ms)
-        return judge(tokens, reply.prefill_ms, self._fresh, self._last_step_ms)
-
     def _run_probe(self, request: Request) -> None:
         """A short and a long fresh prompt, to judge by, and the long one again: does this server remember prompts?
 
         Runs once a model and run, before its first measured call. A prompt goes first, so that a template's head is
-        cached in those that are judged by.
+        cached in those that are judged by. Where the server cuts a reply, another prompt is tried.
         """
         self.probe = {}
         try:
             self._ready(request, load=True)
-            seed, request = request.study_seed, dataclasses.replace(request, gen_tokens=PROBE_TOKENS, before_send=None)
-            self._send(self._nonces.take(), text_of(PROBE_SHORT_WORDS, seed), request)
-            short, _ = self._send(self._nonces.take(), text_of(PROBE_SHORT_WORDS, seed + 1), request)
-            long, prompt = self._send(self._nonces.take(), text_of(PROBE_WORDS, seed), request)
-            again = self.server.generate(self._asked(request, prompt), request)
+            request = dataclasses.replace(request, gen_tokens=PROBE_TOKENS, before_send=None)
+            self._send(self._nonces.take(), text_of(PROBE_SHORT_WORDS, request.study_seed), request)
+            short, _ = self._whole(PROBE_SHORT_WORDS, request)
+            long, again = self._whole(PROBE_WORDS, request, twice=True)
         except EngineError as error:
             self.probe = {"failed": f"{error.kind}: {error}"}
             return
         self._seen_a_prompt = True
-        self._note_fresh(short)
-        self._note_fresh(long)
+        quick = (again.prefill_ms or 0.0) < HIT_SHARE * (long.prefill_ms or 0.0)
         self.probe = {
+            "short_tokens": short.prompt_tokens,
+            "short_ms": short.prefill_ms,
             "tokens": long.prompt_tokens,
             "fresh_ms": long.prefill_ms,
             "repeated_ms": again.prefill_ms,
-            "verdict": self._judge(again, prompt, was_loaded=True).check,
+            "verdict": "found" if quick else "fresh",
         }
+
+    def _whole(self, words: int, request: Request, *, twice: bool = False) -> tuple[StreamedReply, StreamedReply]:
+        """The replies to a fresh prompt and, ``twice``, to the same one again; of the first try that is not cut."""
+        for at in range(1, PROBE_TRIES + 1):
+            reply, prompt = self._send(self._nonces.take(), text_of(words, request.study_seed + at), request)
+            again = self.server.generate(self._asked(request, prompt), request) if twice else reply
+            if not {reply.done_reason, again.done_reason} & set(CUT_REASONS):
+                return reply, again
+        raise EngineError(f"the server cut the replies to {PROBE_TRIES} prompts", kind="connection_lost")
+
+
+def _stated(reply: StreamedReply, prompt: str, *, was_loaded: bool) -> Verdict:
+    """What is known of the prompt cache without the times of other calls."""
+    tokens, cached = reply.prompt_tokens, reply.cached_tokens
+    if tokens is not None and cached is not None:
+        return judge_by_count(tokens, cached, len(prompt.split()))
+    if not was_loaded:
+        return Verdict("fresh", "the model was loaded by this very call")
+    if reply.done_reason in CUT_REASONS:
+        return Verdict("undecidable", "the reply ended without its last line, which has the server's figures")
+    if tokens is None:
+        return Verdict("found", "the server counted no prompt tokens, as servers until mid 2024 did on a hit")
+    return Verdict("undecidable", "not judged yet")
 
 
 def model_info(described: Mapping[str, Any], listed: Mapping[str, Any] | None) -> ModelInfo:

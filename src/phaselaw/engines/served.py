@@ -13,16 +13,19 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from phaselaw.caches import Verdict, judge_by_count
 from phaselaw.engines.http_client import BeforeSend, HttpClient, Limits, Line, quoted
-from phaselaw.engines.prompts import WORDS, Verdict, judge_by_count, text_of
+from phaselaw.engines.prompts import WORDS, text_of
 from phaselaw.errors import EngineError
 from phaselaw.records import EngineInfo, ModelInfo, Request, Served, Timing
-from phaselaw.streams import settled
+from phaselaw.streams import CUT_REASONS, settled
 
 if TYPE_CHECKING:
     from phaselaw.study.model import ModelEntry
 
 NONCE_WORDS = 3
+EQUAL_PIECES = 30
+"""Ollama ends a reply after about so many pieces of text in a row that are equal but for blanks around."""
 TELLING_CHARS = 16
 """So much hidden text, shown once more from its beginning, is no chance."""
 DONE = "[DONE]"
@@ -88,6 +91,9 @@ def stream(
             if len(lines) > enough:
                 raise EngineError(f"{exchange.url}: {len(lines)} lines for {gen_tokens} tokens", kind="endless")
     reply = read(lines, exchange.sent_ns)
+    if reply.done_reason in CUT_REASONS and not exchange.framed:
+        ended = f"the stream ended after {len(reply.arrivals_ms)} chunks, before its end"
+        raise EngineError(f"{exchange.url}: {ended}", kind="connection_lost")
     return dataclasses.replace(reply, connect_ms=exchange.connect_ms, sent_at_ms=exchange.sent_ns / 1e6)
 
 
@@ -119,6 +125,7 @@ def reply_of(
 ) -> StreamedReply:
     """A reply of a stream's events, each with a hidden and a shown text; ``ended``: its last one came.
 
+    One without its last event was cut by the server where the transfer was whole: `stream` knows that.
     ``tokens_by`` is how many tokens there were by an event, where it says. Text that was said hidden and is then shown
     once more is counted once.
     """
@@ -138,7 +145,9 @@ def reply_of(
             digest.update(f"{hidden}\0{shown}".encode("utf-8", "surrogatepass"))
             thinking += bool(hidden)
     if not ended:
-        raise EngineError(f"the stream ended after {len(arrivals)} chunks, before its end", kind="connection_lost")
+        last_texts = {hidden + shown.strip() for *_, hidden, shown in texts[-EQUAL_PIECES:]}
+        guarded = len(texts) >= EQUAL_PIECES and len(last_texts) == 1
+        figures["done_reason"] = "repetition_guard" if guarded else "cut_by_server"
     sha256 = figures.pop("output_sha256", digest.hexdigest())
     first, last = (numbers[0], numbers[-1]) if numbers else (None, None)
     return StreamedReply(

@@ -14,6 +14,7 @@ from dataclasses import replace
 from operator import attrgetter, sub
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from phaselaw.caches import judged
 from phaselaw.records import PHASES, Call, Cell, Phase, Timing
 from phaselaw.streams import settled
 
@@ -256,20 +257,32 @@ _NOTHING: dict[str, Any] = dict.fromkeys(COLUMNS)
 
 
 def settled_calls(calls: Sequence[Call]) -> Iterator[Call]:
-    """The calls of a run in their order, each server's claims held against the client's clock over all of a cell."""
-    by_cell: dict[str, list[Timing]] = {}
-    for call in calls:
-        if call.timing is not None and call.timing.served is not None:
-            by_cell.setdefault(call.cell.key, []).append(call.timing)
-    cells = {call.cell.key: call.cell for call in calls}
-    done = {}
-    for key, timings in by_cell.items():
-        done[key] = iter(timings)
-        with suppress(ArithmeticError, ValueError):  # what no figure can be made of stays as it came
-            done[key] = iter(settled(timings, cells[key].gen_tokens, lone=cells[key].concurrency == 1))
-    for call in calls:
-        served = call.timing is not None and call.timing.served is not None
-        yield replace(call, timing=next(done[call.cell.key])) if served else call
+    """The calls of a run in their order, judged together: by model, by its prompt cache; by cell, by server claims."""
+    done = list(calls)
+
+    def settle(key: Callable[[Cell], Any], judge: Callable[[list[Call]], list[Timing]]) -> None:
+        groups: dict[Any, list[int]] = {}
+        for at, call in enumerate(done):
+            if call.timing is not None and call.timing.served is not None:
+                groups.setdefault(key(call.cell), []).append(at)
+        for places in groups.values():
+            with suppress(ArithmeticError, ValueError):  # what no figure can be made of stays as it came
+                for at, timing in zip(places, judge([done[at] for at in places]), strict=True):
+                    done[at] = replace(done[at], timing=timing)
+
+    def by_cache(model: list[Call]) -> list[Timing]:
+        return judged(
+            [each.timing for each in model if each.timing], lone=[each.cell.concurrency == 1 for each in model]
+        )
+
+    def by_claims(cell: list[Call]) -> list[Timing]:
+        asked = cell[0].cell
+        timings = [each.timing for each in cell if each.timing]
+        return settled(timings, asked.gen_tokens, lone=asked.concurrency == 1)
+
+    settle(lambda cell: (cell.backend, cell.model), by_cache)
+    settle(lambda cell: cell.key, by_claims)
+    yield from done
 
 
 def rows_of(

@@ -143,7 +143,7 @@ class CheckResult:
     @property
     def false_alarms(self) -> str:
         """How often it speaks up where nothing is wrong, in words."""
-        rate = f"at most {100 * self.false_alarm_rate:g}% of {self.unit}" if self.false_alarm_rate else "none known"
+        rate = f"at most {100 * self.false_alarm_rate:g}% of {self.unit}" if self.false_alarm_rate else "not measured"
         return f"{rate}; {self.rests_on}" if self.rests_on else rate
 
     def at_budget(self, gen_tokens: int) -> CheckResult:
