@@ -1,11 +1,12 @@
 """Does phaselaw's engine measure what a bare loop over transformers measures?
 
-For two models of the ladder, prefill and decode are timed by phaselaw's engine and by a loop written here
-without phaselaw, interleaved in one process: engine, loop, loop, engine (ABBA), so that slow drift cancels
-within a round. Printed are the median over rounds of engine / loop, with the interval of order statistics
-that holds the true median with at least 95 %. A call decodes few tokens, so that its round is over before this
-machine changes its speed; more rounds make up for it. Both run on the same weights in memory, since two copies of one
-file differ in speed by 1-2 % here, this way or that; --own-weights gives the loop its own.
+For two models of the ladder, prefill (with the logits of the last position, and with those of all) and decode are
+timed by phaselaw's engine and by a loop of the same kind written here without phaselaw, interleaved in one process:
+engine, loop, loop, engine (ABBA), so that slow drift cancels within a round. Printed are the median over rounds of
+engine / loop, with the interval of order statistics that holds the true median with at least 95 %. A call decodes few
+tokens, so that its round is over before this machine changes its speed; more rounds make up for it. Both run on the
+same weights in memory, since two copies of one file differ in speed by 1-2 % here, this way or that; --own-weights
+gives the loop its own.
 
 Then phaselaw's own time a call around the engine, driving and journalling, as a share of the shortest cell,
 and beside it the engine's own, which the timed phases leave out.
@@ -72,13 +73,18 @@ def own_weights(model_name: str, *, device: str, dtype: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(resolve(model_name), dtype=torch_dtype).to(device).eval()
 
 
-def bare_loop(model: Any, model_name: str, *, device: str, gen_tokens: int) -> Callable[[], Phases]:
+PHASES = ("prefill", "prefill_all", "kv_decode")
+"""What is compared: prefill with the logits of the last position, with those of all, and decode after the former."""
+
+
+def bare_loop(model: Any, model_name: str, *, device: str, gen_tokens: int, phase: str) -> Callable[[], Phases]:
     """A timed greedy generation as a person would write it over transformers."""
     import torch
     from transformers import AutoTokenizer
 
     path = resolve(model_name)
     prompt = AutoTokenizer.from_pretrained(path)(PROMPT, return_tensors="pt").input_ids.to(device)
+    positions = {} if phase == "prefill_all" else {"logits_to_keep": 1}
 
     def now() -> float:
         if device.startswith("cuda"):
@@ -88,7 +94,7 @@ def bare_loop(model: Any, model_name: str, *, device: str, gen_tokens: int) -> C
     @torch.inference_mode()
     def call() -> Phases:
         start = now()
-        out = model(prompt, use_cache=True, logits_to_keep=1)
+        out = model(prompt, use_cache=True, **positions)
         token = out.logits[:, -1].argmax(dim=-1, keepdim=True)
         prefilled = now()
         for _ in range(gen_tokens):
@@ -134,7 +140,7 @@ def compare(
     model_name: str, engine: Callable[[], Phases], loop: Callable[[], Phases], *, phase: str, rounds: int
 ) -> Ratio:
     """One phase over rounds of engine, loop, loop, engine, after two rounds of warmup."""
-    index = ("prefill", "kv_decode").index(phase)
+    index = int(phase == "kv_decode")
     engine_ms, loop_ms = [], []
     for _ in range(rounds + 2):
         first = engine()
@@ -231,10 +237,10 @@ def journal_time(timing: Timing, gen_tokens: int, *, calls: int) -> float:
 
 def report(ratios: Sequence[Ratio], overhead: dict[str, float]) -> bool:
     """Print both tables; returns whether they keep to the tolerances."""
-    print(f"{'model':<18}{'phase':<11}{'engine ms':>11}{'loop ms':>11}{'ratio':>9}   95 % interval    rounds")
+    print(f"{'model':<18}{'phase':<12}{'engine ms':>11}{'loop ms':>11}{'ratio':>9}   95 % interval    rounds")
     for row in ratios:
         print(
-            f"{row.model:<18}{row.phase:<11}{row.engine_ms:>11.3f}{row.loop_ms:>11.3f}{row.ratio:>9.4f}"
+            f"{row.model:<18}{row.phase:<12}{row.engine_ms:>11.3f}{row.loop_ms:>11.3f}{row.ratio:>9.4f}"
             f"   {row.low:.4f}-{row.high:.4f}   {row.rounds:>5}"
         )
     print(f"\nphaselaw's own time a call, outside the timed phases; the shortest cell is {SHORTEST}, micro:")
@@ -257,14 +263,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--own-weights", action="store_true", help="the loop loads weights of its own")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     args = parser.parse_args(argv)
-    engine = hf.create(HfBackend(name="fidelity", kind="hf", device=args.device, dtype=args.dtype))
+    where = {"kind": "hf", "device": args.device, "dtype": args.dtype}
+    engine = hf.create(HfBackend(name="fidelity", **where))
+    of_all = hf.create(HfBackend(name="fidelity_all", prefill_logits="all", **where))
     ratios: list[Ratio] = []
     for model_name in MODELS:
-        loaded = engine.load(ModelEntry(name=model_name, kind="hf"))
+        entry = ModelEntry(name=model_name, kind="hf")
+        loaded, loaded_all = engine.load(entry), of_all.load(entry)
         weights = own_weights(model_name, device=args.device, dtype=args.dtype) if args.own_weights else loaded._weights
-        for phase, steps in (("prefill", 1), ("kv_decode", args.gen_tokens)):
-            ours = engine_call(loaded, steps)
-            loop = bare_loop(weights, model_name, device=args.device, gen_tokens=steps)
+        for phase in PHASES:
+            steps = args.gen_tokens if phase == "kv_decode" else 1
+            ours = engine_call(loaded_all if phase == "prefill_all" else loaded, steps)
+            loop = bare_loop(weights, model_name, device=args.device, gen_tokens=steps, phase=phase)
             ratios.append(compare(model_name, ours, loop, phase=phase, rounds=args.rounds))
     overhead = own_time(engine, STUDY_GEN_TOKENS, calls=OWN_TIME_CALLS)
     if args.json:

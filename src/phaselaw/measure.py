@@ -304,6 +304,7 @@ class _Driver:
         digest = hashlib.sha256(f"{self._study.seed}/{cell.key}/{planned.call_id}".encode()).digest()
         request = Request(
             prompt=scenario.prompt,
+            prompts=scenario.prompts,
             prompt_tokens=scenario.prompt_tokens,
             gen_tokens=cell.gen_tokens,
             batch_size=cell.batch_size,

@@ -80,7 +80,8 @@ class PlannedCall:
 class Request:
     """What an engine is asked to do once: prefill a prompt, then ``gen_tokens`` decode steps, never fewer.
 
-    Exactly one of ``prompt`` (text) and ``prompt_tokens`` (a synthetic prompt of exactly that many tokens) is set.
+    Exactly one of ``prompt`` (text), ``prompts`` (a text for each sequence) and ``prompt_tokens`` (a synthetic prompt
+    of exactly that many tokens) is set.
     """
 
     prompt: str | None
@@ -95,6 +96,7 @@ class Request:
     """The repetition this call belongs to; ``None`` in a warmup."""
     replicate: int = 0
     """The replicate this call belongs to."""
+    prompts: tuple[str, ...] | None = None
     before_send: Callable[[], object] | None = None
     """What a served engine calls between connecting and sending: it waits there for the other clients."""
 

@@ -135,6 +135,44 @@ def test_each_step_runs_the_model_on_one_token_with_the_cache(small, monkeypatch
     assert cached == [0, 17, 18, 19, 20]
 
 
+@pytest.mark.parametrize(("asked", "positions"), [("last", 1), ("all", 17)])
+def test_a_prefill_computes_the_logits_that_are_asked_for(asked: str, positions: int, monkeypatch) -> None:
+    engine = hf.create(backend(prefill_logits=asked))
+    loaded = engine.load(model("models/tiny-gpt2"))
+    forward, seen = loaded._weights.forward, []
+
+    def watched(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        seen.append(output.logits.shape[1])
+        return output
+
+    monkeypatch.setattr(loaded._weights, "forward", watched)
+    loaded.generate(ask(gen_tokens=2))
+    assert seen == [positions, 1, 1]
+    assert engine.describe().settings["prefill_logits"] == asked
+
+
+PROMPTS = ("Hello", MEDIUM, "Why?", "Summarize RLHF in one sentence.")
+
+
+def test_a_batch_of_different_prompts_gives_each_its_own_tokens_and_counts_padding_apart(
+    tmp_path: Path, ladder_cache: Path
+) -> None:
+    lively = tmp_path / "lively"
+    shutil.copytree(ladder_cache / "gpt2-5m", lively)
+    torch.manual_seed(0)
+    transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(n_layer=3, n_embd=48, n_head=3, n_positions=64, initializer_range=0.4)
+    ).save_pretrained(lively)
+    loaded = hf.create(backend()).load(model(str(lively)))
+    timing = loaded.generate(ask(None, prompts=PROMPTS, batch_size=4, gen_tokens=12))
+    alone = torch.cat([generated_by_the_library(lively, each, batch=1, new=12) for each in PROMPTS])
+    assert len({tuple(row) for row in alone.tolist()}) == 4
+    assert timing.output_sha256 == sha256_of(alone)
+    single = [loaded.generate(ask(each, gen_tokens=1)).prompt_tokens for each in PROMPTS]
+    assert (timing.prompt_tokens, timing.prompt_tokens_total) == (max(single), sum(single))
+
+
 def test_a_model_that_projects_every_position_is_named_in_the_settings(ladder_cache: Path, monkeypatch) -> None:
     expected = generated_by_the_library(ladder_cache / "tiny-gpt2", MEDIUM, batch=1, new=4)
     plain = transformers.GPT2LMHeadModel.forward
@@ -152,11 +190,11 @@ def test_a_model_that_projects_every_position_is_named_in_the_settings(ladder_ca
 def test_a_synthetic_prompt_has_exactly_the_asked_tokens_the_same_for_models_of_one_vocabulary(tiny, small) -> None:
     request = ask(None, prompt_tokens=37, gen_tokens=2)
     assert small.generate(request).prompt_tokens == 37
-    ids = small._input_ids(request)
-    assert torch.equal(ids, tiny._input_ids(request))
+    ids = small._batch(request).ids
+    assert torch.equal(ids, tiny._batch(request).ids)
     assert len(set(ids[0].tolist())) > 30
     assert 0 <= int(ids.min()) <= int(ids.max()) < 50257
-    assert not torch.equal(ids, small._input_ids(ask(None, prompt_tokens=37, gen_tokens=2, study_seed=43)))
+    assert not torch.equal(ids, small._batch(ask(None, prompt_tokens=37, gen_tokens=2, study_seed=43)).ids)
 
 
 def test_the_same_call_gives_the_same_output_and_another_prompt_another(small) -> None:
@@ -208,7 +246,7 @@ def test_an_engine_describes_itself_with_versions_and_settings(engine) -> None:
     info = engine.describe()
     assert (info.kind, info.name, info.version) == ("hf", "hf_test", transformers.__version__)
     assert info.settings["torch"] == torch.__version__
-    assert info.settings["prefill_logits"] == "last position only"
+    assert info.settings["prefill_logits"] == "last"
     assert json.loads(json.dumps(dict(info.settings)))["attention"] == ["sdpa"]
 
 

@@ -132,13 +132,13 @@ def test_no_step_reads_the_device_back_or_sends_it_anything(family: str) -> None
     """A stand-in for a device: tensors without values, of which nothing can be read, so that a read-back fails."""
     reads: list[str] = []
     bare = hf_model.HfModel.__new__(hf_model.HfModel)
-    bare._weights, bare._memory, bare.keeps_last_logits_only = small(family), hf_model.PeakMemory(), True
+    bare._weights, bare._memory, bare._prefill_more = small(family), hf_model.PeakMemory(), {"logits_to_keep": 1}
     bare._clock = SimpleNamespace(
         prepare=lambda **_: None, mark=lambda: reads.append("mark"), read_ns=lambda: reads.append("read") or 0
     )
     prompt = torch.zeros(2, 5, dtype=torch.long, device="meta")
     with Moves() as moves, pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
-        bare._timed(prompt, 3)  # it fails where the tokens are read, after both phases
+        bare._timed(hf_model.Batch(prompt, 10), 3)  # it fails where the tokens are read, after both phases
     assert reads == ["read", "mark", "mark", "read", "mark", "mark", "mark", "mark", "read"]
     assert moves.seen == []
 

@@ -86,7 +86,8 @@ def test_the_identity_is_of_what_is_asked_not_of_how_it_is_written(tmp_path: Pat
     long = """\
         # The same, in other words.
         {"models": [{"kind": "hf", "params_millions": 0.103, "name": "models/tiny-gpt2"}],
-         "backends": [{"dtype": "fp32", "device": "cpu", "kind": "hf", "name": "hf_cpu_fp32", "batch_size": 1}],
+         "backends": [{"dtype": "fp32", "device": "cpu", "kind": "hf", "name": "hf_cpu_fp32", "batch_size": 1,
+                       "prefill_logits": "all"}],
          "scenarios": [{"prompt": "Hello", "name": "micro"}], "seed": 42, "order": "rounds", "axes": {},
          "warmup_repetitions": 1, "repetitions": 3, "gen_tokens": 64, "run_name": "x"}"""
     assert load(tmp_path, short) == load(tmp_path, long)
@@ -144,6 +145,7 @@ def test_a_resolved_study_says_its_defaults(tmp_path: Path) -> None:
         "dtype": "fp32",
         "batch_size": 1,
         "threads": None,
+        "prefill_logits": "last",
     }
 
 
@@ -301,11 +303,10 @@ def test_tr121s_own_studies_are_read_as_they_are(file: str, reference_data: Path
                 assert {name: getattr(part, name) for name in entry} == entry
 
 
-def without_the_address(study: Study) -> list[Any]:
-    return [
-        backend.model_copy(update={"url": None}) if isinstance(backend, OllamaBackend) else backend
-        for backend in study.backends
-    ]
+def without_what_is_ours(study: Study) -> list[Any]:
+    """Its backends without addresses, and without what TR121's files leave to its runner: the logits of a prefill."""
+    ours: dict[type, dict[str, Any]] = {OllamaBackend: {"url": None}, HfBackend: {"prefill_logits": "all"}}
+    return [backend.model_copy(update=ours[type(backend)]) for backend in study.backends]
 
 
 @pytest.mark.parametrize(("name", "file"), TR121.items())
@@ -315,7 +316,7 @@ def test_the_shipped_tr121_studies_ask_what_its_files_ask_in_its_order(
     ours, theirs = load_study(name), load_study(str(reference_data / "tr121" / "configs" / file))
     assert ours.order == "cells"
     assert identities(ours) == identities(theirs)
-    assert without_the_address(ours) == without_the_address(theirs), "ours takes the address from OLLAMA_HOST"
+    assert without_what_is_ours(ours) == without_what_is_ours(theirs), "ours takes the address from OLLAMA_HOST"
     for key in ("scenarios", "models", "repetitions", "warmup_repetitions", "seed"):
         assert getattr(ours, key) == getattr(theirs, key)
 
@@ -331,7 +332,7 @@ def test_bare_names_mean_what_tr121s_scaling_study_says(tmp_path: Path, referenc
     study = load(tmp_path, yaml.safe_dump({"run_name": "bare", **bare}))
     theirs = load_study(str(reference_data / "tr121" / "configs" / "scaling.yaml"))
     assert (study.scenarios, study.models) == (theirs.scenarios, theirs.models)
-    assert without_the_address(study) == without_the_address(theirs)
+    assert without_what_is_ours(study) == without_what_is_ours(theirs)
 
 
 # Names that may be left out, or be shorter.
@@ -393,3 +394,36 @@ def test_a_study_without_a_name_has_its_files(tmp_path: Path) -> None:
     odd.write_text(TWO_ENGINES.replace("run_name: two-engines\n", ""))
     with pytest.raises(StudyError, match="run_name: a name holds no control characters"):
         load_study(str(odd))
+
+
+BATCH = """
+run_name: batch
+axes: {batch_size: [1, 8]}
+scenarios: [{name: mixed, prompts: [Hello, "Why?", Go]}, {name: short, prompt: Hello}]
+backends: [{name: hf, kind: hf}]
+models: [{name: m, kind: hf}]
+"""
+
+
+def test_different_prompts_are_one_batch_of_as_many_sequences(tmp_path: Path) -> None:
+    study = load(tmp_path, BATCH)
+    assert [(cell.scenario, cell.batch_size) for cell in study.cells()] == [("mixed", 3), ("short", 1), ("short", 8)]
+    assert study.scenario("mixed").text == "Hello\nWhy?\nGo"
+
+
+def test_a_server_is_given_no_batch_of_prompts(tmp_path: Path) -> None:
+    text = BATCH.replace("kind: hf}", "kind: ollama}").replace("axes: {batch_size: [1, 8]}", "")
+    with pytest.raises(
+        StudyError, match=r":4: scenarios\[0\].prompts: backend hf is a server, which batches by itself"
+    ):
+        load(tmp_path, text)
+
+
+def test_tr121s_studies_ask_for_the_logits_of_all_positions_and_ours_for_the_last() -> None:
+    asked = {
+        name: {backend.prefill_logits for backend in load_study(name).backends if isinstance(backend, HfBackend)}
+        for name in shipped_studies()
+    }
+    of_tr121 = {"tr121-scaling", "decode-sweep", "boundary-batch8", "boundary-gen512"}
+    assert {name for name, positions in asked.items() if positions == {"all"}} == of_tr121
+    assert all(positions <= {"last"} for name, positions in asked.items() if name not in of_tr121)

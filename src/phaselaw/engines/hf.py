@@ -92,7 +92,7 @@ class HfEngine:
 
         backend = self._backend
         hf_model.use_threads(backend.threads)
-        all_positions = {model.name for model in self._models if not model.keeps_last_logits_only}
+        every_position = {model.name for model in self._models if model.last_only is None}
         settings: dict[str, Any] = {
             "resident_runtime_mb": hf_model.resident_runtime_mb(),
             "device": backend.device,
@@ -102,8 +102,8 @@ class HfEngine:
             "torch": torch.__version__,
             "decoding": "greedy, never stopped early",
             "attention": sorted({model.attention for model in self._models}),
-            "prefill_logits": "last position only",
-            "prefill_logits_of_all_positions": sorted(all_positions),
+            "prefill_logits": backend.prefill_logits,
+            "prefill_logits_of_all_positions": sorted(every_position),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
         }
         if backend.device.startswith("cuda") and torch.cuda.is_available():

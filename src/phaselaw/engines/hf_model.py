@@ -4,8 +4,9 @@ Prefill is one forward pass over the prompt that ends when its greedy token is c
 ``gen_tokens`` steps on the KV cache, the first of which consumes that token. The tokens counted are the one
 that prefill chose and those of all steps but the last, so they equal ``model.generate``'s.
 
-Every prompt of a batch has the same length, so no attention mask is passed: each token sees all before it and
-the library counts positions from the cache. (A mask of ones would be read back from the device in each step.)
+Where every prompt of a batch has the same length no attention mask is passed: each token sees all before it and the
+library counts positions from the cache. (A mask of ones would be read back from the device in each step.) Prompts of
+different lengths are padded at their beginning, with a mask and positions of their own.
 """
 
 from __future__ import annotations
@@ -55,6 +56,30 @@ class Readings(NamedTuple):
     prefill_event_ms: float | None = None
     decode_event_ms: float | None = None
     gpu_peak_mb: float | None = None
+
+
+class Batch(NamedTuple):
+    """The prompts of a call on the device."""
+
+    ids: torch.Tensor
+    """Token ids, of shape (batch, tokens of the longest)."""
+    real_tokens: int
+    """Tokens of all prompts, padding left out."""
+    mask: torch.Tensor | None = None
+    """Which ids are no padding; ``None`` where none is."""
+
+    def passes(self, gen_tokens: int) -> list[dict[str, torch.Tensor]]:
+        """What the prefill and each step are given beside ids: with padding, a mask of all and positions of the new."""
+        if self.mask is None:
+            return [{}] * (1 + gen_tokens)
+        mask = torch.cat([self.mask, self.mask.new_ones(len(self.ids), gen_tokens)], dim=1)
+        at = (mask.cumsum(1) - 1).clamp(min=0)
+        ends = range(self.ids.shape[1], mask.shape[1] + 1)
+        begins = [0, *(end - 1 for end in ends[1:])]
+        return [
+            {"attention_mask": mask[:, :end], "position_ids": at[:, begin:end]}
+            for begin, end in zip(begins, ends, strict=True)
+        ]
 
 
 class CpuClock:
@@ -146,51 +171,54 @@ class HfModel:
         self._threads = backend.threads
         self._clock = clock_of(self._weights.device)
         self._memory = PeakMemory()
-        self._inputs: dict[tuple[str | None, int | None, int, int], torch.Tensor] = {}
-        self.keeps_last_logits_only = "logits_to_keep" in inspect.signature(self._weights.forward).parameters
+        self._batches: dict[tuple[Any, ...], Batch] = {}
+        keeps_last = "logits_to_keep" in inspect.signature(self._weights.forward).parameters
+        self.last_only: dict[str, Any] | None = {"logits_to_keep": 1} if keeps_last else None
+        """What asks for the logits of one position; ``None`` where the model always computes all."""
+        self._prefill_more = {} if backend.prefill_logits == "all" else self.last_only or {}
         self.attention = str(getattr(self._weights.config, "_attn_implementation", "unknown"))
         self.info = _measure(name, source, self._weights)
         if self.info.dtype != DTYPES[backend.dtype]:
             raise EngineError(f"{backend.dtype} was asked for, {self.info.dtype} came", kind="dtype")
 
     def generate(self, request: Request) -> Timing:
-        """Time one call on prompts of ``request.batch_size`` equal rows. Raises `EngineError`."""
+        """Time one call on ``request.batch_size`` rows: equal ones, or a prompt each. Raises `EngineError`."""
         if self._weights is None:
             raise EngineError(f"{self.name} was closed", kind="closed")
         use_threads(self._threads)
         with failures_as_engine_errors(f"{self.name} failed", kind="engine"):
-            return self._timed(self._input_ids(request), request.gen_tokens)
+            return self._timed(self._batch(request), request.gen_tokens)
 
     def close(self) -> None:
         """Let go of the weights; they are freed when no other backend uses them."""
         self._weights = self._tokenizer = None
-        self._inputs.clear()
+        self._batches.clear()
 
-    def _input_ids(self, request: Request) -> torch.Tensor:
-        """The prompt as token ids on the device, of shape (batch, prompt tokens)."""
-        key = (request.prompt, request.prompt_tokens, request.study_seed, request.batch_size)
-        if key not in self._inputs:
-            ids = torch.tensor([self._prompt_ids(request)])
-            self._inputs[key] = ids.repeat(request.batch_size, 1).to(self._weights.device)
-        length, limit = self._inputs[key].shape[1], self.info.n_positions
+    def _batch(self, request: Request) -> Batch:
+        key = (request.prompt, request.prompts, request.prompt_tokens, request.study_seed, request.batch_size)
+        if key not in self._batches:
+            texts = request.prompts or (request.prompt,)
+            rows = [self._prompt_ids(request, text) for text in texts] * (request.batch_size // len(texts))
+            self._batches[key] = _padded(rows, self._weights.device)
+        length, limit = self._batches[key].ids.shape[1], self.info.n_positions
         if limit is not None and length + request.gen_tokens > limit:
             no_room = f"a prompt of {length} tokens leaves no room for {request.gen_tokens} more"
             raise EngineError(f"{self.name} has {limit} positions: {no_room}", kind="too_long")
-        return self._inputs[key]
+        return self._batches[key]
 
-    def _prompt_ids(self, request: Request) -> list[int]:
+    def _prompt_ids(self, request: Request, text: str | None) -> list[int]:
         if request.prompt_tokens is not None:
             return token_ids(request.prompt_tokens, request.study_seed, self.info.vocab_size or 1)
         if self._tokenizer is None:
             raise EngineError(f"{self.name} has no tokenizer; give the prompt as prompt_tokens", kind="prompt")
-        ids: list[int] = self._tokenizer(request.prompt)["input_ids"]
+        ids: list[int] = self._tokenizer(text)["input_ids"]
         if not ids:
             raise EngineError(f"{self.name}'s tokenizer makes no token of this prompt", kind="prompt")
         return ids
 
-    def _timed(self, input_ids: torch.Tensor, gen_tokens: int) -> Timing:
+    def _timed(self, batch: Batch, gen_tokens: int) -> Timing:
         model, clock = self._weights, self._clock
-        last_only = {"logits_to_keep": 1} if self.keeps_last_logits_only else {}
+        first, *steps = batch.passes(gen_tokens)
         generated: list[torch.Tensor] = []
         self._memory.reset()
         with torch.inference_mode():
@@ -198,14 +226,14 @@ class HfModel:
             mark = clock.mark
             begun = clock.read_ns()
             mark()
-            output = model(input_ids=input_ids, use_cache=True, **last_only)
+            output = model(input_ids=batch.ids, use_cache=True, **first, **self._prefill_more)
             token = output.logits[:, -1:].argmax(-1)
             mark()
             prefilled = clock.read_ns()
             mark()
-            for _ in range(gen_tokens):
+            for step in steps:
                 generated.append(token)
-                output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+                output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True, **step)
                 token = output.logits[:, -1:].argmax(-1)
                 mark()
             decoded = clock.read_ns()
@@ -214,8 +242,8 @@ class HfModel:
         return Timing(
             prefill_ms=(prefilled - begun) / 1e6,
             kv_decode_ms=(decoded - prefilled) / 1e6,
-            prompt_tokens=input_ids.shape[1],
-            prompt_tokens_total=input_ids.numel(),
+            prompt_tokens=batch.ids.shape[1],
+            prompt_tokens_total=batch.real_tokens,
             gen_tokens_raw=gen_tokens,
             decode_steps_ms=readings.steps_ms,
             prefill_cuda_event_ms=readings.prefill_event_ms,
@@ -224,6 +252,15 @@ class HfModel:
             rss_peak_mb=self._memory.read_mb(),
             output_sha256=hashlib.sha256(tokens.tobytes()).hexdigest(),
         )
+
+
+def _padded(rows: list[list[int]], device: torch.device) -> Batch:
+    """Rows of token ids as one batch, the shorter ones padded at their beginning (with ids that the mask hides)."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    real = sum(map(len, rows))
+    return Batch(ids, real) if real == ids.numel() else Batch(ids, real, mask)
 
 
 def _weights(source: Path | str, backend: HfBackend) -> Any:

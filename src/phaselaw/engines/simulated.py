@@ -88,7 +88,9 @@ class SimulatedModel:
             + draw.gauss(0, law.call_noise)
         )
         steps = draw.randint(1, request.gen_tokens) if stopped else request.gen_tokens
-        prompt_tokens = request.prompt_tokens or max(1, len(request.prompt or "") // 4)
+        texts = request.prompts or (request.prompt or "",) * request.batch_size
+        of_texts = [request.prompt_tokens or max(1, len(text) // 4) for text in texts]
+        prompt_tokens = max(of_texts)
         of_prompt = request.batch_size * prompt_tokens * (law.prompt_ms + law.prompt_pair_ms * prompt_tokens)
         prefill = noise * (law.prefill_steps * self._step_ms + of_prompt)
         prefill += law.cold_start_ms if self._cold else 0.0
@@ -103,12 +105,14 @@ class SimulatedModel:
             prefill_ms=prefill,
             kv_decode_ms=decode,
             prompt_tokens=prompt_tokens,
-            prompt_tokens_total=prompt_tokens * request.batch_size,
+            prompt_tokens_total=sum(of_texts),
             gen_tokens_raw=steps,
             # Where all steps are alike, their sum is enough.
             decode_steps_ms=tuple(first + longer * index for index in range(steps)) if longer else None,
             done_reason=done_reason,
-            output_sha256=hashlib.sha256(f"{self._name}/{request.prompt}/{prompt_tokens}/{steps}".encode()).hexdigest(),
+            output_sha256=hashlib.sha256(
+                f"{self._name}/{request.prompts or request.prompt}/{prompt_tokens}/{steps}".encode()
+            ).hexdigest(),
         )
 
     def close(self) -> None:

@@ -152,8 +152,9 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     facts = facts_of(config)
     sizes = [(name, math.prod(each["shape"]), _BITS[each["dtype"].split("_")[0]] // 8) for name, each in tensors]
     # Weights that are tied are stored once, under either name.
-    has_head = any(name.endswith("lm_head.weight") for name, _, _ in sizes)
-    looked_up = ("wpe.weight", "embed_positions.weight", *(("wte.weight", "embed_tokens.weight") if has_head else ()))
+    has_head = any(name.endswith(("lm_head.weight", "embed_out.weight")) for name, _, _ in sizes)
+    of_tokens = ("wte.weight", "embed_tokens.weight", "embed_in.weight", "word_embeddings.weight") if has_head else ()
+    looked_up = ("wpe.weight", "embed_positions.weight", *of_tokens)
     tables = [(numbers, numbers * each) for name, numbers, each in sizes if name.endswith(looked_up)]
     mixture = [
         (numbers, numbers * each)

@@ -25,6 +25,13 @@ _FILES = {
 }
 
 
+_PREFILL = {
+    "last": "with the logits of the last position, as servers do",
+    "all": "with the logits of all positions, as TR121's: 1.02 to 3.4 times as long as a server's, by size and prompt",
+}
+"""What a prefill of transformers computes, by the study's word."""
+
+
 def method() -> Section:
     """The definitions, in short."""
     items = (
@@ -61,6 +68,8 @@ def _facts(subject: Subject, manifest: Mapping[str, Any]) -> Iterator[tuple[str,
         yield "libraries", _plain(manifest["torch"])
     for engine in manifest.get("engines") or []:
         settings = _plain(engine.get("settings", {}))
+        if (positions := engine.get("settings", {}).get("prefill_logits")) in _PREFILL:
+            yield f"prefill of {engine['name']}", _PREFILL[positions]
         yield f"engine {engine['name']}", f"{engine['kind']} {engine.get('version') or ''}: {settings}"
     yield "order of the calls", f"{subject.run.order}; seed {manifest.get('seed')}"
     numbers = {of: manifest.get(f"{key}repetitions") for of, key in (("repetition", ""), ("warmup", "warmup_"))}

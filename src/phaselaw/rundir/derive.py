@@ -140,7 +140,7 @@ def _rows(journal: Journal, studies: list[Study], models: Rows) -> Iterator[dict
     measured = {(row["backend"], row["model"]): row["params_millions_measured"] for row in models}
     labels = {(model.name, str(model.kind)): model.params_millions for study in studies for model in study.models}
     threads = {backend.name: getattr(backend, "threads", None) for study in studies for backend in study.backends}
-    prompts = {scenario.name: scenario.prompt for study in studies for scenario in study.scenarios}
+    prompts = {scenario.name: scenario.text for study in studies for scenario in study.scenarios}
     for call in settled_calls(journal.calls):
         of_study: dict[str, Any] = {
             "prompt": prompts.get(call.cell.scenario),

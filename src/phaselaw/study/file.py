@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ _LABELS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 """Millions of parameters that TR121's scaling study states, by kind and model."""
 
+_TR121 = {"prefill_logits": "all"}
 BARE_NAMES: dict[str, dict[str, dict[str, Any]]] = {
     "scenarios": {
         "micro": {"name": "micro", "prompt": "Hello"},
@@ -46,8 +48,8 @@ BARE_NAMES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "backends": {
-        "hf_cpu_fp32": {"name": "hf_cpu_fp32", "kind": "hf", "device": "cpu", "dtype": "fp32"},
-        "hf_gpu_fp16": {"name": "hf_gpu_fp16", "kind": "hf", "device": "cuda", "dtype": "fp16"},
+        "hf_cpu_fp32": {"name": "hf_cpu_fp32", "kind": "hf", "device": "cpu", "dtype": "fp32", **_TR121},
+        "hf_gpu_fp16": {"name": "hf_gpu_fp16", "kind": "hf", "device": "cuda", "dtype": "fp16", **_TR121},
         "ollama": {"name": "ollama", "kind": "ollama", "options": {"temperature": 0, "top_p": 1}},
     },
     "models": {
@@ -121,7 +123,8 @@ def _read(path: Path, settings: Sequence[str]) -> Study:
     except ValidationError as error:
         raise first_fault(error, data, document) from None
     study = _with_full_names(study)
-    for at, what in (*_duplicates(study, document), *_models_without_backend(study), *_too_many_calls(study)):
+    faults = (_batches_of_texts_for_a_server, _models_without_backend, _too_many_calls)
+    for at, what in (*_duplicates(study, document), *chain.from_iterable(find(study) for find in faults)):
         raise document.fault(at, what)
     return study
 
@@ -193,7 +196,7 @@ def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     elif isinstance(value, dict):
         for key, item in value.items():
             yield path, key
-            if not (key == "prompt" and path[:1] == ("scenarios",)):
+            if not (key in ("prompt", "prompts") and path[:1] == ("scenarios",)):
                 yield from _texts(item, (*path, key))
 
 
@@ -223,6 +226,16 @@ def _models_without_backend(study: Study) -> Iterator[Fault]:
             if name not in of_kind:
                 what = f"no backend {display(name)} of kind {model.kind!r}{did_you_mean(name, of_kind)}"
                 yield ("models", index, "backends"), what
+
+
+def _batches_of_texts_for_a_server(study: Study) -> Iterator[Fault]:
+    served = next((backend.name for backend in study.backends if isinstance(backend, ServedBackend)), None)
+    for index, scenario in enumerate(study.scenarios):
+        if served is not None and scenario.prompts is not None:
+            yield (
+                ("scenarios", index, "prompts"),
+                f"backend {served} is a server, which batches by itself; give one prompt",
+            )
 
 
 def _too_many_calls(study: Study) -> Iterator[Fault]:

@@ -85,6 +85,7 @@ Device = Annotated[
     _matching(DEVICE_PATTERN, "should be cpu, cuda, cuda:N or mps"),
 ]
 ServerUrl = Annotated[str, Field(json_schema_extra={"pattern": URL_PATTERN}), AfterValidator(_http_address)]
+Prompt = Annotated[str, Field(min_length=1, max_length=1_000_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Values = Some[Count] | None
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -123,6 +124,9 @@ class HfBackend(NamedBackend):
     dtype: Literal["fp32", "fp16", "bf16"] = key("fp32", "Number format of the weights.")
     batch_size: Count = key(1, "Sequences in one call.")
     threads: Count | None = key(None, "CPU threads; left out: the library's own choice. The manifest says how many.")
+    prefill_logits: Literal["last", "all"] = key(
+        "last", "Positions whose logits a prefill computes: the `last`, as servers do, or `all`, as TR121 did."
+    )
 
 
 class SimulatedBackend(NamedBackend):
@@ -257,19 +261,26 @@ Backend = Annotated[AnyBackend, Field(discriminator="kind")]
 
 
 class Scenario(Strict):
-    """A named prompt: a text, or a synthetic prompt of an exact number of tokens."""
+    """A named prompt: a text, different texts of one batch, or a synthetic prompt of an exact number of tokens."""
 
     name: Name = Field(description="Name of the scenario, unique within the study.")
-    prompt: Annotated[str, Field(min_length=1, max_length=1_000_000)] | None = key(
-        None, "The prompt as text; its tokens are counted."
+    prompt: Prompt | None = key(None, "The prompt as text; its tokens are counted.")
+    prompts: Some[Prompt] | None = key(
+        None,
+        "Instead of one text: a text for each sequence of a batch, padded to the longest; engines in process only.",
     )
     prompt_tokens: Count | None = key(None, "Instead of a text: a synthetic prompt of exactly this many tokens.")
 
     @model_validator(mode="after")
     def _one_kind_of_prompt(self) -> Self:
-        if (self.prompt is None) == (self.prompt_tokens is None):
-            raise ValueError("give exactly one of prompt (a text) and prompt_tokens (a count)")
+        if sum(each is not None for each in (self.prompt, self.prompts, self.prompt_tokens)) != 1:
+            raise ValueError("give exactly one of prompt (a text), prompts (texts) and prompt_tokens (a count)")
         return self
+
+    @property
+    def text(self) -> str | None:
+        """What is asked, as one text; ``None`` for a synthetic prompt."""
+        return self.prompt if self.prompts is None else "\n".join(self.prompts)
 
 
 class ModelEntry(Strict):
@@ -347,12 +358,14 @@ class Study(Strict):
             if model.runs_on(backend)
             for scenario in self.scenarios
             for budget in self.budgets()
-            for batch_size in self._batch_sizes(backend)
+            for batch_size in self._batch_sizes(backend, scenario)
             for clients in (backend.concurrency if isinstance(backend, ServedBackend) else (1,))
         )
 
-    def _batch_sizes(self, backend: AnyBackend) -> tuple[int, ...]:
-        """The batch sizes of a backend: the axis where there is one, else its own; a server's is always its own."""
+    def _batch_sizes(self, backend: AnyBackend, scenario: Scenario) -> tuple[int, ...]:
+        """A backend's batch sizes: as many as a scenario's prompts, the axis, or its own; a server's are its own."""
+        if scenario.prompts is not None:
+            return (len(scenario.prompts),)
         own: tuple[int, ...] = (backend.batch_size,)
         return own if isinstance(backend, ServedBackend) else self.axes.batch_size or own
 
