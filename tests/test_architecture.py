@@ -26,6 +26,7 @@ HOMES = {
     "torch": {"machine/compute.py", *(f"engines/{name}.py" for name in ("hf", "hf_model", "hf_profile"))},
     "transformers": {"engines/hf.py", "engines/hf_model.py"},
     "matplotlib": {"report/plots.py"},
+    "duckdb": {"traffic/log.py"},
     "prometheus_client": {"traffic/prometheus.py"},
 }
 
@@ -95,7 +96,7 @@ def test_importing_phaselaw_loads_nothing_heavy_and_load_is_at_hand() -> None:
     assert said.startswith("True ")
 
 
-EXTRAS = ("torch", "transformers", "tokenizers", "safetensors", "gguf", "xllamacpp", "prometheus_client")
+EXTRAS = ("torch", "transformers", "tokenizers", "safetensors", "gguf", "xllamacpp", "prometheus_client", "duckdb")
 
 
 @pytest.mark.parametrize("command", ["models list", "study list", "study check gpt2-ladder-cpu"])

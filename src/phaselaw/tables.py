@@ -53,6 +53,15 @@ def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
+def duration(seconds: float) -> str:
+    """A time in words, in the unit that suits its size."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
 def digits(value: Any, significant: int = 3) -> str:
     """A number with so many significant digits and thousands separated; a dash where it is missing."""
     if _missing(value):

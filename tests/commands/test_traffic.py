@@ -32,9 +32,10 @@ def test_a_profile_is_printed_and_written_and_planned_with(log: Path, run: Path,
     told = capsys.readouterr()
     document = json.loads(told.out)
     assert document == json.loads(out.read_text())
-    assert "1 rows not read: line 2: timestamp is 'broken'" in told.err
+    assert "1 of 301 rows (0.33%) can't be read, such as line 2: timestamp is 'broken'" in told.err
     assert main(["plan", str(run), "--traffic", str(out), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
+    assert "traffic: 1 of 301 rows" in plan["notes"][0] and "5.0 min of traffic, taken as a month" in plan["notes"][1]
     assert plan["assumptions"]["requests_per_s"] == document["requests_per_s"]
     assert plan["assumptions"]["burst"] == max(1.0, document["peak_minute"]["over_mean"])
     assert plan["assumptions"]["tokens_per_request"] == pytest.approx(document["tokens_per_request"])
@@ -44,6 +45,7 @@ def test_a_profile_is_printed_and_written_and_planned_with(log: Path, run: Path,
 def test_a_person_reads_the_rate_the_lengths_and_the_latencies(log: Path, capsys) -> None:
     assert main(["traffic", str(log)]) == 0
     out = capsys.readouterr().out
+    assert out.startswith("In doubt: 1 of 301 rows")
     assert "300 requests over 5.0 min" in out and "requests/s on average" in out
     assert "prompt tokens" in out and "TTFT p50" in out
 
@@ -99,7 +101,8 @@ def test_a_page_in_a_file_is_known_by_its_look(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (["none.csv"], 1), (["LOG", "LOG"], 2), (["LOG", "--window", "0"], 2), (["LOG", "--out", "no/where.json"], 1),
+        (["none.csv"], 1), (["LOG", "LOG"], 2), (["LOG", "--part", "2:1"], 2), (["LOG", "--window", "0"], 2),
+        (["LOG", "--out", "no/where.json"], 1),
         (["LOG", "--timestamp-column", "when"], 2), (["http://127.0.0.1:1/metrics"], 1), (["LOG", "--model", "m"], 2),
         (["LOG", "--against", "none"], 1),
     ],

@@ -1,54 +1,54 @@
 """Latencies of production: a law put into a log comes out, cold apart from warm, and agreement goes by a rule."""
 
-import math
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from step_time_law import times
 
-from phaselaw.traffic.log import Requests
-from phaselaw.traffic.timings import ReferenceTimes, Timings
+from phaselaw.traffic.log import opened
+from phaselaw.traffic.source import Reading
+from phaselaw.traffic.timings import ReferenceTimes, timings
 
 N = 4000
+Values = dict[str, Any]
 
 
-def requests(slower: float = 1.0, scatter: float = 0.05, **given: object) -> Requests:
+def requests(slower: float = 1.0, scatter: float = 0.05, **given: Any) -> Values:
     """A log that obeys the law of `test_phase_split.times`, its times multiplied."""
     generator = np.random.default_rng(0)
-    prompt, output = generator.integers(10, 1000, N).astype(float), generator.integers(2, 200, N).astype(float)
+    prompt, output = generator.integers(10, 1000, N), generator.integers(2, 200, N)
     law = times()
     assert law.prefill is not None and law.decode is not None
     noise = slower * np.exp(generator.normal(0, scatter, (2, N)))
-    ttft = law.prefill.ms(1.0, prompt) / 1000 * noise[0]
+    ttft = law.prefill.ms(1.0, prompt.astype(float)) / 1000 * noise[0]
     step = law.decode.ms(1.0, prompt + (output - 1) / 2) / 1000 * noise[1]
-    none = np.full(N, math.nan)
     values = {
-        "sent_at": 1.7e9 + np.arange(N), "prompt_tokens": prompt, "output_tokens": output, "ttft_s": ttft,
-        "e2e_s": ttft + step * (output - 1), "batch_size": none, "worker_age_s": none, "idle_s": none, "cold": none,
-        "worker": None,
+        "timestamp": 1.7e9 + np.arange(N), "prompt_tokens": prompt, "output_tokens": output, "ttft_s": ttft,
+        "e2e_s": ttft + step * (output - 1),
     }  # fmt: skip
-    return Requests(**(values | given))
+    return values | given
 
 
-def taken(values: object, part: np.ndarray) -> object:
-    """Some rows of one column."""
-    return values[part] if isinstance(values, np.ndarray) else values and tuple(values[at] for at in part)
+def document(values: Values, reference: ReferenceTimes | None = None) -> Any:
+    rows = zip(*(np.broadcast_to(column, N).tolist() for column in values.values()), strict=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log.csv"
+        path.write_text("\n".join([",".join(values), *(",".join(map(str, row)) for row in rows)]))
+        with opened([path], Reading()) as log:
+            return timings(log, reference)
 
 
-def against(chunk: Requests, factor: np.ndarray | None = None) -> dict:
-    reference = ReferenceTimes(name="m on b", times=times(), prefill_factor=factor, decode_factor=factor)
-    timings = Timings(reference)
-    for part in np.array_split(np.arange(N), 7):
-        timings.add(Requests(**{name: taken(getattr(chunk, name), part) for name in Requests.__dataclass_fields__}))
-    document = timings.document()
-    assert document is not None
-    return document
+def against(values: Values, factor: np.ndarray | None = None) -> Any:
+    return document(values, ReferenceTimes(name="m on b", times=times(), prefill_factor=factor, decode_factor=factor))
 
 
-def counted(document: dict) -> dict[str, int]:
+def counted(timed: Any) -> dict[str, int]:
     """Requests by how they started."""
-    found = dict.fromkeys((row["start"] for row in document["buckets"]), 0)
-    for row in document["buckets"]:
+    found = dict.fromkeys((row["start"] for row in timed["buckets"]), 0)
+    for row in timed["buckets"]:
         found[row["start"]] += row["requests"]
     return found
 
@@ -71,47 +71,50 @@ def test_a_law_that_is_not_sure_itself_cant_be_disagreed_with() -> None:
 
 
 def test_only_what_was_measured_is_compared() -> None:
-    found = against(requests(prompt_tokens=np.full(N, 9999.0)))["against"]
+    found = against(requests(prompt_tokens=9999))["against"]
     assert found["outside_the_measured_range"] == found["times_compared"] == 2 * N
     assert found["ttft"]["verdict"] == "not measured"
 
 
 def test_buckets_hold_each_request_once_and_decode_is_apart_from_the_first_token() -> None:
-    document = against(requests())
-    assert sum(row["requests"] for row in document["buckets"]) == N
-    assert {row["start"] for row in document["buckets"]} == {"not known"}
-    assert {row["prompt_tokens"] for row in document["buckets"]} == {"0 to 127", "128 to 511", "512 to 2047"}
-    for row in document["buckets"]:
+    found = against(requests())
+    assert sum(row["requests"] for row in found["buckets"]) == N
+    assert {row["start"] for row in found["buckets"]} == {"not known"}
+    assert {row["prompt_tokens"] for row in found["buckets"]} == {"0 to 127", "128 to 511", "512 to 2047"}
+    for row in found["buckets"]:
         assert 1 / row["decode_tokens_per_s_p50"] == pytest.approx(0.0078, rel=0.3)
         assert row["ttft_s_p50"] < row["ttft_s_p95"] <= row["ttft_s_p99"]
 
 
 def test_cold_starts_are_told_apart_as_the_log_has_them_and_not_held_against_the_law() -> None:
-    called = np.where(np.arange(N) < 400, 1.0, 0.0)
-    document = against(requests(cold=called))
-    counted = {
-        start: sum(row["requests"] for row in document["buckets"] if row["start"] == start)
-        for start in ("cold", "warm")
-    }
-    assert counted == {"cold": 400, "warm": N - 400}
-    assert document["against"]["times_compared"] == 2 * (N - 400)
+    called = np.where(np.arange(N) < 400, "cold", "warm")
+    found = against(requests(cold_start=called))
+    assert counted(found) == {"cold": 400, "warm": N - 400}
+    assert found["against"]["times_compared"] == 2 * (N - 400)
 
 
 def test_young_and_idle_workers_are_cold() -> None:
     age = np.where(np.arange(N) < 100, 5.0, 5000.0)
     idle = np.where(np.arange(N) >= N - 50, 900.0, 1.0)
-    document = against(requests(worker_age_s=age, idle_s=idle))
-    assert counted(document)["cold"] == 150
+    found = against(requests(worker_age_s=age, idle_s=idle))
+    assert counted(found)["cold"] == 150
 
 
 def test_the_time_since_a_workers_last_request_is_found_from_its_rows() -> None:
     sent = 1.7e9 + np.arange(N) + np.where(np.arange(N) >= N // 2, 1000.0, 0.0)
-    names = tuple(f"w{at % 4}" for at in range(N))
-    document = against(requests(sent_at=sent, worker=names))
-    assert counted(document) == {"not known": 4, "cold": 4, "warm": N - 8}
+    names = np.array([f"w{at % 4}" for at in range(N)])
+    found = against(requests(timestamp=sent, worker=names))
+    assert counted(found) == {"not known": 4, "cold": 4, "warm": N - 8}
 
 
 def test_a_log_without_times_says_nothing_of_latency() -> None:
-    timings = Timings()
-    timings.add(requests(ttft_s=np.full(N, math.nan), e2e_s=np.full(N, math.nan)))
-    assert timings.document() is None
+    values = requests()
+    assert document({name: values[name] for name in ("timestamp", "prompt_tokens", "output_tokens")}) is None
+
+
+def test_quantiles_lie_between_the_nearest_values_in_proportion() -> None:
+    e2e = np.random.default_rng(1).permutation(N) + 1.0
+    [row] = document(requests(prompt_tokens=100, output_tokens=1, ttft_s="", e2e_s=e2e))["buckets"]
+    found = [row[f"e2e_s_{name}"] for name in ("p50", "p95", "p99")]
+    assert found == pytest.approx(np.quantile(e2e, [0.5, 0.95, 0.99]))
+    assert row["ttft_s_p50"] is None and row["decode_tokens_per_s_p50"] is None

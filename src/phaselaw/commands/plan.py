@@ -22,7 +22,7 @@ from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.plan.tables import TABLES
 from phaselaw.report.economics import SECTIONS, Plan, sections
 from phaselaw.report.terminal import print_section
-from phaselaw.traffic.profile import load_of, read_profile
+from phaselaw.traffic.profile import doubts_of, load_of, read_profile
 
 DESCRIPTION = "Turn measured tokens/s into workers, dollars, and what one model must do better than another."
 EXAMPLES = """\
@@ -104,8 +104,10 @@ def run(args: argparse.Namespace) -> int:
     loaded = api.load(*args.run_paths, allow_different=args.allow_different)
     price, choice = _hourly_price(args, loaded.rows["backend"].unique(maintain_order=True).to_list())
     workers = _chosen(args, loaded, price)
-    question = _question(args, {worker.model for worker in workers})
-    notes = [*loaded.run.notes, *(_price_notes(choice) if choice else [])]
+    profile = None if args.traffic is None else read_profile(args.traffic)
+    question = _question(args, {worker.model for worker in workers}, profile)
+    doubts = [] if profile is None else doubts_of(profile)
+    notes = [*doubts, *loaded.run.notes, *(_price_notes(choice) if choice else [])]
     document = api.planned(question, workers, loaded.analysis) | {"notes": notes}
     document["assumptions"] |= {"baseline": args.compare or None, "price": _offer(choice) if choice else None}
     for line in notes:
@@ -155,14 +157,14 @@ def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping
     return workers
 
 
-def _question(args: argparse.Namespace, models: set[str]) -> Question:
+def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, Any] | None) -> Question:
     """The question that the options ask of these models; raises `UsageError`."""
     mixes = inputs.read_mixes(Path(args.mixes)) if args.mixes else inputs.TR121_MIXES
     rate, burst = args.requests_per_s, 1.0
     if args.requests_per_month is not None:
         rate = args.requests_per_month / SECONDS_PER_MONTH
-    if args.traffic is not None:
-        rate, kinds, burst = load_of(read_profile(args.traffic), args.traffic)
+    if profile is not None:
+        rate, kinds, burst = load_of(profile, args.traffic)
         mixes = kinds if args.mixes is None else mixes
     if args.batch is not None:
         inputs.positive("--batch", args.batch)

@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from rich.console import Console
-from rich.progress import Progress
-
 from phaselaw import api
-from phaselaw.commands.console import PLAIN_LINE_EVERY_S, note, screen
+from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, add_json, option, positive_number, print_json
 from phaselaw.errors import RunError, UsageError
 from phaselaw.files import write_json
 from phaselaw.report.terminal import print_section
 from phaselaw.report.traffic import section
-from phaselaw.traffic.log import UNITS, Reading
 from phaselaw.traffic.profile import traffic_profile
 from phaselaw.traffic.prometheus import looks_like_a_page, parse, scrape_profile
-from phaselaw.traffic.timings import Timings
+from phaselaw.traffic.source import UNITS, Reading
 
 DESCRIPTION = "Summarise real traffic: rate, bursts, lengths, latencies; for phaselaw plan --traffic."
 EXAMPLES = """\
 examples:
   phaselaw traffic requests.csv.gz --out profile.json            a log of any size, in little memory
+  phaselaw traffic monday.csv tuesday.csv                        several logs as one; - is standard input
+  phaselaw traffic log.csv --part 2.5:26.5                       only the day that begins 2.5 hours in
   phaselaw traffic log.jsonl --timestamp-column at --prompt-tokens-column usage.prompt --against runs/a
   phaselaw traffic http://127.0.0.1:8000/metrics --window 60      an engine's Prometheus page, read twice
   phaselaw traffic before.prom after.prom --window 3600           two pages saved an hour apart
   phaselaw plan runs/a --traffic profile.json                    plan with it
 
-Logs are CSV or JSON lines, plain or gzipped. Timestamps are ISO dates or numbers (s, ms, us or ns since 1970, or from
-the log's start). Columns are known by common names: Azure's, BurstGPT's, Mooncake's, LiteLLM's, OpenAI's and vLLM's.
-More: docs/traffic.md.
+Logs are CSV, JSON or Parquet, plain, gzipped or zstd, with the time and the lengths of each request. Columns are known
+by common names: Azure's, BurstGPT's, Mooncake's, Vidur's, LiteLLM's, Langfuse's, Helicone's, Bedrock's, OpenAI's,
+Anthropic's, OpenTelemetry's, AIPerf's. What is not sure is said first or refused. More: docs/traffic.md.
 """
 
 COLUMN_OPTIONS = {
@@ -61,7 +56,7 @@ LARGEST_PAGE = 64 * 2**20
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The log or pages, their columns, and the run they are held against."""
-    option(parser, "sources", "FILE", "a request log, or one or two Prometheus pages", nargs="+")
+    option(parser, "sources", "FILE", "request logs (-: standard input), or one or two Prometheus pages", nargs="+")
     option(parser, "--out", "FILE", "write the profile here, as JSON", type=a_path)
     option(parser, "--model", "NAME", "only this model's requests")
     add_json(parser, "print the profile as JSON")
@@ -70,7 +65,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         option(columns, f"--{meaning.replace('_', '-')}-column", "NAME", what)
     units = {"choices": tuple(UNITS)}
     option(columns, "--timestamp-unit", None, "of timestamps that are numbers (default: by size)", **units)
-    option(columns, "--duration-unit", None, "of durations whose name has none", **units, default="s")
+    text = "day-first, month-first, or a pattern such as '%%d.%%m.%%Y'"
+    option(columns, "--timestamp-format", "FORMAT", text)
+    option(columns, "--duration-unit", None, "of durations whose name has none (default: s)", **units)
+    rows = parser.add_argument_group("rows")
+    option(rows, "--part", "FROM:TO", "only requests between so many hours after the first; either may be left out")
+    text = "leave out rows that can't be read, however many; the profile and its plans say so"
+    rows.add_argument("--allow-dropped", action="store_true", help=text)
     law = parser.add_argument_group("does production agree with the measured law?")
     option(law, "--against", "RUN", "compare its step times with logged latencies", type=a_path)
     option(law, "--against-model", "NAME", "which model of RUN (default: its only one)")
@@ -90,11 +91,9 @@ def run(args: argparse.Namespace) -> int:
             write_json(args.out, document)
         except OSError as error:
             raise RunError(f"{args.out} can't be written ({error.strerror})") from None
-    faults = document.get("rows_not_read") or {"count": 0, "first": []}
-    if faults["count"]:
-        more = " ..." if faults["count"] > len(faults["first"]) else ""
-        note(f"{faults['count']:,} rows not read: {'; '.join(faults['first'])}{more}")
     if args.json:
+        for doubt in document.get("doubts", ()):
+            note(doubt)
         print_json(document)
     else:
         print_section(section(document), screen(pipe_width=400), titled=False)
@@ -104,11 +103,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _are_pages(args: argparse.Namespace) -> bool:
-    if len(args.sources) > 2:
-        raise UsageError("give one request log, or one or two Prometheus pages")
-    pages = [_is_url(source) or looks_like_a_page(_read(source, 4096)) for source in args.sources]
-    if len(args.sources) == 2 and not all(pages):
-        raise UsageError("two files are two Prometheus pages; give one request log")
+    pages = [_is_url(each) or (each != "-" and looks_like_a_page(_read(each, 4096))) for each in args.sources]
+    if any(pages) and (len(pages) > 2 or not all(pages)):
+        raise UsageError("give request logs, or one or two Prometheus pages")
     return all(pages)
 
 
@@ -127,36 +124,28 @@ def _read(source: str, most: int = LARGEST_PAGE) -> str:
 
 
 def _of_log(args: argparse.Namespace) -> dict[str, Any]:
-    path = Path(args.sources[0])
     columns = {meaning: name for meaning in COLUMN_OPTIONS if (name := getattr(args, f"{meaning}_column"))}
-    units = {"timestamp_unit": args.timestamp_unit, "duration_unit": args.duration_unit}
-    reading = Reading(columns=columns, model=args.model, **units)
+    named = ("timestamp_unit", "timestamp_format", "duration_unit", "model", "allow_dropped")
+    reading = Reading(columns=columns, part=_part(args.part), **{name: getattr(args, name) for name in named})
     law = None
     if args.against is not None:
         against = api.load(args.against)
         law = api.reference_times(against, backend=args.against_backend, model=args.against_model, tell=note)
-    with _progress(path) as tell:
-        return traffic_profile(path, reading, lambda: Timings(law), tell)
+    return traffic_profile(args.sources, reading, law)
 
 
-@contextlib.contextmanager
-def _progress(path: Path) -> Iterator[Callable[[int], None]]:
-    """Takes the bytes read so far: a bar on a terminal, elsewhere a line now and then, on stderr."""
-    size, console = path.stat().st_size if path.exists() else 0, Console(stderr=True)
-    told = time.monotonic()
-
-    def line(read: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= PLAIN_LINE_EVERY_S:
-            told = time.monotonic()
-            print(f"{path.name}: {read / max(size, 1):.0%} read", file=sys.stderr)
-
-    if not console.is_terminal:
-        yield line
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(f"reading {path.name}", total=size)
-        yield lambda read: bar.update(task, completed=read)
+def _part(text: str | None) -> tuple[float, float] | None:
+    """Hours from the first request, of which either end may be open. Raises `UsageError`."""
+    if text is None:
+        return None
+    try:
+        begin, end = text.split(":")
+        part = float(begin or 0), float(end or "inf")
+    except ValueError:
+        part = 0.0, 0.0
+    if not 0 <= part[0] < part[1]:
+        raise UsageError(f"--part {text}: give hours from the log's first request, as in 2.5:26.5 or 2.5:")
+    return part
 
 
 def _of_pages(args: argparse.Namespace) -> dict[str, Any]:

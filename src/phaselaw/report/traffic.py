@@ -7,9 +7,11 @@ from typing import Any
 
 from phaselaw import tables
 from phaselaw.report.document import Block, Section, display
-from phaselaw.tables import Row, bracket, count, counted, derived, digits, fixed, measured, words
+from phaselaw.tables import Row, bracket, count, counted, derived, digits, duration, fixed, measured, words
 
 Profile = Mapping[str, Any]
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 _LATENCIES = tables.Table(
     caption="Latencies in seconds, quantiles interpolated between histogram buckets.",
@@ -32,7 +34,7 @@ _TIMINGS = (
 def section(profile: Profile) -> Section:
     """A profile as a section."""
     lengths = {"prompt tokens": profile["prompt_tokens"], "output tokens": profile["output_tokens"]}
-    blocks: list[Block] = [*_facts(profile)]
+    blocks: list[Block] = [*(f"In doubt: {doubt}." for doubt in profile.get("doubts", ())), *_facts(profile)]
     if rows := _rows(lengths):
         blocks.append(display(_lengths(rows[0]), rows))
     if latencies := _rows(profile.get("latencies") or {}):
@@ -62,27 +64,56 @@ def _lengths(row: Row) -> tables.Table:
 
 def _facts(profile: Profile) -> list[str]:
     requests, span, peak = profile["requests"], profile["span_s"], profile["peak_minute"]
-    over = f" over {_duration(span)}" if span else ""
+    over = f" over {duration(span)}" if span else ""
     since = f" from {profile['starts_at']}" if profile.get("starts_at") else ""
     facts = [f"{'Requests not counted' if requests is None else f'{requests:,.0f} requests'}{over}{since}."]
     if profile["requests_per_s"] is not None:
         busiest = "no minute's peak is known"
         if peak:
             busiest = f"the busiest minute {digits(peak['requests_per_s'])} ({peak['over_mean']:.2f} x)"
-        facts.append(f"{digits(profile['requests_per_s'])} requests/s on average (all over the whole span); {busiest}.")
+        month = f"; a plan takes these {duration(span)} as a month" if span else ""
+        facts.append(
+            f"{digits(profile['requests_per_s'])} requests/s on average (all over the whole span); {busiest}{month}."
+        )
     if profile["gap_cv"] is not None:
-        facts.append(f"The gaps between requests have a CV of {profile['gap_cv']:.2f}: 1 is random, more is bursts.")
+        inside = profile.get("gap_cv_within_10_min")
+        apart = f"; inside ten minutes, apart from day and night, {inside:.2f}" if inside is not None else ""
+        facts.append(
+            f"The gaps between requests have a CV of {profile['gap_cv']:.2f}{apart}: 1 is random, more is bursts."
+        )
     elif profile.get("gap_cv_unknown"):
         facts.append(f"The gaps' CV is not known: {profile['gap_cv_unknown']}.")
     if profile["tokens_per_request"] is not None:
         linked = profile["correlation"]
         between = f"; prompt and output lengths correlate by {linked:.2f}" if linked is not None else ""
         facts.append(f"{profile['tokens_per_request']:,.1f} tokens a request, prompt and output{between}.")
+    if rows := (profile.get("rows") or {}).get("apart"):
+        each = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in rows.items() if name != "status_not_known")
+        facts += [f"Counted apart, in no figure: {each}."] if each else []
+    if (cached := profile.get("cached_prompt_share")) is not None:
+        facts.append(f"{cached:.1%} of prompt tokens came from the prompt cache.")
+    facts += _over_time(profile)
     if profile.get("timestamps"):
         facts.append(f"Timestamps: {profile['timestamps']}.")
     if profile.get("basis"):
         facts.append(f"From a Prometheus page: {profile['basis']}.")
         facts += [_counted(profile, of) for of in ("prompt", "output") if profile[f"{of}_tokens_total"] is not None]
+    return facts
+
+
+def _over_time(profile: Profile) -> list[str]:
+    """The busiest and the quietest hour of a day and day of a week, of a log that is as long."""
+    facts = []
+    for key, name, fewest in (("by_hour_of_day", "hour", 24), ("by_day_of_week", "day", 7)):
+        rows = profile.get(key) or []
+        if len(rows) == fewest and profile["span_s"] >= 86_400:
+            low, high = (of(rows, key=lambda row: row["requests_per_s"]) for of in (min, max))
+            named = [_DAYS[row["day"]] if name == "day" else f"{row['hour']}:00" for row in (high, low)]
+            rates = [digits(row["requests_per_s"]) for row in (high, low)]
+            clock = f" ({profile['hours_count_from']})" if name == "hour" else ""
+            facts.append(
+                f"By {name}{clock}: {rates[0]} requests/s at most ({named[0]}), {rates[1]} at least ({named[1]})."
+            )
     return facts
 
 
@@ -105,11 +136,3 @@ def _against(against: Mapping[str, Any]) -> tuple[str, ...]:
         "range and are not compared. A logged time to first token holds the queue's wait, a predicted one does not."
     )
     return *compared, outside
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

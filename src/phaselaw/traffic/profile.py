@@ -1,7 +1,8 @@
-"""A traffic profile: rate, bursts and lengths of a request log (method 5), and the format of all profiles.
+"""A traffic profile: rate, bursts, lengths and shape over time of a request log (method 5), and its format.
 
 Definitions: the mean rate is all requests over the whole span, first to last; the peak is the busiest of the 60 s bins
-that begin with the first request; the CV of the gaps is their standard deviation over their mean.
+that begin with the first request; the CV of the gaps is their standard deviation over their mean; a quantile lies
+between the two nearest values in proportion (linear interpolation, rank ``share * (n - 1)``).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -18,93 +19,237 @@ import numpy as np
 
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.records import Mix
-from phaselaw.traffic.log import Log, Reading
-from phaselaw.traffic.sketches import BIN_S, WINDOW, Arrivals, Counts, Kinds, Moments
-from phaselaw.traffic.timings import Timings
+from phaselaw.tables import duration
+from phaselaw.traffic import columns as of
+from phaselaw.traffic.log import Log, opened
+from phaselaw.traffic.source import FATES, Reading
+from phaselaw.traffic.timings import ReferenceTimes, timings
 
-SCHEMA_VERSION = 1
-"""Of every profile, whether from a request log or from a Prometheus page."""
+SCHEMA_VERSION = 2
+"""Of every profile, whether from a request log or from a Prometheus page. Version 1 knew no doubts and no hours."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-
-
-class _Reading:
-    """What is kept of a log while it is read once."""
-
-    def __init__(self, log: Log, timings: Timings, anchor: float | None = None) -> None:
-        self.log, self.timings, self.arrivals = log, timings, Arrivals(anchor)
-        self.lengths = {"prompt_tokens": Counts(), "output_tokens": Counts()}
-        self.products, self.log_products, self.kinds = Moments(), Moments(), Kinds()
-        for chunk in log:
-            self.arrivals.add(chunk.sent_at)
-            self.timings.add(chunk)
-            lengths = np.stack([chunk.prompt_tokens, chunk.output_tokens])
-            known = np.isfinite(lengths)
-            for counts, values, are in zip(self.lengths.values(), lengths, known, strict=True):
-                counts.add(values[are])
-            prompt, output = lengths[:, known.all(axis=0)]
-            self.products.add(prompt, output)
-            self.log_products.add(np.log1p(prompt), np.log1p(output))
-            self.kinds.add(prompt, output)
-        self.arrivals.close()
-        if not self.arrivals.count:
-            first = "; ".join(log.faults.first[:2])
-            why = f"{log.faults.count} rows can't be read, such as {first}" if first else "the log has no rows"
-            raise AnalysisError(f"no request could be read: {why}")
-
-    def document(self) -> dict[str, Any]:
-        arrivals, first, span = self.arrivals, self.arrivals.first, self.arrivals.span_s
-        mean = arrivals.count / span if span > 0 else None
-        peak = why = None
-        if mean is not None and span >= BIN_S:
-            at, count = arrivals.busiest
-            peak = {"requests_per_s": count / BIN_S, "over_mean": count / BIN_S / mean, "starts_after_s": at * BIN_S}
-        if arrivals.late:
-            why = f"{arrivals.late} requests were more than {WINDOW:,} rows out of order: sort the log by time"
-        has_both = all(counts.n for counts in self.lengths.values())
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "source": "request log",
-            "requests": arrivals.count,
-            "rows_not_read": {"count": self.log.faults.count, "first": self.log.faults.first},
-            "columns": dict(self.log.columns.names) if self.log.columns else {},
-            "timestamps": self.log.timestamps,
-            # In UTC; not known where the log counts from its own start.
-            "starts_at": None if first < 1e8 else dt.datetime.fromtimestamp(first, tz=dt.UTC).isoformat(),
-            "span_s": span,
-            "requests_per_s": mean,
-            "peak_minute": peak,
-            "gap_cv": arrivals.gap_cv,
-            "gap_cv_unknown": why,
-            **{name: _distribution(counts) for name, counts in self.lengths.items()},
-            "tokens_per_request": sum(counts.mean for counts in self.lengths.values()) if has_both else None,
-            "correlation": self.products.correlation if has_both else None,
-            "correlation_of_logs": self.log_products.correlation if has_both else None,
-            "kinds": self.kinds.rows() if has_both else [],
-            "timings": self.timings.document(),
-        }
+HOUR, DAY = 3600.0, 86_400.0
+BIN_S, WINDOW_S = 60.0, 600.0
+"""Bins of the peak, and the windows inside which bursts are told apart from day and night."""
+FEWEST_GAPS = 30
+"""Gaps that a window needs to tell of bursts."""
+QUIETER = 3.0
+"""A log is of two rates where one part of it is quieter than the rest by this."""
+_PARTS = 1000
+_GAPS = """
+SELECT count(gap), avg(gap), var_pop(gap), max(gap), count(inside), avg(inside), var_pop(inside) FROM (
+SELECT slot, gap, CASE WHEN sent - gap >= {first} + {window} * slot THEN gap END AS inside FROM (
+SELECT sent, floor((sent - {first}) / {window}) AS slot, sent - lag(sent) OVER (ORDER BY sent) AS gap FROM requests))
+GROUP BY slot"""
 
 
 def traffic_profile(
-    path: Path,
-    reading: Reading,
-    make_timings: Callable[[], Timings] = Timings,
-    progress: Callable[[int], None] | None = None,
+    paths: Sequence[str | Path], reading: Reading, reference: ReferenceTimes | None = None
 ) -> dict[str, Any]:
-    """The profile of a request log, read once; twice where its first rows are not its earliest by far.
-
-    Raises as `Log` does, and `AnalysisError` where it has no readable request.
-    """
-    read = _Reading(Log(path, reading, progress), make_timings())
-    if read.arrivals.misplaced_anchor:
-        read = _Reading(Log(path, reading, progress), make_timings(), anchor=read.arrivals.first)
-    return read.document()
+    """The profile of a request log. Raises as `Log` does, and `AnalysisError` where it has no request to plan with."""
+    with opened(paths, reading) as log:
+        return _document(log, reference)
 
 
-def _distribution(counts: Counts) -> dict[str, float] | None:
-    if not counts.n:
-        return None
-    quantiles = {f"p{share * 100:g}": counts.quantile(share) for share in QUANTILES}
-    return {"mean": counts.mean, "sd": counts.sd, **quantiles, "max": counts.largest}
+def _document(log: Log, reference: ReferenceTimes | None) -> dict[str, Any]:
+    [(n, first, end)] = log.ask("SELECT count(*), min(sent), max(sent) FROM requests")
+    if not n:
+        rest = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in log.rows.items() if count)
+        raise AnalysisError(f"{log.path}: no request to plan with (rows: {rest or 'none'})")
+    of_buckets = of.BUCKET in log.columns.names
+    figures = _of_buckets(log) if of_buckets else _of_requests(log, first, end)
+    absolute = not any(source.relative for source in log.sources)
+    hours = _hours(log, first, first + (figures["span_s"] or 0.0), absolute)
+    apart = {name: log.rows[name] for name in FATES[1:] if log.rows[name]}
+    [(cached, prompts)] = log.ask("SELECT sum(cached), sum(prompt) FILTER (cached IS NOT NULL) FROM requests")
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "source": "usage by the hour" if of_buckets else "request log",
+        "doubts": [],
+        **figures,
+        "rows": {"in_log": sum(log.rows.values()), "apart": apart},
+        "rows_not_read": {"count": log.rows["not_read"], "first": log.faults},
+        "columns": dict(log.columns.names),
+        "timestamps": log.timestamps,
+        # In UTC; not known where the log counts from its own start.
+        "starts_at": dt.datetime.fromtimestamp(first, tz=dt.UTC).isoformat() if absolute else None,
+        "gap_cv_unknown": "buckets count requests, they do not say when they came" if of_buckets else None,
+        "cached_prompt_share": cached / prompts if prompts else None,
+        **hours,
+        "timings": None if of_buckets else timings(log, reference),
+    }
+    return document | {"doubts": [*log.doubts, *_doubts(log, document, first)]}
+
+
+def _of_requests(log: Log, first: float, end: float) -> dict[str, Any]:
+    """The figures of a log whose rows are requests."""
+    n, linked, linked_logs = log.ask(
+        "SELECT count(*), corr(prompt, output), corr(ln(prompt), ln(output)) FROM requests"
+    )[0]
+    span = end - first
+    mean = n / span if span > 0 else None
+    peak = None
+    if mean is not None and span >= BIN_S:
+        bins = f"SELECT floor((sent - {first!r}) / {BIN_S}) AS slot, count(*) AS n FROM requests GROUP BY slot"
+        [(at, most)] = log.ask(f"{bins} ORDER BY n DESC, slot LIMIT 1")
+        peak = {"requests_per_s": most / BIN_S, "over_mean": most / BIN_S / mean, "starts_after_s": at * BIN_S}
+    lengths = {name: _distribution(log, name) for name in ("prompt", "output")}
+    return {
+        "requests": n,
+        "span_s": span,
+        "requests_per_s": mean,
+        "peak_minute": peak,
+        **_bursts(log, first),
+        **{f"{name}_tokens": found for name, found in lengths.items()},
+        "tokens_per_request": sum(found["mean"] for found in lengths.values()),
+        "correlation": _finite(linked),
+        "correlation_of_logs": _finite(linked_logs),
+        "kinds": [
+            {"share": count / n, "prompt_tokens": prompt, "output_tokens": output}
+            for count, prompt, output in log.ask(
+                "SELECT count(*), avg(prompt), avg(output) FROM requests GROUP BY floor(log2(prompt)), "
+                "floor(log2(output)) ORDER BY floor(log2(min(prompt))), floor(log2(min(output)))"
+            )
+        ],
+    }
+
+
+def _of_buckets(log: Log) -> dict[str, Any]:
+    """The figures of an export of usage, whose rows count the requests of a time: no lengths of single requests."""
+    if any(name not in log.columns.names for name in (of.ENDED_AT, of.BUCKET)):
+        raise UsageError(f"{log.path}: buckets of requests without an end: no rate can be told")
+    [(n, first, end, prompt, output)] = log.ask(
+        "SELECT sum(requests), min(sent), max(until), sum(prompt), sum(output) FROM requests"
+    )
+    if not n or not end > first:
+        raise AnalysisError(f"{log.path}: its buckets hold no requests, or no time")
+    rates = "SELECT sent, sum(requests) / (max(until) - sent) AS rate FROM requests GROUP BY sent"
+    [(at, rate)] = log.ask(f"{rates} ORDER BY rate DESC, sent LIMIT 1")
+    mean, means = n / (end - first), {"prompt_tokens": prompt / n, "output_tokens": output / n}
+    return {
+        "requests": int(n),
+        "span_s": end - first,
+        "requests_per_s": mean,
+        "peak_minute": {"requests_per_s": rate, "over_mean": rate / mean, "starts_after_s": at - first},
+        "gap_cv": None,
+        "gap_cv_within_10_min": None,
+        "longest_gap_s": None,
+        **{name: {"mean": value} for name, value in means.items()},
+        "tokens_per_request": sum(means.values()),
+        "correlation": None,
+        "correlation_of_logs": None,
+        "kinds": [{"share": 1.0, **means}],
+    }
+
+
+def _distribution(log: Log, name: str) -> dict[str, float]:
+    """Exact, from how often each length occurs."""
+    counted = log.ask(f"SELECT {name}, count(*) FROM requests GROUP BY 1 ORDER BY 1")
+    values, counts = np.array(counted, dtype=np.int64).T
+    n, mean = counts.sum(), float(np.average(values, weights=counts))
+    ranks = np.array(QUANTILES) * (n - 1)
+    below, above = (values[np.searchsorted(np.cumsum(counts), at(ranks), side="right")] for at in (np.floor, np.ceil))
+    between = below + (above - below) * (ranks % 1)
+    quantiles = {f"p{share * 100:g}": float(value) for share, value in zip(QUANTILES, between, strict=True)}
+    sd = math.sqrt(float(np.average((values - mean) ** 2, weights=counts)))
+    return {"mean": mean, "sd": sd, **quantiles, "max": int(values[-1])}
+
+
+def _bursts(log: Log, first: float) -> dict[str, Any]:
+    """The CV of all gaps between requests, that inside windows of ten minutes, and the longest gap."""
+    rows = log.ask(_GAPS.format(first=repr(first), window=WINDOW_S))
+    n, mean, var, longest, inside, mean_inside, var_inside = np.array(rows, dtype=float).T
+    known = n > 0
+    whole = float(np.average(mean[known], weights=n[known])) if known.any() else 0.0
+    spread = float(np.average(var[known] + (mean[known] - whole) ** 2, weights=n[known])) if known.any() else 0.0
+    enough = (inside >= FEWEST_GAPS) & (mean_inside > 0)
+    squares = var_inside[enough] / mean_inside[enough] ** 2
+    return {
+        "gap_cv": math.sqrt(spread) / whole if whole > 0 and n.sum() > 1 else None,
+        "gap_cv_within_10_min": math.sqrt(np.average(squares, weights=inside[enough])) if enough.any() else None,
+        "longest_gap_s": float(np.nanmax(longest)) if known.any() else None,
+    }
+
+
+def _hours(log: Log, first: float, end: float, absolute: bool) -> dict[str, Any]:
+    """Requests and time covered by hour of day (UTC, or from the log's start) and, of a week and more, by weekday."""
+    if end - first < HOUR:
+        return {"by_hour_of_day": None, "by_day_of_week": None, "hours_count_from": None}
+    origin = 0.0 if absolute else first
+    count = "sum(requests)" if of.BUCKET in log.columns.names else "count(*)"
+    rows = log.ask(f"SELECT floor((sent - {origin!r}) / {HOUR}) AS slot, {count} FROM requests GROUP BY slot")
+    at = np.arange(math.floor((first - origin) / HOUR), math.floor((end - origin) / HOUR) + 1)
+    covered = np.minimum(end - origin, (at + 1) * HOUR) - np.maximum(first - origin, at * HOUR)
+    requests = np.zeros(len(at))
+    for hour, n in rows:
+        requests[int(hour) - at[0]] = n
+
+    def by(index: Any, name: str) -> list[dict[str, Any]]:
+        sums = [np.bincount(index, weights) for weights in (requests, covered)]
+        return [
+            {name: hour, "requests": int(n), "covered_s": float(time), "requests_per_s": float(n / time)}
+            for hour, (n, time) in enumerate(zip(*sums, strict=True))
+            if time > 0
+        ]
+
+    # The first of January 1970 was a Thursday; Monday is 0.
+    week = by((at // 24 + 3) % 7, "day") if absolute and end - first >= 7 * DAY else None
+    clock = "UTC" if absolute else "the log's start"
+    return {"by_hour_of_day": by(at % 24, "hour"), "by_day_of_week": week, "hours_count_from": clock}
+
+
+def _doubts(log: Log, document: Mapping[str, Any], first: float) -> Iterator[str]:
+    """What makes a figure doubtful, each with what to do."""
+    span, rate, n = document["span_s"], document["requests_per_s"], document["requests"]
+    if rate is None:
+        yield "all requests have the same time: no rate can be told"
+        return
+    if rate > 1000:
+        yield f"{rate:,.0f} requests/s are more than most services see: is the unit of the timestamps right?"
+    if of.BUCKET not in log.columns.names and n > 30:
+        yield from _two_rates(log, first, span)
+        if document["longest_gap_s"] > span / 2:
+            gap = duration(document["longest_gap_s"])
+            yield f"one gap of {gap} is most of the log: a wrong date, or two logs in one?"
+    if unknown := log.rows["status_not_known"]:
+        yield f"{unknown:,} rows have a status that is not known here; they count as served"
+    for meaning, column, most in ((of.TTFT, "ttft", 60), (of.E2E, "e2e", 600)):
+        if any(source.unsaid(meaning) for source in log.sources if meaning in source.columns.names):
+            [(median,)] = log.ask(f"SELECT median({column}) FROM (SELECT {column} FROM requests LIMIT 100000)")
+            if median is not None and median > most:
+                name = log.columns.names[meaning]
+                yield f"{name}: a median of {duration(median)} as seconds: say --duration-unit ms where it is that"
+
+
+def _two_rates(log: Log, first: float, span: float) -> Iterator[str]:
+    """Whether the log's head or tail is much quieter than the rest: where two Poisson rates fit best."""
+    part = f"least(floor((sent - {first!r}) / {span!r} * {_PARTS}), {_PARTS - 1})"
+    counts = np.zeros(_PARTS)
+    for at, n in log.ask(f"SELECT {part} AS slot, count(*) FROM requests GROUP BY slot"):
+        counts[int(at)] = n
+    cuts = np.arange(_PARTS // 20, _PARTS - _PARTS // 20 + 1)
+    head = np.cumsum(counts)[cuts - 1]
+    tail = counts.sum() - head
+    heads, tails = head / cuts, tail / (_PARTS - cuts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fit = np.nan_to_num(head * np.log(heads)) + np.nan_to_num(tail * np.log(tails))
+    best = int(np.argmax(fit))
+    low, high = sorted((float(heads[best]), float(tails[best])))
+    if high < QUIETER * low or min(head[best] + low, tail[best] + low) < 0:
+        return
+    quiet_head = heads[best] < tails[best]
+    hours = cuts[best] / _PARTS * span / HOUR
+    share = cuts[best] / _PARTS if quiet_head else 1 - cuts[best] / _PARTS
+    times = f"{high / low:.3g} times quieter" if low else "without requests, unlike"
+    where, busy = ("first", f"{hours:.4g}:") if quiet_head else ("last", f"0:{hours:.4g}")
+    yield (
+        f"the rate is not one rate: the {where} {share:.0%} of the log are {times} than the rest (a ramp, a quiet "
+        f"part, or day and night); plan with the busy part by --part {busy}"
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def read_profile(path: Path) -> dict[str, Any]:
@@ -116,9 +261,20 @@ def read_profile(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no traffic profile that can be read ({reason})") from None
     if not isinstance(document, dict) or "kinds" not in document or "requests_per_s" not in document:
         raise UsageError(f"{path}: no traffic profile; make one with phaselaw traffic LOG --out {path.name}")
-    if document.get("schema_version") != SCHEMA_VERSION:
+    if document.get("schema_version") not in (1, SCHEMA_VERSION):
         raise UsageError(f"{path}: a traffic profile of version {document.get('schema_version')}, not {SCHEMA_VERSION}")
     return document
+
+
+def doubts_of(document: Mapping[str, Any]) -> list[str]:
+    """What a plan must say of a profile: its doubts, what it left out, and how long the log was."""
+    doubts = list(document.get("doubts", ()))
+    dropped = (document.get("rows_not_read") or {}).get("count", 0)
+    if dropped and document.get("schema_version") == 1:
+        doubts.append(f"{dropped:,} rows of the log could not be read and are left out of every figure")
+    if document.get("span_s"):
+        doubts.append(f"{duration(document['span_s'])} of traffic, taken as a month")
+    return [f"traffic: {doubt}" for doubt in doubts]
 
 
 def load_of(document: Mapping[str, Any], path: Path) -> tuple[float, tuple[Mix, ...], float]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +19,7 @@ from scipy import stats
 from phaselaw.laws.options import Options
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import PhaseTime, StepTimes
-from phaselaw.traffic.log import Requests
-from phaselaw.traffic.sketches import LogQuantiles
+from phaselaw.traffic.log import Log
 
 COLD_AGE_S = 60.0
 COLD_IDLE_S = 300.0
@@ -37,8 +35,18 @@ EDGES = {
 
 _STARTS = ("warm", "cold", "not known")
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-_FEWEST_BLOCKS = 32
+_BLOCKS = 48
+"""Parts of the log, of equally many requests."""
 _LEVEL = Options().level
+_FETCHED = 200_000
+_LAST_SEEN = "max(sent + coalesce(e2e, 0)) OVER (PARTITION BY worker ORDER BY sent ROWS BETWEEN UNBOUNDED PRECEDING "
+_LAST_SEEN += "AND 1 PRECEDING)"
+_TIMED = f"""
+CREATE OR REPLACE VIEW timed AS SELECT sent, prompt, output, batch_size, ttft, e2e,
+CASE WHEN output >= 2 AND e2e > ttft THEN (e2e - ttft) / (output - 1) END AS step,
+CASE WHEN called_cold THEN 1 WHEN NOT called_cold THEN 0 WHEN worker_age IS NULL AND idle IS NULL THEN 2
+WHEN worker_age < {COLD_AGE_S} OR idle >= {COLD_IDLE_S} THEN 1 ELSE 0 END AS started
+FROM (SELECT * REPLACE (%s AS idle) FROM requests) WHERE ttft > 0 OR e2e > 0"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,115 +59,49 @@ class ReferenceTimes:
     decode_factor: Floats | None
 
 
-class Timings:
-    """Takes requests in and keeps their latencies, in a fixed size."""
+def timings(log: Log, reference: ReferenceTimes | None = None) -> dict[str, Any] | None:
+    """The latencies of a log as JSON; ``None`` where it has no times."""
+    idle = f"coalesce(idle, sent - {_LAST_SEEN})" if "worker" in log.columns.names else "idle"
+    log.ask(_TIMED % idle)
+    parts = [
+        f"coalesce({' + '.join(f'({name} >= {edge})::INT' for edge in edges)} - 1, -1)"
+        for name, edges in zip(("prompt", "output", "batch_size"), EDGES.values(), strict=True)
+    ]
+    key = f"[{', '.join(parts)}, started]"
+    counts = {tuple(at): n for at, n in log.ask(f"SELECT {key}, count(*) FROM timed GROUP BY 1 ORDER BY 1")}
+    if not counts:
+        return None
+    latencies = {name: _quantiles(log, key, name) for name in ("ttft", "step", "e2e")}
+    return {
+        "cold_rule": f"called cold by the log, else worker age under {COLD_AGE_S:g} s or idle {COLD_IDLE_S:g} s",
+        "batch_size_known": any(at[2] >= 0 for at in counts),
+        "buckets": [_bucket_row(at, n, *(each.get(at, {}) for each in latencies.values())) for at, n in counts.items()],
+        "against": None if reference is None else _against(log, reference),
+    }
 
-    def __init__(self, reference: ReferenceTimes | None = None) -> None:
-        self._reference = reference
-        self._requests: Counter[tuple[int, ...]] = Counter()
-        """By kind: where its lengths lie in `EDGES`, and its start."""
-        self._latencies = [defaultdict[tuple[int, ...], LogQuantiles](LogQuantiles) for _ in range(3)]
-        """The same of times to first token, decode steps and end-to-end times."""
-        self._last_seen: dict[str, float] = {}
-        self._ratios = {"ttft": _Blocks(), "decode_step": _Blocks()}
-        self._outside, self._asked = 0, 0
-        self._batch_known = False
 
-    def add(self, chunk: Requests) -> None:
-        """Take a chunk of requests; those without any time count for nothing."""
-        timed = (chunk.ttft_s > 0) | (chunk.e2e_s > 0)
-        starts = self._starts(chunk)
-        if not timed.any():
-            return
-        with np.errstate(invalid="ignore", divide="ignore"):
-            step = (chunk.e2e_s - chunk.ttft_s) / (chunk.output_tokens - 1)
-            step = np.where((chunk.output_tokens >= 2) & (step > 0), step, math.nan)
-        self._batch_known |= bool(np.isfinite(chunk.batch_size).any())
-        # The number of the bucket that each value lies in; -1 where it is not known.
-        lengths = [(getattr(chunk, name), edges) for name, edges in EDGES.items()]
-        parts = [np.where(np.isfinite(of), np.searchsorted(edges, of, side="right") - 1, -1) for of, edges in lengths]
-        kinds, of = np.unique(np.stack([*parts, starts.astype(int)]), axis=1, return_inverse=True)
-        for at, key in enumerate(kinds.T.tolist()):
-            here = (of.reshape(-1) == at) & timed
-            if here.any():
-                self._requests[tuple(key)] += int(here.sum())
-                for values, latencies in zip((chunk.ttft_s, step, chunk.e2e_s), self._latencies, strict=True):
-                    latencies[tuple(key)].add(values[here & (values > 0)])
-        if self._reference is not None:
-            self._compare(self._reference, chunk, step, starts)
+def _quantiles(log: Log, key: str, name: str) -> dict[tuple[int, ...], dict[str, float]]:
+    """Quantiles by bucket, between the two nearest values in proportion; sorted on disk where they are many."""
+    count = f"count(*) OVER (PARTITION BY {key}) AS n"
+    rank = f"row_number() OVER (PARTITION BY {key} ORDER BY {name}) - 1 AS rank"
+    ranked = f"SELECT {key} AS slot, {name} AS x, {rank}, {count} FROM timed WHERE {name} > 0"
+    shares = ", ".join(f"sum(x * greatest(0, 1 - abs(rank - {share} * (n - 1))))" for share in _SHARES.values())
+    rows = log.ask(f"SELECT slot, {shares} FROM ({ranked}) GROUP BY slot")
+    return {tuple(at): dict(zip(_SHARES, values, strict=True)) for at, *values in rows}
 
-    def _starts(self, chunk: Requests) -> Floats:
-        """The index in `_STARTS` of each request."""
-        idle = chunk.idle_s
-        if chunk.worker is not None:
-            idle = np.where(np.isfinite(idle), idle, self._idle(chunk.worker, chunk.sent_at, chunk.e2e_s))
-        known = np.isfinite(chunk.worker_age_s) | np.isfinite(idle)
-        with np.errstate(invalid="ignore"):
-            cold = (chunk.worker_age_s < COLD_AGE_S) | (idle >= COLD_IDLE_S)
-        by_age = np.where(known, np.where(cold, 1.0, 0.0), 2.0)
-        return np.where(np.isfinite(chunk.cold), chunk.cold, by_age)
 
-    def _idle(self, workers: Sequence[str], sent_at: Floats, e2e_s: Floats) -> Floats:
-        """Seconds since each worker's last request ended; NaN for the first that the log has of it."""
-        idle = np.full(len(sent_at), math.nan)
-        for at, (worker, sent, took) in enumerate(zip(workers, sent_at, np.nan_to_num(e2e_s), strict=True)):
-            last = self._last_seen.get(worker)
-            if last is not None:
-                idle[at] = max(0.0, sent - last)
-            self._last_seen[worker] = max(last or -math.inf, float(sent + took))
-        return idle
-
-    def _compare(self, reference: ReferenceTimes, chunk: Requests, step: Floats, starts: Floats) -> None:
-        """Logged over predicted, of requests that are not cold and inside the measured range."""
-        times, prompt = reference.times, chunk.prompt_tokens
-        batch = np.where(np.isfinite(chunk.batch_size), chunk.batch_size, 1.0)
-        more = np.maximum(chunk.output_tokens - 1, 0)
-        for name, phase, logged, size, last in (
-            ("ttft", times.prefill, chunk.ttft_s, np.ones_like(prompt), prompt),
-            ("decode_step", times.decode, step, batch, prompt + more),
-        ):
-            middle = (prompt + last) / 2
-            asked = (starts != 1) & (logged > 0) & np.isfinite(middle)
-            self._asked += int(asked.sum())
-            if phase is None:
-                continue
-            inside = asked & _inside(phase, size, prompt) & _inside(phase, size, last)
-            self._outside += int((asked & ~inside).sum())
-            predicted = phase.ms(size[inside], middle[inside]) / 1000.0
-            self._ratios[name].add(np.log(logged[inside] / predicted))
-
-    def document(self) -> dict[str, Any] | None:
-        """The latencies as JSON; ``None`` where the log has no times."""
-        if not self._requests:
-            return None
-        against, reference = None, self._reference
-        if reference is not None:
-            factors = {"ttft": reference.prefill_factor, "decode_step": reference.decode_factor}
-            against = {
-                "law": reference.name,
-                "agrees_within": AGREES_WITHIN,
-                "times_compared": self._asked,
-                "outside_the_measured_range": self._outside,
-                **{name: _ratio_row(blocks, factors[name]) for name, blocks in self._ratios.items()},
-            }
-        return {
-            "cold_rule": f"called cold by the log, else worker age under {COLD_AGE_S:g} s or idle {COLD_IDLE_S:g} s",
-            "batch_size_known": self._batch_known,
-            "buckets": [self._bucket_row(key) for key in sorted(self._requests)],
-            "against": against,
-        }
-
-    def _bucket_row(self, key: tuple[int, ...]) -> dict[str, Any]:
-        ttft, step, e2e = ([each[key].quantile(share) for share in _SHARES.values()] for each in self._latencies)
-        return {
-            "start": _STARTS[key[-1]],
-            **{name: _limits(at, edges) for at, (name, edges) in zip(key, EDGES.items(), strict=False)},
-            "requests": self._requests[key],
-            **{f"ttft_s_{name}": value for name, value in zip(_SHARES, ttft, strict=True)},
-            "decode_tokens_per_s_p50": None if step[0] is None else 1 / step[0],
-            "decode_tokens_per_s_p5": None if step[1] is None else 1 / step[1],
-            **{f"e2e_s_{name}": value for name, value in zip(_SHARES, e2e, strict=True)},
-        }
+def _bucket_row(
+    key: tuple[int, ...], requests: int, ttft: dict[str, float], step: dict[str, float], e2e: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "start": _STARTS[key[-1]],
+        **{name: _limits(at, edges) for at, (name, edges) in zip(key, EDGES.items(), strict=False)},
+        "requests": requests,
+        **{f"ttft_s_{name}": ttft.get(name) for name in _SHARES},
+        "decode_tokens_per_s_p50": 1 / step["p50"] if step else None,
+        "decode_tokens_per_s_p5": 1 / step["p95"] if step else None,
+        **{f"e2e_s_{name}": e2e.get(name) for name in _SHARES},
+    }
 
 
 def _limits(at: int, edges: Sequence[int]) -> str | None:
@@ -169,45 +111,52 @@ def _limits(at: int, edges: Sequence[int]) -> str | None:
     return f"{edges[at]} and more" if at + 1 == len(edges) else f"{edges[at]} to {edges[at + 1] - 1}"
 
 
+def _against(log: Log, reference: ReferenceTimes) -> dict[str, Any]:
+    """Logged over predicted, of requests that are not cold and inside the measured range."""
+    [(total,)] = log.ask("SELECT count(*) FROM timed")
+    statement = "SELECT prompt, output, batch_size, ttft, step, started FROM timed ORDER BY sent"
+    result, seen, asked, outside = log.result(statement), 0, 0, 0
+    sums = {name: np.zeros((2, _BLOCKS)) for name in ("ttft", "decode_step")}
+    phases = {"ttft": reference.times.prefill, "decode_step": reference.times.decode}
+    while rows := result.fetchmany(_FETCHED):
+        prompt, output, batch, *logged, started = np.array(rows, dtype=float).T
+        block = (seen + np.arange(len(rows))) * _BLOCKS // total
+        seen += len(rows)
+        sizes = np.ones_like(prompt), np.nan_to_num(batch, nan=1.0)
+        lasts = prompt, prompt + np.maximum(output - 1, 0)
+        for (name, phase), values, size, last in zip(phases.items(), logged, sizes, lasts, strict=True):
+            wanted = (started != 1) & (values > 0)
+            asked += int(wanted.sum())
+            if phase is None:
+                continue
+            inside = wanted & _inside(phase, size, prompt) & _inside(phase, size, last)
+            outside += int((wanted & ~inside).sum())
+            ratios = np.log(values[inside] * 1000 / phase.ms(size[inside], (prompt + last)[inside] / 2))
+            sums[name] += [np.bincount(block[inside], weights, minlength=_BLOCKS) for weights in (None, ratios)]
+    factors = {"ttft": reference.prefill_factor, "decode_step": reference.decode_factor}
+    return {
+        "law": reference.name,
+        "agrees_within": AGREES_WITHIN,
+        "times_compared": asked,
+        "outside_the_measured_range": outside,
+        **{name: _ratio_row(of[0], of[1], factors[name]) for name, of in sums.items()},
+    }
+
+
 def _inside(phase: PhaseTime, batch: Floats, tokens: Floats) -> np.ndarray[Any, Any]:
     (fewest, most), (shortest, longest) = phase.batch, phase.tokens
     return (batch >= fewest) & (batch <= most) & (tokens >= shortest) & (tokens <= longest)
 
 
-class _Blocks:
-    """Means of consecutive blocks of a stream, between 32 and 64 of them: neighbours in time share their noise, so the
-    scatter of blocks, not of requests, tells how sure the mean is."""
+def _ratio_row(counts: Floats, totals: Floats, factor: Floats | None) -> dict[str, Any]:
+    """Logged over predicted, with the noise of both; the verdict goes by the interval.
 
-    def __init__(self) -> None:
-        self._size, self.n = 1, 0
-        self._blocks: list[float] = []
-        self._rest: Floats = np.array([])
-
-    def add(self, values: Floats) -> None:
-        self.n += len(values)
-        stream = np.concatenate([self._rest, values])
-        while len(stream) >= self._size:
-            whole = len(stream) // self._size
-            taken = min(whole, 2 * _FEWEST_BLOCKS - len(self._blocks))
-            self._blocks += stream[: taken * self._size].reshape(taken, self._size).mean(axis=1).tolist()
-            stream = stream[taken * self._size :]
-            if len(self._blocks) == 2 * _FEWEST_BLOCKS:
-                self._blocks = np.array(self._blocks).reshape(_FEWEST_BLOCKS, 2).mean(axis=1).tolist()
-                self._size *= 2
-        self._rest = stream
-
-    def mean_and_error(self) -> tuple[float, float]:
-        """The mean and half the width of its t interval; NaN width of fewer than two blocks."""
-        blocks = np.array(self._blocks)
-        if len(blocks) < 2:
-            return (float(blocks.mean()) if len(blocks) else math.nan), math.nan
-        error = blocks.std(ddof=1) / math.sqrt(len(blocks))
-        return float(blocks.mean()), float(error * stats.t.ppf(0.5 + _LEVEL / 2, len(blocks) - 1))
-
-
-def _ratio_row(blocks: _Blocks, factor: Floats | None) -> dict[str, Any]:
-    """Logged over predicted, with the noise of both; the verdict goes by the interval."""
-    mean, error = blocks.mean_and_error()
+    Neighbours in time share their noise: the scatter of the log's parts, not of requests, tells how sure the mean is.
+    """
+    blocks = totals[counts > 0] / counts[counts > 0]
+    mean, error = float(blocks.mean()) if len(blocks) else math.nan, math.nan
+    if len(blocks) > 1:
+        error = float(blocks.std(ddof=1) / math.sqrt(len(blocks)) * stats.t.ppf(0.5 + _LEVEL / 2, len(blocks) - 1))
     if factor is not None and factor.size > 1 and not np.isnan(factor).any():
         error = math.hypot(error, np.ptp(np.quantile(np.log(factor[1:]), [0.5 - _LEVEL / 2, 0.5 + _LEVEL / 2])) / 2)
     low, high, limit = mean - error, mean + error, math.log(AGREES_WITHIN)
@@ -223,4 +172,4 @@ def _ratio_row(blocks: _Blocks, factor: Floats | None) -> dict[str, Any]:
         verdict = "disagrees: production is faster" if high < -limit else "can't be told: the interval holds both"
     figures = {"ratio": mean, "ratio_low": low, "ratio_high": high}
     ratios = {name: math.exp(value) if math.isfinite(value) else None for name, value in figures.items()}
-    return {"requests": blocks.n, **ratios, "verdict": verdict}
+    return {"requests": int(counts.sum()), **ratios, "verdict": verdict}
