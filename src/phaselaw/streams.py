@@ -18,17 +18,17 @@ from phaselaw.records import DecodeStepBasis, Served, Timing
 
 CUT_REASONS = ("cut_by_server", "repetition_guard")
 """Why a reply ended whose transfer was whole and whose last line never came."""
-INSTANT_SHARE, INSTANT_MS = 0.05, 0.3
+INSTANT_SHARE, INSTANT_MS = 0.05, 0.15
 """Events closer than this share of the time that a token took, and than this, came at one instant."""
-BURST_GAP_MS = 10.0
-"""Bursts lie at least so far apart: a client that is woken late sees several events at once, too."""
+BURST_GAP_MS, BURSTS_SPAN_MS = 10.0, 40.0
+"""Bursts lie so far apart, and so far from first to last: a client that is woken late sees events together, too."""
 SHARING = 0.4
 """Events came in bursts where this share of them came with the one before; two a burst are half."""
-AT_ONCE_TOKENS = 8
+SEVERAL = 4
 """So many tokens at one instant are a reply that was not streamed."""
-STEPS_OFF, SHARE_OFF, MS_OFF = 2.0, 0.25, 10.0
+STEPS_OFF, SHARE_OFF, MS_OFF = 2.0, 0.25, 20.0
 """What an honest decode time is off by at most: steps left out, a share of it, a late wake-up."""
-HONEST_SHARE, HONEST_MS = 2 / 3, 15.0
+HONEST_SHARE, HONEST_MS = 2 / 3, 20.0
 """An honest prefill time is at least this share of what the client saw, or no further than this from it."""
 
 
@@ -61,17 +61,20 @@ class Stream:
     @property
     def at_once(self) -> bool | None:
         """Whether the whole reply came at one instant."""
-        many = max(self.events, self.served.tokens_counted or 0) >= AT_ONCE_TOKENS
-        return len(self.bursts) == 1 if many and self.events else None
+        if not self.events or max(self.events, self.served.tokens_counted or 0) < SEVERAL:
+            return None
+        span_ms = self.at_ms[-1] - self.at_ms[0]
+        return span_ms <= min(INSTANT_MS * self.events, INSTANT_SHARE * self.served.e2e_ms)
 
     @property
     def in_bursts(self) -> bool | None:
         """Whether many events came with the one before: something on the way holds them back."""
         several = len(self.bursts)
-        if self.events < AT_ONCE_TOKENS or several < 2:
+        if self.events < SEVERAL or several < 2:
             return None
-        apart_ms = (self.bursts[-1][0] - self.bursts[0][0]) / (several - 1)
-        return apart_ms >= BURST_GAP_MS and self.events - several >= SHARING * self.events
+        span_ms = self.bursts[-1][0] - self.bursts[0][0]
+        apart = span_ms >= max(BURSTS_SPAN_MS, BURST_GAP_MS * (several - 1))
+        return apart and self.events - several >= SHARING * self.events
 
 
 class Cell:
@@ -141,7 +144,7 @@ class Cell:
         if step_ms is None or claimed is None or steps <= 0:
             return None
         span_ms = step_ms * steps
-        nothing_like_it = claimed < span_ms / 4 and span_ms - claimed > MS_OFF / 2 and steps > STEPS_OFF
+        nothing_like_it = claimed < span_ms / 4 and span_ms - claimed > MS_OFF and steps > STEPS_OFF
         return nothing_like_it or abs(claimed - span_ms) > SHARE_OFF * span_ms + STEPS_OFF * step_ms + MS_OFF
 
     def _prefill_is_false(self, call: Stream) -> bool | None:

@@ -19,10 +19,10 @@ from odd_servers import (
     due,
     events,
     generate,
-    run_of,
 )
 from rows import outcome
 
+import server_claims
 from phaselaw.records import Run, Timing
 from phaselaw.streams import settled
 
@@ -173,7 +173,7 @@ def test_what_single_calls_wait_is_a_wait_and_no_false_claim() -> None:
 
 def test_with_several_clients_a_wait_for_one_another_is_no_false_claim() -> None:
     timings = [by_ollama(generate(ONE_BY_ONE, wait_ms=300.0 * (at % 4))) for at in range(8)]
-    assert found(run_of(timings, kind="ollama", concurrency=4)) == []
+    assert found(server_claims.run_of(timings, kind="ollama", budget=TOKENS, concurrency=4)) == []
 
 
 def test_a_client_that_is_woken_late_now_and_then_sees_no_bursts() -> None:
@@ -199,11 +199,13 @@ def test_settled_twice_is_settled_once() -> None:
 
 
 def test_clients_in_step_at_one_length_are_a_caution_that_marks_nothing() -> None:
-    run = run_of([by_client(chat(ONE_BY_ONE)) for _ in range(4)], concurrency=2)
-    [finding] = outcome(run, "clients in step").findings
+    def together(*lengths: int) -> Run:
+        calls = [by_client(chat(events(tokens=tokens), usage=tokens, finish="stop")) for tokens in lengths]
+        return server_claims.run_of(calls, kind="openai", budget=TOKENS, concurrency=2)
+
+    [finding] = outcome(together(TOKENS, TOKENS), "clients in step").findings
     assert finding.status == "caution"
-    lengths = [by_client(chat(events(tokens=tokens), usage=tokens, finish="stop")) for tokens in (12, 20, 30, 40)]
-    assert outcome(run_of(lengths, concurrency=2), "clients in step").findings == ()
+    assert outcome(together(12, 20, 30, TOKENS), "clients in step").findings == ()
 
 
 GUARDED = [*ONE_BY_ONE[:6], *((due(6 + at), " again") for at in range(31))]
@@ -274,3 +276,7 @@ def test_a_server_whose_repeated_prompt_is_computed_has_no_cache_to_answer_from(
 def test_hits_beside_a_probe_that_was_disturbed_are_undecidable_and_count() -> None:
     run = alike(lambda at: prefilled(200.0 if at == 3 else 1000.0, (40.0, 60.0, 190.0)))
     assert cached(run)[3] == "undecidable" and len(figures(run, "prefill")) == 5
+
+
+def test_honest_servers_make_no_false_claims() -> None:
+    assert [seed for seed in range(40) if server_claims.found(server_claims.clean(seed))] == []

@@ -8,17 +8,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
-
-from rows import table_of
 
 from phaselaw.caches import Verdict
 from phaselaw.engines import ollama, openai
 from phaselaw.engines.http_client import Line
 from phaselaw.engines.served import StreamedReply, client_timing, timing_of
-from phaselaw.records import Call, Cell, Run, Timing
-from phaselaw.rundir.columns import rows_of, settled_calls
+from phaselaw.records import Run, Timing
+from server_claims import run_of
 
 FIRST_MS, STEP_MS, TOKENS = 47.0, 6.5, 40
 PROMPT_TOKENS = 30
@@ -101,22 +98,6 @@ def by_ollama(reply: StreamedReply, *, probe: tuple[float, float, float] | None 
     return timing_of(reply, PROMPT_TOKENS, TOKENS, known, server_times="prefill", **seen)
 
 
-def run_of(timings: Sequence[Timing], *, kind: str = "openai", concurrency: int = 1) -> Run:
-    """A cell's calls as a run that is read for analysis."""
-    cell = Cell(backend="srv", backend_kind=kind, model="m", scenario="s", batch_size=1, gen_tokens=TOKENS,
-                concurrency=concurrency)  # fmt: skip
-    calls = [
-        Call(call_id=f"c{at}", call_idx=at, cell=cell, task_idx=0, is_warmup=False, warmup_idx=None, rep=at,
-             status="ok", error=None, started_at_unix=0.0, process_idx=0, calls_since_process_start=at,
-             calls_since_model_load=at, calls_since_shape_first_seen=at, load_ms=None, timing=timing)
-        for at, timing in enumerate(timings)
-    ]  # fmt: skip
-    known: dict[str, Any] = {"prompt": "x", "params_millions_config": None, "params_millions_measured": 10.0}
-    rows = [row for call in settled_calls(calls) for row in rows_of(call, **known)]
-    manifest = {"phaselaw_version": "1"}
-    return Run(path=Path("odd"), rows=table_of(rows), models=table_of(rows).clear(), manifest=manifest)
-
-
 Make = Callable[[int], Timing]
 
 
@@ -125,4 +106,4 @@ def alike(make: Make, calls: int = 5) -> Run:
     timings = [make(at) for at in range(calls)]
     served = timings[0].served
     assert served is not None
-    return run_of(timings, kind="ollama" if served.server_times == "prefill" else "openai")
+    return run_of(timings, kind="ollama" if served.server_times == "prefill" else "openai", budget=TOKENS)
