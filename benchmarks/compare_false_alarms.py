@@ -81,13 +81,13 @@ def latencies(rng: np.random.Generator, noise: Noise, n_runs: int) -> Floats:
     return found
 
 
-def side(log_latency: Floats) -> Run:
-    """Simulated cells as the rows of pooled runs, one call a cell."""
-    runs, phases, models, scenarios = (axis.ravel() for axis in np.indices(log_latency.shape))
+def side(log_latency: Floats, phases: Sequence[str] = PHASES) -> Run:
+    """Simulated cells as the rows of pooled runs, one call a cell; without phases, axis 1 is calls of the one."""
+    runs, second, models, scenarios = (axis.ravel() for axis in np.indices(log_latency.shape))
     rows = pl.DataFrame(
         {
             "run": [f"r{index}" for index in runs],
-            "mode": [PHASES[index] for index in phases],
+            "mode": [phases[int(index)] for index in second] if len(phases) > 1 else list(phases) * len(runs),
             "model": [f"m{index}" for index in models],
             "scenario": [f"s{index}" for index in scenarios],
             "latency_ms": np.exp(log_latency).ravel(),

@@ -23,7 +23,7 @@ from phaselaw.laws import prediction
 from phaselaw.laws.analysis import Analysis, Options
 from phaselaw.laws.law_differences import law_differences
 from phaselaw.laws.prediction import NewModel, Predictions
-from phaselaw.laws.regression_test import RegressionTest, prompt_differences, regression_test
+from phaselaw.laws.regression_test import RegressionTest, regression_test
 from phaselaw.laws.step_time import step_times
 from phaselaw.laws.sweeps import TR121_TABLES, as_tr121
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
@@ -39,7 +39,7 @@ from phaselaw.report.economics import Plan
 from phaselaw.report.markdown import PLOTS, to_markdown
 from phaselaw.report.subject import Companion, Subject
 from phaselaw.rundir import read as runs
-from phaselaw.rundir.conditions import differences, host_is_known
+from phaselaw.rundir.conditions import differences, host_is_known, other_latencies, prompt_differences
 from phaselaw.rundir.read import load_sweep, runs_of
 from phaselaw.traffic import timings
 
@@ -260,7 +260,9 @@ def compare(a: Loaded, b: Loaded, *, threshold: float = 0.05, allow_different: b
     Raises `AnalysisError` where study or host differ, unless ``allow_different``.
     """
     compare_notes(a, b, allow_different=allow_different)
-    return regression_test(a.run, b.run, threshold=threshold, level=a.options.level)
+    unlike = pl.col("backend").is_in(list(other_latencies(a.run, b.run))) & (pl.col("mode") != "prefill")
+    alike = [dataclasses.replace(side.run, rows=side.run.rows.filter(~unlike)) for side in (a, b)]
+    return regression_test(*alike, threshold=threshold, level=a.options.level)
 
 
 def compare_notes(a: Loaded, b: Loaded, *, allow_different: bool) -> list[str]:
@@ -275,7 +277,8 @@ def compare_notes(a: Loaded, b: Loaded, *, allow_different: bool) -> list[str]:
         for source in (*a.run.sources, *b.run.sources)
         if not host_is_known(source.manifest or {})
     ]
-    return [*a.run.notes, *b.run.notes, *unknown, *(f"A and B differ in {line}" for line in found)]
+    unlike = other_latencies(a.run, b.run).values()
+    return [*a.run.notes, *b.run.notes, *unknown, *unlike, *(f"A and B differ in {line}" for line in found)]
 
 
 def plan(

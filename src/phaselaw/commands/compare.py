@@ -20,7 +20,8 @@ examples:
   phaselaw compare runs/a1 runs/a2 --with runs/b1 runs/b2 --threshold 0.1 --json
 
 A ratio is B / A: above 1, B is slower. A regression is a ratio above 1 + threshold that runs of one side don't explain.
-exit codes: 0 none shown; 1 the runs can't be compared; 2 usage; 3 a significant regression.
+Each model is held against the others of its runs; what a run does to all models is a question of its own.
+exit codes: 0 none, or it can't be told; 1 the runs can't be compared; 2 usage; 3 a significant regression.
 """
 JSON_VERSION = 1
 REGRESSION = 3
@@ -64,10 +65,14 @@ def run(args: argparse.Namespace) -> int:
             "level": found.level,
             "interval_basis": found.basis,
             "judged": found.judged,
+            "outcome": found.outcome,
+            "runs_needed": found.runs_needed,
             "regressions": found.n_slower,
             "notes": notes,
         }
-        tables = {name: getattr(found, name).to_dicts() for name in ("whole", "cells", "only_in_a", "only_in_b")}
+        tables = {
+            name: getattr(found, name).to_dicts() for name in ("whole", "models", "cells", "only_in_a", "only_in_b")
+        }
         print_json(document | tables)
     else:
         for name, of_side in paths.items():

@@ -6,7 +6,16 @@ import polars as pl
 
 from phaselaw.laws.engine_ratios import CONSTANT, ENGINE_LAWS, ENGINE_RATIOS, EXPONENT
 from phaselaw.laws.law_differences import LAWS_SIDE_BY_SIDE, stem
-from phaselaw.laws.regression_test import EACH_CELL, FASTER, WHOLE, WITHIN_RUNS, RegressionTest
+from phaselaw.laws.regression_test import (
+    CANT_TELL,
+    EACH_CELL,
+    FASTER,
+    MODELS,
+    SLOWER,
+    WHOLE,
+    WITHIN_RUNS,
+    RegressionTest,
+)
 from phaselaw.report.document import Axis, DotPlot, Figure, Point, Section, Table, display, section
 from phaselaw.report.subject import PHASE_WORDS, Companion, Subject, law_words, table_rows
 from phaselaw.tables import BUDGET, MISSING, Col, Row, bracket, counted, digits, fixed, two_places, words
@@ -127,7 +136,9 @@ def _change(row: Row) -> str:
 def run_against_run(comparison: RegressionTest) -> tuple[list[Table], list[str]]:
     """The tables of ``phaselaw compare`` (each cell, each backend as a whole), and how to read them, in sentences."""
     cells = table_rows(comparison.cells, budget=comparison.cells[BUDGET].n_unique() > 1)
-    tables = [display(EACH_CELL, cells), display(WHOLE, table_rows(comparison.whole))]
+    asked = [(MODELS, comparison.models)] if comparison.models.height else []
+    shown = [display(table, table_rows(rows)) for table, rows in (*asked, (WHOLE, comparison.whole))]
+    tables = [display(EACH_CELL, cells), *shown]
     reading = [_outcome(comparison)]
     if comparison.judged and comparison.n_not_judged:
         reading.append(f"{comparison.n_not_judged} ratios are not judged: some run lacks their cells.")
@@ -135,8 +146,10 @@ def run_against_run(comparison: RegressionTest) -> tuple[list[Table], list[str]]
         f"In brackets: {comparison.level:.0%} intervals by the scatter of calls within these runs only. Runs of "
         "the same thing differ by more than that: a ratio outside of its interval is no regression yet."
         if comparison.basis == WITHIN_RUNS
-        else f"In brackets: {comparison.level:.0%} intervals of one ratio, by how far runs of one side differ; p is "
-        f"corrected for all {comparison.whole.height + comparison.cells.height} ratios (Holm)."
+        else f"In brackets: {comparison.level:.0%} intervals of one ratio, by how far the same thing differs "
+        f"{comparison.basis}; p is corrected for all that is asked of models and of everything (Holm; end to end has "
+        "most of what may go wrong). A cell has the verdict of its model, else of everything, where it lies beyond the "
+        "threshold, too."
     )
     for side, lacking in (("A", comparison.only_in_a), ("B", comparison.only_in_b)):
         names = [f"{law_words(row)} {row['model']} {row['scenario']}" for row in lacking.iter_rows(named=True)]
@@ -147,10 +160,32 @@ def run_against_run(comparison: RegressionTest) -> tuple[list[Table], list[str]]
 def _outcome(comparison: RegressionTest) -> str:
     beyond = f"more than {comparison.threshold:.1%}"
     if comparison.basis == WITHIN_RUNS:
-        return "Significance can't be judged: that takes two or more runs a side (RUN RUN --with RUN RUN)."
+        return (
+            "Significance can't be judged: that takes two or more runs a side (RUN RUN --with RUN RUN), or replicates "
+            "in them."
+        )
     if not comparison.judged:
         return "Significance can't be judged: no cell was measured in every run."
-    faster = sum(int((table["verdict"] == FASTER).sum()) for table in (comparison.whole, comparison.cells))
+    said = [*_findings(comparison, SLOWER), *_findings(comparison, FASTER)]
     if comparison.n_slower:
-        return f"REGRESSION: {comparison.n_slower} ratios are significantly {beyond} slower, {faster} {beyond} faster."
-    return f"No significant regression of {beyond}; {faster} ratios are significantly {beyond} faster."
+        return f"REGRESSION of {beyond}: {'; '.join(said)}."
+    found = f" {'; '.join(said).capitalize()}." if said else ""
+    if comparison.outcome == CANT_TELL:
+        needed = comparison.runs_needed
+        runs = f"that takes {needed} runs a side" if needed else "no number of runs up to a thousand would tell"
+        return (
+            f"No significant regression of {beyond}, but one can't be ruled out: {runs}, as far as these differ.{found}"
+        )
+    return f"No regression of {beyond}: no ratio end to end can be that large.{found}"
+
+
+def _findings(comparison: RegressionTest, verdict: str) -> list[str]:
+    """What moved, in words: everything of a backend and phase, then models beside the others."""
+    found = []
+    for rows in (comparison.whole, comparison.models):
+        for row in table_rows(rows.filter(pl.col("verdict") == verdict)):
+            beside = " than the others" if row.get("relative") else ""
+            factor = row["ratio"] if verdict == SLOWER else 1 / row["ratio"]
+            what = f"{row.get('model') or 'everything'} on {row['law']}, {row['phase']}"
+            found.append(f"{what}, is {verdict} by {digits(factor)} x{beside}")
+    return found

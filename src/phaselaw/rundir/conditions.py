@@ -1,12 +1,17 @@
 """What a run was made under, as its manifest tells it, and where two runs differ: the study, the host, the libraries.
 
-Manifests of ours and of TR121 both tell it, in other words; what a manifest does not say is not compared.
+Manifests of ours and of TR121 both tell it, in other words; what a manifest does not say is not compared, and of one
+without a resolved study only what both say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import polars as pl
+
+from phaselaw.records import Run
 
 _OF_THE_STUDY = ("gen_tokens", "repetitions", "warmup_repetitions", "modes")
 _NOT_COMPARED = ("run_name", "seed", "description", "replicates")
@@ -32,8 +37,13 @@ def of_replicates(manifest: Mapping[str, Any]) -> Iterator[str]:
 def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Where two manifests differ in study, host or engine libraries, a line each; empty for runs of one kind."""
     lines: list[str] = []
+    whole = all(manifest.get("study") or manifest.get("resolved") for manifest in (first, other))
     for of, facts in (("study", _study), ("host", _host)):
         ours, theirs = facts(first), facts(other)
+        if of == "study" and not whole:  # an older manifest has a few keys of its study alone
+            ours, theirs = (
+                {key: side[key] for key in side if key in ours and key in theirs} for side in (ours, theirs)
+            )
         for key in dict.fromkeys([*ours, *theirs]) if ours and theirs else ():
             entry = _entry_of_one(key, ours, theirs)
             if entry is not None:
@@ -85,3 +95,43 @@ def _entry_of_one(key: str, *sides: Mapping[str, Any]) -> str | None:
     """The outermost entry of a list that holds ``key`` and that only one side has; ``None`` where there is none."""
     entries = (key[: at + 1] for at, letter in enumerate(key) if letter == "]")
     return next((e for e in entries if not all(any(each.startswith(e) for each in side) for side in sides)), None)
+
+
+def other_latencies(a: Run, b: Run) -> dict[str, str]:
+    """By name, backends whose decode times mean different things on the two sides, with what to say of them.
+
+    Served rows with ``kv_decode_ms_equiv`` have decodes scaled to the tokens asked for in ``latency_ms``, those without
+    as long as they ran.
+    """
+    scaled = [
+        dict(
+            run.rows.filter(pl.col("mode") == "kv_decode", pl.col("backend_kind") == "ollama")
+            .group_by("backend")
+            .agg(pl.col("kv_decode_ms_equiv").is_not_null().any())
+            .iter_rows()
+        )
+        for run in (a, b)
+    ]
+    return {
+        name: f"{name}: latency_ms is scaled to the tokens asked on one side (with kv_decode_ms_equiv), as it ran "
+        "on the other; its decode and end-to-end rows are not compared"
+        for name in scaled[0].keys() & scaled[1].keys()
+        if scaled[0][name] != scaled[1][name]
+    }
+
+
+def prompt_differences(a: Run, b: Run) -> list[str]:
+    """Scenarios of one name whose prompts differ in tokens, a line each: where no study says what was asked."""
+    names = ["backend", "model", "scenario", "batch_size"]
+    asked = [
+        run.rows.filter((pl.col("mode") == "prefill") & pl.col("tokens_total").is_finite())
+        .group_by(names, maintain_order=True)
+        .agg(pl.col("tokens_total").median())
+        for run in (a, b)
+    ]
+    both = asked[0].join(asked[1], on=names, suffix="_b", maintain_order="left")
+    return [
+        f"prompt of {row['scenario']} for {row['model']} on {row['backend']}: {row['tokens_total']:g} and "
+        f"{row['tokens_total_b']:g} tokens"
+        for row in both.filter(pl.col("tokens_total") != pl.col("tokens_total_b")).iter_rows(named=True)
+    ]
