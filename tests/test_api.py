@@ -24,7 +24,7 @@ def loaded(finished: Path) -> Loaded:
 
 
 def test_a_run_is_loaded_as_rows_models_and_every_table(finished: Path, loaded: Loaded) -> None:
-    assert loaded.rows.height == 84 * 3
+    assert loaded.rows.height == 126 * 3
     assert loaded.models.height == 7
     assert {path.stem for path in (finished / "analysis").glob("*.csv")} == set(loaded.tables)
 
@@ -35,7 +35,7 @@ def test_fit_gives_the_laws_of_the_table(loaded: Loaded) -> None:
     for law in laws:
         assert law.low is not None and law.high is not None and law.exponent is not None
         assert law.low < law.exponent < law.high
-        assert law.verdict == "supported"
+        assert law.verdict.startswith("supported")
 
 
 def test_predict_is_what_the_command_prints(finished: Path, loaded: Loaded, capsys) -> None:

@@ -23,8 +23,8 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for column in re.findall(r"`(slope_\w+|between_run_noise)`", PAGE):
         assert column in fits.columns
     alone = pl.read_csv(tmp_path / "runs" / "monday" / "analysis" / "scaling_fits.csv", infer_schema_length=None)
-    assert alone["between_run_noise"].unique().to_list() == ["not measured"]
-    assert alone["slope_interval_holds"].unique().to_list() == ["models, calls and 3 rounds"]
+    assert alone["between_run_noise"].unique().to_list() == ["measured over 3 replicates"]
+    assert alone["slope_interval_holds"].unique().to_list() == ["models, calls and 3 replicates"]
 
 
 def test_every_basis_of_a_rate_is_explained() -> None:

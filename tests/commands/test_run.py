@@ -139,21 +139,23 @@ class Running:
 # --- a whole run ---
 
 
-def test_a_dry_run_of_the_default_study_is_252_rows_all_ok(dry: tuple[Path, Any]) -> None:
+def test_a_dry_run_of_the_default_study_is_378_rows_all_ok_by_three_processes(dry: tuple[Path, Any]) -> None:
     run, done = dry
     assert done.returncode == 0, done.stderr
-    assert len(rows(run)) == 7 * 3 * 4 * 3 == 252
+    assert len(rows(run)) == 7 * 3 * 3 * (1 + 1) * 3 == 378
     assert {row["status"] for row in rows(run)} == {"ok"}
-    cells = Counter((row["model"], row["scenario"], row["mode"], row["is_warmup"]) for row in rows(run))
-    assert len(cells) == 7 * 3 * 3 * 2
-    assert set(cells.values()) == {1, 3}
+    cells = Counter(
+        (row["model"], row["scenario"], row["mode"], row["is_warmup"], row["replicate"]) for row in rows(run)
+    )
+    assert len(cells) == 378
+    assert {(row["replicate"], row["process_idx"]) for row in rows(run)} == {("0", "0"), ("1", "1"), ("2", "2")}
 
 
 def test_the_rows_of_a_call_share_their_ids_and_end_to_end_is_exactly_the_sum(dry: tuple[Path, Any]) -> None:
     calls: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     for row in rows(dry[0]):
         calls[row["call_id"]][row["mode"]] = row
-    assert len(calls) == 84
+    assert len(calls) == 126
     for call in calls.values():
         assert set(call) == {"prefill", "kv_decode", "e2e_kv"}
         assert len({(row["call_idx"], row["task_idx"], row["started_at_unix"]) for row in call.values()}) == 1
@@ -181,8 +183,8 @@ def test_a_run_leaves_every_file_that_the_command_line_promises(dry: tuple[Path,
 def test_the_summary_is_on_stdout_and_says_that_nothing_was_measured_the_notes_on_stderr(dry: tuple[Path, Any]) -> None:
     _, done = dry
     assert done.stdout.startswith("SIMULATED")
-    assert "84/84 calls" in done.stderr
-    assert "84/84 calls" not in done.stdout
+    assert "126/126 calls" in done.stderr
+    assert "126/126 calls" not in done.stdout
 
 
 def test_no_secret_of_the_environment_reaches_the_run_or_the_screen(dry: tuple[Path, Any]) -> None:

@@ -27,7 +27,7 @@ def test_every_end_to_end_rate_is_a_replica_with_the_tables_rate(simulated: tupl
     table = analysis.tables["throughput_intervals"].filter(mode="e2e_kv")
     printed = {row["model"]: row["tokens_per_s"] for row in table.iter_rows(named=True)}
     assert {replica.model: replica.tokens_per_s[0] for replica in replicas} == pytest.approx(printed)
-    assert all(replica.usd_per_hour == 2.0 and replica.interval_basis.startswith("rounds") for replica in replicas)
+    assert all(replica.usd_per_hour == 2.0 and replica.interval_basis.startswith("replicates") for replica in replicas)
 
 
 def test_the_step_time_models_own_error_widens_the_phases(simulated: tuple[Run, Analysis]) -> None:

@@ -266,7 +266,8 @@ def test_the_default_study_is_the_ladder_on_this_cpu() -> None:
     study = load_study("gpt2-ladder-cpu")
     assert [model.name for model in study.models] == [f"models/{model.name}" for model in LADDER]
     assert [scenario.prompt_tokens for scenario in study.scenarios] == [1, 9, 17]
-    assert (study.gen_tokens, study.repetitions, study.warmup_repetitions, study.order) == (64, 3, 1, "rounds")
+    assert (study.replicates, study.warmup_repetitions, study.repetitions) == (3, 1, 1)
+    assert (study.gen_tokens, study.order) == (64, "rounds")
     assert study.backends == (HfBackend(name="hf_cpu_fp32", kind="hf", device="cpu", dtype="fp32"),)
 
 

@@ -57,8 +57,12 @@ def test_a_defect_touches_no_other_check(clean: Run) -> None:
         assert [each.check for each in others] == [check]
 
 
-def test_in_rounds_a_drift_is_told_from_the_noise_of_rounds() -> None:
-    run = simulated(ladder_study(QUIET | {"round_noise": 0.05}, 5, order="rounds"))
+@pytest.mark.parametrize(
+    ("noise", "study"),
+    [({"round_noise": 0.05}, {}), ({"run_noise": 0.3, "model_run_noise": 0.01}, {"replicates": 3, "repetitions": 1})],
+)
+def test_a_drift_is_told_from_the_noise_of_rounds_and_of_replicates(noise: dict, study: dict) -> None:
+    run = simulated(ladder_study(QUIET | noise, 5, order="rounds", **study))
     assert outcome(run, "drift").findings == ()
     [found] = outcome(DEFECTS["drift"](run), "drift").findings
     assert found.value == pytest.approx(0.3, abs=0.15)

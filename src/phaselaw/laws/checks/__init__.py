@@ -19,7 +19,6 @@ CHECKS = (
     calls.throttling,
     disturbed.busy_machine,
     disturbed.shared_server,
-    disturbed.measured_loads,
     calls.repetitions,
     calls.comparable,
 )

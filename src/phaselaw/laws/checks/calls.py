@@ -28,6 +28,8 @@ LEAST = 0.05
 WANTED = 0.10
 """A median should be known to this, half the width of its 95 % interval."""
 SPREAD_ALPHA = 0.05
+_PART = [*CELL, "run", "replicate"]
+"""A cell as one process measured it."""
 INDEPENDENT = "if calls scatter independently of each other"
 
 
@@ -48,7 +50,7 @@ def drift(evidence: Evidence) -> Findings:
     n = 0
     for key, rows in grouped(_end_to_end(evidence), ["backend", "batch_size", "run"]):
         if not back_to_back(rows):
-            slope, p = _trend(rows.filter(pl.col("rep").is_not_null()), CELL, ["rep"])
+            slope, p = _trend(rows.filter(pl.col("rep").is_not_null()), CELL, ["replicate", "rep"])
         else:
             cells = rows.group_by(CELL, maintain_order=True).agg(pl.col("place").mean(), pl.col("latency_ms").median())
             slope, p = _trend(cells, ["model"], ["scenario", BUDGET])
@@ -66,7 +68,7 @@ def drift(evidence: Evidence) -> Findings:
 
 def _end_to_end(evidence: Evidence) -> pl.DataFrame:
     """Measured end-to-end rows in the order they ran, with their ``place`` among all calls of their run."""
-    needed = (*CELL, "run", "rep", "status", "latency_ms", "concurrency", "is_warmup", "call_idx", "started_at_unix")
+    needed = (*_PART, "rep", "status", "latency_ms", "concurrency", "is_warmup", "call_idx", "started_at_unix")
     rows = evidence.run.rows.lazy().filter((pl.col("mode") == "e2e_kv") & ~pl.col("is_warmup"))
     calls = rows.select(needed).collect()
     order = "call_idx" if calls["call_idx"].null_count() == 0 else "started_at_unix"
@@ -77,11 +79,14 @@ def _end_to_end(evidence: Evidence) -> pl.DataFrame:
 
 
 def back_to_back(rows: pl.DataFrame) -> bool:
-    """Whether the calls of a cell ran one after the other, as their places tell, whatever a manifest says."""
+    """Whether the calls of a cell ran one after the other, as their places tell, whatever a manifest says.
+
+    Replicates of one repetition are rounds.
+    """
     place = pl.col("place")
-    several = rows.group_by([*CELL, "run"]).agg(span=(place.max() - place.min() + 1) / pl.len(), n=pl.len())
+    several = rows.group_by(_PART).agg(span=(place.max() - place.min() + 1) / pl.len(), n=pl.len())
     typical = several.filter(pl.col("n") > 1)["span"].median()
-    return typical is None or cast(float, typical) <= 1.5
+    return rows["replicate"].n_unique() < 2 if typical is None else cast(float, typical) <= 1.5
 
 
 def _trend(rows: pl.DataFrame, *columns: Sequence[str]) -> tuple[float, float]:
@@ -152,7 +157,7 @@ def _rises(rows: pl.DataFrame) -> Floats:
     """Of each cell of 3 calls or more, the rise of log latency from its first to its last along its regression line."""
     at, log = pl.int_range(pl.len()).cast(pl.Float64), pl.col("latency_ms").log()
     rise = (at - at.mean()).dot(log) / (at - at.mean()).dot(at) * (pl.len() - 1)
-    cells = rows.group_by([*CELL, "run"], maintain_order=True).agg(n=pl.len(), rise=rise)
+    cells = rows.group_by(_PART, maintain_order=True).agg(n=pl.len(), rise=rise)
     rises: Floats = cells.filter(pl.col("n") >= 3)["rise"].to_numpy()
     return rises
 
