@@ -67,7 +67,7 @@ BROKEN = {
     "170000000,5,5": "timestamp is '170000000'",
     "1700000006,5": "2 columns, 3 expected",
     "1700000006,5,5,5": "4 columns, more than 3",
-    '1700000007,"5,5': "a quote is left open (a cell of many lines?)",
+    '1700000007,"5,5': "a quote is left open, or a cell has many lines",
     "1700000008,5.5,5": "prompt_tokens is '5.5'",
 }
 
@@ -174,12 +174,14 @@ def test_parquet_is_read_with_its_types_and_structures(tmp_path: Path) -> None:
     assert log.rows == {"served": 80, "failed": 20} and found[0] == (1_715_508_001.0, 2, 2)
 
 
-def test_zstd_is_read(tmp_path: Path) -> None:
+def test_zstd_is_read_and_refused_where_it_was_cut(tmp_path: Path) -> None:
     duckdb = pytest.importorskip("duckdb")
     query = "SELECT 1700000000 + i AS timestamp, 1 AS isl, 2 AS osl FROM range(50) t(i)"
     duckdb.connect().execute(f"COPY ({query}) TO '{tmp_path / 'log.zst'}' (FORMAT csv, COMPRESSION zstd)")
     rows, _ = read(tmp_path / "log.zst")
     assert len(rows) == 50
+    with pytest.raises(AnalysisError, match="zstd data ends before its end"):
+        read(written(tmp_path, (tmp_path / "log.zst").read_bytes()[:-9], "cut"))
 
 
 def test_only_a_part_of_the_log_is_taken_where_that_is_asked(tmp_path: Path) -> None:

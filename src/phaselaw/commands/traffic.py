@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _are_pages(args: argparse.Namespace) -> bool:
-    pages = [_is_url(each) or (each != "-" and looks_like_a_page(_read(each, 4096))) for each in args.sources]
+    pages = [_is_url(each) or (Path(each).is_file() and looks_like_a_page(_read(each, 4096))) for each in args.sources]
     if any(pages) and (len(pages) > 2 or not all(pages)):
         raise UsageError("give request logs, or one or two Prometheus pages")
     return all(pages)

@@ -63,10 +63,13 @@ def recognise(found: Iterable[str], asked: Mapping[str, str]) -> Columns:
         parts = [part for part in field.split(".") if part != "value"]
         for at in range(len(parts)):
             ends.setdefault(plain("".join(parts[at:])), []).append((at, field))
+    for refused in SHAPES["refused"]:
+        if set(refused["fields"].split()) <= set(ends):
+            raise UsageError(refused["why"])
     names: dict[str, str] = {}
     for meaning, name in asked.items():
         if name not in fields:
-            raise UsageError(f"no column {name!r} in the log; it has: {', '.join(fields)}")
+            raise UsageError(f"no column {name!r} in the log; it has: {', '.join(map(_inert, fields))}")
         names[meaning] = name
     for meaning in KNOWN:
         if meaning not in names and meaning != CLOCK:
@@ -130,6 +133,11 @@ def _unit(meaning: str, name: str) -> float | None:
     return UNITS.get(ending[1].lower()) if ending else None
 
 
+def _inert(name: str) -> str:
+    """A name as a terminal may show it."""
+    return name if name.isprintable() else repr(name)
+
+
 def _missing(meaning: str, what: str, fields: list[str]) -> str:
     """That a meaning was not found, the columns that there are, and those whose names come nearest."""
     near = {
@@ -137,7 +145,7 @@ def _missing(meaning: str, what: str, fields: list[str]) -> str:
         for field in fields
     }
     guesses = [field for field in sorted(near, key=lambda field: -near[field])[:3] if near[field] >= 0.6]
-    nearest = f"; nearest: {', '.join(guesses)}" if guesses else ""
-    columns = ", ".join(fields[:40]) + (f" and {len(fields) - 40} more" if len(fields) > 40 else "")
+    nearest = f"; nearest: {', '.join(map(_inert, guesses))}" if guesses else ""
+    columns = ", ".join(map(_inert, fields[:40])) + (f" and {len(fields) - 40} more" if len(fields) > 40 else "")
     option = f"--{meaning.replace('_', '-')}-column"
     return f"no {what} are known among the columns {columns or '(none)'}{nearest}: name them with {option}"

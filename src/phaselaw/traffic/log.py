@@ -15,7 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from phaselaw.errors import AnalysisError, MissingExtraError, UsageError
 from phaselaw.traffic.source import Reading, Source
@@ -81,13 +81,15 @@ class Log:
         """A name of the log that is no pattern, in a folder of our own; standard input and UTF-16 are copied."""
         ours = self._folder / name
         try:
-            if str(path) == "-":
-                with ours.open("wb") as copy:
-                    shutil.copyfileobj(sys.stdin.buffer, copy)
+            if str(path) == "-" or (Path(path).exists() and not Path(path).is_file()):
+                with ours.open("wb") as copy, sys.stdin.buffer if str(path) == "-" else Path(path).open("rb") as given:
+                    shutil.copyfileobj(given, copy)
             else:
                 ours.symlink_to(Path(path).absolute())
             with ours.open("rb") as raw:
                 wide = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+                if not _is_whole(raw):
+                    raise OSError("the zstd data ends before its end")
             if wide:
                 narrow = self._folder / f"{name}.utf8"
                 with (
@@ -125,6 +127,24 @@ def opened(paths: Sequence[str | Path], reading: Reading) -> Iterator[Log]:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="phaselaw-"))
         yield stack.enter_context(contextlib.closing(Log(paths, reading, Path(folder))))
+
+
+def _is_whole(raw: BinaryIO) -> bool:
+    """Whether the last frame of zstd data has its end, of which DuckDB says nothing; true of anything else."""
+    size = raw.seek(0, os.SEEK_END)
+    raw.seek(0)
+    while (mark := raw.read(4)) == b"\x28\xb5\x2f\xfd":
+        described = (raw.read(1) or b"\0")[0]
+        single, dictionary, content = described >> 5 & 1, (0, 1, 2, 4)[described & 3], (0, 2, 4, 8)[described >> 6]
+        raw.seek((1 - single) + dictionary + (content or single), os.SEEK_CUR)
+        block = 0
+        while not block & 1:
+            if len(head := raw.read(3)) < 3:
+                return False
+            block = int.from_bytes(head, "little")
+            raw.seek(1 if block >> 1 & 3 == 1 else block >> 3, os.SEEK_CUR)
+        raw.seek(described & 4, os.SEEK_CUR)
+    return raw.tell() <= size and (mark == b"" or size < 4 or raw.tell() == 4)
 
 
 def _connected(folder: Path, paths: Sequence[str | Path]) -> Any:

@@ -131,13 +131,9 @@ def _of_buckets(log: Log) -> dict[str, Any]:
         "span_s": end - first,
         "requests_per_s": mean,
         "peak_minute": {"requests_per_s": rate, "over_mean": rate / mean, "starts_after_s": at - first},
-        "gap_cv": None,
-        "gap_cv_within_10_min": None,
-        "longest_gap_s": None,
+        **dict.fromkeys(("gap_cv", "gap_cv_within_10_min", "longest_gap_s", "correlation", "correlation_of_logs")),
         **{name: {"mean": value} for name, value in means.items()},
         "tokens_per_request": sum(means.values()),
-        "correlation": None,
-        "correlation_of_logs": None,
         "kinds": [{"share": 1.0, **means}],
     }
 
@@ -214,7 +210,7 @@ def _doubts(log: Log, document: Mapping[str, Any], first: float) -> Iterator[str
     if unknown := log.rows["status_not_known"]:
         yield f"{unknown:,} rows have a status that is not known here; they count as served"
     for meaning, column, most in ((of.TTFT, "ttft", 60), (of.E2E, "e2e", 600)):
-        if any(source.unsaid(meaning) for source in log.sources if meaning in source.columns.names):
+        if any(source.seconds(meaning) is None for source in log.sources if meaning in source.columns.names):
             [(median,)] = log.ask(f"SELECT median({column}) FROM (SELECT {column} FROM requests LIMIT 100000)")
             if median is not None and median > most:
                 name = log.columns.names[meaning]
@@ -235,7 +231,7 @@ def _two_rates(log: Log, first: float, span: float) -> Iterator[str]:
         fit = np.nan_to_num(head * np.log(heads)) + np.nan_to_num(tail * np.log(tails))
     best = int(np.argmax(fit))
     low, high = sorted((float(heads[best]), float(tails[best])))
-    if high < QUIETER * low or min(head[best] + low, tail[best] + low) < 0:
+    if high < QUIETER * low:
         return
     quiet_head = heads[best] < tails[best]
     hours = cuts[best] / _PARTS * span / HOUR

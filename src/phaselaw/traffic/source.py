@@ -132,7 +132,7 @@ class Source:
         self._broken = f"f IS NULL OR len(f) <> {len(fields)}"
         self._why = (
             f"CASE WHEN len(f) > {len(fields)} THEN len(f) || ' columns, more than {len(fields)}' WHEN f IS NOT NULL "
-            f"THEN len(f) || ' columns, {len(fields)} expected' ELSE 'a quote is left open (a cell of many lines?)' END"
+            f"THEN len(f) || ' columns, {len(fields)} expected' ELSE 'a quote is left open, or a cell has many lines' END"
         )
         return fields
 
@@ -254,10 +254,18 @@ class Source:
         self._dated = {
             meaning: sum(_float(text) is None for text in texts[meaning]) * 2 > len(texts[meaning]) for meaning in times
         }
+        moments = [text for text in texts[of.TIMESTAMP] if re.match(r"\d{1,2}[/.-]\d{1,2}[/.-]\d", text)]
+        if self._reading.timestamp_format is None and len(moments) * 2 > len(texts[of.TIMESTAMP]):
+            ways = "day-first, month-first or a pattern such as %d.%m.%y"
+            raise UsageError(
+                f"{names[of.TIMESTAMP]}: {moments[0]!r} may be read in two ways: say --timestamp-format {ways}"
+            )
         if self._native:
             self._dated |= {meaning: True for meaning in times if self._native[names[meaning]][1] == "time"}
-        moments = [moment for text in texts[of.TIMESTAMP] if (moment := _float(text)) is not None]
-        self._ascends = len(set(moments)) < 20 or np.corrcoef(moments, np.arange(len(moments)))[0, 1] > 0.5
+        numbers = [
+            number for text in texts[of.TIMESTAMP] if (number := _float(text)) is not None and abs(number) < 1e30
+        ]
+        self._ascends = len(set(numbers)) < 20 or np.corrcoef(numbers, np.arange(len(numbers)))[0, 1] > 0.5
 
     def _tokens(self, meaning: str) -> str:
         """A count of tokens; ``NULL`` where the text is none that is believed."""
@@ -330,7 +338,9 @@ class Source:
         [found] = self._ask(
             f"SELECT count(stamp), count_if(stamp <> floor(stamp)), {counts} FROM {table} WHERE fate < {OTHER}"
         )
-        total, fractions, by_unit = found[0], found[1], dict(zip(UNITS, found[2:], strict=True))
+        total, fractions, by_unit = found[0], found[1], dict(zip(UNITS, (n or 0 for n in found[2:]), strict=True))
+        if not total:
+            return
         named = self.columns.seconds.get(of.TIMESTAMP)
         asked = self._reading.timestamp_unit or next((unit for unit, size in UNITS.items() if size == named), None)
         unit = asked or max(by_unit, key=lambda name: by_unit[name])
@@ -343,9 +353,8 @@ class Source:
         self.unit, self.timestamps = self._from_the_start(asked, bool(fractions))
 
     def _because(self, otherwise: str) -> str:
-        if self._reading.timestamp_unit is not None:
-            return "as asked"
-        return "by their name" if of.TIMESTAMP in self.columns.seconds else otherwise
+        by_name = of.TIMESTAMP in self.columns.seconds and self._reading.timestamp_unit is None
+        return "by their name" if by_name else "as asked" if self._reading.timestamp_unit else otherwise
 
     def _from_the_start(self, asked: str | None, fractions: bool) -> tuple[float, str]:
         """Seconds in a unit of times that count from the log's start, and how that is known."""
@@ -354,7 +363,7 @@ class Source:
             raise UsageError(f"{field}: small numbers that do not ascend, no times of requests: name those with "
                 "--timestamp-column, or say their unit with --timestamp-unit")  # fmt: skip
         if asked is not None:
-            return UNITS[asked], f"{asked} from the log's start, {self._because('')}"
+            return UNITS[asked], f"{asked} from the log's start, {self._because('as asked')}"
         if unit := shape.get("relative"):
             unit = unit if unit != "fractions" else "s" if fractions else "ms"
             return UNITS[unit], f"{unit} from the log's start, as {shape['name']} logs count them"
@@ -374,7 +383,7 @@ class Source:
             return f"{meaning} * {own!r}" if meaning in kept else "NULL::DOUBLE"
 
         def long(meaning: str) -> str:
-            return f"{meaning} * {self.seconds(meaning)!r}" if meaning in kept else "NULL::DOUBLE"
+            return f"{meaning} * {self.seconds(meaning) or 1.0!r}" if meaning in kept else "NULL::DOUBLE"
 
         e2e = f"coalesce({long(of.E2E)}, {time(of.ENDED_AT)} - stamp * {u})"
         sent = f"stamp * {u} - coalesce({e2e}, 0)" if self.columns.at_end else f"stamp * {u}"
@@ -391,16 +400,11 @@ class Source:
             f"{long(of.IDLE)} AS idle, {time(of.ENDED_AT)} AS until, {others} FROM {table} WHERE fate <= {UNKNOWN})"
         )
 
-    def seconds(self, meaning: str) -> float:
+    def seconds(self, meaning: str) -> float | None:
         """Seconds in one unit of a duration: by its name or shape, by the unit beside it, or by the option."""
         beside = self._samples.get(self._names[meaning].removesuffix("value") + "unit", "")
         named = self.columns.seconds.get(meaning) or of.UNITS.get(beside.lower())
-        return named or UNITS[self._reading.duration_unit or "s"]
-
-    def unsaid(self, meaning: str) -> bool:
-        """Whether a duration's unit is not said anywhere."""
-        beside = self._samples.get(self._names.get(meaning, "").removesuffix("value") + "unit")
-        return not (meaning in self.columns.seconds or beside or self._reading.duration_unit)
+        return named or UNITS.get(self._reading.duration_unit or "")
 
     def explained(self) -> tuple[list[str], list[str]]:
         """The first rows that can't be read, with lines and reasons; and what several have in common."""
