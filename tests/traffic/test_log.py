@@ -67,7 +67,7 @@ BROKEN = {
     "170000000,5,5": "timestamp is '170000000'",
     "1700000006,5": "2 columns, 3 expected",
     "1700000006,5,5,5": "4 columns, more than 3",
-    '1700000007,"5,5': "a quote is left open, or a cell has many lines",
+    '1700000007,"5,5': "an open quote, or a cell of many lines",
     "1700000008,5.5,5": "prompt_tokens is '5.5'",
 }
 

@@ -132,7 +132,7 @@ class Source:
         self._broken = f"f IS NULL OR len(f) <> {len(fields)}"
         self._why = (
             f"CASE WHEN len(f) > {len(fields)} THEN len(f) || ' columns, more than {len(fields)}' WHEN f IS NOT NULL "
-            f"THEN len(f) || ' columns, {len(fields)} expected' ELSE 'a quote is left open, or a cell has many lines' END"
+            f"THEN len(f) || ' columns, {len(fields)} expected' ELSE 'an open quote, or a cell of many lines' END"
         )
         return fields
 
