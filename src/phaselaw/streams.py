@@ -182,7 +182,8 @@ class Cell:
             # The last line has the load: a warm call's is as long as the others'.
             known = self._warm_load_ms if call.served.model_was_loaded else None
             return None if known is None else call.served.ttft_ms - known, True
-        if "prefill" in self.false:
+        none_for_one = call.budget == 1 and call.served.prefill_ms_server is None
+        if "prefill" in self.false or none_for_one:
             return client_prefill_ms(call.served), True
         return call.served.prefill_ms_server, False
 
@@ -223,7 +224,7 @@ class Cell:
             faults["kv_decode"] = faults["e2e_kv"] = "not_streamed: the reply came at once, so no step can be told"
             if by_client:
                 faults["prefill"] = "not_streamed: the reply came at once, so its first token can't be told"
-        elif step_ms is None:
+        elif step_ms is None and call.budget > 1:
             faults["kv_decode"] = faults["e2e_kv"] = "no_decode_step: too few tokens came to time one"
         elif "bursts" in self.false and by_client:
             held = "arrivals_in_bursts: the first token was held back with others; go round the proxy"

@@ -80,3 +80,27 @@ def test_a_group_that_lost_a_call_is_counted_and_left_out() -> None:
 def test_one_number_of_clients_is_no_sweep() -> None:
     assert concurrency_throughput(rows(0.1, 0.0, clients=(1,))).is_empty()
     assert concurrency_fits(concurrency_throughput(rows(0.1, 0.0, clients=(1,)))).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("slots", "served"), [(1, {1: 1, 2: 1, 4: 1}), (2, {1: 1, 2: 2, 4: 2}), (4, {1: 1, 2: 2, 4: 4})]
+)
+def test_how_many_a_server_serves_at_once_is_told_by_who_waits_for_a_request(slots: int, served) -> None:
+    lone_ttft_ms, request_ms = 160.0, 700.0
+    waits = [
+        row_of(
+            "kv_decode", 1.0, backend="served", backend_kind="ollama", gen_tokens_target=50, gen_tokens_raw=50,
+            concurrency=clients, rep=rep, sent_at_ms=1e6 * rep, client_e2e_ms=request_ms * (client // slots + 1),
+            ttft_ms=lone_ttft_ms + 30.0 * client + request_ms * (client // slots), request_ms=request_ms,
+        )
+        for clients in served
+        for rep in range(3)
+        for client in range(clients)
+    ]  # fmt: skip
+    table = concurrency_throughput(table_of(waits))
+    assert dict(table.select("concurrency", "served_at_once").iter_rows()) == served
+
+
+def test_without_a_lone_request_it_is_not_known_how_many_are_served_at_once() -> None:
+    several = rows(0.1, 0.0, clients=(2, 4))
+    assert concurrency_throughput(several)["served_at_once"].to_list() == [None, None]

@@ -3,8 +3,10 @@
 import pytest
 from rows import outcome, phases, run_of, table_of
 
+from phaselaw.laws.analysis import Options, analyze
 from phaselaw.laws.checks.frame import CheckResult
 from phaselaw.laws.disturbed import BUSY, SHARED, disturbed_calls, without_disturbed
+from phaselaw.plan.replicas import replicas_of
 
 QUIET = {"own_cpus": 1.9, "other_cpus": 0.02, "idle_cpus": 0.08, "steal_cpus": 0.0}
 CROWDED = {"own_cpus": 1.0, "other_cpus": 1.0, "idle_cpus": 0.0, "steal_cpus": 0.0}
@@ -137,3 +139,40 @@ def test_waits_beside_more_work_of_other_processes_are_a_busy_machine_instead() 
         for row in server(60, 61, 960, 60, 62, 961, 60, 60, 959, 61)
     ]
     assert (found(rows, SHARED), found(rows, BUSY)) == ([], [2, 5, 8])
+
+
+def loads(load_ms: float, **known) -> list[dict[str, object]]:
+    """Warm calls of a server that spends so long in each before its prompt's 60 ms."""
+    return [row | {"ollama_load_ms": load_ms} | known for row in server(*[60.0 + load_ms] * 5)]
+
+
+@pytest.mark.parametrize(("load_ms", "found"), [(150.0, 1), (9.0, 0), (2.0, 0)])
+def test_a_load_in_each_warm_call_is_found_where_its_user_feels_it(load_ms: float, found: int) -> None:
+    findings = result(loads(load_ms), "load in measured calls").findings
+    assert len(findings) == found
+    assert all("warm calls spend 150 ms loading, of 210 ms to the first token" in each.evidence for each in findings)
+
+
+def test_a_load_of_20_ms_is_nothing_beside_a_long_prompt() -> None:
+    assert result(loads(20.0, ttft_ms=1000.0), "load in measured calls").findings == ()
+
+
+def test_loads_are_what_a_study_of_cold_starts_asks_for() -> None:
+    manifest = {"study": {"backends": [{"name": "b", "cold": True}]}}
+    asked = outcome(run_of(loads(500.0), manifest=manifest), "load in measured calls")
+    assert (asked.findings, asked.n_checked) == ((), 0)
+
+
+def test_what_the_user_of_a_request_waits_for_is_in_rates_and_plans_and_no_phase_changes() -> None:
+    rows = [
+        row | {"request_ms": 210.0 + 63 * 8.0, "tokens_total": 74.0, "gen_tokens_target": 64} for row in loads(150.0)
+    ]
+    run = run_of(rows)
+    tables = analyze(run, Options(draws=5)).tables
+    [request] = tables["requests_by_model"].filter(mode="e2e_kv").to_dicts()
+    [phases_of] = tables["summary_by_model_backend_mode_agg"].filter(mode="e2e_kv").to_dicts()
+    assert (request["latency_geomean_ms"], phases_of["latency_geomean_ms"]) == pytest.approx((714.0, 60.0 + 64 * 8.0))
+    [rate] = tables["throughput_intervals"].filter(mode="e2e_kv").to_dicts()
+    assert rate["tokens_per_s"] == pytest.approx(74 / 0.714)
+    [replica] = replicas_of(run, analyze(run, Options(draws=5)), 1.0)
+    assert (replica.e2e_s[0], replica.tokens_per_s[0]) == pytest.approx((0.714, 74 / 0.714))

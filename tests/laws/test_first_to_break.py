@@ -26,7 +26,7 @@ def tables(latencies, rates, *, verdict="supported", slope=0.5, warmups=()) -> d
     ]  # fmt: skip
     old = KEYS | {"mode": "prefill", "ratio_p95": 3.0, "added_ms_p95": 300.0}
     return {
-        "summary_by_model_backend_mode_agg": pl.DataFrame(models),
+        "requests_by_model": pl.DataFrame(models),
         "scaling_fits": pl.DataFrame([law]),
         "cold_starts": COLD_STARTS.frame(starts),
         "warmup_effect_summary": pl.DataFrame([old]),

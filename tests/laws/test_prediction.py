@@ -50,9 +50,7 @@ def tables(
     none = models.with_columns(*keys, latency_geomean_ms=pl.lit(0.0), run=pl.lit("")).clear()
     cells = [{"scenario": name, "tokens_total_median": tokens} for name, tokens in (("short", 65.0), ("long", 260.0))]
     return {
-        "summary_by_model_backend_mode_agg": models.with_columns(
-            *keys, pl.Series("latency_geomean_ms", latencies, dtype=pl.Float64)
-        ),
+        "requests_by_model": models.with_columns(*keys, pl.Series("latency_geomean_ms", latencies, dtype=pl.Float64)),
         "summary_by_model_and_run": pl.concat(in_runs) if in_runs else none,
         "hf_model_architecture": models.with_columns(
             pl.Series("n_layer", layers, dtype=pl.Float64), n_embd=pl.lit(None, dtype=pl.Float64)

@@ -5,6 +5,7 @@ On a terminal one block is redrawn; elsewhere (a pipe, CI) one plain line is wri
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import defaultdict
@@ -84,6 +85,8 @@ def describe_call(call: Call) -> str:
     if call.timing is None:
         return f"{cell}: failed: {call.error}"
     latencies = phase_latency_ms(call.timing, call.cell.gen_tokens)
+    if math.isnan(latencies["kv_decode"]):
+        return f"{cell}: {latencies['e2e_kv']:.1f} ms"
     return (
         f"{cell}: prefill {latencies['prefill']:.1f} ms, decode {latencies['kv_decode']:.1f} ms "
         f"({decode_step_ms(call.timing):.2f} ms a step)"

@@ -107,12 +107,6 @@ class Context(Mapping[str, pl.DataFrame]):
         return self.served if self.options.include_warmup else self.served.filter(~pl.col("is_warmup"))
 
     @property
-    def always_cold(self) -> list[str]:
-        """The backends whose study asks for a cold start in each call (``cold: true``)."""
-        backends = ((self.run.manifest or {}).get("study") or {}).get("backends") or ()
-        return [each["name"] for each in backends if isinstance(each, dict) and each.get("cold")]
-
-    @property
     def cells(self) -> pl.DataFrame:
         """Figures of each cell."""
         return self[summary.CELLS]
@@ -121,6 +115,13 @@ class Context(Mapping[str, pl.DataFrame]):
     def per_model(self) -> pl.DataFrame:
         """Figures of each model."""
         return self[summary.PER_MODEL]
+
+    @cached_property
+    def requests(self) -> Context:
+        """The same run end to end as its users wait; of a run that isn't ours it is the same."""
+        if self.run.rows["request_ms"].null_count() == self.run.rows.height:
+            return self
+        return Context(dataclasses.replace(self.run, rows=summary.as_requests(self.run.rows)), self.options)
 
     @cached_property
     def points(self) -> pl.DataFrame:
@@ -162,6 +163,7 @@ class Context(Mapping[str, pl.DataFrame]):
 TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (summary.CELLS, lambda of: summary.by_cell(of.rows)),
     (summary.PER_MODEL, lambda of: summary.by_model(of.cells)),
+    (summary.REQUESTS, lambda of: of.requests.per_model),
     (noise.SUMMARY_BY_MODEL_AND_RUN, lambda of: noise.by_model_and_run(of.replicates)),
     (scaling.SCALING_FITS, lambda of: scaling.scaling_fits(of.points, of.replicates, of.options)),
     (scaling.SCALING_FITS_BY_FAMILY, lambda of: scaling.by_family(of.per_model, of.run, of.options, of.replicates)),
@@ -172,7 +174,9 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (overhead.OVERHEAD_COMPUTE_FITS, lambda of: overhead.overhead_compute_fits(of.per_model, level=of.level)),
     (
         noise.THROUGHPUT_INTERVALS,
-        lambda of: noise.throughput_intervals(of.replicates, of.cells, of.per_model, level=of.level),
+        lambda of: noise.throughput_intervals(
+            of.requests.replicates, of.requests.cells, of.requests.per_model, level=of.level
+        ),
     ),
     (summary.DECODE_FRACTION_BY_MODEL, lambda of: summary.decode_fractions(of.per_model)),
     (summary.DECODE_FRACTION_SUMMARY, lambda of: summary.decode_fraction_summary(of[summary.DECODE_FRACTION_BY_MODEL])),
@@ -200,7 +204,10 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (concurrency.CONCURRENCY_THROUGHPUT, lambda of: concurrency.concurrency_throughput(of.ok, level=of.level)),
     (concurrency.CONCURRENCY_FITS, lambda of: concurrency.concurrency_fits(of[concurrency.CONCURRENCY_THROUGHPUT])),
     (warmup.WARMUP_EFFECT_SUMMARY, lambda of: warmup.warmup_effect_summary(of[warmup.WARMUP_EFFECT], slo_ms=of.slo_ms)),
-    (warmup.COLD_STARTS, lambda of: warmup.cold_starts(of.with_warmups, slo_ms=of.slo_ms, always_cold=of.always_cold)),
+    (
+        warmup.COLD_STARTS,
+        lambda of: warmup.cold_starts(of.with_warmups, slo_ms=of.slo_ms, always_cold=warmup.always_cold(of.run)),
+    ),
     (decisions.REGIMES, decisions.regimes),
     (sweeps.DECODE_SWEEP_SUMMARY, lambda of: sweeps.decode_sweep_summary(of[scaling.SCALING_FITS])),
     (sweeps.EXPONENT_BY_AXIS, lambda of: sweeps.exponent_by_axis(of[scaling.SCALING_FITS], of.prompt_lengths)),

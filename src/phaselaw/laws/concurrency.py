@@ -43,9 +43,11 @@ CONCURRENCY_THROUGHPUT = Table(
         *(*col.plain("queue_ms_median queue_delay_ms_median"), col.measured("ttft_ms_p95", "TTFT p95 (ms)")),
         col.counted("n_groups_with_failures"),
         *col.interval("output_tokens_per_s_ci_low", "output_tokens_per_s_ci_high", "its interval", col.digits),
+        col.derived("served_at_once", "served at once", col.count),
     ),
     shows="backend model scenario concurrency achieved_concurrency_median output_tokens_per_s_median "
-    "output_tokens_per_s_ci_low ttft_ms_median ttft_ms_p95 itl_p50_ms_median client_e2e_ms_median",
+    "output_tokens_per_s_ci_low ttft_ms_median ttft_ms_p95 itl_p50_ms_median client_e2e_ms_median "
+    "served_at_once",
 )
 CONCURRENCY_FITS = Table(
     name="concurrency_fits",
@@ -69,8 +71,11 @@ def concurrency_throughput(rows: pl.DataFrame, *, level: float = 0.95) -> pl.Dat
 
     A group is the calls made at once; its throughput is their tokens over the time from the first send to the last
     token, with a t interval on its log from the scatter of its groups, empty where there was one. Groups in which a
-    call failed are counted, and left out. Only backends with several numbers of clients.
+    call failed are counted, and left out. Only backends with several numbers of clients. ``served_at_once``: how many
+    of a group's calls waited for their first token less than half a lone request longer than a lone one does.
     """
+    alone, first, whole = pl.col("concurrency") == 1, pl.col("ttft_ms"), pl.col("request_ms")
+    at_once = first < (first.filter(alone).median() + whole.filter(alone).median() / 2).over(_KEYS)
     sent, took = pl.col("sent_at_ms"), pl.col("client_e2e_ms")
     span = (sent + took).max() - sent.min()
     figures = ("ttft_ms", "itl_p50_ms", "client_e2e_ms", "queue_ms", "queue_delay_ms")
@@ -78,8 +83,10 @@ def concurrency_throughput(rows: pl.DataFrame, *, level: float = 0.95) -> pl.Dat
     table = (
         rows.filter(pl.col("mode") == "kv_decode", ~pl.col("is_warmup"), sent.is_not_null())
         .with_columns(pl.col("concurrency").cast(pl.Int64))
+        .with_columns(at_once=at_once)
         .group_by([*_CELL, "rep", "process_idx"])
         .agg(
+            pl.when(pl.col("at_once").null_count() == 0).then(pl.col("at_once").sum()),
             (pl.len() == pl.col("concurrency").first()).alias("complete"),
             (1e3 * pl.col("gen_tokens_raw").sum() / span).alias("rate"),
             (took.sum() / span).alias("achieved"),
@@ -93,6 +100,7 @@ def concurrency_throughput(rows: pl.DataFrame, *, level: float = 0.95) -> pl.Dat
             pl.len().cast(pl.Int64).alias("n_groups"),
             pl.col("n_groups_with_failures").first(),
             pl.col("achieved").median().alias("achieved_concurrency_median"),
+            pl.col("at_once").median().alias("served_at_once"),
             rate.median().alias("output_tokens_per_s_median"),
             rate.min().alias("output_tokens_per_s_min"),
             rate.max().alias("output_tokens_per_s_max"),

@@ -17,7 +17,7 @@ from phaselaw.laws import structure
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.overhead import LINEAR, OVERHEAD_COMPUTE_FITS, POWER
 from phaselaw.laws.scaling import SCALING_FITS
-from phaselaw.laws.summary import GROUP_COLUMNS, PER_MODEL
+from phaselaw.laws.summary import GROUP_COLUMNS, REQUESTS
 from phaselaw.laws.verdicts import NARROW, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
 from phaselaw.laws.warmup import COLD_STARTS, WARMUP_EFFECT_SUMMARY, event_words
 from phaselaw.tables import BUDGET, Col, Row, Table, counted, derived, digits, grouped, interval, measured, plain, words
@@ -197,7 +197,7 @@ def what_breaks_first(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     where a first call is unsafe.
     """
     sized = pl.col("params_millions_effective").is_finite() & (pl.col("params_millions_effective") > 0)
-    latency = tables[PER_MODEL.name].filter((pl.col("mode") == "e2e_kv") & sized).sort("params_millions_effective")
+    latency = tables[REQUESTS.name].filter((pl.col("mode") == "e2e_kv") & sized).sort("params_millions_effective")
     laws, rows = end_to_end_laws(tables), []
     for about, group in grouped(latency, _KEYS):
         law = next(iter(of_group(laws, about)), {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL
+from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, as_requests
 from phaselaw.machine.neighbours import BUSY_SHARE
 from phaselaw.tables import Table, counted, derived, factor, measured, plain, words
 
@@ -104,11 +104,14 @@ def _shared_server(calls: pl.DataFrame) -> pl.DataFrame:
 
 
 def without_disturbed(rows: pl.DataFrame, disturbed: pl.DataFrame) -> pl.DataFrame:
-    """``figures_without_disturbed``: of each cell and phase with disturbed calls, the median with and without these."""
+    """``figures_without_disturbed``: of each cell and phase with disturbed calls, the median with and without these.
+
+    End to end it is of what a request's user waits for, where the run has that: another client's request delays it.
+    """
     if disturbed.is_empty():
         return WITHOUT_DISTURBED.frame()
     latency, quiet = pl.col("latency_ms"), pl.col("check").is_null()
-    marked = rows.join(disturbed.select(*_CALL, "check"), on=_CALL, how="left")
+    marked = as_requests(rows).join(disturbed.select(*_CALL, "check"), on=_CALL, how="left")
     found = marked.group_by(_CELL, maintain_order=True).agg(
         pl.col("check").drop_nulls().mode().sort().first(),
         n=pl.len(),

@@ -21,7 +21,7 @@ from phaselaw.laws.noise import Noise, interval_holds, log_matrices, noise_of
 from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, leave_one_out_errors
 from phaselaw.laws.series import Series
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
-from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL
+from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS
 from phaselaw.records import PHASES
 from phaselaw.tables import Row, Table, grouped
 
@@ -254,7 +254,7 @@ def predict(
 def groups(tables: Mapping[str, pl.DataFrame]) -> list[tuple[Row, pl.DataFrame]]:
     """Each backend, batch size, budget and phase with its models: parameters, layers, width (empty where unknown) and
     ``latency``, ascending in parameters; the phases in their order."""
-    per_model = tables["summary_by_model_backend_mode_agg"]
+    per_model = tables[REQUESTS.name]
     structure = tables["hf_model_architecture"].select(*MODEL, "n_layer", "n_embd")
     joined = per_model.join(structure, on=MODEL, how="left", nulls_equal=True)
     series = Series.of(joined.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Literal, NamedTuple
 
@@ -63,6 +64,9 @@ PER_MODEL = Table(
         INCOMPLETE,
     ),
     order=_SORTED,
+)
+REQUESTS = dataclasses.replace(
+    PER_MODEL, name="requests_by_model", holds="the same, end to end as a request's user waits (`request_ms`)"
 )
 _NO_SHARE = "no model has both kv_decode and e2e_kv rows"
 DECODE_FRACTION_BY_MODEL = Table(
@@ -163,6 +167,13 @@ _CELL = [*GROUP, *MODEL, "scenario"]
 _LOG_VARIANCES = ["latency_log_variance", "tokens_per_s_log_variance"]
 _OVER_UNITS = ["latency_median_ms", "tokens_per_s_median", "tokens_per_s_compute_median"]
 """Medians that are geometric means over runs, or replicates, where there are several."""
+
+
+def as_requests(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with what a user waits for a request in place of ``e2e_kv``, where a run of ours has it."""
+    latency, waited = pl.col("latency_ms"), pl.when(pl.col("mode") == "e2e_kv").then(pl.col("request_ms"))
+    rates = pl.col("tokens_per_s", "tokens_per_s_compute") * pl.coalesce(latency / waited, 1.0)
+    return rows.with_columns(rates, pl.coalesce(waited, latency).alias("latency_ms"))
 
 
 def by_cell(rows: pl.DataFrame) -> pl.DataFrame:

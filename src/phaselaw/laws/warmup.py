@@ -14,6 +14,7 @@ from collections.abc import Collection
 import polars as pl
 
 from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL
+from phaselaw.records import Run
 from phaselaw.tables import BUDGET, LAW, PHASE, Row, Table, counted, derived, digits, flag, measured, plain, words
 
 UNSAFE_RATIO = 2.0
@@ -82,7 +83,7 @@ COLD_STARTS = Table(
         derived("ratio_max", "worst ratio"),
         derived("added_ms_max", "it adds (ms)"),
         measured("worst_load_ms", "of which loading"),
-        *plain("worst_first_ms worst_warm_ms"),
+        *plain("worst_first_ms worst_warm_ms first_median_ms load_median_ms ratio_median"),
         words("worst_model", "model"),
         words("worst_scenario", "scenario"),
         words("smallest_model"),
@@ -126,9 +127,18 @@ def cold_starts(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection
             n_unsafe=pl.col("unsafe").sum(),
             smallest_model=model.sort_by(size, nulls_last=True).first(),
             smallest_params_millions=size.min(),
+            first_median_ms=first.median(),
+            load_median_ms=load.median(),
+            ratio_median=pl.col("ratio").median(),
             **{name: pl.col(source).first() for name, source in worst.items()},
         )
     )
+
+
+def always_cold(run: Run) -> list[str]:
+    """The backends whose study asks for a cold start in each call (``cold: true``)."""
+    backends = ((run.manifest or {}).get("study") or {}).get("backends") or ()
+    return [each["name"] for each in backends if isinstance(each, dict) and each.get("cold")]
 
 
 def _first_calls(rows: pl.DataFrame, always_cold: Collection[str]) -> pl.DataFrame:

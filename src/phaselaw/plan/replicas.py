@@ -16,7 +16,7 @@ from scipy import stats
 from phaselaw.laws.analysis import Analysis
 from phaselaw.laws.draws import N_DRAWS, SEED, draw
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.summary import usable
+from phaselaw.laws.summary import as_requests, usable
 from phaselaw.plan import capacity
 from phaselaw.plan.capacity import UNKNOWN, Headroom, exact, without_interval
 from phaselaw.records import Run
@@ -102,7 +102,7 @@ def replicas_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str,
 
     ``usd_per_hour`` is one price, or one for each backend. Raises KeyError for a backend without one.
     """
-    drawn = draw(usable(run.rows), in_rounds=run.order == "rounds")
+    drawn = draw(usable(as_requests(run.rows)), in_rounds=run.order == "rounds")
     errors, contexts = _model_errors(analysis), {}
     doubts = {
         (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row[SUSPECT]

@@ -9,6 +9,7 @@ from phaselaw.laws import decisions
 from phaselaw.laws.claims import CLAIMS
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.verdicts import NARROW, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
+from phaselaw.laws.warmup import LOADED, always_cold
 from phaselaw.report.document import Section, section
 from phaselaw.report.subject import Subject
 from phaselaw.tables import SUSPECT, Row, alike, bracket, digits, fixed, words
@@ -32,6 +33,7 @@ def lead(subject: Subject) -> tuple[str, ...]:
     ]
     if not sentences:
         sentences = ["No law could be fitted: no model has a usable end-to-end latency."]
+    sentences[:0] = _of_cold_starts(subject)
     if subject.simulated:
         sentences.insert(0, "SIMULATED: latencies come from a stated law, nothing was measured.")
     sentences[:0] = [f"UNFINISHED: {line}." for line in subject.run.unfinished]
@@ -41,6 +43,18 @@ def lead(subject: Subject) -> tuple[str, ...]:
         checks = _joined(dict.fromkeys(part for row in marked for part in str(row[SUSPECT]).split(", ")))
         sentences.append(f"⚠ Laws of {laws} stand on suspect rows ({checks}); they are marked wherever they appear.")
     return tuple(sentences)
+
+
+def _of_cold_starts(subject: Subject) -> list[str]:
+    """What first requests wait for where a study asks for nothing but cold starts (``cold: true``)."""
+    backends = always_cold(subject.run)
+    rows = [row for row in subject.rows("cold_starts", mode="prefill", coldness=LOADED) if row["backend"] in backends]
+    return [
+        f"{row['law']}, a study of cold starts: the first token of a request comes after "
+        f"{digits(row['first_median_ms'])} ms (median), {digits(row['ratio_median'])} x a warm one's, "
+        f"{digits(row['load_median_ms'])} ms of it loading: {row['n_unsafe']} of {row['n_calls']} are unsafe."
+        for row in rows
+    ]
 
 
 def _order(row: Row) -> str:

@@ -12,7 +12,8 @@ from phaselaw.report.subject import PHASE_WORDS, Subject
 from phaselaw.tables import LAW, MODEL, SUSPECT, Row, Table, alike
 
 _BY_MODEL = Table(
-    caption="Medians over repetitions, geometric means over scenarios. tok/s counts the tokens of the phase: prompt, "
+    caption="Medians over repetitions, geometric means over scenarios. End to end is what a request's user "
+    "waits for, where the run has it (request_ms). tok/s counts the tokens of the phase: prompt, "
     "generated, or both.",
     columns=(
         LAW,
@@ -44,7 +45,7 @@ _WORST = 5
 def by_model(subject: Subject) -> Section:
     """One row a model and backend, the phases side by side (TR121 3.5)."""
     merged: dict[tuple[str, str], Row] = {}
-    for row in subject.rows(summary.PER_MODEL.name):
+    for row in subject.rows(summary.REQUESTS.name):
         mode, rate = row["mode"], row["tokens_per_s_geomean"]
         about = {name: row[name] for name in ("backend", "law", "model")}
         about |= {"params": row["params_millions_effective"], SUSPECT: ""}

@@ -61,10 +61,13 @@ def _by_phase(prefill: N, decode: N) -> dict[Phase, N]:
 def phase_latency_ms(timing: Timing, gen_tokens: int) -> dict[Phase, float]:
     """Latency of each phase for a decode of exactly ``gen_tokens`` steps; ``e2e_kv`` is the sum of the other two.
 
-    On a served engine, and where the model stopped early, the decode phase is ``decode_step_ms x gen_tokens``: what the
+    Of one token asked of a served engine the whole is its TTFT, and there is no decode phase: NaN. On served engines
+    otherwise, and where the model stopped early, the decode phase is ``decode_step_ms x gen_tokens``: what the
     asked budget takes at the pace that was seen. NaN where a phase could not be measured.
     """
     prefill = math.nan if timing.prefill_ms is None else timing.prefill_ms
+    if timing.served is not None and gen_tokens == 1:
+        return {"prefill": prefill, "kv_decode": math.nan, "e2e_kv": timing.served.ttft_ms}
     decode = decode_step_ms(timing) * gen_tokens
     if timing.served is None and timing.gen_tokens_raw == gen_tokens and timing.kv_decode_ms is not None:
         decode = timing.kv_decode_ms
@@ -153,7 +156,7 @@ MEASURED: tuple[Column, ...] = (
     Column("warmup_idx", "call.warmup_idx", "which warmup", "unread"),
     Column("rep", "call.rep", "which repetition of the replicate; under `order: rounds` it is the round"),
     Column("mode", "phase", "the phase: `prefill`, `kv_decode` or `e2e_kv`", "text"),
-    Column("status", "call.status", "`ok`, or `error`", "text"),
+    Column("status", "call.status", "`ok`, `error`, or `not_applicable`: no decode of one token", "text"),
     Column("error", "call.error", "why the call, or this phase of it, can't be used", "text"),
     Column("started_at_unix", "call.started_at_unix", "seconds since 1970"),
     Column("batch_size", "cell.batch_size", "sequences in a call"),
@@ -316,6 +319,8 @@ def rows_of(
         shared[name] = compute(call)
     faults = {} if served is None else served.faults
     figures = {} if timing is None else _figures(call.cell, timing)
+    if served is not None and call.cell.gen_tokens == 1:
+        figures["kv_decode"] = {"status": "not_applicable"}
     for sample_idx, mode in enumerate(PHASES, start=call.call_idx * len(PHASES)):
         row = shared | ({"status": "error", "error": faults[mode]} if mode in faults else figures.get(mode, {}))
         row["mode"], row["sample_idx"] = mode, sample_idx

@@ -19,6 +19,7 @@ CHECKS = (
     calls.throttling,
     disturbed.busy_machine,
     disturbed.shared_server,
+    disturbed.measured_loads,
     calls.repetitions,
     calls.comparable,
 )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.checks.frame import CELL, Evidence, Finding, Findings, Where, check
+from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, Where, check
 from phaselaw.laws.disturbed import BUSY, SHARED, disturbed_calls, without_disturbed
+from phaselaw.laws.warmup import always_cold
 from phaselaw.tables import grouped
 
+LEAST_LOAD_MS, LEAST_OF_TTFT = 10.0, 0.05
+"""A load in warm calls that is more than both is found."""
 _FIGURES = "the figures without these calls stand in figures_without_disturbed"
 
 
@@ -62,6 +65,33 @@ def shared_server(evidence: Evidence) -> Findings:
             next_step="keep other clients off the server while it is measured",
         )
     return known.select(CELL).n_unique()
+
+
+@check(
+    "load in measured calls",
+    unit="models of servers that tell their load",
+    rests_on="it is what the server says",
+    not_checked="no server tells how long it loads, or the study is of cold starts (cold: true)",
+)
+def measured_loads(evidence: Evidence) -> Findings:
+    """Warm calls that load, each time: their users wait for it, and no phase holds it."""
+    load = pl.col("ollama_load_ms")
+    calls = evidence.measured.filter(pl.col("mode") == "prefill", load.is_not_null())
+    calls = calls.filter(~pl.col("backend").is_in(always_cold(evidence.run)))
+    first = pl.coalesce("ttft_ms", load + pl.col("latency_ms"))
+    models = calls.group_by(GROUP_OF_MODEL, maintain_order=True).agg(load=load.median(), first=first.median())
+    for row in models.filter(
+        pl.col("load") > pl.max_horizontal(LEAST_LOAD_MS, LEAST_OF_TTFT * pl.col("first"))
+    ).to_dicts():
+        yield Finding(
+            where=Where.of(row),
+            modes=(),
+            value=row["load"],
+            evidence=f"warm calls spend {row['load']:.0f} ms loading, of {row['first']:.0f} ms to the first token",
+            next_step="read request_ms, which holds it; keep the model loaded (keep_alive), or give cold: true where "
+            "cold starts are meant",
+        )
+    return models.height
 
 
 def _slower(rows: pl.DataFrame, calls: pl.DataFrame) -> str:
