@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from phaselaw.errors import AnalysisError, RunError, UsageError
-from phaselaw.files import write_csv, write_whole
+from phaselaw.files import folder_in, write_csv, write_whole
 from phaselaw.laws import analysis as analyses
 from phaselaw.laws import prediction
 from phaselaw.laws.analysis import Analysis, Options
@@ -94,7 +95,7 @@ class Loaded:
 
     def save_tables(self, folder: Path | None = None) -> Path:
         """Write every table as a CSV (``None``: into ``RUN/analysis``); returns the folder, or raises `RunError`."""
-        return save_tables(self.analysis.as_written(), folder or self.home / "analysis")
+        return save_tables(self.analysis.as_written(), *((folder,) if folder else (self.home, "analysis")))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,14 +163,20 @@ def load(
     return Loaded(run=run, options=options or Options(level=level, models_table=table))
 
 
-def save_tables(tables: Mapping[str, pl.DataFrame], folder: Path) -> Path:
-    """Write tables as CSVs into a folder, which is made; returns it, or raises `RunError`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+def save_tables(tables: Mapping[str, pl.DataFrame], root: Path, *below: str) -> Path:
+    """Write tables as CSVs into a folder, or one below it, which is made; returns it, or raises `RunError`."""
+    with _written_to(root):
+        folder = folder_in(root, *below)
         analyses.write(tables, folder)
-    except OSError as error:
-        raise RunError(f"{folder} can't be written ({error.strerror}); choose another place with --out") from None
     return folder
+
+
+@contextmanager
+def _written_to(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{folder} can't be written ({error.strerror or error}); choose another --out") from None
 
 
 class Sweep(NamedTuple):
@@ -196,11 +203,11 @@ def analyze_sweep(folder: Path, options: Options, *, out: Path | None = None, te
     for budget, part in parts.items():
         for line in part.notes:
             tell(line)
-        Loaded(run=part, options=options).save_tables(root / f"gen_{budget}" / "analysis")
+        save_tables(Loaded(run=part, options=options).analysis.as_written(), root, f"gen_{budget}", "analysis")
     analysis = analyses.analyze_sweep(joined, parts, options)
     places = {name: (root if name in TR121_TABLES else root / "analysis") for name in analysis.tables}
     save_tables(as_tr121(analysis.tables), root)
-    save_tables({name: table for name, table in analysis.tables.items() if name not in TR121_TABLES}, root / "analysis")
+    save_tables({name: table for name, table in analysis.tables.items() if name not in TR121_TABLES}, root, "analysis")
     return Sweep(root, tuple(f"gen_{budget}" for budget in parts), analysis, places, tuple(joined.notes))
 
 
@@ -341,17 +348,16 @@ def report(loaded: Loaded, *, out: Path | None = None, beside: Sequence[Loaded] 
     subject = _subject(loaded, beside)
     document = build(subject)
     folder = out or loaded.home
-    try:
-        (folder / PLOTS).mkdir(parents=True, exist_ok=True)
+    with _written_to(folder):
+        analysis = folder_in(folder, PLOTS.parts[0])
+        plots = folder_in(folder, *PLOTS.parts)
         for plot in document.plots():
-            write_whole(folder / PLOTS / f"{plot.name}.svg", draw(plot))
+            write_whole(plots / f"{plot.name}.svg", draw(plot))
         if beside:
             compared = subject.analysis.tables["laws_side_by_side"]
-            write_csv(folder / "analysis" / "laws_side_by_side.csv", compared.columns, compared.iter_rows(named=True))
+            write_csv(analysis / "laws_side_by_side.csv", compared.columns, compared.iter_rows(named=True))
         write_whole(folder / "report.md", to_markdown(document))
         write_whole(folder / "report.html", to_html(document))
-    except OSError as error:
-        raise RunError(f"{folder} can't be written ({error.strerror}); choose another place with --out") from None
     return document, folder
 
 

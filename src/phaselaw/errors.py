@@ -1,12 +1,61 @@
-"""The exceptions that a person is told of in one line, with exit code 1 unless they have another."""
+"""The exceptions that a person is told of in one line, with exit code 1 unless they have another.
+
+Also the one place that takes secrets out of texts: of every message here, of what is kept, of command lines.
+"""
 
 from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+HIDDEN = "***"
+
+SHORTEST_SECRET = 8
+"""Values of the environment that are shorter stand in too many words to be taken out."""
+
+_NAME = r"(?:api[_-]?key|access[_-]?key|token|secret|passw(?:or)?d|authorization|credentials?)"
+_NAMED_VALUE = re.compile(
+    rf"(?i)({_NAME}(?![a-z])[^=:\s]*\s*(?:[=:](?=\S)|=\s*|:\s*(?:bearer|basic)\s+|:\s+(?=[^\s,;]*[0-9])))[^\s,;]+"
+)
+"""After a colon and a blank only what has a digit, since what is wrong with a key is told there."""
+_BEARER = re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}")
+_USER = re.compile(r"(://|\b)[^\s:/@'\"\[]+:[^\s/@]+@|(://)[^/@\s]+@")
+_OPTION = re.compile(rf"(?i)^--?(?:[a-z0-9]+[_-])*{_NAME}$")
+_VARIABLE = re.compile(r"(?i)(?:key|token|secret|passw|credential)")
+
+
+def redacted(text: str) -> str:
+    """A text without what looks like a secret's value, and without the values of variables named like secrets."""
+    for name, value in os.environ.items():
+        if len(value) >= SHORTEST_SECRET and _VARIABLE.search(name):
+            text = text.replace(value, HIDDEN)
+    for pattern in (_NAMED_VALUE, _BEARER):
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    return _USER.sub(lambda found: f"{found[1] or found[2] or ''}{HIDDEN}@", text)
+
+
+def names_a_secret(key: str) -> bool:
+    """Whether a key is called as secrets are: ``api_key``, ``authorization``, ``my_secret``; not ``max_tokens``."""
+    called = r"(?i)(api|access|auth)[_-]?(key|token)|authorization|passw|secret|credential|bearer|(^|[_-])token$"
+    return re.search(called, key) is not None
+
+
+def redacted_words(words: Sequence[str]) -> list[str]:
+    """A command line without its secrets: those within a word, and the word after an option that names one."""
+    before = ("", *words)
+    return [
+        HIDDEN if _OPTION.match(previous) else redacted(word) for previous, word in zip(before, words, strict=False)
+    ]
 
 
 class PhaselawError(Exception):
     """Something a person must know; its message is one line and its ``exit_code`` the process's."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())
 
 
 class UsageError(PhaselawError):

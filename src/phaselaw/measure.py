@@ -24,7 +24,7 @@ from typing import Any
 
 from phaselaw.engines import Engine, Model, llamacpp
 from phaselaw.engines.readiness import lacks, runnable_part
-from phaselaw.errors import EngineError, ModelGoneError, NotReadyError
+from phaselaw.errors import EngineError, ModelGoneError, NotReadyError, redacted
 from phaselaw.ladder.build import resolve
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine import identity
@@ -44,7 +44,6 @@ from phaselaw.records import (
     to_jsonable,
 )
 from phaselaw.rundir.conditions import KEPT_SERVERS
-from phaselaw.rundir.journal import redacted
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.model import Study
 

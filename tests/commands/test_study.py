@@ -94,7 +94,7 @@ def test_check_of_a_shipped_study_lists_the_server_and_the_models_it_is_to_have(
     name: str, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
-    assert main(["study", "check", name]) == 1
+    assert main(["study", "check", name, "--connect"]) == 1
     [line] = [line for line in capsys.readouterr().out.splitlines() if "no Ollama server" in line]
     assert model in line.partition("it is to have ")[2]
     assert line.endswith("(optional)") == (name == "cross-engine")
@@ -103,7 +103,7 @@ def test_check_of_a_shipped_study_lists_the_server_and_the_models_it_is_to_have(
 def test_check_as_json_names_the_study_by_its_identity(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "check", str(study), "--json"]) == 0
     expected = {"study": "mine", "sha256": load_study(str(study)).sha256, "lacking": []}
-    expected |= {"replicates": 1, "calls": 8, "rows": 24}
+    expected |= {"replicates": 1, "calls": 8, "rows": 24, "not_asked": []}
     assert json.loads(capsys.readouterr().out) == expected
 
 

@@ -277,6 +277,7 @@ def test_a_key_comes_from_the_environment_and_never_shows(server: Any, monkeypat
     monkeypatch.setenv("MY_KEY", "sk-very-secret")
     body = json.dumps({"error": {"message": "Incorrect API key provided: sk-very-secret"}}).encode()
     standin, url = server(status=reply(body, status="401 Unauthorized"))
+    monkeypatch.setenv("PHASELAW_ALLOW_KEY", "127.0.0.1")
     engine = openai.create(backend(url, api_key_env="MY_KEY"))
     with pytest.raises(EngineError) as caught:
         engine.load(ModelEntry(name="m", kind="openai"))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from phaselaw.engines import permits
 from phaselaw.errors import UsageError
 
 RUNS = "a run directory or a metrics.csv; several of one study on one host are pooled"
@@ -71,6 +72,19 @@ def add_allow_different(
 ) -> None:
     """``--allow-different``."""
     switch(parser, "--allow-different", help_text)
+
+
+def add_permits(parser: argparse._ActionsContainer) -> None:
+    """``--allow-key`` and ``--allow-programs``: what a study, which is code, may do beyond what it surely may."""
+    what = "send the key that the study names to this host; asked for where that is not sure to be meant"
+    option(parser, "--allow-key", "HOST", what, action="append", default=[])
+    switch(parser, "--allow-programs", "let the study start servers outside of PATH, such as ./llama-server")
+
+
+def take_permits(args: argparse.Namespace) -> None:
+    """Allow what the command line does."""
+    settings = getattr(args, "settings", [])
+    permits.allow(key_hosts=args.allow_key, settings=settings, programs=args.allow_programs)
 
 
 def number(option: str, give: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from phaselaw import measure, replicates
 from phaselaw.commands.console import RunProgress, notes_console
-from phaselaw.commands.options import a_path, duration, names, option, positive, switch
+from phaselaw.commands.options import a_path, add_permits, duration, names, option, positive, switch, take_permits
 from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.rundir.write import RunDirectory
@@ -52,6 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     switch(parser, "--allow-changed", changed)
     wait = "wait so long for other work to end, and measure nothing where it does not: 90s, 5min, 1h"
     option(parser, "--wait-quiet", "TIME", wait, type=duration("--wait-quiet"))
+    add_permits(parser)
     switch(parser, "--retry-failed", "with --resume: make the calls that failed again")
 
 
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--retry-failed makes calls of a run again; name it with --resume RUN")
     if args.replicates is not None:
         args.settings = [*args.settings, f"replicates={args.replicates}"]
+    take_permits(args)
     notes = notes_console()
 
     def tell(line: str) -> None:

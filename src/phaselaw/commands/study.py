@@ -7,8 +7,8 @@ import dataclasses
 import json
 import sys
 
-from phaselaw.commands.options import add_json, answer, option
-from phaselaw.engines.readiness import lacks
+from phaselaw.commands.options import add_json, add_permits, answer, option, switch, take_permits
+from phaselaw.engines.readiness import lacks, runs_elsewhere
 from phaselaw.records import PHASES
 from phaselaw.study.file import load_study, shipped_studies, study_path, study_schema
 
@@ -17,7 +17,8 @@ EXAMPLES = """\
 examples:
   phaselaw study list                       the studies that ship with phaselaw
   phaselaw study show gpt2-ladder-cpu       one of them, as a start for your own
-  phaselaw study check my-study.yaml        is the file right, and can this machine run it?
+  phaselaw study check my-study.yaml        is the file right, and can this machine run it? connects nowhere
+  phaselaw study check my-study.yaml --connect     and do its servers answer, with its models?
   phaselaw study schema > study.json        the JSON schema, for an editor's completion
 
 check exits 0 when all is there, 1 with a list when only this machine lacks something, 2 for a fault of the file.
@@ -37,6 +38,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     show.set_defaults(act=_show)
     check = actions.add_parser("check", help="check a study file, and whether this machine can run it")
     option(check, "study", "FILE", "a study file or a shipped name")
+    switch(check, "--connect", "ask the servers that the study names too; without it nothing is connected to")
+    add_permits(check)
     add_json(check, "print one JSON document")
     check.set_defaults(act=_check)
     schema = actions.add_parser("schema", help="print the JSON schema of study files")
@@ -70,9 +73,12 @@ def _show(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     study = load_study(args.study)
-    lacking, calls = lacks(study), study.calls_planned()
+    take_permits(args)
+    lacking, calls = lacks(study, connect=args.connect), study.calls_planned()
+    unasked = [] if args.connect else [backend.name for backend in study.backends if runs_elsewhere(backend)]
     counts = {"replicates": study.replicates, "calls": calls, "rows": calls * len(PHASES)}
     document = {"study": study.run_name, "sha256": study.sha256, **counts}
+    document["not_asked"] = unasked
     document["lacking"] = [dataclasses.asdict(lack) for lack in lacking]
     hints = {"optional": " (optional)", "doubt": " (a warning)"}
     lines = [lack.what + "".join(hint for key, hint in hints.items() if getattr(lack, key)) for lack in lacking]
@@ -83,5 +89,8 @@ def _check(args: argparse.Namespace) -> int:
     replicates = f"{study.replicates} replicate{'s' * (study.replicates > 1)}"
     sound = f"{args.study}: sound, and all is there: {len(study.cells())} cells, {replicates}, {calls} calls, "
     sound += f"{counts['rows']} rows"
+    if unasked:
+        lines.append(f"not asked, since nothing was connected to: {', '.join(unasked)}; --connect asks")
+        sound = sound.replace("all is there", "all else is there")
     answer(args.json, document, lines if lacking else [*lines, sound])
     return EXIT_LACKING if lacking else 0

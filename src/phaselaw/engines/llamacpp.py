@@ -24,6 +24,7 @@ from phaselaw.engines import served
 from phaselaw.engines.gguf_header import Scalar, Table, architecture, read_header
 from phaselaw.engines.http_client import QUICK, Line
 from phaselaw.engines.llamacpp_process import LlamacppServer, ServerProcess, find_server, nothing_to_start
+from phaselaw.engines.permits import refusal_to_start
 from phaselaw.engines.prompts import token_ids
 from phaselaw.engines.served import ServedModel, StreamedReply
 from phaselaw.errors import EngineError, MissingExtraError, ModelGoneError, PhaselawError
@@ -50,6 +51,8 @@ def create(backend: LlamacppBackend) -> LlamacppEngine:
 def lacking(backend: LlamacppBackend, models: Sequence[ModelEntry]) -> list[str]:
     """Whether a server is here or answers, and which models it can't have."""
     if backend.url is None:
+        if (refused := refusal_to_start(backend.server or "")) is not None:
+            return [f"backend {backend.name}: {refused}"]
         if find_server(backend.server) is None:
             return [f"backend {backend.name}: {nothing_to_start(backend.server)}"]
         return [f"model {model.name}: {fault}" for model in models for fault in _file_faults(model.name, backend)]

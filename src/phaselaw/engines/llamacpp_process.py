@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from phaselaw.engines.http_client import HttpClient, Limits
+from phaselaw.engines.permits import refusal_to_start
 from phaselaw.engines.served import limits_of, mapping
 from phaselaw.errors import EngineError
 
@@ -102,6 +103,8 @@ class ServerProcess:
     """The part of `load_ms` from its first answer, which says that it is loading, to the healthy one."""
 
     def __init__(self, backend: LlamacppBackend, model: Path) -> None:
+        if (refused := refusal_to_start(backend.server or "")) is not None:
+            raise EngineError(f"backend {backend.name}: {refused}", kind="not_allowed")
         executable = find_server(backend.server)
         if executable is None:
             raise EngineError(f"backend {backend.name}: {nothing_to_start(backend.server)}", kind="missing_server")

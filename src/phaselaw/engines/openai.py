@@ -14,9 +14,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from phaselaw.engines import Doubt, served
+from phaselaw.engines import Doubt, permits, served
 from phaselaw.engines.http_client import QUICK, BeforeSend, HttpClient, Limits, Line
 from phaselaw.engines.served import Event, ServedEngine, ServedModel, StreamedReply
 from phaselaw.errors import EngineError, NotReadyError
@@ -49,7 +48,10 @@ def lacking(backend: OpenaiBackend, models: Sequence[ModelEntry]) -> list[str]:
     except NotReadyError as error:
         return [str(error)]
     except EngineError as error:
-        hint = f"; set {backend.api_key_env}" if error.kind in ("http_401", "http_403") else ""
+        hint = ""
+        if error.kind in ("http_401", "http_403"):
+            in_the_clear = permits.is_in_the_clear(backend.url or os.environ.get(permits.DEFAULT_ADDRESS, ""))
+            hint = "; no key is sent over plain http: use https" if in_the_clear else f"; set {backend.api_key_env}"
         if error.kind in NOTHING_THERE:
             return [f"backend {backend.name}: {error}{hint}; start the server, or correct its url"]
         return [Doubt(f"backend {backend.name}: its list of models can't be read, so its calls decide: {error}{hint}")]
@@ -61,10 +63,11 @@ def lacking(backend: OpenaiBackend, models: Sequence[ModelEntry]) -> list[str]:
 
 
 def _server(backend: OpenaiBackend, limits: Limits) -> OpenaiServer:
-    url = backend.url or os.environ.get("OPENAI_BASE_URL", "").strip()
+    url = backend.url or os.environ.get(permits.DEFAULT_ADDRESS, "").strip()
     if not url:
-        raise NotReadyError(f"backend {backend.name}: no address; give its url, or set OPENAI_BASE_URL")
-    return OpenaiServer(url, key=os.environ.get(backend.api_key_env) or None, limits=limits, ca_file=backend.ca_file)
+        raise NotReadyError(f"backend {backend.name}: no address; give its url, or set {permits.DEFAULT_ADDRESS}")
+    key = permits.key_for(url, backend.api_key_env)
+    return OpenaiServer(url, key=key, limits=limits, ca_file=backend.ca_file)
 
 
 class OpenaiServer(HttpClient):
@@ -72,7 +75,7 @@ class OpenaiServer(HttpClient):
 
     def __init__(self, url: str, *, key: str | None, limits: Limits, ca_file: str | None) -> None:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        base = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/v1"
+        base = url if re.match("[a-z]+://[^/]+/+[^/]", url) else f"{url.rstrip('/')}/v1"
         super().__init__(base, headers=headers, limits=limits, ca_file=ca_file)
         self._key = key
         self.refused: set[str] = set()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from phaselaw.engines import Doubt, module_for
-from phaselaw.errors import NotReadyError
-from phaselaw.study.model import OllamaBackend, OpenaiBackend, Study
+from phaselaw.errors import EngineError, NotReadyError
+from phaselaw.study.model import AnyBackend, OllamaBackend, OpenaiBackend, Study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,20 +24,31 @@ class Lack:
     """Whether it could not be asked: a warning, the first call decides."""
 
 
-def lacks(study: Study) -> list[Lack]:
-    """What this machine lacks to run a study, and what it could not be asked; loads no weights, downloads nothing."""
+def runs_elsewhere(backend: AnyBackend) -> bool:
+    """Whether a backend is a server that phaselaw does not start."""
+    return isinstance(backend, (OllamaBackend, OpenaiBackend)) or getattr(backend, "url", None) is not None
+
+
+def lacks(study: Study, *, connect: bool = True) -> list[Lack]:
+    """What this machine lacks to run a study, and what it could not be asked; loads no weights, downloads nothing.
+
+    Servers that run already are asked only where it may ``connect``.
+    """
     found: list[Lack] = []
     for backend in study.backends:
         models = study.models_of(backend.name)
         try:
             module = module_for(backend.kind)
+            if not connect and runs_elsewhere(backend):
+                module.create(backend).close()
+                continue
             lacking: list[tuple[str | None, str]] = [(None, what) for what in module.lacking(backend, ())]
             if isinstance(backend, (OllamaBackend, OpenaiBackend)):
                 names = ", ".join(model.name for model in models)
                 lacking = [(None, type(what)(f"{what}; it is to have {names}")) for _, what in lacking]
             if not lacking:
                 lacking = [(model.name, what) for model in models for what in module.lacking(backend, (model,))]
-        except NotReadyError as error:
+        except (NotReadyError, EngineError) as error:
             lacking = [(None, f"backend {backend.name}: {error}")]
         optional = getattr(backend, "optional", False)
         found += [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 
 from phaselaw.report.document import Block, Code, Document, Figure, Table, escape_controls
 
-PLOTS = "analysis/plots"
+PLOTS = PurePosixPath("analysis/plots")
 """Where a report's plots lie, seen from it."""
 
 _MARKUP = re.compile(r"[\\`*\[<>|~$&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=:)//|(?<=www)\.", re.IGNORECASE)

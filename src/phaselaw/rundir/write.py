@@ -13,21 +13,12 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from phaselaw import __version__
-from phaselaw.errors import RunError
+from phaselaw.errors import RunError, redacted_words
 from phaselaw.files import read_plain, write_json, write_whole
 from phaselaw.machine import identity as telemetry
 from phaselaw.records import Call, Event
 from phaselaw.rundir.derive import MANIFEST, derived, kept_study
-from phaselaw.rundir.journal import (
-    JOURNAL,
-    JOURNAL_VERSION,
-    JournalWriter,
-    line_of,
-    read_journal,
-    redacted_words,
-    scan_journal,
-    summed,
-)
+from phaselaw.rundir.journal import JOURNAL, JOURNAL_VERSION, JournalWriter, line_of, read_journal, scan_journal, summed
 from phaselaw.study.model import Study
 
 

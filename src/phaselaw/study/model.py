@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from phaselaw.errors import names_a_secret
 from phaselaw.records import Cell, Order
 
 SCHEMA_VERSION = 1
@@ -55,11 +56,13 @@ def _http_address(text: str) -> str:
 
 
 def _without(refused: Mapping[str, str]) -> AfterValidator:
-    """Options without these keys, each with the reason."""
+    """Options without these keys, each with the reason, and without any that is called as secrets are."""
 
     def checked(options: dict[str, Any]) -> dict[str, Any]:
         for key in sorted(refused.keys() & options):
             raise ValueError(refused[key])
+        for key in filter(names_a_secret, options):
+            raise ValueError(f"{key} would be kept with the run; a key belongs in the environment, see api_key_env")
         return options
 
     return AfterValidator(checked)
