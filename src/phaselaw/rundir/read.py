@@ -15,7 +15,7 @@ import polars as pl
 
 from phaselaw.errors import AnalysisError
 from phaselaw.files import FORMULA_STARTS, sha256_of
-from phaselaw.records import PHASES, Run, Source
+from phaselaw.records import LARGEST, PHASES, Run, Source
 from phaselaw.rundir.columns import MEASURED
 from phaselaw.rundir.conditions import differences, of_replicates
 from phaselaw.rundir.derive import HASHES, MANIFEST, METRICS, MODELS, derived, is_sound
@@ -224,12 +224,15 @@ def _names(content: Path | bytes) -> list[str]:
     else:
         head = content[:_HEAD_BYTES]
     line = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].removesuffix(b"\r")
-    names = next(csv.reader([line.decode("utf-8", "replace")]), [])
+    if b"\r" in line:
+        raise pl.exceptions.ComputeError("its lines end with CR alone; end them with LF")
+    try:
+        names = next(csv.reader([line.decode("utf-8", "replace")]), [])
+    except csv.Error as error:
+        raise pl.exceptions.ComputeError(f"its first line is no header: {error}") from None
     for name, times in Counter(names).items():
         if times > 1:
             raise pl.exceptions.DuplicateError(f"the column {name[:60]!r} stands twice")
-    if b"\r" in line:
-        raise pl.exceptions.ComputeError("its lines end with CR alone; end them with LF")
     return names
 
 
@@ -298,6 +301,9 @@ def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
         raise AnalysisError(f"{where}: mode {mode[:60]!r} is unknown; one of {', '.join(PHASES)}")
     for status in statuses.filter((statuses.str.strip_chars().str.to_lowercase() == "ok") & (statuses != "ok")):
         raise AnalysisError(f"{where}: status {status[:60]!r} would count as failed; write ok")
+    beyond = rows.select(pl.col(NUMBERS).filter(pl.col(NUMBERS).is_finite()).abs().max() >= LARGEST)
+    for name in (name for name in NUMBERS if beyond[name][0]):
+        raise AnalysisError(f"{where}: {name} holds a number that was never measured, of {LARGEST:.0e} or more")
     for name, missing in rows.select(pl.col(_IDENTITY).null_count()).row(0, named=True).items():
         if missing:
             raise AnalysisError(f"{where}: {missing} row(s) without a {name}; what they measured can't be told")
