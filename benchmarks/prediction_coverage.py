@@ -56,7 +56,7 @@ def one(rng: np.random.Generator, n: int, exponents: tuple[float, float]) -> dic
     told = {law: fitted.latency_ms(properties, LEVEL) for law, fitted in fits.items()}
     told["chosen"] = fits[chosen].latency_ms(properties, LEVEL, chosen_of=len(fits))
     told["chosen, not charged"] = told[chosen]
-    return {law: (low <= new["latency"] <= high, high / value) for law, (value, low, high) in told.items()}
+    return {law: (low <= new["latency"] <= high, high / value) for law, (value, low, high, *_) in told.items()}
 
 
 def coverage(n: int, truth: str, *, trials: int) -> dict[str, tuple[float, float]]:

@@ -1,5 +1,6 @@
 """docs/intervals.md: its commands run in order, and the columns and words that it names are those of the tables."""
 
+import doctest
 import re
 import shlex
 from pathlib import Path
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 
 from phaselaw.cli import main
-from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED
+from phaselaw.laws.rates import BASIS, NOT_MEASURED
 
 PAGE = (Path(__file__).parent.parent / "docs" / "intervals.md").read_text(encoding="utf-8")
 
@@ -27,6 +28,12 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert alone["slope_interval_holds"].unique().to_list() == ["models, calls and 3 replicates"]
 
 
+def test_the_example_of_the_two_intervals_comes_out_as_printed() -> None:
+    text = re.sub(r"^```.*$", "", PAGE, flags=re.MULTILINE)  # a fence's end would be taken for output
+    found = doctest.DocTestRunner().run(doctest.DocTestParser().get_doctest(text, {}, "intervals.md", None, 0))
+    assert found.attempted > 5 and found.failed == 0
+
+
 def test_every_basis_of_a_rate_is_explained() -> None:
-    for basis in (*BASIS.values(), CELLS, NOT_MEASURED):
+    for basis in (*BASIS.values(), NOT_MEASURED):
         assert f"| {basis} |" in PAGE

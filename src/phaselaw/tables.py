@@ -104,7 +104,8 @@ def as_is(value: Any) -> str:
 
 def bracket(low: Any, high: Any, text: Callable[[Any], str] = fixed) -> str:
     """``[low, high]``, or a dash where there is no interval."""
-    return MISSING if low is None or high is None else f"[{text(low)}, {text(high)}]"
+    none = low is None or high is None or (_missing(low) and _missing(high))
+    return MISSING if none else f"[{text(low)}, {text(high)}]"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -163,12 +164,20 @@ def interval(low: str, high: str, title: str = "", show: Show = fixed, **more: A
 
 
 def figure(key: str, title: str = "", show: Show = digits, provenance: Provenance = "derived") -> Col:
-    """An estimate with its interval in brackets behind it: in a row ``key``, ``key_low`` and ``key_high``."""
+    """An estimate with its interval in brackets behind it: in a row ``key``, ``key_low`` and ``key_high``.
+
+    From one run a rate has no brackets, which would be read as what another run gives: it says how far this run's own
+    scatter leaves it open (``key_within_high``), and what is made of rates says nothing.
+    """
 
     def text(row: Row) -> str:
-        low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+        low, high, within = (row.get(f"{key}_{end}") for end in ("low", "high", "within_high"))
         alone = show(row.get(key))
-        return alone if low is None or high is None or low == high else f"{alone} {bracket(low, high, show)}"
+        if low is not None and high is not None and low != high:
+            return f"{alone} {bracket(low, high, show)}"
+        if low is not None or provenance != "measured" or not within or within == row[key]:
+            return alone
+        return f"{alone} (this run: ± {digits(100 * (within / row[key] - 1), 2)} %)"
 
     return Col(key, title, show, provenance=provenance, high=f"{key}_high", of_row=text)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from phaselaw.cli import main
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("plan") / "run"
-    assert main(["run", "--dry-run", "--out", str(run)]) == 0
+    assert main(["run", "--dry-run", "--set", "replicates=1", "--set", "repetitions=3", "--out", str(run)]) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def replicated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("replicated") / "run"
+    assert main(["run", "--dry-run", "--set", "replicates=3", "--set", "repetitions=1", "--out", str(run)]) == 0
     return run
 
 
@@ -23,7 +31,67 @@ def test_the_json_holds_a_row_a_model_at_full_precision(finished: Path, capsys) 
     for row in document["rows"]:
         assert row["usd_per_1m"] == pytest.approx(1e6 / row["tokens_per_s"] / 3600 * 1.006, rel=1e-12)
         assert row["workers"] == pytest.approx(1e9 / (30 * 86400) / row["tokens_per_s"], rel=1e-12)
-        assert row["workers_low"] < row["workers"] < row["workers_high"]
+
+
+FIGURES = ("tokens_per_s", "workers", "usd_per_1m", "usd_per_month")
+
+
+def test_one_run_has_no_interval_of_the_next_one_in_the_json(finished: Path, capsys) -> None:
+    document = plan(finished, capsys=capsys)
+    assert document["schema_version"] == 2
+    for row in document["rows"]:
+        assert row["interval_basis"] == "this run only, over rounds" and row["incomplete"] is False
+        for name in FIGURES:
+            assert row[f"{name}_within_low"] < row[name] < row[f"{name}_within_high"]
+            assert {row[f"{name}{of}_{end}"] for of in ("", "_mean") for end in ("low", "high")} == {None}
+
+
+def test_one_run_shows_no_bracket_in_any_part_of_the_plan(finished: Path, capsys) -> None:
+    assert main(["plan", str(finished), "--show", "all"]) == 0
+    out = capsys.readouterr().out
+    assert "(this run: ±" in out and "What another run would give is not measured" in out
+    assert "[" not in out
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html"])
+def test_one_run_shows_no_bracket_in_a_reports_prices(finished: Path, name: str) -> None:
+    assert main(["report", str(finished)]) == 0
+    text = (finished / name).read_text()
+    of_plan = text[text.index("For 1,000,000,000 tokens a month") :].partition("Tiers")[0]
+    assert "(this run: ±" in of_plan
+    assert not re.search(r"\d \\?\[", of_plan)
+
+
+def test_replicates_give_one_more_run_back_to_back(replicated: Path, capsys) -> None:
+    for row in plan(replicated, capsys=capsys)["rows"]:
+        assert row["interval_basis"].startswith("one more run, back to back")
+        for name in FIGURES:
+            more, mean = ([row[f"{name}{of}_{end}"] for end in ("low", "high")] for of in ("", "_mean"))
+            assert more[0] < mean[0] < row[name] < mean[1] < more[1]
+            assert row[f"{name}_within_low"] is None
+    assert main(["plan", str(replicated)]) == 0
+    assert "another day is not measured" in capsys.readouterr().out
+
+
+def test_performance_and_capacity_show_one_interval_of_one_rate(replicated: Path) -> None:
+    assert main(["report", str(replicated)]) == 0
+    text = (replicated / "report.md").read_text()
+    performance = text.partition("## Performance by model")[2].partition("##")[0]
+    shown = re.findall(r"[\d,.]+ \\?\[[\d,.]+, [\d,.]+\\?\]", performance)
+    assert len(shown) == 7
+    capacity = text.partition("## Capacity and price")[2]
+    assert all(each in capacity for each in shown)
+
+
+def test_a_spread_between_runs_that_is_given_is_called_assumed(finished: Path, capsys) -> None:
+    document = plan(finished, "--between-runs", "20%", capsys=capsys)
+    assert document["assumptions"]["between_runs"] == 0.2
+    for row in document["rows"]:
+        assert row["usd_per_1m_high"] / row["usd_per_1m"] == pytest.approx(
+            math.exp(1.96 * 0.2 * math.sqrt(2)), rel=1e-3
+        )
+    assert main(["plan", str(finished), "--between-runs", "0.2"]) == 0
+    assert "assumed: runs differ by 20 %" in capsys.readouterr().out
 
 
 def test_the_table_says_that_workers_are_a_lower_bound_and_what_is_assumed(finished: Path, capsys) -> None:
@@ -85,10 +153,10 @@ def test_a_price_list_says_which_price_and_how_old(finished: Path, tmp_path: Pat
 def test_several_runs_are_pooled_and_their_noise_is_in_the_intervals(finished: Path, tmp_path: Path, capsys) -> None:
     others = [tmp_path / "b", tmp_path / "c"]
     for seed, path in enumerate(others, start=5):
-        assert main(["run", "--dry-run", "--set", f"seed={seed}", "--out", str(path)]) == 0
+        assert main(["run", "--dry-run", "--set", f"seed={seed}", "--set", "replicates=1", "--out", str(path)]) == 0
     capsys.readouterr()
     document = plan(finished, *map(str, others), capsys=capsys)
-    assert {row["interval_basis"] for row in document["rows"]} == {"runs, the noise between them included"}
+    assert {row["interval_basis"] for row in document["rows"]} == {"one more run"}
 
 
 def test_an_hours_price_for_each_backend(finished: Path, capsys) -> None:
@@ -106,7 +174,7 @@ def test_an_hours_price_for_each_backend(finished: Path, capsys) -> None:
         ["--failure-usd=-1"], ["--failure-usd", "1"], ["--spot"],
         ["--accelerator", "H100"], ["--prices", "none.csv", "--accelerator", "H100"], ["--mixes", "none.csv"],
         ["--success-rates", "none.csv"], ["--usd-per-hour", "cheap"], ["--rates", "x"], ["--volumes", "x"],
-        ["--requests-per-s", "0"], ["--requests-per-month", "nan"], ["--batch", "0"],
+        ["--requests-per-s", "0"], ["--between-runs", "much"], ["--requests-per-month", "nan"], ["--batch", "0"],
     ],
     ids=" ".join,
 )  # fmt: skip

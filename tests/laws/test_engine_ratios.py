@@ -1,5 +1,6 @@
 """Engines compared on the same weights: pairs by stated identity, ratios with intervals, the change of law put in."""
 
+import math
 import random
 from typing import Any
 
@@ -11,8 +12,9 @@ from rows import run_of as rows_of
 from scipy import stats
 
 from phaselaw.laws.analysis import analyze
-from phaselaw.laws.engine_ratios import CONSTANT, EXPONENT, NOTHING, engine_laws, engine_ratios
-from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED, replicates_of
+from phaselaw.laws.engine_ratios import CALLS, CONSTANT, EXPONENT, NOTHING, UNITS, engine_laws, engine_ratios
+from phaselaw.laws.noise import replicates_of
+from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.summary import by_cell, median_variance, usable
 from phaselaw.laws.verdicts import TOO_FEW
 from phaselaw.records import Run
@@ -139,15 +141,17 @@ def test_a_ratios_interval_is_the_t_interval_over_paired_rounds() -> None:
         for name in ("hf", "cpp")
     }
     paired = by_round["cpp"]["latency_ms"].to_numpy() - by_round["hf"]["latency_ms"].to_numpy()
-    half = paired.std(ddof=1) * median_variance(5) ** 0.5 * stats.t.ppf(0.975, 4)
-    assert row["interval_basis"] == BASIS["rounds"] and row["n_units"] == 5
+    # Squares about the median sum to 4 and what the median lies off the mean.
+    variance = ((paired - np.median(paired)) ** 2).sum() / (5 - 2 + 5 * median_variance(5))
+    half = math.sqrt(variance * median_variance(5)) * stats.t.ppf(0.975, 4)
+    assert row["interval_basis"] == UNITS["rounds"] and row["n_units"] == 5
     assert np.log(row["ratio_high"] / row["ratio"]) == pytest.approx(half)
     assert np.log(row["ratio"] / row["ratio_low"]) == pytest.approx(half)
 
 
 def test_in_tr121s_order_the_interval_is_of_calls_within_cells() -> None:
     run = run_of({"hf": (2.0, 0.4), "cpp": (1.0, 0.4)}, scatter=0.1, order="cells")
-    assert set(ratios_of(run)["interval_basis"]) == {CELLS}
+    assert set(ratios_of(run)["interval_basis"]) == {CALLS}
     assert ratios_of(run)["ratio_low"].null_count() == 0
 
 

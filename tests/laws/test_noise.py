@@ -13,7 +13,7 @@ from rows import row_of, written
 from scipy import stats
 
 from phaselaw.laws.analysis import Options, analyze
-from phaselaw.laws.noise import KEYS, Kind, Noise, Replicates, noise_of, slope_noise
+from phaselaw.laws.noise import KEYS, Kind, Noise, Replicates, noise_of, scatter_of, slope_noise
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.laws.series import Series
 from phaselaw.records import PHASES
@@ -97,9 +97,8 @@ def test_an_interval_over_runs_holds_their_tilt_and_says_so() -> None:
     assert width(pooled) > width(alone)
 
 
-def half_width(*, scatter: float, beyond: float, degrees: int, n_replicates: int) -> float:
-    """Of variances that are known apart: nothing is shared."""
-    noise = Noise(n=np.array([n_replicates]), between=np.array([beyond]), shared=np.array([0.0]))
+def half_width(*, scatter: float, between: float, shared: float = 0.0, degrees: int, n_units: int) -> float:
+    noise = Noise(n=np.array([n_units]), between=np.array([between]), shared=np.array([shared]))
     return float(noise.half_width(np.array([math.sqrt(scatter)]), degrees, 0.95)[0])
 
 
@@ -107,36 +106,94 @@ def t(degrees: float) -> float:
     return float(stats.t.ppf(0.975, degrees))
 
 
-@pytest.mark.parametrize(("degrees", "n_replicates"), [(2, 2), (5, 3), (10, 10)])
-def test_either_noise_alone_has_its_own_t_interval(degrees: int, n_replicates: int) -> None:
-    assert half_width(scatter=0.04, beyond=0.0, degrees=degrees, n_replicates=n_replicates) == pytest.approx(
-        t(degrees) * 0.2
-    )
-    assert half_width(scatter=0.0, beyond=0.04, degrees=degrees, n_replicates=n_replicates) == pytest.approx(
-        t(n_replicates - 1) * 0.2
-    )
+@pytest.mark.parametrize(("degrees", "n_units"), [(2, 2), (5, 3), (10, 10)])
+def test_either_noise_alone_has_its_own_t_interval(degrees: int, n_units: int) -> None:
+    sizes = {"degrees": degrees, "n_units": n_units}
+    assert half_width(scatter=0.04, between=0.0, **sizes) == pytest.approx(t(degrees) * 0.2)
+    assert half_width(scatter=0.0, between=0.04, **sizes) == pytest.approx(t(n_units - 1) * 0.2)
 
 
-def test_variances_that_are_known_well_add() -> None:
-    half = half_width(scatter=0.03, beyond=0.01, degrees=2000, n_replicates=2001)
-    assert half == pytest.approx(1.96 * 0.2, rel=2e-3)
+def test_both_together_have_satterthwaites_degrees_of_freedom() -> None:
+    # (0.03 + 0.02 - 0.01)^2 / (0.03^2 / 5 + 0.02^2 / 2 + 0.01^2 / 10) = 4.1
+    half = half_width(scatter=0.03, between=0.02, shared=0.01, degrees=5, n_units=3)
+    assert half == pytest.approx(t(0.04**2 / (0.03**2 / 5 + 0.02**2 / 2 + 0.01**2 / 10)) * 0.2)
 
 
-@given(share=st.floats(0.001, 0.999), degrees=st.integers(2, 20), n_replicates=st.integers(2, 12))
-def test_an_interval_of_both_is_no_wider_than_quadrature_and_no_narrower_than_known_variances_would_be(
-    share: float, degrees: int, n_replicates: int
-) -> None:
-    half = half_width(scatter=1 - share, beyond=share, degrees=degrees, n_replicates=n_replicates)
-    quadrature = math.hypot(t(degrees) * math.sqrt(1 - share), t(n_replicates - 1) * math.sqrt(share))
-    assert half <= quadrature * (1 + 1e-9)
-    assert half >= stats.norm.ppf(0.975)
+def test_what_the_scatter_holds_already_is_not_added() -> None:
+    assert half_width(scatter=0.04, between=0.01, shared=0.02, degrees=5, n_units=3) == pytest.approx(t(5) * 0.2)
 
 
-@given(degrees=st.integers(1, 20), n_replicates=st.integers(2, 12), factor=st.floats(0.01, 100))
-def test_half_widths_scale_with_the_noise(degrees: int, n_replicates: int, factor: float) -> None:
-    one = half_width(scatter=0.3, beyond=0.1, degrees=degrees, n_replicates=n_replicates)
-    other = half_width(scatter=0.3 * factor**2, beyond=0.1 * factor**2, degrees=degrees, n_replicates=n_replicates)
+@given(degrees=st.integers(1, 20), n_units=st.integers(2, 12), factor=st.floats(0.01, 100))
+def test_half_widths_scale_with_the_noise(degrees: int, n_units: int, factor: float) -> None:
+    one = half_width(scatter=0.3, between=0.1, degrees=degrees, n_units=n_units)
+    other = half_width(scatter=0.3 * factor**2, between=0.1 * factor**2, degrees=degrees, n_units=n_units)
     assert other == pytest.approx(factor * one)
+
+
+def centred(logs: object) -> np.ndarray:
+    values = np.array(logs)
+    return values - np.nanmean(values, axis=-1, keepdims=True)
+
+
+def test_one_model_has_the_variance_and_degrees_of_its_own_units() -> None:
+    values = [0.1, -0.2, 0.4]
+    found = scatter_of(centred([values]))
+    assert found.variance[0] == pytest.approx(np.var(values, ddof=1))
+    assert found.degrees[0] == pytest.approx(2)
+
+
+def test_units_that_slow_all_models_alike_tell_no_more_than_one_model() -> None:
+    found = scatter_of(centred([[0.1, -0.2, 0.4]] * 6))
+    assert found.degrees == pytest.approx(2)
+    assert found.shared == pytest.approx(found.variance)
+
+
+def test_models_that_scatter_each_on_its_own_are_pooled() -> None:
+    logs = np.random.default_rng(0).normal(0, 0.3, (200, 3))
+    found = scatter_of(centred(logs))
+    assert found.variance == pytest.approx(np.full(200, logs.var(axis=1, ddof=1).mean()))
+    assert found.variance[0] == pytest.approx(0.09, rel=0.1)
+    assert found.degrees[0] > 100
+    assert found.shared[0] < 0.01
+
+
+def test_shared_and_own_noise_come_out_as_they_were_put_in() -> None:
+    rng = np.random.default_rng(1)
+    logs = rng.normal(0, 0.3, (1, 5000)) + rng.normal(0, 0.1, (8, 5000))
+    found = scatter_of(centred(logs))
+    assert found.variance[0] == pytest.approx(0.10, rel=0.06)
+    assert found.shared[0] == pytest.approx(0.09, rel=0.06)
+
+
+def test_a_model_that_lacks_a_unit_counts_with_those_it_has() -> None:
+    logs = np.random.default_rng(2).normal(0, 0.3, (6, 4))
+    logs[0, 0], logs[1, 1:] = np.nan, np.nan
+    found = scatter_of(np.where(np.isfinite(logs), centred(logs), np.nan))
+    squares = sum(np.nanvar(row, ddof=1) * (np.isfinite(row).sum() - 1) for row in logs if np.isfinite(row).sum() > 1)
+    assert found.variance == pytest.approx(np.full(6, squares / (2 + 4 * 3)))
+
+
+@pytest.mark.parametrize(("models", "units", "told"), [(4, 2, False), (5, 2, True), (1, 3, True), (5, 1, False)])
+def test_two_units_of_few_models_need_a_third(models: int, units: int, told: bool) -> None:
+    found = scatter_of(centred(np.random.default_rng(3).normal(0, 1, (models, units))))
+    assert bool((found.degrees > 0).all()) == told
+
+
+def test_about_medians_one_slow_call_in_three_is_the_models_own_and_moderated() -> None:
+    calm = np.random.default_rng(4).normal(0, 0.01, (9, 3))
+    calm[0, 2] += 0.7
+    off = calm - np.median(calm, axis=1, keepdims=True)
+    found = scatter_of(off, about_medians=True)
+    assert (found.variance[1:] < found.variance[0] / 20).all()
+    assert found.variance[0] < np.var(calm[0], ddof=1)
+    assert (found.degrees <= scatter_of(off).degrees + 1e-9).all()
+
+
+def test_models_that_scatter_alike_share_one_variance_about_medians() -> None:
+    logs = np.random.default_rng(5).normal(0, 0.2, (300, 9))
+    found = scatter_of(logs - np.median(logs, axis=1, keepdims=True), about_medians=True)
+    assert found.variance.mean() == pytest.approx(0.04, rel=0.1)
+    assert found.variance.std() < logs.var(axis=1, ddof=1).std() / 4
 
 
 def test_the_noise_of_any_estimate_of_a_plane_is_that_of_the_replicates_own_fits() -> None:
@@ -194,10 +251,13 @@ def test_pooled_runs_weigh_the_same_and_their_noise_is_in_every_interval(tmp_pat
     assert cell["n"] == 9
     assert cell["latency_median_ms"] == pytest.approx(1.1 * cell["params_millions_effective"] ** 0.5 * 1.01)
     rate = analysis.tables["throughput_intervals"].row(0, named=True)
-    assert rate["interval_basis"] == "runs, the noise between them included"
+    assert rate["interval_basis"] == "one more run"
     assert rate["n_runs"] == 3
-    half = 4.30265 * math.log(1.1) / math.sqrt(3)
-    assert rate["tokens_per_s_high"] / rate["tokens_per_s"] == pytest.approx(math.exp(half), rel=1e-4)
+    # All models alike: the t of two degrees of freedom, of one more run and of the long-run mean.
+    more, mean = (4.30265 * math.log(1.1) * math.sqrt(share) for share in (1 + 1 / 3, 1 / 3))
+    assert rate["tokens_per_s_high"] / rate["tokens_per_s"] == pytest.approx(math.exp(more), rel=1e-4)
+    assert rate["tokens_per_s_mean_high"] / rate["tokens_per_s"] == pytest.approx(math.exp(mean), rel=1e-4)
+    assert rate["tokens_per_s_within_high"] is None
 
 
 def test_pooled_runs_have_a_table_of_each_models_latency_in_each_run(tmp_path: Path) -> None:
@@ -213,7 +273,10 @@ def test_pooled_runs_have_a_table_of_each_models_latency_in_each_run(tmp_path: P
 
 def test_a_run_alone_is_within_this_run_only(tmp_path: Path) -> None:
     analysis = analyze(runs.load(a_run(tmp_path / "one", 1.0)), Options(draws=20))
-    assert "within this run only" in analysis.tables["throughput_intervals"]["interval_basis"][0]
+    rate = analysis.tables["throughput_intervals"].row(0, named=True)
+    assert rate["interval_basis"] == "this run only, over repetitions"
+    assert rate["tokens_per_s_low"] is None and rate["tokens_per_s_mean_low"] is None
+    assert rate["tokens_per_s_within_low"] < rate["tokens_per_s"] < rate["tokens_per_s_within_high"]
     assert analysis.tables["scaling_fits"]["between_run_noise"].unique().to_list() == ["not measured"]
 
 
@@ -225,4 +288,4 @@ def test_runs_that_each_measured_another_budget_are_not_pooled(tmp_path: Path) -
     analysis = analyze(sweep, Options(draws=20))
     assert analysis.tables["scaling_fits"]["between_run_noise"].unique().to_list() == ["not measured"]
     bases = analysis.tables["throughput_intervals"]["interval_basis"].unique().to_list()
-    assert bases == ["repetitions within cells, within this run only"]
+    assert bases == ["this run only, over repetitions"]

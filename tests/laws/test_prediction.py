@@ -16,8 +16,8 @@ from phaselaw.laws.prediction import (
     NewModel,
     Prediction,
     Predictions,
-    choice_charge,
     clopper_pearson,
+    fit,
     predict,
     prediction_coverage,
     prediction_validation,
@@ -51,6 +51,7 @@ def tables(
     cells = [{"scenario": name, "tokens_total_median": tokens} for name, tokens in (("short", 65.0), ("long", 260.0))]
     return {
         "requests_by_model": models.with_columns(*keys, pl.Series("latency_geomean_ms", latencies, dtype=pl.Float64)),
+        "throughput_intervals": pl.DataFrame({"n_replicates": [None]}),
         "summary_by_model_and_run": pl.concat(in_runs) if in_runs else none,
         "hf_model_architecture": models.with_columns(
             pl.Series("n_layer", layers, dtype=pl.Float64), n_embd=pl.lit(None, dtype=pl.Float64)
@@ -116,9 +117,14 @@ def test_runs_that_differ_throughout_are_in_the_interval_though_models_lie_on_th
     pooled = tables(latencies, runs=[[factor * each for each in latencies] for factor in factors])
     row = used(predict(pooled, NewModel(params_millions=30)))
     half = stats.t.ppf(0.975, 2) * math.log(1.2) / math.sqrt(3)
-    assert row.latency_ms_high / row.latency_ms == pytest.approx(math.exp(half))
-    assert row.interval_holds == "models, calls and 3 runs"
-    assert used(predict(tables(latencies), NewModel(params_millions=30))).interval_holds == "models and calls"
+    assert row.latency_ms_mean_high / row.latency_ms == pytest.approx(math.exp(half))
+    # Long-run mean and the noise of one run, variances of 1 / 3 and 1, both of two degrees of freedom.
+    degrees = (1 / 3 + 1) ** 2 / ((1 / 3) ** 2 / 2 + 1 / 2)
+    more = stats.t.ppf(0.975, degrees) * math.log(1.2) * math.sqrt(1 / 3 + 1)
+    assert row.latency_ms_high / row.latency_ms == pytest.approx(math.exp(more))
+    assert row.interval_holds == "one more run: models, calls and 3 runs"
+    alone = used(predict(tables(latencies), NewModel(params_millions=30)))
+    assert alone.interval_holds == "this run only: models and calls" and alone.latency_ms_mean_low is None
 
 
 def test_runs_that_agree_widen_no_prediction() -> None:
@@ -128,8 +134,15 @@ def test_runs_that_agree_widen_no_prediction() -> None:
     assert pooled.latency_ms_high == pytest.approx(alone.latency_ms_high)
 
 
-def test_choosing_a_law_costs_half_a_degree_of_freedom_or_a_fifth_of_few() -> None:
-    assert [choice_charge(degrees) for degrees in (1, 2, 3, 10)] == [0.2, 0.4, 0.5, 0.5]
+@pytest.mark.parametrize(("models", "degrees"), [(3, 1), (4, 1), (7, 4)])
+def test_choosing_a_law_costs_a_degree_of_freedom_but_never_the_last(models: int, degrees: int) -> None:
+    latency = np.array(power_law(0.5, scatter=0.2)[:models])
+    law = fit(pl.DataFrame({"params_millions_effective": PARAMS[:models], "latency": latency}), "params")
+    assert law is not None
+    alone, chosen = (law.latency_ms({"params_millions_effective": 5.0}, 0.95, chosen_of=n) for n in (1, 2))
+    reach = math.log(chosen.high / chosen.value) / math.log(alone.high / alone.value)
+    sd = math.sqrt((models - 2) / degrees)
+    assert reach == pytest.approx(sd * stats.t.ppf(0.975, degrees) / stats.t.ppf(0.975, models - 2))
 
 
 @pytest.mark.parametrize("terms", [1, 2])

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
+from phaselaw.laws.draws import same_draws
 from phaselaw.plan.capacity import (
     SECONDS_PER_MONTH,
     Headroom,
@@ -30,9 +31,8 @@ rates = st.floats(1e-3, 1e6)
 
 def replica(*rates: float, usd_per_hour: float = 1.0) -> Replica:
     """A replica whose rate has these draws behind its point."""
-    return Replica(
-        backend="b", model="m", batch_size=1, gen_tokens=8, tokens_per_s=np.array(rates), usd_per_hour=usd_per_hour
-    )
+    rate = same_draws(rates[0], np.array(rates[1:]))
+    return Replica(backend="b", model="m", batch_size=1, gen_tokens=8, tokens_per_s=rate, usd_per_hour=usd_per_hour)
 
 
 @pytest.mark.parametrize(
@@ -118,15 +118,24 @@ def test_the_mean_goes_by_shares() -> None:
 
 
 def test_the_interval_holds_the_middle_of_the_draws() -> None:
-    told = estimate(np.concatenate([[7.0], np.linspace(0, 100, 4001)]))
+    told = estimate(same_draws(7.0, np.linspace(0, 100, 4001)))
     assert (told.value, told.low, told.high) == (7.0, pytest.approx(2.5), pytest.approx(97.5))
 
 
 def test_what_was_given_has_no_interval_of_its_own_and_takes_the_others() -> None:
-    measured = np.array([2.0, 1.0, 3.0])
+    measured = same_draws(2.0, np.array([1.0, 3.0]))
     assert estimate(exact(5.0)).low is None
     told = estimate(exact(5.0) * measured, level=1.0)
     assert (told.low, told.high) == (5.0, 15.0)
+
+
+def test_each_interval_is_of_its_own_draws() -> None:
+    quantity = np.concatenate([[5.0], np.linspace(0, 10, 401), np.linspace(4, 6, 401), np.full(401, math.nan)])
+    told = estimate(quantity)
+    assert (told.low, told.mean_low) == (pytest.approx(0.25), pytest.approx(4.05))
+    assert told.within_low is None and told.reach == (told.low, told.high)
+    only = estimate(np.concatenate([[5.0], np.full(802, math.nan), np.linspace(4, 6, 401)]))
+    assert only.low is None and only.reach == (only.within_low, only.within_high)
 
 
 def test_one_quantity_without_an_interval_leaves_a_sum_without_one() -> None:
@@ -135,8 +144,10 @@ def test_one_quantity_without_an_interval_leaves_a_sum_without_one() -> None:
 
 
 def test_no_limit_and_no_value_are_none_and_the_row_is_json() -> None:
-    row = estimate(np.array([math.inf, 1.0, 2.0])).named("price")
-    row |= estimate(np.array([1.0, 0.5, math.inf, math.inf])).named("ceiling") | estimate(None).named("absent")
+    row = estimate(same_draws(math.inf, np.array([1.0, 2.0]))).named("price")
+    row |= estimate(same_draws(1.0, np.array([0.5, math.inf, math.inf]))).named("ceiling") | estimate(None).named(
+        "absent"
+    )
     assert row["price"] is None and row["ceiling"] == 1.0 and row["ceiling_high"] is None
     assert row["absent"] is None and row["absent_low"] is None
     json.dumps(row, allow_nan=False)

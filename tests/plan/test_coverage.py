@@ -22,12 +22,12 @@ def simulation() -> ModuleType:
     return module
 
 
-def test_no_figure_misses_the_truth_more_often_than_chance_allows(simulation: ModuleType) -> None:
+def test_no_figure_misses_the_truth_or_the_next_run_more_often_than_chance_allows(simulation: ModuleType) -> None:
     found = simulation.shares(TRIALS, runs=4)
     # Fewer hits than this come once in a thousand where 95 % is true.
     least = stats.binom.ppf(0.001, TRIALS, 0.95) / TRIALS
     assert len(found) == 10
-    assert min(found.values()) >= least, found
+    assert min(share for both in found.values() for share in both) >= least, found
 
 
 def test_without_noise_the_plan_of_a_run_is_the_true_one(

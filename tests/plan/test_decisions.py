@@ -6,6 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
+from phaselaw.laws.draws import same_draws
 from phaselaw.laws.regression import Floats
 from phaselaw.plan.capacity import Headroom, exact
 from phaselaw.plan.decisions import (
@@ -29,10 +30,11 @@ TOKENS = 384.0
 
 
 def replica(model: str, rates: Floats | list[float], usd_per_hour: float = 1.006, **known: Floats) -> Replica:
+    """A replica whose rate is the first of these, with the others as draws."""
+    rate = same_draws(rates[0], np.array(rates[1:]))
     return Replica(
-        backend="b", model=model, batch_size=1, gen_tokens=8, tokens_per_s=np.array(rates), usd_per_hour=usd_per_hour,
-        **known,
-    )  # fmt: skip
+        backend="b", model=model, batch_size=1, gen_tokens=8, tokens_per_s=rate, usd_per_hour=usd_per_hour, **known
+    )
 
 
 def priced(model: str, usd: float | Floats, rate: float | None) -> Replica:

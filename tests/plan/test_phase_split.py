@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from step_time_law import PREFILL_MS, STEP_MS, times
 
+from phaselaw.laws.draws import same_draws
 from phaselaw.plan.phase_split import at_mixture, split, token_prices
 from phaselaw.plan.replicas import Replica
 from phaselaw.records import Mix
@@ -111,7 +112,7 @@ def test_one_kind_that_is_not_measured_leaves_the_mixture_without_a_price() -> N
 
 
 def test_noise_of_both_phases_reaches_the_price() -> None:
-    noise = np.concatenate([[1.0], np.linspace(0.9, 1.1, 201)])
+    noise = same_draws(1.0, np.linspace(0.9, 1.1, 201))
     replica = dataclasses.replace(REPLICA, prefill_factor=noise, decode_factor=noise)
     found = split(replica, times(), Mix(name="a", prompt_tokens=50, output_tokens=50))
     assert np.ptp(found.prefill_s) / found.prefill_s[0] == pytest.approx(0.2)

@@ -28,14 +28,15 @@ DESCRIPTION = "Turn measured tokens/s into workers, dollars, and what one model 
 EXAMPLES = """\
 examples:
   phaselaw plan runs/a --tokens-per-month 1e9 --usd-per-hour 1.006
-  phaselaw plan runs/a runs/b runs/c --utilisation 0.7 --burst 1.5 --spares 1     intervals hold run-to-run noise
+  phaselaw plan runs/a runs/b runs/c --utilisation 0.7 --burst 1.5 --spares 1     intervals of one more run
   phaselaw plan runs/a --requests-per-s 5.5 --mixes my-mixes.csv                  requests of your own kinds
   phaselaw plan runs/a --prices gpus.csv --accelerator 'A100 80GB' --compare      a price list; model against model
   phaselaw plan runs/a --tiers models/gpt2-5m,models/gpt2-100m --success-rates rates.csv --failure-usd 2
   phaselaw plan runs/a --traffic profile.json --rates-by phases                   your own traffic, by its phases
 
-Each count and price stands with its 95 % interval from the measurements. Workers as a fraction are a lower bound: busy
-all the time, with no bursts, no queue and no spares. More: docs/economics.md.
+Each count and price stands with the 95 % interval of one more run, from two runs or replicates on; one run alone can't
+tell (--between-runs 20% assumes). Workers as a fraction are a lower bound: busy all the time, with no bursts, no queue
+and no spares. More: docs/economics.md.
 """
 
 PARTS = tuple(SECTIONS)
@@ -63,6 +64,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     switch(group, "--extrapolate", "phase-split prices beyond the measured range too")
     option(group, "--backends", "A,B", "only these backends", type=opt.names)
     option(group, "--models", "A,B", "only these models", type=opt.names)
+    spread = "assume that runs differ so much (standard deviation), instead of what was measured"
+    option(group, "--between-runs", "X%", spread, type=inputs.read_spread)
     parts = f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)"
     option(group, "--show", "PART,...", parts)
     opt.add_allow_different(group, "pool runs although study or host differ")
@@ -110,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
     notes = [*doubts, *loaded.run.notes, *(_price_notes(choice) if choice else [])]
     document = api.planned(question, workers, loaded.analysis) | {"notes": notes}
     document["assumptions"] |= {"baseline": args.compare or None, "price": _offer(choice) if choice else None}
+    document["assumptions"]["between_runs"] = args.between_runs
     for line in notes:
         note(line)
     if args.json:
@@ -145,7 +149,7 @@ def _parts_shown(args: argparse.Namespace) -> list[str]:
 
 def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping[str, float]) -> list[Replica]:
     """The replicas that are planned with: those of the backends and models that were named."""
-    workers = replicas_of(loaded.run, loaded.analysis, price)
+    workers = replicas_of(loaded.run, loaded.analysis, price, between_runs=args.between_runs)
     if not workers:
         raise AnalysisError(f"{loaded.run.path}: no end-to-end rates to plan with (no ok rows of e2e_kv)")
     for name, key in (("backends", "backend"), ("models", "model")):

@@ -25,6 +25,7 @@ from phaselaw.laws import (
     overhead,
     physical_limit,
     prediction,
+    rates,
     scaling,
     served,
     step_time,
@@ -129,9 +130,14 @@ class Context(Mapping[str, pl.DataFrame]):
         return noise.points_of(self.cells, self.per_model)
 
     @cached_property
+    def units(self) -> noise.Replicates:
+        """The runs, replicates, rounds or repetitions over which figures scatter."""
+        return noise.units_of(self.rows, in_rounds=self.run.order == "rounds")
+
+    @property
     def replicates(self) -> noise.Replicates | None:
-        """The runs or rounds between which the noise of every figure is estimated."""
-        return noise.replicates_of(self.rows, in_rounds=self.run.order == "rounds")
+        """Those of them that laws take notice of."""
+        return noise.for_laws(self.units)
 
     @cached_property
     def architecture(self) -> pl.DataFrame:
@@ -173,10 +179,8 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (structure.STRUCTURE_PREDICTORS, lambda of: structure.structure_predictors(of.structured)),
     (overhead.OVERHEAD_COMPUTE_FITS, lambda of: overhead.overhead_compute_fits(of.per_model, level=of.level)),
     (
-        noise.THROUGHPUT_INTERVALS,
-        lambda of: noise.throughput_intervals(
-            of.requests.replicates, of.requests.cells, of.requests.per_model, level=of.level
-        ),
+        rates.THROUGHPUT_INTERVALS,
+        lambda of: rates.throughput_intervals(of.requests.units, of.requests.per_model, level=of.level),
     ),
     (summary.DECODE_FRACTION_BY_MODEL, lambda of: summary.decode_fractions(of.per_model)),
     (summary.DECODE_FRACTION_SUMMARY, lambda of: summary.decode_fraction_summary(of[summary.DECODE_FRACTION_BY_MODEL])),

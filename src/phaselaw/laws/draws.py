@@ -1,13 +1,13 @@
 """Draws of what a model's latency and rate may be, given how they scattered over runs, rounds or repetitions.
 
 Plans push these through their formulas, so that a price made of several measurements has an interval (method 5,
-uncertainty). A plain bootstrap of three rounds is too narrow: it knows no more than those three. The draws are
-Student's t instead, on the log scale. Over ``n`` replicates (`phaselaw.laws.noise`) the models' log values have a
-sample covariance, since what slows a round slows all its models; draws share it, and are scaled as a t with ``n - 1``
-degrees of freedom is. So any ratio of two models has exactly the paired t interval, one model's rate has the interval
-of ``throughput_intervals``, and sums of several are had to first order.
+uncertainty). A quantity is one array: its value, then `N_DRAWS` draws for each interval by name
+(`phaselaw.laws.rates.INTERVALS`): of one more run, of the long-run mean, and of this run only; NaN where that is not
+known. So every formula is written once, on such arrays.
 
-Where calls were not made in rounds (TR121's order), cells are independent and each model has the t of its own cells.
+Each model's draws are exactly the t distribution of its interval in ``throughput_intervals``. Between models they are
+joined as a multivariate t: what slows a unit slows all models of a backend, by the shared part of their variance
+(`phaselaw.laws.noise`), so that it cancels in a ratio of two. A model's phases go together; backends do not.
 The draws are a scrambled Sobol sequence: repeatable, and quantiles settle with few of them.
 """
 
@@ -20,13 +20,15 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from phaselaw.laws import noise
+from phaselaw.laws import rates
+from phaselaw.laws.noise import MODEL_KEYS, units_of
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import by_cell, by_model
-from phaselaw.tables import BUDGET
+from phaselaw.tables import BUDGET, Row
 
-N_DRAWS = 8192
-"""A power of two, as Sobol's sequence wants it."""
+N_DRAWS = 8180
+"""Draws of one interval: of so many evenly spread ones the ends of a 95 % interval are two themselves, without rounding
+(the 205th and the 7976th: 204.5 / 8180 = 0.025), so that a price's interval is exactly that of the rate it is from."""
 SEED = 42
 
 Key = tuple[str, str, int, int | None, str]
@@ -38,77 +40,101 @@ _key = itemgetter(*_KEY)
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Draws:
-    """One model's measured figures in one phase: a point, then draws; NaN draws where noise was not measured."""
+    """One model's measured figures in one phase, each a quantity: a value and its draws."""
 
     latency_ms: Floats
-    """Geometric mean over scenarios of the median latencies, in ms; ``1 + N_DRAWS`` values."""
+    """Geometric mean over scenarios of the median latencies, in ms."""
     tokens_per_s: Floats
     """The same of the median rates."""
     basis: str
-    """What the draws hold: noise between runs, between rounds or between repetitions, or `NOT_MEASURED`."""
+    """What intervals the draws know, in words."""
 
 
-def draw(rows: pl.DataFrame, *, in_rounds: bool) -> dict[Key, Draws]:
-    """Draws for every model and phase of usable rows; ``in_rounds`` says whether ``rep`` is a round over all cells."""
-    cells, replicates = by_cell(rows), noise.replicates_of(rows, in_rounds=in_rounds)
-    if replicates is None:
-        factors, basis = _in_cells(cells), noise.CELLS
-    else:
-        factors, basis = _in_replicates(replicates), noise.BASIS[replicates.kind]
-    found = {}
-    for row in by_model(cells).iter_rows(named=True):
-        key = _key(row)
-        factor = factors.get(key, np.full(N_DRAWS, np.nan))
-        found[key] = Draws(
-            latency_ms=_with_point(row["latency_geomean_ms"], factor),
-            tokens_per_s=_with_point(row["tokens_per_s_geomean"], 1 / factor),
-            basis=basis if key in factors else noise.NOT_MEASURED,
-        )
-    return found
+def draw(rows: pl.DataFrame, *, in_rounds: bool, between_runs: float | None = None) -> dict[Key, Draws]:
+    """Draws for every model and phase of usable rows; ``in_rounds`` says whether ``rep`` is a round over all cells.
 
-
-def _with_point(point: float | None, factors: Floats) -> Floats:
-    return (np.nan if point is None else point) * np.append(1.0, factors)
-
-
-def _in_replicates(replicates: noise.Replicates) -> dict[Key, Floats]:
-    """Factors on the points: joint over models, with the covariance over replicates, a t's tails for each."""
-    logs: dict[Key, dict[object, float]] = {}
-    for row in replicates.relative("latency").iter_rows(named=True):
-        logs.setdefault(_key(row), {})[row["replicate"]] = row["log"]
-    # Sorted, so that the order of rows changes nothing.
-    logs = {key: logs[key] for key in sorted(logs, key=str) if len(logs[key]) > 1}
-    if not logs:
-        return {}
-    columns = {name: at for at, name in enumerate(dict.fromkeys(name for values in logs.values() for name in values))}
-    scaled = np.zeros((len(logs), len(columns)))
-    for at, values in enumerate(logs.values()):
-        size, log = len(values), np.array(list(values.values()))
-        scale = np.sqrt(noise.point_variance(size, replicates.kind) / (size - 1))
-        scaled[at, [columns[name] for name in values]] = (log - np.mean(log)) * scale
-    uniform = _uniform(len(logs) + 1)
-    eigenvalues, vectors = np.linalg.eigh(scaled @ scaled.T)
-    root = vectors * np.sqrt(np.clip(eigenvalues, 0.0, None))
-    # The largest share of the variance to the first dimensions of the sequence, which are its most even ones.
-    normal = stats.norm.ppf(uniform[:, :-1]) @ root[:, ::-1].T
-    degrees = [len(values) - 1 for values in logs.values()]
-    widths = {each: np.sqrt(each / stats.chi2.ppf(uniform[:, -1], each)) for each in set(degrees)}
-    # With two replicates the tails are Cauchy's: beyond these limits a draw may as well be at them.
-    return {key: np.exp(np.clip(normal[:, at] * widths[degrees[at]], -300.0, 300.0)) for at, key in enumerate(logs)}
-
-
-def _in_cells(cells: pl.DataFrame) -> dict[Key, Floats]:
-    """Factors on the points: each model's own t, from its cells alone."""
-    spread = noise.spread_within_cells(cells).filter((pl.col("log_se") > 0) & pl.col("degrees").is_finite()).sort(_KEY)
-    uniform = _uniform(spread.height)
+    ``between_runs`` is an assumed standard deviation between runs in place of what was measured.
+    """
+    units = units_of(rows, in_rounds=in_rounds)
+    per_model = by_model(by_cell(rows))
+    known = {}
+    for of in ("latency", "rate"):
+        scatter = units.scatter(of)
+        if between_runs is None:
+            found = rates.deviations(units, scatter)
+        else:
+            found = rates.assumed_deviations(units, scatter, between_runs)
+        table = per_model.join(found, on=MODEL_KEYS, how="left", nulls_equal=True, maintain_order="left")
+        known[of] = table.to_dicts()
+    joint = _Joint(known["rate"])
     return {
-        _key(row): np.exp(row["log_se"] * stats.t.ppf(uniform[:, at], row["degrees"]))
-        for at, row in enumerate(spread.iter_rows(named=True))
+        _key(rate): Draws(
+            latency_ms=joint.quantity(latency["latency_geomean_ms"], latency, slower=1),
+            tokens_per_s=joint.quantity(rate["tokens_per_s_geomean"], rate, slower=-1),
+            basis=rate["basis"] or rates.NOT_MEASURED,
+        )
+        for latency, rate in zip(known["latency"], known["rate"], strict=True)
     }
+
+
+class _Joint:
+    """Deviates of all models at once: what each model's log figure may be off by, over its standard error."""
+
+    def __init__(self, models: list[Row]) -> None:
+        names = dict.fromkeys(name for row in models for name in (row["backend"], (row["backend"], row["model"])))
+        uniform = _uniform(len(names) + 1)
+        self._uniform = uniform[:, 0]
+        self._normal = dict(zip(names, stats.norm.ppf(uniform[:, 1:]).T, strict=True))
+        self._widths: dict[float, tuple[Floats, Floats]] = {}
+
+    def quantity(self, value: float | None, row: Row, *, slower: int) -> Floats:
+        """A quantity of a row of `rates.deviations`, which grows (1) or falls (-1) as a call gets slower."""
+        draws = []
+        for name in rates.INTERVALS:
+            se, degrees = row[f"se{name}"], row["degrees_within" if name == "_within" else "degrees"]
+            known = se is not None and degrees
+            draws.append(np.exp(slower * se * self._deviates(row, degrees)) if known else np.full(N_DRAWS, np.nan))
+        return (np.nan if value is None else value) * np.concatenate([[1.0], *draws])
+
+    def _deviates(self, row: Row, degrees: float) -> Floats:
+        """Draws of Student's t in the order of the joint distribution."""
+        share = row["shared"] / row["variance"] if row["variance"] else 0.0
+        of_all, own = self._normal[row["backend"]], self._normal[row["backend"], row["model"]]
+        width, deviates = self._of_degrees(degrees)
+        joint = (np.sqrt(share) * of_all + np.sqrt(1 - share) * own) * width
+        return deviates[np.argsort(np.argsort(joint))]
+
+    def _of_degrees(self, degrees: float) -> tuple[Floats, Floats]:
+        """What makes normal draws a t's, the same for all models, and the t's own evenly spread values."""
+        if degrees not in self._widths:
+            even = (np.arange(N_DRAWS) + 0.5) / N_DRAWS
+            if np.isinf(degrees):
+                self._widths[degrees] = np.ones(N_DRAWS), stats.norm.ppf(even)
+            else:
+                width = np.sqrt(degrees / stats.chi2.ppf(self._uniform, degrees))
+                # With one degree of freedom the tails are Cauchy's: beyond these limits a draw may as well be at them.
+                self._widths[degrees] = width, np.clip(stats.t.ppf(even, degrees), -300.0, 300.0)
+        return self._widths[degrees]
+
+
+def same_draws(value: float, draws: Floats) -> Floats:
+    """A quantity whose draws are the same for every interval: of an input, or of what no run changes."""
+    return np.concatenate([[value], np.tile(draws, len(rates.INTERVALS))])
+
+
+def draws_of(quantity: Floats) -> list[Floats]:
+    """The draws of each interval of `rates.INTERVALS`, empty where a quantity is given and not measured."""
+    return np.split(quantity[1:], len(rates.INTERVALS))
+
+
+def thinned(quantity: Floats, n: int) -> Floats:
+    """The quantity with the first ``n`` draws of each interval, which are evenly spread by themselves."""
+    return np.concatenate([quantity[:1], *(each[:n] for each in draws_of(quantity))])
 
 
 def _uniform(dimensions: int) -> Floats:
     """`N_DRAWS` points of the open unit cube, evenly spread."""
-    points = stats.qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(SEED)).random(N_DRAWS)
+    power = (N_DRAWS - 1).bit_length()
+    points = stats.qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(SEED)).random_base2(power)
     tiny = 0.5 / (2**53)
-    return np.clip(points, tiny, 1 - tiny)
+    return np.clip(points[:N_DRAWS], tiny, 1 - tiny)

@@ -14,16 +14,20 @@ import numpy as np
 import polars as pl
 
 from phaselaw import tables as col
-from phaselaw.laws.noise import BASIS, CELLS, NOT_MEASURED, Replicates, spread, with_ends
+from phaselaw.laws.noise import Kind, Replicates, scatter_by
+from phaselaw.laws.rates import NOT_MEASURED, deviations, with_ends
 from phaselaw.laws.regression import fit_lines, t_half_width
 from phaselaw.laws.series import floats
-from phaselaw.laws.summary import median_variance
 from phaselaw.laws.verdicts import MIN_MODELS, TOO_FEW
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, Table, grouped
 
 EXPONENT, CONSTANT, NOTHING = "exponent", "constant only", "nothing shown"
 """What of a law changes with the engine: the slope's difference leaves out 0; else the ratio leaves out 1; neither."""
+
+CALLS = "repetitions within cells, this run only"
+UNITS: dict[Kind, str] = {"runs": "runs", "replicates": "replicates, back to back", "rounds": "rounds, this run only"}
+"""What a ratio's interval is over, in words: it is that of the long-run mean, or of this run only."""
 
 SAME_SIZE = 0.01
 """Parameter counts further apart than this share are not those of the same weights, whatever their names say."""
@@ -106,14 +110,13 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
             **_scatter_within_cells(),
         )
         .with_columns(
-            basis=pl.lit(CELLS), ratio=pl.col("latency_ms") / pl.col("latency_reference_ms"), model="identity"
+            basis=pl.lit(CALLS), ratio=pl.col("latency_ms") / pl.col("latency_reference_ms"), model="identity"
         )
     )
     if replicates is not None:
-        over = spread(_ratios(replicates.logs.join(names, on=["backend", "model"]), pairs), _POINT, median_variance)
-        over = over.filter(pl.col("n") > 1).with_columns(basis=pl.lit(BASIS[replicates.kind]))
+        over = _over_units(_ratios(replicates.logs.join(names, on=["backend", "model"]), pairs), replicates)
         points = points.join(over, on=_POINT, how="left", nulls_equal=True, suffix="_over").with_columns(
-            pl.coalesce(f"{name}_over", name).alias(name) for name in ("n", "log_se", "degrees", "basis")
+            pl.coalesce(f"{name}_over", name).alias(name) for name in ("n", "se", "degrees", "basis")
         )
     points = with_ends(points, "ratio", level)
     known = pl.when(pl.col("ratio_low").is_not_null())
@@ -162,8 +165,17 @@ def _scatter_within_cells() -> dict[str, pl.Expr]:
     spent = sum(((pl.col(variance) ** 2 / (pl.col(n) - 1)).sum() for variance, n in each), pl.lit(0.0))
     known = pl.all_horizontal(pl.col(variance).null_count() == 0 for variance, _ in each)
     fewest = pl.min_horizontal(pl.col("n", "n_reference").min())
-    log_se, degrees = pl.when(known).then(total.sqrt() / pl.len()), pl.when(known).then(total**2 / spent)
-    return {"log_se": log_se, "degrees": degrees, "n": fewest}
+    se, degrees = pl.when(known).then(total.sqrt() / pl.len()), pl.when(known).then(total**2 / spent)
+    return {"se": se, "degrees": degrees, "n": fewest}
+
+
+def _over_units(ratios: pl.DataFrame, units: Replicates) -> pl.DataFrame:
+    """The standard error of each point's mean log ratio over units, where their scatter can be told."""
+    log = pl.col("log")
+    centre = log.mean() if units.between_runs else log.median()
+    scatter = scatter_by(ratios.with_columns(log - centre.over(_POINT)), _PAIR, ["identity"], units.kind)
+    found = deviations(units, scatter).with_columns(se=pl.coalesce("se_mean", "se_within"))
+    return found.filter(pl.col("se").is_not_null()).with_columns(basis=pl.lit(UNITS[units.kind]))
 
 
 def _ratios(logs: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:

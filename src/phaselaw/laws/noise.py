@@ -1,32 +1,30 @@
 """The noise of every figure: calls lie in rounds of a run, or in runs of a pool, and models are the cells (method 3).
 
-`Replicates` are a law's log latencies and log rates, one row a cell and replicate: the (replicate x cell) matrix, built
-once. Replicates are the runs where several are pooled, else the rounds of a run. Slopes, ratios and rates are linear in
-these logs, so each has its noise from the scatter of its own value over replicates.
+`Replicates` are a law's log latencies and log rates, one row a cell and unit: the (unit x cell) matrix, built once. A
+unit is a run where several are pooled, else a replicate of one run, else a round, or a repetition. Slopes, ratios and
+rates are linear in these logs, so each has its noise from the scatter of its own value over units.
 
-A law's points scatter about it by what models are and by their share of the noise, so least squares over models knows
-both. What it can't know is noise that tilts all points of one replicate at once: a slope that is another one in each
-run. That is estimated from the slopes of replicates fitted alone. Written for the points y of models i in replicates
-u, ``y = a + b x + model_i + level_u + tilt_u x + rest_iu``, with R replicates and S the sum of squares of x, the
-variance of the pooled slope is ::
+**A rate** of model i in unit u is ``mean_i + shared_u + own_iu``: what slows a unit slows all its models, and each on
+its own. `scatter_of` estimates the total variance ``var(shared) + var(own)`` from all models of a backend, pooled::
 
-    var(model) / S + var(tilt) / R + var(rest) / (R S)  =  scatter + between - shared
+    variance = (S + O) / (m (R - 1))        degrees = (S + O)^2 / (S^2 / (R - 1) + O^2 / ((m - 1) (R - 1)))
+
+with m models, R units, S the sum of squares of the units' means (times m) and O that of the rest: the mean squares of a
+crossed design (Searle, Casella and McCulloch, Variance Components, 1992, 4.7) and the degrees of freedom of their sum
+(Satterthwaite, Biometrics Bulletin 2, 1946). Of R units the *long-run mean* has ``variance / R``, and *one more run*
+differs from their mean by ``variance (1 + 1 / R)``.
+
+**A law's points** scatter about it by what models are and by their share of the noise, so least squares over models
+knows both. What it can't know is noise that tilts all points of one unit at once: a slope that is another one in each
+run. That is estimated from the slopes of units fitted alone. Written for the points y of models i in units u,
+``y = a + b x + model_i + level_u + tilt_u x + rest_iu``, with R units and X the sum of squares of x, the variance of
+the pooled slope is ::
+
+    var(model) / X + var(tilt) / R + var(rest) / (R X)  =  scatter + between - shared
 
 where *scatter* is the squared standard error of least squares on the pooled points, *between* the variance of the
-replicates' slopes over R, and *shared* what the rest alone gives, which both of them hold: a crossed design's
-components (Searle, Casella and McCulloch, Variance Components, 1992, 4.7).
-
-Both variances are estimated, from ``m = models - 2`` and ``u = R - 1`` degrees of freedom: the problem of Behrens and
-Fisher, for which no exact interval is known. Satterthwaite's degrees of freedom fail where u is small, and adding the
-half widths of both in quadrature (Banerjee, Sankhya A 23, 1961) is too wide. So quadrature is tempered by the share
-that the replicates have of the variance, ``w = beyond / (scatter + beyond)``::
-
-    half width^2  =  t(m)^2 scatter (1 - w)^(4 / m u)  +  t(u)^2 beyond w^(4 / m + 0.6 / u^2)
-
-which is the t interval of either where it is alone, and adds the variances where m and u are large. ``beyond`` is
-``between - shared``, or 0. The exponents are ours: with them coverage stays nearest to the level over numbers of models
-and replicates, and shares of noise (`benchmarks/coverage.py`). Few replicates can't be helped wholly: where the noise
-between them is nearly all there is, the interval is short in the one case of ten in which they agree by luck.
+units' slopes over R, and *shared* what the rest alone gives, which both of them hold. The interval is Student's t with
+Satterthwaite's degrees of freedom of these three mean squares; it is never narrower than that of the scatter alone.
 """
 
 from __future__ import annotations
@@ -34,45 +32,41 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import special
 
-from phaselaw.laws.regression import Floats, log_interval, t_half_width
-from phaselaw.laws.series import Series, floats
-from phaselaw.laws.summary import GROUP, INCOMPLETE, MODEL, by_cell_and_unit, median_variance, unit_of, variance_for_t
-from phaselaw.tables import BUDGET, Table, plain, words
+from phaselaw.laws.regression import Floats, t_half_width
+from phaselaw.laws.series import Series
+from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_unit, median_variance, unit_of
+from phaselaw.tables import BUDGET, Table, grouped, plain, words
 
-Kind = Literal["runs", "replicates", "rounds"]
-"""Runs that were pooled, replicates of one run (fresh processes, back to back), or rounds of one replicate."""
+Kind = Literal["runs", "replicates", "rounds", "repetitions"]
+"""Runs that were pooled; replicates of one run (fresh processes, back to back); rounds of one replicate, or its
+repetitions where calls were not made in rounds."""
 
 ALL = "__all__"
 """The ``scenario`` of a law on the geometric means over scenarios."""
 KEYS = [*GROUP, "scenario", "aggregation"]
 """What tells one law from another."""
 
-CELLS = "repetitions within cells, within this run only"
-NOT_MEASURED = "not measured"
-BASIS: dict[Kind, str] = {
-    "runs": "runs, the noise between them included",
-    "replicates": "replicates, back to back",
-    "rounds": "rounds, within this run only",
-}
-"""What an interval over replicates holds, in words."""
+BETWEEN_RUNS: tuple[Kind, ...] = ("runs", "replicates")
+"""Units that tell what another run may give; the others know this run only."""
 
-_MODEL_KEYS = [*GROUP, *MODEL]
-_CELL = [*_MODEL_KEYS, "scenario"]
-_FEWEST: dict[Kind, int] = {"runs": 2, "replicates": 2, "rounds": 3}
+MODEL_KEYS = [*GROUP, *MODEL]
+_CELL = [*MODEL_KEYS, "scenario"]
+_FEWEST: dict[Kind, int] = {"runs": 2, "replicates": 2, "rounds": 3, "repetitions": 3}
 """Replicates that an interval takes notice of: two rounds would make every interval of a run with two repetitions
 wide."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Replicates:
-    """Each cell in each replicate: the runs of a pool, else the replicates of one run, else its rounds."""
+    """Each cell in each unit: the runs of a pool, else the replicates of one run, else its rounds or repetitions."""
 
     kind: Kind
     n: int
@@ -86,62 +80,74 @@ class Replicates:
 
         A model's mean over scenarios stands only for the replicates in which all its scenarios were measured.
         """
-        means = self.logs.group_by([*_MODEL_KEYS, "replicate"], maintain_order=True)
+        means = self.logs.group_by([*MODEL_KEYS, "replicate"], maintain_order=True)
         of_all = means.agg(pl.col("n_scenarios").first(), log=pl.col("latency").mean(), n=pl.len())
         whole = of_all.filter(pl.col("n") == pl.col("n_scenarios"))
         return _points(whole, self.logs.with_columns(log="latency"), ["replicate", "log"])
 
     def of(self, models: pl.DataFrame) -> Replicates:
         """The replicates of these models alone."""
-        kept = self.logs.join(models.select(_MODEL_KEYS).unique(), on=_MODEL_KEYS, how="semi", nulls_equal=True)
+        kept = self.logs.join(models.select(MODEL_KEYS).unique(), on=MODEL_KEYS, how="semi", nulls_equal=True)
         return Replicates(kind=self.kind, n=self.n, logs=kept)
 
     def by_model(self) -> pl.DataFrame:
         """The points of the laws over all scenarios: `GROUP`, `MODEL`, ``replicate``, ``log``."""
         return self.points.filter(pl.col("scenario") == ALL)
 
-    def relative(self, of: Literal["latency", "rate"]) -> pl.DataFrame:
-        """Each model's ``log`` in each replicate relative to the mean of its cells, by `GROUP`, `MODEL`.
+    @property
+    def between_runs(self) -> bool:
+        """Whether the units are runs, of a pool or one after the other."""
+        return self.kind in BETWEEN_RUNS
 
-        Relative to the cell's mean, so that a call that failed does not shift its replicate.
+    def scatter(self, of: Literal["latency", "rate"]) -> pl.DataFrame:
+        """How far each model's log latency, or rate, scatters over units, by `GROUP` and `MODEL` (`scatter_by`).
+
+        In each unit it stands relative to its cells' centres, so that a call that failed does not shift its unit: the
+        mean over runs, the median over rounds, as the point that it is the noise of.
         """
         log = pl.col(of)
-        return (
+        centre = log.mean() if self.between_runs else log.median()
+        logs = (
             self.logs.filter(log.is_not_null())
-            .select(*_MODEL_KEYS, "replicate", (log - log.mean().over(_CELL)).alias("log"))
-            .group_by([*_MODEL_KEYS, "replicate"], maintain_order=True)
+            .select(*MODEL_KEYS, "replicate", (log - centre.over(_CELL)).alias("log"))
+            .group_by([*MODEL_KEYS, "replicate"], maintain_order=True)
             .agg(pl.col("log").mean())
         )
+        return scatter_by(logs, GROUP, MODEL, self.kind)
 
 
 def point_variance(n: int, kind: Kind) -> float:
-    """Variance of a point made of ``n`` replicates of variance 1: a mean over runs, or a median of rounds."""
-    return variance_for_t(n) if kind == "rounds" else 1.0 / n
+    """Variance of a point made of ``n`` units of variance 1: a mean over runs, or a median of rounds."""
+    return 1.0 / n if kind in BETWEEN_RUNS else median_variance(n)
 
 
 def replicates_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates | None:
-    """The units of usable rows where a law is over several, else the rounds where calls were made ``in_rounds``.
+    """The units of usable rows that a law takes notice of."""
+    return for_laws(units_of(rows, in_rounds=in_rounds))
 
-    ``None`` where nothing tells calls apart that did not share their noise.
-    """
+
+def for_laws(units: Replicates) -> Replicates | None:
+    """The units that a law takes notice of; ``None`` for repetitions, which can't see what befell all of a cell."""
+    return None if units.kind == "repetitions" else units
+
+
+def units_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates:
+    """The outermost units of usable rows: runs, else replicates, else rounds where calls were made ``in_rounds``."""
     unit, replicate, figures = unit_of(rows), pl.col("rep"), ("latency_ms", "tokens_per_s")
-    kind: Kind = "rounds"
+    kind: Kind = "rounds" if in_rounds else "repetitions"
     if unit.n > 1:
         rows, kind = by_cell_and_unit(rows, unit.column), "runs" if unit.column == "run" else "replicates"
         replicate, figures = pl.col(unit.column).cast(pl.String), ("latency_median_ms", "tokens_per_s_median")
-    elif not in_rounds:
-        return None
     elif rows["run"].n_unique() > 1:
         replicate = pl.format("{} {}", "run", "rep")
     latency, rate = (pl.when(pl.col(name) > 0).then(pl.col(name).log()).mean() for name in figures)
     logs = (
         rows.group_by([*_CELL, replicate.alias("replicate")], maintain_order=True)
         .agg(latency=latency, rate=rate)
-        .with_columns(n_scenarios=pl.col("scenario").n_unique().over(_MODEL_KEYS))
+        .with_columns(n_scenarios=pl.col("scenario").n_unique().over(MODEL_KEYS))
         .filter(pl.col("replicate").is_not_null())
     )
-    n = unit.n if unit.n > 1 else logs["replicate"].n_unique()
-    return Replicates(kind=kind, n=n, logs=logs)
+    return Replicates(kind=kind, n=unit.n if unit.n > 1 else logs["replicate"].n_unique(), logs=logs)
 
 
 def points_of(cells: pl.DataFrame, per_model: pl.DataFrame) -> pl.DataFrame:
@@ -200,22 +206,24 @@ class Noise:
         return [interval_holds(int(n), self.kind) for n in self.n]
 
     def half_width(self, se: Floats, degrees: float, level: float) -> Floats:
-        """Half the width of each estimate's interval; ``se`` and ``degrees`` are of least squares over models.
+        """Half the width of each estimate's interval; ``se`` and ``degrees`` are of least squares over models."""
+        variance, free = self.variance(se, degrees)
+        return t_half_width(np.sqrt(variance), free, level)
 
-        The noise of too few replicates is taken for none.
+    def variance(self, se: Floats, degrees: float) -> tuple[Floats, Floats]:
+        """The variance of each estimate with the noise between units in it, and its degrees of freedom.
+
+        ``se`` and ``degrees`` are of least squares over models. The noise of too few units is taken for none.
         """
         if degrees <= 0:
-            return np.full_like(se, np.nan)
-        scatter, of_replicates = se**2, np.maximum(self.n - 1.0, 1.0)
-        noticed = np.where(self.n >= _FEWEST[self.kind], self.between, np.nan)
-        beyond = np.nan_to_num(np.maximum(noticed - np.nan_to_num(self.shared), 0.0))
-        both = scatter + beyond
-        share = np.divide(beyond, both, out=np.zeros_like(both), where=both > 0)
-        one = np.ones_like(both)
-        of_models = t_half_width(one, degrees, level) ** 2 * scatter * (1 - share) ** (4 / (degrees * of_replicates))
-        exponent = 4 / degrees + 0.6 / of_replicates**2
-        half: Floats = np.sqrt(of_models + t_half_width(one, of_replicates, level) ** 2 * beyond * share**exponent)
-        return half
+            return np.full_like(se, np.nan), np.zeros_like(se)
+        scatter, of_units = se**2, np.maximum(self.n - 1.0, 1.0)
+        between = np.nan_to_num(np.where(self.n >= _FEWEST[self.kind], self.between, np.nan))
+        shared = np.nan_to_num(self.shared)
+        variance = np.maximum(scatter + between - shared, scatter)
+        squares = scatter**2 / degrees + between**2 / of_units + shared**2 / (of_units * degrees)
+        free = np.divide(variance**2, squares, out=np.full_like(squares, degrees), where=squares > 0)
+        return variance, np.where(between > shared, np.minimum(free, degrees + of_units), degrees)
 
 
 def interval_holds(n: int, kind: Kind) -> str:
@@ -264,84 +272,105 @@ def call_noise_of_slope(x: Floats, log_variance: Floats) -> Floats:
     return se
 
 
-def spread(logs: pl.DataFrame, keys: Sequence[str], variance: Callable[[int], float]) -> pl.DataFrame:
-    """By ``keys``: the standard error ``log_se`` of a point from its ``log`` in each replicate, with their number.
+class Scatter(NamedTuple):
+    """How far one unit's value of each model scatters, arrays of shape (..., models)."""
 
-    ``variance`` is that of a point made of so many replicates, each of variance 1.
+    variance: Floats
+    """What all models of a unit share and each model's own part together."""
+    degrees: Floats
+    """Degrees of freedom of that variance; NaN where two units of too few models can't tell it."""
+    shared: Floats
+    """The shared part alone."""
+
+
+FEWEST_MODELS = 5
+"""Models without which two units tell no variance: with so few a quarter of the intervals would be absurdly wide."""
+
+
+def scatter_of(off: Floats, *, about_medians: bool = False) -> Scatter:
+    """The scatter of ``off`` (..., models, units): logs less each model's centre over units, NaN where not measured.
+
+    One variance for all models of a backend, as the file's head says. ``about_medians``: the centres are medians, of
+    rounds or repetitions, and each model's variance is its own moderated by the others'.
     """
-    log, n = pl.col("log"), pl.col("n")
-    found = logs.group_by(keys, maintain_order=True).agg(log.std(), n=log.len().cast(pl.Int64))
-    factors = {size: variance(size) ** 0.5 for size in found["n"].unique()}
-    log_se = log * n.replace_strict(factors, return_dtype=pl.Float64)
-    return found.select(*keys, "n", log_se=log_se, degrees=(n - 1).cast(pl.Float64))
+    n = np.isfinite(off).sum(axis=-1)
+    known = np.isfinite(off) & (n > 1)[..., None]
+    off, each = np.where(known, off, 0.0), np.maximum(n - 1.0, 0.0)
+    of_unit = known.sum(axis=-2)
+    means = off.sum(axis=-2) / np.maximum(of_unit, 1)
+    units = np.maximum((of_unit > 0).sum(axis=-1) - 1.0, 0.0)
+    rest = each.sum(axis=-1) - units
+    shared = (of_unit * means**2).sum(axis=-1)
+    own = np.maximum((off**2).sum(axis=(-2, -1)) - shared, 0.0)
+    total, terms = shared + own, _sum_of_squares(n) if about_medians else each
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = total / terms.sum(axis=-1)
+        squares = shared**2 / units + np.where(rest > 0, own**2 / rest, 0.0)
+        degrees = np.where(squares > 0, total**2 / squares, units)
+        of_shared = shared / units - np.where(rest > 0, own / rest, 0.0)
+        of_shared = np.clip(of_shared / of_unit.mean(axis=-1), 0.0, variance)
+    enough = (units > 1) | (known.any(axis=-1).sum(axis=-1) >= FEWEST_MODELS)
+    degrees = np.where(enough, degrees, np.nan)[..., None] * np.ones(n.shape)
+    found = Scatter(variance[..., None] * np.ones(n.shape), degrees, of_shared[..., None] * np.ones(n.shape))
+    return _moderated(found, (off**2).sum(axis=-1) / np.maximum(terms, 1e-9), each) if about_medians else found
 
 
-def spread_within_cells(cells: pl.DataFrame) -> pl.DataFrame:
-    """Per model and phase: the standard error of the log rate from the calls' scatter within cells.
+def _sum_of_squares(n: NDArray[np.int64]) -> Floats:
+    """What the squares of ``n`` normal values of variance 1 about their median sum to, on average."""
+    medians = np.array([median_variance(int(size)) if size else 0.0 for size in n.ravel()]).reshape(n.shape)
+    found: Floats = np.maximum(n - 2 + n * medians, 0.0)
+    return found
 
-    Degrees of freedom midway between Satterthwaite's, too few for variances from so few calls, and Welch's correction
-    of them (Biometrika 34, 1947), too many where cells scatter differently; at least the fewest of a cell and at most
-    those of all.
+
+def _moderated(pooled: Scatter, own: Floats, degrees: Floats) -> Scatter:
+    """Each model's own variance drawn to that of all, by how far the models' variances differ beyond chance.
+
+    The moderated variance of Smyth (Statistical Applications in Genetics and Molecular Biology 3, 2004, article 3):
+    variances are scaled inverse chi-squares about one, whose constants are fitted to their logs. Its degrees of freedom
+    are at most those of the pooled variance.
     """
-    factors = {n: variance_for_t(n) / median_variance(n) for n in cells["n"].unique()}
-    n = pl.col("n")
-    variance = pl.col("tokens_per_s_log_variance") * n.replace_strict(factors, return_dtype=pl.Float64)
-    known = variance.null_count() == 0
-    satterthwaite = variance.sum() ** 2 / (variance**2 / (n - 1)).sum()
-    welch = variance.sum() ** 2 / (variance**2 / (n + 1)).sum() - 2
-    degrees = (satterthwaite + pl.max_horizontal(welch, (n - 1).min())) / 2
-    return cells.group_by(_MODEL_KEYS, maintain_order=True).agg(
-        n.min(),
-        log_se=pl.when(known).then(variance.sum().sqrt() / pl.len()),
-        degrees=pl.when(known).then(pl.min_horizontal(degrees, (n - 1).sum())),
-    )
+    known = degrees > 0
+    if own.ndim > 1 or known.sum() < 3 or not (own[known] > 0).any():
+        return pooled
+    half = degrees[known] / 2
+    # A variance of 0 is rounding: its log says nothing.
+    logs = np.log(np.maximum(own[known], 1e-5 * np.median(own[known][own[known] > 0])))
+    logs = logs - special.digamma(half) + np.log(half)
+    beyond = float(logs.var(ddof=1) - special.polygamma(1, half).mean())
+    if beyond <= 0:
+        return pooled
+    prior = 2 * _inverse_trigamma(beyond)
+    centre = math.exp(logs.mean() + special.digamma(prior / 2) - math.log(prior / 2))
+    variance = (prior * centre + degrees * own) / (prior + degrees)
+    return Scatter(variance, np.minimum(prior + degrees, pooled.degrees), np.minimum(pooled.shared, variance))
 
 
-def with_ends(table: pl.DataFrame, value: str, level: float) -> pl.DataFrame:
-    """The table with ``VALUE_low`` and ``VALUE_high``: a t interval of the log by its ``log_se`` and ``degrees``."""
-    low, high = log_interval(floats(table, value), floats(table, "log_se"), floats(table, "degrees"), level)
-    ends = pl.Series(f"{value}_low", low), pl.Series(f"{value}_high", high)
-    return table.with_columns(each.fill_nan(None) for each in ends)
+def _inverse_trigamma(value: float) -> float:
+    """Where the trigamma function has this value (Newton's method, as Smyth has it)."""
+    at = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(special.polygamma(1, at))
+        at += trigamma * (1 - trigamma / value) / float(special.polygamma(2, at))
+    return at
 
 
-THROUGHPUT_INTERVALS = Table(
-    name="throughput_intervals",
-    holds="tokens/s with intervals, what prices stand on",
-    columns=(
-        *plain("backend backend_kind model model_kind", pl.String),
-        *plain("params_millions_effective"),
-        *plain("batch_size", pl.Int64),
-        words("mode"),
-        *plain("tokens_per_s tokens_per_s_low tokens_per_s_high"),
-        words("interval_basis"),
-        *plain(f"n_rounds n_runs {BUDGET}", pl.Int64),
-        INCOMPLETE,
-        *plain("n_replicates", pl.Int64),
-    ),
-)
+def scatter_by(logs: pl.DataFrame, group: Sequence[str], each: Sequence[str], kind: Kind) -> pl.DataFrame:
+    """`scatter_of` each ``group``: by ``group`` and ``each`` the units ``n``, ``variance``, ``degrees`` and ``shared``.
 
-
-def throughput_intervals(
-    replicates: Replicates | None, cells: pl.DataFrame, per_model: pl.DataFrame, *, level: float
-) -> pl.DataFrame:
-    """Tokens/s of each model and phase (TR121's geometric mean over scenarios) with a t interval on its log.
-
-    From the scatter over replicates where there are any, since the calls of one share its noise; else from that of
-    repetitions within a cell. ``interval_basis`` says which, or that a single one left nothing to measure; ``n_rounds``
-    (or repetitions), ``n_replicates`` and ``n_runs`` how many there are.
+    ``logs`` has a ``log`` less its centre for each of them and ``replicate``. Null where it can't be told.
     """
-    basis, found = CELLS, spread_within_cells(cells)
-    if replicates is not None:
-        basis = BASIS[replicates.kind]
-        variance = functools.partial(point_variance, kind=replicates.kind)
-        found = spread(replicates.relative("rate"), _MODEL_KEYS, variance)
-    table = per_model.join(found, on=_MODEL_KEYS, how="left", nulls_equal=True, maintain_order="left")
-    table = with_ends(table.rename({"tokens_per_s_geomean": "tokens_per_s"}), "tokens_per_s", level)
-    known, n = pl.when(pl.col("tokens_per_s_low").is_not_null()), pl.col("n").fill_null(0)
-    counted = {BASIS["runs"]: "n_runs", BASIS["replicates"]: "n_replicates"}.get(basis, "n_rounds")
-    counts = {"n_runs": pl.lit(1), counted: n}
-    basis_of_each = known.then(pl.lit(basis)).otherwise(pl.lit(NOT_MEASURED))
-    return THROUGHPUT_INTERVALS.frame(table.with_columns(interval_basis=basis_of_each, **counts))
+    found = []
+    names = [*group, *each]
+    for _, rows in grouped(logs.filter(pl.col("log").is_not_null()).sort(*names, "replicate"), group):
+        wide = rows.pivot("replicate", index=names, values="log", maintain_order=True)
+        off = wide.drop(names).cast(pl.Float64).to_numpy()
+        scatter = scatter_of(off, about_medians=kind not in BETWEEN_RUNS)
+        figures = {name: pl.Series(values) for name, values in scatter._asdict().items()}
+        found.append(wide.select(names).with_columns(pl.Series("n", np.isfinite(off).sum(axis=1)), **figures))
+    if found:
+        return pl.concat(found).with_columns(pl.col(pl.Float64).fill_nan(None))
+    kinds = {name: logs.schema[name] for name in names} | {"n": pl.Int64()}
+    return pl.DataFrame(schema=kinds | dict.fromkeys(Scatter._fields, pl.Float64()))
 
 
 SUMMARY_BY_MODEL_AND_RUN = Table(

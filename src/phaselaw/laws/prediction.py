@@ -10,15 +10,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
 from phaselaw import tables as col
-from phaselaw.laws.noise import Noise, interval_holds, log_matrices, noise_of
-from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, leave_one_out_errors
+from phaselaw.laws.noise import Kind, Noise, interval_holds, log_matrices, noise_of, scatter_of
+from phaselaw.laws.rates import BASIS
+from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, leave_one_out_errors, t_half_width
 from phaselaw.laws.series import Series
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
 from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS
@@ -90,15 +91,6 @@ PREDICTION_COVERAGE = Table(
 )
 
 
-def choice_charge(degrees: int) -> float:
-    """Degrees of freedom that choosing a law costs: half a one, or a fifth of those there are where that is less.
-
-    The law of least error looks better than it is, so that its plain interval covers less than it says. So charged it
-    covers (benchmarks/prediction_coverage.py shows both).
-    """
-    return min(0.5, degrees / 5)
-
-
 MIN_MODELS = 3
 """Below this a line leaves no scatter to make an interval of."""
 
@@ -134,16 +126,22 @@ class Prediction:
     n_models: int
     latency_ms: float
     latency_ms_low: float
+    """In one more run where several were measured, else in this run."""
     latency_ms_high: float
+    latency_ms_mean_low: float | None = None
+    """In the long-run mean of runs; ``None`` from one run."""
+    latency_ms_mean_high: float | None = None
     tokens: float | None
     """Tokens a call in this phase, as in `Workload`."""
     tokens_per_s: float | None
     tokens_per_s_low: float | None
     tokens_per_s_high: float | None
+    tokens_per_s_mean_low: float | None = None
+    tokens_per_s_mean_high: float | None = None
     level: float
     """Of the intervals, which are of a new model: the scatter of models about the law, and the law's uncertainty."""
     interval_holds: str
-    """What noise the intervals hold: that between runs only where the run is several, pooled."""
+    """What the intervals are of, one more run or this run only, and which noise they hold."""
     typical_factor: float | None
     """What a measured model is off by when predicted from the others: 1.1 is about 10 %."""
     mean_factor: float | None
@@ -190,6 +188,18 @@ class Predictions:
     workloads: tuple[Workload, ...]
 
 
+class PredictedLatency(NamedTuple):
+    """A new model's latency and its intervals, in ms."""
+
+    value: float
+    low: float
+    """In one more run where several were measured, else in this run; NaN where two runs of few models can't tell."""
+    high: float
+    mean_low: float | None = None
+    """In the long-run mean of runs; ``None`` from one run."""
+    mean_high: float | None = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LawFit:
     """A law of log latency in the logs of a model's properties, fitted to the models whose properties are known."""
@@ -201,19 +211,34 @@ class LawFit:
 
     def latency_ms(
         self, properties: Mapping[str, Any], level: float, *, chosen_of: int = 1, runs: Floats | None = None
-    ) -> tuple[float, float, float]:
-        """The latency of a new model with these properties, and its prediction interval, in ms.
+    ) -> PredictedLatency:
+        """The latency of a new model with these properties, and its prediction intervals, in ms.
 
-        ``chosen_of`` is the number of laws that this one was chosen from, by the data, for its small error; ``runs``
-        are the log latencies of its `models` in each run, (runs, models), for the noise between runs.
+        ``chosen_of`` is the number of laws that this one was chosen from, by the data, for its small error: the choice
+        costs a degree of freedom, as another coefficient would, but never the last. ``runs`` are the log latencies of
+        its `models` in each run, (runs, models), for the noise between runs.
         """
         at = np.log(np.array([properties[name] for name in COLUMNS[self.law]], dtype=float))
-        charged = choice_charge(self.plane.degrees) if chosen_of > 1 else 0.0
+        charged = 1.0 if chosen_of > 1 and self.plane.degrees > 1 else 0.0
         se, degrees = self.plane.new_point_error(at, charged=charged)
         columns, _ = _logs(self.models, self.law)
         noise = Noise.none() if runs is None else noise_of(np.append(1.0, at), columns, runs, kind="runs")
-        value, half = self.plane.at(at), float(noise.half_width(np.array([se]), degrees, level)[0])
-        return exponential(value), exponential(value - half), exponential(value + half)
+        value, parts = self.plane.at(at), [tuple(float(each[0]) for each in noise.variance(np.array([se]), degrees))]
+        mean = _ends(value, parts, level)
+        if runs is None:
+            return PredictedLatency(exponential(value), *mean)
+        one_run = scatter_of((runs - runs.mean(axis=0)).T)
+        more = _ends(value, [*parts, (one_run.variance[0], one_run.degrees[0])], level)
+        return PredictedLatency(exponential(value), *more, *mean)
+
+
+def _ends(log: float, parts: Sequence[tuple[float, ...]], level: float) -> tuple[float, float]:
+    """Both ends of an interval whose variance is the sum of these, each with its degrees of freedom (Satterthwaite)."""
+    variance = sum(part for part, _ in parts)
+    squares = sum(part**2 / degrees if degrees > 0 else math.nan for part, degrees in parts)
+    degrees = variance**2 / squares if squares > 0 else parts[0][1]
+    half = float(t_half_width(np.array(math.sqrt(variance)), degrees, level))
+    return exponential(log - half), exponential(log + half)
 
 
 def predict(
@@ -232,6 +257,7 @@ def predict(
     suspects = _suspects(tables["scaling_fits"])
     logs = pl.col("latency_geomean_ms").log().alias("log")
     runs = tables["summary_by_model_and_run"].with_columns(logs, pl.col("run").alias("replicate"))
+    kind: Kind = "replicates" if tables["throughput_intervals"]["n_replicates"].is_not_null().any() else "runs"
     for key, points in groups(tables):
         suspect = suspects.get(tuple(key[name] for name in GROUP))
         key = key if several else key | {BUDGET: None}
@@ -240,7 +266,7 @@ def predict(
         if outside and not extrapolate:
             refused[Refusal(**where, reason=outside, outside=True)] = None
             continue
-        found = list(_by_each_law(points, model.properties(), level, runs))
+        found = list(_by_each_law(points, model.properties(), level, runs, kind))
         if not found:
             few = f"{points.height} models measured: a prediction interval takes {MIN_MODELS} of different sizes"
             refused[Refusal(**where, reason=few, outside=False)] = None
@@ -321,21 +347,22 @@ def _digits(value: float) -> str:
 
 
 def _by_each_law(
-    points: pl.DataFrame, properties: Mapping[str, float], level: float, runs: pl.DataFrame
+    points: pl.DataFrame, properties: Mapping[str, float], level: float, runs: pl.DataFrame, kind: Kind
 ) -> Iterator[dict[str, Any]]:
-    """Each law's prediction; ``runs`` are the models' latencies in each run, empty where there is but one."""
+    """Each law's prediction; ``runs`` are the models' latencies in each run of a ``kind``, empty where there is one."""
     fits, factors, used = fitted_laws(points, properties)
     for law, fitted in fits.items():
         logs = None if runs.is_empty() else log_matrices(runs, Series.of(fitted.models, GROUP))[0]
-        value, low, high = fitted.latency_ms(properties, level, chosen_of=len(fits) if law == used else 1, runs=logs)
+        found = fitted.latency_ms(properties, level, chosen_of=len(fits) if law == used else 1, runs=logs)
         yield {
             "predictor": law,
             "used": law == used,
             "n_models": fitted.models.height,
-            "interval_holds": interval_holds(0 if logs is None else len(logs), "runs"),
-            "latency_ms": value,
-            "latency_ms_low": low,
-            "latency_ms_high": high,
+            "interval_holds": "this run only: models and calls"
+            if logs is None
+            else f"{BASIS[kind]}: {interval_holds(len(logs), kind)}",
+            "latency_ms": found.value,
+            **{f"latency_ms_{end}": value for end, value in found._asdict().items() if end != "value"},
             "typical_factor": factors.get(law),
             "mean_factor": factors.get(MEAN),
         }
@@ -343,9 +370,12 @@ def _by_each_law(
 
 def _rate(row: Mapping[str, Any], tokens: float | None) -> dict[str, Any]:
     """Tokens a second of a call that takes so long; the interval's ends change places."""
-    ends = {"tokens_per_s": "", "tokens_per_s_low": "_high", "tokens_per_s_high": "_low"}
-    ms = {name: row[f"latency_ms{end}"] for name, end in ends.items()}
-    rates = {name: tokens and (1000 * tokens / each if each > 0 else math.inf) for name, each in ms.items()}
+    ends = {"": "", "_low": "_high", "_high": "_low", "_mean_low": "_mean_high", "_mean_high": "_mean_low"}
+    ms = {f"tokens_per_s{name}": row[f"latency_ms{end}"] for name, end in ends.items()}
+    rates = {
+        name: None if not tokens or each is None else math.inf if each <= 0 else 1000 * tokens / each
+        for name, each in ms.items()
+    }
     return rates | {"tokens": tokens}
 
 
@@ -403,7 +433,7 @@ def _left_out(points: pl.DataFrame, level: float) -> Iterator[Row]:
         shared = model | {"latency_measured_ms": latency, "extrapolated": extrapolated}
         for law in (CHOSEN, *(law for law in LAWS if law in fits)):
             used = fits[chosen if law == CHOSEN else law]
-            value, low, high = used.latency_ms(properties, level, chosen_of=len(fits) if law == CHOSEN else 1)
+            value, low, high, *_ = used.latency_ms(properties, level, chosen_of=len(fits) if law == CHOSEN else 1)
             yield shared | {
                 "predictor": law,
                 "predictor_used": used.law,

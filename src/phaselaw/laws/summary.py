@@ -127,15 +127,6 @@ def median_variance(n: int) -> float:
     return _MEDIAN_VARIANCES[n - 1] if n <= len(_MEDIAN_VARIANCES) else math.pi / (2 * n)
 
 
-def variance_for_t(n: int) -> float:
-    """Variance of the median of ``n`` values of variance 1, for an interval by the t quantile of their deviation.
-
-    Midway between that of a median and that of a mean. The median's own would be right for a deviation that is known;
-    estimated from the same few values it makes intervals cover up to 98 % rather than 95 (`benchmarks/coverage.py`).
-    """
-    return (median_variance(n) + 1.0 / n) / 2.0
-
-
 def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:
     """The rows that laws are fitted on: ``ok``, one client, a latency, warmups left out unless asked for."""
     kept = (pl.col("status") == "ok") & IS_LATENCY & (pl.col("concurrency").fill_null(1) == 1)

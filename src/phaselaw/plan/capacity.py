@@ -4,23 +4,25 @@ Everything is derived from the measured end-to-end tokens/s of a replica (a work
 replicas is a lower bound: a fleet that is busy all the time, without bursts, queues or spares. Whole replicas have the
 headroom that is asked for. A request costs what its tokens do, a prompt token as much as a generated one.
 
-A quantity of a plan is one array: the value first, then draws of what it may be (`phaselaw.laws.draws`). Every formula
-is written once, on such arrays, so that a value and its interval come from the same arithmetic. Draws of NaN mean that
-no interval could be measured; they spread through all arithmetic, so that no interval misses some noise.
+A quantity of a plan is one array: the value first, then draws of what it may be in one more run, in the long run, and
+within this run (`phaselaw.laws.draws`). Every formula is written once, on such arrays, so that a value and its
+intervals come from the same arithmetic. Draws of NaN mean that no interval could be measured; they spread through all
+arithmetic, so that no interval misses some noise.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from phaselaw.errors import UsageError
-from phaselaw.laws.draws import N_DRAWS
+from phaselaw.laws.draws import N_DRAWS, draws_of, same_draws
 from phaselaw.laws.options import Options
+from phaselaw.laws.rates import INTERVALS
 from phaselaw.laws.regression import Floats
 from phaselaw.records import Mix
 
@@ -81,15 +83,37 @@ def mean_tokens(mixes: Sequence[Mix]) -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A figure with its interval; ``low`` and ``high`` are ``None`` where no interval could be measured."""
+    """A figure with its intervals; ends are ``None`` where an interval could not be measured."""
 
     value: float | None
     low: float | None = None
+    """What one more run would give, which plans go by: from two runs, or replicates, on."""
     high: float | None = None
+    mean_low: float | None = None
+    """The long-run mean of runs."""
+    mean_high: float | None = None
+    within_low: float | None = None
+    """Only how far this run's own calls leave it open."""
+    within_high: float | None = None
 
     def named(self, name: str) -> dict[str, Any]:
-        """As keys of a row: ``workers``, ``workers_low``, ``workers_high``."""
-        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+        """As keys of a row: ``workers``, ``workers_low``, ``workers_mean_low``, and so on."""
+        ends = dataclasses.asdict(self)
+        return {name: ends.pop("value")} | {f"{name}_{end}": value for end, value in ends.items()}
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], name: str) -> Estimate:
+        """A figure of a row, back from its keys."""
+        ends = [field.name for field in dataclasses.fields(cls) if field.name != "value"]
+        return cls(value=row[name], **{end: row[f"{name}_{end}"] for end in ends})
+
+    @property
+    def reach(self) -> tuple[float, float] | None:
+        """The widest that is known of where it lies: that of one more run, else what this run leaves open."""
+        for low, high in ((self.low, self.high), (self.within_low, self.within_high)):
+            if low is not None and high is not None:
+                return low, high
+        return None
 
 
 def exact(value: float) -> Floats:
@@ -103,21 +127,24 @@ UNKNOWN = exact(math.nan)
 
 def without_interval(value: float) -> Floats:
     """A quantity whose noise was not measured."""
-    return np.concatenate([[float(value)], np.full(N_DRAWS, math.nan)])
+    return same_draws(value, np.full(N_DRAWS, math.nan))
 
 
 def estimate(quantity: Floats | None, *, level: float = LEVEL) -> Estimate:
-    """The value of a quantity with the central interval of its draws.
+    """The value of a quantity with the central interval of each of its draws.
 
     ``None`` for a value that is absent or not finite. A limit that is infinite is ``None`` too: nothing bounds it.
     """
     quantity = np.atleast_1d(math.nan if quantity is None else quantity)
-    value, draws = _finite(quantity[0]), quantity[1:]
-    if value is None or draws.size == 0 or np.isnan(draws).any():
-        return Estimate(value=value)
-    with np.errstate(invalid="ignore"):
-        low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], method="inverted_cdf")
-    return Estimate(value=value, low=_finite(low), high=_finite(high))
+    value = _finite(quantity[0])
+    ends: dict[str, float | None] = {}
+    for name, draws in zip(INTERVALS, draws_of(quantity), strict=True):
+        if value is not None and draws.size and not np.isnan(draws).any():
+            with np.errstate(invalid="ignore"):
+                both = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], method="inverted_cdf")
+            prefix = f"{name}_".removeprefix("_")
+            ends |= {f"{prefix}{end}": _finite(at) for end, at in zip(("low", "high"), both, strict=True)}
+    return Estimate(value=value, **ends)
 
 
 def _finite(value: float) -> float | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from phaselaw.errors import UsageError
 from phaselaw.laws.checks.frame import suspicions
+from phaselaw.laws.draws import thinned
 from phaselaw.laws.regression import Floats
 from phaselaw.plan.capacity import Headroom, estimate
 from phaselaw.plan.replicas import Replica
@@ -25,8 +26,8 @@ from phaselaw.tables import Row
 
 _STEPS = 1000
 """Shares tried for the one at which tiers stop paying: to a tenth of a percent."""
-_DRAWS = 1024
-"""Draws on which they are tried."""
+_DRAWS = 340
+"""Draws of each interval on which they are tried."""
 _NO_RATE = "not known: no success rate"
 
 
@@ -47,9 +48,9 @@ def decision_delta(small: Replica, big: Replica, tokens_per_month: float) -> Row
 
 
 def _beside(role: str, other: Replica, *both: Replica) -> dict[str, Any]:
-    """The names of the other model of a row about two, and what is suspect of ``both``."""
-    suspect = suspicions(each.suspect for each in both)
-    return {f"{role}_backend": other.backend, f"{role}_model": other.model, "suspect": suspect}
+    """The names of the other model of a row about two, and the marks of ``both``."""
+    marks = {"suspect": suspicions(each.suspect for each in both), "incomplete": any(each.incomplete for each in both)}
+    return {f"{role}_backend": other.backend, f"{role}_model": other.model} | marks
 
 
 def usd_per_success(usd_per_request: Floats, success_rate: Floats) -> Floats:
@@ -105,7 +106,7 @@ def break_even(small: Replica, big: Replica, tokens_per_request: float, failure_
 def _on_success(needed: Floats, reached: Floats) -> str:
     rate = estimate(needed)
     if rate.value is not None and rate.value > 1:
-        certain = rate.low is None or rate.low > 1
+        certain = rate.reach is None or rate.reach[0] > 1
         return "impossible" if certain else "impossible, though the interval reaches below 1"
     return verdict(reached - needed)
 
@@ -127,7 +128,7 @@ def verdict(gain: Floats) -> str:
     if gained.value is None:
         return _NO_RATE
     pays = gained.value >= 0
-    if gained.low is not None and gained.high is not None and gained.low < 0 <= gained.high:
+    if gained.reach is not None and gained.reach[0] < 0 <= gained.reach[1]:
         return f"can't be told: the interval holds both ({'pays' if pays else 'does not pay'} at the point)"
     return "pays" if pays else "does not pay"
 
@@ -183,11 +184,11 @@ def routed_row(tiers: Tiers, premium_share: float) -> Row:
 def _stops_paying(tiers: Tiers) -> Floats:
     """The largest share, in steps, at which two fleets cost less than one; NaN where they never do.
 
-    All shares at once, on a part of the draws: the first of a Sobol sequence are evenly spread by themselves.
+    All shares at once, on a part of the draws.
     """
     shares = np.arange(_STEPS + 1)[:, None] / _STEPS
     default, premium = (
-        dataclasses.replace(each, tokens_per_s=each.tokens_per_s[: 1 + _DRAWS])
+        dataclasses.replace(each, tokens_per_s=thinned(each.tokens_per_s, _DRAWS))
         for each in (tiers.default, tiers.premium)
     )
     few = dataclasses.replace(tiers, default=default, premium=premium)

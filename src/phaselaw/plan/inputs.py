@@ -11,7 +11,7 @@ from scipy import stats
 
 from phaselaw.errors import UsageError
 from phaselaw.files import plain_text
-from phaselaw.laws.draws import N_DRAWS, SEED
+from phaselaw.laws.draws import N_DRAWS, SEED, same_draws
 from phaselaw.laws.regression import Floats
 from phaselaw.records import Mix
 
@@ -48,6 +48,15 @@ def read_prices(text: str, option: str, give: str) -> Iterator[tuple[str, float]
 def read_tiers(text: str) -> dict[str, float]:
     """The hourly rates of ``--rates``; one without a name goes by its price. Raises `UsageError`."""
     return {name or f"{usd:g}": usd for name, usd in read_prices(text, "--rates", "NAME=USD, such as spot=0.302")}
+
+
+def read_spread(text: str) -> float:
+    """How far runs differ, as typed: ``20%`` or ``0.2``; raises `UsageError`."""
+    number = text.strip().removesuffix("%")
+    try:
+        return positive("--between-runs", float(number) / (1 if number == text.strip() else 100))
+    except ValueError:
+        raise UsageError(f"--between-runs {text!r}: give a share, such as 20%") from None
 
 
 def read_volumes(text: str) -> tuple[float, ...]:
@@ -96,12 +105,11 @@ def read_success_rates(path: Path, known: set[str]) -> dict[str, Floats]:
             raise UsageError(f"{where}: model {row['model']!r} is not in this run; it has: {', '.join(sorted(known))}")
         if row["model"] in rates:
             raise UsageError(f"{where}: model {row['model']!r} is there twice")
-        draws = np.array([])
+        rates[row["model"]] = np.array([rate])
         if row.get("n"):
             n = _number(row, "n", where)
             even = np.random.default_rng([SEED, at]).permutation((np.arange(N_DRAWS) + 0.5) / N_DRAWS)
-            draws = stats.beta.ppf(even, rate * n + 0.5, (1 - rate) * n + 0.5)
-        rates[row["model"]] = np.concatenate([[rate], draws])
+            rates[row["model"]] = same_draws(rate, stats.beta.ppf(even, rate * n + 0.5, (1 - rate) * n + 0.5))
     return rates
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
-from phaselaw.laws.draws import N_DRAWS, SEED, draw
+from phaselaw.laws.draws import N_DRAWS, SEED, draw, same_draws
+from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import as_requests, usable
 from phaselaw.plan import capacity
@@ -46,8 +47,10 @@ class Replica:
     """Draws of the prefill time over its value: how far off the step-time model's prefill may be."""
     decode_factor: Floats = dataclasses.field(default_factory=lambda: exact(1.0))
     """The same of the decode time."""
-    interval_basis: str = "not measured"
-    """What noise the intervals include: between runs, rounds or repetitions, or why there are none."""
+    interval_basis: str = NOT_MEASURED
+    """Which intervals there are: of one more run, or of this run only; or why there are none."""
+    incomplete: bool = False
+    """Whether it lacks a scenario that other models have, so that its rate is not one of the same calls."""
     suspect: str = ""
     """Checks that speak against its rates (`phaselaw.laws.checks`); empty: none."""
     suspect_prefill: str = ""
@@ -97,15 +100,19 @@ def pairs(replicas: Sequence[Replica]) -> Iterator[tuple[Replica, Replica]]:
             yield small, big
 
 
-def replicas_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str, float]) -> list[Replica]:
+def replicas_of(
+    run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str, float], *, between_runs: float | None = None
+) -> list[Replica]:
     """A replica for each end-to-end rate of a run, or of pooled runs, in the order of its tables.
 
-    ``usd_per_hour`` is one price, or one for each backend. Raises KeyError for a backend without one.
+    ``usd_per_hour`` is one price, or one for each backend. Raises KeyError for a backend without one. ``between_runs``
+    is an assumed standard deviation between runs, in place of what was measured.
     """
-    drawn = draw(usable(as_requests(run.rows)), in_rounds=run.order == "rounds")
+    rows = usable(as_requests(run.rows))
+    drawn = draw(rows, in_rounds=run.order == "rounds", between_runs=between_runs)
     errors, contexts = _model_errors(analysis), {}
-    doubts = {
-        (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row[SUSPECT]
+    marks = {
+        (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row
         for row in analysis.tables["summary_by_model_backend_mode_agg"].iter_rows(named=True)
     }
     if {"model", "n_positions"} <= set(run.models.columns):
@@ -135,8 +142,9 @@ def replicas_of(run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str,
                 prefill_factor=prefill,
                 decode_factor=decode,
                 interval_basis=end_to_end.basis,
-                suspect=doubts.get(key, ""),
-                suspect_prefill=doubts.get((*key[:4], "prefill"), ""),
+                incomplete=bool(marks[key].get("incomplete")),
+                suspect=marks[key][SUSPECT],
+                suspect_prefill=marks.get((*key[:4], "prefill"), {SUSPECT: ""})[SUSPECT],
                 context_tokens=contexts.get(model),
             )
         )
@@ -156,5 +164,5 @@ def _model_errors(analysis: Analysis) -> dict[tuple[str, str, str], Floats]:
         if sd is not None:
             # Evenly spread, in an order of its own: the errors of two models have nothing to do with each other.
             order = np.random.default_rng([SEED, zlib.crc32(repr(key).encode())]).permutation(N_DRAWS)
-            errors[key] = np.concatenate([[1.0], np.exp(sd * stats.norm.ppf((order + 0.5) / N_DRAWS))])
+            errors[key] = same_draws(1.0, np.exp(sd * stats.norm.ppf((order + 0.5) / N_DRAWS)))
     return errors

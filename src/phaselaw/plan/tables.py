@@ -1,6 +1,7 @@
 """The plan's tables, the JSON of ``phaselaw plan``: what each column is, what a table has, and how a row is made.
 
-A quantity with an interval is a `figure`: in a row it is three keys, ``workers``, ``workers_low``, ``workers_high``.
+A quantity with intervals is a `figure`: in a row ``workers``, then ``workers_low`` and ``workers_high`` (one more run),
+``workers_mean_low`` and ``_high`` (the long-run mean), ``workers_within_low`` and ``_high`` (this run only).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from phaselaw.plan.capacity import estimate
 from phaselaw.plan.replicas import Replica
-from phaselaw.tables import Col, Provenance, Row, Show, Table, count, digits, figure, fixed, percent, words
+from phaselaw.tables import Col, Provenance, Row, Show, Table, count, digits, figure, fixed, flag, percent, words
 from phaselaw.tables import two_places as hundredths
 
 
@@ -28,8 +29,11 @@ def _figures(show: Show, provenance: Provenance = "derived", **titles: str) -> t
     return tuple(figure(key, title, show, provenance) for key, title in titles.items())
 
 
-_NAMES = _words(backend="backend", model="model", batch_size="batch", gen_tokens="output tokens", suspect="")
-"""Who a row is about, and the checks that speak against its rates."""
+_NAMES = (
+    *_words(backend="backend", model="model", batch_size="batch", gen_tokens="output tokens", suspect=""),
+    flag("incomplete"),
+)
+"""Who a row is about, the checks that speak against its rates, and whether it lacks a scenario that others have."""
 _COLUMNS = (
     *_NAMES,
     *_words(than_model="in place of", than_backend="on", premium_model="premium", mix="kind", status="status"),

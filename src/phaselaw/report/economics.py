@@ -190,5 +190,16 @@ def load_words(plan: Plan) -> str:
     if (rate := given.get("requests_per_s")) is not None:
         load = f"{rate:,.4g} requests/s of {given['tokens_per_request']:,.1f} tokens on average, {load}"
     price = " and ".join(f"${value:g}" for value in sorted({row["usd_per_hour"] for row in plan.rows("rows")}))
-    bases = " and ".join(dict.fromkeys(str(row["interval_basis"]) for row in plan.rows("rows")))
-    return f"For {load} at {price} a worker's hour (assumed). In brackets: 95 % intervals ({bases or 'none'})."
+    return f"For {load} at {price} a worker's hour (assumed). {interval_words(plan)}"
+
+
+def interval_words(plan: Plan) -> str:
+    """What stands in brackets, or why nothing does."""
+    told = {str(row["interval_basis"]): row["tokens_per_s_low"] is not None for row in plan.rows("rows")}
+    brackets = [f"In brackets, with 95 % confidence: {basis}." for basis, known in told.items() if known]
+    lacking = [basis for basis, known in told.items() if not known]
+    nothing = (
+        f"What another run would give is not measured ({'; '.join(lacking)}), so counts and prices have no interval: "
+        "measure replicates, pool runs, or assume how far runs differ (--between-runs 20%)."
+    )
+    return " ".join([*brackets, *([nothing] if lacking else [])])

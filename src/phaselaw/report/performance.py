@@ -25,8 +25,7 @@ _BY_MODEL = Table(
         col.derived("kv_decode_rate", "decode tok/s"),
         col.derived("step_ms", "ms a token"),
         col.measured("e2e_kv_ms", "end to end (ms)"),
-        col.derived("e2e_kv_rate", "end to end tok/s"),
-        *col.interval("low", "high", "its interval", col.digits),
+        col.figure("tokens_per_s", "end to end tok/s", provenance="measured"),
     ),
 )
 _STOPS_BY_SCENARIO = Table(
@@ -56,7 +55,7 @@ def by_model(subject: Subject) -> Section:
             line["step_ms"] = 1000 * row["batch_size"] / rate
     for rate in subject.rows("throughput_intervals", mode="e2e_kv"):
         line = merged.get((rate["law"], rate["model"]), {})
-        line |= {"low": rate["tokens_per_s_low"], "high": rate["tokens_per_s_high"]}
+        line |= {name: value for name, value in rate.items() if name.startswith("tokens_per_s")}
     return section("Performance by model", display(_BY_MODEL, tuple(merged.values())))
 
 

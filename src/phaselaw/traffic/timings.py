@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from phaselaw.laws.draws import draws_of
 from phaselaw.laws.options import Options
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import PhaseTime, StepTimes
@@ -157,8 +158,9 @@ def _ratio_row(counts: Floats, totals: Floats, factor: Floats | None) -> dict[st
     mean, error = float(blocks.mean()) if len(blocks) else math.nan, math.nan
     if len(blocks) > 1:
         error = float(blocks.std(ddof=1) / math.sqrt(len(blocks)) * stats.t.ppf(0.5 + _LEVEL / 2, len(blocks) - 1))
-    if factor is not None and factor.size > 1 and not np.isnan(factor).any():
-        error = math.hypot(error, np.ptp(np.quantile(np.log(factor[1:]), [0.5 - _LEVEL / 2, 0.5 + _LEVEL / 2])) / 2)
+    known = [] if factor is None else [each for each in draws_of(factor) if each.size and not np.isnan(each).any()]
+    if known:  # that of one more run, else of this run only
+        error = math.hypot(error, np.ptp(np.quantile(np.log(known[0]), [0.5 - _LEVEL / 2, 0.5 + _LEVEL / 2])) / 2)
     low, high, limit = mean - error, mean + error, math.log(AGREES_WITHIN)
     if not math.isfinite(mean):
         verdict = "not measured"
