@@ -1,11 +1,15 @@
 """Weights are seeded noise of GPT-2's scale, bit for bit the same anywhere."""
 
 import json
+import lzma
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ladder_tokenizer import byte_symbols
+from phaselaw.ladder import build
 from phaselaw.ladder.spec import LADDER, ladder_model
 from phaselaw.ladder.weights import STD, safetensors_chunks, seeded_integers, tensor_shapes
 
@@ -48,6 +52,7 @@ def test_different_seeds_give_different_streams_and_a_longer_one_goes_on_where_a
 def test_weights_have_the_mean_and_spread_that_gpt2_starts_with() -> None:
     _, tensors = read(SMALL)
     embedding = tensors["transformer.wte.weight"].astype(float)
+    embedding = embedding[embedding.any(axis=1)]
     assert embedding.std() == pytest.approx(STD, rel=0.001)
     assert abs(embedding.mean()) < 5 * STD / math.sqrt(embedding.size)
     assert np.abs(embedding).max() == pytest.approx(STD * math.sqrt(3), rel=1e-5)
@@ -62,15 +67,36 @@ def test_projections_to_the_residual_stream_are_scaled_down_by_depth() -> None:
         assert spread == pytest.approx(STD / math.sqrt(2 * SMALL.n_layer), rel=0.01)
 
 
-def test_layer_norms_start_as_the_identity_and_biases_at_zero() -> None:
+def test_layer_norms_start_as_the_identity_the_last_as_its_negative_and_biases_at_zero() -> None:
     _, tensors = read(SMALL)
+    embedding = tensors.pop("transformer.wte.weight")
     for name, tensor in tensors.items():
         if name.endswith(".bias"):
             assert not tensor.any(), name
         elif ".ln_" in name:
-            assert (tensor == 1).all(), name
+            assert (tensor == (-1 if "ln_f" in name else 1)).all(), name
         else:
             assert tensor.all(), f"{name} has a zero: the integers behind it are all odd"
+    assert embedding[embedding.any(axis=1)].all()
+
+
+def test_the_embeddings_that_are_zero_are_those_of_tokens_that_are_no_text_alone_and_of_end_of_text() -> None:
+    vocabulary = json.loads(lzma.decompress((Path(build.__file__).parent / build.TOKENIZER).read_bytes()))["model"][
+        "vocab"
+    ]
+    byte_of = {symbol: byte for byte, symbol in enumerate(byte_symbols())}
+
+    def is_text(token: str) -> bool:
+        try:
+            return token != build.END_OF_TEXT and bool(bytes(byte_of[each] for each in token).decode())
+        except UnicodeDecodeError:
+            return False
+
+    expected = sorted(number for token, number in vocabulary.items() if not is_text(token))
+    assert len(expected) == 1_090
+    for model in (TINY, SMALL):
+        embedding = read(model)[1]["transformer.wte.weight"]
+        assert np.flatnonzero(~embedding.any(axis=1)).tolist() == expected
 
 
 def test_no_two_tensors_share_their_values() -> None:

@@ -75,11 +75,12 @@ _LIVES = itertools.count(1)
 MODEL = "smollm2:135m-q4_1"
 
 
-def ollama_front(server_url: str) -> Script:
+def ollama_front(server_url: str, *, guards: bool = False) -> Script:
     """A stand-in that speaks Ollama's API in front of a real llama.cpp server, as recent Ollama versions are built.
 
     Its durations are the server's own. The server behind can't unload: a word put before each prompt, another one after
-    each unload, stands for that.
+    each unload, stands for that. ``guards``: it ends a reply without its last line as Ollama does, after 31 equal
+    pieces in a row, and where the text ends inside a character.
     """
     server = HttpClient(server_url)
     loaded: set[str] = set()
@@ -110,14 +111,31 @@ def ollama_front(server_url: str) -> Script:
             path, asked = head.split(b" ", 2)[1].decode(), json.loads(body) if body else {}
             if path == "/api/generate" and asked.get("prompt"):
                 loaded.add(MODEL)
-                _generate(connection, server, asked, f"Life {lives[-1]}")
+                _generate(connection, server, asked, f"Life {lives[-1]}", guards=guards)
             else:
                 connection.sendall(reply(json.dumps(answer(path, asked)).encode()))
 
     return script
 
 
-def _generate(connection: socket.socket, server: HttpClient, asked: dict[str, Any], life: str) -> None:
+class Guards:
+    """Whether Ollama ends the reply at an event of llama-server: what it did in November 2026 where text repeats."""
+
+    def __init__(self) -> None:
+        self._last, self._equal, self._tokens = "", 0, 0
+
+    def __call__(self, said: dict[str, Any]) -> bool:
+        """Take the next event."""
+        if said.get("stop"):
+            return bool(said["tokens_predicted"] > self._tokens)  # text that never became whole characters
+        self._tokens = said["tokens_predicted"]
+        piece = said["content"].strip()
+        self._equal = self._equal + 1 if piece == self._last else 1
+        self._last = piece
+        return self._equal >= 31
+
+
+def _generate(connection: socket.socket, server: HttpClient, asked: dict[str, Any], life: str, *, guards: bool) -> None:
     began_ns = time.perf_counter_ns()
     options = asked["options"]
     prompt = f"{life}: {asked['prompt']}"
@@ -126,10 +144,14 @@ def _generate(connection: socket.socket, server: HttpClient, asked: dict[str, An
     with server.open("POST", "/completion", wanted, own=server.limits) as exchange:
         exchange.raise_for_status()
         connection.sendall(CHUNKED_HEAD)
+        ends_here = Guards()
         for line in exchange.lines():
             if not line.data.startswith(b"data: "):
                 continue
             said = json.loads(line.data[6:])
+            if guards and ends_here(said):
+                connection.sendall(LAST_CHUNK)
+                return
             event: dict[str, Any] = {"model": MODEL, "response": said["content"], "done": False}
             if said["content"] or not said.get("stop"):
                 connection.sendall(chunk(json.dumps(event).encode() + b"\n"))

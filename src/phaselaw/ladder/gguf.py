@@ -49,7 +49,7 @@ _TRANSPOSED = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 """GPT-2 keeps the matrices of its blocks as (in, out); GGUF wants (out, in)."""
 QUANTISED = ("q8_0", "q4_0")
 FORMATS: tuple[Weights, ...] = get_args(Weights)
-EXPORTER = 1
+EXPORTER = 2
 """Raised when what is written changes: older files of the cache are then written anew."""
 
 Array = npt.NDArray[Any]

@@ -3,7 +3,8 @@
 numpy promises that a bit generator's raw stream never changes, but not what its distributions make of it. So
 raw integers are mapped by hand: 24 random bits become an odd integer between -2^24 and 2^24, which float32
 holds exactly, and one float32 multiplication scales it. The result is uniform with mean 0 and the standard
-deviation that GPT-2 initialises its weights with; what is timed depends on shapes, not on the values.
+deviation that GPT-2 initialises its weights with; what is timed depends on shapes, not on the values, of which some are
+set so that greedy decoding runs through all its tokens on every engine (`UNSPEAKABLE`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,15 @@ from phaselaw.ladder.spec import LadderModel
 STD = 0.02
 """Standard deviation of GPT-2's initial weights; over sqrt(2 layers) for projections to the residual."""
 
+UNSPEAKABLE = ((94, 187), (222, 255), (11038, 11997), (12190, 12190), (50256, 50256))
+"""Tokens, first and last of each range, that are no valid UTF-8 alone, and end-of-text: greedy decoding avoids them.
+
+Their embeddings are zero, so that they are never the likeliest. With that and the last layer norm at -1, by which a
+token is the least likely to follow itself, a reply never ends inside a character or repeats one piece: Ollama ends a
+reply that does, without its last line. Shapes, and so times, stay.
+"""
+_EMBEDDING, _LAST_NORM = "transformer.wte.weight", "transformer.ln_f.weight"
+
 _CHUNK = 1 << 20
 
 Shape = tuple[int, ...]
@@ -30,7 +40,7 @@ def tensor_shapes(model: LadderModel) -> dict[str, Shape]:
     """Name and shape of every stored tensor, as ``GPT2LMHeadModel`` names them, less the tied ``lm_head``."""
     width, inner = model.n_embd, model.inner_width
     shapes: dict[str, Shape] = {
-        "transformer.wte.weight": (model.vocab_size, width),
+        _EMBEDDING: (model.vocab_size, width),
         "transformer.wpe.weight": (model.n_positions, width),
     }
     for layer in range(model.n_layer):
@@ -45,7 +55,7 @@ def tensor_shapes(model: LadderModel) -> dict[str, Shape]:
         }.items():
             shapes[f"{block}.{name}.weight"] = shape
             shapes[f"{block}.{name}.bias"] = shape[-1:]
-    shapes["transformer.ln_f.weight"] = shapes["transformer.ln_f.bias"] = (width,)
+    shapes[_LAST_NORM] = shapes["transformer.ln_f.bias"] = (width,)
     return shapes
 
 
@@ -73,7 +83,8 @@ def safetensors_chunks(model: LadderModel) -> Iterator[bytes]:
 
 def _tensor_chunks(model: LadderModel, name: str, count: int) -> Iterator[bytes]:
     if name.endswith(".bias") or ".ln_" in name:
-        value = 1.0 if name.endswith(".weight") else 0.0  # layer norms start as the identity
+        # Layer norms start as the identity, the last one as its negative.
+        value = 0.0 if name.endswith(".bias") else -1.0 if name == _LAST_NORM else 1.0
         yield np.full(count, value, dtype="<f4").tobytes()
         return
     std = STD / math.sqrt(2 * model.n_layer) if name.endswith("c_proj.weight") else STD
@@ -82,4 +93,7 @@ def _tensor_chunks(model: LadderModel, name: str, count: int) -> Iterator[bytes]
     raw = seeded_integers(key, (count + 1) // 2).astype("<u8", copy=False).view("<u4")[:count]
     for start in range(0, count, _CHUNK):
         odd = (raw[start : start + _CHUNK] >> 8).astype(np.int32) * 2 + (1 - (1 << 24))
-        yield (odd.astype(np.float32) * scale).astype("<f4", copy=False).tobytes()
+        numbers = odd.astype(np.float32) * scale
+        for first, last in UNSPEAKABLE if name == _EMBEDDING else ():
+            numbers[max(0, first * model.n_embd - start) : max(0, (last + 1) * model.n_embd - start)] = 0.0
+        yield numbers.astype("<f4", copy=False).tobytes()
