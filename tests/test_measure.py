@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from phaselaw.errors import EngineError, ModelGoneError
 from phaselaw.measure import EQUAL_ERRORS, measure, schedule
 from phaselaw.records import (
+    COLD_AGAIN,
     BackendEnded,
     Call,
     EngineInfo,
@@ -69,15 +70,18 @@ class ScriptedEngine:
         cant_load: tuple[str, ...] = (),
         cant_describe: bool = False,
         fails_to_close: bool = False,
-        holds_many_models: bool = True,
+        most_loaded: int | None = None,
     ) -> None:
         self.answer, self.cant_load, self.cant_describe = answer, cant_load, cant_describe
-        self.fails_to_close, self.holds_many_models = fails_to_close, holds_many_models
+        self.fails_to_close, self.most = fails_to_close, most_loaded
         self.open: set[ScriptedModel] = set()
         self.requests: list[tuple[str, Request]] = []
         self.loads: list[str] = []
         self.most_open = 0
         self.closed = False
+
+    def most_loaded(self, _models: object) -> int | None:
+        return self.most
 
     def describe(self) -> EngineInfo:
         if self.cant_describe:
@@ -271,11 +275,34 @@ def test_coldness_is_counted_for_the_process_the_model_and_the_shape() -> None:
 
 
 def test_an_engine_that_holds_one_model_never_has_two_and_is_cold_again_after_each_load() -> None:
-    engine = ScriptedEngine(holds_many_models=False)
+    engine = ScriptedEngine(most_loaded=1)
     made = calls(drive(study(backends=[{"name": "one", "kind": "simulated"}]), engine))
     assert engine.most_open == 1
     assert len(engine.loads) > 2
     assert [call.calls_since_model_load for call in made if call.load_ms is not None] == [0] * len(engine.loads)
+
+
+def test_the_model_not_needed_for_longest_goes_and_its_next_load_is_timed_and_cold() -> None:
+    three = [{"name": name, "kind": "simulated"} for name in ("a", "b", "c")]
+    engine = ScriptedEngine(most_loaded=2)
+    events = drive(study(backends=[{"name": "one", "kind": "simulated"}], models=three, repetitions=5), engine)
+    assert engine.most_open == 2
+    loads = [event for event in events if isinstance(event, ModelLoaded)]
+    made = calls(events)
+    assert len([call for call in made if call.load_ms is not None]) == len(loads) == len(engine.loads) > 4
+    again = [call for call in made if COLD_AGAIN in call.call_id]
+    assert [call.load_ms for call in again] == [event.load_ms for event in loads][3:]
+    assert {(call.is_warmup, call.rep, call.calls_since_model_load) for call in again} == {(True, None, 0)}
+    measured = [call for call in made if not call.is_warmup]
+    assert min(call.calls_since_model_load for call in measured) > 0, "a law stands on warm calls"
+    assert len({call.call_id for call in made}) == len(made)
+
+
+def test_rounds_are_grouped_by_model_where_not_all_stay_loaded() -> None:
+    three = [{"name": name, "kind": "simulated"} for name in ("a", "b", "c")]
+    engine = ScriptedEngine(most_loaded=1)
+    drive(study(backends=[{"name": "one", "kind": "simulated"}], models=three, repetitions=4), engine)
+    assert len(engine.loads) <= 3 * (4 + 1), "each model once a round"
 
 
 def test_all_is_closed_at_the_end() -> None:
@@ -347,8 +374,8 @@ def test_an_engine_that_cant_describe_itself_fails_its_calls_not_the_study() -> 
 
 
 def test_an_engine_that_cant_close_ends_nothing() -> None:
-    engine = ScriptedEngine(fails_to_close=True, holds_many_models=False)
-    assert len(calls(drive(study(), engine))) == 32
+    engine = ScriptedEngine(fails_to_close=True, most_loaded=1)
+    assert sum(COLD_AGAIN not in call.call_id for call in calls(drive(study(), engine))) == 32
     assert engine.closed
 
 

@@ -31,6 +31,7 @@ from phaselaw.machine import identity
 from phaselaw.machine.limits import kept_limits, limits_of
 from phaselaw.machine.neighbours import Neighbours, busy_words, wait_until_quiet
 from phaselaw.records import (
+    COLD_AGAIN,
     BackendEnded,
     Call,
     Cell,
@@ -45,7 +46,7 @@ from phaselaw.records import (
 )
 from phaselaw.rundir.conditions import KEPT_SERVERS
 from phaselaw.rundir.write import RunDirectory
-from phaselaw.study.model import Study
+from phaselaw.study.model import ServedBackend, Study
 
 Task = tuple[int, Cell]
 """A cell, with its index in the study's seeded order."""
@@ -143,10 +144,9 @@ def measure(
     A model that is gone is loaded again. A cell that is entered after its warmups were done, on a resume or with a
     model that was loaded again, is warmed up again first. Models and engines are closed at the end, whatever ends it.
     """
-    one_at_a_time = frozenset(name for name, engine in engines.items() if not engine.holds_many_models)
     driver = _Driver(study, engines, process_idx, first_call_idx)
     try:
-        planned = _schedule_of(study, replicate, one_at_a_time)
+        planned = _schedule_of(study, replicate, frozenset(driver.most_loaded))
         todo = [call for call in planned if call.call_id not in done]
         for _, turn in groupby(todo, key=lambda call: (call.cell.key, call.warmup_idx, call.rep)):
             if should_stop():
@@ -158,6 +158,7 @@ def measure(
             yield from driver.loaded(cell)
             if not together[0].is_warmup:
                 yield from driver.rewarmed(together[0])
+                yield from driver.cold_again(together)
             yield from driver.calls(together)
     finally:
         driver.close()
@@ -170,6 +171,11 @@ class _Driver:
         self._study, self._engines = study, engines
         self._process_idx, self._next_call_idx = process_idx, first_call_idx
         self._models: dict[tuple[str, str], Model] = {}
+        """Those loaded; the one not needed for longest is the first."""
+        most = {name: engine.most_loaded(study.models_of(name)) for name, engine in engines.items()}
+        self.most_loaded = {name: count for name, count in most.items() if count is not None}
+        """How many models of a backend may be loaded at once, of those that can't hold all of theirs."""
+        self._evicted: set[tuple[str, str]] = set()
         self._load_errors: dict[tuple[str, str], str] = {}
         self._load_ms: dict[tuple[str, str], float] = {}
         self._neighbours = Neighbours()
@@ -184,11 +190,15 @@ class _Driver:
     def loaded(self, cell: Cell) -> Iterator[ModelLoaded]:
         """Load the cell's model unless it is loaded; yields the event where it was not."""
         key = (cell.backend, cell.model)
+        if key in self._models:
+            self._models[key] = self._models.pop(key)
         if key in self._models or key in self._load_errors:
             return
         engine = self._engines[cell.backend]
-        if not engine.holds_many_models:
-            _close(*(self._models.pop(each) for each in list(self._models) if each[0] == cell.backend))
+        held = [each for each in self._models if each[0] == cell.backend]
+        out = held[: max(0, len(held) + 1 - self.most_loaded.get(cell.backend, len(held) + 1))]
+        _close(*(self._models.pop(each) for each in out))
+        self._evicted.update(out)
         started = time.perf_counter_ns()
         try:
             model = engine.load(self._study.model(cell.model, cell.backend_kind))
@@ -222,6 +232,16 @@ class _Driver:
             again = [replace(each, call_id=f"rewarm {self._process_idx} {each.call_id}") for each in together]
             error = next((why for _, why in self._at_once(again)[0] if why), None)
         yield Rewarmed(cell_key=cell.key, process_idx=self._process_idx, calls=warmups, error=error)
+
+    def cold_again(self, together: Sequence[PlannedCall]) -> Iterator[Call | BackendEnded]:
+        """A warmup more, kept as rows, of a model that had to go and was loaded again; a server's loads are its own."""
+        key, warmups = (together[0].cell.backend, together[0].cell.model), self._study.warmup_repetitions
+        in_process = not isinstance(self._study.backend(key[0]), ServedBackend)
+        loaded_again = key in self._evicted and key in self._models and not self._calls_of_model[key]
+        if loaded_again and warmups and in_process:
+            more: dict[str, Any] = {"is_warmup": True, "rep": None, "warmup_idx": warmups}
+            ids = (f"{each.call_id}{COLD_AGAIN}{self._process_idx}" for each in together)
+            yield from self.calls([replace(each, call_id=of, **more) for each, of in zip(together, ids, strict=True)])
 
     def calls(self, together: Sequence[PlannedCall]) -> Iterator[Call | BackendEnded]:
         """Run the planned calls of one cell that belong together, several at once; never raises for an engine.

@@ -262,6 +262,10 @@ class ModelLoaded:
     engine: EngineInfo
 
 
+COLD_AGAIN = "-cold"
+"""In the id of a call beyond the plan: the first one of a model that had to go and was loaded again."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Rewarmed:
     """A cell that a resumed process entered again was warmed up again: journal event ``rewarmed``, not a row."""

@@ -314,6 +314,8 @@ def test_a_model_that_is_not_here_says_what_to_do(name: str, what: str) -> None:
     [
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), "out_of_memory"),
+        (OSError(12, "Cannot allocate memory"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
         (IndexError("index out of range\nsecond line"), "engine"),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from phaselaw.laws.physical_limit import GPU, RESIDENT, memory_peaks
+from phaselaw.laws.memory import GPU, RESIDENT, memory_laws, memory_peaks
 from phaselaw.records import Run
 from phaselaw.rundir import read as runs
 
@@ -84,3 +84,45 @@ def test_a_server_allocates_its_cache_for_its_whole_context() -> None:
 
 def test_without_a_measured_peak_there_is_no_row() -> None:
     assert peaks(run_of([{"model": "a"}])) == {}
+
+
+def of_law(params: list[float], extra_mb: list[float]) -> pl.DataFrame:
+    """Peaks of 300 MB and 4 bytes a parameter (in millions), each with something more, and 50 MB of others beside."""
+    rows = [
+        {"backend": "x", "backend_kind": "hf", "batch_size": 1, "gen_tokens_target": 8, "memory": RESIDENT,
+         "model": f"m{at}", "params_millions_effective": size, "other_weights_mb": 50.0,
+         "measured_mb": 350 + 4e6 * size / MB + more}
+        for at, (size, more) in enumerate(zip(params, extra_mb, strict=True))
+    ]  # fmt: skip
+    return pl.DataFrame(rows)
+
+
+def test_memory_against_size_is_a_law_with_its_interval() -> None:
+    [row] = memory_laws(of_law([1, 10, 40, 100], [1, -1, -1, 1]), 0.95).iter_rows(named=True)
+    assert row["n_models"] == 4
+    assert row["bytes_per_param"] == pytest.approx(4, rel=0.01)
+    assert row["bytes_per_param_low"] < 4 < row["bytes_per_param_high"]
+    assert row["base_mb_low"] < 300 < row["base_mb_high"]
+    assert row["r2"] > 0.99
+
+
+def test_two_models_or_models_of_one_size_make_no_law_of_memory() -> None:
+    assert memory_laws(of_law([1, 10], [0, 0]), 0.95).is_empty()
+    assert memory_laws(of_law([10, 10, 10], [0, 0, 0]), 0.95).is_empty()
+
+
+def test_where_not_all_stay_loaded_those_called_last_are_beside_a_peak() -> None:
+    calls = [{"model": "a", "rss_peak_mb": 500.0}, {"model": "b", "rss_peak_mb": 700.0}]
+    assert peaks(run_of(calls))["b"]["other_weights_mb"] == 100
+    assert peaks(run_of(calls, keep_loaded=1))["b"]["other_weights_mb"] == 0
+
+
+def test_tr121s_memory_rows_make_a_table_and_a_law(reference_data: Path) -> None:
+    run = runs.load(reference_data / "tr121" / "primary_run")
+    assert run.rows.filter(pl.col("gpu_peak_mb") > 0).height == 252
+    table = memory_peaks(run, run.rows.filter(pl.col("status") == "ok"))
+    assert table.height == 7 * 3
+    assert set(table["memory"]) == {GPU} and table["predicted_mb"].null_count() == 21
+    [row] = memory_laws(table, 0.95).iter_rows(named=True)
+    assert row["bytes_per_param"] == pytest.approx(2, abs=0.3), "fp16"
+    assert row["bytes_per_param_low"] < 2 < row["bytes_per_param_high"]

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from phaselaw.records import BackendEnded, Call, Cell, Event, ModelLoaded, PlannedCall, Rewarmed
+from phaselaw.records import COLD_AGAIN, BackendEnded, Call, Cell, Event, ModelLoaded, PlannedCall, Rewarmed
 from phaselaw.rundir.columns import decode_step_ms, phase_latency_ms
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -133,9 +133,10 @@ class RunProgress:
                 Text(f"{event.backend} gave this again and again, and is called no more: {event.error}")
             )
         else:
-            self._done += 1
             self._failed += event.status != "ok"
-            self._remaining.record(event.call_id, now - self._last_event)
+            if COLD_AGAIN not in event.call_id:  # else it is beyond the plan
+                self._done += 1
+                self._remaining.record(event.call_id, now - self._last_event)
             if event.status != "ok" and self._live:
                 self._console.print(Text(describe_call(event)), style="red")
             self._note(describe_call(event))

@@ -54,8 +54,12 @@ class Model(Protocol):
 class Engine(Protocol):
     """An engine with one backend's settings."""
 
-    holds_many_models: bool
-    """Whether several models stay loaded side by side, so that calls of different models may alternate freely."""
+    def most_loaded(self, models: Sequence[ModelEntry]) -> int | None:
+        """How many of these models may be loaded at once; ``None`` for all, so that their calls may alternate freely.
+
+        Asked before any is loaded. Where they are fewer, calls are grouped by model, and the one not needed for longest
+        is closed before another is loaded.
+        """
 
     def describe(self) -> EngineInfo:
         """Name, version and the settings really in force."""

@@ -5,19 +5,30 @@ How a call is timed stands in `phaselaw.engines.hf_model`, which imports torch a
 
 from __future__ import annotations
 
+import bisect
 import importlib.util
+import math
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet
 
 from phaselaw.errors import EngineError, MissingExtraError
 from phaselaw.ladder.build import resolve
 from phaselaw.ladder.spec import ladder_model
+from phaselaw.machine.footprint import VALUE_BYTES
+from phaselaw.machine.model_config import tensors_in
+from phaselaw.machine.peak_memory import MB
 from phaselaw.records import EngineInfo
 
 if TYPE_CHECKING:
     from phaselaw.engines.hf_model import HfModel
     from phaselaw.study.model import HfBackend, ModelEntry
+
+
+FREE_SHARE = 0.8
+"""Of the memory that is free at the start, for weights; the rest is for caches, activations and loading."""
 
 
 def create(backend: HfBackend) -> HfEngine:
@@ -74,14 +85,49 @@ def _model_faults(name: str) -> list[str]:
     return [f"not on this machine; give a folder, or fetch it first: hf download {name}"]
 
 
-class HfEngine:
-    """transformers with one backend's settings; several models stay loaded side by side."""
+def _weights_bytes(name: str, dtype: str) -> float:
+    """Bytes of a model's weights in a number format, by its files' heads; 0 where they can't be read."""
+    ladder, folder = ladder_model(name), Path(name)
+    if ladder is not None:
+        return ladder.params * VALUE_BYTES[dtype]
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
 
-    holds_many_models = True
+        folder = Path(str(try_to_load_from_cache(name, "config.json"))).parent
+    try:
+        return float(sum(math.prod(each["shape"]) for each in tensors_in(folder).values()) * VALUE_BYTES[dtype])
+    except (OSError, ValueError, KeyError):
+        return 0.0
+
+
+class HfEngine:
+    """transformers with one backend's settings; as many models stay loaded side by side as its memory holds."""
+
+    open: ClassVar[WeakSet[HfEngine]] = WeakSet()
+    """The engines of this process, which share its memory."""
 
     def __init__(self, backend: HfBackend) -> None:
         self._backend = backend
         self._models: list[HfModel] = []
+        self._most: int | None = None
+        self.open.add(self)
+
+    def most_loaded(self, models: Sequence[ModelEntry]) -> int | None:
+        """As the backend says; for ``auto`` so many that any of them fit, the largest too."""
+        keep = self._backend.keep_loaded
+        self._most = None if keep == "all" else keep if isinstance(keep, int) else self._that_fit(models)
+        self._most = self._most if self._most is not None and self._most < len(models) else None
+        return self._most
+
+    def _that_fit(self, models: Sequence[ModelEntry]) -> int:
+        from phaselaw.engines import hf_model
+
+        budget = (self._backend.memory_mb or 0) * MB
+        if not budget:
+            beside = sum(each._backend.device == self._backend.device for each in self.open)
+            budget = FREE_SHARE * hf_model.free_bytes_of(self._backend.device) / beside
+        sizes = sorted((_weights_bytes(model.name, self._backend.dtype) for model in models), reverse=True)
+        return max(1, bisect.bisect_right(list(accumulate(sizes)), budget))
 
     def describe(self) -> EngineInfo:
         """Versions and the settings in force, with what the models loaded so far needed."""
@@ -102,6 +148,7 @@ class HfEngine:
             "torch": torch.__version__,
             "decoding": "greedy, never stopped early",
             "attention": sorted({model.attention for model in self._models}),
+            "keep_loaded": self._most or "all",
             "prefill_logits": backend.prefill_logits,
             "prefill_logits_of_all_positions": sorted(every_position),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
@@ -135,5 +182,6 @@ class HfEngine:
 
     def close(self) -> None:
         """Free every model that was loaded."""
+        self.open.discard(self)
         while self._models:
             self._models.pop().close()

@@ -11,11 +11,14 @@ different lengths are padded at their beginning, with a mask and positions of th
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +35,7 @@ from phaselaw.errors import EngineError
 from phaselaw.ladder.build import WEIGHTS, shipped_checksums
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.model_config import facts_of, is_of_experts
-from phaselaw.machine.peak_memory import PeakMemory, resident_mb
+from phaselaw.machine.peak_memory import PeakMemory, free_bytes, resident_mb
 from phaselaw.records import ModelInfo, Request, Timing
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 _DEFAULT_THREADS = torch.get_num_threads()
 """What torch takes by itself, before any backend sets another number."""
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can(no|')t allocate memory", re.IGNORECASE)
 
 _LOADED: WeakValueDictionary[tuple[str, str, str], torch.nn.Module] = WeakValueDictionary()
 """Weights in memory by source, device and dtype: backends that differ in other settings share them."""
@@ -190,9 +195,11 @@ class HfModel:
             return self._timed(self._batch(request), request.gen_tokens)
 
     def close(self) -> None:
-        """Let go of the weights; they are freed when no other backend uses them."""
-        self._weights = self._tokenizer = None
+        """Let go of the weights; they are freed, back to the system, when no other backend uses them."""
+        device, self._weights, self._tokenizer = getattr(self._weights, "device", None), None, None
         self._batches.clear()
+        if device is not None:
+            give_back(device)
 
     def _batch(self, request: Request) -> Batch:
         key = (request.prompt, request.prompts, request.prompt_tokens, request.study_seed, request.batch_size)
@@ -332,6 +339,15 @@ def _dtype_in_use(tensors: list[torch.Tensor]) -> str:
     return elements.most_common(1)[0][0]
 
 
+def give_back(device: torch.device) -> None:
+    """Give memory that nothing uses back to the system."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what tensors took otherwise
+
+
 @cache
 def resident_runtime_mb() -> float:
     """What Python and the libraries take of this process's memory (2^20 bytes); asked before any model is loaded.
@@ -339,7 +355,13 @@ def resident_runtime_mb() -> float:
     What loads a model is imported above, and a product multiplied, so that what the libraries set up then is counted.
     """
     torch.mm(torch.ones(256, 256), torch.ones(256, 256))
+    give_back(torch.device("cpu"))
     return resident_mb()
+
+
+def free_bytes_of(device: str) -> int:
+    """What a device's memory still takes."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.startswith("cuda") else free_bytes()
 
 
 def use_threads(wanted: int | None) -> None:
@@ -358,6 +380,6 @@ def failures_as_engine_errors(what: str, *, kind: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
-        if isinstance(error, MemoryError) or "out of memory" in reason or "can't allocate memory" in reason:
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(reason):
             kind = "out_of_memory"
         raise EngineError(f"{what}: {type(error).__name__}: {reason}", kind=kind) from error

@@ -106,15 +106,17 @@ def _file_of(name: str, backend: LlamacppBackend) -> Path:
 class LlamacppEngine:
     """llama.cpp with one backend's settings: a server a model, or the one at the backend's ``url``."""
 
-    holds_many_models: bool
-
     def __init__(self, backend: LlamacppBackend) -> None:
-        self.holds_many_models = not backend.one_at_a_time
         self._backend = backend
         self._processes: list[ServerProcess] = []
         self._version: str | None = None
         self._observed: dict[str, Any] = {}
         self._starts: dict[str, dict[str, float | None]] = {}
+
+    def most_loaded(self, models: Sequence[ModelEntry]) -> int | None:
+        """All, each in a server of its own, or one."""
+        del models
+        return 1 if self._backend.one_at_a_time else None
 
     def describe(self) -> EngineInfo:
         """The build, the settings, what is in force of them, and how long each server took to start."""

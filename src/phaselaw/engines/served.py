@@ -303,13 +303,15 @@ class ServedModel:
 class ServedEngine:
     """A server with one backend's settings."""
 
-    holds_many_models = False
-    """A server may hold several, but which ones is its own choice: calls are grouped by model."""
-
     def __init__(self, backend: Any, server: HttpClient) -> None:
         self.backend, self.server = backend, server
         self.version: str | None = None
         self.models: dict[str, Any] = {}
+
+    def most_loaded(self, models: Sequence[ModelEntry]) -> int | None:
+        """One: a server may hold several, but which ones is its own choice; calls are grouped by model."""
+        del models
+        return 1
 
     def load_new(self, model: ModelEntry) -> Any:
         """A model that was not loaded before. Raises `EngineError`."""

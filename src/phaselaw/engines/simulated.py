@@ -41,10 +41,13 @@ def step_ms(backend: SimulatedBackend, params_millions: float, n_layer: int) -> 
 class SimulatedEngine:
     """One simulated backend."""
 
-    holds_many_models = True
-
     def __init__(self, backend: SimulatedBackend) -> None:
         self._backend = backend
+
+    def most_loaded(self, models: Sequence[ModelEntry]) -> int | None:
+        """As many as there are."""
+        del models
+        return None
 
     def describe(self) -> EngineInfo:
         """The law, as settings."""

@@ -1,6 +1,6 @@
-"""How near each cell comes to what the machine can do, and its memory predicted and measured (method 3).
+"""How near each cell comes to what the machine can do (method 3).
 
-What a cell must move, compute and hold at least follows from its model's architecture (`phaselaw.machine.footprint`).
+What a cell must move and compute at least follows from its model's architecture (`phaselaw.machine.footprint`).
 What the machine can do is measured (`phaselaw.machine.limits`, in the manifest), read bandwidth at the cell's own
 working-set size. A phase's share of a limit is the time that the limit alone would take over the time that it took.
 Above 1 it is kept, and explained.
@@ -15,9 +15,8 @@ from typing import Any
 import polars as pl
 
 from phaselaw import tables as col
-from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, decode_step, memory, prefill
+from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, decode_step, prefill
 from phaselaw.machine.limits import DeviceLimits, MachineLimits
-from phaselaw.machine.peak_memory import MB
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, LAW, MODEL, PHASE, Row, Table
 
@@ -25,14 +24,13 @@ BANDWIDTH, COMPUTE, OVERHEAD = "bandwidth", "compute", "overhead"
 WALL_SHARE = 0.5
 """The larger share from which on that limit is the wall. At a half it explains more of the time than all else together;
 below it most of the time goes where neither memory nor arithmetic is the reason: dispatch, waiting, small kernels."""
-RESIDENT, GPU = "resident", "GPU"
 NO_LIMITS = "the manifest holds no limits of the machine; runs measured with a later phaselaw have them (phaselaw host)"
 
-_CELL = (
+CELL = (
     *(LAW, col.words("backend_kind"), col.counted("batch_size"), MODEL, col.words("model_kind")),
     *(*col.plain("params_millions_effective"), col.words("scenario", "scenario")),
 )
-_CELL_KEYS = [*(column.key for column in _CELL), BUDGET]
+CELL_KEYS = [*(column.key for column in CELL), BUDGET]
 
 
 def _a_million(key: str, title: str) -> col.Col:
@@ -46,7 +44,7 @@ PHYSICAL_LIMIT = Table(
     why_empty="no cell whose model's shape and whose device's limits are known (served elsewhere, or mixtures of "
     "experts)",
     columns=(
-        *(*_CELL, PHASE, col.words("device"), col.words("dtype"), *col.plain("latency_median_ms tokens")),
+        *(*CELL, PHASE, col.words("device"), col.words("dtype"), *col.plain("latency_median_ms tokens")),
         *(_a_million("bytes_per_token", "MB read a token"), _a_million("flops_per_token", "MFLOP a token")),
         *(*col.plain("working_set_mb"), col.derived("bandwidth_gb_per_s", "GB/s")),
         col.derived("compute_gflop_per_s", "GFLOP/s"),
@@ -58,22 +56,7 @@ PHYSICAL_LIMIT = Table(
     shows="backend model scenario mode bytes_per_token flops_per_token bandwidth_gb_per_s limit_gb_per_s "
     "bandwidth_share compute_gflop_per_s limit_gflop_per_s compute_share wall",
 )
-MEMORY_PEAKS = Table(
-    name="memory_peaks",
-    holds="memory predicted and measured",
-    caption="Memory of each cell (MB).",
-    why_empty="no calls with a measured peak whose model's shape is known (resident memory: Linux; GPU: CUDA)",
-    columns=(
-        *(*_CELL, col.words("memory", "memory"), col.measured("runtime_mb", "runtime")),
-        *(col.derived("other_weights_mb", "other models"), col.measured("weights_mb", "weights")),
-        *(col.derived("kv_cache_mb", "cache"), col.derived("activations_mb", "activations")),
-        *(col.derived("predicted_mb", "predicted"), col.measured("measured_mb", "measured")),
-        *(col.derived("error", "error", col.percent), col.counted(BUDGET)),
-    ),
-    order=("backend", "memory", "batch_size", BUDGET, "params_millions_effective", "model", "scenario"),
-)
-
-_TORCH_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
+TORCH_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +91,7 @@ def shapes(run: Run) -> dict[tuple[str, str], Shape]:
     for row in run.models.iter_rows(named=True) if "backend" in run.models.columns else ():
         model, settings, kind = Architecture.of(row), engines.get(row["backend"], {}), row["kind"]
         if model is not None and model.not_known is None:
-            dtype = _TORCH_WORDS.get(row.get("dtype") or "", "fp32")
+            dtype = TORCH_WORDS.get(row.get("dtype") or "", "fp32")
             on_cpu = kind == "llamacpp" and settings.get("url") is None
             on_cpu = on_cpu and (settings.get("gpu_layers") == 0 or not has_gpu)
             # llama.cpp's setting (its default is f16), else the model's own number format.
@@ -236,64 +219,3 @@ def _above(bandwidth_share: float, compute_share: float, limits: DeviceLimits, w
             "weights), another library, or a busier machine when the limits were measured"
         )
     return "; ".join(reasons) or None
-
-
-def memory_peaks(run: Run, ok: pl.DataFrame) -> pl.DataFrame:
-    """The table ``memory_peaks``: each cell's highest peak over its calls, and the prediction for that call.
-
-    MB are 2^20 bytes. ``error`` is predicted over measured, less 1. In process (hf) a call's peak holds the weights of
-    every model that is loaded by then, and on the processor what Python and its libraries take before any model; both
-    are in the prediction, the latter as measured. A llama-server is a process for one model, whose cache is allocated
-    for its whole context; what it takes without a model is not known, and is a part of the error.
-    """
-    known = shapes(run)
-    calls = ok.filter((pl.col("mode") == "e2e_kv") & (pl.col("concurrency").fill_null(1) == 1)).sort("call_idx")
-    firsts = calls.unique(["process_idx", "backend", "model"], keep="first", maintain_order=True).to_dicts()
-    rows = []
-    for measure, column in ((RESIDENT, "rss_peak_mb"), (GPU, "gpu_peak_mb")):
-        highest = calls.filter(pl.col(column) > 0).sort(column, descending=True, maintain_order=True)
-        for call in highest.unique(_CELL_KEYS, keep="first", maintain_order=True).iter_rows(named=True):
-            shape = known.get((call["backend"], call["model"]))
-            # On a GPU the weights are in its memory, not in the process's.
-            if shape is not None and (measure == GPU) == (shape.device or "").startswith("cuda"):
-                parts = _predicted(call, shape, _others(call, shape, known, firsts))
-                error = parts["predicted_mb"] / call[column] - 1
-                rows.append(call | parts | {"memory": measure, "measured_mb": call[column], "error": error})
-    return MEMORY_PEAKS.frame(rows)
-
-
-def _others(call: Row, shape: Shape, known: Mapping[tuple[str, str], Shape], firsts: Sequence[Row]) -> float:
-    """Bytes of the other models that this process held on the same device at this call; each source counts once.
-
-    ``firsts`` are the first calls of each model on each backend in each process.
-    """
-    held = {}
-    for first in firsts:
-        other = known.get((first["backend"], first["model"]))
-        loaded = first["process_idx"] == call["process_idx"] and (first["call_idx"] or 0) <= (call["call_idx"] or 0)
-        if other and loaded and (other.kind, shape.kind, other.device) == ("hf", "hf", shape.device):
-            held[first["model"], other.dtype] = other.model.weights_bytes
-    held.pop((call["model"], shape.dtype), None)
-    return sum(held.values())
-
-
-def _predicted(call: Row, shape: Shape, others: float) -> Row:
-    """The parts of a call's peak in MB; ``others`` are the bytes of other models beside it."""
-    batch = int(call["batch_size"])
-    prompt = call["prompt_tokens_compute"] / batch
-    context = prompt + (call[BUDGET] or 0)
-    if shape.kind == "llamacpp":
-        slots = max(shape.settings.get("concurrency") or [1])
-        context = (shape.settings.get("context_length") or shape.model.n_positions or context) * slots
-    formats: dict[str, Any] = {"value_bytes": VALUE_BYTES[shape.dtype], "kv_bytes": shape.kv_bytes}
-    held = memory(shape.model, batch=batch, context=context, prompt=prompt, all_logits=shape.all_logits, **formats)
-    on_gpu = (shape.device or "").startswith("cuda")
-    runtime_mb = None if on_gpu else shape.settings.get("resident_runtime_mb")
-    return {
-        "runtime_mb": runtime_mb,
-        "other_weights_mb": others / MB,
-        "weights_mb": held.weights / MB,
-        "kv_cache_mb": held.kv_cache / MB,
-        "activations_mb": held.activations / MB,
-        "predicted_mb": (held.total + others) / MB + (runtime_mb or 0.0),
-    }

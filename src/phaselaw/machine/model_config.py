@@ -9,9 +9,11 @@ a guess would be several times off.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 CONFIG_NAMES = {
@@ -217,3 +219,19 @@ def _states(config: Mapping[str, Any], stated: Stated) -> list[Cached]:
         kernel = stated("mamba_d_conv", "conv_kernel")
         return [Cached(1, inputs * kernel, 0), Cached(1, heads * width * state, 0, True)]
     raise LookupError("it has linear layers of a kind that no rule here reads")
+
+
+def tensors_in(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Type and shape of each tensor of a folder's safetensors files, by their heads; raises `OSError`, `ValueError`.
+
+    The format: 8 bytes of length, then JSON.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError(f"{path} is no safetensors file")
+            found |= json.loads(file.read(length))
+    found.pop("__metadata__", None)
+    return found

@@ -47,3 +47,17 @@ def resident_mb() -> float:
     """What is resident of this process now, in MB of 2^20 bytes."""
     resident: int = psutil.Process().memory_info().rss
     return resident / MB
+
+
+def free_bytes() -> int:
+    """What this process may still take: the machine's available memory, or what its cgroup (version 2) leaves it."""
+    free: list[int] = [psutil.virtual_memory().available]
+    with suppress(OSError, ValueError):
+        group = Path("/proc/self/cgroup").read_text().splitlines()[-1].rpartition(":")[2]
+        for folder in (Path("/sys/fs/cgroup") / group.lstrip("/"), Path("/sys/fs/cgroup")):
+            with suppress(OSError, ValueError):
+                # Pages of files count as used, and go when memory is wanted.
+                cached = re.search(r"^inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
+                used = int((folder / "memory.current").read_text()) - (int(cached[1]) if cached else 0)
+                free.append(int((folder / "memory.max").read_text()) - used)  # "max" is no number
+    return max(0, min(free))

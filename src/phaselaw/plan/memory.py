@@ -19,7 +19,7 @@ from phaselaw.engines.llamacpp import model_info
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.ladder.spec import PREFIX, ladder_model
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, Memory, memory
-from phaselaw.machine.model_config import facts_of, is_of_experts
+from phaselaw.machine.model_config import facts_of, is_of_experts, tensors_in
 from phaselaw.rundir import read as runs
 
 LARGEST = 1 << 24
@@ -146,7 +146,7 @@ def _of_gguf(path: Path) -> dict[str, Any]:
 def _of_folder(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tensors = [each for path in sorted(folder.glob("*.safetensors")) for each in _tensors(path).items()]
+        tensors = list(tensors_in(folder).items())
     except (OSError, ValueError) as error:
         raise AnalysisError(f"{folder}: its config or weights can't be read: {error}") from None
     facts = facts_of(config)
@@ -171,14 +171,3 @@ def _of_folder(folder: Path) -> dict[str, Any]:
         "expert_params": sum(numbers for numbers, _ in mixture),
         "expert_bytes": sum(size for _, size in mixture),
     }
-
-
-def _tensors(path: Path) -> Mapping[str, Any]:
-    """The head of a safetensors file: each tensor's type and shape (its format: 8 bytes of length, then JSON)."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            raise ValueError(f"{path} is no safetensors file")
-        head: dict[str, Any] = json.loads(file.read(length))
-    head.pop("__metadata__", None)
-    return head

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from phaselaw.laws.physical_limit import MEMORY_PEAKS, OVERHEAD, PHYSICAL_LIMIT, WALL_SHARE, limits_in
+from phaselaw.laws.memory import MEMORY_LAWS, MEMORY_PEAKS
+from phaselaw.laws.physical_limit import OVERHEAD, PHYSICAL_LIMIT, WALL_SHARE, limits_in
 from phaselaw.report.document import Axis, Curve, CurvePlot, Figure, Point, Section, display, section
 from phaselaw.report.subject import Subject
 from phaselaw.tables import Row, digits
@@ -94,8 +95,9 @@ def memory(subject: Subject) -> Section:
     return section(
         "Memory",
         "The highest peak of each cell's calls, in MB of 2^20 bytes, beside what the shape predicts. In process "
-        "a call's peak holds the weights of every model loaded by then and what Python and its libraries take; "
+        "a call's peak holds the weights of every model that is loaded then and what Python and its libraries take; "
         "what a server takes beside its model is not known and is part of the error. Does it fit elsewhere: "
         "phaselaw memory.",
         display(MEMORY_PEAKS, rows),
+        subject.table(MEMORY_LAWS),
     )

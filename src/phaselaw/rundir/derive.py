@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from phaselaw.errors import RunError
 from phaselaw.files import csv_text, raw_text, read_plain
-from phaselaw.records import PHASES, to_jsonable
+from phaselaw.records import COLD_AGAIN, PHASES, to_jsonable
 from phaselaw.rundir.columns import COLUMNS, SCHEMA_VERSION, rows_of, settled_calls
 from phaselaw.rundir.journal import JOURNAL, Journal, scan_journal
 from phaselaw.study.model import Study
@@ -191,6 +191,7 @@ def _loads(journal: Journal) -> Rows:
 def _manifest(journal: Journal, studies: list[Study], models: Rows, loads: Rows) -> dict[str, Any]:
     header, study, end = journal.header, studies[-1], journal.end
     failed = sum(call.status != "ok" for call in journal.calls)
+    more = sum(COLD_AGAIN in call.call_id for call in journal.calls)
     return {
         "schema_version": SCHEMA_VERSION,
         "phaselaw_version": (journal.processes or (header,))[-1].get("phaselaw_version"),
@@ -222,6 +223,6 @@ def _manifest(journal: Journal, studies: list[Study], models: Rows, loads: Rows)
         "kept_servers": list(study.kept_servers()),
         "calls_ok": len(journal.calls) - failed,
         "calls_failed": failed,
-        "rows_expected": study.calls_planned() * len(PHASES),
+        "rows_expected": (study.calls_planned() + more) * len(PHASES),
         "rows_present": len(journal.calls) * len(PHASES),
     }

@@ -130,6 +130,12 @@ class HfBackend(NamedBackend):
     prefill_logits: Literal["last", "all"] = key(
         "last", "Positions whose logits a prefill computes: the `last`, as servers do, or `all`, as TR121 did."
     )
+    keep_loaded: Count | Literal["auto", "all"] = key(
+        "auto", "Models loaded at once: `all`, so many, or as many as surely fit the memory (`auto`)."
+    )
+    memory_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = key(
+        None, "For `auto`: what all weights may take, in MB of 2^20 bytes; left out: 80 % of what is free at the start."
+    )
 
 
 class SimulatedBackend(NamedBackend):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rows import call, outcome, run_of
 
-from phaselaw.laws.checks.models import gpu_memory_mb, outliers
+from phaselaw.laws.checks.models import gpu_memories_mb, outliers
 
 LABEL, SPILL = "label contradicts measurement", "spill"
 
@@ -29,10 +29,10 @@ OURS = {"host": {"gpus": [{"name": "g", "driver": "1", "memory": "8192 MiB"}]}}
 TR121S = {"nvml": {"name": "g", "memory_total_mb": 8192.0}}
 
 
-@pytest.mark.parametrize(("manifest", "expected"), [(OURS, 8192.0), (TR121S, 8192.0), ({"host": {"gpus": []}}, None),
-                                                    ({"nvml": "?"}, None), ({}, None)])  # fmt: skip
-def test_the_memory_is_read_from_manifests_of_ours_and_tr121s(manifest: dict, expected: float | None) -> None:
-    assert gpu_memory_mb(manifest) == expected
+@pytest.mark.parametrize(("manifest", "expected"), [(OURS, [8192.0]), (TR121S, [8192.0]), ({"host": {"gpus": []}}, []),
+                                                    ({"nvml": "?"}, []), ({}, [])])  # fmt: skip
+def test_the_memory_is_read_from_manifests_of_ours_and_tr121s(manifest: dict, expected: list) -> None:
+    assert gpu_memories_mb(manifest) == expected
 
 
 @pytest.mark.parametrize(
@@ -52,16 +52,18 @@ def test_weights_that_fill_the_memory_are_a_spill(columns: dict, status: str | N
     assert [each.status for each in outcome(run, SPILL).findings] == ([status] if status else [])
 
 
-def test_in_process_the_device_that_was_used_is_judged_and_a_server_by_all_of_them() -> None:
+def test_the_device_that_was_used_is_judged_not_all_of_them_together() -> None:
     two = {"host": {"gpus": [{"memory": "8192 MiB"}, {"memory": "8192 MiB"}]}}
     one = two | {"engines": [{"kind": "hf", "name": "b", "settings": {"device_memory_mb": 8192.0}}]}
     rows = [row | {"gpu_peak_mb": 8200.0} for row in call(0, backend_kind="hf")]
     assert rows[0]["backend"] == "b"
     [spilled] = outcome(run_of(rows, manifest=one), SPILL).findings
     assert "of 8,192 MB" in spilled.evidence
-    assert outcome(run_of(rows, manifest=two), SPILL).findings == ()
+    assert [each.status for each in outcome(run_of(rows, manifest=two), SPILL).findings] == ["found"]
     models = [{"model": "m", "kind": "ollama", "weights_bytes": 9 * 2**30}]
-    assert outcome(run_of(call(0, params_millions_measured=8000.0), models, two), SPILL).findings == ()
+    [served] = outcome(run_of(call(0, params_millions_measured=8000.0), models, two), SPILL).findings
+    assert served.status == "suspected"
+    assert "spread it over its 2 GPUs, which have 16,384 MB" in str(served.other_reading)
 
 
 def test_in_process_the_peak_tells() -> None:
@@ -145,6 +147,16 @@ def test_families_and_quantisations_in_one_law_are_named() -> None:
 def test_models_that_count_one_text_differently_have_other_tokenizers_or_templates() -> None:
     assert "several tokenizers or templates (20 to 84 tokens" in said(run_of(calls(tokens=(20, 20, 84))))
     assert said(run_of(calls(tokens=(20, 20, 21)))) == ""
+
+
+def test_a_mixture_of_experts_beside_dense_models_is_named_with_what_is_active() -> None:
+    told = models(family=["a", "a", "a"], n_experts=[None, 8, None], params_millions_active=[1.0, 2.5, 100.0],
+                  backend=["b", "b", "b"])  # fmt: skip
+    assert "mixtures of experts beside dense models (m1: 2.5 M active), by all their parameters" in said(
+        run_of(calls(), told)
+    )
+    alike = models(family=["a", "a", "a"], n_experts=[8, 8, 8], backend=["b", "b", "b"])
+    assert said(run_of(calls(), alike)) == ""
 
 
 def test_models_alike_are_no_mixture_and_unknown_ones_are_not_checked() -> None:

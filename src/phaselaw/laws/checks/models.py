@@ -127,6 +127,10 @@ def heterogeneous(evidence: Evidence) -> Findings:
         several = {word: those for word, those in values.items() if len(those) > 1}
         mixed = [f"{len(those)} {word} ({', '.join(those)})" for word, those in several.items()]
         mixed += [f"several tokenizers or templates ({texts})"] if texts else []
+        mixtures = _mixtures(evidence.run.models, key["backend"], group["model"].to_list())
+        known += bool(mixtures) and not any(values.values()) and texts is None
+        if 0 < len(mixtures) < group["model"].n_unique():
+            mixed.append(f"mixtures of experts beside dense models ({', '.join(mixtures)}), by all their parameters")
         if mixed:
             yield Finding(
                 status="caution",
@@ -138,6 +142,15 @@ def heterogeneous(evidence: Evidence) -> Findings:
                 "or measure one family in several sizes at one quantisation; compare prices per request, not per token",
             )
     return known
+
+
+def _mixtures(models: pl.DataFrame, backend: str, names: list[str]) -> list[str]:
+    """The mixtures of experts among a backend's models, with the parameters that a token needs of them."""
+    if not {"backend", "model", "n_experts"} <= set(models.columns):
+        return []
+    theirs = models.filter((pl.col("backend") == backend) & pl.col("model").is_in(names) & (pl.col("n_experts") > 0))
+    active = {row["model"]: row.get("params_millions_active") for row in theirs.sort("model").iter_rows(named=True)}
+    return [name if of is None else f"{name}: {of:.4g} M active" for name, of in active.items()]
 
 
 def _unlike_counts(measured: pl.DataFrame, backend: str, batch_size: int) -> str | None:
@@ -200,10 +213,11 @@ def labels(evidence: Evidence) -> Findings:
 )
 def spill(evidence: Evidence) -> Findings:
     """Models whose weights, or peak memory, do not fit the accelerator, so that part of them lies elsewhere."""
-    together, own = gpu_memory_mb(evidence.manifest), _memory_of_devices(evidence.manifest)
+    gpus, own = gpu_memories_mb(evidence.manifest), _memory_of_devices(evidence.manifest)
     known = 0
     for row in _on_accelerator(evidence).iter_rows(named=True):
-        memory = own.get(row["backend"], together)
+        memory = own.get(row["backend"], max(gpus, default=None))
+        spread = len(gpus) > 1 and row["backend"] not in own
         if memory is None:
             continue
         weights, measured = _weights_mb(row, evidence.run.models)
@@ -214,34 +228,39 @@ def spill(evidence: Evidence) -> Findings:
             words = "weights take" if measured else "weights take, by its quantisation, about"
         elif peak is not None and peak >= memory:
             sure, size, words = True, peak, "peak was"
+            spread = False
         else:
             continue
         yield Finding(
-            status="found" if sure else "suspected",
+            status="found" if sure and not spread else "suspected",
             where=Where.of(row),
             value=size / memory,
             evidence=f"its {words} {size:,.0f} MB of {memory:,.0f} MB of GPU memory ({size / memory:.0%}), which the "
             "KV cache and buffers share",
-            other_reading=None if sure else "the server may hold fewer bytes than its quantisation says, or use no GPU",
+            other_reading=f"the server may have spread it over its {len(gpus)} GPUs, which have {sum(gpus):,.0f} MB"
+            if spread
+            else None
+            if sure
+            else "the server may hold fewer bytes than its quantisation says, or use no GPU",
             next_step="look at where its layers lie (the server's list of loaded models), or measure a smaller "
             "quantisation; until then it is a point of two machines, not of one",
         )
     return known
 
 
-def gpu_memory_mb(manifest: dict[str, Any]) -> float | None:
-    """Memory of all GPUs together in MB (2^20 bytes), from a manifest of ours or TR121's; ``None`` without one."""
+def gpu_memories_mb(manifest: dict[str, Any]) -> list[float]:
+    """Memory of each GPU in MB (2^20 bytes), from a manifest of ours or TR121's; a model lies on one, as a rule."""
     gpus = (manifest.get("host") or {}).get("gpus") or []
     found = [re.match(r"\s*([0-9.]+)\s*MiB", str(gpu.get("memory"))) for gpu in gpus if isinstance(gpu, dict)]
     sizes = [float(size[1]) for size in found if size]
     nvml = manifest.get("nvml")
     if not sizes and isinstance(nvml, dict) and isinstance(nvml.get("memory_total_mb"), int | float):
         sizes = [float(nvml["memory_total_mb"])]
-    return sum(sizes) or None
+    return [size for size in sizes if size]
 
 
 def _memory_of_devices(manifest: dict[str, Any]) -> dict[str, float]:
-    """Memory in MB of the one device that an engine in this process used, by backend; a server may use them all."""
+    """Memory in MB of the one device that an engine in this process used, by backend."""
     settings = {each.get("name"): each.get("settings") or {} for each in manifest.get("engines") or []}
     return {name: own["device_memory_mb"] for name, own in settings.items() if own.get("device_memory_mb")}
 
