@@ -148,7 +148,8 @@ def _mixtures(models: pl.DataFrame, backend: str, names: list[str]) -> list[str]
     """The mixtures of experts among a backend's models, with the parameters that a token needs of them."""
     if not {"backend", "model", "n_experts"} <= set(models.columns):
         return []
-    theirs = models.filter((pl.col("backend") == backend) & pl.col("model").is_in(names) & (pl.col("n_experts") > 0))
+    experts = pl.col("n_experts").cast(pl.Float64)  # a column without values is read as text
+    theirs = models.filter((pl.col("backend") == backend) & pl.col("model").is_in(names) & (experts > 0))
     active = {row["model"]: row.get("params_millions_active") for row in theirs.sort("model").iter_rows(named=True)}
     return [name if of is None else f"{name}: {of:.4g} M active" for name, of in active.items()]
 
