@@ -127,6 +127,15 @@ def test_runs_that_differ_throughout_are_in_the_interval_though_models_lie_on_th
     assert alone.interval_holds == "this run only: models and calls" and alone.latency_ms_mean_low is None
 
 
+def test_two_runs_of_few_models_give_the_long_run_mean_and_not_one_more_run() -> None:
+    latencies = power_law(0.5, scatter=0.2)[:4]
+    few = {"params": PARAMS[:4], "layers": LAYERS[:4]}
+    runs = [[factor * each for each in latencies] for factor in (1.0, 1.1)]
+    row = used(predict(tables(latencies, runs=runs, **few), NewModel(params_millions=6)))
+    assert math.isnan(row.latency_ms_low) and math.isnan(row.latency_ms_high)
+    assert row.latency_ms_mean_low is not None and row.latency_ms_mean_low < row.latency_ms
+
+
 def test_runs_that_agree_widen_no_prediction() -> None:
     latencies = power_law(0.5, scatter=0.2)
     alone = used(predict(tables(latencies), NewModel(params_millions=30)))

@@ -236,7 +236,7 @@ def _ends(log: float, parts: Sequence[tuple[float, ...]], level: float) -> tuple
     """Both ends of an interval whose variance is the sum of these, each with its degrees of freedom (Satterthwaite)."""
     variance = sum(part for part, _ in parts)
     squares = sum(part**2 / degrees if degrees > 0 else math.nan for part, degrees in parts)
-    degrees = variance**2 / squares if squares > 0 else parts[0][1]
+    degrees = parts[0][1] if squares == 0 else variance**2 / squares
     half = float(t_half_width(np.array(math.sqrt(variance)), degrees, level))
     return exponential(log - half), exponential(log + half)
 
@@ -352,7 +352,8 @@ def _by_each_law(
     """Each law's prediction; ``runs`` are the models' latencies in each run of a ``kind``, empty where there is one."""
     fits, factors, used = fitted_laws(points, properties)
     for law, fitted in fits.items():
-        logs = None if runs.is_empty() else log_matrices(runs, Series.of(fitted.models, GROUP))[0]
+        matrix = None if runs.is_empty() else log_matrices(runs, Series.of(fitted.models, GROUP))[0]
+        logs = None if matrix is None or len(matrix) < 2 else matrix  # of whole runs
         found = fitted.latency_ms(properties, level, chosen_of=len(fits) if law == used else 1, runs=logs)
         yield {
             "predictor": law,
