@@ -29,7 +29,8 @@ def points(slope: float = 0.5, offsets: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
         {
             "backend": "x", "backend_kind": "hf", "batch_size": 1, "gen_tokens_target": 16, "mode": "e2e_kv",
             "model": MODELS, "model_kind": "hf", "params_millions_effective": SIZES, "scenario": "__all__",
-            "aggregation": "geomean_across_scenarios", "latency": latency, "latency_log_variance": 0.0, **more,
+            "aggregation": "geomean_across_scenarios", "latency": latency, "latency_log_variance": 0.0,
+            "incomplete": None, **more,
         }
     )  # fmt: skip
 
