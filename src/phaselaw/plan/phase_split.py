@@ -29,7 +29,10 @@ Status = Literal["derived", "extrapolated", "not measured"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """Seconds of one replica that one request takes, by phase; NaN where they are not measured."""
+    """Seconds of one replica that one request takes, by phase; NaN where they are not measured.
+
+    The prefill's hold what a request waits for before it.
+    """
 
     prefill_s: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     decode_s: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
@@ -69,7 +72,7 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
     decode = times.decode_s(batch, mix.prompt_tokens, mix.output_tokens, extrapolate=True)
     assert prefill is not None and decode is not None
     return Split(
-        prefill_s=prefill.seconds / together * replica.prefill_factor,
+        prefill_s=prefill.seconds / together * replica.prefill_factor + replica.wait_s,
         decode_s=decode.seconds / batch * replica.decode_factor,
         status="extrapolated" if beyond else "derived",
         why=beyond,

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
+import polars as pl
 from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
@@ -47,6 +48,8 @@ class Replica:
     """Draws of the prefill time over its value: how far off the step-time model's prefill may be."""
     decode_factor: Floats = dataclasses.field(default_factory=lambda: exact(1.0))
     """The same of the decode time."""
+    wait_s: float = 0.0
+    """Measured: seconds of a request before its prefill, such as a server's load in warm calls (TTFT less prefill)."""
     interval_basis: str = NOT_MEASURED
     """Which intervals there are: of one more run, or of this run only; or why there are none."""
     incomplete: bool = False
@@ -110,6 +113,8 @@ def replicas_of(
     """
     rows = usable(as_requests(run.rows))
     drawn = draw(rows, in_rounds=run.order == "rounds", between_runs=between_runs)
+    waited = rows.filter(pl.col("mode") == "e2e_kv").group_by("backend", "model", "batch_size", BUDGET, "mode")
+    waits = {row[:5]: row[5] for row in waited.agg((pl.col("ttft_ms") - pl.col("prefill_ms")).median()).iter_rows()}
     errors, contexts = _model_errors(analysis), {}
     marks = {
         (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row
@@ -139,6 +144,7 @@ def replicas_of(
                 tokens_per_s=end_to_end.tokens_per_s,
                 usd_per_hour=usd_per_hour[backend] if isinstance(usd_per_hour, Mapping) else usd_per_hour,
                 e2e_s=end_to_end.latency_ms / 1000.0,
+                wait_s=max(0.0, waits[key] or 0.0) / 1e3,
                 prefill_factor=prefill,
                 decode_factor=decode,
                 interval_basis=end_to_end.basis,
