@@ -165,7 +165,8 @@ def test_loads_are_what_a_study_of_cold_starts_asks_for() -> None:
 
 def test_what_the_user_of_a_request_waits_for_is_in_rates_and_plans_and_no_phase_changes() -> None:
     rows = [
-        row | {"request_ms": 210.0 + 63 * 8.0, "tokens_total": 74.0, "gen_tokens_target": 64} for row in loads(150.0)
+        row | {"prefill_ms": 60.0, "request_ms": 210.0 + 63 * 8.0, "tokens_total": 74.0, "gen_tokens_target": 64}
+        for row in loads(150.0)
     ]
     run = run_of(rows)
     tables = analyze(run, Options(draws=5)).tables

@@ -103,15 +103,15 @@ def cold_starts(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection
     load. ``smallest_model`` is that of an unsafe event.
     """
     cold, load, first, warm = (pl.col(name) for name in ("coldness", "load", "first", "warm"))
-    calls = _first_calls(ok_rows, always_cold)
-    typical = calls.filter(cold.is_null() & ~pl.col("is_warmup")).group_by(_CELL)
-    calls = calls.join(typical.agg(warm=first.median(), usual=load.median()), on=_CELL, how="left", nulls_equal=True)
+    firsts, rest = _first_calls(ok_rows, always_cold)
+    typical = rest.filter(~pl.col("is_warmup")).group_by(_CELL).agg(warm=first.median(), usual=load.median())
     # Whatever the order says: a call whose load is well above the warm calls' loaded its model.
-    loaded = (load - pl.col("usual") >= max(slo_ms, 1.0)) & cold.ne_missing(PROCESS)
-    calls = calls.with_columns(pl.when(loaded).then(pl.lit(LOADED)).otherwise(cold).alias("coldness"))
+    again = (load - pl.col("usual") >= max(slo_ms, 1.0)) & cold.ne_missing(PROCESS)
+    calls = pl.concat([firsts, rest.filter(load >= slo_ms)]).join(typical, on=_CELL, how="left", nulls_equal=True)
     waits = pl.col("mode") != "kv_decode"
     events = (
-        calls.filter(cold.is_not_null())
+        calls.with_columns(pl.when(again).then(pl.lit(LOADED)).otherwise(cold).alias("coldness"))
+        .filter(cold.is_not_null())
         .with_columns(warm.fill_null(pl.when((load > 0) & waits).then(first - load)), pl.when(waits).then(load))
         .filter(warm > 0)
         .with_columns(ratio=first / warm, added=first - warm)
@@ -141,39 +141,42 @@ def always_cold(run: Run) -> list[str]:
     return [each["name"] for each in backends if isinstance(each, dict) and each.get("cold")]
 
 
-def _first_calls(rows: pl.DataFrame, always_cold: Collection[str]) -> pl.DataFrame:
-    """Every call's phases with its ``coldness`` (null: warm), its ``load``, and ``first``: what its user waits for.
+def _first_calls(rows: pl.DataFrame, always_cold: Collection[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """First calls with their ``coldness``, and all others; of each its ``load`` and ``first``, what its user waits for.
 
     That is the first token with the load before it in prefill, the whole answer end to end. The load of an Ollama call
     lies within its TTFT; other engines load before their first call. How cold a call is stands in the rows, or else is
     told by the run's order: a warmup that is the first of its kind.
     """
-    told = rows["calls_since_shape_first_seen"].null_count() == 0
-    order = next((name for name in ("call_idx", "started_at_unix") if rows[name].null_count() == 0), None)
-    rows = rows.with_columns(place=pl.int_range(pl.len()).over("mode") if order is None else pl.col(order))
-    place = pl.col("place")
-
-    def is_first(*names: str) -> pl.Expr:
-        return (place == place.min().over("run", "process_idx", "backend", *names)) & (pl.col("is_warmup") | told)
-
-    shape = ("model", "batch_size", BUDGET, "scenario")
-    of_model = pl.col("calls_since_model_load") == 0 if told else is_first("model")
-    of_shape = pl.col("calls_since_shape_first_seen") == 0 if told else is_first(*shape)
-    coldness = (
-        pl.when(is_first() & of_model)
-        .then(pl.lit(PROCESS))
-        .when(of_model | pl.col("backend").is_in(list(always_cold)))
-        .then(pl.lit(LOADED))
-        .when(of_shape)
-        .then(pl.lit(SHAPE))
-    )
     at_start = pl.when(pl.col("backend_kind") != "openai").then(pl.coalesce("hf_load_ms", "load_ms"))
     load, mode = pl.coalesce("ollama_load_ms", at_start), pl.col("mode")
     by_client = pl.when(mode == "prefill").then(pl.col("ttft_ms")).when(mode == "e2e_kv").then(pl.col("request_ms"))
     within = (mode == "kv_decode") | ((pl.col("backend_kind") == "ollama") & pl.col("ttft_ms").is_not_null())
     before = pl.when(within).then(0.0).otherwise(load.fill_null(0.0))
-    first = pl.coalesce(by_client, "latency_ms") + before
-    return rows.select(*_CELL, "is_warmup", coldness=coldness, load=load, first=first)
+    order = next((name for name in ("call_idx", "started_at_unix") if rows[name].null_count() == 0), None)
+    since_model, since_shape = pl.col("calls_since_model_load"), pl.col("calls_since_shape_first_seen")
+    told = rows["calls_since_shape_first_seen"].null_count() == 0
+    always = pl.col("backend").is_in(list(always_cold))
+    candidate = (always | (since_model == 0) | (since_shape == 0)) if told else always | pl.col("is_warmup")
+    rows = rows.select(
+        *[pl.col(name) for name in (*_CELL, "process_idx", "is_warmup")],
+        *(since_model, since_shape),
+        candidate=candidate,
+        place=pl.int_range(pl.len()).over("mode") if order is None else pl.col(order),
+        coldness=pl.lit(None, dtype=pl.String),
+        load=load,
+        first=pl.coalesce(by_client, "latency_ms") + before,
+    )
+
+    def is_first(*names: str) -> pl.Expr:
+        return pl.col("place") == pl.col("place").min().over("run", "process_idx", "backend", *names)
+
+    rows = rows.with_columns(of_process=is_first())
+    of_model = since_model == 0 if told else is_first("model")
+    of_shape = since_shape == 0 if told else is_first("model", "batch_size", BUDGET, "scenario")
+    kinds = pl.when(pl.col("of_process") & of_model).then(pl.lit(PROCESS)).when(of_model | always).then(pl.lit(LOADED))
+    firsts = rows.filter("candidate").with_columns(kinds.when(of_shape).then(pl.lit(SHAPE)).alias("coldness"))
+    return firsts, rows.filter(~pl.col("candidate"))
 
 
 def warmup_effect(ok_rows: pl.DataFrame) -> pl.DataFrame:
