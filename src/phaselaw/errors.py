@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 HIDDEN = "***"
 
@@ -56,6 +57,23 @@ class PhaselawError(Exception):
 
     def __str__(self) -> str:
         return redacted(super().__str__())
+
+
+_STUMBLES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, EOFError)
+
+
+@contextmanager
+def reading(what: object, error: Callable[[str], PhaselawError], *more: type[Exception]) -> Iterator[None]:
+    """What a reader stumbles over in here, of a document from outside, is told as an ``error`` that names the document.
+
+    ``more`` are the exceptions of a library that reads it.
+    """
+    stumbles: tuple[type[Exception], ...] = (*_STUMBLES, *more)
+    try:
+        yield
+    except stumbles as fault:
+        shown = ascii(" ".join(str(fault).split())[:200])[1:-1]
+        raise error(f"{what}: it is damaged or of another kind ({type(fault).__name__}: {shown})") from fault
 
 
 class UsageError(PhaselawError):

@@ -485,7 +485,7 @@ def prepare_models(study: Study) -> Iterator[str]:
     for model in study.models:
         yield model.name
         if model.kind == "hf" and ladder_model(model.name) is not None:
-            resolve(model.name)
+            resolve(model.name, every_byte=True)  # what is stated of its weights is their hash
         for backend in study.backends:
             if backend.kind == "llamacpp" and model.runs_on(backend):
                 llamacpp.prepare(backend, model)

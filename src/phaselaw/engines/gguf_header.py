@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from phaselaw.errors import EngineError
+from phaselaw.errors import EngineError, reading
 from phaselaw.machine.model_config import NOT_KNOWN, facts_of
 
 Scalar = int | float | bool | str | list[int]
@@ -24,6 +25,7 @@ _WHOLE, _LONG = (4, 5, 7), 1 << 10
 """Types whose arrays are of interest (a number a layer), and the length from which they are none of layers."""
 _MAX_ENTRIES = 1 << 24
 """More entries, or bytes of a text, than any model has: the file is damaged."""
+_MAX_DIMENSIONS = 8
 
 
 CONFIG = {
@@ -78,8 +80,9 @@ def read_header(path: Path) -> tuple[Mapping[str, Scalar], Mapping[str, Table]]:
 
     Raises `EngineError` for what is no GGUF.
     """
+    damaged = partial(EngineError, kind="load")
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, reading(f"{path}: its GGUF header", damaged, struct.error):
             if file.read(4) != b"GGUF":
                 raise EngineError(f"{path}: not a GGUF file", kind="load")
             version, tensors, entries = _number(file, "I"), _number(file, "Q"), _number(file, "Q")
@@ -87,12 +90,12 @@ def read_header(path: Path) -> tuple[Mapping[str, Scalar], Mapping[str, Table]]:
                 raise EngineError(f"{path}: GGUF version {version}; versions 2 and 3 can be read", kind="load")
             metadata = {_text(file): _value(file, _number(file, "I")) for _ in range(_bounded(entries))}
             found = {key: value for key, value in metadata.items() if value is not None}
-            alignment = found.get("general.alignment")
-            return found, _tables(file, _bounded(tensors), alignment if isinstance(alignment, int) else 32)
+            alignment = found.get("general.alignment", 32)
+            if type(alignment) is not int or not 0 < alignment < _MAX_ENTRIES:
+                raise ValueError(f"an alignment of {alignment}")
+            return found, _tables(file, _bounded(tensors), alignment)
     except OSError as error:
         raise EngineError(f"{path}: {error.strerror}", kind="load") from error
-    except (struct.error, ValueError) as error:
-        raise EngineError(f"{path}: its GGUF header is damaged", kind="load") from error
 
 
 def _tables(file: BinaryIO, count: int, alignment: int) -> dict[str, Table]:
@@ -100,7 +103,10 @@ def _tables(file: BinaryIO, count: int, alignment: int) -> dict[str, Table]:
     listed = []
     for _ in range(count):
         name = _text(file)
-        numbers = math.prod(_number(file, "Q") for _ in range(_number(file, "I")))
+        dimensions = _number(file, "I")
+        if dimensions > _MAX_DIMENSIONS:
+            raise ValueError(f"a tensor of {dimensions} dimensions")
+        numbers = math.prod(_number(file, "Q") for _ in range(dimensions))
         _number(file, "I")  # its type, which is not needed
         listed.append((_number(file, "Q"), name, numbers))
     data = -(-file.tell() // alignment) * alignment

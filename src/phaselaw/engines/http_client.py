@@ -91,8 +91,11 @@ class HttpClient:
         """
         body = None if payload is None else json.dumps(payload).encode()
         home = url = _joined(f"{self.base_url}/", path.lstrip("/"))
+        left = own or self.limits
+        until = time.monotonic() + left.total_s
         for _ in range(MAX_REDIRECTS + 1):
-            exchange = self._exchange(method, url, body, own, before_send=before_send)
+            left = dataclasses.replace(left, total_s=max(0.0, until - time.monotonic()))
+            exchange = self._exchange(method, url, body, left, keeps=own is None, before_send=before_send)
             before_send = None
             location = exchange.headers.get("location")
             follows = exchange.status in (307, 308) or (method == "GET" and exchange.status in (301, 302, 303))
@@ -123,7 +126,7 @@ class HttpClient:
             self._idle.pop()[1].close()
 
     def _exchange(
-        self, method: str, url: str, body: bytes | None, own: Limits | None, *, before_send: BeforeSend = None
+        self, method: str, url: str, body: bytes | None, limits: Limits, *, keeps: bool, before_send: BeforeSend = None
     ) -> Exchange:
         origin = _origin(url)
         headers = {"User-Agent": f"phaselaw/{__version__}", **(self._headers if origin == self._origin else {})}
@@ -132,12 +135,11 @@ class HttpClient:
         for name, value in headers.items():
             if not (value.isascii() and value.isprintable()):
                 raise EngineError(f"the value of the header {name} has characters that none may have", kind="bad_url")
-        kept, started_ns = self._kept(origin) if own is None else None, time.perf_counter_ns()
-        limits = own or self.limits
+        kept, started_ns = self._kept(origin) if keeps else None, time.perf_counter_ns()
         connection = kept or _connected(url, limits, self._ca_file)
         self._open.add(connection.sock)
         connect_ms = (time.perf_counter_ns() - started_ns) / 1e6 if kept is None else None
-        keep = None if own is not None else lambda: self._idle.append((origin, connection))
+        keep = (lambda: self._idle.append((origin, connection))) if keeps else None
         parts = urlsplit(url)
         target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
         request = (method, quote(target, safe="/?%:@!$&'()*+,;=~-._"), body, headers)
@@ -148,7 +150,7 @@ class HttpClient:
         except EngineError as error:
             if kept is None or method != "GET" or error.kind != "connection_lost":
                 raise
-            return self._exchange(method, url, body, limits)
+            return self._exchange(method, url, body, limits, keeps=False)
         exchange.connect_ms = connect_ms
         return exchange
 
@@ -276,7 +278,7 @@ class Exchange:
             if not isinstance(error, (OSError, http.client.HTTPException, ValueError)):
                 raise
             silent = f"silent for {self._limits.idle_s:g} s"
-            kind, what = _fault(error, f"not finished after {self._limits.total_s:g} s" if over else silent)
+            kind, what = _fault(error, f"not finished after {round(self._limits.total_s, 3):g} s" if over else silent)
             raise EngineError(f"{self.url}: {what}", kind=kind) from error
 
 
@@ -395,5 +397,8 @@ def _joined(base: str, target: str) -> str:
 
 def _without_secrets(url: str) -> str:
     """An address for a message: without user, password and query."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return quoted(url.partition("?")[0].encode(errors="replace"))  # the message's own redaction sees to the rest
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -68,7 +68,7 @@ def lacking(backend: LlamacppBackend, models: Sequence[ModelEntry]) -> list[str]
 def prepare(backend: LlamacppBackend, model: ModelEntry) -> None:
     """Export what has to be exported, so that no load time includes it. Raises `PhaselawError`."""
     if backend.url is None:
-        _file_of(model.name, backend)
+        _file_of(model.name, backend, every_byte=True)
 
 
 def _other_model(name: str, props: Mapping[str, Any], url: str) -> str | None:
@@ -97,9 +97,9 @@ def _file_faults(name: str, backend: LlamacppBackend) -> list[str]:
     return []
 
 
-def _file_of(name: str, backend: LlamacppBackend) -> Path:
+def _file_of(name: str, backend: LlamacppBackend, *, every_byte: bool = False) -> Path:
     if ladder_model(name) is not None:
-        return gguf_file(name, backend.weights)
+        return gguf_file(name, backend.weights, every_byte=every_byte)
     return export(name, backend.weights).path if Path(name).is_dir() else Path(name)
 
 
@@ -242,7 +242,7 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     events = served.events_of(lines, sent_ns, is_last=lambda event: bool(event.get("stop")), server_sent=True)
     final = events[-1][1] if events else {}
     with_tokens = [event for _, event in events if any(_texts(event))]
-    ids = [each for event in with_tokens for each in event.get("tokens") or () if isinstance(each, int)]
+    ids = [each for event in with_tokens for each in _tokens_of(event) if isinstance(each, int)]
     raw = "".join(str(event.get("content") or "") for event in with_tokens).encode(errors="replace")
     if len(ids) == final.get("tokens_predicted"):
         raw = struct.pack(f"<{len(ids)}q", *ids)
@@ -269,6 +269,11 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     if final.get("truncated"):
         raise EngineError("the server cut the prompt to its context", kind="prompt_cut")
     return reply
+
+
+def _tokens_of(event: Mapping[str, Any]) -> list[Any]:
+    tokens = event.get("tokens")
+    return tokens if isinstance(tokens, list) else []
 
 
 def _texts(event: Mapping[str, Any]) -> tuple[str, str]:

@@ -11,12 +11,13 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from phaselaw.caches import Verdict, judge_by_count
 from phaselaw.engines.http_client import BeforeSend, HttpClient, Limits, Line, quoted
 from phaselaw.engines.prompts import WORDS, text_of
-from phaselaw.errors import EngineError
+from phaselaw.errors import EngineError, reading
 from phaselaw.records import EngineInfo, ModelInfo, Request, Served, Timing
 from phaselaw.streams import CUT_REASONS, settled
 
@@ -29,6 +30,8 @@ EQUAL_PIECES = 30
 TELLING_CHARS = 16
 """So much hidden text, shown once more from its beginning, is no chance."""
 DONE = "[DONE]"
+_MAX_PARTS = 100
+"""Lines of one event: each more has all before it read again."""
 Event = Mapping[str, Any]
 TimedEvent = tuple[float, Event]
 """An event of a stream, and when its last byte came, in ms since the send."""
@@ -90,7 +93,8 @@ def stream(
                 break  # some servers keep the connection open after it
             if len(lines) > enough:
                 raise EngineError(f"{exchange.url}: {len(lines)} lines for {gen_tokens} tokens", kind="endless")
-    reply = read(lines, exchange.sent_ns)
+    with reading(f"{exchange.url}: the reply", partial(EngineError, kind="bad_reply")):
+        reply = read(lines, exchange.sent_ns)
     if reply.done_reason in CUT_REASONS and not exchange.framed:
         ended = f"the stream ended after {len(reply.arrivals_ms)} chunks, before its end"
         raise EngineError(f"{exchange.url}: {ended}", kind="connection_lost")
@@ -177,7 +181,7 @@ def _server_sent(lines: Iterable[Line]) -> Iterator[tuple[int, Event]]:
     Seen in the wild and read here: no blank after ``data:``, comments that keep the connection alive, an event over
     several ``data`` lines, none of the blank lines between events, a field ``error``, and streams without ``[DONE]``.
     """
-    pending = ""
+    pending, parts = "", 0
     for received_ns, data in lines:
         line = data.removeprefix(b"\xef\xbb\xbf")
         field, _, value = line.partition(b":")
@@ -190,7 +194,9 @@ def _server_sent(lines: Iterable[Line]) -> Iterator[tuple[int, Event]]:
                 raise EngineError(f"a line is no server-sent event: {quoted(line)}", kind="bad_reply")
             continue
         # An event over several lines is complete once it parses.
-        pending = (pending + "\n" + value.decode("utf-8", "replace")).strip()
+        pending, parts = (pending + "\n" + value.decode("utf-8", "replace")).strip(), parts + 1
+        if parts > _MAX_PARTS:
+            raise EngineError(f"an event of more than {_MAX_PARTS} lines", kind="bad_reply")
         if pending == DONE:
             yield received_ns, {DONE: True}
             return
@@ -198,7 +204,7 @@ def _server_sent(lines: Iterable[Line]) -> Iterator[tuple[int, Event]]:
             event = json.loads(pending) if pending else None
         except (ValueError, RecursionError):
             continue
-        pending = ""
+        pending, parts = "", 0
         if isinstance(event, dict):
             yield received_ns, {"error": event} if field == b"error" else event
     if pending:

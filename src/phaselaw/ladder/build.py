@@ -71,8 +71,8 @@ def build(names: Sequence[str] | None = None, out: Path | None = None, progress:
     return [_build_one(model, root, progress) for model in chosen(names)]
 
 
-def resolve(name: str) -> Path | str:
-    """What to load for a model's name, building a ladder model that isn't built.
+def resolve(name: str, *, every_byte: bool = False) -> Path | str:
+    """What to load for a model's name, building a ladder model that isn't built, or with ``every_byte`` is damaged.
 
     ``models/NAME`` is the ladder's; another existing directory is itself; anything else is left as it is, a
     name in the local cache of hub models.
@@ -80,7 +80,7 @@ def resolve(name: str) -> Path | str:
     model = ladder_model(name)
     if model is not None and (name.startswith(PREFIX) or not Path(name).is_dir()):
         directory = cache_directory() / model.name
-        if faults(model, directory, every_byte=False):
+        if faults(model, directory, every_byte=every_byte):
             build([name])
         return directory
     return Path(name) if Path(name).is_dir() else name

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from phaselaw.errors import MissingExtraError, NotReadyError, UsageError
+from phaselaw.errors import MissingExtraError, NotReadyError, UsageError, reading
 from phaselaw.files import cache_folder, replacing, sha256_of, write_json, write_whole
 from phaselaw.ladder.build import WEIGHTS as WEIGHTS_FILE
 from phaselaw.ladder.build import chosen, one_process_at_a_time, resolve, shipped_checksums
@@ -29,6 +29,8 @@ from phaselaw.ladder.spec import LADDER, LadderModel, ladder_model
 Weights = Literal["f32", "f16", "q8_0", "q4_0"]
 """How the weight matrices are kept."""
 
+_LARGEST = 10**7
+"""No width, vocabulary or count of a GPT-2 comes near it."""
 BLOCK = 32
 """Values that q8_0 and q4_0 quantise together; a row must be a whole number of them."""
 
@@ -72,15 +74,15 @@ class Gpt2Folder:
 
     def number(self, name: str) -> int:
         """A whole number of the config."""
-        try:
-            return int(self.config[name])
-        except (KeyError, TypeError, ValueError):
-            raise NotReadyError(f"{self.path}/config.json: {name} is missing or is no number") from None
+        value = self.config.get(name)
+        if type(value) is not int or not 0 <= value < _LARGEST:
+            raise NotReadyError(f"{self.path}/config.json: {name} is missing, or no number that a GPT-2 has")
+        return value
 
     @property
     def inner_width(self) -> int:
         """Width of the feed-forward layer."""
-        return int(self.config.get("n_inner") or 4 * self.number("n_embd"))
+        return self.number("n_inner") if self.config.get("n_inner") else 4 * self.number("n_embd")
 
     def tensor(self, name: str) -> Array:
         """A stored tensor in float32, in the file's layout."""
@@ -92,7 +94,7 @@ def _json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise NotReadyError(f"{path}: {error.strerror}; a model's folder needs this file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotReadyError(f"{path}: not JSON: {error}") from None
     if not isinstance(document, dict):
         raise NotReadyError(f"{path}: not a JSON object")
@@ -278,12 +280,15 @@ def is_exported(model: LadderModel, weights: Weights) -> bool:
     return _recorded(_place(model.name, weights), every_byte=False) == _source_of(model)
 
 
-def gguf_file(name: str, weights: Weights) -> Path:
-    """The GGUF file of a ladder model in the cache, exported now if it isn't there. Raises `NotReadyError`."""
+def gguf_file(name: str, weights: Weights, *, every_byte: bool = False) -> Path:
+    """The GGUF file of a ladder model in the cache, exported now if it isn't there, or with ``every_byte`` is damaged.
+
+    Raises `NotReadyError`.
+    """
     model = ladder_model(name)
     if model is None:
         raise NotReadyError(f"the ladder has no {name!r}; it has: {', '.join(each.name for each in LADDER)}")
-    if is_exported(model, weights):
+    if not every_byte and is_exported(model, weights):
         return _place(model.name, weights).path
     return export(model.name, weights).path
 
@@ -301,20 +306,27 @@ def export(name: str, weights: Weights, out: Path | None = None, note: Callable[
     source = resolve(name if model is None else f"models/{model.name}")
     stem = Path(source).resolve().name if model is None else model.name
     exported = _place(stem, weights, out)
-    folder = Gpt2Folder(Path(source))
-    why = refusal(stem, weights, folder.number("n_embd"), folder.inner_width)
-    if why is not None:
-        raise UsageError(why)
-    identity = _source_of(model) if model is not None else _hash_of_weights(folder.path)
     try:
-        with one_process_at_a_time(exported.path):
-            if _recorded(exported, every_byte=True) != identity:
-                if note is not None:
-                    note(f"writing {exported.path}")
-                _write(folder, exported, identity)
+        with reading(source, NotReadyError, *_errors_of_safetensors()):
+            folder = Gpt2Folder(Path(source))
+            why = refusal(stem, weights, folder.number("n_embd"), folder.inner_width)
+            if why is not None:
+                raise UsageError(why)
+            identity = _source_of(model) if model is not None else _hash_of_weights(folder.path)
+            with one_process_at_a_time(exported.path):
+                if _recorded(exported, every_byte=True) != identity:
+                    if note is not None:
+                        note(f"writing {exported.path}")
+                    _write(folder, exported, identity)
     except OSError as error:
         raise NotReadyError(f"can't write {exported.path}: {error.strerror or error}") from error
     return exported
+
+
+def _errors_of_safetensors() -> tuple[type[Exception], ...]:
+    import safetensors
+
+    return (safetensors.SafetensorError,)
 
 
 def _place(stem: str, weights: Weights, out: Path | None = None) -> Exported:

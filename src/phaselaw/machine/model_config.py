@@ -31,6 +31,7 @@ CONFIG_NAMES = {
 """A model config's own names for each, GPT-2's and most others'."""
 
 NOT_KNOWN = "not known: "
+_MOST_LAYERS = 10_000
 _ALL_SLIDE = {"mistral", "ministral", "mixtral", "phi3", "phimoe", "starcoder2"}
 """Families all of whose layers slide where a config has a window and no list of layers."""
 _FULL_EVERY = {"gemma2": 2, "vaultgemma": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2, "gpt-oss": 2}
@@ -137,6 +138,8 @@ def _layers(config: Mapping[str, Any]) -> list[Cached]:
         return int(value)
 
     n_layer = stated(*CONFIG_NAMES["n_layer"])
+    if not 0 <= n_layer <= _MOST_LAYERS:
+        raise LookupError(f"its config has {n_layer:,} layers")
     kinds = _kinds(config, n_layer, read)
     shared = config.get("num_kv_shared_layers") or 0
     read.add("num_kv_shared_layers")

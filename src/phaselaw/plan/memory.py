@@ -16,7 +16,7 @@ from typing import Any
 
 from phaselaw.engines.gguf_header import read_header
 from phaselaw.engines.llamacpp import model_info
-from phaselaw.errors import AnalysisError, UsageError
+from phaselaw.errors import AnalysisError, UsageError, reading
 from phaselaw.ladder.spec import PREFIX, ladder_model
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, Memory, memory
 from phaselaw.machine.model_config import facts_of, is_of_experts, tensors_in
@@ -108,10 +108,9 @@ def shapes_of(source: str, *, dtype: str | None) -> dict[str, Sized]:
         counted = {"params_millions_measured": ladder.params / 1e6, "weights_bytes": 4 * ladder.params}
         counted |= {"lookup_params": looked_up, "lookup_bytes": 4 * looked_up}
         stored = {f"{PREFIX}{ladder.name}": dataclasses.asdict(ladder) | counted}
-    elif path.suffix == ".gguf" and path.is_file():
-        stored = {path.name: _of_gguf(path)}
-    elif (path / "config.json").is_file():
-        stored = {path.name: _of_folder(path)}
+    elif (path.suffix == ".gguf" and path.is_file()) or (path / "config.json").is_file():
+        with reading(path, AnalysisError):
+            stored = {path.name: _of_gguf(path) if path.is_file() else _of_folder(path)}
     elif (path / "metrics.csv").is_file():
         stored = {f"{row['model']} ({row.get('backend')})": row for row in runs.load(path).models.iter_rows(named=True)}
     else:

@@ -95,13 +95,16 @@ def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = 
     for where, cells in table:
         row = {meaning: cells.get(name, "") if name else "" for meaning, name in names.items()}
         count, machine, memory = (_number(row[meaning]) for meaning in ("count", kind, "memory"))
+        share = count if count is not None and 0 < count < 1 else 1.0  # of one accelerator that is rented in parts
+        if count is not None and (count >= 1e6 or (count > 1 and not count.is_integer())):
+            raise UsageError(f"{where}: {row['count'][:40]!r} accelerators; give the whole number that the machine has")
         count = max(1, int(count or 1))
         each = _number(row["each"]) if kind == "on-demand" else None
-        doubt = None
+        doubt = f"it rents {share:g} of an accelerator" if share < 1 else None
         if machine is None:
-            usd, doubt = each, "no price of the whole machine to check it by" if count > 1 else None
+            usd, doubt = each, "no price of the whole machine to check it by" if count > 1 else doubt
         else:
-            usd = machine / count
+            usd = machine / (count * share)
             if each is not None and abs(each - usd) > 0.05 * usd:
                 doubt = f"the list's own price per accelerator is {each:g}"
         if not usd:

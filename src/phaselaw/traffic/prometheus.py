@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from phaselaw.errors import AnalysisError, MissingExtraError
+from phaselaw.errors import AnalysisError, MissingExtraError, reading
 from phaselaw.traffic.profile import SCHEMA_VERSION
 
 BASIS = "interpolated between histogram buckets"
@@ -59,14 +59,12 @@ def parse(text: str, *, model: str | None = None) -> Page:
     except ImportError:
         raise MissingExtraError("traffic", "reading a Prometheus page") from None
     page: defaultdict[tuple[str, float | None], float] = defaultdict(float)
-    try:
+    with reading("the Prometheus page: a line of it", AnalysisError):
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    except ValueError as error:
-        raise AnalysisError(f"the Prometheus page has a line that can't be read: {error}") from None
-    for sample in samples:
-        if model in (None, sample.labels.get("model_name", model)) and math.isfinite(sample.value):
-            limit = sample.labels.get("le") if sample.name.endswith("_bucket") else None
-            page[sample.name, None if limit is None else float(limit)] += sample.value
+        for sample in samples:
+            if model in (None, sample.labels.get("model_name", model)) and math.isfinite(sample.value):
+                limit = sample.labels.get("le") if sample.name.endswith("_bucket") else None
+                page[sample.name, None if limit is None else float(limit)] += sample.value
     if not any(name.startswith(("vllm:", "llamacpp:")) for name, _ in page):
         raise AnalysisError("no metrics of vLLM's or llama-server's are on the page")
     return page
