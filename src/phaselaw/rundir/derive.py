@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from phaselaw.errors import RunError
+from phaselaw.errors import RunError, reading
 from phaselaw.files import csv_text, raw_text, read_plain
 from phaselaw.records import COLD_AGAIN, PHASES, to_jsonable
 from phaselaw.rundir.columns import COLUMNS, SCHEMA_VERSION, rows_of, settled_calls
@@ -55,19 +55,21 @@ class Derived:
 
 def derived(path: Path, journal: Journal, *, with_tables: bool = True) -> Derived:
     """The files that derive from the journal of the run at ``path``; raises `RunError` for a study of another kind."""
-    studies = _studies(path, journal)
-    models, loads = _model_rows(journal, studies), _loads(journal)
-    tables: dict[str, bytes] = {}
-    if with_tables:
-        hf_loads = [row for row in loads if row["kind"] == "hf"]
-        for name, columns, rows in (
-            (METRICS, COLUMNS, _rows(journal, studies, models)),
-            (MODELS, MODEL_COLUMNS, models),
-            (HF_LOADS, LOAD_COLUMNS, hf_loads),
-        ):
-            tables[name] = raw_text(csv_text(columns, rows))
+    with reading(path, RunError):
+        studies = _studies(path, journal)
+        models, loads = _model_rows(journal, studies), _loads(journal)
+        tables: dict[str, bytes] = {}
+        if with_tables:
+            hf_loads = [row for row in loads if row["kind"] == "hf"]
+            for name, columns, rows in (
+                (METRICS, COLUMNS, _rows(journal, studies, models)),
+                (MODELS, MODEL_COLUMNS, models),
+                (HF_LOADS, LOAD_COLUMNS, hf_loads),
+            ):
+                tables[name] = raw_text(csv_text(columns, rows))
+        manifest = _manifest(journal, studies, models, loads)
     hashes = {name: hashlib.sha256(table).hexdigest() for name, table in tables.items()}
-    return Derived(tables=tables, manifest=sealed(_manifest(journal, studies, models, loads) | {HASHES: hashes}))
+    return Derived(tables=tables, manifest=sealed(manifest | {HASHES: hashes}))
 
 
 def faults(path: Path) -> Iterator[str]:

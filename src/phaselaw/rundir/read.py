@@ -321,7 +321,7 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise AnalysisError(f"{path}: not a JSON document that can be read") from None
     if not isinstance(manifest, dict):
         raise AnalysisError(f"{path}: not a manifest")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from phaselaw.errors import AnalysisError, UsageError
+from phaselaw.errors import AnalysisError, UsageError, reading
 from phaselaw.records import Mix
 from phaselaw.tables import duration
 from phaselaw.traffic import columns as of
@@ -252,13 +252,15 @@ def read_profile(path: Path) -> dict[str, Any]:
     """A profile as ``phaselaw traffic --out`` wrote it. Raises `UsageError` for another file or a newer format."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no JSON"
         raise UsageError(f"{path}: no traffic profile that can be read ({reason})") from None
     if not isinstance(document, dict) or "kinds" not in document or "requests_per_s" not in document:
         raise UsageError(f"{path}: no traffic profile; make one with phaselaw traffic LOG --out {path.name}")
     if document.get("schema_version") not in (1, SCHEMA_VERSION):
         raise UsageError(f"{path}: a traffic profile of version {document.get('schema_version')}, not {SCHEMA_VERSION}")
+    with reading(path, UsageError):
+        doubts_of(document)
     return document
 
 
@@ -281,12 +283,13 @@ def load_of(document: Mapping[str, Any], path: Path) -> tuple[float, tuple[Mix, 
     rate, kinds = document["requests_per_s"], document["kinds"]
     if not isinstance(rate, int | float) or not rate > 0 or not math.isfinite(rate):
         raise UsageError(f"{path}: the profile has no rate of requests to plan with")
-    mixes = tuple(
-        Mix(name=f"about {prompt:.0f} in, {output:.0f} out", prompt_tokens=prompt, output_tokens=output, share=share)
-        for prompt, output, share in map(itemgetter("prompt_tokens", "output_tokens", "share"), kinds)
-        if prompt + output > 0
-    )
+    with reading(path, UsageError):
+        mixes = tuple(
+            Mix(name=f"about {prompt:.0f} in, {out:.0f} out", prompt_tokens=prompt, output_tokens=out, share=share)
+            for prompt, out, share in map(itemgetter("prompt_tokens", "output_tokens", "share"), kinds)
+            if 0 < prompt + out < math.inf
+        )
+        peak = max(1.0, float((document.get("peak_minute") or {}).get("over_mean", 1.0)))
     if not mixes:
         raise UsageError(f"{path}: the profile has no lengths of prompts and answers to plan with")
-    peak = document.get("peak_minute") or {}
-    return float(rate), mixes, max(1.0, float(peak.get("over_mean", 1.0)))
+    return float(rate), mixes, peak
