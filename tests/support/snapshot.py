@@ -27,6 +27,8 @@ from typing import Any
 
 import pytest
 
+from phaselaw import replicates
+
 HERE = Path(__file__).resolve().parents[1]
 KEPT = HERE / "data" / "snapshot.json"
 REFERENCE = Path(os.environ.get("PHASELAW_REFERENCE_DATA", HERE.parents[1] / "shared" / "data"))
@@ -46,6 +48,8 @@ def outputs(folder: Path) -> Iterator[tuple[str, str]]:
         # The page and its pictures are no part of it, and half of the time.
         patch.setattr("phaselaw.report.plots.draw", lambda _: "")
         patch.setattr("phaselaw.report.page.to_html", lambda _: "")
+        # What is patched here is not in another process: replicates are measured in this one.
+        patch.setattr(replicates, "_in_a_fresh_process", replicates._in_this_process)
         # A run that several commands ask about is read and analysed once.
         patch.setattr("phaselaw.api.load", _loaded_once())
         for name in ("a", "b"):
