@@ -1,5 +1,6 @@
 """Engines compared on the same weights: pairs by stated identity, ratios with intervals, the change of law put in."""
 
+import dataclasses
 import math
 import random
 from typing import Any
@@ -162,8 +163,33 @@ def test_one_repetition_has_no_interval_and_says_so() -> None:
 
 
 def test_prompts_of_another_length_are_noted() -> None:
-    run = run_of({"hf": (2.0, 0.4), "cpp": (1.0, 0.4)}, prompt_tokens={"cpp": 11.0})
-    assert set(ratios_of(run)["note"]) == {"prompts of 11.0 tokens against 9.0"}
+    run = run_of({"hf": (2.0, 0.4), "cpp": (1.0, 0.4)}, prompt_tokens={"cpp": 10.0})
+    assert set(ratios_of(run)["note"]) == {"prompts of 10.0 tokens against 9.0"}
+
+
+def test_other_prompts_leave_the_ratios_of_prefill_and_end_to_end_and_are_named_with_both_counts() -> None:
+    run = run_of({"hf": (2.0, 0.4), "cpp": (1.0, 0.4)})
+    tokens = pl.when((pl.col("backend") == "cpp") & (pl.col("scenario") == "short")).then(29.0).otherwise(9.0)
+    slower = pl.when(pl.col("scenario") == "short").then(3.0).otherwise(1.0) * pl.col("latency_ms")
+    rows = run.rows.with_columns(tokens.alias("prompt_tokens_raw"), latency_ms=slower)
+    found = ratios_of(dataclasses.replace(run, rows=rows))
+    assert set(found["n_scenarios"]) == {1} and found["ratio"].to_list() == pytest.approx([0.5] * 5)
+    assert set(found["note"]) == {"other prompts, left out: short (29 tokens against 9)"}
+    decode = rows.with_columns(mode=pl.lit("kv_decode"))
+    assert set(ratios_of(dataclasses.replace(run, rows=decode))["n_scenarios"]) == {2}
+
+
+def test_a_model_all_of_whose_prompts_differ_has_no_ratio_and_is_named_all_the_same() -> None:
+    run = run_of({"hf": (2.0, 0.4), "cpp": (1.0, 0.4)}, prompt_tokens={"cpp": 29.0})
+    found = ratios_of(run)
+    assert found["ratio"].null_count() == found.height == 5 and set(found["n_scenarios"]) == {0}
+    assert found["weights"].null_count() in (0, 5) and found["params_millions_effective"].null_count() == 0
+    assert analyze(run).tables["engine_laws"].is_empty()
+
+
+def test_the_words_that_an_engine_of_ours_puts_before_a_prompt_are_not_counted() -> None:
+    run = run_of({"hf": (2.0, 0.4), "ollama": (1.0, 0.4)}, prompt_tokens={"ollama": 11.0})
+    assert ratios_of(run)["ratio"].null_count() == 0
 
 
 def test_a_run_of_one_engine_has_no_ratios_and_says_why() -> None:

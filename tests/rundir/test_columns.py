@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from phaselaw.records import Call, Cell, Timing
 from phaselaw.rundir import read
-from phaselaw.rundir.columns import COLUMNS, MEASURED, OWN_COLUMNS, TR121_COLUMNS, rows_of, tokens_per_s
+from phaselaw.rundir.columns import (
+    COLUMNS,
+    MEASURED,
+    OWN_COLUMNS,
+    TR121_COLUMNS,
+    millions_in_name,
+    rows_of,
+    tokens_per_s,
+)
 
 
 def call(*, gen_tokens: int = 4, batch_size: int = 1, kind: str = "hf", load_ms: float | None = None, **timing) -> Call:
@@ -186,3 +194,22 @@ def test_a_column_is_declared_in_one_place_for_its_rows_its_reading_and_the_docs
     assert all(column.doc for column in MEASURED)
     read_as_numbers = [column.name for column in MEASURED if column.read == "number"]
     assert [*read_as_numbers, "prompt_tokens"] == read.NUMBERS
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "active"),
+    [
+        ("gemma3:270m-q4_k_m", 270.0, None),
+        ("meta-llama/Llama-3.1-8B-Instruct", 8_000.0, None),
+        ("qwen3:30b-a3b", 30_000.0, 3_000.0),
+        ("Qwen3-0.6B", 600.0, None),
+        ("mixtral:8x7b", None, None),
+        ("gpt-4o", None, None),
+        ("phi3:mini-128k", None, None),
+        ("draft-1b-of-7b", None, None),
+    ],
+)
+def test_a_size_is_read_from_a_models_name_where_it_says_one(
+    name: str, total: float | None, active: float | None
+) -> None:
+    assert millions_in_name(name) == (total, active)

@@ -32,6 +32,12 @@ UNITS: dict[Kind, str] = {"runs": "runs", "replicates": "replicates, back to bac
 SAME_SIZE = 0.01
 """Parameter counts further apart than this share are not those of the same weights, whatever their names say."""
 
+OTHER_PROMPT = 0.10
+"""Prompts further apart than this share of their tokens, and than one, are other prompts: other templates are around
+them."""
+_FIRST_WORDS = {"ollama": 1, "openai": 3}
+"""Words that an engine of ours puts before each prompt, a token each: they are not counted."""
+
 _SIDE = ["batch_size", BUDGET, "mode"]
 """What two engines must have in common, beside the weights and the prompt."""
 _PAIR = ["reference", "backend", *_SIDE]
@@ -93,13 +99,13 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
 
     ``cells`` and ``replicates`` are of the usable rows. The interval is a t interval on the log: over replicates, each
     a pair of both engines, else from the calls' scatter within cells (``interval_basis``). ``note`` says where the two
-    did not evaluate prompts of one length.
+    did not evaluate prompts of one length; scenarios where they are other prompts are left out, but of decode.
     """
     names = identities(run)
     own = cells.join(names, on=["backend", "model"], how="left").with_columns(
         latency="latency_median_ms", prompt_tokens="prompt_tokens_raw_median", variance="latency_log_variance"
     )
-    pairs = _paired(own, run)
+    pairs, left_out = _of_one_prompt(_paired(own, run))
     points = (
         pairs.group_by(_POINT, maintain_order=True)
         .agg(
@@ -119,6 +125,9 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
             pl.coalesce(f"{name}_over", name).alias(name) for name in ("n", "se", "degrees", "basis")
         )
     points = with_ends(points, "ratio", level)
+    facts = ["params_millions_effective", "weights_reference", "weights"]
+    points = points.join(left_out, on=_POINT, how="full", coalesce=True, nulls_equal=True, suffix="_left")
+    points = points.with_columns(pl.coalesce(name, f"{name}_left") for name in facts).with_columns(model="identity")
     known = pl.when(pl.col("ratio_low").is_not_null())
     lengths = pl.col("prompt_tokens"), pl.col("prompt_tokens_reference")
     different = pl.format("prompts of {} tokens against {}", lengths[0].round(1), lengths[1].round(1))
@@ -126,7 +135,8 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
         points.with_columns(
             interval_basis=known.then("basis").otherwise(pl.lit(NOT_MEASURED)),
             n_units=pl.col("n").fill_null(0),
-            note=pl.when(lengths[0] != lengths[1]).then(different),
+            n_scenarios=pl.col("n_scenarios").fill_null(0),
+            note=pl.coalesce("left_out", pl.when(lengths[0] != lengths[1]).then(different)),
         )
     )
 
@@ -156,6 +166,23 @@ def _paired(cells: pl.DataFrame, run: Run) -> pl.DataFrame:
     sizes = pl.col("params_millions_effective"), pl.col("params_millions_effective_reference")
     same = ((sizes[0] - sizes[1]).abs() <= SAME_SIZE * sizes[1]).fill_null(True)
     return pairs.filter(same).with_columns(pl.lit(reference, dtype=pl.String).alias("reference"))
+
+
+def _of_one_prompt(pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The pairs that read prompts of about one length, or whose decode is compared; and the others by point, named."""
+    ours = (pl.col(f"prompt_tokens{side}") - _first_words(f"backend_kind{side}") for side in ("", "_reference"))
+    own, reference = (tokens.round(0).cast(pl.Int64, strict=False) for tokens in ours)
+    apart = (own - reference).abs() > pl.max_horizontal(pl.lit(1.0), OTHER_PROMPT * pl.min_horizontal(own, reference))
+    other = (apart & (pl.col("mode") != "kv_decode")).fill_null(False)
+    named = pl.format("{} ({} tokens against {})", "scenario", own, reference).str.join(", ")
+    facts = pl.col("params_millions_effective", "weights_reference", "weights").first()
+    left_out = pairs.filter(other).group_by(_POINT, maintain_order=True)
+    said = pl.format("other prompts, left out: {}", named).alias("left_out")
+    return pairs.filter(~other), left_out.agg(facts, said)
+
+
+def _first_words(kind: str) -> pl.Expr:
+    return pl.col(kind).replace_strict(_FIRST_WORDS, default=0, return_dtype=pl.Float64)
 
 
 def _scatter_within_cells() -> dict[str, pl.Expr]:
@@ -199,7 +226,7 @@ def engine_laws(ratios: pl.DataFrame, *, level: float) -> pl.DataFrame:
     t interval over models. ``changes`` is `EXPONENT`, `CONSTANT`, `NOTHING`, or too few models.
     """
     rows: list[dict[str, Any]] = []
-    for _, group in grouped(ratios, ["reference", *_SIDE]):
+    for _, group in grouped(ratios.filter(pl.col("latency_ms").is_not_null()), ["reference", *_SIDE]):
         many = [set(part["model"]) for _, part in grouped(group, ["backend"]) if part.height >= MIN_MODELS]
         common = pl.col("model").is_in(sorted(set.intersection(*many)) if many else [])
         for about, part in grouped(group, _PAIR):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+import polars as pl
+
 from phaselaw.laws import decisions
 from phaselaw.laws.claims import CLAIMS
 from phaselaw.laws.scaling import SCALING_FITS
@@ -32,7 +34,11 @@ def lead(subject: Subject) -> tuple[str, ...]:
         for row in subject.rows("what_breaks_first")
     ]
     if not sentences:
-        sentences = ["No law could be fitted: no model has a usable end-to-end latency."]
+        unsized = subject.run.rows.filter((pl.col("status") == "ok") & pl.col("params_millions_effective").is_null())
+        names = _joined(unsized["model"].unique(maintain_order=True).to_list())
+        why = f"nothing says the parameters of {names}; give the study's params_millions for each"
+        why = why if names else "no model has a usable end-to-end latency"
+        sentences = [f"No law could be fitted: {why}."]
     sentences[:0] = _of_cold_starts(subject)
     if subject.simulated:
         sentences.insert(0, "SIMULATED: latencies come from a stated law, nothing was measured.")

@@ -8,6 +8,7 @@ also the one place where a call's raw times become latencies, token counts and r
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -232,6 +233,7 @@ MEASURED: tuple[Column, ...] = (
     Column("gen_tokens_counted", "served.tokens_counted", "tokens generated, as the server counts"),
     Column("events", lambda c: c.timing and c.timing.served and len(c.timing.served.arrivals_ms), "that held text"),
     Column("first_event_tokens", "served.first_event_tokens", "tokens that the first event held: TTFT is of so many"),
+    Column("params_millions_named", "study", "the size in the model's name, where nothing else says one"),
     Column("false_claims", "served.false_claims", "what the client's clock contradicts, see below", "served text"),
     Column("own_cpus", "beside.own_cpus", "processors kept busy by phaselaw and the server it calls, on average"),
     Column("other_cpus", "beside.other_cpus", "processors that other processes kept busy"),
@@ -288,6 +290,22 @@ def settled_calls(calls: Sequence[Call]) -> Iterator[Call]:
     yield from done
 
 
+_SIZES = re.compile(r"(?<![a-z0-9.])(a?)(\d+(?:\.\d+)?)([mb])(?![a-z0-9.])", re.IGNORECASE)
+
+
+def millions_in_name(model: str) -> tuple[float | None, float | None]:
+    """Millions of parameters that a model's name says, all of them and the active ones: ``8B``, ``30b-a3b``.
+
+    Nothing where it says several: of ``8x7b`` no total can be told.
+    """
+    found = [
+        (bool(active), float(size) * (1e3 if unit in "bB" else 1.0)) for active, size, unit in _SIZES.findall(model)
+    ]
+    total, active = ([size for is_active, size in found if is_active == which] for which in (False, True))
+    alone = total[0] if len(set(total)) == 1 and total[0] > 0 else None
+    return alone, active[0] if alone and len(active) == 1 else None
+
+
 def rows_of(
     call: Call,
     *,
@@ -311,6 +329,8 @@ def rows_of(
         "params_millions_measured": params_millions_measured,
         "threads": threads,
     }
+    if params_millions_config is None and params_millions_measured is None:
+        shared["params_millions_named"] = millions_in_name(call.cell.model)[0]
     sources = (call, call.cell, timing, served, call.beside, ollama)
     for (names, read), source in zip(_ATTRIBUTES, sources, strict=True):
         if source is not None:

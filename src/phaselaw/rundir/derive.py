@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from phaselaw.errors import RunError, reading
 from phaselaw.files import csv_text, raw_text, read_plain
 from phaselaw.records import COLD_AGAIN, PHASES, to_jsonable
-from phaselaw.rundir.columns import COLUMNS, SCHEMA_VERSION, rows_of, settled_calls
+from phaselaw.rundir.columns import COLUMNS, SCHEMA_VERSION, millions_in_name, rows_of, settled_calls
 from phaselaw.rundir.journal import JOURNAL, Journal, scan_journal
 from phaselaw.study.model import Study
 
@@ -170,7 +170,7 @@ def _model_rows(journal: Journal, studies: list[Study]) -> Rows:
             "params_millions_config": entry and entry.params_millions,
             "identity": entry and entry.identity,
             **{name: value for name, value in to_jsonable(loaded.info).items() if name in MODEL_COLUMNS},
-            "params_millions_active": loaded.info.params_millions_active,
+            "params_millions_active": loaded.info.params_millions_active or millions_in_name(loaded.model)[1],
         }
     return list(rows.values())
 

@@ -28,7 +28,7 @@ REQUIRED = ("backend", "backend_kind", "model", "scenario", "mode", "status", "l
 _IDENTITY = ("backend", "backend_kind", "model", "scenario", "mode")
 """Columns that say what a row is of: none may be empty."""
 
-PARAMETER_COLUMNS = ("params_millions_measured", "params_millions", "params_millions_config")
+PARAMETER_COLUMNS = ("params_millions_measured", "params_millions", "params_millions_config", "params_millions_named")
 """Parameter counts in millions, the most trusted first: what was measured comes before any label."""
 
 ALIASES = {"prompt_tokens_raw": "prompt_tokens"}

@@ -1,10 +1,13 @@
 """Models off their law, labels against measurements, weights against the memory of the accelerator."""
 
 import numpy as np
+import polars as pl
 import pytest
-from rows import call, outcome, run_of
+from rows import call, outcome, row_of, run_of
 
+from phaselaw.laws.analysis import analyze
 from phaselaw.laws.checks.models import gpu_memories_mb, outliers
+from phaselaw.records import Run
 
 LABEL, SPILL = "label contradicts measurement", "spill"
 
@@ -163,3 +166,22 @@ def test_models_alike_are_no_mixture_and_unknown_ones_are_not_checked() -> None:
     assert said(run_of(calls(), models(family=["a", "a", "a"]))) == ""
     unknown = [row | {"prompt_chars": None} for row in calls()]
     assert "no model says" in str(outcome(run_of(unknown), "heterogeneous law").not_checked)
+
+
+def of_names(**sizes: float) -> Run:
+    """Models of /v1 whose size only their names say: latency is the root of it."""
+    return run_of([
+        row_of(mode, ms * size**0.5, backend_kind="openai", model=name, params_millions=None, gen_tokens_target=8,
+               params_millions_named=size, rep=rep, batch_size=1)
+        for name, size in sizes.items() for rep in range(3)
+        for mode, ms in (("prefill", 1.0), ("kv_decode", 8.0), ("e2e_kv", 9.0))
+    ])  # fmt: skip
+
+
+def test_a_size_from_the_name_makes_a_law_that_says_so_and_no_other_table() -> None:
+    tables = analyze(of_names(a=500.0, b=1_000.0, c=4_000.0, d=8_000.0)).tables
+    laws = tables["scaling_fits"].filter(pl.col("scenario") == "__all__")
+    assert laws["slope"].to_list() == pytest.approx([0.5] * 3)
+    assert set(laws["suspect"]) == {"size from the name"}
+    assert set(tables["summary_by_model_backend_mode"]["suspect"]) == {""}
+    assert len(outcome(of_names(a=500.0), "size from the name").findings) == 1

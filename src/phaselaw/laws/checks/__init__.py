@@ -14,6 +14,7 @@ CHECKS = (
     models.far_off,
     models.spill,
     models.labels,
+    models.from_the_name,
     models.heterogeneous,
     calls.drift,
     calls.throttling,

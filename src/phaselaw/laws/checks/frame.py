@@ -43,6 +43,9 @@ SERVED = ("ollama", "openai", "llamacpp")
 CONVENTION = "count convention"
 """The check whose findings do not touch laws by the steps that ran."""
 
+NAMED = "size from the name"
+"""The check whose findings touch laws in parameters alone."""
+
 GROUP_OF_MODEL = ["backend", "backend_kind", "batch_size", BUDGET, "model"]
 CELL = [*GROUP_OF_MODEL, "scenario"]
 
@@ -259,6 +262,8 @@ def _touched(table: pl.DataFrame, check: str, finding: Finding) -> pl.Expr:
             touched &= pl.col(name).is_null() | pl.col(name).is_in(alike)
     if "mode" in table.columns:
         touched &= pl.col("mode").is_null() | pl.col("mode").is_in(finding.modes)
+    if check == NAMED and "n_models" not in table.columns:
+        touched &= pl.lit(False)
     if BASIS in table.columns and check == CONVENTION:
         touched &= pl.col(BASIS) != STEP_TRUE
     return touched

@@ -11,7 +11,17 @@ import polars as pl
 from scipy import stats
 
 from phaselaw.ladder.spec import ladder_model
-from phaselaw.laws.checks.frame import ALL_PHASES, GROUP_OF_MODEL, SERVED, Evidence, Finding, Findings, Where, check
+from phaselaw.laws.checks.frame import (
+    ALL_PHASES,
+    GROUP_OF_MODEL,
+    NAMED,
+    SERVED,
+    Evidence,
+    Finding,
+    Findings,
+    Where,
+    check,
+)
 from phaselaw.laws.checks.served import prompt_cache
 from phaselaw.laws.overhead import least_log_error
 from phaselaw.laws.regression import Floats, left_out
@@ -204,6 +214,26 @@ def labels(evidence: Evidence) -> Findings:
                 next_step="correct the study, and check that the model is the one meant",
             )
     return known
+
+
+@check(
+    NAMED,
+    unit="models whose size nobody counted or stated",
+    rests_on="nothing is inferred",
+    not_checked="every model's parameters were counted or stated",
+)
+def from_the_name(evidence: Evidence) -> Findings:
+    """Models whose size is read from their name, rounded as names are: marks the laws that they are in."""
+    rows = evidence.run.rows.filter(pl.col("params_millions_named").is_not_null())
+    models = rows.group_by(GROUP_OF_MODEL, maintain_order=True).agg(size=pl.col("params_millions_named").first())
+    for row in models.iter_rows(named=True):
+        yield Finding(
+            where=Where.of(row),
+            value=row["size"],
+            evidence=f"its name says {row['size']:g} M parameters; the server counts none, and the study states none",
+            next_step="give the study's params_millions for it",
+        )
+    return models.height
 
 
 @check(
