@@ -87,7 +87,9 @@ def truth() -> Tables:
     """The plan of the true rates."""
     workers = []
     for model in MODELS:
-        rates = [(prompt + STEPS) / sum(true_seconds(model, prompt, STEPS)) for prompt in PROMPTS]
+        phases = [(prompt, *true_seconds(model, prompt, STEPS)) for prompt in PROMPTS]
+        # As a request's user waits: the prefill gives the first token, each further one takes a step.
+        rates = [(prompt + STEPS) / (prefill + decode * (1 - 1 / STEPS)) for prompt, prefill, decode in phases]
         workers.append(stated(model, float(np.exp(np.mean(np.log(rates)))), 1.006, backend="sim"))
     return answer(ASKED_OF_THE_PLAN, workers, {})
 

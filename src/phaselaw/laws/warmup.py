@@ -145,10 +145,11 @@ def _first_calls(rows: pl.DataFrame, always_cold: Collection[str]) -> tuple[pl.D
     """First calls with their ``coldness``, and all others; of each its ``load`` and ``first``, what its user waits for.
 
     That is the first token with the load before it in prefill, the whole answer end to end. The load of an Ollama call
-    lies within its TTFT; other engines load before their first call. How cold a call is stands in the rows, or else is
-    told by the run's order: a warmup that is the first of its kind.
+    lies within its TTFT; other engines load before their first call, and a simulated one loads nothing. How cold a call
+    is stands in the rows, or else is told by the run's order: a warmup that is the first of its kind.
     """
-    at_start = pl.when(pl.col("backend_kind") != "openai").then(pl.coalesce("hf_load_ms", "load_ms"))
+    loads = ~pl.col("backend_kind").is_in(["openai", "simulated"])
+    at_start = pl.when(loads).then(pl.coalesce("hf_load_ms", "load_ms"))
     load, mode = pl.coalesce("ollama_load_ms", at_start), pl.col("mode")
     by_client = pl.when(mode == "prefill").then(pl.col("ttft_ms")).when(mode == "e2e_kv").then(pl.col("request_ms"))
     within = (mode == "kv_decode") | ((pl.col("backend_kind") == "ollama") & pl.col("ttft_ms").is_not_null())
