@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import bisect
 import importlib.util
+import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from phaselaw.study.model import HfBackend, ModelEntry
 
 
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "GPTModel")
 FREE_SHARE = 0.8
 """Of the memory that is free at the start, for weights; the rest is for caches, activations and loading."""
 
@@ -66,36 +70,70 @@ def _device_faults(device: str) -> list[str]:
     return []
 
 
-def _model_faults(name: str) -> list[str]:
-    if ladder_model(name) is not None:
-        return []
+def _folder(name: str) -> Path | None:
+    """Where a model's files are: its folder, or its place in the hub's cache; ``None`` where it is neither."""
     if Path(name).is_dir():
-        wanted = {"config.json": "config.json", "*.safetensors": "weights as safetensors"}
-        return [
-            f"its folder has no {what}; put it there" for glob, what in wanted.items() if not any(Path(name).glob(glob))
-        ]
+        return Path(name)
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    try:
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
-            return []
-    except HFValidationError:
-        return ["no such folder; give the path of a model or the name of one of: phaselaw models list"]
-    return [f"not on this machine; give a folder, or fetch it first: hf download {name}"]
+    with suppress(HFValidationError):
+        cached = try_to_load_from_cache(name, "config.json")
+        return Path(cached).parent if isinstance(cached, str) else None
+    return None
+
+
+def _model_faults(name: str) -> list[str]:
+    """Why a model can't be measured here, one line each, each ending in what to do."""
+    if ladder_model(name) is not None:
+        return []
+    folder = _folder(name)
+    if folder is None:
+        known = "give the path of a model or the name of one of: phaselaw models list"
+        fetch = f"not on this machine; give a folder, or fetch it first: hf download {name}"
+        return [fetch if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else f"no such folder; {known}"]
+    if not (folder / "config.json").is_file():
+        return ["its folder has no config.json; put it there"]
+    faults = []
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin"))
+        how = ", only .bin files, which could run code; convert them" if pickled else "; put it there"
+        faults.append(f"its folder has no weights as safetensors{how}")
+    with suppress(OSError, ValueError):
+        faults += _config_faults(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    return faults
+
+
+def _config_faults(config: Mapping[str, Any]) -> Iterator[str]:
+    """What in a config says that the model is none that this engine runs."""
+    made_as = [str(each) for each in config.get("architectures") or ()]
+    if config.get("is_encoder_decoder"):
+        yield "it is an encoder with a decoder, no causal language model; give one of these"
+    elif made_as and not any(each.endswith(_CAUSAL) for each in made_as):
+        yield f"it is a {made_as[0]}, no causal language model; give one of these"
+    elif "AutoModelForCausalLM" in (config.get("auto_map") or {}):
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+        if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+            yield "it runs only by code of its own, which is never run here; give a model that transformers knows"
+
+
+def no_tokenizer(name: str) -> list[str]:
+    """That a model here has no tokenizer for texts, in a line; empty where it has one or is not here."""
+    folder = None if ladder_model(name) is not None else _folder(name)
+    if folder is None or any(path for glob in ("*token*", "*.model", "vocab*") for path in folder.glob(glob)):
+        return []
+    return [f"model {name}: its folder has no tokenizer for a text; give prompts as prompt_tokens, or put it there"]
 
 
 def _weights_bytes(name: str, dtype: str) -> float:
     """Bytes of a model's weights in a number format, by its files' heads; 0 where they can't be read."""
-    ladder, folder = ladder_model(name), Path(name)
+    ladder, folder = ladder_model(name), _folder(name)
     if ladder is not None:
         return ladder.params * VALUE_BYTES[dtype]
-    if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        folder = Path(str(try_to_load_from_cache(name, "config.json"))).parent
     try:
-        return float(sum(math.prod(each["shape"]) for each in tensors_in(folder).values()) * VALUE_BYTES[dtype])
+        tensors = tensors_in(folder) if folder else {}
+        return float(sum(math.prod(each["shape"]) for each in tensors.values()) * VALUE_BYTES[dtype])
     except (OSError, ValueError, KeyError):
         return 0.0
 

@@ -180,6 +180,9 @@ class HfModel:
         keeps_last = "logits_to_keep" in inspect.signature(self._weights.forward).parameters
         self.last_only: dict[str, Any] | None = {"logits_to_keep": 1} if keeps_last else None
         """What asks for the logits of one position; ``None`` where the model always computes all."""
+        states = "cache_params" in inspect.signature(self._weights.forward).parameters
+        self._cache = "cache_params" if states else "past_key_values"
+        """What the model calls what it carries from step to step."""
         self._prefill_more = {} if backend.prefill_logits == "all" else self.last_only or {}
         self.attention = str(getattr(self._weights.config, "_attn_implementation", "unknown"))
         self.info = _measure(name, source, self._weights)
@@ -224,7 +227,7 @@ class HfModel:
         return ids
 
     def _timed(self, batch: Batch, gen_tokens: int) -> Timing:
-        model, clock = self._weights, self._clock
+        model, clock, cache = self._weights, self._clock, self._cache
         first, *steps = batch.passes(gen_tokens)
         generated: list[torch.Tensor] = []
         self._memory.reset()
@@ -240,7 +243,7 @@ class HfModel:
             mark()
             for step in steps:
                 generated.append(token)
-                output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True, **step)
+                output = model(input_ids=token, use_cache=True, **{cache: output[cache]}, **step)
                 token = output.logits[:, -1:].argmax(-1)
                 mark()
             decoded = clock.read_ns()

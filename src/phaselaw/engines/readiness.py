@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from phaselaw.engines import Doubt, module_for
+from phaselaw.engines import Doubt, hf, module_for
 from phaselaw.errors import EngineError, NotReadyError
-from phaselaw.study.model import AnyBackend, OllamaBackend, OpenaiBackend, Study
+from phaselaw.study.model import AnyBackend, HfBackend, OllamaBackend, OpenaiBackend, Study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,8 @@ def lacks(study: Study, *, connect: bool = True) -> list[Lack]:
                 lacking = [(None, type(what)(f"{what}; it is to have {names}")) for _, what in lacking]
             if not lacking:
                 lacking = [(model.name, what) for model in models for what in module.lacking(backend, (model,))]
+            if isinstance(backend, HfBackend) and any(scenario.text is not None for scenario in study.scenarios):
+                lacking += [(model.name, what) for model in models for what in hf.no_tokenizer(model.name)]
         except (NotReadyError, EngineError) as error:
             lacking = [(None, f"backend {backend.name}: {error}")]
         optional = getattr(backend, "optional", False)
