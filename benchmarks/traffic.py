@@ -45,6 +45,7 @@ figures = [found["requests_per_s"], found["prompt_tokens"]["p95"], found["output
 STATEMENTS = """
 import duckdb
 db = duckdb.connect(config={"memory_limit": "400MB"})
+db.execute("SET enable_progress_bar = false")
 [(rate,)], [(prompt, output)], [(cv,)] = [db.execute(one).fetchall() for one in sys.argv[2].split(";") if one.strip()]
 figures = [rate, prompt[5], output[5], cv]
 """
@@ -60,7 +61,7 @@ def write_log(path: Path, rows: int) -> None:
     """A log of so many rows, 50 requests a second, in the form of its ending, by a process of its own."""
     statement = MAKE.format(rows=rows, path=path, form="FORMAT parquet" if path.suffix == ".parquet" else "FORMAT csv")
     make = f"import duckdb, sys\nduckdb.connect(config={{'temp_directory': {str(path.parent)!r}}}).execute(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", make, statement], check=True)
+    subprocess.run([sys.executable, "-c", make, statement], check=True, stdout=subprocess.DEVNULL)
 
 
 def measured(work: str, *words: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,12 @@ def test_a_person_reads_the_rate_the_lengths_and_the_latencies(log: Path, capsys
     assert out.startswith("In doubt: 1 of 301 rows")
     assert "300 requests over 5.0 min" in out and "requests/s on average" in out
     assert "prompt tokens" in out and "TTFT p50" in out
+
+
+def test_without_its_library_the_extra_is_named(log: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    assert main(["traffic", str(log)]) == 1
+    assert "reading a request log needs an optional part: pip install 'phaselaw[traffic]'" in capsys.readouterr().err
 
 
 def test_production_is_held_against_a_run(log: Path, run: Path, capsys) -> None:

@@ -91,6 +91,14 @@ def test_broken_json_lines_are_told_too_whichever_they_are(tmp_path: Path) -> No
     assert log.faults == first
 
 
+def test_a_field_that_only_a_late_record_has_counts(tmp_path: Path) -> None:
+    plain = {"input_tokens": 10, "output_tokens": 2}
+    usage = [*[plain] * 1400, plain | {"cache_read_input_tokens": 90}]
+    lines = [json.dumps({"timestamp": 1_700_000_000 + at, "usage": each}) for at, each in enumerate(usage)]
+    rows, log = read(written(tmp_path, "\n".join([*lines, '{"error": "timeout"}'])))
+    assert log.rows == {"served": 1401, "failed": 1} and max(prompt for _, prompt, _ in rows) == 100
+
+
 def test_bytes_that_are_no_text_are_told_with_their_line(tmp_path: Path) -> None:
     lines = [line.encode() for line in good(300)]
     lines[99], lines[199] = b"\xff\xfe,3,3", b"broken,1,1"
@@ -163,6 +171,17 @@ def test_a_path_is_never_a_pattern_and_a_name_never_a_statement(tmp_path: Path) 
     path = written(tmp_path, text, "[a]*'?")
     rows, _ = read(path, columns={"timestamp": "a'); DROP TABLE rows0; --"})
     assert len(rows) == 5
+
+
+def test_the_database_reaches_nothing_but_the_log_and_shows_nothing(tmp_path: Path) -> None:
+    other = written(tmp_path, HEAD, "other")
+    with opened([written(tmp_path, HEAD + "\n".join(good(5)))], Reading()) as log:
+        assert log.ask("SELECT current_setting('enable_progress_bar')") == [(False,)]
+        for outside in (str(other), "http://127.0.0.1:1/log.csv"):
+            with pytest.raises(AnalysisError, match="Permission Error"):
+                log.ask("SELECT * FROM read_csv($path)", {"path": outside})
+        with pytest.raises(AnalysisError, match="locked"):
+            log.ask("SET enable_external_access = true")
 
 
 def test_parquet_is_read_with_its_types_and_structures(tmp_path: Path) -> None:

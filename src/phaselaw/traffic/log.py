@@ -158,7 +158,7 @@ def _connected(folder: Path, paths: Sequence[str | Path]) -> Any:
     db = duckdb.connect(
         str(folder / "log.duckdb"), config={**dict.fromkeys(off, False), "memory_limit": MEMORY, "threads": threads}
     )
-    db.execute("SET TimeZone = 'UTC'")
+    db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     db.execute("SET temp_directory = ?", [str(folder / "spilled")])
     db.execute("SET allowed_directories = ?", [[str(folder)]])
     db.execute("SET allowed_paths = ?", [[os.path.realpath(path) for path in paths]])

@@ -148,7 +148,11 @@ class Source:
             rows = "SELECT row_number() OVER () AS number, j FROM docs"
         object_of = "CASE WHEN json_type(j) = 'OBJECT' THEN json_extract_string(j, $paths) END"
         self._table = f"SELECT number, {object_of} AS f FROM ({rows})"
-        for record in records:
+        # Fields that only later records have, such as an error's, are found too.
+        [(structure,)] = self._ask(
+            f"SELECT json_group_structure(j)::VARCHAR FROM ({rows}) WHERE json_type(j) = 'OBJECT'"
+        )
+        for record in (*records, _record(structure or "") or {}):
             for path, value in _paths(record):
                 name = ".".join(path)
                 pointer = "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in path)
@@ -471,7 +475,7 @@ def _paths(record: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[t
     """The keys to each value of a record, and the value; of a list the first."""
     for key, value in record.items():
         path = (*above, key)
-        if isinstance(value, list) and value and isinstance(value[0], int | float):
+        if isinstance(value, list) and value and isinstance(value[0], int | float | str):
             yield (*path, "0"), value[0]
         elif isinstance(value, dict) and value:
             yield from _paths(value, path)
