@@ -52,7 +52,9 @@ def traffic_profile(
 
 
 def _document(log: Log, reference: ReferenceTimes | None) -> dict[str, Any]:
-    [(n, first, end)] = log.ask("SELECT count(*), min(sent), max(sent) FROM requests")
+    [(n, first, end, cached, prompts)] = log.ask(
+        "SELECT count(*), min(sent), max(sent), sum(cached), sum(prompt) FILTER (cached IS NOT NULL) FROM requests"
+    )
     if not n:
         rest = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in log.rows.items() if count)
         raise AnalysisError(f"{log.path}: no request to plan with (rows: {rest or 'none'})")
@@ -61,7 +63,6 @@ def _document(log: Log, reference: ReferenceTimes | None) -> dict[str, Any]:
     absolute = not any(source.relative for source in log.sources)
     hours = _hours(log, first, first + (figures["span_s"] or 0.0), absolute)
     apart = {name: log.rows[name] for name in FATES[1:] if log.rows[name]}
-    [(cached, prompts)] = log.ask("SELECT sum(cached), sum(prompt) FILTER (cached IS NOT NULL) FROM requests")
     document = {
         "schema_version": SCHEMA_VERSION,
         "source": "usage by the hour" if of_buckets else "request log",

@@ -218,7 +218,7 @@ class Source:
         """A time: seconds since 1970 of a date, or the number as it stands, which ``unit`` makes seconds."""
         field = self._names[meaning]
         if self._native and self._native[field][1] == "time":
-            return f"epoch_us(CAST({self._native[field][0]} AS TIMESTAMPTZ)) / 1e6"
+            return f"epoch_us({self._native[field][0]}) / 1e6"
         if not self._dated[meaning]:
             return self._number(field)
         x = self._said(field)
@@ -456,7 +456,8 @@ def _leaves(name: str, expression: str, kind: Any) -> Iterator[tuple[str, tuple[
         for inner, of_inner in kind.children:
             yield from _leaves(f"{name}.{inner}", f"{expression}.{_quoted(inner)}", of_inner)
     elif kind.id.startswith("timestamp") or kind.id == "date":
-        yield name, (expression, "time")
+        zoned = "tz" in kind.id or "time zone" in kind.id
+        yield name, (expression if zoned else f"CAST({expression} AS TIMESTAMP)", "time")
     else:
         numeric = kind.id in ("float", "double", "decimal") or kind.id.endswith(("int", "integer"))
         yield name, (expression, "number" if numeric else "text")
