@@ -133,7 +133,7 @@ def test_no_step_reads_the_device_back_or_sends_it_anything(family: str) -> None
     reads: list[str] = []
     bare = hf_model.HfModel.__new__(hf_model.HfModel)
     bare._weights, bare._memory, bare._prefill_more = small(family), hf_model.PeakMemory(), {"logits_to_keep": 1}
-    bare._cache = "past_key_values"
+    bare._cache, bare.compiled = "past_key_values", None
     bare._clock = SimpleNamespace(
         prepare=lambda **_: None, mark=lambda: reads.append("mark"), read_ns=lambda: reads.append("read") or 0
     )

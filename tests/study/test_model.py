@@ -146,6 +146,9 @@ def test_a_resolved_study_says_its_defaults(tmp_path: Path) -> None:
         "batch_size": 1,
         "threads": None,
         "prefill_logits": "last",
+        "execution": "eager",
+        "keep_loaded": "auto",
+        "memory_mb": None,
     }
 
 

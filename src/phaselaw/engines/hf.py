@@ -187,6 +187,8 @@ class HfEngine:
             "decoding": "greedy, never stopped early",
             "attention": sorted({model.attention for model in self._models}),
             "keep_loaded": self._most or "all",
+            "execution": backend.execution,
+            "compiled_graphs": {model.name: model.compiled.graphs for model in self._models if model.compiled},
             "prefill_logits": backend.prefill_logits,
             "prefill_logits_of_all_positions": sorted(every_position),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),

@@ -28,6 +28,7 @@ from weakref import WeakValueDictionary
 
 import torch
 import transformers
+from torch._dynamo.backends.registry import lookup_backend
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel  # noqa: F401
 
 from phaselaw.engines.prompts import token_ids
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """A study's word for a number format, and torch's."""
+
+COMPILER = "inductor"
+"""What `torch.compile` hands its graphs to."""
 
 _LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 _DEFAULT_THREADS = torch.get_num_threads()
@@ -166,6 +170,27 @@ def clock_of(device: torch.device) -> CpuClock:
     return MpsClock() if device.type == "mps" else CpuClock()
 
 
+class Compiled:
+    """A forward pass compiled by torch, with counts of what was compiled and ran: the proof that it engaged."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.graphs = self.ran = 0
+        self._forward = torch.compile(forward, dynamic=True, backend=self._counted)
+
+    def __call__(self, **given: Any) -> Any:
+        return self._forward(**given)
+
+    def _counted(self, graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        compiled: Callable[..., Any] = lookup_backend(COMPILER)(graph, inputs)
+        self.graphs += 1
+
+        def run(*values: Any) -> Any:
+            self.ran += 1
+            return compiled(*values)
+
+        return run
+
+
 class HfModel:
     """A loaded model with its tokenizer."""
 
@@ -188,6 +213,9 @@ class HfModel:
         self.info = _measure(name, source, self._weights)
         if self.info.dtype != DTYPES[backend.dtype]:
             raise EngineError(f"{backend.dtype} was asked for, {self.info.dtype} came", kind="dtype")
+        self.compiled = Compiled(self._weights.forward) if backend.execution == "compile" else None
+        if self.compiled:  # a part of loading, so that what was compiled can be told
+            self._timed(Batch(torch.zeros(1, 4, dtype=torch.long, device=self._weights.device), 4), 2)
 
     def generate(self, request: Request) -> Timing:
         """Time one call on ``request.batch_size`` rows: equal ones, or a prompt each. Raises `EngineError`."""
@@ -200,6 +228,7 @@ class HfModel:
     def close(self) -> None:
         """Let go of the weights; they are freed, back to the system, when no other backend uses them."""
         device, self._weights, self._tokenizer = getattr(self._weights, "device", None), None, None
+        self.compiled = None
         self._batches.clear()
         if device is not None:
             give_back(device)
@@ -227,7 +256,8 @@ class HfModel:
         return ids
 
     def _timed(self, batch: Batch, gen_tokens: int) -> Timing:
-        model, clock, cache = self._weights, self._clock, self._cache
+        model, clock, cache = self.compiled or self._weights, self._clock, self._cache
+        ran = self.compiled.ran if self.compiled else 0
         first, *steps = batch.passes(gen_tokens)
         generated: list[torch.Tensor] = []
         self._memory.reset()
@@ -248,6 +278,11 @@ class HfModel:
                 mark()
             decoded = clock.read_ns()
             tokens = torch.cat(generated, dim=1).cpu().numpy().astype("<i8")
+        if self.compiled and self.compiled.ran - ran < 1 + gen_tokens:
+            what = f"{self.compiled.ran - ran} compiled graphs ran in {1 + gen_tokens} passes"
+            raise EngineError(
+                f"{self.name}: torch.compile did not engage: {what}; say execution: eager", kind="not_compiled"
+            )
         readings = clock.readings()
         return Timing(
             prefill_ms=(prefilled - begun) / 1e6,

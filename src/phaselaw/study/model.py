@@ -130,6 +130,9 @@ class HfBackend(NamedBackend):
     prefill_logits: Literal["last", "all"] = key(
         "last", "Positions whose logits a prefill computes: the `last`, as servers do, or `all`, as TR121 did."
     )
+    execution: Literal["eager", "compile"] = key(
+        "eager", "`compile`: the forward pass by `torch.compile`; that it engaged is counted, else it is an error."
+    )
     keep_loaded: Count | Literal["auto", "all"] = key(
         "auto", "Models loaded at once: `all`, so many, or as many as surely fit the memory (`auto`)."
     )
