@@ -108,7 +108,7 @@ def too_many(name: str, count: dict[str, float]) -> bool:
 
 def caught(name: str, seed: int) -> bool:
     """Whether a defect put into a clean run is found or suspected, where the clean run is silent on it or not."""
-    order = "cells" if name == "throttling" else None
+    order = {"throttling": "cells", "off as a whole": "rounds"}.get(name)
     run = DEFECTS[name](clean(seed, served=name in SERVED_DEFECTS, order=order))
     return any(outcome.findings for outcome in checked(run) if outcome.check == name)
 

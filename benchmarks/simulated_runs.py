@@ -199,6 +199,11 @@ def spill(run: Run) -> Run:
     )
 
 
+def slow_rounds(run: Run, slower: float = 3.0) -> Run:
+    """A first round in which everything takes longer."""
+    return _with_latency(run, pl.when(pl.col("rep") == 0).then(slower).otherwise(1.0))
+
+
 DEFECTS: dict[str, Callable[[Run], Run]] = {
     "prompt cache": prompt_cache,
     "count convention": count_convention,
@@ -208,6 +213,7 @@ DEFECTS: dict[str, Callable[[Run], Run]] = {
     "label contradicts measurement": wrong_label,
     "heterogeneous law": mixed_families,
     "drift": drift,
+    "off as a whole": slow_rounds,
     "throttling": throttling,
     "too few repetitions": few_repetitions,
     "cells not comparable": mixed_settings,

@@ -4,6 +4,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from rows import call
+from rows import run_of as rows_as_run
 from simulated_run import run_of, swept
 
 from phaselaw.laws.analysis import Analysis, analyze
@@ -69,3 +71,29 @@ def test_what_was_held_is_said_in_words() -> None:
     held = {"batch_size": 2, "gen_tokens_target": 64, "scenario": "prompt_128", "threads": None}
     assert held_words(held) == "batch 2, 64 tokens generated, prompts of 128 tokens"
     assert held_words({"scenario": "__all__", "threads": 2.0}) == "all prompts, 2 threads"
+
+
+def served(scenarios: dict[str, int]) -> Analysis:
+    """Three models on a server, each with prompts that come out as so many tokens."""
+    return analyze(
+        rows_as_run(
+            row
+            for at, params in enumerate((10.0, 40.0, 160.0))
+            for scenario, tokens in scenarios.items()
+            for rep in range(2)
+            for row in call(
+                rep, model=f"m{at}", scenario=scenario, params_millions_measured=params, prompt_tokens_raw=tokens,
+                kv_decode_ms=64 * params**0.5 * (1 + 0.01 * rep), prefill_ms=params**0.5 * (1 + 0.1 * tokens),
+            )
+        )
+    )  # fmt: skip
+
+
+def test_natural_prompts_are_no_axis_whatever_their_lengths() -> None:
+    assert served({"micro": 38, "short": 46}).tables["sweep_changes"].is_empty()
+
+
+def test_prompts_that_came_out_equally_long_are_one_value() -> None:
+    found = served({"prompt_128": 130, "prompt_130": 130, "prompt_512": 510})
+    assert found.tables["exponent_by_axis"]["value"].unique().sort().to_list() == [130.0, 510.0]
+    assert served({"micro": 38, "short": 38}).tables["sweep_changes"].is_empty()

@@ -19,3 +19,10 @@ def test_a_key_that_differs_is_told_with_both_values() -> None:
 def test_a_model_that_only_one_study_has_is_one_line() -> None:
     found = differences(manifest("a", "b"), manifest("a", "c"))
     assert found == ["study models[b]: only in the first", "study models[c]: only in the other"]
+
+
+def test_an_older_manifest_without_a_resolved_study_is_held_against_what_both_say() -> None:
+    older = {"gen_tokens": 64, "repetitions": 3}
+    ours = {"study": {"gen_tokens": 64, "repetitions": 3, "order": "rounds", "models": [{"name": "m"}]}}
+    assert differences(older, ours) == differences(ours, older) == []
+    assert differences(older | {"gen_tokens": 32}, ours) == ["study gen_tokens: 32 and 64"]

@@ -23,6 +23,7 @@ from phaselaw.laws import (
     law_differences,
     memory,
     noise,
+    off_rounds,
     overhead,
     physical_limit,
     prediction,
@@ -153,7 +154,7 @@ class Context(Mapping[str, pl.DataFrame]):
     @cached_property
     def prompt_lengths(self) -> pl.DataFrame:
         """The prompt's tokens of each backend and scenario."""
-        return sweeps.prompt_lengths(self.measured)
+        return sweeps.prompt_lengths(self.measured, (self.run.manifest or {}).get("study") or {})
 
     @cached_property
     def step_points(self) -> pl.DataFrame:
@@ -231,6 +232,12 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     ),
     (decisions.WHAT_BREAKS_FIRST, decisions.what_breaks_first),
     (claims.CLAIMS, lambda of: claims.claims(of, of.options, of.replicates)),
+    (
+        off_rounds.WITHOUT_OFF_ROUNDS,
+        lambda of: off_rounds.without_off_rounds(
+            of.alone, off_rounds.off_rounds(of.alone, in_rounds=of.run.order == "rounds"), of.options
+        ),
+    ),
     (
         disturbed.WITHOUT_DISTURBED,
         lambda of: disturbed.without_disturbed(of.alone, disturbed.disturbed_calls(of.alone)),

@@ -112,6 +112,8 @@ DECODE_PROJECTION_ERROR = Table(
 )
 _MODEL = (LAW, col.words("backend_kind"), col.MODEL, *_SIZE)
 _BY_SIZE = ("backend", "params_millions_effective", "model")
+LEAST_SCENARIOS = 5
+"""Scenarios of which a line is judged by their own scatter; of fewer by that of calls, as if scenarios had none."""
 SERVER_CLOCK = Table(
     name="server_clock",
     holds="a server's times against the client's clock",
@@ -225,7 +227,8 @@ def decode_linearity(served: pl.DataFrame) -> pl.DataFrame:
     """``ollama_decode_linearity``: ``decode ms = a + b x count`` over a model's calls, by least squares.
 
     A model whose calls all have one count is left out: a and b can't be separated there. Ours: ``a_p`` and
-    ``a_plus_b_p``, two-sided p of a = 0 and of a = -b (a server whose time spans one step less than its count).
+    ``a_plus_b_p``, two-sided p of a = 0 and of a = -b (a server whose time spans one step less than its count), over
+    the scenarios' medians where there are `LEAST_SCENARIOS`, since the calls of one are alike; else over calls.
     """
     rows = []
     for key, calls in grouped(_timed_decodes(served), _LINEAR_KEYS):
@@ -237,6 +240,9 @@ def decode_linearity(served: pl.DataFrame) -> pl.DataFrame:
         counts = {"min": count.min(), "median": np.median(count), "max": count.max()}
         figures = {"n": len(count), "a_ms": a, "b_ms_per_token": b, "r2": float(line.r2[0])}
         figures |= {f"gen_tokens_raw_{name}": float(value) for name, value in counts.items()}
+        units = calls.group_by("scenario").agg(pl.col("gen_tokens_raw", "kv_decode_ms").median())
+        if units.height >= LEAST_SCENARIOS:
+            count, ms = units["gen_tokens_raw"].to_numpy(), units["kv_decode_ms"].to_numpy()
         figures |= {"a_p": p_of_zero_at(count, ms, 0.0), "a_plus_b_p": p_of_zero_at(count, ms, 1.0)}
         rows.append(key | figures | {"affine_ms_at_target": a + b * key[BUDGET]})
     return DECODE_LINEARITY.frame(rows)

@@ -143,8 +143,14 @@ def decode_sweep_summary(fits: pl.DataFrame) -> pl.DataFrame:
     return DECODE_SWEEP_SUMMARY.frame(of_all if of_all[BUDGET].n_unique() > 1 else of_all.clear())
 
 
-def prompt_lengths(rows: pl.DataFrame) -> pl.DataFrame:
-    """Per backend and scenario: the prompt's tokens, the median over its calls (models may count differently)."""
+def prompt_lengths(rows: pl.DataFrame, study: Mapping[str, Any]) -> pl.DataFrame:
+    """Per backend and scenario: the prompt's tokens, the median over its calls (models may count differently).
+
+    Of synthetic prompts alone, by the study or their names: texts differ in more than their length.
+    """
+    asked = (each for each in study.get("scenarios") or () if isinstance(each, dict))
+    synthetic = [str(each.get("name")) for each in asked if each.get("prompt_tokens")]
+    rows = rows.filter(pl.col("scenario").is_in(synthetic) | pl.col("scenario").str.contains(_PROMPTS))
     length = pl.coalesce(pl.col("seq_len"), pl.col("prompt_tokens_raw") / pl.col("batch_size"))
     names = ["backend", "scenario"]
     prefills = rows.filter(pl.col("mode") == "prefill").select(
@@ -181,6 +187,7 @@ def along_axes(
             rows = rows.with_columns(pl.col("backend").str.replace(_THREADS, ""))
         empty = pl.lit(None, dtype=rows.schema[column]).alias(column)
         swept = rows.with_columns(empty, pl.lit(axis).alias("axis"))
+        swept = swept.unique([*keys, "value"], keep="first", maintain_order=True)  # prompts that came out equally long
         found.append(swept.filter(pl.col("value").n_unique().over(keys) > 1).sort([*keys, "value"]))
     return pl.concat(found)
 

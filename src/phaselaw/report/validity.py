@@ -6,6 +6,7 @@ import dataclasses
 
 from phaselaw.laws.checks.frame import VALIDITY_CHECKS, VALIDITY_FINDINGS
 from phaselaw.laws.disturbed import WITHOUT_DISTURBED
+from phaselaw.laws.off_rounds import WITHOUT_OFF_ROUNDS
 from phaselaw.report.document import Section, Table, display, section
 from phaselaw.report.subject import PHASE_WORDS, Subject
 from phaselaw.tables import MISSING, Row, words
@@ -42,8 +43,8 @@ def validity(subject: Subject) -> Section:
         groups.setdefault((row["check"], row["status"], row["law"]), []).append(row)
     grouped = Table(caption=_GROUPED, columns=_COLUMNS, rows=tuple(_group(subject, rows) for rows in groups.values()))
     each = Table(caption="Each finding with its evidence.", columns=_BRIEF, rows=findings)
-    figures = subject.table(WITHOUT_DISTURBED)
-    return section("Validity", lead, grouped, each, *((figures,) if figures.rows else ()), checks)
+    without = [table for each in (WITHOUT_OFF_ROUNDS, WITHOUT_DISTURBED) if (table := subject.table(each)).rows]
+    return section("Validity", lead, grouped, each, *without, checks)
 
 
 def brief(section: Section) -> Table | None:

@@ -1,12 +1,14 @@
 """Drift, throttling, repetitions against their spread, and cells of one name that are not one thing."""
 
 import math
+import random
 
 import numpy as np
+import polars as pl
 import pytest
 from rows import call, outcome, run_of
 
-from phaselaw.laws.checks.calls import WANTED, known_to
+from phaselaw.laws.checks.calls import WANTED, _trend, known_to
 
 REPETITIONS, COMPARABLE = "too few repetitions", "cells not comparable"
 
@@ -48,6 +50,31 @@ def test_one_wild_cell_among_quiet_ones_is_named() -> None:
 def test_one_call_a_cell_leaves_its_spread_unknown() -> None:
     [first, *_] = outcome(run_of(spread(0.1, 1)), REPETITIONS).findings
     assert "spread is unknown" in first.evidence
+
+
+def in_rounds(drift: float, wild: float, seed: int):
+    """Ten rounds of twelve cells that scatter by 3 %, drift so far from first to last, and have wild calls, 3 x."""
+    draw, rows = random.Random(seed), []
+    for rep in range(10):
+        for cell in range(12):
+            off = math.exp(draw.gauss(0, 0.03) + drift * (rep * 12 + cell) / 119 + (draw.random() < wild) * math.log(3))
+            rows += call(rep * 12 + cell, rep=rep, scenario=f"s{cell}", kv_decode_ms=640 * off, prefill_ms=12 * off)
+    return run_of(rows, manifest={"order": "rounds"})
+
+
+def test_one_call_in_twenty_that_is_wild_makes_no_median_unknown() -> None:
+    assert outcome(in_rounds(0.0, 0.05, seed=1), REPETITIONS).findings == ()
+
+
+def test_wild_calls_neither_make_nor_hide_a_trend() -> None:
+    place = np.arange(120.0)
+    draw = np.random.default_rng(1)
+    for grown, found in ((0.0, False), (0.1, True)):
+        wild = draw.random(120) < 0.05
+        latency = 100 * np.exp(grown * place / 119 + draw.normal(0, 0.03, 120) + wild * math.log(3))
+        rows = pl.DataFrame({"place": place, "latency_ms": latency, "cell": np.arange(120) % 12})
+        slope, p = _trend(rows, ["cell"])
+        assert (p < 0.005) == found and slope == pytest.approx(grown, abs=0.04)
 
 
 def reasons(run) -> list[str]:

@@ -17,6 +17,7 @@ CHECKS = (
     models.from_the_name,
     models.heterogeneous,
     calls.drift,
+    calls.off_as_a_whole,
     calls.throttling,
     disturbed.busy_machine,
     disturbed.shared_server,

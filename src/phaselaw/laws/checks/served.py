@@ -117,7 +117,7 @@ def _prefills_in_steps(evidence: Evidence) -> pl.DataFrame:
     CONVENTION,
     unit="models whose calls differ in tokens generated",
     false_alarm_rate=ALPHA / 2,
-    rests_on="if the calls' noise is alike at every count",
+    rests_on="if the noise is alike at every count and, below 5 scenarios, these differ in their counts alone",
     not_checked="no model whose calls differ in tokens generated",
 )
 def count_convention(evidence: Evidence) -> Findings:
