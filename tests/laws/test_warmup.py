@@ -6,6 +6,8 @@ from rows import phases, run_of, table_of
 
 from phaselaw.laws.analysis import Options, analyze
 from phaselaw.laws.warmup import cold_starts
+from phaselaw.report.headline import lead
+from phaselaw.report.subject import Subject
 
 
 def cell(at: int, first_ms: float, warm_ms: float = 4.3, **known) -> list[dict[str, object]]:
@@ -91,5 +93,10 @@ def test_a_study_of_cold_starts_has_its_first_request_against_itself_less_the_lo
     assert (first["worst_first_ms"], first["n_unsafe"], first["n_calls"]) == (560.0, 3, 3)
     assert first["ratio_max"] == pytest.approx(560 / 60)
     manifest = {"study": {"backends": [{"name": "srv", "cold": True}]}}
-    [row] = analyze(run_of(rows, manifest=manifest), Options(draws=5)).tables["what_breaks_first"].to_dicts()
+    run = run_of(rows, manifest=manifest)
+    analysis = analyze(run, Options(draws=5))
+    [row] = analysis.tables["what_breaks_first"].to_dicts()
     assert (row["cold_ratio_max"], row["cold_n_unsafe"]) == (pytest.approx(560 / 60), 4)
+    headline = lead(Subject(run=run, analysis=analysis, plan=None))[0]
+    assert "a study of cold starts: the first token of a request comes after 560 ms (median), 9.33 x" in headline
+    assert "500 ms of it loading: 3 of 3 are unsafe" in headline

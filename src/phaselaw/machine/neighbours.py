@@ -9,6 +9,7 @@ user's, no one can say whose work is whose.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -64,7 +65,7 @@ class Neighbours:
     def serves(self, backend: str, url: str | None) -> None:
         """A backend's calls go to the server at a URL, or for ``None`` to one that this process started."""
         self._servers[backend], parts = set(), urlsplit(url or "")
-        if parts.hostname in _own_addresses():
+        if parts.hostname and _is_here(parts.hostname):
             self._servers[backend] = _listening(parts.port or (443 if parts.scheme == "https" else 80))
             self._unknown = self._unknown - {backend} | ({backend} if not self._servers[backend] else set())
 
@@ -79,7 +80,9 @@ class Neighbours:
             return None
         span, known = ended.at - begun.at, backend not in self._unknown
         idle, stolen, own = (max(0.0, now - then) / span for then, now in zip(begun[1:4], ended[1:4], strict=True))
-        kilohertz = [int(each.read_bytes()) for each in self._clocks]
+        kilohertz: list[int] = []
+        with suppress(OSError, ValueError):
+            kilohertz += (int(each.read_bytes()) for each in self._clocks)
         return Beside(
             own_cpus=own if known else None,
             other_cpus=max(0.0, self.processors - idle - stolen - own) if known else None,
@@ -111,8 +114,13 @@ class Neighbours:
         )
 
 
-def _own_addresses() -> set[str]:
-    return {"localhost"} | {each.address for addresses in psutil.net_if_addrs().values() for each in addresses}
+def _is_here(host: str) -> bool:
+    """Whether a name or an address is this machine's."""
+    with suppress(OSError):
+        found = {str(each[4][0]) for each in socket.getaddrinfo(host, None)}
+        mine = {each.address for addresses in psutil.net_if_addrs().values() for each in addresses}
+        return any(each in mine or each.startswith("127.") for each in found)
+    return False
 
 
 def _listening(port: int) -> set[int]:
