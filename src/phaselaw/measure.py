@@ -40,6 +40,7 @@ from phaselaw.records import (
     PlannedCall,
     Request,
     Rewarmed,
+    ServerAwaited,
     Timing,
     from_jsonable,
     to_jsonable,
@@ -183,11 +184,13 @@ class _Driver:
         self._calls_of_model: Counter[tuple[str, str]] = Counter()
         self._calls_of_shape: Counter[tuple[str, str, str]] = Counter()
         self._gone: set[tuple[str, str]] = set()
+        self._awaited: set[str] = set()
+        self._outages: Counter[str] = Counter()
         self._in_a_row: dict[str, tuple[str, int]] = {}
         self.ended: set[str] = set()
         """The backends that are called no more."""
 
-    def loaded(self, cell: Cell) -> Iterator[ModelLoaded]:
+    def loaded(self, cell: Cell) -> Iterator[ModelLoaded | ServerAwaited]:
         """Load the cell's model unless it is loaded; yields the event where it was not."""
         key = (cell.backend, cell.model)
         if key in self._models:
@@ -199,6 +202,10 @@ class _Driver:
         out = held[: max(0, len(held) + 1 - self.most_loaded.get(cell.backend, len(held) + 1))]
         _close(*(self._models.pop(each) for each in out))
         self._evicted.update(out)
+        if cell.backend in self._awaited:
+            self._awaited.remove(cell.backend)
+            at_most_s = getattr(self._study.backend(cell.backend), "reconnect_s", 0.0)
+            yield ServerAwaited(backend=cell.backend, process_idx=self._process_idx, at_most_s=at_most_s)
         started = time.perf_counter_ns()
         try:
             model = engine.load(self._study.model(cell.model, cell.backend_kind))
@@ -255,7 +262,7 @@ class _Driver:
             "calls_since_model_load": self._calls_of_model[key],
             "calls_since_shape_first_seen": self._calls_of_shape[_shape(cell)],
         }
-        started_at_unix = time.time()
+        started_at_unix, outages = time.time(), self._outages[cell.backend]
         self._neighbours.before(cell.backend)
         outcomes, started_ms = self._at_once(together)
         # Of a simulated call there is nothing to tell: its times are computed, whatever else runs.
@@ -278,6 +285,7 @@ class _Driver:
                 queue_delay_ms=None if served is None or started_ms is None else served.sent_at_ms - started_ms,
                 achieved_concurrency=achieved if cell.concurrency > 1 else None,
                 beside=beside,
+                outages=outages,
                 **coldness,
             )
             load_ms = None
@@ -340,7 +348,12 @@ class _Driver:
             return _sound(self._models[key].generate(request)), None
         except Exception as error:
             if isinstance(error, ModelGoneError):
-                self._gone.add(key)
+                # A server that went took all its models.
+                whole = error.kind in ("refused", "unreachable")
+                self._gone |= {each for each in self._models if each == key or (whole and each[0] == cell.backend)}
+                if whole and cell.backend not in self._awaited:
+                    self._awaited.add(cell.backend)
+                    self._outages[cell.backend] += 1
             return None, _in_words(error)
 
     def _forget(self, gone: tuple[str, str]) -> None:

@@ -330,6 +330,8 @@ class Call:
     """Sent minus scheduled, by the client; known where several clients start together."""
     achieved_concurrency: float | None = None
     """Mean number of calls under way while this call's group ran; the asked one is the cell's."""
+    outages: int = 0
+    """How often its server had been gone and come back before."""
     beside: Beside | None = None
     """What else the machine did, from before this call's group was sent until it had ended."""
 
@@ -343,7 +345,16 @@ class BackendEnded:
     error: str
 
 
-Event = ModelLoaded | Rewarmed | BackendEnded | Call
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ServerAwaited:
+    """A server that is not ours is gone and waited for: journal event ``server_awaited``."""
+
+    backend: str
+    process_idx: int
+    at_most_s: float
+
+
+Event = ModelLoaded | Rewarmed | BackendEnded | ServerAwaited | Call
 """What happens in a run, as it is kept."""
 
 

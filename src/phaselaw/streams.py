@@ -98,15 +98,16 @@ class Cell:
         self._tokens_an_event = median([self.tokens(each) / each.events for each in whole]) if whole else 1.0
         spread = [(self.tokens(each), each.events) for each in streams if each.events > 1]
         self._each_a_token = all(tokens - 1 <= events <= tokens for tokens, events in spread)
-        self._hold("decode", self._decode_is_false)
-        self._hold("prefill", self._prefill_is_false)
+        self._hold("decode", self._decode_is_false, at_least=2)
+        self._hold("prefill", self._prefill_is_false, at_least=2)
         seen = {client_prefill_ms(each.served): each for each in streams if each.events}
         if "prefill" in self.false and self._prefill_is_false(seen[min(seen)]) is False:
             self.false.remove("prefill")  # most calls waited, for another's request or the like: no claim is false
 
-    def _hold(self, claim: str, contradicts: Callable[[Stream], bool | None]) -> None:
+    def _hold(self, claim: str, contradicts: Callable[[Stream], bool | None], *, at_least: int = 1) -> None:
+        """Note a claim that most calls contradict; of times, one call's may be a wait."""
         answers = [answer for each in self._streams if (answer := contradicts(each)) is not None]
-        if 2 * sum(answers) > len(answers):
+        if 2 * sum(answers) > len(answers) >= at_least:
             self.false.append(claim)
 
     def tokens(self, call: Stream) -> float:

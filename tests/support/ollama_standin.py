@@ -47,6 +47,8 @@ class OllamaStandIn:
                 for model in sorted(self.loaded)
             ]
             return reply(json.dumps({"models": entries}).encode())
+        if path == "/":
+            return reply(b"Ollama is running")
         if path == "/api/tags" and self.lists_fail:
             return reply(b"no route", status="502 Bad Gateway")
         label = {"/api/version": "version", "/api/tags": "tags"}.get(path)

@@ -41,9 +41,9 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 @contextlib.contextmanager
-def scripted(script: Script) -> Iterator[str]:
-    """A server on a free loopback port that runs ``script`` for each connection; gives its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def scripted(script: Script, port: int = 0) -> Iterator[str]:
+    """A server on a free loopback port, or this one, that runs ``script`` for each connection; gives its address."""
+    listener = socket.create_server(("127.0.0.1", port))
     running: list[threading.Thread] = []
     connections: list[socket.socket] = []
 

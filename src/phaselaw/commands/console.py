@@ -16,7 +16,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from phaselaw.records import COLD_AGAIN, BackendEnded, Call, Cell, Event, ModelLoaded, PlannedCall, Rewarmed
+from phaselaw.records import (
+    COLD_AGAIN,
+    BackendEnded,
+    Call,
+    Cell,
+    Event,
+    ModelLoaded,
+    PlannedCall,
+    Rewarmed,
+    ServerAwaited,
+)
 from phaselaw.rundir.columns import decode_step_ms, phase_latency_ms
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -128,6 +138,8 @@ class RunProgress:
             self._note(f"loaded {event.model} on {event.backend} in {event.load_ms / 1000:.1f} s")
         elif isinstance(event, Rewarmed):
             self._note(f"warmed up again: {event.cell_key}")
+        elif isinstance(event, ServerAwaited):
+            self._console.print(Text(f"the server of {event.backend} is gone; waiting {event.at_most_s:g} s for it"))
         elif isinstance(event, BackendEnded):
             self._console.print(
                 Text(f"{event.backend} gave this again and again, and is called no more: {event.error}")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from phaselaw import __version__
-from phaselaw.errors import EngineError
+from phaselaw.errors import EngineError, ModelGoneError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -35,6 +35,9 @@ READ_BYTES = 65_536
 MAX_LINE_BYTES = 8 * 2**20
 """A line longer than this is no event of any engine."""
 MAX_REDIRECTS = 3
+NOT_YET = (502, 503, 504)
+"""What a server, or a gateway before it, says that has started and is not ready."""
+POLL_S = 0.2
 BeforeSend = Callable[[], object] | None
 _Origin = tuple[str, str, int]
 
@@ -78,6 +81,10 @@ class HttpClient:
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.closed = threading.Event()
         self._origin = _origin(self.base_url)
+        self._answered = False
+        self.gone = False
+        """Whether it answered once and now takes no connection."""
+        self._waited = False
 
     def open(
         self, method: str, path: str, payload: Any = None, *, own: Limits | None = None, before_send: BeforeSend = None
@@ -136,7 +143,7 @@ class HttpClient:
             if not (value.isascii() and value.isprintable()):
                 raise EngineError(f"the value of the header {name} has characters that none may have", kind="bad_url")
         kept, started_ns = self._kept(origin) if keeps else None, time.perf_counter_ns()
-        connection = kept or _connected(url, limits, self._ca_file)
+        connection = kept or self._connected(url, limits)
         self._open.add(connection.sock)
         connect_ms = (time.perf_counter_ns() - started_ns) / 1e6 if kept is None else None
         keep = (lambda: self._idle.append((origin, connection))) if keeps else None
@@ -152,7 +159,32 @@ class HttpClient:
                 raise
             return self._exchange(method, url, body, limits, keeps=False)
         exchange.connect_ms = connect_ms
+        self._answered = True
         return exchange
+
+    def _connected(self, url: str, limits: Limits) -> http.client.HTTPConnection:
+        """An open connection; `ModelGoneError` where a server that has answered takes none any more."""
+        try:
+            return _connected(url, limits, self._ca_file)
+        except EngineError as error:
+            self.gone = self._answered and error.kind in ("refused", "unreachable")
+            raise ModelGoneError(str(error), kind=error.kind) if self.gone else error from error
+
+    def check(self) -> None:
+        """Raise `ModelGoneError` where a server that has answered takes no connection any more."""
+        if self._answered:
+            self._connected(self.base_url, QUICK).close()
+
+    def await_return(self, wait_s: float) -> None:
+        """Wait so long for a server that is gone, once an outage, until it answers; raises `EngineError`."""
+        deadline = time.monotonic() + (0.0 if self._waited else wait_s)
+        self._waited = self.gone
+        while self.gone:
+            with suppress(EngineError), self.open("GET", "") as exchange:
+                self.gone = self._waited = exchange.status in NOT_YET
+            if self.gone and time.monotonic() >= deadline:
+                raise EngineError(f"{self.base_url}: gone, and not back after {wait_s:g} s", kind="refused")
+            time.sleep(POLL_S if self.gone else 0.0)
 
     def _kept(self, wanted: _Origin) -> http.client.HTTPConnection | None:
         """A connection of an earlier request that the server neither closed nor sent anything on unasked."""

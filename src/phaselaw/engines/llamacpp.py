@@ -109,6 +109,8 @@ class LlamacppEngine:
     def __init__(self, backend: LlamacppBackend) -> None:
         self._backend = backend
         self._processes: list[ServerProcess] = []
+        self._outside: LlamacppServer | None = None
+        """The server that is not ours."""
         self._version: str | None = None
         self._observed: dict[str, Any] = {}
         self._starts: dict[str, dict[str, float | None]] = {}
@@ -129,7 +131,9 @@ class LlamacppEngine:
         process = None
         if self._backend.url is not None:
             limits, ca_file = served.limits_of(self._backend), self._backend.ca_file
-            server = LlamacppServer(self._backend.url, limits=limits, ca_file=ca_file)
+            server = self._outside or LlamacppServer(self._backend.url, limits=limits, ca_file=ca_file)
+            self._outside = server
+            server.await_return(self._backend.reconnect_s)
             server.health()
             props = server.props()
             if (other := _other_model(model.name, props, self._backend.url)) is not None:

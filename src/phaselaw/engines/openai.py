@@ -122,7 +122,7 @@ class OpenaiServer(HttpClient):
             yield
         except EngineError as error:
             text = str(error).replace(self._key, "***") if self._key else str(error)
-            raise EngineError(text, kind=error.kind) from None
+            raise type(error)(text, kind=error.kind) from None
 
 
 class OpenaiEngine(ServedEngine):

@@ -85,14 +85,19 @@ def stream(
     enough = 1_000 + 8 * gen_tokens
     limits = dataclasses.replace(server.limits, reply_bytes=server.limits.reply_bytes + 4_000 * gen_tokens)
     lines: list[Line] = []
-    with server.open("POST", path, payload, own=limits, before_send=before_send) as exchange:
-        exchange.raise_for_status()
-        for line in exchange.lines():
-            lines.append(line)
-            if line.data.startswith(b"data:") and line.data[5:].strip() == DONE.encode():
-                break  # some servers keep the connection open after it
-            if len(lines) > enough:
-                raise EngineError(f"{exchange.url}: {len(lines)} lines for {gen_tokens} tokens", kind="endless")
+    try:
+        with server.open("POST", path, payload, own=limits, before_send=before_send) as exchange:
+            exchange.raise_for_status()
+            for line in exchange.lines():
+                lines.append(line)
+                if line.data.startswith(b"data:") and line.data[5:].strip() == DONE.encode():
+                    break  # some servers keep the connection open after it
+                if len(lines) > enough:
+                    raise EngineError(f"{exchange.url}: {len(lines)} lines for {gen_tokens} tokens", kind="endless")
+    except EngineError as error:
+        if error.kind == "connection_lost":
+            server.check()
+        raise
     with reading(f"{exchange.url}: the reply", partial(EngineError, kind="bad_reply")):
         reply = read(lines, exchange.sent_ns)
     if reply.done_reason in CUT_REASONS and not exchange.framed:
@@ -334,7 +339,10 @@ class ServedEngine:
         return EngineInfo(kind=self.backend.kind, name=self.backend.name, version=self.version, settings=settings)
 
     def load(self, model: ModelEntry) -> Any:
-        """A model, asked for once: the same object all through the run. Raises `EngineError`."""
+        """A model, asked for once, and again after its server was gone. Raises `EngineError`."""
+        if self.server.gone:
+            self.server.await_return(self.backend.reconnect_s)
+            self.models.clear()
         if model.name not in self.models:
             self.models[model.name] = self.load_new(model)
         return self.models[model.name]

@@ -233,6 +233,7 @@ MEASURED: tuple[Column, ...] = (
     Column("gen_tokens_counted", "served.tokens_counted", "tokens generated, as the server counts"),
     Column("events", lambda c: c.timing and c.timing.served and len(c.timing.served.arrivals_ms), "that held text"),
     Column("first_event_tokens", "served.first_event_tokens", "tokens that the first event held: TTFT is of so many"),
+    Column("outages", "call.outages", "how often its server had been gone and come back before", "unread"),
     Column("params_millions_named", "study", "the size in the model's name, where nothing else says one"),
     Column("false_claims", "served.false_claims", "what the client's clock contradicts, see below", "served text"),
     Column("own_cpus", "beside.own_cpus", "processors kept busy by phaselaw and the server it calls, on average"),

@@ -19,14 +19,14 @@ from typing import Any
 
 from phaselaw.errors import RunError
 from phaselaw.files import lock, read_plain
-from phaselaw.records import BackendEnded, Call, Event, ModelLoaded, Rewarmed, from_jsonable, to_jsonable
+from phaselaw.records import BackendEnded, Call, Event, ModelLoaded, Rewarmed, ServerAwaited, from_jsonable, to_jsonable
 
 JOURNAL = "journal.jsonl"
 JOURNAL_VERSION = 2
 """What is written. Version 1, which has neither checksums nor replicates, is read as well."""
 
 _RECORDS: dict[str, type[Any]] = {"model": ModelLoaded, "rewarmed": Rewarmed, "call": Call}
-_RECORDS["backend_ended"] = BackendEnded
+_RECORDS |= {"backend_ended": BackendEnded, "server_awaited": ServerAwaited}
 _NAMES = {record: name for name, record in _RECORDS.items()}
 _REQUIRED: dict[str, dict[str, Any]] = {
     "header": {"run_id": str, "argv": list, "study": dict, "study_sha256": str, "skipped": list}

@@ -182,6 +182,9 @@ class ServedBackend(NamedBackend):
     connect_timeout_s: Seconds = key(10.0, "Longest connection set-up.")
     idle_timeout_s: Seconds = key(300.0, "Longest silence of the server, a model's load included.")
     timeout_s: Seconds = key(1800.0, "Longest call.")
+    reconnect_s: Annotated[float, Field(ge=0, le=86_400)] = key(
+        30.0, "How long a server that is not ours and was there is waited for, once each time that it is gone."
+    )
     concurrency: Clients = key((1,), "Clients that call at once, each number a cell of its own: see Sweeps.")
     ca_file: str | None = key(None, "Path of certificates to trust for `https`, in PEM; left out: the system's.")
     optional: bool = key(False, "Skip it, with a notice, where its server or a model of it is not here.")
