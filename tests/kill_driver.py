@@ -49,8 +49,11 @@ class DamageError(Exception):
 class Victim:
     """A run that is killed again and again."""
 
-    def __init__(self, study: Path, out: Path, seed: int) -> None:
-        self.study, self.out = study, out
+    def __init__(
+        self, study: Path, out: Path, seed: int, command: Sequence[str] = RUN, more: Sequence[str] = ()
+    ) -> None:
+        """``command`` begins the run, with ``more``, and goes on with it."""
+        self.study, self.out, self.begins, self.more = study, out, command, more
         self.draw = random.Random(seed)
         self.kept = b""
         self.landed: Counter[str] = Counter()
@@ -63,8 +66,8 @@ class Victim:
 
     def command(self) -> list[str]:
         """Begins the run, or goes on with it once it has a journal."""
-        resume = ["--resume", str(self.out)] if self.journal() else [str(self.study), "--out", str(self.out)]
-        return [*RUN, *resume]
+        begin = [str(self.study), "--out", str(self.out), *self.more]
+        return [*self.begins, *(["--resume", str(self.out)] if self.journal() else begin)]
 
     def kill_while(self, stage: str) -> None:
         """Start the run and kill it within a stage; raises `DamageError` where the journal lost what it held.
