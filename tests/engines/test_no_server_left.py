@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from phaselaw.engines.llamacpp_process import find_server
+from phaselaw.rundir.journal import read_journal
 
 pytestmark = [
     pytest.mark.slow,
@@ -169,3 +171,39 @@ def test_a_server_whose_guard_is_killed_goes_too(study: Callable[[int], Path], s
     kill_the_group(run)
     run.process.wait(60)
     assert run.nothing_left()
+
+
+def test_a_script_in_the_place_of_a_server_is_ended_with_what_it_started(tmp_path: Path) -> None:
+    script = tmp_path / "server.sh"
+    script.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {tmp_path / 'child'}\nwait\n")
+    script.chmod(0o755)
+    guard = [sys.executable, "-m", "phaselaw.engines.llamacpp_guard", str(script)]
+    with subprocess.Popen(guard, stdin=subprocess.PIPE) as process:
+        until = time.monotonic() + 30
+        while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text().strip():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        child = psutil.Process(int((tmp_path / "child").read_text()))
+        process.stdin.close()
+        process.wait(30)
+    until = time.monotonic() + 10
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_server_that_is_killed_costs_a_call_and_is_started_again(
+    study: Callable[[int], Path], start: Start, tmp_path: Path
+) -> None:
+    run = start(study(12), "--out", tmp_path / "run")
+    run.after_a_call(tmp_path / "run")
+    server = next(each for each in run.servers() if "phaselaw.engines.llamacpp_package" in each.cmdline())
+    server.kill()
+    assert run.process.wait(240) == 3
+    journal = read_journal(tmp_path / "run" / "journal.jsonl")
+    failed = [call for call in journal.calls if call.status != "ok"]
+    assert len(journal.calls) == 24 and len(failed) == 1
+    assert failed[0].error.startswith("server_died: llama-server ended with exit code")
+    assert Counter(loaded.model for loaded in journal.models)[failed[0].cell.model] == 2
+    assert start("--resume", tmp_path / "run", "--retry-failed").process.wait(240) == 0
+    assert {call.status for call in read_journal(tmp_path / "run" / "journal.jsonl").calls} == {"ok"}

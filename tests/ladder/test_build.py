@@ -125,3 +125,17 @@ def test_a_folder_resolves_to_itself_and_any_other_name_is_left_for_the_hub_cach
     assert resolve(str(tmp_path)) == tmp_path
     assert resolve("tiny-gpt2") == Path("tiny-gpt2")
     assert resolve("org/model") == "org/model"
+
+
+def test_a_poisoned_cache_is_made_anew_before_a_run_states_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHASELAW_CACHE", str(tmp_path))
+    [folder] = build(["tiny-gpt2"])
+    weights = folder / "model.safetensors"
+    sound = weights.read_bytes()
+    weights.write_bytes(sound[:-2000] + bytes(2000))
+    assert resolve("models/tiny-gpt2") == folder
+    assert weights.read_bytes() != sound
+    resolve("models/tiny-gpt2", every_byte=True)
+    assert weights.read_bytes() == sound

@@ -15,7 +15,7 @@ from phaselaw.plan.capacity import SECONDS_PER_MONTH, UNKNOWN, Headroom, mean_to
 from phaselaw.plan.decisions import Tiers, break_even, cascade_row, decision_delta, routed_row, success_row
 from phaselaw.plan.inputs import TR121_MIXES, TR121_TIERS, TR121_VOLUMES
 from phaselaw.plan.phase_split import at_mixture, request_row, split, token_prices
-from phaselaw.plan.replicas import Replica, pairs, price
+from phaselaw.plan.replicas import MOST_PAIRED, Replica, pairs, price
 from phaselaw.plan.tables import row
 from phaselaw.records import Mix
 from phaselaw.tables import Row
@@ -69,6 +69,7 @@ def assumptions(question: Question, replicas: Sequence[Replica]) -> dict[str, An
         "premium_share": question.premium_share,
         "phase_split_rates": question.phase_split_rates,
         "extrapolate": question.extrapolate,
+        "pairs": "each two" if len(replicas) <= MOST_PAIRED else "the cheapest of a backend with each other one",
         "mixes": [dataclasses.asdict(mix) for mix in question.mixes],
     }
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -96,10 +97,22 @@ def price(replica: Replica) -> float:
     return float(replica.usd_per_1m[0])
 
 
+MOST_PAIRED = 60
+"""More replicas than this are not paired each with each, which would take minutes."""
+
+
 def pairs(replicas: Sequence[Replica]) -> Iterator[tuple[Replica, Replica]]:
-    """Every two replicas of one batch size and output length, the cheaper first; from the cheapest pair up."""
-    for small, big in combinations(sorted(replicas, key=price), 2):
-        if (small.batch_size, small.gen_tokens) == (big.batch_size, big.gen_tokens):
+    """Every two replicas of one batch size and output length, the cheaper first; from the cheapest pair up.
+
+    Of more than `MOST_PAIRED` only the cheapest of each backend and kind with every other one of it.
+    """
+    ordered = sorted(replicas, key=price)
+    cheapest: dict[tuple[Any, ...], Replica] = {}
+    for each in ordered:
+        cheapest.setdefault((each.backend, each.batch_size, each.gen_tokens), each)
+    for small, big in combinations(ordered, 2) if len(ordered) <= MOST_PAIRED else product(cheapest.values(), ordered):
+        of_a_kind = (small.batch_size, small.gen_tokens) == (big.batch_size, big.gen_tokens)
+        if small is not big and of_a_kind and (len(ordered) <= MOST_PAIRED or small.backend == big.backend):
             yield small, big
 
 

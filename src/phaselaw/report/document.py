@@ -169,10 +169,21 @@ class Section:
     blocks: tuple[Block, ...]
 
 
+MOST_ROWS = 100
+"""Rows of a table that a report shows; its CSV has all."""
+
+
 def section(title: str, *contents: Block | list[str] | None) -> Section:
-    """A section of blocks; ``None`` is left out."""
+    """A section of blocks, long tables cut to `MOST_ROWS`; ``None`` is left out."""
     blocks = (tuple(each) if isinstance(each, list) else each for each in contents if each is not None)
-    return Section(title=title, blocks=tuple(blocks))
+    return Section(title=title, blocks=tuple(_cut(each) if isinstance(each, Table) else each for each in blocks))
+
+
+def _cut(table: Table) -> Table:
+    if len(table.rows) <= MOST_ROWS:
+        return table
+    caption = f"{table.caption} The first {MOST_ROWS} of {len(table.rows):,} rows; all are in analysis/*.csv."
+    return dataclasses.replace(table, caption=caption, rows=table.rows[:MOST_ROWS])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,6 +28,7 @@ from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panel, Plo
 
 WIDTH, HEIGHT = 400.0, 300.0
 """Of a panel, in pixels: as wide as a telephone, so that its text is never scaled down to where it can't be read."""
+MOST_NAMED = 40
 LONGEST = 24
 """Characters of a model's name that are drawn; a pointer shows the rest."""
 
@@ -322,7 +323,11 @@ def _points(pane: Axes, at: Sequence[tuple[float, float]], colour: int) -> None:
 
 
 def _names(pane: Axes, points: Sequence[Point]) -> None:
-    """Each point's name where it hides neither a point nor another name; with a line to it where that is not near."""
+    """Each point's name where it hides neither a point nor another name; with a line to it where that is not near.
+
+    Of more than `MOST_NAMED` points so many are named, evenly: all of them say their names under the pointer.
+    """
+    points = points[:: max(1, -(-len(points) // MOST_NAMED))]
     within = pane.get_window_extent()
     within = Bbox.from_extents(within.x0 + 2, within.y0 + 2, WIDTH - 1, within.y1)
     places = [pane.transData.transform((point.x, point.y)).tolist() for point in points]

@@ -49,7 +49,7 @@ def validity(subject: Subject) -> Section:
 
 def brief(section: Section) -> Table | None:
     """What the checks found, as far as it fits a terminal; ``None`` of another section, and where none spoke up."""
-    tables = (block for block in section.blocks if isinstance(block, Table) and block.caption == _GROUPED)
+    tables = (block for block in section.blocks if isinstance(block, Table) and block.caption.startswith(_GROUPED))
     return next((dataclasses.replace(table, columns=_BRIEF) for table in tables), None)
 
 
