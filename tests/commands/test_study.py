@@ -61,7 +61,7 @@ def test_show_as_json_is_the_study_resolved(study: Path, capsys: pytest.CaptureF
     assert main(["study", "show", str(study), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown == load_study(str(study)).resolved()
-    assert shown["scenarios"][0] == {"name": "micro", "prompt": "Hello", "prompt_tokens": None}
+    assert shown["scenarios"][0] == {"name": "micro", "prompt": "Hello", "prompts": None, "prompt_tokens": None}
 
 
 def test_check_of_a_study_that_can_run_here_exits_0(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
