@@ -89,7 +89,7 @@ class HonestServer:
         kind, an_event = draw.choice([*KINDS]), draw.choice([1, 1, 1, 2, 4])
         return cls(
             kind=kind,
-            budget=draw.choice([8, 16, 64, 128]),
+            budget=max(8 * an_event, draw.choice([8, 16, 64, 128])),
             step_ms=step_ms,
             prefill_ms=step_ms * draw.uniform(1.0, 2.0) + 10 ** draw.uniform(0.0, 3.3),
             load_ms=draw.choice([0.0, 1.0, 40.0, 170.0]) if kind == "ollama" else 0.0,

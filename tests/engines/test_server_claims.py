@@ -50,7 +50,7 @@ def said_twice(*, at_the_end: bool) -> Any:
     """Reasoning, then the same text once more as content: at one instant, or at the pace of tokens."""
     said = [(at_ms, {"choices": [{"delta": {"reasoning": text}}]}) for at_ms, text in ONE_BY_ONE]
     late = [(due(TOKENS + at), text) for at, (_, text) in enumerate(ONE_BY_ONE)]
-    again = [(due(TOKENS), "".join(text for _, text in ONE_BY_ONE))] if at_the_end else late
+    again = [(due(TOKENS), "".join(text for _, text in ONE_BY_ONE).lstrip())] if at_the_end else late
     return chat_of(said + [(at_ms, {"choices": [{"delta": {"content": text}}]}) for at_ms, text in again])
 
 

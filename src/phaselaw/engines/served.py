@@ -140,8 +140,9 @@ def reply_of(
     """
     texts = [(at_ms, event, *text_of_event(event)) for at_ms, event in events]
     hidden_text, shown_text = "".join(each[2] for each in texts), "".join(each[3] for each in texts)
-    twice = len(hidden_text) >= TELLING_CHARS and shown_text.startswith(hidden_text)
-    left, repeated, thinking = len(hidden_text) if twice else 0, 0, 0
+    said, again = hidden_text.strip(), shown_text.lstrip()
+    twice = len(said) >= TELLING_CHARS and again.startswith(said)
+    left, repeated, thinking = len(shown_text) - len(again) + len(said) if twice else 0, 0, 0
     arrivals: list[float] = []
     numbers: list[int | None] = []
     digest = hashlib.sha256()
