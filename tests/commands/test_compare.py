@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from phaselaw.cli import main
+from phaselaw.rundir.derive import sealed
 
 STUDY = """\
 run_name: compared
@@ -73,7 +74,7 @@ def test_another_host_is_refused_and_compared_when_told(runs: dict[str, Path], t
     shutil.copytree(runs["a2"], elsewhere)
     manifest = json.loads((elsewhere / "manifest.json").read_text())
     manifest["host"]["cpu_model"] = "another processor"
-    (elsewhere / "manifest.json").write_text(json.dumps(manifest))
+    (elsewhere / "manifest.json").write_text(json.dumps(sealed(manifest)))
     asked = [*words(runs, "compare", "a1"), str(elsewhere)]
     assert main(asked) == 1
     assert "another processor" in capsys.readouterr().err
