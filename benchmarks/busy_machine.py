@@ -19,10 +19,11 @@ from pathlib import Path
 
 import polars as pl
 
-from phaselaw import api, measure, replicates
+from phaselaw import api
 from phaselaw.laws.disturbed import BUSY, disturbed_calls
 from phaselaw.laws.summary import usable
 from phaselaw.machine.neighbours import Neighbours
+from phaselaw.measure import begin, replicates
 from phaselaw.records import Call, Run
 from phaselaw.study.file import load_study
 
@@ -35,8 +36,8 @@ def run(folder: Path, repetitions: int, disturb: Callable[[float], None] | None 
     models, scenarios = ("models/tiny-gpt2", "models/gpt2-5m"), ("micro", "short")
     settings = [f"repetitions={repetitions}", "replicates=1"]
     study = load_study("gpt2-ladder-cpu", settings=settings, models=models, scenarios=scenarios)
-    with measure.new_run(study, out=folder, argv=[], asked={}, available=False, tell=print) as directory:
-        list(measure.prepare_models(directory.study))
+    with begin.new_run(study, out=folder, argv=[], asked={}, available=False, tell=print) as directory:
+        list(begin.prepare_models(directory.study))
         todo, _, events = replicates.measure_run(directory, lambda: False)
         done = 0
         for event in events:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, Self
 
 from phaselaw.engines import Model, hf
 from phaselaw.ladder.build import resolve
-from phaselaw.measure import measure
+from phaselaw.measure.calls import measure
 from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
 from phaselaw.rundir.columns import phase_latency_ms
 from phaselaw.rundir.write import RunDirectory

@@ -29,7 +29,7 @@ from phaselaw.engines import llamacpp, ollama
 from phaselaw.ladder import build, weights
 from phaselaw.ladder.spec import LADDER, LadderModel, ladder_model
 from phaselaw.records import Request
-from phaselaw.streams import CUT_REASONS
+from phaselaw.servers.streams import CUT_REASONS
 from phaselaw.study.model import LlamacppBackend, ModelEntry, OllamaBackend
 
 PROMPTS = ("Why?", "Explain the difference between latency and throughput.", "Tell me a story of a fox. " * 12)

@@ -25,14 +25,14 @@ from typing import Any, Literal
 import polars as pl
 
 from phaselaw import api
-from phaselaw.caches import Verdict
 from phaselaw.engines.served import StreamedReply, timing_of
 from phaselaw.ladder.spec import LADDER
-from phaselaw.measure import new_run
+from phaselaw.measure.begin import new_run
+from phaselaw.measure.replicates import measure_run
 from phaselaw.records import Call, Cell, Run, Timing
-from phaselaw.replicates import measure_run
 from phaselaw.rundir.columns import rows_of, settled_calls
 from phaselaw.rundir.read import normalised
+from phaselaw.servers.caches import Verdict
 from phaselaw.study.model import Study
 
 KINDS: dict[str, Literal["none", "prefill", "both"]] = {"ollama": "prefill", "openai": "none", "llamacpp": "both"}

@@ -18,7 +18,7 @@ import polars as pl
 
 from phaselaw.engines import module_for
 from phaselaw.ladder.spec import LADDER
-from phaselaw.measure import measure
+from phaselaw.measure.calls import measure
 from phaselaw.records import Call, Event, Run
 from phaselaw.rundir.columns import rows_of
 from phaselaw.rundir.read import normalised

@@ -14,7 +14,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from phaselaw import api, measure, replicates
+from phaselaw import api
+from phaselaw.measure import begin, replicates
 from phaselaw.study.file import load_study
 
 ollama_standin, recordings = (importlib.import_module(name) for name in ("ollama_standin", "recordings"))
@@ -39,7 +40,7 @@ def findings(version: str, seed: int, folder: Path) -> list[str]:
         path = folder / "study.yaml"
         path.write_text(STUDY.format(seed=seed, url=url, model=recordings.SMOLLM2))
         study = load_study(str(path))
-        with measure.new_run(study, out=folder / "run", argv=[], asked={}, available=False, tell=print) as directory:
+        with begin.new_run(study, out=folder / "run", argv=[], asked={}, available=False, tell=print) as directory:
             list(replicates.measure_run(directory, lambda: False)[2])
             directory.finish("complete")
     return sorted(set(api.load(folder / "run").tables["validity_findings"].filter(status="found")["check"]))

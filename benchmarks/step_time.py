@@ -23,7 +23,7 @@ import polars as pl
 
 from phaselaw.engines import module_for
 from phaselaw.laws.step_time import step_time_model, step_time_points, step_times
-from phaselaw.measure import measure
+from phaselaw.measure.calls import measure
 from phaselaw.records import Call, ModelLoaded
 from phaselaw.rundir import read as runs
 from phaselaw.rundir.columns import rows_of

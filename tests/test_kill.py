@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from phaselaw.measure import schedule
+from phaselaw.measure.order import schedule
 from phaselaw.rundir.journal import JOURNAL, read_journal
 from phaselaw.study.file import load_study
 

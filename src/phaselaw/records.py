@@ -157,7 +157,7 @@ class Served:
     server_times: Literal["none", "prefill", "both"] | None = None
     """The phases that this engine's server times, where the client's clock does not contradict it."""
     prefill_ms_server: float | None = None
-    """The server's prefill time, as are the two below: its claims, whatever serves (`phaselaw.streams`)."""
+    """The server's prefill time, as are the two below: its claims, whatever serves (`phaselaw.servers.streams`)."""
     decode_ms_server: float | None = None
     tokens_counted: int | None = None
     tokens_between: int | None = None

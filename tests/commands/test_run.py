@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from journals import edit
 
-from phaselaw.measure import schedule
+from phaselaw.measure.order import schedule
 from phaselaw.rundir.journal import JOURNAL, read_journal
 from phaselaw.study.file import load_study
 

@@ -10,7 +10,7 @@ import pytest
 from phaselaw.cli import main
 from phaselaw.engines import module_for
 from phaselaw.machine import identity as telemetry
-from phaselaw.measure import measure
+from phaselaw.measure.calls import measure
 from phaselaw.rundir.journal import JOURNAL
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.model import Study

@@ -11,7 +11,7 @@ import pytest
 from phaselaw.engines import MODULES, Engine, EngineModule, Model, module_for
 from phaselaw.errors import EngineError, NotReadyError
 from phaselaw.ladder.spec import ladder_model
-from phaselaw.measure import measure
+from phaselaw.measure.calls import measure
 from phaselaw.records import Call, EngineInfo, Request, from_jsonable, to_jsonable
 from phaselaw.study.model import HfBackend, ModelEntry, SimulatedBackend, Study
 

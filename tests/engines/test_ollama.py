@@ -14,7 +14,7 @@ from phaselaw.engines import Doubt, ollama
 from phaselaw.engines.ollama import address, full_name, parameter_millions
 from phaselaw.engines.prompts import WORDS, Nonces, text_of
 from phaselaw.errors import EngineError
-from phaselaw.measure import measure
+from phaselaw.measure.calls import measure
 from phaselaw.records import Call, Request, Timing, to_jsonable
 from phaselaw.rundir.columns import rows_of
 from phaselaw.study.model import ModelEntry, OllamaBackend, Study

@@ -3,9 +3,9 @@
 import pytest
 from recordings import GEMMA3, NEW, OLD, SMOLLM2, recorded
 
-from phaselaw.caches import FreshPrompts, Verdict, judge
 from phaselaw.engines.served import timing_of
 from phaselaw.records import Served
+from phaselaw.servers.caches import FreshPrompts, Verdict, judge
 
 
 def served(version: str, label: str) -> Served:

@@ -12,7 +12,7 @@ from recordings import NEW, SMOLLM2
 from scripted_server import CHUNKED_HEAD, LAST_CHUNK, Script, chunk, read_request, reply, scripted
 
 from phaselaw.engines import module_for
-from phaselaw.measure import measure
+from phaselaw.measure.calls import measure
 from phaselaw.records import Call, Event, Rewarmed, ServerAwaited
 from phaselaw.study.model import Study
 

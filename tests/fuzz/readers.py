@@ -231,7 +231,7 @@ class _Said:
 def streamed(data: bytes, read: object) -> None:
     """A reply to a call of 4 tokens, as the call is kept."""
     from phaselaw.engines import served
-    from phaselaw.measure import _sound
+    from phaselaw.measure.calls import _sound
 
     reply = served.stream(_Said(data), "/", {}, 4, read)
     _sound(served.client_timing(reply, "a prompt", 4, head_cached=False))

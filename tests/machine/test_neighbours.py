@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from phaselaw import measure
 from phaselaw.errors import NotReadyError
 from phaselaw.machine import neighbours
 from phaselaw.machine.neighbours import Neighbours
+from phaselaw.measure import begin
 from phaselaw.records import Beside
 from phaselaw.study.file import load_study
 
@@ -88,7 +88,7 @@ def waits(monkeypatch, *states: str | None) -> list[str]:
     monkeypatch.setattr(neighbours, "busy_words", lambda: next(watches))
     monkeypatch.setattr(neighbours, "time", SimpleNamespace(monotonic=iter(range(1000)).__next__))
     lines: list[str] = []
-    measure.begin_quietly(load_study("gpt2-ladder-cpu"), wait_s=30.0, tell=lines.append)
+    begin.begin_quietly(load_study("gpt2-ladder-cpu"), wait_s=30.0, tell=lines.append)
     assert next(watches, "all looked at") == "all looked at"
     return lines
 
@@ -105,8 +105,8 @@ def test_a_run_gives_up_waiting_when_it_was_told_to(monkeypatch) -> None:
 
 def test_a_run_warns_of_a_busy_machine_and_says_nothing_of_a_quiet_one(monkeypatch) -> None:
     for state, told in (("others take 2.0", 1), (None, 0)):
-        monkeypatch.setattr(measure, "busy_words", lambda state=state: state)
+        monkeypatch.setattr(begin, "busy_words", lambda state=state: state)
         lines: list[str] = []
-        measure.begin_quietly(load_study("gpt2-ladder-cpu"), wait_s=None, tell=lines.append)
+        begin.begin_quietly(load_study("gpt2-ladder-cpu"), wait_s=None, tell=lines.append)
         assert len(lines) == told
         assert all("others take 2.0" in line and "--wait-quiet" in line for line in lines)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from odd_servers import FIRST_MS, PROMPT_TOKENS, events, generate
 
-from phaselaw.caches import Verdict
 from phaselaw.commands.console import describe_call
 from phaselaw.engines.served import timing_of
 from phaselaw.records import Call, Cell
 from phaselaw.rundir.columns import rows_of, settled_calls
+from phaselaw.servers.caches import Verdict
 
 CELL = Cell(backend="srv", backend_kind="ollama", model="m", scenario="s", batch_size=1, gen_tokens=1)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from phaselaw.engines import module_for
 from phaselaw.machine import identity as telemetry
-from phaselaw.measure import measure
+from phaselaw.measure.calls import measure
 from phaselaw.rundir.journal import line_of
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.model import Study

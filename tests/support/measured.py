@@ -6,7 +6,7 @@ from pathlib import Path
 
 from phaselaw.engines import module_for
 from phaselaw.machine.identity import IDENTITY
-from phaselaw.measure import measure
+from phaselaw.measure.calls import measure
 from phaselaw.records import Call
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.model import Study

@@ -10,11 +10,11 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from phaselaw.caches import Verdict
 from phaselaw.engines import ollama, openai
 from phaselaw.engines.http_client import Line
 from phaselaw.engines.served import StreamedReply, client_timing, timing_of
 from phaselaw.records import Run, Timing
+from phaselaw.servers.caches import Verdict
 from server_claims import run_of
 
 FIRST_MS, STEP_MS, TOKENS = 47.0, 6.5, 40

@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from phaselaw.caches import Verdict
 from phaselaw.engines.http_client import Line
 from phaselaw.engines.ollama import read_stream
 from phaselaw.engines.served import StreamedReply, timing_of
 from phaselaw.records import Timing
+from phaselaw.servers.caches import Verdict
 
 FOLDER = Path(__file__).parent.parent / "data" / "ollama"
 OLD, NEW = "v0.13.5", "v0.33.0-rc2"

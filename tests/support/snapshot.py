@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from phaselaw import replicates
+from phaselaw.measure import replicates
 
 HERE = Path(__file__).resolve().parents[1]
 KEPT = HERE / "data" / "snapshot.json"

@@ -11,11 +11,11 @@ from types import FrameType
 
 from rich.console import Console
 
-from phaselaw import measure, replicates
 from phaselaw.commands.console import RunProgress, notes_console
 from phaselaw.commands.options import a_path, add_permits, duration, names, option, positive, switch, take_permits
 from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
+from phaselaw.measure import begin, replicates
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.file import full_names, load_study
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             directory.write_derived()
         else:
             if args.resume is not None:
-                measure.begin_quietly(directory.study, wait_s=args.wait_quiet, tell=tell)
+                begin.begin_quietly(directory.study, wait_s=args.wait_quiet, tell=tell)
             asked_to_stop, left = _measure(directory, notes)
             directory.finish("interrupted" if left else "complete")
         path, failed = directory.path, sum(call.status != "ok" for call in directory.calls)
@@ -107,7 +107,7 @@ def _directory(args: argparse.Namespace, notes: Console, tell: Callable[[str], N
         if args.dry_run:
             study = study.as_simulated({model.name: (model.params / 1e6, model.n_layer) for model in LADDER})
     if study is None or args.resume is not None:
-        return measure.resumed_run(
+        return begin.resumed_run(
             args.resume,
             study=study,
             argv=sys.argv,
@@ -120,7 +120,7 @@ def _directory(args: argparse.Namespace, notes: Console, tell: Callable[[str], N
     asked = {"study_source": args.study or DEFAULT_STUDY, "allow_lists": lists}
     how = {"available": args.available, "wait_s": args.wait_quiet}
     with notes.status("looking at this machine; the first time it is measured, for a few seconds"):
-        return measure.new_run(study, out=args.out, argv=sys.argv, asked=asked, tell=tell, **how)
+        return begin.new_run(study, out=args.out, argv=sys.argv, asked=asked, tell=tell, **how)
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
 def _measure(directory: RunDirectory, notes: Console) -> tuple[bool, int]:
     """Measure what the run still lacks: whether it was asked to stop, and how many calls are left."""
     with notes.status("building models") as status:
-        for name in measure.prepare_models(directory.study):
+        for name in begin.prepare_models(directory.study):
             status.update(f"building {name}")
     with stop_on_interrupt(notes) as should_stop:
         todo, already_done, events = replicates.measure_run(directory, should_stop)

@@ -19,7 +19,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phaselaw.caches import Verdict
 from phaselaw.engines import served
 from phaselaw.engines.gguf_header import Scalar, Table, architecture, read_header
 from phaselaw.engines.http_client import QUICK, Line
@@ -32,6 +31,7 @@ from phaselaw.ladder.gguf import export, gguf_file, is_exported, ladder_refusal
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.peak_memory import PeakMemory
 from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
+from phaselaw.servers.caches import Verdict
 
 if TYPE_CHECKING:
     from phaselaw.study.model import LlamacppBackend, ModelEntry

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from phaselaw.caches import HIT_SHARE, Verdict, judge_by_count, judged
 from phaselaw.engines import Doubt, served
 from phaselaw.engines.gguf_header import architecture
 from phaselaw.engines.http_client import QUICK, HttpClient, Line
@@ -26,7 +25,8 @@ from phaselaw.engines.served import ServedEngine, ServedModel, StreamedReply
 from phaselaw.errors import EngineError
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import ModelInfo, Request, Timing
-from phaselaw.streams import CUT_REASONS, settled
+from phaselaw.servers.caches import HIT_SHARE, Verdict, judge_by_count, judged
+from phaselaw.servers.streams import CUT_REASONS, settled
 
 if TYPE_CHECKING:
     from phaselaw.study.model import ModelEntry, OllamaBackend

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from phaselaw.caches import Verdict, judge_by_count
 from phaselaw.engines.http_client import BeforeSend, HttpClient, Limits, Line, quoted
 from phaselaw.engines.prompts import WORDS, text_of
 from phaselaw.errors import EngineError, reading
 from phaselaw.records import EngineInfo, ModelInfo, Request, Served, Timing
-from phaselaw.streams import CUT_REASONS, settled
+from phaselaw.servers.caches import Verdict, judge_by_count
+from phaselaw.servers.streams import CUT_REASONS, settled
 
 if TYPE_CHECKING:
     from phaselaw.study.model import ModelEntry

@@ -15,9 +15,9 @@ from dataclasses import replace
 from operator import attrgetter, sub
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from phaselaw.caches import judged
 from phaselaw.records import PHASES, Call, Cell, Phase, Timing
-from phaselaw.streams import settled
+from phaselaw.servers.caches import judged
+from phaselaw.servers.streams import settled
 
 SCHEMA_VERSION = 2
 """Version of the run directory. 2 has replicates and hashes; a run of version 1 is read as one replicate."""

@@ -15,10 +15,10 @@ import pytest
 from ollama_standin import OllamaStandIn, standing_in
 from recordings import SMOLLM2
 
-from phaselaw import replicates
 from phaselaw.commands.console import describe_call
 from phaselaw.errors import RunError
-from phaselaw.measure import schedule
+from phaselaw.measure import replicates
+from phaselaw.measure.order import schedule
 from phaselaw.records import Event
 from phaselaw.rundir import read as runs
 from phaselaw.rundir.journal import JOURNAL, Journal, read_journal

@@ -24,7 +24,7 @@ from rows import outcome
 
 import server_claims
 from phaselaw.records import Run, Timing
-from phaselaw.streams import settled
+from phaselaw.servers.streams import settled
 
 CLAIM = "server claim"
 ONE_BY_ONE = events()

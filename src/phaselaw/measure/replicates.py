@@ -1,4 +1,4 @@
-"""Replicates: each measured by a fresh process, ``python -m phaselaw.replicates``, one after the other.
+"""Replicates: each measured by a fresh process, ``python -m phaselaw.measure.replicates``, one after the other.
 
 The parent alone writes the run directory. A child makes one replicate's calls and sends each event as soon as it is
 over; it goes on when the parent has kept it and says so, so that nothing is written while a call runs. However the
@@ -19,7 +19,8 @@ from typing import Any
 
 from phaselaw.engines import module_for
 from phaselaw.errors import PhaselawError, RunError
-from phaselaw.measure import measure, schedule
+from phaselaw.measure.calls import measure
+from phaselaw.measure.order import schedule
 from phaselaw.records import Event, PlannedCall
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.model import Study
@@ -67,7 +68,7 @@ def _in_a_fresh_process(
 ) -> Generator[Event]:
     """The same, by a child that lives no longer than this generator; raises `RunError` where it fails."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "phaselaw.replicates"],
+        [sys.executable, "-m", "phaselaw.measure.replicates"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the parent, which lets the current call end

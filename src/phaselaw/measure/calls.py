@@ -1,15 +1,8 @@
-"""Measuring: what of a study can run here, the order of its calls, and the drive through them. Prints nothing.
-
-The order (method: TR121 2.5, and ours): ``cells`` shuffles the cells by the seed and runs each one's calls back to
-back; ``rounds`` runs every cell's warmups first, then repetition r of every cell before r + 1 of any, shuffled anew in
-each round, so that a machine's drift spreads over the cells instead of biasing one. Each replicate has both anew.
-"""
+"""The drive through the calls of a replicate: what is loaded, warmed up, called and kept. Prints nothing."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-import random
 import re
 import threading
 import time
@@ -18,18 +11,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields, replace
-from itertools import chain, groupby
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
-from phaselaw.engines import Engine, Model, llamacpp
-from phaselaw.engines.readiness import lacks, runnable_part
-from phaselaw.errors import EngineError, ModelGoneError, NotReadyError, redacted
-from phaselaw.ladder.build import resolve
-from phaselaw.ladder.spec import ladder_model
-from phaselaw.machine import identity
-from phaselaw.machine.limits import kept_limits, limits_of
-from phaselaw.machine.neighbours import Neighbours, busy_words, wait_until_quiet
+from phaselaw.engines import Engine, Model
+from phaselaw.errors import EngineError, ModelGoneError, redacted
+from phaselaw.machine.neighbours import Neighbours
+from phaselaw.measure.order import schedule_of, together_of
 from phaselaw.records import (
     COLD_AGAIN,
     BackendEnded,
@@ -45,87 +33,14 @@ from phaselaw.records import (
     from_jsonable,
     to_jsonable,
 )
-from phaselaw.rundir.conditions import KEPT_SERVERS
-from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.model import ServedBackend, Study
 
-Task = tuple[int, Cell]
-"""A cell, with its index in the study's seeded order."""
-Turn = tuple[int, int | None, int | None]
-"""In which replicate which warmup of a cell, or else which repetition."""
-Tell = Callable[[str], None]
-"""Takes a line that a person must know."""
-TELL_EVERY_S = 10.0
-"""Seconds between two lines of progress while a machine is waited for."""
 Outcome = tuple[Timing | None, str | None]
 """What a call gave: its times, or its error in words."""
 
 EQUAL_ERRORS = 10
 """So many equal errors in a row, and a backend is called no more."""
 _NOT_TOGETHER = "not_together"
-
-
-def schedule(study: Study, *, grouped_backends: Collection[str] = ()) -> tuple[PlannedCall, ...]:
-    """Every call of a study in the order to run it; the same study gives the same order, on any machine.
-
-    ``grouped_backends`` hold one model at a time: within a round their cells are shuffled by model, so that the weights
-    stay loaded.
-    """
-    each = (_schedule_of(study, replicate, grouped_backends) for replicate in range(study.replicates))
-    return tuple(chain.from_iterable(each))
-
-
-def _schedule_of(study: Study, replicate: int, grouped_backends: Collection[str]) -> list[PlannedCall]:
-    """The calls of one replicate."""
-    cells = list(study.cells())
-    random.Random(f"{study.seed}/cells").shuffle(cells)
-    tasks = list(enumerate(cells))
-    seed = f"{study.seed}/replicate {replicate}" if replicate else f"{study.seed}"
-    warmups: list[Turn] = [(replicate, index, None) for index in range(study.warmup_repetitions)]
-    repetitions: list[Turn] = [(replicate, None, rep) for rep in range(study.repetitions)]
-    if study.order == "cells":
-        in_order = _shuffled(tasks, f"{seed}/cells", ()) if replicate else tasks
-        turns = [(task, turn) for task in in_order for turn in warmups + repetitions]
-    else:
-        first = _shuffled(tasks, f"{seed}/warmups", grouped_backends)
-        turns = [(task, warmup) for task in first for warmup in warmups]
-        for rep, turn in enumerate(repetitions):
-            order = _shuffled(tasks, f"{seed}/round {rep}", grouped_backends)
-            turns += [(task, turn) for task in order]
-    return [planned for task, turn in turns for planned in _together(*task, turn)]
-
-
-def _shuffled(tasks: Sequence[Task], seed: str, grouped_backends: Collection[str]) -> list[Task]:
-    shuffled = list(tasks)
-    random.Random(seed).shuffle(shuffled)
-    # A group takes the place of its first member, and its members follow it in their shuffled order.
-    groups: dict[tuple[str, ...], list[Task]] = {}
-    for task_idx, cell in shuffled:
-        group = (cell.backend, cell.model) if cell.backend in grouped_backends else (cell.key,)
-        groups.setdefault(group, []).append((task_idx, cell))
-    return list(chain.from_iterable(groups.values()))
-
-
-def _together(task_idx: int, cell: Cell, turn: Turn) -> list[PlannedCall]:
-    """One turn of a cell: a call, or one by each of its clients at once."""
-    replicate, warmup_idx, rep = turn
-    # An id that depends on the cell alone, so that a call keeps its id when a study grows.
-    of_cell = hashlib.sha256(cell.key.encode()).hexdigest()[:12]
-    of_cell += f"-x{replicate}" if replicate else ""
-    call_id = f"{of_cell}-r{rep}" if warmup_idx is None else f"{of_cell}-w{warmup_idx}"
-    return [
-        PlannedCall(
-            call_id=f"{call_id}-c{client}" if cell.concurrency > 1 else call_id,
-            cell=cell,
-            task_idx=task_idx,
-            is_warmup=warmup_idx is not None,
-            warmup_idx=warmup_idx,
-            rep=rep,
-            client_idx=client,
-            replicate=replicate,
-        )
-        for client in range(cell.concurrency)
-    ]
 
 
 def measure(
@@ -147,7 +62,7 @@ def measure(
     """
     driver = _Driver(study, engines, process_idx, first_call_idx)
     try:
-        planned = _schedule_of(study, replicate, frozenset(driver.most_loaded))
+        planned = schedule_of(study, replicate, frozenset(driver.most_loaded))
         todo = [call for call in planned if call.call_id not in done]
         for _, turn in groupby(todo, key=lambda call: (call.cell.key, call.warmup_idx, call.rep)):
             if should_stop():
@@ -235,7 +150,7 @@ class _Driver:
             return
         error = None
         for index in range(warmups):
-            together = _together(0, cell, (before.replicate, index, None))
+            together = together_of(0, cell, (before.replicate, index, None))
             again = [replace(each, call_id=f"rewarm {self._process_idx} {each.call_id}") for each in together]
             error = next((why for _, why in self._at_once(again)[0] if why), None)
         yield Rewarmed(cell_key=cell.key, process_idx=self._process_idx, calls=warmups, error=error)
@@ -416,89 +331,3 @@ def _in_words(error: Exception) -> str:
     visible = "".join(letter if letter.isprintable() else " " for letter in redacted(str(error)))
     text = " ".join(visible.split())[:500]
     return f"{error.kind}: {text}" if isinstance(error, EngineError) else f"unexpected {type(error).__name__}: {text}"
-
-
-def new_run(
-    study: Study,
-    *,
-    out: Path | None,
-    argv: Sequence[str],
-    asked: Mapping[str, Any],
-    available: bool,
-    tell: Tell,
-    wait_s: float | None = None,
-) -> RunDirectory:
-    """A fresh, locked run directory of what of a study can run here, on a quiet machine where that is waited for.
-
-    ``available`` leaves out what can't run.
-    """
-    study, skipped = _only_what_can_run(study, available=available, tell=tell)
-    if names := study.kept_servers():
-        tell(KEPT_SERVERS.format(", ".join(names)))
-    begin_quietly(study, wait_s=wait_s, tell=tell)
-    host = _host(kept_only=all(each.kind == "simulated" for each in study.backends), tell=tell)
-    return RunDirectory.create(out, study=study, argv=argv, host=host, skipped=skipped, asked=asked)
-
-
-def resumed_run(
-    path: Path, *, study: Study | None, argv: Sequence[str], allow_changed: bool, retry_failed: bool, tell: Tell
-) -> RunDirectory:
-    """The locked directory of a run to go on with, under its own study for ``None``; failed calls again if asked."""
-    host = _host(kept_only=True, tell=tell)
-    return RunDirectory.resume(
-        path, study=study, argv=argv, host=host, allow_changed=allow_changed, retry_failed=retry_failed
-    )
-
-
-def _host(*, kept_only: bool, tell: Tell) -> dict[str, Any]:
-    """What this machine is, with its ``limits``: kept ones, or those measured now; without where there are none."""
-    host = identity.host()
-    try:
-        limits = kept_limits(host) if kept_only else limits_of(host)
-    except NotReadyError as error:
-        tell(f"{error}; latencies will stand without them")
-        limits = None
-    return host if limits is None else host | {"limits": limits.to_json()}
-
-
-def _only_what_can_run(study: Study, *, available: bool, tell: Tell) -> tuple[Study, list[str]]:
-    """The part of a study that can run here, and what was left out: what is optional, with ``available`` anything."""
-    told = lacks(study)
-    lacking = [each for each in told if not each.doubt]
-    for each in told:
-        if each.doubt:
-            tell(f"warning: {each.what}")
-    if not lacking:
-        return study, []
-    needed = [lack.what for lack in lacking if not lack.optional]
-    if needed and not available:
-        raise NotReadyError(f"this machine lacks: {'; '.join(needed)} (--available skips what needs them)")
-    for lack in lacking:
-        tell(f"skipped: {lack.what}")
-    return runnable_part(study, lacking), [lack.what for lack in lacking]
-
-
-def begin_quietly(study: Study, *, wait_s: float | None, tell: Tell) -> None:
-    """Tell of other work before a study begins, or wait so long for its end; raises `NotReadyError` where it stays."""
-    if all(each.kind == "simulated" for each in study.backends):
-        return
-    if wait_s is None:
-        if (busy := busy_words()) is not None:
-            tell(f"this machine is busy: {busy}; calls will be slow and scatter (--wait-quiet 5min waits for its end)")
-        return
-    told = -math.inf
-    for busy in wait_until_quiet(wait_s):
-        if time.monotonic() - told >= TELL_EVERY_S:
-            told = time.monotonic()
-            tell(f"waiting for a quiet machine: {busy}")
-
-
-def prepare_models(study: Study) -> Iterator[str]:
-    """Build and export what is not cached yet, so that a load time never holds a build; yields each name before."""
-    for model in study.models:
-        yield model.name
-        if model.kind == "hf" and ladder_model(model.name) is not None:
-            resolve(model.name, every_byte=True)  # what is stated of its weights is their hash
-        for backend in study.backends:
-            if backend.kind == "llamacpp" and model.runs_on(backend):
-                llamacpp.prepare(backend, model)

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from phaselaw.records import CacheCheck, Timing
-from phaselaw.streams import CUT_REASONS
+from phaselaw.servers.streams import CUT_REASONS
 
 HIT_SHARE = 0.5
 """A prefill that takes less than this share of a fresh one's time may be a hit."""

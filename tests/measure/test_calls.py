@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaselaw.errors import EngineError, ModelGoneError
-from phaselaw.measure import EQUAL_ERRORS, measure, schedule
+from phaselaw.measure.calls import EQUAL_ERRORS, measure
+from phaselaw.measure.order import schedule
 from phaselaw.records import (
     COLD_AGAIN,
     BackendEnded,

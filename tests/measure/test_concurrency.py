@@ -10,7 +10,8 @@ from recordings import NEW, SMOLLM2
 
 from phaselaw.engines import ollama
 from phaselaw.errors import EngineError
-from phaselaw.measure import measure, schedule
+from phaselaw.measure.calls import measure
+from phaselaw.measure.order import schedule
 from phaselaw.records import Call, EngineInfo, ModelInfo, Request, Served, Timing, to_jsonable
 from phaselaw.study.model import Study
 

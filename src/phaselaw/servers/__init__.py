@@ -1,0 +1,1 @@
+"""What servers say of their calls, held against the clock of their client."""
