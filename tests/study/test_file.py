@@ -193,7 +193,7 @@ BROKEN = [
         "repetitions: 2\nwarmup",
         "repetitions: 1000000\nwarmup",
         3,
-        "repetitions: 1,000,001 calls in 1 cells; a study has at most 1,000,000",
+        "repetitions: 1,000,001 calls in 1 cell; a study has at most 1,000,000",
         name="too many calls",
     ),
     # What belongs together.
@@ -331,7 +331,7 @@ def test_what_the_broken_ones_are_made_from_is_sound(tmp_path: Path, capsys: pyt
     path = tmp_path / "sound.yaml"
     path.write_text(SOUND)
     assert main(["study", "check", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}: sound, and all is there: 1 cells, 3 calls\n"
+    assert capsys.readouterr().out == f"{path}: sound, and all is there: 1 cell, 1 replicate, 3 calls, 9 rows\n"
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)

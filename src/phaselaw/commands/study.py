@@ -86,9 +86,9 @@ def _check(args: argparse.Namespace) -> int:
     if lacking and not args.json:
         what = "this machine lacks (run --available skips these; optional ones, any run)"
         sys.stderr.write(f"{args.study} is sound; {what}:\n")
-    replicates = f"{study.replicates} replicate{'s' * (study.replicates > 1)}"
-    sound = f"{args.study}: sound, and all is there: {len(study.cells())} cells, {replicates}, {calls} calls, "
-    sound += f"{counts['rows']} rows"
+    counted = {"cell": len(study.cells()), "replicate": study.replicates, "call": calls, "row": counts["rows"]}
+    said = ", ".join(f"{n} {of}{'s' * (n != 1)}" for of, n in counted.items())
+    sound = f"{args.study}: sound, and all is there: {said}"
     if unasked:
         lines.append(f"not asked, since nothing was connected to: {', '.join(unasked)}; --connect asks")
         sound = sound.replace("all is there", "all else is there")

@@ -301,9 +301,6 @@ def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
         raise AnalysisError(f"{where}: mode {mode[:60]!r} is unknown; one of {', '.join(PHASES)}")
     for status in statuses.filter((statuses.str.strip_chars().str.to_lowercase() == "ok") & (statuses != "ok")):
         raise AnalysisError(f"{where}: status {status[:60]!r} would count as failed; write ok")
-    beyond = rows.select(pl.col(NUMBERS).filter(pl.col(NUMBERS).is_finite()).abs().max() >= LARGEST)
-    for name in (name for name in NUMBERS if beyond[name][0]):
-        raise AnalysisError(f"{where}: {name} holds a number that was never measured, of {LARGEST:.0e} or more")
     for name, missing in rows.select(pl.col(_IDENTITY).null_count()).row(0, named=True).items():
         if missing:
             raise AnalysisError(f"{where}: {missing} row(s) without a {name}; what they measured can't be told")
@@ -313,6 +310,11 @@ def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
         wrong = rows.filter(~whole.fill_null(True))
         if wrong.height:
             raise AnalysisError(f"{where}: {name} {wrong[name][0]:g} is no count, in {wrong.height} row(s)")
+    # A latency that can be none makes its own row useless, not the table: `usable` leaves it out and says so.
+    bounded = [name for name in NUMBERS if name != "latency_ms"]
+    beyond = rows.select(pl.col(bounded).filter(pl.col(bounded).is_finite()).abs().max() >= LARGEST)
+    for name in (name for name in bounded if beyond[name][0]):
+        raise AnalysisError(f"{where}: {name} holds a number that was never measured, of {LARGEST:.0e} or more")
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:

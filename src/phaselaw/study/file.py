@@ -247,7 +247,10 @@ def _too_many_calls(study: Study) -> Iterator[Fault]:
     calls_of_a_client = study.replicates * (study.warmup_repetitions + study.repetitions)
     calls = cells * max(study.axes.concurrency or (1,)) * calls_of_a_client
     if calls > MAX_CALLS:
-        yield ("repetitions",), f"{calls:,} calls in {cells:,} cells; a study has at most {MAX_CALLS:,}"
+        yield (
+            ("repetitions",),
+            f"{calls:,} calls in {cells:,} cell{'s' * (cells != 1)}; a study has at most {MAX_CALLS:,}",
+        )
 
 
 def _selected(study: Study, source: str, lists: dict[str, Sequence[str] | None]) -> Study:
