@@ -47,7 +47,7 @@ def test_one_run_has_no_interval_of_the_next_one_in_the_json(finished: Path, cap
 
 
 def test_one_run_shows_no_bracket_in_any_part_of_the_plan(finished: Path, capsys) -> None:
-    assert main(["plan", str(finished), "--show", "all"]) == 0
+    assert main(["plan", str(finished), "--show", "all", "--wide"]) == 0
     out = capsys.readouterr().out
     assert "(this run: ±" in out and "What another run would give is not measured" in out
     assert "[" not in out
@@ -69,7 +69,7 @@ def test_replicates_give_one_more_run_back_to_back(replicated: Path, capsys) -> 
             more, mean = ([row[f"{name}{of}_{end}"] for end in ("low", "high")] for of in ("", "_mean"))
             assert more[0] < mean[0] < row[name] < mean[1] < more[1]
             assert row[f"{name}_within_low"] is None
-    assert main(["plan", str(replicated)]) == 0
+    assert main(["plan", str(replicated), "--wide"]) == 0
     assert "another day is not measured" in capsys.readouterr().out
 
 
@@ -90,7 +90,7 @@ def test_a_spread_between_runs_that_is_given_is_called_assumed(finished: Path, c
         assert row["usd_per_1m_high"] / row["usd_per_1m"] == pytest.approx(
             math.exp(1.96 * 0.2 * math.sqrt(2)), rel=1e-3
         )
-    assert main(["plan", str(finished), "--between-runs", "0.2"]) == 0
+    assert main(["plan", str(finished), "--between-runs", "0.2", "--wide"]) == 0
     assert "assumed: runs differ by 20 %" in capsys.readouterr().out
 
 
@@ -207,3 +207,34 @@ def test_analyze_of_nothing_is_one_line(tmp_path: Path, capsys) -> None:
 def test_analyze_refuses_options_that_make_no_sense(finished: Path, option: list[str], capsys) -> None:
     assert main(["analyze", str(finished), *option]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("pipe", [True, False], ids=["a pipe", "a terminal"])
+def test_a_plan_answers_first_and_no_line_is_over_80_characters(
+    finished: Path, pipe: bool, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    if not pipe:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["plan", str(finished), "--show", "all"]) == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1] == "One request at a time: batching or more slots would lower this."
+    assert lines[2].startswith("Cheapest that is measured for this load: models/tiny-gpt2 on hf_cpu_fp32, $")
+    shown = [line.split() for line in lines if line.startswith("models/") and " measured " in line]
+    dollars = [float(words[1].replace(",", "")) for words in shown[:7]]
+    assert len(dollars) == 7 and dollars == sorted(dollars)
+
+
+def test_a_wide_plan_has_every_column_and_bracket(replicated: Path, capsys) -> None:
+    assert main(["plan", str(replicated)]) == 0
+    assert "[" not in capsys.readouterr().out.partition("In brackets")[0]
+    assert main(["plan", str(replicated), "--wide"]) == 0
+    assert re.search(r"\d \[[\d,.]+, [\d,.]+\]", capsys.readouterr().out)
+
+
+def test_numbers_are_read_as_people_write_them(finished: Path, capsys) -> None:
+    words = ("--tokens-per-month", "1.5B", "--utilization", "70%", "--premium-share", "10%")
+    given = plan(finished, *words, capsys=capsys)["assumptions"]
+    assert (given["tokens_per_month"], given["utilisation"], given["premium_share"]) == (1.5e9, 0.7, 0.1)

@@ -71,34 +71,34 @@ def test_the_mixture_rate_serves_as_many_requests_as_the_seconds_allow(
 def test_outside_the_measured_range_nothing_is_told_unless_it_is_asked_for_and_then_labelled() -> None:
     far = Mix(name="far", prompt_tokens=300, output_tokens=10)
     found = split(REPLICA, times(tokens=(10, 200)), far)
-    assert found.status == "not measured" and np.isnan(found.prefill_s)
+    assert found.status == "not_possible" and np.isnan(found.prefill_s)
     assert found.why is not None and "prefill measured 10 to 200" in found.why
     asked = split(REPLICA, times(tokens=(10, 200)), far, extrapolate=True)
     assert asked.status == "extrapolated" and np.isfinite(asked.prefill_s) and asked.why == found.why
 
 
 def test_a_decode_that_runs_out_of_the_measured_range_is_outside() -> None:
-    long = Mix(name="long", prompt_tokens=100, output_tokens=102)
-    assert split(REPLICA, times(tokens=(10, 200)), long).status == "not measured"
-    assert split(REPLICA, times(tokens=(10, 201)), long).status == "derived"
+    long = Mix(name="long", prompt_tokens=100, output_tokens=122)
+    assert split(REPLICA, times(tokens=(10, 200)), long).status == "not_possible"
+    assert split(REPLICA, times(tokens=(10, 202)), long).status == "derived"
 
 
 def test_a_request_longer_than_the_models_context_is_outside() -> None:
     replica = dataclasses.replace(REPLICA, context_tokens=100)
     found = split(replica, times(), Mix(name="a", prompt_tokens=90, output_tokens=11))
-    assert found.status == "not measured" and found.why == "101 tokens, the model's context is 100"
+    assert found.status == "not_possible" and found.why == "101 tokens, the model's context is 100"
 
 
 @pytest.mark.parametrize("extrapolate", [False, True])
 def test_doubted_prefill_times_are_never_priced(extrapolate: bool) -> None:
     replica = dataclasses.replace(REPLICA, suspect_prefill="prompt cache suspected")
     found = split(replica, times(), Mix(name="a", prompt_tokens=9, output_tokens=9), extrapolate=extrapolate)
-    assert found.status == "not measured" and "prompt cache suspected" in str(found.why)
+    assert found.status == "not_possible" and "prompt cache suspected" in str(found.why)
 
 
 def test_a_run_without_a_step_time_model_says_so() -> None:
     found = split(REPLICA, None, Mix(name="a", prompt_tokens=9, output_tokens=9), extrapolate=True)
-    assert found.status == "not measured" and "step-time model" in str(found.why)
+    assert found.status == "not_possible" and "step-time model" in str(found.why)
 
 
 def test_one_kind_that_is_not_measured_leaves_the_mixture_without_a_price() -> None:
@@ -107,7 +107,7 @@ def test_one_kind_that_is_not_measured_leaves_the_mixture_without_a_price() -> N
         Mix(name="out", prompt_tokens=999, output_tokens=5),
     ]
     prices = token_prices(mixes, [split(REPLICA, times(tokens=(10, 200)), mix) for mix in mixes], 1.0)
-    assert prices.status == "not measured" and np.isnan(prices.usd_per_1m_input)
+    assert prices.status == "not_possible" and np.isnan(prices.usd_per_1m_input)
     assert prices.why is not None and prices.why.startswith("25.0% of requests, such as out")
 
 
@@ -117,3 +117,14 @@ def test_noise_of_both_phases_reaches_the_price() -> None:
     found = split(replica, times(), Mix(name="a", prompt_tokens=50, output_tokens=50))
     assert np.ptp(found.prefill_s) / found.prefill_s[0] == pytest.approx(0.2)
     assert np.ptp(found.decode_s) / found.decode_s[0] == pytest.approx(0.2)
+
+
+def test_a_length_within_a_tenth_of_a_measured_one_is_measured() -> None:
+    assert split(REPLICA, times(tokens=(309, 409)), Mix(name="a", prompt_tokens=300, output_tokens=100)).why is None
+    assert split(REPLICA, times(tokens=(340, 440)), Mix(name="a", prompt_tokens=300, output_tokens=100)).why is not None
+
+
+def test_extrapolation_ends_at_the_models_context() -> None:
+    replica = dataclasses.replace(REPLICA, context_tokens=100)
+    found = split(replica, times(), Mix(name="a", prompt_tokens=90, output_tokens=11), extrapolate=True)
+    assert found.status == "not_possible" and np.isnan(found.prefill_s)

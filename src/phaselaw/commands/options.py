@@ -91,15 +91,37 @@ def number(option: str, give: str, accepts: Callable[[float], bool]) -> Callable
     """What reads a number; raises `UsageError`, saying what to ``give``, where it is not accepted."""
 
     def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
+        value = amount(text)
         if not accepts(value):
             raise UsageError(f"{option} {text}: give {give}")
         return value
 
     return read
+
+
+_TIMES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+
+
+def amount(text: str) -> float:
+    """A number as people write it: ``1e9``, ``20k``, ``1B``, ``1,000,000``, ``70%``; NaN where it is none."""
+    found = re.fullmatch(r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?) ?([kmbt%]?)", _without_commas(text).lower())
+    try:
+        if found is None:
+            return math.nan
+        return float(found[1]) / 100 if found[2] == "%" else float(found[1]) * _TIMES[found[2]]
+    except ValueError:
+        return math.nan
+
+
+def _without_commas(text: str) -> str:
+    """``1,000,000`` as ``1000000``; commas that group nothing stay, and make it no number."""
+    grouped = re.fullmatch(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?[^0-9,]*", text.strip())
+    return text.strip().replace(",", "") if grouped else text.strip()
+
+
+def share(option: str) -> Callable[[str], float]:
+    """What reads a share: ``0.7`` or ``70%``."""
+    return number(option, "a share, such as 0.7 or 70%", lambda value: not math.isnan(value))
 
 
 def positive_number(option: str) -> Callable[[str], float]:
@@ -111,10 +133,10 @@ def duration(option: str) -> Callable[[str], float]:
     """What reads a time such as ``90s``, ``5min`` or ``1h`` as seconds; raises `UsageError`."""
 
     def read(text: str) -> float:
-        found = re.fullmatch(r"([0-9]{1,6}) ?(s|min|h)?", text.strip())
+        found = re.fullmatch(r"([0-9]{1,6}) ?(ms|s|min|h)?", text.strip())
         if found is None:
-            raise UsageError(f"{option} {text}: give a time, as in 90s, 5min or 1h")
-        return int(found[1]) * {"s": 1.0, None: 1.0, "min": 60.0, "h": 3600.0}[found[2]]
+            raise UsageError(f"{option} {text}: give a time, as in 500ms, 90s, 5min or 1h")
+        return int(found[1]) * {"ms": 1e-3, "s": 1.0, None: 1.0, "min": 60.0, "h": 3600.0}[found[2]]
 
     return read
 

@@ -21,7 +21,7 @@ from phaselaw.plan.prices import STALE_DAYS, Choice, choose, read_date, read_off
 from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.plan.tables import TABLES
 from phaselaw.report.economics import SECTIONS, Plan, sections
-from phaselaw.report.terminal import print_section
+from phaselaw.report.terminal import print_fitting
 from phaselaw.traffic.profile import doubts_of, load_of, read_profile
 
 DESCRIPTION = "Turn measured tokens/s into workers, dollars, and what one model must do better than another."
@@ -40,6 +40,7 @@ and no spares. More: docs/economics.md.
 """
 
 PARTS = tuple(SECTIONS)
+_BUSY = "busy share, at most, such as 70%% (default: 1)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     opt.add_runs(parser)
     _add_inputs(parser)
     group = parser.add_argument_group("whole workers")
-    option(group, "--utilisation", "U", "busy share, at most (default: 1)", type=float, default=1.0)
+    busy = opt.share("--utilisation")
+    group.add_argument("--utilisation", "--utilization", metavar="U", help=_BUSY, type=busy, default=1.0)
     _positive(group, "--burst", "B", "peak over mean load (default: 1, or the peak minute of --traffic)")
     option(group, "--spares", "N", "workers on top (default: 0)", type=int, default=0)
     group = parser.add_argument_group("decisions")
@@ -55,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(group, "--success-rates", "CSV", "your own: model, success_rate[, n tried]", type=a_path)
     _positive(group, "--failure-usd", "USD", "what one failed request costs you")
     option(group, "--tiers", "DEFAULT,PREMIUM", "two models in one service, routed and cascaded")
-    share = {"type": float, "default": DEFAULT_PREMIUM_SHARE}
+    share = {"type": opt.share("--premium-share"), "default": DEFAULT_PREMIUM_SHARE}
     option(group, "--premium-share", "Q", "share routed to premium (default: 0.2)", **share)
     group = parser.add_argument_group("what is planned and printed")
     by = "price by the run's tokens/s (default), or by the seconds that prefill and decode of --mixes take"
@@ -68,6 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(group, "--between-runs", "X%", spread, type=inputs.read_spread)
     parts = f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)"
     option(group, "--show", "PART,...", parts)
+    switch(group, "--wide", "every column and bracket, in lines of any length (default: lines of 80 characters)")
     opt.add_allow_different(group, "pool runs although study or host differ")
     opt.add_json(group, "print every part as one JSON document, full precision")
 
@@ -121,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     console = screen(pipe_width=400)  # on a pipe nothing is wrapped or cut
     for section in sections(Plan(document, TABLES), shown):
-        print_section(section, console, titled=len(shown) > 1)
+        print_fitting(section, console, titled=len(shown) > 1, wide=args.wide)
     if others := [part for part in PARTS if part not in shown]:
         print(f"More of this plan: --show {','.join(others)} (or all).", file=sys.stderr)
     return 0

@@ -20,6 +20,7 @@ from phaselaw.laws.checks.frame import suspicions
 from phaselaw.laws.draws import thinned
 from phaselaw.laws.regression import Floats
 from phaselaw.plan.capacity import Headroom, estimate
+from phaselaw.plan.coverage import worst
 from phaselaw.plan.replicas import Replica
 from phaselaw.plan.tables import row
 from phaselaw.tables import Row
@@ -50,7 +51,8 @@ def decision_delta(small: Replica, big: Replica, tokens_per_month: float) -> Row
 def _beside(role: str, other: Replica, *both: Replica) -> dict[str, Any]:
     """The names of the other model of a row about two, and the marks of ``both``."""
     marks = {"suspect": suspicions(each.suspect for each in both), "incomplete": any(each.incomplete for each in both)}
-    return {f"{role}_backend": other.backend, f"{role}_model": other.model} | marks
+    stands_on = {"load": worst(each.load for each in both), "request": worst(each.request for each in both)}
+    return {f"{role}_backend": other.backend, f"{role}_model": other.model} | marks | stands_on
 
 
 def usd_per_success(usd_per_request: Floats, success_rate: Floats) -> Floats:
@@ -77,7 +79,7 @@ def success_row(replica: Replica, tokens_per_request: float) -> Row:
     """One model's cost of a request and of a success."""
     usd = replica.usd_per_request(tokens_per_request)
     success = usd_per_success(usd, replica.success_rate)
-    return row("cost_per_success", replica, usd_per_request=usd, usd_per_success=success)
+    return row("cost_per_success", replica, load=replica.request, usd_per_request=usd, usd_per_success=success)
 
 
 def break_even(small: Replica, big: Replica, tokens_per_request: float, failure_usd: float | None) -> Row | None:
@@ -93,7 +95,7 @@ def break_even(small: Replica, big: Replica, tokens_per_request: float, failure_
     return row(
         "break_even",
         big,
-        **_beside("than", small, small, big),
+        **_beside("than", small, small, big) | {"load": worst((small.request, big.request))},
         cost_ratio=more / less,
         needed_success_rate=needed,
         on_success=_on_success(needed, big.success_rate),

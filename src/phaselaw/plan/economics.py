@@ -12,6 +12,7 @@ from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, UNKNOWN, Headroom, mean_tokens
+from phaselaw.plan.coverage import Coverage, of_load, own_requests
 from phaselaw.plan.decisions import Tiers, break_even, cascade_row, decision_delta, routed_row, success_row
 from phaselaw.plan.inputs import TR121_MIXES, TR121_TIERS, TR121_VOLUMES
 from phaselaw.plan.phase_split import at_mixture, request_row, split, token_prices
@@ -39,7 +40,7 @@ class Question:
     success_rates: Mapping[str, Floats] = dataclasses.field(default_factory=dict)
     failure_usd: float | None = None
     tier_models: tuple[str, str] | None = None
-    """Default and premium model; ``None``: the cheapest and the dearest of each backend."""
+    """Default and premium model; ``None``: the smallest and the largest of each backend."""
     premium_share: float = DEFAULT_PREMIUM_SHARE
     batch: int | None = None
     """Requests served at once, for the phase-split price; ``None``: as each replica was measured."""
@@ -53,6 +54,20 @@ class Question:
         if self.requests_per_s is None:
             return self.tokens_per_month
         return self.requests_per_s * SECONDS_PER_MONTH * mean_tokens(self.mixes)
+
+    def covered(self, replica: Replica) -> Replica:
+        """The replica with what its figures stand on: for the load, and for one of its requests.
+
+        A load in tokens, without kinds of request, is one of the run's own requests.
+        """
+        if replica.load.status in ("derived", "extrapolated"):  # a rate by phases, for just these requests
+            return replica
+        request, load = of_load(replica, self.mixes), replica.load
+        if self.requests_per_s is not None or self.mixes != TR121_MIXES:
+            load = request
+        elif load.status == "measured":
+            load = Coverage(why=own_requests(replica))
+        return dataclasses.replace(replica, load=load, request=request)
 
 
 def assumptions(question: Question, replicas: Sequence[Replica]) -> dict[str, Any]:
@@ -85,14 +100,15 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
             raise UsageError(f"--rates-by phases: not measured for any model here: {prices[0]['why']}")
         replicas = rated
     known = [
-        dataclasses.replace(each, success_rate=question.success_rates.get(each.model, UNKNOWN)) for each in replicas
+        dataclasses.replace(question.covered(each), success_rate=question.success_rates.get(each.model, UNKNOWN))
+        for each in replicas
     ]
     volume, tokens, two = question.volume, mean_tokens(question.mixes), list(pairs(known))
     tiers = [Tiers(*models, volume, tokens, question.headroom) for models in _tier_pairs(question, known)]
     tables: Tables = {
         "rows": [capacity_row(each, volume, question.headroom) for each in known],
         "decision_deltas": [decision_delta(small, big, volume) for small, big in two],
-        "request_mixes": [_mix_row(each, mix) for each in known for mix in _itemised(question)],
+        "request_mixes": [_mix_row(each, mix, question) for each in known for mix in _itemised(question)],
         "phase_split": by_phases,
         "token_prices": prices,
         "requests": [_load_row(each, question) for each in known],
@@ -132,11 +148,13 @@ def _itemised(question: Question) -> tuple[Mix, ...]:
     return (Mix(name="average", prompt_tokens=prompt, output_tokens=mean_tokens(question.mixes) - prompt),)
 
 
-def _mix_row(replica: Replica, mix: Mix) -> Row:
+def _mix_row(replica: Replica, mix: Mix, question: Question) -> Row:
     """A thousand requests of one kind, token-linear (TR121 8.3.2-3)."""
+    kinds = (mix,) if question.itemised else question.mixes
     return row(
         "request_mixes",
         replica,
+        load=replica.load if question.phase_split_rates else of_load(replica, kinds),
         mix=mix.name,
         **dataclasses.asdict(mix),
         tokens_per_request=mix.tokens,
@@ -152,6 +170,7 @@ def _load_row(replica: Replica, question: Question) -> Row:
     return row(
         "requests",
         replica,
+        load=replica.request,
         **fleet,
         requests_per_s=load,
         requests_per_month=load * SECONDS_PER_MONTH,
@@ -175,21 +194,27 @@ def _phase_split(
         found = token_prices(question.mixes, seconds, replica.usd_per_hour)
         if question.itemised:
             requests += [request_row(replica, *of_kind) for of_kind in zip(question.mixes, seconds, strict=True)]
-        prices.append(row("token_prices", replica, **vars(found), gen_tokens=None))
-        if found.status != "not measured":
+        stands_on = Coverage(status=found.status, why=found.why)
+        prices.append(row("token_prices", replica, **vars(found), load=stands_on, gen_tokens=None))
+        if found.status != "not_possible":
             rated.append(at_mixture(replica, found, mean_tokens(question.mixes)))
     return requests, prices, rated
 
 
 def _tier_pairs(question: Question, replicas: Sequence[Replica]) -> list[tuple[Replica, Replica]]:
-    """The default and the premium model: those that were named, else the cheapest and the dearest of each backend."""
+    """The default and the premium model: those that were named, else the smallest and the largest of each backend."""
     if question.tier_models is not None:
         default, premium = (_named(name, replicas) for name in question.tier_models)
         return [(default, premium)]
     backends: defaultdict[Any, list[Replica]] = defaultdict(list)
     for replica in replicas:
         backends[replica.backend, replica.batch_size, replica.gen_tokens].append(replica)
-    return [(min(group, key=price), max(group, key=price)) for group in backends.values() if len(group) > 1]
+    return [(min(group, key=_size), max(group, key=_size)) for group in backends.values() if len(group) > 1]
+
+
+def _size(replica: Replica) -> tuple[float, float]:
+    """By which models are smaller and larger: their parameters, where they are known, then their price."""
+    return replica.params_millions or 0.0, price(replica)
 
 
 def _named(name: str, replicas: Sequence[Replica]) -> Replica:

@@ -6,25 +6,23 @@ TR121's token-linear price pretends that a prompt token costs what a generated o
 output tokens by all decode seconds, so that ``input price x input tokens + output price x output tokens`` is the
 replica's time x its hourly price, exactly.
 
-It is valid inside the measured range and the model's context: elsewhere it is *not measured*, or *extrapolated* where
-that is asked for. It is never made from prefill times that a validity check doubts.
+It is valid inside the measured range: elsewhere it is *not possible*, or *extrapolated* where that is asked for. It is
+never made beyond the model's context, or from prefill times that a validity check doubts.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import PhaseTime, StepTimes
 from phaselaw.plan.capacity import UNKNOWN, exact
+from phaselaw.plan.coverage import Coverage, RateStatus, near, span, too_long, within, worst
 from phaselaw.plan.replicas import Replica
 from phaselaw.plan.tables import row
 from phaselaw.records import Mix
 from phaselaw.tables import Row
-
-Status = Literal["derived", "extrapolated", "not measured"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,9 +34,9 @@ class Split:
 
     prefill_s: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     decode_s: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
-    status: Status = "not measured"
+    status: RateStatus = "not_possible"
     why: str | None = None
-    """Why it is not measured, or in what it is extrapolated."""
+    """Why it is not possible, or in what it is extrapolated."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class TokenPrices:
     usd_per_1m_output: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     worker_s_per_request: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     """Of the average request."""
-    status: Status = "not measured"
+    status: RateStatus = "not_possible"
     why: str | None = None
 
 
@@ -62,6 +60,8 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
     batch = replica.batch_size
     if replica.suspect_prefill:
         return Split(why=f"its prefill times are doubted: {replica.suspect_prefill}")
+    if (why := too_long(replica, mix)) is not None:
+        return Split(why=why)
     if times is None or times.prefill is None or times.decode is None:
         return Split(why="this run has no step-time model (prompts of several lengths are needed)")
     together = max(1, min(batch, int(times.prefill.batch[1])))
@@ -74,38 +74,42 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
     return Split(
         prefill_s=prefill.seconds / together * replica.prefill_factor + replica.wait_s,
         decode_s=decode.seconds / batch * replica.decode_factor,
-        status="extrapolated" if beyond else "derived",
+        status="extrapolated" if beyond else "derived" if _asked_before(replica, mix) else "interpolated",
         why=beyond,
     )
+
+
+def _asked_before(replica: Replica, mix: Mix) -> bool:
+    """Whether such a prompt was measured, as far as the run says."""
+    return not replica.lengths or any(near(mix.prompt_tokens, prompt) for prompt, _ in replica.lengths)
 
 
 def _beyond(replica: Replica, prefill: PhaseTime, decode: PhaseTime, mix: Mix, together: int) -> Iterator[str]:
     """In what a request lies outside what was measured, in words."""
     prompt, batch = mix.prompt_tokens, replica.batch_size
-    if replica.context_tokens is not None and mix.tokens > replica.context_tokens:
-        yield f"{mix.tokens:,.0f} tokens, the model's context is {replica.context_tokens:,}"
-    if not prefill.inside(together, prompt):
+    if not (prefill.inside(together, prefill.tokens[0]) and within(prompt, prefill.tokens)):
         yield f"prompt of {prompt:,.0f} tokens, prefill measured {_range(prefill.tokens)}"
     last = prompt + max(mix.output_tokens - 1, 0)
-    if mix.output_tokens and not (decode.inside(batch, prompt) and decode.inside(batch, last)):
+    known_batch = decode.inside(batch, decode.tokens[0])
+    if mix.output_tokens and not (known_batch and within(prompt, decode.tokens) and within(last, decode.tokens)):
         at_batch = f" at batch {batch}" if batch > 1 else ""
-        known_batch = "" if decode.batch[0] <= batch <= decode.batch[1] else f" and batch {_range(decode.batch)}"
+        batches = "" if known_batch else f" and batch {_range(decode.batch)}"
         tokens = f"decode from {prompt:,.0f} to {last:,.0f} tokens"
-        yield f"{tokens}{at_batch}, measured {_range(decode.tokens)}{known_batch}"
+        yield f"{tokens}{at_batch}, measured {_range(decode.tokens)}{batches}"
 
 
 def _range(limits: tuple[float, float]) -> str:
-    return f"at {limits[0]:,.0f}" if limits[0] == limits[1] else f"{limits[0]:,.0f} to {limits[1]:,.0f}"
+    return f"at {span(limits)}" if limits[0] == limits[1] else span(limits)
 
 
 def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: float) -> TokenPrices:
     """Prices of input and output tokens over the kinds of request of a mixture, in the order of its splits.
 
-    Not measured where any kind is not; extrapolated where any is.
+    They are as sure as the least sure kind.
     """
     total = sum(mix.share for mix in mixes)
     kinds = list(zip(mixes, splits, strict=True))
-    if lacking := [(mix, each.why) for mix, each in kinds if each.status == "not measured"]:
+    if lacking := [(mix, each.why) for mix, each in kinds if each.status == "not_possible"]:
         share = sum(mix.share for mix, _ in lacking) / total
         commonest, why = max(lacking, key=lambda each: each[0].share)
         alike = share == 1 and len({why for _, why in lacking}) == 1
@@ -116,13 +120,13 @@ def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: fl
     outputs = sum(mix.share * mix.output_tokens for mix in mixes)
     usd_per_s = usd_per_hour / 3600.0
     # A mixture without output has no price of output tokens; what it takes then stands in the input's, and vice versa.
-    beyond = [each.why for each in splits if each.status == "extrapolated"]
+    least = worst(Coverage(status=each.status, why=each.why) for each in splits)
     return TokenPrices(
         usd_per_1m_input=(prefill if outputs else prefill + decode) * usd_per_s / inputs * 1e6 if inputs else UNKNOWN,
         usd_per_1m_output=(decode if inputs else prefill + decode) * usd_per_s / outputs * 1e6 if outputs else UNKNOWN,
         worker_s_per_request=(prefill + decode) / total,
-        status="extrapolated" if beyond else "derived",
-        why=beyond[0] if beyond else None,
+        status=least.status,
+        why=least.why,
     )
 
 
@@ -133,6 +137,7 @@ def request_row(replica: Replica, mix: Mix, found: Split) -> Row:
         "phase_split",
         replica,
         **dataclasses.asdict(mix) | vars(found),
+        load=Coverage(status=found.status, why=found.why),
         gen_tokens=None,
         mix=mix.name,
         usd_per_1k_requests=seconds * replica.usd_per_hour / 3.6,
@@ -143,4 +148,7 @@ def request_row(replica: Replica, mix: Mix, found: Split) -> Row:
 def at_mixture(replica: Replica, found: TokenPrices, tokens_per_request: float) -> Replica:
     """The replica with the rate at which it serves this mixture, by phases; the mixture must be measured."""
     rate = tokens_per_request / found.worker_s_per_request
-    return dataclasses.replace(replica, tokens_per_s=rate, rate_status=f"{found.status}, by phases")
+    stands_on = Coverage(status=found.status, why=found.why or "by phases")
+    if found.status == "extrapolated":
+        rate = rate[:1]
+    return dataclasses.replace(replica, tokens_per_s=rate, load=stands_on, request=stands_on)

@@ -22,6 +22,7 @@ from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import as_requests, usable
 from phaselaw.plan import capacity
 from phaselaw.plan.capacity import UNKNOWN, Headroom, exact, without_interval
+from phaselaw.plan.coverage import MEASURED, Coverage
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, SUSPECT
 
@@ -41,8 +42,13 @@ class Replica:
     """Measured: end-to-end tokens (prompt and generated) a second."""
     usd_per_hour: float
     """Assumed: what an hour of it costs."""
-    rate_status: str = "measured"
-    """Whether that rate was measured, or worked out for a mixture of requests by phases (derived, extrapolated)."""
+    lengths: tuple[tuple[float, float], ...] = ()
+    """Prompt and output tokens of each request that the rate was measured on; none where the run does not say."""
+    load: Coverage = MEASURED
+    """What the rate stands on for the load that is planned."""
+    request: Coverage = MEASURED
+    """The same for the price of one of its requests."""
+    params_millions: float | None = None
     e2e_s: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     """Measured: seconds of one call of the run's own workload."""
     prefill_factor: Floats = dataclasses.field(default_factory=lambda: exact(1.0))
@@ -89,7 +95,8 @@ class Replica:
 def stated(name: str, tokens_per_s: float, usd_per_hour: float, *, backend: str = "stated") -> Replica:
     """A replica whose rate is given as a number, without an interval."""
     rate = without_interval(tokens_per_s)
-    return Replica(backend=backend, model=name, tokens_per_s=rate, usd_per_hour=usd_per_hour)
+    given = Coverage(status="given", why="a rate that was given, not measured")
+    return Replica(backend=backend, model=name, tokens_per_s=rate, usd_per_hour=usd_per_hour, load=given, request=given)
 
 
 def price(replica: Replica) -> float:
@@ -128,7 +135,7 @@ def replicas_of(
     drawn = draw(rows, in_rounds=run.order == "rounds", between_runs=between_runs)
     waited = rows.filter(pl.col("mode") == "e2e_kv").group_by("backend", "model", "batch_size", BUDGET, "mode")
     waits = {row[:5]: row[5] for row in waited.agg((pl.col("ttft_ms") - pl.col("prefill_ms")).median()).iter_rows()}
-    errors, contexts = _model_errors(analysis), {}
+    errors, contexts, lengths = _model_errors(analysis), {}, _lengths(rows)
     marks = {
         (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row
         for row in analysis.tables["summary_by_model_backend_mode_agg"].iter_rows(named=True)
@@ -165,8 +172,22 @@ def replicas_of(
                 suspect=marks[key][SUSPECT],
                 suspect_prefill=marks.get((*key[:4], "prefill"), {SUSPECT: ""})[SUSPECT],
                 context_tokens=contexts.get(model),
+                lengths=lengths.get(key[:4], ()),
+                params_millions=marks[key].get("params_millions_effective"),
             )
         )
+    return found
+
+
+def _lengths(rows: pl.DataFrame) -> dict[tuple[str, str, int, int | None], tuple[tuple[float, float], ...]]:
+    """Prompt and output tokens of one sequence of the requests, by backend, model, batch size and output length."""
+    prompt = pl.coalesce(pl.col("seq_len"), pl.col("prompt_tokens_raw") / pl.col("batch_size")).alias("prompt")
+    output = pl.coalesce(pl.col(BUDGET), pl.col("gen_tokens_raw") / pl.col("batch_size")).alias("output")
+    calls = rows.filter(pl.col("mode") == "e2e_kv").select("backend", "model", "batch_size", BUDGET, prompt, output)
+    found: dict[tuple[str, str, int, int | None], tuple[tuple[float, float], ...]] = {}
+    for backend, model, batch_size, budget, *length in calls.unique().drop_nulls(["prompt", "output"]).iter_rows():
+        key = (backend, model, batch_size, budget)
+        found[key] = tuple(sorted((*found.get(key, ()), (float(length[0]), float(length[1])))))
     return found
 
 

@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 from phaselaw.plan.capacity import estimate
+from phaselaw.plan.coverage import worst
 from phaselaw.plan.replicas import Replica
 from phaselaw.tables import Col, Provenance, Row, Show, Table, count, digits, figure, fixed, flag, percent, words
 from phaselaw.tables import two_places as hundredths
@@ -32,12 +33,18 @@ def _figures(show: Show, provenance: Provenance = "derived", **titles: str) -> t
 _NAMES = (
     *_words(backend="backend", model="model", batch_size="batch", gen_tokens="output tokens", suspect=""),
     flag("incomplete"),
+    *_words(rate_status="price is", status="", why="", params_millions=""),
 )
-"""Who a row is about, the checks that speak against its rates, and whether it lacks a scenario that others have."""
+"""Who a row is about, the checks that speak against its rates, whether it lacks a scenario that others have, and what
+its prices and counts stand on (`phaselaw.plan.coverage`); ``status`` is the older name of ``rate_status``."""
+_PER_REQUEST = (
+    *("usd_per_request", "usd_per_request_whole", "usd_per_1k_requests", "requests_per_s_per_worker"),
+    *("usd_per_success", "usd_per_success_at_least", "needed_failure_usd"),
+)
+"""Figures of one request; the others are of the load, or of the run's own calls."""
 _COLUMNS = (
     *_NAMES,
-    *_words(than_model="in place of", than_backend="on", premium_model="premium", mix="kind", status="status"),
-    *_words(rate_status="that rate is", pays="verdict"),
+    *_words(than_model="in place of", than_backend="on", premium_model="premium", mix="kind", pays="verdict"),
     *_words(on_success="on success alone", on_failure_cost="on failure cost"),
     *_figures(digits, "measured", tokens_per_s="tokens/s"),
     *_figures(digits, prefill_s="prefill (s)", decode_s="decode (s)", worker_s_per_request="worker seconds a request"),
@@ -52,7 +59,7 @@ _COLUMNS = (
     *_figures(fixed, usd_per_1m="$ per 1M tokens", usd_per_1k_requests="$ per 1,000 requests"),
     *_figures(fixed, usd_per_1m_input="$ per 1M input tokens", usd_per_1m_output="$ per 1M output tokens"),
     *_figures(fixed, needed_success_rate="success rate needed"),
-    *_figures(dollars, usd_per_month="$ a month, used", usd_per_month_whole="$ a month, fleet"),
+    *_figures(dollars, usd_per_month="$ a month, used", usd_per_month_whole="$ a month"),
     *_figures(dollars, delta_usd_per_month="$ a month more", saved_usd_per_month="saved a month"),
     *_figures(percent, "assumed", success_rate="success rate", escalated_share="escalated"),
     *_figures(percent, stops_paying_share="whole fleets pay up to a share of"),
@@ -69,7 +76,7 @@ def _table(name: str, caption: str, keys: str, shows: str = "", **titles: str) -
         name=name,
         caption=caption,
         columns=tuple(dataclasses.replace(each, title=titles.get(each.key, each.title)) for each in columns),
-        shows=f"backend model batch_size gen_tokens {shows or keys}",
+        shows=f"model {shows or keys} backend batch_size gen_tokens",
     )
 
 
@@ -79,46 +86,48 @@ TABLES = {
         _table(
             "rows",
             "What the load needs, by model.",
-            "tokens_per_s workers usd_per_1m usd_per_month whole_workers usd_per_month_whole usd_per_hour rate_status "
+            "tokens_per_s workers usd_per_1m usd_per_month whole_workers usd_per_month_whole usd_per_hour "
             "interval_basis",
-            "tokens_per_s rate_status workers whole_workers usd_per_1m usd_per_month usd_per_month_whole",
+            "usd_per_month_whole rate_status whole_workers usd_per_1m tokens_per_s workers",
         ),
         _table(
             "decision_deltas",
             "What the dearer model costs more.",
             "than_backend than_model delta_usd_per_month delta_workers price_ratio",
-            "than_model than_backend delta_usd_per_month delta_workers price_ratio",
+            "than_model than_backend delta_usd_per_month rate_status delta_workers price_ratio",
         ),
         _table(
             "request_mixes",
-            "$ per 1,000 requests, token-linear: every token at the run's price, whatever the prompt's length.",
+            "$ per 1,000 requests, token-linear: every token at the run's price, whatever the prompt's length (int.: "
+            "interpolated, ext.: extrapolated).",
             "mix prompt_tokens output_tokens tokens_per_request usd_per_1k_requests requests_per_s_per_worker",
         ),
         _table(
             "phase_split",
             "By phases: the seconds that such a request takes.",
-            "mix prompt_tokens output_tokens status why prefill_s decode_s usd_per_1k_requests "
-            "requests_per_s_per_worker",
-            "mix prefill_s decode_s usd_per_1k_requests status",
+            "mix prompt_tokens output_tokens prefill_s decode_s usd_per_1k_requests requests_per_s_per_worker",
+            "mix usd_per_1k_requests rate_status prefill_s decode_s",
         ),
         _table(
             "token_prices",
             "Input and output tokens apart, over these kinds in their shares.",
-            "status why usd_per_1m_input usd_per_1m_output worker_s_per_request",
-            "usd_per_1m_input usd_per_1m_output worker_s_per_request status",
+            "usd_per_1m_input usd_per_1m_output worker_s_per_request",
+            "usd_per_1m_input usd_per_1m_output rate_status worker_s_per_request",
         ),
         _table(
             "requests",
             "The load in requests.",
             "requests_per_s requests_per_month tokens_per_request requests_per_s_per_worker workers whole_workers "
             "usd_per_request usd_per_month usd_per_request_whole usd_per_month_whole",
-            "requests_per_s_per_worker workers whole_workers usd_per_request usd_per_request_whole usd_per_month_whole",
+            "usd_per_month_whole rate_status whole_workers usd_per_request_whole usd_per_request "
+            "requests_per_s_per_worker workers",
         ),
         _table("sensitivity", "", "tokens_per_month tier usd_per_hour workers usd_per_1m usd_per_month"),
         _table(
             "cost_per_success",
             "What a success costs.",
             "success_rate usd_per_request usd_per_success",
+            "success_rate usd_per_success rate_status usd_per_request",
             usd_per_request="$ a request",
         ),
         _table(
@@ -126,7 +135,7 @@ TABLES = {
             "What the dearer model must reach to pay.",
             "than_backend than_model cost_ratio needed_success_rate success_rate on_success failure_usd "
             "needed_failure_usd on_failure_cost",
-            "than_model cost_ratio needed_success_rate on_success needed_failure_usd on_failure_cost",
+            "than_model rate_status cost_ratio needed_success_rate on_success needed_failure_usd on_failure_cost",
         ),
         _table(
             "tiering",
@@ -134,8 +143,8 @@ TABLES = {
             "premium_backend premium_model premium_share usd_per_1k_requests usd_per_month workers "
             "whole_workers_default whole_workers_premium usd_per_month_whole saved_usd_per_month success_rate "
             "usd_per_success stops_paying_share",
-            "premium_model usd_per_1k_requests workers whole_workers_default whole_workers_premium usd_per_month "
-            "saved_usd_per_month stops_paying_share",
+            "premium_model usd_per_month_whole rate_status usd_per_1k_requests whole_workers_default "
+            "whole_workers_premium saved_usd_per_month stops_paying_share workers",
             model="default",
         ),
         _table(
@@ -144,8 +153,9 @@ TABLES = {
             "premium_backend premium_model stops_paying_escalated_share escalated_share usd_per_1k_requests "
             "usd_per_month workers whole_workers_default whole_workers_premium usd_per_month_whole mean_latency_s "
             "escalated_latency_s success_rate_at_most usd_per_success_at_least pays",
-            "premium_model stops_paying_escalated_share escalated_share usd_per_1k_requests workers mean_latency_s "
-            "escalated_latency_s pays",
+            "premium_model usd_per_month_whole rate_status usd_per_1k_requests whole_workers_default "
+            "whole_workers_premium stops_paying_escalated_share escalated_share pays mean_latency_s "
+            "escalated_latency_s workers",
             model="default",
         ),
     )
@@ -156,11 +166,22 @@ TABLES = {
 def row(table: str, replica: Replica, **values: Any) -> Row:
     """A row of a table about one kind of replica: the table's columns, from these values or else the replica's own.
 
-    What is absent is ``None``; a figure is an array (`phaselaw.plan.capacity`) and becomes its value and two ends.
+    What is absent is ``None``; a figure is an array (`phaselaw.plan.capacity`) and becomes its value and its ends. What
+    is worked out for requests that are not possible is ``None`` too; for those outside the range it has no interval,
+    since how far the rate goes wrong there was not measured.
     """
     known = vars(replica) | values
+    columns, load = TABLES[table].columns, known["load"]
+    request = values.get("request", values.get("load", replica.request))
+    parts = (load, request) if any(column.key in _PER_REQUEST for column in columns) else (load,)
+    stands_on = worst([part for part in parts if part.status != "not_possible"] or parts)
+    why = next((part.why for part in parts if part.status == "not_possible"), stands_on.why)
+    known |= {"rate_status": stands_on.status, "status": stands_on.status, "why": why}
     found: Row = {}
-    for column in TABLES[table].columns:
+    for column in columns:
         value = known.get(column.key)
+        if column.high and column.provenance == "derived" and value is not None:
+            of = request if column.key in _PER_REQUEST and request.status == "not_possible" else load
+            value = None if of.status == "not_possible" else value[:1] if stands_on.status == "extrapolated" else value
         found |= estimate(value).named(column.key) if column.high else {column.key: value}
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -28,8 +29,9 @@ class Plan:
         return list(self.document.get(name, ()))
 
     def table(self, name: str, rows: Sequence[Row] | None = None, caption: str = "") -> Table:
-        """A table with these rows (default: all of its own), less the columns that are the same in every row."""
-        return _shown(self.declared[name], self.rows(name) if rows is None else rows, caption)
+        """A table with these rows (default: all), the cheapest first, less the columns that say nothing."""
+        found = sorted(self.rows(name) if rows is None else rows, key=_dollars)
+        return _shown(self.declared[name], found, caption)
 
     def side_by_side(self, name: str, rows: Sequence[Row], by: str, key: str, caption: str = "") -> Table:
         """One figure of each model, in a column for each value of ``by``."""
@@ -40,19 +42,41 @@ class Plan:
         for row in rows:
             at, who = f"{key}@{row[by]}", {name: row[name] for name in _WHO}
             line = merged.setdefault(tuple(who.values()), who)
-            line |= {f"{at}{end}": row[f"{key}{end}"] for end in ("", "_low", "_high")}
-            columns[at] = figure(at, row[by] if isinstance(row[by], str) else f"{row[by]:,.0f}", known[key].show)
+            line |= {f"{at}{end}": row[f"{key}{end}"] for end in ("", "_low", "_high")} | {
+                f"{at}_of": row["rate_status"]
+            }
+            columns[at] = _marked(at, row[by] if isinstance(row[by], str) else f"{row[by]:,.0f}", known[key].show)
         wide = replace(table, columns=(*(known[name] for name in _WHO), *columns.values()), shows="")
         return _shown(wide, list(merged.values()), caption)
 
 
+_MARKS = {"interpolated": " int.", "extrapolated": " ext.", "given": " given"}
+"""Behind a figure that was not measured, where there is no column that says so."""
+
+
+def _marked(key: str, title: str, show: tables.Show) -> tables.Col:
+    """A figure that says what it stands on."""
+    plain = figure(key, title, show)
+
+    def text(row: Row) -> str:
+        status = row.get(f"{key}_of")
+        return "not possible" if status == "not_possible" else plain.text(row) + _MARKS.get(str(status), "")
+
+    return replace(plain, of_row=text)
+
+
+def _dollars(row: Row) -> tuple[float, float]:
+    """What rows are sorted by: the fleet's dollars a month, then those of a token; what is not possible comes last."""
+    first, then = (row.get(key) for key in ("usd_per_month_whole", "usd_per_1m"))
+    return math.inf if first is None else first, math.inf if then is None else then
+
+
 def _shown(table: tables.Table, rows: Sequence[Row], caption: str) -> Table:
-    by_phases = any(row.get("rate_status", "measured") != "measured" for row in rows)
-    says_something = {key: len({row[key] for row in rows}) > 1 for key in ("batch_size", "gen_tokens")}
+    worked_out = any(row.get("rate_status", "measured") != "measured" for row in rows)
+    says_something = {key: len({row[key] for row in rows}) > 1 for key in ("backend", "batch_size", "gen_tokens")}
     says_something["than_backend"] = any(row.get("than_backend") != row["backend"] for row in rows)
-    says_something["rate_status"] = by_phases
     columns = tuple(
-        replace(column, provenance="derived") if by_phases and column.key == "tokens_per_s" else column
+        replace(column, provenance="derived") if worked_out and column.key == "tokens_per_s" else column
         for column in table.reported(rows)
         if says_something.get(column.key, True)
     )
@@ -69,7 +93,59 @@ def capacity(plan: Plan) -> Section:
     if (given["utilisation"], given["burst"], given["spares"]) == (1, 1, 0):
         whole = "Whole workers are that, rounded up, with no headroom: set --utilisation, --burst and --spares."
     bound = "Workers as a fraction are a lower bound: busy all the time, no bursts, no queue, no spares."
-    return section("Capacity and price", load_words(plan), plan.table("rows"), f"{bound} {whole}")
+    return section(
+        "Capacity and price", regime_words(plan), cheapest_words(plan), load_words(plan), plan.table("rows"),
+        why_words(plan.rows("rows")), f"{bound} {whole}",
+    )  # fmt: skip
+
+
+def regime_words(plan: Plan) -> str:
+    """How the rates were measured, which a reader must know first."""
+    batches = sorted({row["batch_size"] for row in plan.rows("rows")})
+    if all(row["rate_status"] == "given" for row in plan.rows("rows")):
+        return "Rates were given, not measured."
+    if batches[-1] > 1:
+        return f"Batches of {batches[0]:,} to {batches[-1]:,} requests at a time were measured; the best is first."
+    return "One request at a time: batching or more slots would lower this."
+
+
+def cheapest_words(plan: Plan) -> str:
+    """The answer in a sentence: the cheapest model, and the largest where that is another."""
+    rows = sorted((row for row in plan.rows("rows") if row["usd_per_month_whole"] is not None), key=_dollars)
+    sure = [row for row in rows if row["rate_status"] in _SURE and not row["suspect"] and not row["incomplete"]]
+    if not rows:
+        return "No model can serve this load."
+    if not sure:
+        return f"No model is measured for this load without a doubt; the cheapest is {_told(rows[0])}."
+    large = max(sure, key=lambda row: row.get("params_millions") or 0.0)
+    premium = "" if large["model"] == sure[0]["model"] else f" The largest: {_told(large)}."
+    return f"Cheapest that is measured for this load: {_told(sure[0])}.{premium}"
+
+
+_SURE = ("measured", "derived", "interpolated", "given")
+
+
+def _told(row: Row) -> str:
+    dollars, whole = row["usd_per_month_whole"], row["whole_workers"]
+    workers = f"{whole:,.0f} worker{'' if whole == 1 else 's'}"
+    return f"{row['model']} on {row['backend']}, ${dollars:,.0f} a month ({workers}, {row['rate_status']})"
+
+
+def why_words(rows: Sequence[Row]) -> list[str] | None:
+    """What prices stand on, and why they are not measured, with the models that it is about."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row["why"]:
+            reasons.setdefault(f"{row['rate_status'].replace('_', ' ')}: {row['why']}", []).append(row["model"])
+    every = len({row["model"] for row in rows})
+    about = {why: "" if len(set(models)) == every else f" ({', '.join(models)})" for why, models in reasons.items()}
+    told = [f"{why[0].upper()}{why[1:]}{models}." for why, models in about.items()]
+    more = [f"And {len(told) - _REASONS} more such reasons (--json has them all)."] if len(told) > _REASONS else []
+    return [*told[:_REASONS], *more] or None
+
+
+_REASONS = 3
+"""Reasons that are shown under a table."""
 
 
 def deltas(plan: Plan) -> Section | None:
@@ -92,15 +168,16 @@ def mixes(plan: Plan) -> Section:
     kinds = {row["mix"]: f"{row['prompt_tokens']:,.4g} in + {row['output_tokens']:,.4g} out" for row in rows}
     average = f" (the average of {many} kinds)" if many > len(kinds) else ""
     by_phases = ("phase_split", "token_prices")
-    measured = {name: [row for row in plan.rows(name) if row["status"] != "not measured"] for name in by_phases}
+    measured = {name: [row for row in plan.rows(name) if row["rate_status"] != "not_possible"] for name in by_phases}
     reasons: dict[str, list[str]] = {}
     for row in plan.rows("token_prices"):
-        if row["status"] == "not measured":
+        if row["rate_status"] == "not_possible":
             reasons.setdefault(row["why"], []).append(f"{row['model']} ({row['backend']})")
     return section(
         "Requests",
         f"Kinds of request (assumed): {'; '.join(f'{kind} {words}' for kind, words in kinds.items())}{average}.",
         plan.side_by_side("request_mixes", rows, "mix", "usd_per_1k_requests"),
+        why_words(rows),
         *(plan.table(name, found) for name, found in measured.items() if found),
         *(f"By phases, not measured for {', '.join(models)}: {why}." for why, models in reasons.items()),
     )
@@ -108,7 +185,7 @@ def mixes(plan: Plan) -> Section:
 
 def requests(plan: Plan) -> Section:
     """The load as requests: what a worker serves, and what one request costs."""
-    return section("Request economics", load_words(plan), plan.table("requests"))
+    return section("Request economics", load_words(plan), plan.table("requests"), why_words(plan.rows("requests")))
 
 
 def sensitivity(plan: Plan) -> Section:
@@ -147,6 +224,7 @@ def tiering(plan: Plan) -> Section | None:
         "Tiers",
         plan.table("tiering", rows, routed),
         plan.table("cascade"),
+        why_words(rows),
         "Saved: against the premium model for all requests. Latencies are of the run's own requests. Which requests "
         "go where is the router's art; how often the default model fails is an input (--success-rates). "
         + _request_words(plan),

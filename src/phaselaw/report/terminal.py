@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -10,7 +12,7 @@ from rich.text import Text
 
 from phaselaw.report import headline, validity
 from phaselaw.report.document import Document, Section, Table, escape_controls
-from phaselaw.tables import SUSPECT
+from phaselaw.tables import SUSPECT, Col, Row
 
 _ROOMY = 140
 """Characters of a terminal's line from which a table shows its details too."""
@@ -31,8 +33,8 @@ def print_summary(document: Document, console: Console) -> None:
         print_table(table, console)
 
 
-def print_section(section: Section, console: Console, *, titled: bool) -> None:
-    """Print a section's tables and paragraphs, under its title where there are several."""
+def print_section(section: Section, console: Console, *, titled: bool, wrapped: bool = False) -> None:
+    """Print a section's tables and paragraphs, under its title where there are several; lines ``wrapped`` if asked."""
     if titled:
         console.print(escape_controls(section.title), style="bold", markup=False)
     several = sum(isinstance(block, Table) for block in section.blocks) > 1
@@ -42,14 +44,61 @@ def print_section(section: Section, console: Console, *, titled: bool) -> None:
             lines = [block.caption] if several else []
         for line in lines:
             if isinstance(line, str):
-                console.print(escape_controls(line), markup=False, soft_wrap=True)
+                console.print(escape_controls(line), markup=False, soft_wrap=not wrapped)
         if isinstance(block, Table):
-            print_table(block, console)
+            print_table(block, console, exact=wrapped)
 
 
-def print_table(table: Table, console: Console, *, brief: bool = False) -> None:
+_AT_MOST = 80
+"""Characters of a line of a plan, unless all of it is asked for."""
+
+
+def print_fitting(section: Section, console: Console, *, titled: bool, wide: bool) -> None:
+    """Print a section in lines of 80 characters, the same on a terminal and on a pipe; or all of it, ``wide``.
+
+    Where a table is too wide, brackets give way first, then checks' names behind a suspect mark, then the last columns.
+    """
+    if wide:
+        print_section(section, console, titled=titled)
+        return
+    blocks = (_fitting(block) if isinstance(block, Table) else block for block in section.blocks)
+    narrow = Console(file=console.file, width=_AT_MOST, highlight=False, force_terminal=console.is_terminal)
+    print_section(dataclasses.replace(section, blocks=tuple(blocks)), narrow, titled=titled, wrapped=True)
+
+
+def _fitting(table: Table) -> Table:
+    """The table as it fits into a line; nothing of a figure, a status or a mark is cut."""
+
+    def width(columns: Sequence[Col]) -> int:
+        return sum(_needs(column, table.rows) + 2 for column in columns) - 2
+
+    columns = list(table.columns)
+    if width(columns) > _AT_MOST:
+        columns = [_replaced(column, _BRACKETS, "") if column.provenance else column for column in columns]
+    if width(columns) > _AT_MOST:
+        columns = [_replaced(each, "(?<=⚠).*", "") if each.key == SUSPECT else each for each in columns]
+    while width(columns) > _AT_MOST and len(columns) > 3:
+        del columns[-2 if columns[-1].key == SUSPECT else -1]
+    return dataclasses.replace(table, columns=tuple(columns))
+
+
+def _needs(column: Col, rows: Sequence[Row]) -> int:
+    """Characters that a column needs: of its longest value, or of the longest word of its title."""
+    return max(map(len, [*column.title.split(), *(escape_controls(column.text(row)) for row in rows)]), default=0)
+
+
+_BRACKETS = r" [\[(].*[\])]"
+
+
+def _replaced(column: Col, pattern: str, by: str) -> Col:
+    """The column with something in its words replaced."""
+    return dataclasses.replace(column, of_row=lambda row: re.sub(pattern, by, column.text(row)))
+
+
+def print_table(table: Table, console: Console, *, brief: bool = False, exact: bool = False) -> None:
     """Print a table of a report in columns, nothing of it taken for markup; details only where there is room.
 
+    ``exact`` gives each column just what it needs.
     ``brief`` says of a suspect row that it is suspect, not why, where there is little room.
     """
     roomy = console.width >= _ROOMY
@@ -57,10 +106,13 @@ def print_table(table: Table, console: Console, *, brief: bool = False) -> None:
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
     cells = [[escape_controls(column.text(row)) for row in table.rows] for column in columns]
     for column, texts in zip(columns, cells, strict=True):
+        needs = _needs(column, table.rows) if exact else None
         if column.provenance:  # a number is not broken, its title may be
-            shown.add_column(Text(column.title), justify="right", min_width=max(map(len, texts), default=0))
+            shown.add_column(
+                Text(column.title), justify="right", min_width=max(map(len, texts), default=0), width=needs
+            )
         else:
-            shown.add_column(Text(column.title), overflow="fold")
+            shown.add_column(Text(column.title), overflow="fold", width=needs)
         if brief and not roomy and column.key == SUSPECT:
             texts[:] = [text[:1] for text in texts]
     for row in zip(*cells, strict=True):

@@ -1,0 +1,108 @@
+"""How far a run's measurements reach: what a price or a count of some requests stands on.
+
+A request is *measured* where one of its lengths was (within `NEAR`), *interpolated* between measured lengths,
+*extrapolated* beyond them, and *not possible* where the model can't hold it or nothing tells its time. A price by
+phases is *derived*. A rate that a person gave is *given*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from phaselaw.records import Mix
+
+if TYPE_CHECKING:
+    from phaselaw.plan.replicas import Replica
+
+RateStatus = Literal["measured", "derived", "given", "interpolated", "extrapolated", "not_possible"]
+_WORSE: tuple[RateStatus, ...] = ("measured", "derived", "given", "interpolated", "extrapolated", "not_possible")
+"""From the surest to the least sure."""
+
+NEAR = 0.1
+"""A length that is off by no more than this share of a measured one counts as that."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """What a figure stands on, and why."""
+
+    status: RateStatus = "measured"
+    why: str | None = None
+
+
+MEASURED = Coverage()
+
+
+def worst(found: Iterable[Coverage]) -> Coverage:
+    """The least sure of several."""
+    return max(found, key=lambda each: _WORSE.index(each.status))
+
+
+def near(asked: float, known: float) -> bool:
+    """Whether a length is as good as measured."""
+    return abs(asked - known) <= NEAR * known
+
+
+def within(asked: float, limits: tuple[float, float]) -> bool:
+    """Whether a length lies in a measured range, or near its ends."""
+    return limits[0] * (1 - NEAR) <= asked <= limits[1] * (1 + NEAR)
+
+
+def span(limits: tuple[float, float]) -> str:
+    """A range in words."""
+    return f"{limits[0]:,.0f}" if limits[0] == limits[1] else f"{limits[0]:,.0f} to {limits[1]:,.0f}"
+
+
+def too_long(replica: Replica, mix: Mix) -> str | None:
+    """Why the model can't hold such a request; ``None`` where it can, or its context is not known."""
+    if replica.context_tokens is None or mix.tokens <= replica.context_tokens:
+        return None
+    return f"{mix.tokens:,.0f} tokens, the model's context is {replica.context_tokens:,}"
+
+
+def of_kind(replica: Replica, mix: Mix) -> Coverage:
+    """What the token-linear price of one kind of request stands on."""
+    if (why := too_long(replica, mix)) is not None:
+        return Coverage(status="not_possible", why=why)
+    if replica.load.status in ("given", "derived"):
+        return replica.load
+    if not replica.lengths:
+        return Coverage(status="extrapolated", why="the lengths of the run's requests are not known")
+    if any(near(mix.prompt_tokens, prompt) and near(mix.output_tokens, output) for prompt, output in replica.lengths):
+        return Coverage(why=None if len(replica.lengths) == 1 else f"at the mean rate of {_measured(replica)}")
+    prompts, outputs = _ranges(replica)
+    inside = within(mix.prompt_tokens, prompts) and within(mix.output_tokens, outputs)
+    asked = f"{mix.prompt_tokens:,.0f} in and {mix.output_tokens:,.0f} out"
+    return Coverage(
+        status="interpolated" if inside else "extrapolated", why=f"{asked}, measured were {_measured(replica)}"
+    )
+
+
+def of_load(replica: Replica, mixes: Sequence[Mix]) -> Coverage:
+    """What the token-linear price of a mixture stands on: its least sure kind."""
+    kinds = [(mix, of_kind(replica, mix)) for mix in mixes]
+    found = worst(coverage for _, coverage in kinds)
+    alike = [mix for mix, coverage in kinds if coverage.status == found.status]
+    if len(kinds) == 1 or found.why is None:
+        return found
+    share = sum(mix.share for mix in alike) / sum(mix.share for mix in mixes)
+    commonest = max(alike, key=lambda mix: mix.share)
+    why = next(coverage.why for mix, coverage in kinds if mix is commonest)
+    return Coverage(status=found.status, why=f"{share:.1%} of requests, such as {commonest.name}: {why}")
+
+
+def own_requests(replica: Replica) -> str:
+    """The requests that a rate rests on, in words."""
+    return "requests whose lengths are not known" if not replica.lengths else f"requests of {_measured(replica)}"
+
+
+def _measured(replica: Replica) -> str:
+    prompts, outputs = _ranges(replica)
+    return f"{span(prompts)} in and {span(outputs)} out"
+
+
+def _ranges(replica: Replica) -> tuple[tuple[float, float], tuple[float, float]]:
+    prompts, outputs = zip(*replica.lengths, strict=True)
+    return (min(prompts), max(prompts)), (min(outputs), max(outputs))

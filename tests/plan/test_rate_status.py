@@ -1,0 +1,97 @@
+"""Each price and count says what it stands on; none is told beyond a context, none unmarked outside the range."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from step_time_law import times
+
+from phaselaw.laws.draws import same_draws
+from phaselaw.plan.coverage import of_kind, of_load
+from phaselaw.plan.economics import Question, answer
+from phaselaw.plan.replicas import Replica, stated
+from phaselaw.records import Mix
+
+RATE = same_draws(100.0, np.linspace(90.0, 110.0, 8180))
+PRICES = ("usd_per_1k_requests", "usd_per_request", "usd_per_month_whole", "whole_workers", "usd_per_1m_input")
+
+
+def replica(*lengths: tuple[float, float], context: int | None = None, model: str = "m") -> Replica:
+    return Replica(
+        backend="b", model=model, tokens_per_s=RATE, usd_per_hour=1.0, lengths=lengths, context_tokens=context
+    )
+
+
+def status(asked: tuple[float, float], known: Replica) -> str:
+    return of_kind(known, Mix(name="a", prompt_tokens=asked[0], output_tokens=asked[1])).status
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ((300, 64), "measured"), ((309, 60), "measured"), ((500, 64), "interpolated"), ((300, 128), "extrapolated"),
+        ((900, 64), "extrapolated"), ((1000, 64), "not_possible"),
+    ],
+)  # fmt: skip
+def test_a_length_is_measured_near_a_measured_one_and_else_says_how_far(
+    asked: tuple[float, float], expected: str
+) -> None:
+    assert status(asked, replica((309, 64), (768, 64), context=1024)) == expected
+
+
+def test_a_mixture_is_as_sure_as_its_least_sure_kind() -> None:
+    near, far = (
+        Mix(name="near", prompt_tokens=100, output_tokens=10),
+        Mix(name="far", prompt_tokens=900, output_tokens=10),
+    )
+    found = of_load(replica((100, 10)), [dataclasses.replace(near, share=3), far])
+    assert found.status == "extrapolated" and str(found.why).startswith("25.0% of requests, such as far: 900 in")
+
+
+def test_a_load_in_tokens_is_of_the_runs_own_requests() -> None:
+    [row] = answer(Question(), [replica((17, 64))], {})["rows"]
+    assert (row["rate_status"], row["why"]) == ("measured", "requests of 17 in and 64 out")
+    assert row["usd_per_month_low"] is not None
+
+
+def test_a_rate_that_is_given_is_called_so() -> None:
+    tables = answer(Question(), [stated("a", 10.0, 1.0), stated("b", 20.0, 1.0)], {})
+    assert {row["rate_status"] for name in ("rows", "request_mixes", "tiering") for row in tables[name]} == {"given"}
+
+
+tokens = st.integers(1, 3000)
+kinds = st.lists(st.tuples(tokens, tokens, st.floats(0.1, 9)), min_size=1, max_size=3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(kinds=kinds, measured=st.lists(st.tuples(tokens, tokens), min_size=1, max_size=3), context=tokens)
+def test_no_price_is_told_beyond_a_context_and_none_unmarked_outside_the_range(
+    kinds: list[tuple[int, int, float]], measured: list[tuple[int, int]], context: int
+) -> None:
+    mixes = tuple(Mix(name=str(at), prompt_tokens=p, output_tokens=g, share=s) for at, (p, g, s) in enumerate(kinds))
+    known = [replica(*measured, context=context, model=model) for model in ("m", "n")]
+    question = Question(requests_per_s=1.0, mixes=mixes, extrapolate=True)
+    tables = answer(question, known, {("b", model): times() for model in ("m", "n")})
+    longest = max(mix.tokens for mix in mixes)
+    inside = all(_inside(mix, measured) for mix in mixes)
+    for name, rows in tables.items():
+        for row in rows:
+            one: Any = row.get("prompt_tokens")
+            length = longest if one is None else one + row["output_tokens"]
+            priced = [key for key in PRICES if row.get(key) is not None]
+            assert row["status"] == row["rate_status"]
+            assert (row["rate_status"] == "not_possible") == (length > context)
+            assert not (priced and length > context), (name, priced)
+            if name in ("rows", "requests", "tiering") and not inside and priced:
+                assert row["rate_status"] == "extrapolated" and row["why"]
+                assert all(row[f"{key}_low"] is None for key in priced)
+
+
+def _inside(mix: Mix, measured: list[tuple[int, int]]) -> bool:
+    """Whether both lengths lie between the shortest and the longest that were measured, or a tenth beyond."""
+    prompts, outputs = zip(*measured, strict=True)
+    lengths = ((mix.prompt_tokens, prompts), (mix.output_tokens, outputs))
+    return all(0.9 * min(known) <= asked <= 1.1 * max(known) for asked, known in lengths)
