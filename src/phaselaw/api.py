@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from phaselaw.errors import AnalysisError, RunError, UsageError
+from phaselaw.errors import AnalysisError, UsageError, writing
 from phaselaw.files import folder_in, write_csv, write_whole
 from phaselaw.laws import analysis as analyses
 from phaselaw.laws import prediction
@@ -47,6 +46,8 @@ __all__ = ["Headroom", "Law", "Loaded", "Need", "compare", "fit", "load", "plan"
 
 PLAN_VERSION = 2
 """Version of the JSON document of a plan."""
+
+_ELSEWHERE = "; choose another --out"
 
 Tell = Callable[[str], None]
 """Takes a line that a person must know."""
@@ -165,18 +166,10 @@ def load(
 
 def save_tables(tables: Mapping[str, pl.DataFrame], root: Path, *below: str) -> Path:
     """Write tables as CSVs into a folder, or one below it, which is made; returns it, or raises `RunError`."""
-    with _written_to(root):
+    with writing(root, _ELSEWHERE):
         folder = folder_in(root, *below)
         analyses.write(tables, folder)
     return folder
-
-
-@contextmanager
-def _written_to(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{folder} can't be written ({error.strerror or error}); choose another --out") from None
 
 
 class Sweep(NamedTuple):
@@ -189,11 +182,6 @@ class Sweep(NamedTuple):
     places: Mapping[str, Path]
     """Where each of the sweep's tables was written: TR121's at the root, others in ``analysis``."""
     notes: tuple[str, ...]
-
-
-def is_sweep_folder(path: Path) -> bool:
-    """Whether a folder holds runs ``gen_N``."""
-    return bool(runs_of(path))
 
 
 def analyze_sweep(folder: Path, options: Options, *, out: Path | None = None, tell: Tell) -> Sweep:
@@ -213,24 +201,16 @@ def analyze_sweep(folder: Path, options: Options, *, out: Path | None = None, te
 
 def fit(loaded: Loaded) -> list[Law]:
     """The scaling law in parameters of each backend, batch size, budget and phase."""
+    renamed = {"exponent": "slope", "low": "slope_t_ci_low", "high": "slope_t_ci_high"}
     several = loaded.rows["gen_tokens_target"].n_unique() > 1
-    return [
-        Law(
-            backend=row["backend"],
-            batch_size=row["batch_size"],
-            gen_tokens_target=row["gen_tokens_target"] if several else None,
-            mode=row["mode"],
-            n_models=row["n_models"],
-            exponent=row["slope"],
-            low=row["slope_t_ci_low"],
-            high=row["slope_t_ci_high"],
-            r2=row["r2"],
-            verdict=row["verdict"],
-            suspect=row.get("suspect") or None,
-        )
-        for row in loaded.tables["scaling_fits"].iter_rows(named=True)
-        if row["scenario"] == "__all__"
-    ]
+
+    def law(row: Mapping[str, Any]) -> dict[str, Any]:
+        found = {field.name: row.get(renamed.get(field.name, field.name)) for field in dataclasses.fields(Law)}
+        budget = row["gen_tokens_target"] if several else None
+        return found | {"gen_tokens_target": budget, "suspect": row.get("suspect") or None}
+
+    rows = loaded.tables["scaling_fits"].iter_rows(named=True)
+    return [Law(**law(row)) for row in rows if row["scenario"] == "__all__"]
 
 
 def predict(
@@ -349,7 +329,7 @@ def report(loaded: Loaded, *, out: Path | None = None, beside: Sequence[Loaded] 
     subject = _subject(loaded, beside)
     document = build(subject)
     folder = out or loaded.home
-    with _written_to(folder):
+    with writing(folder, _ELSEWHERE):
         analysis = folder_in(folder, PLOTS.parts[0])
         plots = folder_in(folder, *PLOTS.parts)
         for plot in document.plots():

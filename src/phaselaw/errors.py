@@ -76,6 +76,15 @@ def reading(what: object, error: Callable[[str], PhaselawError], *more: type[Exc
         raise error(f"{what}: it is damaged or of another kind ({type(fault).__name__}: {shown})") from fault
 
 
+@contextmanager
+def writing(what: object, then: str = "") -> Iterator[None]:
+    """What the system refuses to write in here is a `RunError` that names the place, and says what to do ``then``."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{what} can't be written: {error.strerror or error}{then}") from None
+
+
 class UsageError(PhaselawError):
     """The command line can't be followed."""
 

@@ -10,7 +10,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,17 @@ def read_plain(path: Path) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("not a plain file")
         return file.read()
+
+
+def json_object(path: Path, error: Callable[[str], Exception], what: str = "JSON object") -> dict[str, Any]:
+    """The JSON object that a file holds; raises the ``error``, that it is no such ``what``, for anything else."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as fault:
+        raise error(f"{path}: no {what} that can be read ({getattr(fault, 'strerror', None) or fault})") from None
+    if not isinstance(document, dict):
+        raise error(f"{path}: no {what}")
+    return document
 
 
 def sha256_of(path: Path) -> str:

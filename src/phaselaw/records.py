@@ -299,17 +299,11 @@ class Beside:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Call:
+class Call(PlannedCall):
     """One timed generation as it is kept: journal event ``call``. A failed one has ``timing=None`` and ``error``."""
 
-    call_id: str
     call_idx: int
     """Execution order within the run, counted over all its processes."""
-    cell: Cell
-    task_idx: int
-    is_warmup: bool
-    warmup_idx: int | None
-    rep: int | None
     status: Literal["ok", "error"]
     error: str | None
     started_at_unix: float
@@ -324,8 +318,6 @@ class Call:
     load_ms: float | None
     """Load time of the model where this is the first call after its load."""
     timing: Timing | None
-    client_idx: int = 0
-    replicate: int = 0
     queue_delay_ms: float | None = None
     """Sent minus scheduled, by the client; known where several clients start together."""
     achieved_concurrency: float | None = None

@@ -9,6 +9,7 @@ from phaselaw.commands import options as opt
 from phaselaw.commands.console import note
 from phaselaw.errors import UsageError
 from phaselaw.laws.analysis import Options
+from phaselaw.rundir.read import runs_of
 
 DESCRIPTION = "Summaries, scaling laws with intervals, structure, warmup, verdicts: as CSV tables."
 EXAMPLES = """\
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         models_table=args.models_table,
     )
     lines = []
-    if len(args.run_paths) == 1 and api.is_sweep_folder(args.run_paths[0]):
+    if len(args.run_paths) == 1 and runs_of(args.run_paths[0]):
         sweep = api.analyze_sweep(args.run_paths[0], options, out=args.out, tell=note)
         folder, ids, notes, analysis, places = sweep.folder, sweep.parts, sweep.notes, sweep.analysis, sweep.places
         lines += [f"{folder / part / 'analysis'}  the run's own tables" for part in ids]

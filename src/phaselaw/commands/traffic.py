@@ -12,7 +12,7 @@ from urllib.request import urlopen
 from phaselaw import api
 from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, add_json, option, positive_number, print_json
-from phaselaw.errors import RunError, UsageError
+from phaselaw.errors import RunError, UsageError, writing
 from phaselaw.files import write_json
 from phaselaw.report.terminal import print_section
 from phaselaw.report.traffic import section
@@ -87,10 +87,8 @@ def run(args: argparse.Namespace) -> int:
         raise RunError(f"{args.out}: its folder is not there")
     document = _of_pages(args) if _are_pages(args) else _of_log(args)
     if args.out is not None:
-        try:
+        with writing(args.out):
             write_json(args.out, document)
-        except OSError as error:
-            raise RunError(f"{args.out} can't be written ({error.strerror})") from None
     if args.json:
         for doubt in document.get("doubts", ()):
             note(doubt)

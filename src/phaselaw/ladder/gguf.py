@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phaselaw.errors import MissingExtraError, NotReadyError, UsageError, reading
-from phaselaw.files import cache_folder, replacing, sha256_of, write_json, write_whole
+from phaselaw.files import cache_folder, json_object, replacing, sha256_of, write_json, write_whole
 from phaselaw.ladder.build import WEIGHTS as WEIGHTS_FILE
 from phaselaw.ladder.build import chosen, one_process_at_a_time, resolve, shipped_checksums
 from phaselaw.ladder.spec import LADDER, LadderModel, ladder_model
@@ -65,7 +65,7 @@ class Gpt2Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = _json(path / "config.json")
+        self.config = json_object(path / "config.json", NotReadyError)
         if self.config.get("model_type") != "gpt2":
             raise NotReadyError(f"{path}/config.json: model_type is {self.config.get('model_type')!r}, not 'gpt2'")
         if self.config.get("activation_function", "gelu_new") not in GELU_TANH:
@@ -87,18 +87,6 @@ class Gpt2Folder:
     def tensor(self, name: str) -> Array:
         """A stored tensor in float32, in the file's layout."""
         return self.tensors[name].read()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise NotReadyError(f"{path}: {error.strerror}; a model's folder needs this file") from None
-    except (ValueError, RecursionError) as error:
-        raise NotReadyError(f"{path}: not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise NotReadyError(f"{path}: not a JSON object")
-    return document
 
 
 class Stored(NamedTuple):
@@ -207,7 +195,7 @@ def _vocabulary(folder: Gpt2Folder) -> dict[str, Any]:
     import gguf
 
     file = folder.path / "tokenizer.json"
-    document = _json(file)
+    document = json_object(file, NotReadyError)
     model, splits, added = document.get("model", {}), document.get("pre_tokenizer"), document.get("added_tokens", [])
     if model.get("type") != "BPE" or not isinstance(splits, dict) or splits.get("type") != "ByteLevel":
         raise NotReadyError(f"{file}: not a byte-level BPE tokenizer, the only kind that can be exported")

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from statistics import quantiles
 from typing import Any, Self
 
 import numpy as np
@@ -48,9 +47,7 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
         """The spread of at least one value; quartiles interpolate linearly."""
-        if len(values) == 1:
-            return cls(median=values[0], p25=values[0], p75=values[0], n=1)
-        low, middle, high = quantiles(values, n=4, method="inclusive")
+        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
         return cls(median=middle, p25=low, p75=high, n=len(values))
 
 

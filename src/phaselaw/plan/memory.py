@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from phaselaw.engines.gguf_header import read_header
 from phaselaw.engines.llamacpp import model_info
 from phaselaw.errors import AnalysisError, UsageError, reading
+from phaselaw.files import json_object
 from phaselaw.ladder.spec import PREFIX, ladder_model
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, Memory, memory
 from phaselaw.machine.model_config import facts_of, is_of_experts, tensors_in
@@ -109,7 +109,7 @@ def shapes_of(source: str, *, dtype: str | None) -> dict[str, Sized]:
         counted |= {"lookup_params": looked_up, "lookup_bytes": 4 * looked_up}
         stored = {f"{PREFIX}{ladder.name}": dataclasses.asdict(ladder) | counted}
     elif (path.suffix == ".gguf" and path.is_file()) or (path / "config.json").is_file():
-        with reading(path, AnalysisError):
+        with reading(path, AnalysisError, OSError):
             stored = {path.name: _of_gguf(path) if path.is_file() else _of_folder(path)}
     elif (path / "metrics.csv").is_file():
         stored = {f"{row['model']} ({row.get('backend')})": row for row in runs.load(path).models.iter_rows(named=True)}
@@ -143,12 +143,7 @@ def _of_gguf(path: Path) -> dict[str, Any]:
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tensors = list(tensors_in(folder).items())
-    except (OSError, ValueError) as error:
-        raise AnalysisError(f"{folder}: its config or weights can't be read: {error}") from None
-    facts = facts_of(config)
+    facts, tensors = facts_of(json_object(folder / "config.json", AnalysisError)), list(tensors_in(folder).items())
     sizes = [(name, math.prod(each["shape"]), _BITS[each["dtype"].split("_")[0]] // 8) for name, each in tensors]
     # Weights that are tied are stored once, under either name.
     has_head = any(name.endswith(("lm_head.weight", "embed_out.weight")) for name, _, _ in sizes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from phaselaw.errors import AnalysisError
-from phaselaw.files import FORMULA_STARTS, sha256_of
+from phaselaw.files import FORMULA_STARTS, json_object, sha256_of
 from phaselaw.records import LARGEST, PHASES, Run, Source
 from phaselaw.rundir.columns import MEASURED
 from phaselaw.rundir.conditions import differences, of_replicates
@@ -319,15 +318,7 @@ def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     """A run's manifest, or ``None`` where it has none; raises `AnalysisError`."""
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise AnalysisError(f"{path}: not a JSON document that can be read") from None
-    if not isinstance(manifest, dict):
-        raise AnalysisError(f"{path}: not a manifest")
-    return manifest
+    return json_object(path, AnalysisError, "manifest") if path.is_file() else None
 
 
 _SWEPT = re.compile(r"gen_([0-9]{1,7})")

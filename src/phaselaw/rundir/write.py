@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from phaselaw import __version__
-from phaselaw.errors import RunError, redacted_words
+from phaselaw.errors import RunError, redacted_words, writing
 from phaselaw.files import read_plain, write_json, write_whole
 from phaselaw.machine import identity as telemetry
 from phaselaw.records import Call, Event
@@ -55,7 +55,7 @@ class RunDirectory:
         ``asked`` is what stands in the manifest of where the study came from. Raises `RunError` where the folder holds
         a journal already, another process writes it, or it can't be written.
         """
-        with _faults_in_words(path or Path("runs")):
+        with writing(path or Path("runs")):
             path = path or _new_folder(
                 Path("runs") / (re.sub(r"[^A-Za-z0-9._-]+", "-", study.run_name).strip(".-") or "run")
             )
@@ -69,7 +69,7 @@ class RunDirectory:
             "skipped": list(skipped),
             "created_at_unix": time.time(),
         }
-        with _faults_in_words(path), _opened(path, header=line_of("header", header)) as writer:
+        with writing(path), _opened(path, header=line_of("header", header)) as writer:
             _fsync_folder(path)
             directory = cls(path, study, writer)
             directory._begin_process(host, argv, [])
@@ -94,7 +94,7 @@ class RunDirectory:
         """
         if not (path / JOURNAL).is_file():
             raise RunError(f"{path} holds no run to resume (no {JOURNAL}); start one: phaselaw run --out {path}")
-        with _faults_in_words(path), _opened(path) as writer:
+        with writing(path), _opened(path) as writer:
             directory = cls(path, study, writer)
             journal, kept = directory._journal, kept_study(path, directory._journal)
             changes = telemetry.host_differences(journal.processes[-1]["host"], host) if journal.processes else []
@@ -125,12 +125,12 @@ class RunDirectory:
     def begin_next_process(self) -> None:
         """Begin the part of a further process, which measures the next replicate; raises `RunError`."""
         self.process_idx += 1
-        with _faults_in_words(self.path):
+        with writing(self.path):
             self._begin_process(self._host, self._argv, [])
 
     def append(self, event: Event) -> None:
         """Keep one event: when this returns, it is on the disk. Raises `RunError` where it can't be written."""
-        with _faults_in_words(self.path):
+        with writing(self.path):
             self._writer.append(event)
             self.next_call_idx += isinstance(event, Call)
         if isinstance(event, Call):
@@ -141,13 +141,13 @@ class RunDirectory:
     def finish(self, status: Literal["complete", "interrupted"]) -> None:
         """End this process's part: write the journal's end event and every derived file; raises `RunError`."""
         end = {"status": status, "process_idx": self.process_idx, "at_unix": time.time()}
-        with _faults_in_words(self.path):
+        with writing(self.path):
             self._writer.write("end", end)
         self.write_derived()
 
     def write_derived(self) -> None:
         """Write the files that derive from the journal, each whole; raises `RunError`."""
-        with _faults_in_words(self.path):
+        with writing(self.path):
             write_derived(self.path)
 
     def __enter__(self) -> Self:
@@ -201,7 +201,7 @@ def salvage(path: Path) -> int:
     The journal as it was stays beside it. The run is then unfinished: a resume makes the calls that were lost again.
     Raises `RunError` where no line tells of the study.
     """
-    with _faults_in_words(path), _opened(path):
+    with writing(path), _opened(path):
         journal, raw = scan_journal(path / JOURNAL), read_plain(path / JOURNAL)
         damaged = [each.line for each in journal.damage]
         if damaged:
@@ -228,14 +228,6 @@ def _opened(path: Path, header: bytes | None = None) -> Iterator[JournalWriter]:
     except BaseException:
         writer.close()
         raise
-
-
-@contextmanager
-def _faults_in_words(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{path} can't be written: {error.strerror or error}") from None
 
 
 def _new_folder(parent: Path) -> Path:

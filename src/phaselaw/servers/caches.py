@@ -43,11 +43,6 @@ class FreshPrompts:
         """One more fresh prompt."""
         self._ms[tokens].append(prefill_ms)
 
-    def typical_ms(self, tokens: int) -> float | None:
-        """The median at exactly so many tokens, where one slow prompt does not move it."""
-        own = self._ms.get(tokens, ())
-        return median(own) if len(own) >= ENOUGH else None
-
     def expected_ms(self, tokens: int, repeated_ms: float | None) -> float | None:
         """What a fresh prompt of so many tokens takes at least; ``None`` where there is none to compare with.
 

@@ -253,13 +253,10 @@ def settled(timings: Sequence[Timing], budget: int, *, lone: bool) -> list[Timin
 
     ``budget`` is the tokens asked for; ``lone``: one client called at a time. What is settled again comes out the same.
     """
-    streams = [
-        Stream(each, each.served, budget)
-        for each in timings
+    streams = {
+        at: Stream(each, each.served, budget)
+        for at, each in enumerate(timings)
         if each.served is not None and each.served.server_times is not None
-    ]
-    cell = Cell(streams, lone=lone)
-    done = iter([cell.settled(each) for each in streams])
-    return [
-        next(done) if each.served is not None and each.served.server_times is not None else each for each in timings
-    ]
+    }
+    cell = Cell([*streams.values()], lone=lone)
+    return [cell.settled(streams[at]) if at in streams else each for at, each in enumerate(timings)]

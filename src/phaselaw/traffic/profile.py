@@ -8,7 +8,6 @@ between the two nearest values in proportion (linear interpolation, rank ``share
 from __future__ import annotations
 
 import datetime as dt
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from phaselaw.errors import AnalysisError, UsageError, reading
+from phaselaw.files import json_object
 from phaselaw.records import Mix
 from phaselaw.tables import duration
 from phaselaw.traffic import columns as of
@@ -251,12 +251,8 @@ def _finite(value: float | None) -> float | None:
 
 def read_profile(path: Path) -> dict[str, Any]:
     """A profile as ``phaselaw traffic --out`` wrote it. Raises `UsageError` for another file or a newer format."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no JSON"
-        raise UsageError(f"{path}: no traffic profile that can be read ({reason})") from None
-    if not isinstance(document, dict) or "kinds" not in document or "requests_per_s" not in document:
+    document = json_object(path, UsageError, "traffic profile")
+    if not {"kinds", "requests_per_s"} <= document.keys():
         raise UsageError(f"{path}: no traffic profile; make one with phaselaw traffic LOG --out {path.name}")
     if document.get("schema_version") not in (1, SCHEMA_VERSION):
         raise UsageError(f"{path}: a traffic profile of version {document.get('schema_version')}, not {SCHEMA_VERSION}")
