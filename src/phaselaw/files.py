@@ -101,7 +101,7 @@ def json_object(path: Path, error: Callable[[str], Exception], what: str = "JSON
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as fault:
-        raise error(f"{path}: no {what} that can be read ({getattr(fault, 'strerror', None) or fault})") from None
+        raise error(f"{path}: no {what}: it can't be read ({getattr(fault, 'strerror', None) or fault})") from None
     if not isinstance(document, dict):
         raise error(f"{path}: no {what}")
     return document
