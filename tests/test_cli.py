@@ -96,3 +96,17 @@ def every_option() -> list[tuple[str, argparse.Action]]:
 def test_every_option_has_help() -> None:
     assert len(every_option()) > 20
     assert [f"{name} {action.dest}" for name, action in every_option() if not action.help] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["pln"], "plan"),
+        (["plan", "r", "--tokens-per-mnth", "1B"], "--tokens-per-month"),
+        (["analyse", "r"], "analyze"),
+    ],
+)
+def test_a_misspelt_command_or_option_gets_a_suggestion(words: list[str], meant: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2 and f"did you mean {meant}?" in capsys.readouterr().err

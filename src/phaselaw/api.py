@@ -284,9 +284,12 @@ def plan(
     return [Need(**{field.name: figure(row, field.name) for field in dataclasses.fields(Need)}) for row in rows]
 
 
-def planned(question: Question, workers: Sequence[Replica], analysis: Analysis) -> dict[str, Any]:
-    """The plan as the document that ``phaselaw plan --json`` prints: every table, and the assumptions."""
-    tables = answer(question, workers, step_times(analysis.tables["step_time_model"]))
+def planned(question: Question, workers: Sequence[Replica], analysis: Analysis | None) -> dict[str, Any]:
+    """The plan as the document that ``phaselaw plan --json`` prints: every table, and the assumptions.
+
+    ``analysis`` is ``None`` for rates that were given, not measured.
+    """
+    tables = answer(question, workers, step_times(analysis.tables["step_time_model"]) if analysis else {})
     return {"schema_version": PLAN_VERSION, "assumptions": assumptions(question, workers), **tables}
 
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import importlib
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, Protocol, TextIO, cast
+from typing import Any, NoReturn, Protocol, TextIO, cast
 
 from phaselaw import __version__
 from phaselaw.errors import PhaselawError
@@ -70,13 +72,31 @@ class Command(Protocol):
         ...
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what a misspelt command or option may have meant."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: ([^\s=]+)", message)
+        near = difflib.get_close_matches(wrong[1] or wrong[2], self._words(), n=1) if wrong else []
+        super().error(message + (f"; did you mean {near[0]}?" if near else ""))
+
+    def _words(self) -> list[str]:
+        """The commands and choices here, and the options of this parser and of the chosen command."""
+        found: list[str] = []
+        for action in self._actions:
+            found += [*action.option_strings, *map(str, action.choices or ())]
+            if isinstance(action.choices, dict):
+                found += [word for each in action.choices.values() for word in each._option_string_actions]
+        return found
+
+
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The command line as `argparse` sees it: whole, or with the options of ``only`` one command."""
     plain = argparse.RawDescriptionHelpFormatter
     about = (
         "Measure LLM inference by phase, fit scaling laws with honest intervals, turn them into workers and dollars."
     )
-    parser = argparse.ArgumentParser(prog="phaselaw", description=about, epilog=EXAMPLES, formatter_class=plain)
+    parser = _Parser(prog="phaselaw", description=about, epilog=EXAMPLES, formatter_class=plain)
     parser.add_argument("--version", action="version", version=f"phaselaw {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -238,3 +238,22 @@ def test_numbers_are_read_as_people_write_them(finished: Path, capsys) -> None:
     words = ("--tokens-per-month", "1.5B", "--utilization", "70%", "--premium-share", "10%")
     given = plan(finished, *words, capsys=capsys)["assumptions"]
     assert (given["tokens_per_month"], given["utilisation"], given["premium_share"]) == (1.5e9, 0.7, 0.1)
+
+
+def test_a_rate_from_elsewhere_needs_no_run_and_is_called_given(capsys) -> None:
+    words = ["--tokens-per-s", "10,755", "--params", "8B", "--usd-per-hour", "2.5", "--tokens-per-month", "100B"]
+    assert main(["plan", *words, "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["rate_status"], row["params_millions"], row["whole_workers"]) == ("given", 8000.0, 4)
+    assert row["usd_per_1m"] == pytest.approx(1e6 / 10755 / 3600 * 2.5)
+    assert main(["plan", *words]) == 0
+    out = capsys.readouterr().out
+    assert "Rates were given, not measured." in out and "a model of 8B parameters on given, $7,200 a month" in out
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--tokens-per-s", "5", "--models", "m"], ["run", "--params", "8B"], ["run", "--tokens-per-s", "5"]]
+)
+def test_a_rate_and_runs_are_one_or_the_other(words: list[str], capsys) -> None:
+    assert main(["plan", *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -18,7 +18,7 @@ from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
 from phaselaw.plan.economics import Question
 from phaselaw.plan.prices import STALE_DAYS, Choice, choose, read_date, read_offers
-from phaselaw.plan.replicas import Replica, replicas_of
+from phaselaw.plan.replicas import Replica, replicas_of, stated
 from phaselaw.plan.tables import TABLES
 from phaselaw.report.economics import SECTIONS, Plan, sections
 from phaselaw.report.terminal import print_fitting
@@ -33,6 +33,7 @@ examples:
   phaselaw plan runs/a --prices gpus.csv --accelerator 'A100 80GB' --compare      a price list; model against model
   phaselaw plan runs/a --tiers models/gpt2-5m,models/gpt2-100m --success-rates rates.csv --failure-usd 2
   phaselaw plan runs/a --traffic profile.json --rates-by phases                   your own traffic, by its phases
+  phaselaw plan --tokens-per-s 10755 --params 8B --usd-per-hour 2.5               a rate from elsewhere, no run
 
 Each count and price stands with the 95 % interval of one more run, from two runs or replicates on; one run alone can't
 tell (--between-runs 20% assumes). Workers as a fraction are a lower bound: busy all the time, with no bursts, no queue
@@ -45,7 +46,9 @@ _BUSY = "busy share, at most, such as 70%% (default: 1)"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The runs, and every option in groups."""
-    opt.add_runs(parser)
+    option(parser, "run_paths", "RUN", f"{opt.RUNS}; none with --tokens-per-s", type=a_path, nargs="*")
+    _positive(parser, "--tokens-per-s", "X", "a worker's rate from elsewhere, in place of a run")
+    _positive(parser, "--params", "N", "the parameters of its model, such as 8B")
     _add_inputs(parser)
     group = parser.add_argument_group("whole workers")
     busy = opt.share("--utilisation")
@@ -107,14 +110,15 @@ def _positive(group: argparse._ActionsContainer, name: str, metavar: str, text: 
 def run(args: argparse.Namespace) -> int:
     """Print the plan; returns 0."""
     shown = _parts_shown(args)
-    loaded = api.load(*args.run_paths, allow_different=args.allow_different)
-    price, choice = _hourly_price(args, loaded.rows["backend"].unique(maintain_order=True).to_list())
-    workers = _chosen(args, loaded, price)
+    loaded = _measured(args)
+    backends = ["given"] if loaded is None else loaded.rows["backend"].unique(maintain_order=True).to_list()
+    price, choice = _hourly_price(args, backends)
+    workers = _given(args, price) if loaded is None else _chosen(args, loaded, price)
     profile = None if args.traffic is None else read_profile(args.traffic)
     question = _question(args, {worker.model for worker in workers}, profile)
     doubts = [] if profile is None else doubts_of(profile)
-    notes = [*doubts, *loaded.run.notes, *(_price_notes(choice) if choice else [])]
-    document = api.planned(question, workers, loaded.analysis) | {"notes": notes}
+    notes = [*doubts, *(loaded.run.notes if loaded else ()), *(_price_notes(choice) if choice else [])]
+    document = api.planned(question, workers, loaded.analysis if loaded else None) | {"notes": notes}
     document["assumptions"] |= {"baseline": args.compare or None, "price": _offer(choice) if choice else None}
     document["assumptions"]["between_runs"] = args.between_runs
     for line in notes:
@@ -148,6 +152,29 @@ def _parts_shown(args: argparse.Namespace) -> list[str]:
         "tiers": args.tiers is not None,
     }
     return [name for name in PARTS if asked[name]]
+
+
+def _measured(args: argparse.Namespace) -> api.Loaded | None:
+    """The runs; ``None`` where a rate was given in their place. Raises `UsageError` for both or neither."""
+    if bool(args.run_paths) == (args.tokens_per_s is not None):
+        raise UsageError(
+            "give runs, or --tokens-per-s with a rate from elsewhere" + (", not both" * bool(args.run_paths))
+        )
+    if args.tokens_per_s is None:
+        if args.params is not None:
+            raise UsageError("--params goes with --tokens-per-s: a run knows its models")
+        return api.load(*args.run_paths, allow_different=args.allow_different)
+    for name in ("backends", "models", "compare", "tiers", "between_runs"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is about a run's models; --tokens-per-s gives one rate")
+    return None
+
+
+def _given(args: argparse.Namespace, price: float | Mapping[str, float]) -> list[Replica]:
+    """One replica with the rate that was given."""
+    usd, millions = price["given"] if isinstance(price, Mapping) else price, args.params and args.params / 1e6
+    name = "a model" if millions is None else f"a model of {millions / 1e3:,.4g}B parameters"
+    return [stated(name, args.tokens_per_s, usd, backend="given", params_millions=millions)]
 
 
 def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping[str, float]) -> list[Replica]:

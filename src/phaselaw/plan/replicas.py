@@ -92,11 +92,26 @@ class Replica:
         }
 
 
-def stated(name: str, tokens_per_s: float, usd_per_hour: float, *, backend: str = "stated") -> Replica:
+def stated(
+    name: str,
+    tokens_per_s: float,
+    usd_per_hour: float,
+    *,
+    backend: str = "stated",
+    params_millions: float | None = None,
+) -> Replica:
     """A replica whose rate is given as a number, without an interval."""
     rate = without_interval(tokens_per_s)
     given = Coverage(status="given", why="a rate that was given, not measured")
-    return Replica(backend=backend, model=name, tokens_per_s=rate, usd_per_hour=usd_per_hour, load=given, request=given)
+    return Replica(
+        backend=backend,
+        model=name,
+        tokens_per_s=rate,
+        usd_per_hour=usd_per_hour,
+        load=given,
+        request=given,
+        params_millions=params_millions,
+    )
 
 
 def price(replica: Replica) -> float:

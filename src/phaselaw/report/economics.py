@@ -273,6 +273,8 @@ def load_words(plan: Plan) -> str:
 
 def interval_words(plan: Plan) -> str:
     """What stands in brackets, or why nothing does."""
+    if all(row["rate_status"] == "given" for row in plan.rows("rows")):
+        return "A given rate has no interval."
     told = {str(row["interval_basis"]): row["tokens_per_s_low"] is not None for row in plan.rows("rows")}
     brackets = [f"In brackets, with 95 % confidence: {basis}." for basis, known in told.items() if known]
     lacking = [basis for basis, known in told.items() if not known]
