@@ -247,8 +247,11 @@ def test_a_rate_from_elsewhere_needs_no_run_and_is_called_given(capsys) -> None:
     assert (row["rate_status"], row["params_millions"], row["whole_workers"]) == ("given", 8000.0, 4)
     assert row["usd_per_1m"] == pytest.approx(1e6 / 10755 / 3600 * 2.5)
     assert main(["plan", *words]) == 0
-    out = capsys.readouterr().out
-    assert "Rates were given, not measured." in out and "a model of 8B parameters on given, $7,200 a month" in out
+    out = " ".join(capsys.readouterr().out.split())
+    assert (
+        "Rates were given, not measured." in out
+        and "Cheapest for this load: a model of 8B parameters on given, $7,200 a month" in out
+    )
 
 
 @pytest.mark.parametrize(
@@ -257,3 +260,15 @@ def test_a_rate_from_elsewhere_needs_no_run_and_is_called_given(capsys) -> None:
 def test_a_rate_and_runs_are_one_or_the_other(words: list[str], capsys) -> None:
     assert main(["plan", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_budget_carries_a_load_that_fits_into_it(finished: Path, capsys) -> None:
+    headroom = ("--utilisation", "0.5", "--burst", "2", "--spares", "1", "--usd-per-hour", "1")
+    row, *_ = plan(finished, "--budget", "3k", *headroom, capsys=capsys)["budget"]
+    carried = row["carried_tokens_per_month"]
+    assert (row["whole_workers"], row["usd_per_month_whole"], row["fits"]) == (4, 2880, "yes")
+    for volume, most in ((carried * 0.999, 4), (carried * 1.001, 5)):
+        words = ("--tokens-per-month", str(volume), "--models", row["model"], *headroom)
+        assert plan(finished, *words, capsys=capsys)["rows"][0]["whole_workers"] == most
+    assert main(["plan", str(finished), "--budget", "3k"]) == 0
+    assert "Budget" in capsys.readouterr().out

@@ -54,6 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     busy = opt.share("--utilisation")
     group.add_argument("--utilisation", "--utilization", metavar="U", help=_BUSY, type=busy, default=1.0)
     _positive(group, "--burst", "B", "peak over mean load (default: 1, or the peak minute of --traffic)")
+    _positive(group, "--budget", "USD", "dollars a month: what load they carry, by model, and whether it fits")
     option(group, "--spares", "N", "workers on top (default: 0)", type=int, default=0)
     group = parser.add_argument_group("decisions")
     option(group, "--compare", "MODEL", "each model against this one (alone: the cheapest)", nargs="?", const="")
@@ -145,6 +146,7 @@ def _parts_shown(args: argparse.Namespace) -> list[str]:
     asked = {
         "capacity": True,
         "requests": args.requests_per_month or args.requests_per_s or args.traffic,
+        "budget": args.budget,
         "compare": args.compare is not None,
         "mixes": args.mixes is not None or args.traffic or args.rates_by == "phases",
         "sensitivity": args.rates or args.volumes,
@@ -217,6 +219,7 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
         tiers=args.rates or inputs.TR121_TIERS,
         success_rates=inputs.read_success_rates(args.success_rates, models) if args.success_rates else {},
         failure_usd=args.failure_usd,
+        budget_usd=args.budget,
         tier_models=tiers,
         premium_share=args.premium_share,
         batch=args.batch,

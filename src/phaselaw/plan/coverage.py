@@ -88,6 +88,8 @@ def of_load(replica: Replica, mixes: Sequence[Mix]) -> Coverage:
     if len(kinds) == 1 or found.why is None:
         return found
     share = sum(mix.share for mix in alike) / sum(mix.share for mix in mixes)
+    if share == 1 and len({coverage.why for _, coverage in kinds}) == 1:
+        return found
     commonest = max(alike, key=lambda mix: mix.share)
     why = next(coverage.why for mix, coverage in kinds if mix is commonest)
     return Coverage(status=found.status, why=f"{share:.1%} of requests, such as {commonest.name}: {why}")

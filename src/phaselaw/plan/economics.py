@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,15 @@ from phaselaw.errors import UsageError
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH
-from phaselaw.plan.capacity import SECONDS_PER_MONTH, UNKNOWN, Headroom, mean_tokens
+from phaselaw.plan.capacity import (
+    HOURS_PER_MONTH,
+    SECONDS_PER_MONTH,
+    UNKNOWN,
+    Headroom,
+    exact,
+    mean_tokens,
+    usd_per_month,
+)
 from phaselaw.plan.coverage import Coverage, of_load, own_requests
 from phaselaw.plan.decisions import Tiers, break_even, cascade_row, decision_delta, routed_row, success_row
 from phaselaw.plan.inputs import TR121_MIXES, TR121_TIERS, TR121_VOLUMES
@@ -45,6 +54,8 @@ class Question:
     batch: int | None = None
     """Requests served at once, for the phase-split price; ``None``: as each replica was measured."""
     extrapolate: bool = False
+    budget_usd: float | None = None
+    """Dollars a month, for what they carry."""
     phase_split_rates: bool = False
     """Whether every table goes by the mixture's phase-split rate instead of the run's own tokens/s."""
 
@@ -116,6 +127,8 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
         "tiering": [routed_row(each, question.premium_share) for each in tiers],
         "cascade": [cascade_row(each) for each in tiers],
     }
+    if question.budget_usd is not None:
+        tables["budget"] = [_budget_row(each, question, question.budget_usd) for each in known]
     if question.success_rates:
         rated = [each for each in known if each.model in question.success_rates]
         tables["cost_per_success"] = [success_row(each, tokens) for each in rated]
@@ -178,6 +191,23 @@ def _load_row(replica: Replica, question: Question) -> Row:
         requests_per_s_per_worker=replica.tokens_per_s / tokens,
         usd_per_request=fleet["usd_per_month"] / (load * SECONDS_PER_MONTH),
         usd_per_request_whole=fleet["usd_per_month_whole"] / (load * SECONDS_PER_MONTH),
+    )
+
+
+def _budget_row(replica: Replica, question: Question, usd: float) -> Row:
+    """The load that a sum a month carries in whole replicas, their headroom kept."""
+    keeps, whole = question.headroom, math.floor(round(usd / HOURS_PER_MONTH / replica.usd_per_hour, 9))
+    busy = max(0, whole - keeps.spares) * keeps.utilisation / keeps.burst
+    carried = busy * SECONDS_PER_MONTH * replica.tokens_per_s
+    return row(
+        "budget",
+        replica,
+        budget_usd=usd,
+        whole_workers=exact(whole),
+        usd_per_month_whole=usd_per_month(exact(whole), replica.usd_per_hour),
+        carried_tokens_per_month=carried,
+        carried_requests_per_s=carried / SECONDS_PER_MONTH / mean_tokens(question.mixes),
+        fits=None if replica.load.status == "not_possible" else "yes" if carried[0] >= question.volume else "no",
     )
 
 

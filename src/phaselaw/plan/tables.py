@@ -21,6 +21,11 @@ def dollars(value: Any) -> str:
     return fixed(value, 0 if value is not None and abs(value) >= 100 else 2)
 
 
+def count_roughly(value: Any) -> str:
+    """A large number to three digits."""
+    return fixed(None if value is None else float(f"{value:.3g}"), 0)
+
+
 def _words(**titles: str) -> tuple[Col, ...]:
     return tuple(words(key, title) for key, title in titles.items())
 
@@ -39,7 +44,7 @@ _NAMES = (
 its prices and counts stand on (`phaselaw.plan.coverage`); ``status`` is the older name of ``rate_status``."""
 _PER_REQUEST = (
     *("usd_per_request", "usd_per_request_whole", "usd_per_1k_requests", "requests_per_s_per_worker"),
-    *("usd_per_success", "usd_per_success_at_least", "needed_failure_usd"),
+    *("usd_per_success", "usd_per_success_at_least", "needed_failure_usd", "carried_requests_per_s"),
 )
 """Figures of one request; the others are of the load, or of the run's own calls."""
 _COLUMNS = (
@@ -52,6 +57,9 @@ _COLUMNS = (
     *_figures(digits, usd_per_request="$ a request, used", usd_per_request_whole="$ a request, fleet"),
     *_figures(digits, requests_per_s_per_worker="requests/s a worker", usd_per_success="$ a success"),
     *_figures(digits, needed_failure_usd="pays from $ a failure", success_rate_at_most="", usd_per_success_at_least=""),
+    *_figures(count_roughly, carried_tokens_per_month="tokens a month"),
+    *_figures(digits, carried_requests_per_s="requests/s"),
+    *_words(fits="fits"),
     *_figures(hundredths, workers="workers (lower bound)", delta_workers="workers more"),
     *_figures(hundredths, price_ratio="price ratio", cost_ratio="cost ratio"),
     *_figures(count, whole_workers="whole workers"),
@@ -121,6 +129,12 @@ TABLES = {
             "usd_per_request usd_per_month usd_per_request_whole usd_per_month_whole",
             "usd_per_month_whole rate_status whole_workers usd_per_request_whole usd_per_request "
             "requests_per_s_per_worker workers",
+        ),
+        _table(
+            "budget",
+            "What a sum a month carries.",
+            "budget_usd whole_workers usd_per_month_whole carried_tokens_per_month carried_requests_per_s fits",
+            "carried_tokens_per_month fits rate_status whole_workers usd_per_month_whole carried_requests_per_s",
         ),
         _table("sensitivity", "", "tokens_per_month tier usd_per_hour workers usd_per_1m usd_per_month"),
         _table(

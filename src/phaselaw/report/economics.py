@@ -119,7 +119,8 @@ def cheapest_words(plan: Plan) -> str:
         return f"No model is measured for this load without a doubt; the cheapest is {_told(rows[0])}."
     large = max(sure, key=lambda row: row.get("params_millions") or 0.0)
     premium = "" if large["model"] == sure[0]["model"] else f" The largest: {_told(large)}."
-    return f"Cheapest that is measured for this load: {_told(sure[0])}.{premium}"
+    measured = " that is measured" if sure[0]["rate_status"] in ("measured", "derived") else ""
+    return f"Cheapest{measured} for this load: {_told(sure[0])}.{premium}"
 
 
 _SURE = ("measured", "derived", "interpolated", "given")
@@ -188,6 +189,16 @@ def requests(plan: Plan) -> Section:
     return section("Request economics", load_words(plan), plan.table("requests"), why_words(plan.rows("requests")))
 
 
+def budget(plan: Plan) -> Section | None:
+    """What a sum a month carries; ``None`` where none was named."""
+    rows = plan.rows("budget")
+    if not rows:
+        return None
+    most = sorted(rows, key=lambda row: -(row["carried_tokens_per_month"] or 0.0))
+    load = f"${rows[0]['budget_usd']:,.0f} a month in whole workers, headroom kept. Fits: the load above."
+    return section("Budget", load, replace(plan.table("budget"), rows=tuple(most)), why_words(rows))
+
+
 def sensitivity(plan: Plan) -> Section:
     """Prices by hourly rate, workers by volume (TR121 8.5)."""
     rows = plan.rows("sensitivity")
@@ -239,6 +250,7 @@ def _request_words(plan: Plan) -> str:
 SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {
     "capacity": capacity,
     "requests": requests,
+    "budget": budget,
     "compare": deltas,
     "mixes": mixes,
     "sensitivity": sensitivity,
