@@ -3,8 +3,10 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from phaselaw.cli import main
@@ -272,3 +274,19 @@ def test_a_budget_carries_a_load_that_fits_into_it(finished: Path, capsys) -> No
         assert plan(finished, *words, capsys=capsys)["rows"][0]["whole_workers"] == most
     assert main(["plan", str(finished), "--budget", "3k"]) == 0
     assert "Budget" in capsys.readouterr().out
+
+
+def test_an_accelerators_price_is_not_put_on_a_rate_of_a_cpu(finished: Path, tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(finished / "metrics.csv", run)
+    models = pl.read_csv(finished / "resolved_model_params.csv").with_columns(device=pl.lit("cpu"))
+    models.write_csv(run / "resolved_model_params.csv")
+    prices = tmp_path / "prices.csv"
+    prices.write_text("Cloud,GPU Type,On-demand,date\nX,H100,3,2026-11-01\n")
+    words = ["--prices", str(prices), "--accelerator", "H100"]
+    assert main(["plan", str(run), *words]) == 2
+    told = capsys.readouterr().err
+    assert "hf_cpu_fp32 was measured on a CPU" in told and told.count("\n") == 1
+    assert main(["plan", "--tokens-per-s", "5k", *words]) == 0
+    assert "$3 a worker's hour (price of 2026-11-01: X, H100)" in " ".join(capsys.readouterr().out.split())

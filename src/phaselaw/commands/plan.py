@@ -115,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
     backends = ["given"] if loaded is None else loaded.rows["backend"].unique(maintain_order=True).to_list()
     price, choice = _hourly_price(args, backends)
     workers = _given(args, price) if loaded is None else _chosen(args, loaded, price)
+    if loaded is not None and args.accelerator is not None:
+        _same_accelerator(args.accelerator, loaded, {worker.backend for worker in workers})
     profile = None if args.traffic is None else read_profile(args.traffic)
     question = _question(args, {worker.model for worker in workers}, profile)
     doubts = [] if profile is None else doubts_of(profile)
@@ -170,6 +172,18 @@ def _measured(args: argparse.Namespace) -> api.Loaded | None:
         if getattr(args, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is about a run's models; --tokens-per-s gives one rate")
     return None
+
+
+def _same_accelerator(asked: str, loaded: api.Loaded, backends: set[str]) -> None:
+    """Raise `UsageError` where an accelerator's price would be put on a rate that was measured on a CPU."""
+    models = loaded.run.models
+    if {"backend", "device"} <= set(models.columns) and "cpu" not in asked.lower():
+        for backend, device in models.select("backend", "device").unique(maintain_order=True).iter_rows():
+            if backend in backends and str(device).lower() == "cpu":
+                raise UsageError(
+                    f"--accelerator {asked}: {backend} was measured on a CPU; give the accelerator's own rate "
+                    "(--tokens-per-s), or a run on it"
+                )
 
 
 def _given(args: argparse.Namespace, price: float | Mapping[str, float]) -> list[Replica]:
@@ -260,6 +274,7 @@ def _offer(choice: Choice) -> dict[str, Any]:
         "accelerators_in_machine": offer.accelerators,
         "usd_per_accelerator_hour": offer.usd_per_hour,
         **{name: getattr(choice, name) for name in ("offers", "lowest", "median", "highest", "age_days", "stale")},
+        "date": None if offer.dated is None else offer.dated.isoformat(),
         "doubt": offer.doubt,
     }
 

@@ -280,7 +280,10 @@ def load_words(plan: Plan) -> str:
     if (rate := given.get("requests_per_s")) is not None:
         load = f"{rate:,.4g} requests/s of {given['tokens_per_request']:,.1f} tokens on average, {load}"
     price = " and ".join(f"${value:g}" for value in sorted({row["usd_per_hour"] for row in plan.rows("rows")}))
-    return f"For {load} at {price} a worker's hour (assumed). {interval_words(plan)}"
+    offer = given.get("price")
+    dated = offer and (f"of {offer['date']}" if offer["date"] else "of an unknown date")
+    source = f"price {dated}: {offer['provider']}, {offer['accelerator']}" if offer else "assumed"
+    return f"For {load} at {price} a worker's hour ({source}). {interval_words(plan)}"
 
 
 def interval_words(plan: Plan) -> str:
