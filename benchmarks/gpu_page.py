@@ -137,7 +137,7 @@ def _laws(runs: Path) -> Iterator[str]:
             rows.append((
                 title, where, PHASES[fit["mode"]], fit["n_models"], _number(fit["slope"]),
                 f"[{_number(fit['slope_t_ci_low'])}, {_number(fit['slope_t_ci_high'])}]", _number(fit["r2"]),
-                fit["verdict"], _number(exponent), _number(r2), verdict,
+                fit["verdict"].partition(" (rests on ")[0], _number(exponent), _number(r2), verdict,
             ))  # fmt: skip
     head = ("run", "backend", "phase", "models", "exponent", "95 % interval", "R2", "verdict")
     yield from table((*head, "TR121's exponent", "its R2", "its verdict"), rows)
@@ -184,7 +184,8 @@ def _memory(runs: Path) -> Iterator[str]:
         found = [each for each in _csv(runs / name / "analysis" / "memory_peaks.csv") if each["memory"] == "GPU"]
         rows += [
             (name, row["backend"], row["model"], row["scenario"], f"{float(row['measured_mb']):,.1f}",
-             f"{float(row['predicted_mb']):,.1f}", f"{float(row['error']):+.1%}")
+             *((f"{float(row['predicted_mb']):,.1f}", f"{float(row['error']):+.1%}") if row["predicted_mb"]
+               else ("not known", "")))
             for row in found
         ]  # fmt: skip
     yield from table(("run", "backend", "model", "scenario", "MB measured", "predicted", "error"), rows)

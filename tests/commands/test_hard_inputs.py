@@ -14,7 +14,6 @@ USABLE = {
     "one scenario, one call": rows(scenarios=("only",), reps=1),
     "batch sizes mixed": pl.concat([rows(), rows().with_columns(pl.lit(8).cast(pl.Int64).alias("batch_size"))]),
     "one phase": rows().filter(pl.col("mode") == "e2e_kv"),
-    "a phase of its own": pl.concat([rows(), rows().with_columns(pl.lit("train").alias("mode"))]),
     "no sizes": rows().with_columns(pl.lit(None, dtype=pl.Float64).alias("params_millions")),
     "a model that failed": rows().with_columns(
         pl.when(pl.col("model") == "m1").then(pl.lit("error")).otherwise("status").alias("status")
@@ -61,6 +60,13 @@ def test_a_plan_without_rates_says_so_in_a_line(name: str, tmp_path: Path, capsy
     assert main(["plan", written(NO_RATES[name], tmp_path)]) == 1
     [line] = capsys.readouterr().err.strip().splitlines()
     assert "no end-to-end rates" in line
+
+
+def test_a_phase_that_is_none_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = written(pl.concat([rows(), rows().with_columns(pl.lit("train").alias("mode"))]), tmp_path)
+    assert main(["report", run]) == 1
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "'train' is unknown" in line and "kv_decode" in line
 
 
 @pytest.mark.parametrize("command", ["analyze", "report", "plan"])

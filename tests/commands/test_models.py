@@ -60,7 +60,7 @@ def test_verify_finds_a_wrong_bit_and_says_so_with_its_exit_code(tmp_path: Path,
     assert "tiny-gpt2: whole\n" in capsys.readouterr().out
     weights = tmp_path / "tiny-gpt2" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert run("verify", "--out", str(tmp_path), "--json") == 1
+    assert run("verify", "--out", str(tmp_path), "--json") == 3
     [row] = json.loads(capsys.readouterr().out)["models"]
     assert row["faults"] == ["model.safetensors is damaged: its SHA-256 is not the shipped one"]
 
@@ -68,7 +68,7 @@ def test_verify_finds_a_wrong_bit_and_says_so_with_its_exit_code(tmp_path: Path,
 def test_verify_asked_for_a_model_that_is_not_built_fails_but_of_nothing_built_only_says_so(
     tmp_path: Path, capsys
 ) -> None:
-    assert run("verify", "gpt2-5m", "--out", str(tmp_path)) == 1
+    assert run("verify", "gpt2-5m", "--out", str(tmp_path)) == 3
     assert capsys.readouterr().out == "gpt2-5m: not built\n"
     assert run("verify", "--out", str(tmp_path)) == 0
     assert "phaselaw models build" in capsys.readouterr().err

@@ -155,7 +155,8 @@ def test_a_price_list_says_which_price_and_how_old(finished: Path, tmp_path: Pat
 def test_several_runs_are_pooled_and_their_noise_is_in_the_intervals(finished: Path, tmp_path: Path, capsys) -> None:
     others = [tmp_path / "b", tmp_path / "c"]
     for seed, path in enumerate(others, start=5):
-        assert main(["run", "--dry-run", "--set", f"seed={seed}", "--set", "replicates=1", "--out", str(path)]) == 0
+        same = ("--set", "replicates=1", "--set", "repetitions=3")
+        assert main(["run", "--dry-run", "--set", f"seed={seed}", *same, "--out", str(path)]) == 0
     capsys.readouterr()
     document = plan(finished, *map(str, others), capsys=capsys)
     assert {row["interval_basis"] for row in document["rows"]} == {"one more run"}

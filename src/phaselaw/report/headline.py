@@ -166,7 +166,7 @@ def _reading(rows: tuple[Row, ...], level: str) -> tuple[str, ...]:
 
 
 def _joined(words: Iterable[str]) -> str:
-    *most, last = words
+    *most, last = words or ("",)
     return f"{', '.join(most)} and {last}" if most else last
 
 

@@ -101,7 +101,8 @@ def print_table(table: Table, console: Console, *, brief: bool = False, exact: b
     ``exact`` gives each column just what it needs.
     ``brief`` says of a suspect row that it is suspect, not why, where there is little room.
     """
-    roomy = console.width >= _ROOMY
+    needed = sum(_needs(column, table.rows) + 2 for column in table.columns) - 2
+    roomy = console.width >= max(_ROOMY, needed)
     columns = [column for column in table.columns if roomy or not column.detail]
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
     cells = [[escape_controls(column.text(row)) for row in table.rows] for column in columns]
