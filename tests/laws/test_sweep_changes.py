@@ -50,7 +50,7 @@ def test_a_sweep_of_budgets_says_at_which_one_decode_dominates() -> None:
 
 
 def test_a_verdict_that_changes_is_bracketed_by_the_two_values_it_changes_between() -> None:
-    law = {"overhead_ms": 0.0, "params_exponent": 0.5, "sequence_ms": 20.0, "call_noise": 0.02}
+    law = {"overhead_ms": 0.0, "params_exponent": 0.5, "sequence_ms": 2.0, "call_noise": 0.02}
     changes = analyze(run_of(swept(law, batch_size=(1, 2, 512)))).tables["sweep_changes"]
     row = changes.filter((pl.col("what") == "the law's verdict") & (pl.col("mode") == "kv_decode")).row(0, named=True)
     assert (row["low"], row["high"], row["interval"]) == (2, 512, "between two measured values")
