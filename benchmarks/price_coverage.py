@@ -53,7 +53,7 @@ PROMPTS = (32, 128, 512)
 STEPS = 16
 TIMES = ("latency_ms", "prefill_ms", "kv_decode_ms", "decode_step_ms", "kv_decode_ms_per_token", "kv_decode_ms_equiv",
          "request_ms")  # fmt: skip
-MIX = Mix(name="chat", prompt_tokens=256, output_tokens=64)
+MIX = Mix(name="chat", prompt_tokens=128, output_tokens=STEPS)
 ASKED_OF_THE_PLAN = Question(
     mixes=(MIX,), success_rates={"small": exact(0.7), "big": exact(0.95)}, tier_models=("small", "big")
 )
