@@ -76,6 +76,12 @@ def test_so_are_the_tables_of_the_analysis(driven: tuple[Path, dict[str, Any]]) 
         for name in ("killed", "whole")
     )
     assert len(killed) > 10
+    # How often a process, a model or a shape was cold is counted there, and a killed run had more processes.
+    for of_cold in ("cold_starts.csv", "claims.csv"):
+        cold = [tables.pop(of_cold).decode().splitlines() for tables in (killed, whole)]
+        assert [line for line in cold[0] if "cold" not in line][1:] == [line for line in cold[1] if "cold" not in line][
+            1:
+        ]
     assert killed == whole
 
 
