@@ -10,6 +10,7 @@ a guess would be several times off.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ CONFIG_NAMES = {
     "n_experts_used": ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts"),
 }
 """A model config's own names for each, GPT-2's and most others'."""
+_COUNTS = {name for names in CONFIG_NAMES.values() for name in names}
 
 NOT_KNOWN = "not known: "
 _MOST_LAYERS = 10_000
@@ -116,6 +118,7 @@ def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     text = config.get("text_config")
     config = text if isinstance(text, Mapping) else config
+    config = {name: value for name, value in config.items() if name not in _COUNTS or _is_count(value)}
     found = {of: next((config[name] for name in names if config.get(name)), None) for of, names in CONFIG_NAMES.items()}
     heads_by_layer = {name: value for name, value in found.items() if isinstance(value, list)}
     try:
@@ -124,6 +127,12 @@ def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
         cache = f"{NOT_KNOWN}{reason.args[0]}"
     means = {name: round(sum(value) / max(1, len(value))) for name, value in heads_by_layer.items()}
     return found | means | {"kv_cache": cache}
+
+
+def _is_count(value: object) -> bool:
+    """Whether a config's value is a number, or one a layer; anything else states no count."""
+    numbers = value if isinstance(value, list) else [value]
+    return all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
 
 
 def _layers(config: Mapping[str, Any]) -> list[Cached]:
