@@ -11,7 +11,7 @@ from recordings import GEMMA3, NEW, OLD, SMOLLM2
 from scripted_server import CHUNKED_HEAD, LAST_CHUNK, answering, chunk, read_request, reply, scripted
 
 from phaselaw.engines import Doubt, ollama
-from phaselaw.engines.ollama import address, full_name, parameter_millions
+from phaselaw.engines.ollama import PROBE_WORDS, address, full_name, parameter_millions
 from phaselaw.engines.prompts import WORDS, Nonces, text_of
 from phaselaw.errors import EngineError
 from phaselaw.measure.calls import measure
@@ -130,6 +130,39 @@ def test_a_server_that_reuses_nothing_is_probed_so() -> None:
         timing = model.generate(ask())
     assert model.probe["verdict"] == "fresh"
     assert timing.served.cache_check == "undecidable", "so few tokens cost too few decode steps to tell"
+
+
+class CutsProbes(OllamaStandIn):
+    """It ends the first replies to a probe's long prompt without a last line, as Ollama's repetition guard does."""
+
+    def __init__(self, cuts: int) -> None:
+        super().__init__(NEW)
+        self.cuts, self.cut_prompts = cuts, []
+
+    def _generate(self, connection: socket.socket, asked: dict[str, Any]) -> None:
+        if self.cuts and len(asked.get("prompt", "").split()) > PROBE_WORDS:
+            self.cuts -= 1
+            self.cut_prompts.append(asked["prompt"])
+            connection.sendall(CHUNKED_HEAD + chunk(json.dumps(TOKEN).encode() + b"\n") + LAST_CHUNK)
+        else:
+            super()._generate(connection, asked)
+
+
+def test_a_cut_probe_is_made_again_with_another_prompt() -> None:
+    with standing_in(server := CutsProbes(3)) as url:
+        model = loaded(url)
+        assert model.generate(ask()).served.cache_check == "fresh"
+    assert model.probe["verdict"] == "found"
+    # Its first word, ours, differs in any case.
+    assert len({prompt.partition(" ")[2] for prompt in server.cut_prompts}) > 1
+
+
+def test_a_probe_that_is_always_cut_says_so_after_three_more_tries() -> None:
+    with standing_in(server := CutsProbes(99)) as url:
+        model = loaded(url)
+        model.generate(ask())
+    assert "connection_lost" in model.probe["failed"]
+    assert len({prompt.partition(" ")[2] for prompt in server.cut_prompts}) == 4
 
 
 def test_an_answer_from_the_cache_is_an_error_for_prefill_and_not_for_decode() -> None:

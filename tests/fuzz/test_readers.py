@@ -47,8 +47,10 @@ BROKE_ONCE = {
         HEAD + struct.pack("<QQ", 0, 1) + fuzz.gguf_text("a") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000,
         HEAD + struct.pack("<QQ", 1, 0) + fuzz.gguf_text("a") + struct.pack("<I", 60_000) + b"\xff" * 480_000,
     ],
-    "model_config": [json.dumps(CONFIG | {"n_layer": 10**9}).encode(), DEEP, b"[]", b'{"n_layer": [1]}']
-    + [json.dumps(CONFIG | {"n_embd": {"": 8}}).encode()],
+    "model_config": [
+        *(json.dumps(CONFIG | wrong).encode() for wrong in ({"n_layer": 10**9}, {"n_embd": {"": 8}})),
+        *(DEEP, b"[]", b'{"n_layer": [1]}'),
+    ],
     "safetensors": [b"\xff" * 8, struct.pack("<Q", 4000) + DEEP, fuzz.WEIGHTS.replace(b'"F32"', b'"F99"')],
     "gpt2_folder": [
         b"\x00" + json.dumps(CONFIG | {"vocab_size": 10**10}).encode(),
