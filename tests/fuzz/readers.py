@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from unittest import mock
 
 HERE = Path(__file__).resolve().parent
 Reader = Callable[[bytes], object]
@@ -289,8 +290,10 @@ def http_reply(data: bytes) -> None:
         connection.sock = ours
         return connection
 
-    http_client._connected = connected
-    with closing(http_client.HttpClient("http://fuzz", limits=http_client.QUICK)) as client:
+    with (
+        mock.patch.object(http_client, "_connected", connected),  # only here: tests run in this process, too
+        closing(http_client.HttpClient("http://fuzz", limits=http_client.QUICK)) as client,
+    ):
         client.json("GET", "/x")
 
 
