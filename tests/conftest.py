@@ -1,15 +1,58 @@
 """What several rooms' tests share."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from phaselaw.engines import permits
+
 # How long an example takes is no property of what is tested: a busy machine must fail nothing.
 settings.register_profile("phaselaw", deadline=None)
 settings.load_profile("phaselaw")
+
+
+TESTS = str(Path(__file__).parent)
+
+
+def shared_state() -> dict[str, object]:
+    """What all tests of a process share: the functions and classes of phaselaw's modules, processors, environment."""
+    found: dict[str, object] = dict(os.environ)
+    found["processors"] = os.sched_getaffinity(0) if sys.platform == "linux" else None
+    for module in [module for name, module in sys.modules.items() if name.startswith("phaselaw.")]:
+        found |= {f"{module.__name__}.{name}": value for name, value in vars(module).items() if callable(value)}
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def left_as_it_was_found() -> Iterator[None]:
+    """What a file's tests replace is put back: what they left behind would fail others, later on in this process."""
+    before = shared_state()
+    yield
+    after = shared_state()
+    # The model cache is the whole session's.
+    kept = {"PYTEST_CURRENT_TEST", "PHASELAW_CACHE"}
+    changed = {name for name in before.keys() - kept if after.get(name) != before[name]}
+    changed |= {name for name in after.keys() - before.keys() - kept if name.startswith("PHASELAW_")}
+    # Of modules that were first imported in between.
+    for name, value in after.items():
+        if getattr(getattr(value, "__code__", None), "co_filename", "").startswith(TESTS):
+            changed.add(name)
+    assert not changed, f"these tests left {sorted(changed)} changed"
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_allowed() -> Iterator[None]:
+    """What a command line allows (``--allow-key``, an address that was typed) is in the environment: it ends here."""
+    before = {name: os.environ.get(name) for name in (permits.KEY_HOSTS, permits.TYPED_HOSTS, permits.PROGRAMS)}
+    yield
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session")
