@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from phaselaw.errors import AnalysisError, UsageError
@@ -127,6 +127,7 @@ DAMAGE = st.sampled_from(['"', "\n", ",", "x", "", "\x00", "\r", "\\", "{", "-",
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 199), st.integers(0, 20), DAMAGE), max_size=6), st.booleans())
+@example([(0, 0, "\x1c\x07\x1d\x0e")], False)  # once the mark that lines were cut at
 def test_no_damage_hides_a_row(damage: list[tuple[int, int, str]], as_json: bool) -> None:
     """Rows that were not touched are all counted, and every other line that holds anything is counted or told."""
     lines = good(200)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,9 +38,11 @@ BY_VALUE = dict(enumerate((of.TIMESTAMP, of.PROMPT, of.OUTPUT, of.CACHED), start
 _SAMPLE = 1000
 _LINES = (
     "SELECT line, row_number() OVER () + {skip} AS number FROM read_csv($path, columns={{'line': 'VARCHAR'}}, "
-    "auto_detect=false, header=false, delim='\x1c\x07\x1d\x0e', quote='', escape='', strict_mode=false, "
+    "auto_detect=false, header=false, delim='{mark}', quote='', escape='', strict_mode=false, "
     "max_line_size=16777216, buffer_size=33554432, compression='{packed}', skip={skip}, store_rejects=true)"
 )
+_MARKS = "\x01\x02\x03\x04\x05\x06\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x1c\x1d\x1e"
+"""DuckDB needs a mark between columns, though a line is one column: four of these by chance, which no log has."""
 _COLD = {of.COLD: "^(cold|true|yes|1|1.0|loading)$", of.WARM: "^(false|no|0|0.0|cold)$"}
 
 
@@ -74,6 +77,7 @@ class Source:
         self._values: dict[str, Any] = {"path": str(path), "model": reading.model}
         with path.open("rb") as raw:
             head = raw.read(4)
+        self._mark = "".join(random.SystemRandom().sample(_MARKS, 4))
         self._packed = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}.get(head[:2], "none")
         self._native: dict[str, tuple[str, str]] = {}
         """Of Parquet: the expression of each field, and whether it is a ``number``, a ``time`` or ``text``."""
@@ -106,8 +110,11 @@ class Source:
         self._broken = "false"
         return list(self._native)
 
+    def _lines(self, skip: int = 0) -> str:
+        return _LINES.format(skip=skip, packed=self._packed, mark=self._mark)
+
     def _text(self, path: Path) -> list[str]:
-        lines = self._ask(f"{_LINES.format(skip=0, packed=self._packed)} LIMIT {_SAMPLE}")
+        lines = self._ask(f"{self._lines()} LIMIT {_SAMPLE}")
         self.rejected()
         texts = [(number, line) for line, number in lines if line and line.strip()]
         if not texts:
@@ -127,7 +134,7 @@ class Source:
             f"SELECT number, CASE WHEN contains(line, '\"') THEN CASE WHEN regexp_full_match('{cut}' || line, "
             f"'(?:{end}{cell})+') THEN list_transform(regexp_extract_all('{cut}' || line, '{end}{cell}', 1), "
             f"lambda x: trim(x, ' \"')) END ELSE string_split(line, '{cut}') END AS f "
-            f"FROM ({_LINES.format(skip=texts[0][0], packed=self._packed)}) WHERE trim(line) <> ''"
+            f"FROM ({self._lines(texts[0][0])}) WHERE trim(line) <> ''"
         )
         self._broken = f"f IS NULL OR len(f) <> {len(fields)}"
         self._why = (
@@ -139,7 +146,7 @@ class Source:
     def _json(self, file: Path, texts: Sequence[str]) -> list[str]:
         records = [record for record in map(_record, texts) if record is not None]
         if len(texts) > 1 and len(records) * 2 >= len(texts):
-            lines = f"({_LINES.format(skip=0, packed=self._packed)}) WHERE trim(line) <> ''"
+            lines = f"({self._lines()}) WHERE trim(line) <> ''"
             rows = f"SELECT number, TRY_CAST(line AS JSON) AS j FROM {lines}"
         else:
             self._documents(file, "array" if texts[0].lstrip("\ufeff ").startswith("[") else "unstructured")
