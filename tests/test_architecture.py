@@ -27,6 +27,7 @@ HOMES = {
     "matplotlib": {"report/plots.py"},
     "duckdb": {"traffic/log.py"},
     "prometheus_client": {"traffic/prometheus.py"},
+    "genai_prices": {"plan/hosted.py"},
 }
 
 
@@ -100,7 +101,17 @@ def test_importing_phaselaw_loads_nothing_heavy_and_load_is_at_hand() -> None:
     assert said.startswith("True ")
 
 
-EXTRAS = ("torch", "transformers", "tokenizers", "safetensors", "gguf", "xllamacpp", "prometheus_client", "duckdb")
+EXTRAS = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "gguf",
+    "xllamacpp",
+    "prometheus_client",
+    "duckdb",
+    "genai_prices",
+)
 
 
 @pytest.mark.parametrize("command", ["models list", "study list", "study check gpt2-ladder-cpu"])

@@ -41,6 +41,7 @@ COMMANDS = {
     "memory": "does a model fit, and the largest batch or context that does",
     "host": "measure this machine: bandwidth, FLOP/s, timer, jitter",
     "models": "build, list, verify and export the model ladder",
+    "completion": "the script with which bash, zsh or fish completes all this",
 }
 """Each command with its line of ``phaselaw --help``, in the order of that; its file bears its name."""
 

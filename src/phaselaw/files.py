@@ -6,7 +6,9 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
+import re
 import secrets
 import stat
 import sys
@@ -161,3 +163,23 @@ def cell_text(value: Any) -> Any:
 def plain_text(cell: str) -> str:
     """The text that `cell_text` made a cell of."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith((*FORMULA_STARTS, "'")) else cell
+
+
+_TIMES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+
+
+def amount(text: str) -> float:
+    """A number as people write it: ``1e9``, ``20k``, ``1B``, ``1,000,000``, ``70%``; NaN where it is none."""
+    found = re.fullmatch(r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?) ?([kmbt%]?)", _without_commas(text).lower())
+    try:
+        if found is None:
+            return math.nan
+        return float(found[1]) / 100 if found[2] == "%" else float(found[1]) * _TIMES[found[2]]
+    except ValueError:
+        return math.nan
+
+
+def _without_commas(text: str) -> str:
+    """``1,000,000`` as ``1000000``; commas that group nothing stay, and make it no number."""
+    grouped = re.fullmatch(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?[^0-9,]*", text.strip())
+    return text.strip().replace(",", "") if grouped else text.strip()

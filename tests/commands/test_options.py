@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from phaselaw.commands.options import amount, duration
+from phaselaw.commands.options import duration, size, whole
+from phaselaw.errors import UsageError
+from phaselaw.files import amount
 
 
 @pytest.mark.parametrize(
@@ -23,3 +25,15 @@ def test_what_is_no_amount(text: str) -> None:
 
 def test_a_time_in_milliseconds() -> None:
     assert duration("--slo")("500ms") == 0.5
+
+
+def test_a_count_as_people_write_it() -> None:
+    assert whole("--batch")("20k") == 20_000
+    for text in ("0", "1.5", "x", "1e999"):
+        with pytest.raises(UsageError, match=r"--batch .*: give a whole number, 1 or more"):
+            whole("--batch")(text)
+
+
+@pytest.mark.parametrize(("text", "size_bytes"), [("16GB", 16e9), ("16 gib", 2**34), ("1,000MB", 1e9), ("80G", 80e9)])
+def test_a_size(text: str, size_bytes: float) -> None:
+    assert size(text) == size_bytes

@@ -148,6 +148,7 @@ def test_a_price_list_says_which_price_and_how_old(finished: Path, tmp_path: Pat
     document = json.loads(told.out)
     assert document["assumptions"]["usd_per_hour"] == 3.0 and document["assumptions"]["price"]["stale"] is True
     assert "stale" in told.err and "X (8 x H100 (80 GB))" in told.err
+    assert document["assumptions"]["price"]["taken"] == "median"
     assert main(words) == 0
     assert "no date" in capsys.readouterr().err
 
@@ -232,7 +233,8 @@ def test_a_plan_answers_first_and_no_line_is_over_80_characters(
 
 def test_a_wide_plan_has_every_column_and_bracket(replicated: Path, capsys) -> None:
     assert main(["plan", str(replicated)]) == 0
-    assert "[" not in capsys.readouterr().out.partition("In brackets")[0]
+    out = capsys.readouterr().out
+    assert "[" not in out and "With --wide in brackets" in " ".join(out.split())
     assert main(["plan", str(replicated), "--wide"]) == 0
     assert re.search(r"\d \[[\d,.]+, [\d,.]+\]", capsys.readouterr().out)
 
@@ -290,4 +292,34 @@ def test_an_accelerators_price_is_not_put_on_a_rate_of_a_cpu(finished: Path, tmp
     told = capsys.readouterr().err
     assert "hf_cpu_fp32 was measured on a CPU" in told and told.count("\n") == 1
     assert main(["plan", "--tokens-per-s", "5k", *words]) == 0
-    assert "$3 a worker's hour (price of 2026-11-01: X, H100)" in " ".join(capsys.readouterr().out.split())
+    assert "$3 a worker's hour (price of 2026-11-01: X, H100, median)" in " ".join(capsys.readouterr().out.split())
+
+
+GPUS = """provider,accelerator,gpus,per-hour (EUR),date
+One,H100,1,2.4,2026-11-01
+Two,H100,8,22.4,2026-11-01
+Three,H100,1,3.1,2026-11-01
+One,A100 80GB,1,1.4,2026-11-01
+Two,A100 80GB,1,call us,2026-11-01
+"""
+
+
+def test_several_accelerators_stand_in_one_table_each_with_its_own_rate_and_price(tmp_path: Path, capsys) -> None:
+    (tmp_path / "gpus.csv").write_text(GPUS)
+    words = ["plan", "--tokens-per-s", "H100=10755,A100 80GB=5.2k", "--prices", str(tmp_path / "gpus.csv")]
+    assert main([*words, "--tokens-per-month", "60B", "--csv", str(tmp_path / "tables")]) == 0
+    told = capsys.readouterr()
+    assert "not understood, the first at" in told.err and "gpus.csv:6" in told.err
+    assert "$" not in told.out and "Cheapest for this load: A100 80GB, €5,040 a month" in told.out
+    rows = pl.read_csv(tmp_path / "tables" / "rows.csv")
+    assert dict(rows.select("model", "usd_per_hour").iter_rows()) == {"H100": 2.8, "A100 80GB": 1.4}
+    assert dict(rows.select("model", "whole_workers").iter_rows()) == {"H100": 3, "A100 80GB": 5}
+
+
+def test_amounts_are_of_one_currency(capsys) -> None:
+    words = ["plan", "--tokens-per-s", "10k", "--usd-per-hour"]
+    assert main([*words, "€0.9", "--rates", "spot=0.3", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["assumptions"]["currency"] == "EUR" and document["rows"][0]["usd_per_hour"] == 0.9
+    assert main([*words, "€0.9", "--rates", "spot=$0.3"]) == 2
+    assert "EUR and USD" in capsys.readouterr().err

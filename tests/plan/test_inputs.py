@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from phaselaw.errors import UsageError
-from phaselaw.plan.inputs import TR121_TIERS, positive, read_mixes, read_success_rates, read_tiers, read_volumes
+from phaselaw.plan.inputs import TR121_TIERS, money, positive, read_mixes, read_success_rates, read_tiers, read_volumes
 from phaselaw.records import Mix
 
 
@@ -76,7 +76,15 @@ def test_the_default_tiers_are_tr121s_and_its_predecessors() -> None:
 def test_tiers_and_volumes_are_typed() -> None:
     assert read_tiers("spot=0.3, big = 4") == {"spot": 0.3, "big": 4.0}
     assert read_tiers("2.5") == {"2.5": 2.5}
-    assert read_volumes("1e8,2e9") == (1e8, 2e9)
+    assert read_volumes("1e8,2B") == (1e8, 2e9) and read_volumes("1,000,000") == (1e6,)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "currency"),
+    [("1.006", 1.006, None), ("$1,024.50", 1024.5, "USD"), ("0.9 EUR", 0.9, "EUR"), ("€20k", 2e4, "EUR")],
+)
+def test_money_keeps_its_currency(text: str, amount: float, currency: str | None) -> None:
+    assert money(text) == (amount, currency)
 
 
 @pytest.mark.parametrize("text", ["spot=cheap", "spot=", "a=0", "a=-1", "a=nan"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from phaselaw.errors import UsageError
-from phaselaw.plan.prices import Choice, choose, read_date, read_offers
+from phaselaw.plan.prices import Choice, choose, is_named, read_date, read_offers
 
 LIST = """Cloud,GPU Type,GPU Arch,GPUs,GPU RAM,vCPUs,RAM,On-demand,Per-GPU,Spot,Name
 One,A100 (80 GB),Ampere,8,640,96,1152,40.00,5.00,,big
@@ -32,7 +32,8 @@ def pick(path: Path, accelerator: str, **settings: object) -> Choice:
     asked = {"provider": None, "accelerators": 1, "today": TODAY} | settings
     kind = str(asked.pop("kind", "on-demand"))
     dated = asked.pop("dated", None)
-    return choose(read_offers(path, kind=kind, dated=dated), accelerator, **asked)
+    offers, _ = read_offers(path, kind=kind, dated=dated)
+    return choose(offers, accelerator, **asked)
 
 
 def test_an_accelerators_hour_is_its_share_of_the_machine(prices: Path) -> None:
@@ -40,7 +41,11 @@ def test_an_accelerators_hour_is_its_share_of_the_machine(prices: Path) -> None:
     assert choice.usd_per_hour == 5.0 and choice.offer.doubt is None
 
 
-def test_the_lowest_price_without_a_doubt_is_taken(prices: Path) -> None:
+def test_the_median_price_without_a_doubt_is_taken_or_the_providers_lowest(tmp_path: Path, prices: Path) -> None:
+    path = tmp_path / "h100.csv"
+    path.write_text("provider,accelerator,per-hour\n" + "".join(f"p{usd},H100,{usd}\n" for usd in (2, 3, 4, 0.5, 5)))
+    assert pick(path, "H100").usd_per_hour == 3 and pick(path, "H100", provider="p5").usd_per_hour == 5
+    assert pick(path, "H100", provider="p0.5").offer.doubt == "the median of its accelerator is 3.00"
     choice = pick(prices, "A100 80GB")
     assert (choice.offer.provider, choice.usd_per_hour) == ("Two", 3.67)
     assert (choice.offers, choice.lowest, choice.highest) == (3, 1.0, 5.0)
@@ -97,12 +102,49 @@ def test_a_file_that_is_no_price_list_says_what_it_lacks(tmp_path: Path) -> None
         read_offers(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["accelerator,per-hour\nH100,€2.50", "accelerator,per-hour (EUR)\nH100,2.5", "accelerator,per-hour\nH100,2.5 EUR",
+     "accelerator,per-hour,currency\nH100,2.5,eur"],
+)  # fmt: skip
+def test_a_currency_is_kept(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(text)
+    choice = pick(path, "H100")
+    assert (choice.usd_per_hour, choice.offer.currency) == (2.5, "EUR")
+    assert "€2.50 an accelerator's hour" in next(choice.notes())
+
+
+def test_prices_in_two_currencies_are_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("provider,accelerator,per-hour\na,H100,$3\nb,H100,€2.5\n")
+    with pytest.raises(UsageError, match="prices in EUR and USD; choose a --provider"):
+        pick(path, "H100")
+    assert pick(path, "H100", provider="b").offer.currency == "EUR"
+
+
+def test_a_row_whose_price_is_not_understood_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("accelerator,per-hour\nH100,3\nH100,call us\nA100,\n")
+    offers, unread = read_offers(path)
+    assert len(offers) == 1 and unread == [f"{path}:3"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "same"),
+    [("H100", "NVIDIA H100 80GB HBM3", True), ("A10", "NVIDIA A100-SXM4-40GB", False), ("3080Ti", "RTX 3080 Ti", True),
+     ("RTX 3080 Ti", "3080Ti", False), ("3080 Ti", "3080Ti", True), ("A100 80GB", "NVIDIA A100-SXM4-80GB", True)],
+)  # fmt: skip
+def test_an_accelerator_goes_by_its_words(asked: str, name: str, same: bool) -> None:
+    assert is_named(asked, name) is same
+
+
 def test_the_real_lists_are_read(reference_data: Path) -> None:
     for name, least in (("cloud-gpus.csv", 150), ("serverless-gpus.csv", 50)):
-        offers = read_offers(reference_data / "prices" / name)
-        assert len(offers) > least
+        offers, unread = read_offers(reference_data / "prices" / name)
+        assert len(offers) > least and not unread
         assert all(0.05 < offer.usd_per_hour < 15 for offer in offers)
     t4 = pick(reference_data / "prices" / "serverless-gpus.csv", "T4")
-    assert (t4.offer.provider, t4.usd_per_hour) == ("Mystic AI", 0.4)
+    assert (t4.offer.provider, t4.usd_per_hour, t4.lowest) == ("Covalent", 0.64, 0.4)
     # Machines of eight at AWS: the hour of one is an eighth of 40.97.
     assert pick(reference_data / "prices" / "cloud-gpus.csv", "A100 80GB", provider="aws").usd_per_hour == 40.97 / 8

@@ -31,8 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser, "--out", "DIR", "where the tables go (default: RUN/analysis; asked for with several)", type=opt.a_path
     )
     opt.add_allow_different(parser)
-    opt.option(parser, "--bootstrap", "N", "resamples of models (default: 1000)", type=int, default=1000)
-    opt.option(parser, "--seed", "N", "seed of the resamples (default: 42)", type=int, default=42)
+    opt.add_count(parser, "--bootstrap", "resamples of models (default: 1000)", default=1000)
+    opt.add_count(parser, "--seed", "seed of the resamples (default: 42)", least=0, default=42)
     opt.add_level(parser)
     opt.add_cold_start_slo(parser)
     opt.switch(parser, "--include-warmup", "fit warmup calls too")
@@ -44,8 +44,6 @@ def run(args: argparse.Namespace) -> int:
     """Write the tables and say what they are; returns 0."""
     if len(args.run_paths) > 1 and args.out is None:
         raise UsageError("several runs have no folder in common: say with --out DIR where the tables go")
-    if args.bootstrap < 1 or args.seed < 0:
-        raise UsageError("--bootstrap needs a positive count, --seed a count")
     options = Options(
         draws=args.bootstrap,
         seed=args.seed,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from phaselaw.commands.console import notes_console
-from phaselaw.commands.options import add_json, answer, option, positive, switch
+from phaselaw.commands.options import add_count, add_json, answer, switch
 from phaselaw.machine import identity
 from phaselaw.machine.limits import MachineLimits, Spread, limits_of
 
@@ -32,7 +32,7 @@ JSON_VERSION = 1
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Whether to measure again, and with how many threads."""
     switch(parser, "--refresh", "measure again, whatever was kept")
-    option(parser, "--threads", "N", "threads to use (default: all that there are)", type=positive)
+    add_count(parser, "--threads", "threads to use (default: all that there are)")
     add_json(parser, "print one JSON document, full precision")
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import re
 from typing import Any
 
-from phaselaw.commands.options import add_json, answer, option, positive
+from phaselaw.commands.options import add_count, add_json, answer, option, size
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES
 from phaselaw.plan.memory import Fit, fit, shapes_of
 
@@ -27,16 +26,14 @@ Exit code: 0 all fit, 3 one does not fit, 1 it is not known of any.
 JSON_VERSION = 1
 DEFAULT_RESERVE = "0.5GB"
 EXIT_FITS, EXIT_NOT_KNOWN, EXIT_DOES_NOT_FIT = 0, 1, 3
-_UNITS: dict[str, int] = {f"{prefix}B": 1000**power for power, prefix in enumerate(("", "K", "M", "G", "T"))}
-_UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", start=1)}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The model, the memory, and what is to fit."""
     option(parser, "model", "MODEL", "a ladder model, a model folder, a GGUF file, or a run directory")
     option(parser, "--memory", "SIZE", "the memory, such as 16GB or 80GiB", type=size, required=True)
-    option(parser, "--batch", "N", "sequences at once (default: 1)", type=positive, default=1)
-    option(parser, "--context", "N", "tokens of a sequence in all (default: 1024)", type=positive, default=1024)
+    add_count(parser, "--batch", "sequences at once (default: 1)", default=1)
+    add_count(parser, "--context", "tokens of a sequence in all (default: 1024)", default=1024)
     numbers = ("fp32", "fp16", "bf16")
     option(
         parser, "--dtype", None, "number format of the weights and of arithmetic (default: as stored)", choices=numbers
@@ -52,17 +49,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     kept = f"kept for the runtime (default: {DEFAULT_RESERVE}, an assumption)"
     option(parser, "--reserve", "SIZE", kept, type=size, default=DEFAULT_RESERVE)
     add_json(parser, "print one JSON document, in bytes")
-
-
-def size(text: str) -> float:
-    """``16GB`` (1e9) or ``16GiB`` (2^30) in bytes; a bare number is refused, since 16 of what is not said."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)", text.strip().upper())
-    unit = None if found is None else found[2] if found[2].endswith("B") else found[2] + "B" if found[2] else None
-    if text.strip() == "0":
-        return 0.0
-    if found is None or unit not in _UNITS or float(found[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 16GB or 16GiB")
-    return float(found[1]) * _UNITS[unit]
 
 
 def run(args: argparse.Namespace) -> int:

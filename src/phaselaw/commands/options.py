@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import math
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 from phaselaw.engines import permits
 from phaselaw.errors import UsageError
+from phaselaw.files import amount
 
 RUNS = "a run directory or a metrics.csv; several of one study on one host are pooled"
 
@@ -33,6 +35,11 @@ def answer(as_json: bool, document: Any, lines: Iterable[str], indent: int | Non
 def option(parser: argparse._ActionsContainer, name: str, metavar: str | None, help_text: str, **how: Any) -> None:
     """Add an option, or an argument, that takes a value."""
     parser.add_argument(name, metavar=metavar, help=help_text, **how)
+
+
+def add_count(parser: argparse._ActionsContainer, name: str, help_text: str, *, least: int = 1, **how: Any) -> None:
+    """Add an option that counts things."""
+    option(parser, name, how.pop("metavar", "N"), help_text, type=whole(name, least), **how)
 
 
 def switch(parser: argparse._ActionsContainer, name: str, help_text: str) -> None:
@@ -99,26 +106,6 @@ def number(option: str, give: str, accepts: Callable[[float], bool]) -> Callable
     return read
 
 
-_TIMES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-
-
-def amount(text: str) -> float:
-    """A number as people write it: ``1e9``, ``20k``, ``1B``, ``1,000,000``, ``70%``; NaN where it is none."""
-    found = re.fullmatch(r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?) ?([kmbt%]?)", _without_commas(text).lower())
-    try:
-        if found is None:
-            return math.nan
-        return float(found[1]) / 100 if found[2] == "%" else float(found[1]) * _TIMES[found[2]]
-    except ValueError:
-        return math.nan
-
-
-def _without_commas(text: str) -> str:
-    """``1,000,000`` as ``1000000``; commas that group nothing stay, and make it no number."""
-    grouped = re.fullmatch(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?[^0-9,]*", text.strip())
-    return text.strip().replace(",", "") if grouped else text.strip()
-
-
 def share(option: str) -> Callable[[str], float]:
     """What reads a share: ``0.7`` or ``70%``."""
     return number(option, "a share, such as 0.7 or 70%", lambda value: not math.isnan(value))
@@ -129,16 +116,40 @@ def positive_number(option: str) -> Callable[[str], float]:
     return number(option, "a positive number", lambda value: 0 < value < math.inf)
 
 
+def whole(option: str, least: int = 1) -> Callable[[str], int]:
+    """What reads an option that counts things: ``8``, ``20k``."""
+    read = number(option, f"a whole number, {least} or more", lambda value: value >= least and value.is_integer())
+    return lambda text: int(read(text))
+
+
 def duration(option: str) -> Callable[[str], float]:
     """What reads a time such as ``90s``, ``5min`` or ``1h`` as seconds; raises `UsageError`."""
 
     def read(text: str) -> float:
-        found = re.fullmatch(r"([0-9]{1,6}) ?(ms|s|min|h)?", text.strip())
-        if found is None:
+        found = re.fullmatch(r"(.*?) ?(ms|s|min|h|)", text.strip())
+        value = amount(found[1]) if found else math.nan
+        if found is None or not 0 <= value < 1e6:
             raise UsageError(f"{option} {text}: give a time, as in 500ms, 90s, 5min or 1h")
-        return int(found[1]) * {"ms": 1e-3, "s": 1.0, None: 1.0, "min": 60.0, "h": 3600.0}[found[2]]
+        return value * {"ms": 1e-3, "s": 1.0, "": 1.0, "min": 60.0, "h": 3600.0}[found[2]]
 
     return read
+
+
+_SIZES: dict[str, int] = {f"{prefix}B": 1000**power for power, prefix in enumerate(("", "K", "M", "G", "T"))}
+_SIZES |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", start=1)}
+
+
+def size(text: str) -> float:
+    """``16GB`` (1e9) or ``16GiB`` (2^30) in bytes; a bare number is refused, since 16 of what is not said."""
+    found = re.fullmatch(r"(.*?[\d.])\s*([KMGT]?)(I?)B?", text.strip().upper())
+    value = amount(found[1]) if found else math.nan
+    unit = f"{found[2]}{found[3]}B" if found else ""
+    bare = found is None or text.strip().upper() == found[1]
+    if text.strip() == "0":
+        return 0.0
+    if bare or unit not in _SIZES or not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 16GB or 16GiB")
+    return value * _SIZES[unit]
 
 
 def a_path(text: str) -> Path:
@@ -146,14 +157,6 @@ def a_path(text: str) -> Path:
     if not text:  # Path("") is the current folder, which nobody asked for
         raise UsageError("a path is empty (''); give the name of a file or folder, or . for this folder")
     return Path(text)
-
-
-def positive(text: str) -> int:
-    """The value of an option that counts things: 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("give a number from 1 on")
-    return value
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -169,5 +172,11 @@ def chosen(option: str, wanted: tuple[str, ...] | None, known: list[str]) -> lis
     full = {name.removeprefix("models/"): name for name in known} | {name: name for name in known}
     for name in wanted or ():
         if name not in full:
-            raise UsageError(f"{option} {name}: not in this run; it has: {', '.join(known)}")
+            raise UsageError(f"{option} {name}: not in this run; it has: {', '.join(known)}{meant(name, list(full))}")
     return known if wanted is None else [full[name] for name in wanted]
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """What a misspelt word may have meant, to end a message with; empty where nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

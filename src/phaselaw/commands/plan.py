@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime as dt
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +15,15 @@ from phaselaw import api
 from phaselaw.commands import options as opt
 from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, option, print_json, switch
-from phaselaw.errors import AnalysisError, UsageError
+from phaselaw.errors import AnalysisError, UsageError, writing
+from phaselaw.files import amount, write_csv
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
 from phaselaw.plan.economics import Question
-from phaselaw.plan.prices import STALE_DAYS, Choice, choose, read_date, read_offers
+from phaselaw.plan.prices import Choice, choose, is_named, read_date, read_offers
 from phaselaw.plan.replicas import Replica, replicas_of, stated
 from phaselaw.plan.tables import TABLES
-from phaselaw.report.economics import SECTIONS, Plan, sections
+from phaselaw.report.economics import SECTIONS, Plan, in_currency, sections
 from phaselaw.report.terminal import print_fitting
 from phaselaw.traffic.profile import doubts_of, load_of, read_profile
 
@@ -41,13 +44,15 @@ and no spares. More: docs/economics.md.
 """
 
 PARTS = tuple(SECTIONS)
+_MONEY = tuple(inputs.CURRENCIES)
 _BUSY = "busy share, at most, such as 70%% (default: 1)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The runs, and every option in groups."""
     option(parser, "run_paths", "RUN", f"{opt.RUNS}; none with --tokens-per-s", type=a_path, nargs="*")
-    _positive(parser, "--tokens-per-s", "X", "a worker's rate from elsewhere, in place of a run")
+    rate = "a worker's rate from elsewhere, in place of a run; NAME=X,... for several accelerators"
+    option(parser, "--tokens-per-s", "X", rate)
     _positive(parser, "--params", "N", "the parameters of its model, such as 8B")
     _add_inputs(parser)
     group = parser.add_argument_group("whole workers")
@@ -55,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--utilisation", "--utilization", metavar="U", help=_BUSY, type=busy, default=1.0)
     _positive(group, "--burst", "B", "peak over mean load (default: 1, or the peak minute of --traffic)")
     _positive(group, "--budget", "USD", "dollars a month: what load they carry, by model, and whether it fits")
-    option(group, "--spares", "N", "workers on top (default: 0)", type=int, default=0)
+    opt.add_count(group, "--spares", "workers on top (default: 0)", least=0, default=0)
     group = parser.add_argument_group("decisions")
     option(group, "--compare", "MODEL", "each model against this one (alone: the cheapest)", nargs="?", const="")
     option(group, "--success-rates", "CSV", "your own: model, success_rate[, n tried]", type=a_path)
@@ -66,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is planned and printed")
     by = "price by the run's tokens/s (default), or by the seconds that prefill and decode of --mixes take"
     option(group, "--rates-by", None, by, choices=("tokens", "phases"), default="tokens")
-    option(group, "--batch", "N", "requests served at once, for the phase-split price", type=int)
+    opt.add_count(group, "--batch", "requests served at once, for the phase-split price")
     switch(group, "--extrapolate", "phase-split prices beyond the measured range too")
     option(group, "--backends", "A,B", "only these backends", type=opt.names)
     option(group, "--models", "A,B", "only these models", type=opt.names)
@@ -76,6 +81,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(group, "--show", "PART,...", parts)
     switch(group, "--wide", "every column and bracket, in lines of any length (default: lines of 80 characters)")
     opt.add_allow_different(group, "pool runs although study or host differ")
+    option(group, "--csv", "FOLDER", "write every table as FOLDER/NAME.csv, full precision", type=a_path)
     opt.add_json(group, "print every part as one JSON document, full precision")
 
 
@@ -93,14 +99,13 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     hour = f"of a worker, or BACKEND=USD,... (default: {TR121_USD_PER_HOUR}, TR121's shadow price)"
     option(group, "--usd-per-hour", "USD", hour)
     option(group, "--prices", "CSV", "a price list, to pick --accelerator from", type=a_path)
-    option(group, "--accelerator", "NAME", "such as A100 or 'A100 80GB': its lowest price is taken")
-    option(group, "--provider", "NAME", "only this provider's prices")
+    option(group, "--accelerator", "NAME", "such as A100 or 'A100 80GB': its median price is taken")
+    option(group, "--provider", "NAME", "this provider's lowest price instead")
     switch(group, "--spot", "spot prices instead of on-demand ones")
-    option(group, "--accelerators-per-worker", "N", "in one worker (default: 1)", type=int, default=1)
+    opt.add_count(group, "--accelerators-per-worker", "in one worker (default: 1)", default=1)
     option(group, "--prices-date", "DAY", "the list's day, YYYY-MM-DD, where its rows have none")
-    option(
-        group, "--rates", "NAME=USD,...", "hourly rates of the sensitivity (default: TR121's)", type=inputs.read_tiers
-    )
+    option(group, "--currency", "CODE", "of all amounts, such as EUR (default: USD, or the list's)", choices=_MONEY)
+    option(group, "--rates", "NAME=USD,...", "hourly rates of the sensitivity (default: TR121's)")
     option(group, "--volumes", "N,...", "its tokens a month (default: 1e8,1e9,1e10)", type=inputs.read_volumes)
 
 
@@ -112,29 +117,43 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan; returns 0."""
     shown = _parts_shown(args)
     loaded = _measured(args)
-    backends = ["given"] if loaded is None else loaded.rows["backend"].unique(maintain_order=True).to_list()
-    price, choice = _hourly_price(args, backends)
-    workers = _given(args, price) if loaded is None else _chosen(args, loaded, price)
+    rates = _rates_given(args.tokens_per_s)
+    backends = list(rates) if loaded is None else loaded.rows["backend"].unique(maintain_order=True).to_list()
+    hour = _hour(args, backends)
+    workers = _given(args, rates, hour.prices) if loaded is None else _chosen(args, loaded, hour.prices)
     if loaded is not None and args.accelerator is not None:
-        _same_accelerator(args.accelerator, loaded, {worker.backend for worker in workers})
+        _same_accelerator(args, loaded, {worker.backend for worker in workers})
     profile = None if args.traffic is None else read_profile(args.traffic)
-    question = _question(args, {worker.model for worker in workers}, profile)
+    question = _question(args, {worker.model for worker in workers}, profile, hour)
     doubts = [] if profile is None else doubts_of(profile)
-    notes = [*doubts, *(loaded.run.notes if loaded else ()), *(_price_notes(choice) if choice else [])]
+    notes = [*doubts, *(loaded.run.notes if loaded else ()), *hour.notes]
     document = api.planned(question, workers, loaded.analysis if loaded else None) | {"notes": notes}
-    document["assumptions"] |= {"baseline": args.compare or None, "price": _offer(choice) if choice else None}
-    document["assumptions"]["between_runs"] = args.between_runs
+    offers = [choice.document() for choice in hour.choices]
+    document["assumptions"] |= {"baseline": args.compare or None, "price": offers[0] if len(offers) == 1 else None}
+    document["assumptions"] |= {"prices": offers, "currency": hour.currency, "between_runs": args.between_runs}
     for line in notes:
         note(line)
+    if args.csv is not None:
+        _write_tables(args.csv, document)
     if args.json:
         print_json(document)
         return 0
     console = screen(pipe_width=400)  # on a pipe nothing is wrapped or cut
     for section in sections(Plan(document, TABLES), shown):
+        section = in_currency(section, inputs.CURRENCIES[hour.currency])
         print_fitting(section, console, titled=len(shown) > 1, wide=args.wide)
     if others := [part for part in PARTS if part not in shown]:
         print(f"More of this plan: --show {','.join(others)} (or all).", file=sys.stderr)
     return 0
+
+
+def _write_tables(folder: Path, document: Mapping[str, Any]) -> None:
+    """Each table of the plan that has rows as a CSV; raises `RunError` where it can't be written."""
+    with writing(folder, "; choose another --csv"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in TABLES:
+            if rows := document.get(name):
+                write_csv(folder / f"{name}.csv", list(rows[0]), rows)
 
 
 def _parts_shown(args: argparse.Namespace) -> list[str]:
@@ -143,7 +162,8 @@ def _parts_shown(args: argparse.Namespace) -> list[str]:
         named = [name.strip() for name in args.show.split(",")]
         for name in named:
             if name not in (*PARTS, "all"):
-                raise UsageError(f"--show {name}: give some of {', '.join(PARTS)}, or all")
+                some = f"give some of {', '.join(PARTS)}, or all"
+                raise UsageError(f"--show {name}: {some}{opt.meant(name, PARTS)}")
         return list(PARTS) if "all" in named else named
     asked = {
         "capacity": True,
@@ -174,23 +194,47 @@ def _measured(args: argparse.Namespace) -> api.Loaded | None:
     return None
 
 
-def _same_accelerator(asked: str, loaded: api.Loaded, backends: set[str]) -> None:
-    """Raise `UsageError` where an accelerator's price would be put on a rate that was measured on a CPU."""
-    models = loaded.run.models
-    if {"backend", "device"} <= set(models.columns) and "cpu" not in asked.lower():
-        for backend, device in models.select("backend", "device").unique(maintain_order=True).iter_rows():
-            if backend in backends and str(device).lower() == "cpu":
-                raise UsageError(
-                    f"--accelerator {asked}: {backend} was measured on a CPU; give the accelerator's own rate "
-                    "(--tokens-per-s), or a run on it"
-                )
+def _same_accelerator(args: argparse.Namespace, loaded: api.Loaded, backends: set[str]) -> None:
+    """Raise `UsageError` where an accelerator's price would be put on a rate that was measured on another one."""
+    asked, count = args.accelerator, args.accelerators_per_worker
+    rather = "give the accelerator's own rate (--tokens-per-s), or a run on it"
+    gpus = [str(each.get("name")) for each in ((loaded.run.manifest or {}).get("host") or {}).get("gpus") or ()]
+    kinds = dict(loaded.rows.select("backend", "backend_kind").unique().iter_rows())
+    models, on = loaded.run.models, dict.fromkeys(backends, "")
+    if {"backend", "device"} <= set(models.columns):
+        on |= {name: str(device or "").lower() for name, device in models.select("backend", "device").iter_rows()}
+    for backend in sorted(backends):
+        used = 1 if on[backend] else len(gpus) or count
+        here = on[backend].startswith("cuda") or kinds.get(backend) in ("ollama", "llamacpp")
+        if on[backend] == "cpu" and "cpu" not in asked.lower():
+            raise UsageError(f"--accelerator {asked}: {backend} was measured on a CPU; {rather}")
+        if here and gpus and not any(is_named(asked, gpu) for gpu in gpus):
+            raise UsageError(f"--accelerator {asked}: {backend} was measured on {', '.join(gpus)}; {rather}")
+        if count > used:
+            raise UsageError(f"--accelerators-per-worker {count}: {backend} was measured on {used}; {rather}")
 
 
-def _given(args: argparse.Namespace, price: float | Mapping[str, float]) -> list[Replica]:
-    """One replica with the rate that was given."""
-    usd, millions = price["given"] if isinstance(price, Mapping) else price, args.params and args.params / 1e6
+GIVEN = "given"
+"""The backend of a rate that was given without a name."""
+
+
+def _rates_given(text: str | None) -> dict[str, float]:
+    """The rates of ``--tokens-per-s`` by accelerator: ``10755``, or ``H100=10755,A100=5200``; raises `UsageError`."""
+    parts = [] if text is None else [text] if amount(text) > 0 else text.split(",")
+    found = {name.strip() or GIVEN: amount(rate) for name, _, rate in (part.rpartition("=") for part in parts)}
+    unclear = len(found) != len(parts) or (len(found) > 1 and GIVEN in found)
+    if unclear or not all(0 < rate < math.inf for rate in found.values()):
+        raise UsageError(f"--tokens-per-s {text!r}: give a positive number, or NAME=X,... for several accelerators")
+    return found
+
+
+def _given(args: argparse.Namespace, rates: Mapping[str, float], price: float | Mapping[str, float]) -> list[Replica]:
+    """A replica for each rate that was given."""
+    millions = args.params and args.params / 1e6
     name = "a model" if millions is None else f"a model of {millions / 1e3:,.4g}B parameters"
-    return [stated(name, args.tokens_per_s, usd, backend="given", params_millions=millions)]
+    usd = price if isinstance(price, Mapping) else dict.fromkeys(rates, price)
+    names = {of: name if of == GIVEN else of for of in rates}
+    return [stated(names[of], rate, usd[of], backend=of, params_millions=millions) for of, rate in rates.items()]
 
 
 def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping[str, float]) -> list[Replica]:
@@ -207,7 +251,7 @@ def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping
     return workers
 
 
-def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, Any] | None) -> Question:
+def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, Any] | None, hour: _Hour) -> Question:
     """The question that the options ask of these models; raises `UsageError`."""
     mixes = inputs.read_mixes(Path(args.mixes)) if args.mixes else inputs.TR121_MIXES
     rate, burst = args.requests_per_s, 1.0
@@ -216,8 +260,6 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
     if profile is not None:
         rate, kinds, burst = load_of(profile, args.traffic)
         mixes = kinds if args.mixes is None else mixes
-    if args.batch is not None:
-        inputs.positive("--batch", args.batch)
     if args.failure_usd is not None and args.success_rates is None:
         raise UsageError("--failure-usd needs --success-rates: how often each model fails")
     tiers = None if args.tiers is None else tuple(name.strip() for name in args.tiers.split(","))
@@ -230,7 +272,7 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
         itemised=args.traffic is None or args.mixes is not None,
         headroom=Headroom(utilisation=args.utilisation, burst=args.burst or burst, spares=args.spares),
         volumes=args.volumes or inputs.TR121_VOLUMES,
-        tiers=args.rates or inputs.TR121_TIERS,
+        tiers=_tiers(args, hour),
         success_rates=inputs.read_success_rates(args.success_rates, models) if args.success_rates else {},
         failure_usd=args.failure_usd,
         budget_usd=args.budget,
@@ -242,54 +284,65 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
     )
 
 
-def _hourly_price(args: argparse.Namespace, backends: Sequence[str]) -> tuple[float | dict[str, float], Choice | None]:
-    """What a worker's hour costs, one price or one a backend, and the offer it is from; raises `UsageError`."""
-    if (args.prices is None) != (args.accelerator is None):
-        raise UsageError("--prices and --accelerator go together: the list, and what to look up in it")
+def _tiers(args: argparse.Namespace, hour: _Hour) -> dict[str, float]:
+    """The hourly rates of the sensitivity: those of ``--rates``, else TR121's, which are dollars, else the plan's."""
+    if args.rates:
+        return inputs.read_tiers(args.rates)
+    if hour.currency == "USD":
+        return inputs.TR121_TIERS
+    return {"as planned": hour.prices} if isinstance(hour.prices, float) else dict(hour.prices)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Hour:
+    """What a worker's hour costs, and where that is from."""
+
+    prices: float | dict[str, float]
+    """One price, or one for each backend, or each accelerator whose rate was given."""
+    choices: tuple[Choice, ...] = ()
+    currency: str = "USD"
+    notes: tuple[str, ...] = ()
+
+
+def _hour(args: argparse.Namespace, names: Sequence[str]) -> _Hour:
+    """What an hour of each backend, or of each given rate, costs; raises `UsageError`."""
     if args.prices is None:
-        for name in ("provider", "spot", "prices_date"):
+        for name in ("provider", "spot", "prices_date", "accelerator"):
             if getattr(args, name):
-                raise UsageError(f"--{name.replace('_', '-')} is about a price list; give --prices and --accelerator")
-        text = args.usd_per_hour or str(TR121_USD_PER_HOUR)
-        prices = dict(inputs.read_prices(text, "--usd-per-hour", "dollars, or BACKEND=USD,..."))
-        if set(prices) != {""} and ("" in prices or not set(backends) <= set(prices)):
-            raise UsageError(f"--usd-per-hour {text!r}: give one price, or one for each of {', '.join(backends)}")
-        return prices.get("", prices), None
+                raise UsageError(f"--{name.replace('_', '-')} is about a price list; give --prices too")
+        text, give = args.usd_per_hour or str(TR121_USD_PER_HOUR), "dollars, or BACKEND=USD,..."
+        priced = list(inputs.read_prices(text, "--usd-per-hour", give))
+        prices = {name: usd for name, usd, _ in priced}
+        if set(prices) != {""} and ("" in prices or not set(names) <= set(prices)):
+            raise UsageError(f"--usd-per-hour {text!r}: give one price, or one for each of {', '.join(names)}")
+        said = {code for _, _, code in priced if code} or ({"USD"} if args.usd_per_hour is None else set())
+        return _Hour(prices=prices.get("", prices), currency=_currency(args, said))
+    asked = dict.fromkeys(names, args.accelerator) if args.accelerator else {name: name for name in names}
+    if args.accelerator is None and (args.tokens_per_s is None or list(names) == [GIVEN]):
+        raise UsageError("--prices and --accelerator go together: the list, and what to look up in it")
     if args.usd_per_hour is not None:
         raise UsageError("--usd-per-hour and --prices both say what an hour costs; give one")
     dated = read_date(args.prices_date, "--prices-date") if args.prices_date else None
-    offers = read_offers(args.prices, kind="spot" if args.spot else "on-demand", dated=dated)
-    count, today = int(inputs.positive("--accelerators-per-worker", args.accelerators_per_worker)), dt.date.today()
-    choice = choose(offers, args.accelerator, provider=args.provider, accelerators=count, today=today)
-    return choice.usd_per_hour, choice
+    offers, unread = read_offers(args.prices, kind="spot" if args.spot else "on-demand", dated=dated)
+    how = {"provider": args.provider, "accelerators": args.accelerators_per_worker, "today": dt.date.today()}
+    chosen = {name: choose(offers, accelerator, **how) for name, accelerator in asked.items()}
+    currency = _currency(args, {choice.offer.currency for choice in chosen.values()})
+    lost = [f"price: {len(unread)} row(s) of the list not understood, the first at {unread[0]}"] if unread else []
+    once = tuple(dict.fromkeys(chosen.values()))
+    return _Hour(
+        prices={name: choice.usd_per_hour for name, choice in chosen.items()},
+        choices=once,
+        currency=currency,
+        notes=(*lost, *(line for choice in once for line in choice.notes())),
+    )
 
 
-def _offer(choice: Choice) -> dict[str, Any]:
-    """The offer that the price is from, for the JSON."""
-    offer = choice.offer
-    return {
-        "provider": offer.provider,
-        "machine": offer.machine,
-        "accelerator": offer.accelerator,
-        "accelerators_in_machine": offer.accelerators,
-        "usd_per_accelerator_hour": offer.usd_per_hour,
-        **{name: getattr(choice, name) for name in ("offers", "lowest", "median", "highest", "age_days", "stale")},
-        "date": None if offer.dated is None else offer.dated.isoformat(),
-        "doubt": offer.doubt,
-    }
-
-
-def _price_notes(choice: Choice) -> list[str]:
-    """What to know of a price from a list: which it is, how it lies among the others, and its age."""
-    offer = choice.offer
-    notes = [
-        f"price: {offer}, ${offer.usd_per_hour:.2f} an accelerator's hour; lowest to highest of {choice.offers} offers "
-        f"of {', '.join(choice.kinds)}: ${choice.lowest:.2f} to ${choice.highest:.2f}, median ${choice.median:.2f}"
-    ]
-    if offer.doubt is not None:
-        notes.append(f"price: in doubt, since {offer.doubt}")
-    if choice.age_days is None:
-        notes.append("price: the list has no date, so that its age is not known: give --prices-date")
-    elif choice.stale:
-        notes.append(f"price: stale, {choice.age_days} days old (older than {STALE_DAYS}): look it up again")
-    return notes
+def _currency(args: argparse.Namespace, said: set[str]) -> str:
+    """The one currency of all amounts; raises `UsageError` for several."""
+    rates = inputs.read_prices(args.rates, "--rates", inputs.RATES) if args.rates else ()
+    found = {*said, *(code for _, _, code in rates if code), *([args.currency] if args.currency else [])}
+    if len(found) > 1:
+        raise UsageError(
+            f"prices in {' and '.join(sorted(found))}: give all in one currency, --usd-per-hour among them"
+        )
+    return found.pop() if found else "USD"

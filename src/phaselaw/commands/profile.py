@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 
 from phaselaw.commands.console import notes_console
-from phaselaw.commands.options import add_json, answer, option, positive
+from phaselaw.commands.options import add_count, add_json, answer, option
 from phaselaw.engines.hf_profile import Profile, profile_decode
 from phaselaw.errors import UsageError
 from phaselaw.study.model import HfBackend, ModelEntry
@@ -36,11 +36,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "model", "MODEL", "a ladder model (models/NAME), or a model folder")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format (fp32)")
-    option(parser, "--tokens", "N", "decode steps to profile (32)", type=positive, default=32)
-    option(parser, "--prompt-tokens", "N", "length of the prompt (32)", type=positive, default=32)
-    option(parser, "--batch", "N", "sequences at once (1)", type=positive, default=1)
-    option(parser, "--threads", "N", "threads (default: torch's own)", type=positive)
-    option(parser, "--top", "N", "operators to show (12)", type=positive, default=12)
+    add_count(parser, "--tokens", "decode steps to profile (32)", default=32)
+    add_count(parser, "--prompt-tokens", "length of the prompt (32)", default=32)
+    add_count(parser, "--batch", "sequences at once (1)", default=1)
+    add_count(parser, "--threads", "threads (default: torch's own)")
+    add_count(parser, "--top", "operators to show (12)", default=12)
     add_json(parser, "print one JSON document with every operator")
 
 

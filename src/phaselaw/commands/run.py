@@ -12,7 +12,7 @@ from types import FrameType
 from rich.console import Console
 
 from phaselaw.commands.console import RunProgress, notes_console
-from phaselaw.commands.options import a_path, add_permits, duration, names, option, positive, switch, take_permits
+from phaselaw.commands.options import a_path, add_count, add_permits, duration, names, option, switch, take_permits
 from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.measure import begin, replicates
@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "--backends", "A,B", "only these backends of the study", type=names)
     option(parser, "--models", "A,B", "only these models", type=names)
     option(parser, "--scenarios", "A,B", "only these scenarios", type=names)
-    option(parser, "--replicates", "R", "measure all of it so many times", type=positive)
+    add_count(parser, "--replicates", "measure all of it so many times", metavar="R")
     option(parser, "--set", "KEY=VALUE", "override a study key", dest="settings", action="append", default=[])
     switch(parser, "--available", "skip what this machine lacks, with a notice")
     switch(parser, "--dry-run", "simulate the engines: checks a study in seconds")

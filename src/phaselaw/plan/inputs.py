@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from phaselaw.errors import UsageError
-from phaselaw.files import plain_text
+from phaselaw.files import amount, plain_text
 from phaselaw.laws.draws import N_DRAWS, SEED, same_draws
 from phaselaw.laws.regression import Floats
 from phaselaw.records import Mix
@@ -35,36 +35,63 @@ def positive(option: str, value: float) -> float:
     return value
 
 
-def read_prices(text: str, option: str, give: str) -> Iterator[tuple[str, float]]:
-    """Names, empty where there is none, and hourly prices: ``spot=0.302,1.006``; `UsageError` says what to give."""
-    for part in text.split(","):
+CURRENCIES = {
+    "USD": "$",
+    "EUR": "€",
+    "GBP": "£",
+    "INR": "₹",
+    "JPY": "JPY ",
+    "CNY": "CNY ",
+    "CHF": "CHF ",
+    "SEK": "SEK ",
+}
+"""What amounts of money may be in, each with the mark that stands before an amount."""
+
+
+def currency_in(text: str) -> str | None:
+    """The currency that a text names, by code or mark; ``None`` where it names none."""
+    return next((code for code, mark in CURRENCIES.items() if code in text.upper() or mark in text.upper()), None)
+
+
+def money(text: str) -> tuple[float, str | None]:
+    """An amount with its currency where it has one: ``1.006``, ``$1,024``, ``0.9 EUR``; NaN where it can't be read."""
+    code, bare = currency_in(text), text.upper()
+    for mark in (code, CURRENCIES[code]) if code else ():
+        bare = bare.replace(mark, "")
+    return amount(bare), code
+
+
+def read_prices(text: str, option: str, give: str) -> Iterator[tuple[str, float, str | None]]:
+    """Names, empty where there is none, hourly prices and their currency: ``spot=0.302,1.006``; raises `UsageError`."""
+    for part in [text] if money(text)[0] >= 0 else text.split(","):
         name, _, value = part.rpartition("=")
-        try:
-            yield name.strip(), positive(option, float(value))
-        except ValueError:
-            raise UsageError(f"{option} {part!r}: give {give}") from None
+        usd, currency = money(value)
+        if not 0 < usd < float("inf"):
+            raise UsageError(f"{option} {part!r}: give {give}")
+        yield name.strip(), usd, currency
+
+
+RATES = "NAME=USD, such as spot=0.302"
 
 
 def read_tiers(text: str) -> dict[str, float]:
     """The hourly rates of ``--rates``; one without a name goes by its price. Raises `UsageError`."""
-    return {name or f"{usd:g}": usd for name, usd in read_prices(text, "--rates", "NAME=USD, such as spot=0.302")}
+    return {name or f"{usd:g}": usd for name, usd, _ in read_prices(text, "--rates", RATES)}
 
 
 def read_spread(text: str) -> float:
     """How far runs differ, as typed: ``20%`` or ``0.2``; raises `UsageError`."""
-    number = text.strip().removesuffix("%")
-    try:
-        return positive("--between-runs", float(number) / (1 if number == text.strip() else 100))
-    except ValueError:
-        raise UsageError(f"--between-runs {text!r}: give a share, such as 20%") from None
+    if not 0 < (share := amount(text)) < float("inf"):
+        raise UsageError(f"--between-runs {text!r}: give a share, such as 20%")
+    return share
 
 
 def read_volumes(text: str) -> tuple[float, ...]:
-    """Monthly token volumes as typed: ``1e8,1e9``; raises `UsageError`."""
-    try:
-        return tuple(positive("--volumes", float(part)) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--volumes {text!r}: give tokens a month, such as 1e8,1e9") from None
+    """Monthly token volumes as typed: ``100M,1e9``; raises `UsageError`."""
+    found = tuple(map(amount, [text] if amount(text) >= 0 else text.split(",")))
+    if not all(0 < volume < float("inf") for volume in found):
+        raise UsageError(f"--volumes {text!r}: give tokens a month, such as 100M,1e9")
+    return found
 
 
 def read_mixes(path: Path) -> tuple[Mix, ...]:
@@ -133,10 +160,7 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[str, dict[str,
 
 def _number(row: dict[str, str], column: str, where: str) -> float:
     """A cell that must be a finite number of at least 0; raises `UsageError`."""
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = -1.0
+    value = amount(row[column])
     if not 0 <= value < float("inf"):
         raise UsageError(f"{where}: {column} {row[column]!r} is no number of 0 or more")
     return value

@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from phaselaw.errors import UsageError
-from phaselaw.plan.inputs import read_table
+from phaselaw.plan.inputs import CURRENCIES, currency_in, money, read_table
 
 STALE_DAYS = 90
 """A price list older than this is called stale."""
@@ -30,8 +32,11 @@ _NAMES = {
     "each": ("per-gpu", "per gpu", "per-accelerator"),
     "name": ("name", "instance", "machine"),
     "date": ("date", "as of", "as_of", "updated"),
+    "currency": ("currency",),
 }
-"""What a column may be called, in lower case."""
+"""What a column may be called, in lower case; a currency may stand behind it, as in ``price per hour (EUR)``."""
+OUTLIER = 3.0
+"""A price so many times the median of its accelerator, or the median so many times the price, is in doubt."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +55,7 @@ class Offer:
     dated: dt.date | None
     doubt: str | None
     """Why the price may be wrong; ``None`` where nothing speaks against it."""
+    currency: str = "USD"
 
     def __str__(self) -> str:
         machine = f" {self.machine}" if self.machine else ""
@@ -69,6 +75,8 @@ class Choice:
     highest: float
     kinds: tuple[str, ...]
     """The accelerators that were meant, as the list names them."""
+    by_provider: bool
+    """Whether it is the lowest of the provider that was named, not the median."""
     age_days: int | None
     """``None`` where the list has no date."""
 
@@ -77,29 +85,67 @@ class Choice:
         """Whether the list is too old to plan with; ``None`` where its age is not known."""
         return None if self.age_days is None else self.age_days > STALE_DAYS
 
+    def document(self) -> dict[str, Any]:
+        """The offer that the price is from, for the JSON."""
+        offer = self.offer
+        return {
+            "provider": offer.provider,
+            "machine": offer.machine,
+            "accelerator": offer.accelerator,
+            "accelerators_in_machine": offer.accelerators,
+            "usd_per_accelerator_hour": offer.usd_per_hour,
+            **{name: getattr(self, name) for name in ("offers", "lowest", "median", "highest", "age_days", "stale")},
+            "date": None if offer.dated is None else offer.dated.isoformat(),
+            "doubt": offer.doubt,
+            "currency": offer.currency,
+            "taken": "the provider's lowest" if self.by_provider else "median",
+        }
 
-def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = None) -> list[Offer]:
-    """Every offer of a list that has a price of a ``kind`` (``on-demand`` or ``spot``), with its doubts.
+    def notes(self) -> Iterator[str]:
+        """What to know of it: which it is, how it lies among the others, and its age."""
+        offer, mark = self.offer, CURRENCIES[self.offer.currency]
+        yield (
+            f"price: {offer}, {mark}{offer.usd_per_hour:.2f} an accelerator's hour; lowest to highest of {self.offers} "
+            f"offers of {', '.join(self.kinds)}: {mark}{self.lowest:.2f} to {mark}{self.highest:.2f}, median "
+            f"{mark}{self.median:.2f}"
+        )
+        if offer.doubt is not None:
+            yield f"price: in doubt, since {offer.doubt}"
+        if self.age_days is None:
+            yield "price: the list has no date, so that its age is not known: give --prices-date"
+        elif self.stale:
+            yield f"price: stale, {self.age_days} days old (older than {STALE_DAYS}): look it up again"
+
+
+def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = None) -> tuple[list[Offer], list[str]]:
+    """Every offer of a list that has a price of a ``kind`` (``on-demand`` or ``spot``), with its doubts; and the places
+    of the rows whose price can't be read.
 
     ``dated`` serves where the rows have no date. Raises `UsageError` where the list has no accelerators or no prices.
     """
     table = read_table(path, ())
-    header = table[0][1].keys() if table else ()
-    names = {meaning: next((n for n in known if n in header), None) for meaning, known in _NAMES.items()}
+    header = {re.sub(r"\W*\b(usd|eur|gbp)\W*$|\s*[($€£)]+$", "", name): name for name in (table[0][1] if table else ())}
+    header |= {name: name for name in header.values()}
+    names = {meaning: next((header[n] for n in known if n in header), None) for meaning, known in _NAMES.items()}
     if names["accelerator"] is None or (names[kind] is None and (kind == "spot" or names["each"] is None)):
         raise UsageError(
             f"{path}:1: no price list: it needs a column for the accelerator ({', '.join(_NAMES['accelerator'])}) "
             f"and one for the price ({', '.join(_NAMES[kind])})"
         )
-    offers = []
+    offers, unread = [], []
     for where, cells in table:
         row = {meaning: cells.get(name, "") if name else "" for meaning, name in names.items()}
-        count, machine, memory = (_number(row[meaning]) for meaning in ("count", kind, "memory"))
+        prices = {meaning: money(row[meaning]) for meaning in (kind, "each")}
+        if any(row[meaning] and not usd >= 0 for meaning, (usd, _) in prices.items()):
+            unread.append(where)
+            continue
+        count, memory = _number(row["count"]), _number(row["memory"])
         share = count if count is not None and 0 < count < 1 else 1.0  # of one accelerator that is rented in parts
         if count is not None and (count >= 1e6 or (count > 1 and not count.is_integer())):
             raise UsageError(f"{where}: {row['count'][:40]!r} accelerators; give the whole number that the machine has")
         count = max(1, int(count or 1))
-        each = _number(row["each"]) if kind == "on-demand" else None
+        machine = prices[kind][0] if row[kind] else None
+        each = prices["each"][0] if kind == "on-demand" and row["each"] else None
         doubt = f"it rents {share:g} of an accelerator" if share < 1 else None
         if machine is None:
             usd, doubt = each, "no price of the whole machine to check it by" if count > 1 else doubt
@@ -109,6 +155,7 @@ def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = 
                 doubt = f"the list's own price per accelerator is {each:g}"
         if not usd:
             continue
+        said = (row["currency"], row[kind], row["each"], names[kind] or "", names["each"] or "")
         offers.append(
             Offer(
                 provider=row["provider"],
@@ -119,17 +166,19 @@ def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = 
                 usd_per_hour=usd,
                 dated=read_date(row["date"], where) if row["date"] else dated,
                 doubt=doubt,
+                currency=next(filter(None, map(currency_in, said)), "USD"),
             )
         )
-    return offers
+    return offers, unread
 
 
 def choose(
     offers: Sequence[Offer], accelerator: str, *, provider: str | None, accelerators: int, today: dt.date
 ) -> Choice:
-    """The lowest price of an accelerator (``A100``, ``A100 80GB``), offers without doubts before all others.
+    """The median price of an accelerator (``A100``, ``A100 80GB``), or a provider's lowest; none with a doubt, unless
+    all have one.
 
-    Raises `UsageError` where the list has none, naming what it has.
+    Raises `UsageError` where the list has none, naming what it has, or has it in several currencies.
     """
     known = [offer for offer in offers if _is(offer, accelerator)]
     if not known:
@@ -139,29 +188,46 @@ def choose(
     if not fitting:
         names = ", ".join(sorted({offer.provider for offer in known}))
         raise UsageError(f"--provider {provider}: offers no {accelerator}; these do: {names}")
-    best = min(fitting, key=lambda offer: (offer.doubt is not None, offer.usd_per_hour))
+    if len(currencies := sorted({offer.currency for offer in fitting})) > 1:
+        raise UsageError(f"--accelerator {accelerator}: prices in {' and '.join(currencies)}; choose a --provider")
+    usual = median(offer.usd_per_hour for offer in known)
+    best = sorted((_doubted(offer, usual) for offer in fitting), key=lambda one: (bool(one.doubt), one.usd_per_hour))
+    sure = sum(not offer.doubt for offer in best) or len(best)
+    offer = best[0 if provider else (sure - 1) // 2]
     prices = [offer.usd_per_hour for offer in fitting]
     return Choice(
-        offer=best,
-        usd_per_hour=best.usd_per_hour * accelerators,
+        offer=offer,
+        usd_per_hour=offer.usd_per_hour * accelerators,
         offers=len(fitting),
         lowest=min(prices),
         median=median(prices),
         highest=max(prices),
         kinds=tuple(sorted({offer.accelerator for offer in fitting})),
-        age_days=None if best.dated is None else (today - best.dated).days,
+        by_provider=provider is not None,
+        age_days=None if offer.dated is None else (today - offer.dated).days,
     )
+
+
+def _doubted(offer: Offer, usual: float) -> Offer:
+    """The offer, with a doubt where its price is far from the usual one."""
+    if offer.doubt or usual / OUTLIER <= offer.usd_per_hour <= usual * OUTLIER:
+        return offer
+    return dataclasses.replace(offer, doubt=f"the median of its accelerator is {usual:.2f}")
+
+
+def is_named(asked: str, name: str) -> bool:
+    """Whether every word that was asked for, sizes in GB apart, is in an accelerator's name, as one word or two."""
+    words, known = (
+        re.findall(r"[a-z0-9.]+", re.sub(r"\d+\s*GB", " ", text, flags=re.I).lower()) for text in (asked, name)
+    )
+    return set(words) <= {*known, *map("".join, pairwise(known))} or "".join(words) in known
 
 
 def _is(offer: Offer, asked: str) -> bool:
-    """Whether every word that was asked for is in the accelerator's name; a size in GB must be its memory."""
+    """Whether an accelerator is the one that was asked for; a size in GB must be its memory."""
     memory = _memory(asked)
-    words, name = (
-        set(re.findall(r"[a-z0-9.]+", text.lower()))
-        for text in (re.sub(r"\d+\s*GB", " ", asked, flags=re.IGNORECASE), offer.accelerator)
-    )
     fits = memory is None or (offer.memory_gb is not None and abs(offer.memory_gb - memory) < 0.5)
-    return fits and bool(words or memory) and words <= name
+    return fits and bool(asked.strip()) and is_named(asked, offer.accelerator)
 
 
 def _memory(text: str) -> float | None:
@@ -170,8 +236,8 @@ def _memory(text: str) -> float | None:
 
 
 def _number(text: str) -> float | None:
-    """A count, or dollars: ``8``, ``$1,024.50``, ``640GB``."""
-    found = re.match(r"[\s$]*(\d+(?:\.\d+)?)", text.replace(",", ""))
+    """A count or a size: ``8``, ``640GB``."""
+    found = re.match(r"\s*(\d+(?:\.\d+)?)", text.replace(",", ""))
     return float(found[1]) if found else None
 
 

@@ -169,6 +169,8 @@ class Section:
     blocks: tuple[Block, ...]
 
 
+IN_BRACKETS = "In brackets, with 95 % confidence:"
+"""How a sentence on intervals begins; a terminal that has no room for them says so instead."""
 MOST_ROWS = 100
 """Rows of a table that a report shows; its CSV has all."""
 

@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 from phaselaw import tables
-from phaselaw.report.document import Section, Table, section
+from phaselaw.report.document import IN_BRACKETS, Block, Section, Table, section
 from phaselaw.tables import Row, figure
 
 _WHO = ("backend", "model", "batch_size", "gen_tokens", "suspect")
@@ -129,7 +129,8 @@ _SURE = ("measured", "derived", "interpolated", "given")
 def _told(row: Row) -> str:
     dollars, whole = row["usd_per_month_whole"], row["whole_workers"]
     workers = f"{whole:,.0f} worker{'' if whole == 1 else 's'}"
-    return f"{row['model']} on {row['backend']}, ${dollars:,.0f} a month ({workers}, {row['rate_status']})"
+    where = "" if row["backend"] == row["model"] else f" on {row['backend']}"
+    return f"{row['model']}{where}, ${dollars:,.0f} a month ({workers}, {row['rate_status']})"
 
 
 def why_words(rows: Sequence[Row]) -> list[str] | None:
@@ -273,6 +274,28 @@ def of_report(plan: Plan) -> list[Section]:
     return sections(plan, ("capacity", "compare", "mixes", "sensitivity", "tiers"))
 
 
+def in_currency(part: Section, mark: str) -> Section:
+    """A section whose amounts are in another currency than dollars: its mark in place of theirs."""
+
+    def told(text: str) -> str:
+        return text.replace("$", mark)
+
+    blocks: list[Block] = []
+    for block in part.blocks:
+        if isinstance(block, Table):
+            columns = tuple(replace(column, title=told(column.title)) for column in block.columns)
+            blocks.append(replace(block, caption=told(block.caption), columns=columns))
+        else:
+            blocks.append(
+                told(block)
+                if isinstance(block, str)
+                else tuple(map(told, block))
+                if isinstance(block, tuple)
+                else block
+            )
+    return replace(part, blocks=tuple(blocks))
+
+
 def load_words(plan: Plan) -> str:
     """The load and its price in a sentence, each input named as assumed."""
     given = plan.document["assumptions"]
@@ -280,9 +303,11 @@ def load_words(plan: Plan) -> str:
     if (rate := given.get("requests_per_s")) is not None:
         load = f"{rate:,.4g} requests/s of {given['tokens_per_request']:,.1f} tokens on average, {load}"
     price = " and ".join(f"${value:g}" for value in sorted({row["usd_per_hour"] for row in plan.rows("rows")}))
-    offer = given.get("price")
-    dated = offer and (f"of {offer['date']}" if offer["date"] else "of an unknown date")
-    source = f"price {dated}: {offer['provider']}, {offer['accelerator']}" if offer else "assumed"
+    offers = [
+        f"price of {offer['date'] or 'an unknown date'}: {offer['provider']}, {offer['accelerator']}, {offer['taken']}"
+        for offer in given.get("prices", ())
+    ]
+    source = "; ".join(offers) or "assumed"
     return f"For {load} at {price} a worker's hour ({source}). {interval_words(plan)}"
 
 
@@ -291,7 +316,7 @@ def interval_words(plan: Plan) -> str:
     if all(row["rate_status"] == "given" for row in plan.rows("rows")):
         return "A given rate has no interval."
     told = {str(row["interval_basis"]): row["tokens_per_s_low"] is not None for row in plan.rows("rows")}
-    brackets = [f"In brackets, with 95 % confidence: {basis}." for basis, known in told.items() if known]
+    brackets = [f"{IN_BRACKETS} {basis}." for basis, known in told.items() if known]
     lacking = [basis for basis, known in told.items() if not known]
     nothing = (
         f"What another run would give is not measured ({'; '.join(lacking)}), so counts and prices have no interval: "

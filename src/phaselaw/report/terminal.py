@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from phaselaw.report import headline, validity
-from phaselaw.report.document import Document, Section, Table, escape_controls
+from phaselaw.report.document import IN_BRACKETS, Document, Section, Table, escape_controls
 from phaselaw.tables import SUSPECT, Col, Row
 
 _ROOMY = 140
@@ -56,12 +56,15 @@ _AT_MOST = 80
 def print_fitting(section: Section, console: Console, *, titled: bool, wide: bool) -> None:
     """Print a section in lines of 80 characters, the same on a terminal and on a pipe; or all of it, ``wide``.
 
-    Where a table is too wide, brackets give way first, then checks' names behind a suspect mark, then the last columns.
+    Where a table is too wide, brackets give way first, the last column's before the others', then checks' names behind
+    a suspect mark, then the last columns.
     """
     if wide:
         print_section(section, console, titled=titled)
         return
-    blocks = (_fitting(block) if isinstance(block, Table) else block for block in section.blocks)
+    blocks = [_fitting(block) if isinstance(block, Table) else block for block in section.blocks]
+    if not any(_has_brackets(block) for block in blocks if isinstance(block, Table)):
+        blocks = [block.replace(IN_BRACKETS, _HIDDEN) if isinstance(block, str) else block for block in blocks]
     narrow = Console(file=console.file, width=_AT_MOST, highlight=False, force_terminal=console.is_terminal)
     print_section(dataclasses.replace(section, blocks=tuple(blocks)), narrow, titled=titled, wrapped=True)
 
@@ -73,8 +76,9 @@ def _fitting(table: Table) -> Table:
         return sum(_needs(column, table.rows) + 2 for column in columns) - 2
 
     columns = list(table.columns)
-    if width(columns) > _AT_MOST:
-        columns = [_replaced(column, _BRACKETS, "") if column.provenance else column for column in columns]
+    for at in reversed(range(len(columns))):
+        if width(columns) > _AT_MOST and columns[at].provenance:
+            columns[at] = _replaced(columns[at], _BRACKETS, "")
     if width(columns) > _AT_MOST:
         columns = [_replaced(each, "(?<=⚠).*", "") if each.key == SUSPECT else each for each in columns]
     while width(columns) > _AT_MOST and len(columns) > 3:
@@ -88,6 +92,11 @@ def _needs(column: Col, rows: Sequence[Row]) -> int:
 
 
 _BRACKETS = r" [\[(].*[\])]"
+_HIDDEN = "With --wide in brackets, with 95 % confidence:"
+
+
+def _has_brackets(table: Table) -> bool:
+    return any(re.search(_BRACKETS, column.text(row)) for column in table.columns for row in table.rows)
 
 
 def _replaced(column: Col, pattern: str, by: str) -> Col:
