@@ -110,7 +110,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             name, help=line, description=command.DESCRIPTION, epilog=command.EXAMPLES, formatter_class=plain
         )
         command.add_options(of_command)
-        of_command.set_defaults(run=command.run)
+        of_command.set_defaults(run=command.run, whole=build_parser)  # for who completes it all
     return parser
 
 

@@ -6,7 +6,6 @@ import argparse
 
 import shtab
 
-from phaselaw.cli import build_parser
 from phaselaw.commands.options import a_path
 
 DESCRIPTION = "Print the script with which a shell completes phaselaw's commands and options."
@@ -26,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script; returns 0."""
-    parser = build_parser()
+    parser: argparse.ArgumentParser = args.whole()
     _complete_files(parser)
     print(shtab.complete(parser, shell=args.shell))
     return 0
