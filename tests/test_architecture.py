@@ -27,7 +27,6 @@ HOMES = {
     "matplotlib": {"report/plots.py"},
     "duckdb": {"traffic/log.py"},
     "prometheus_client": {"traffic/prometheus.py"},
-    "genai_prices": {"plan/hosted.py"},
 }
 
 
