@@ -74,6 +74,12 @@ def test_the_cache_is_as_the_config_says_and_in_the_format_of_the_weights(
     assert row["kv_cache_bytes"] == 2 * 2 * 32 * (5 * 16 + 4096)
 
 
+def test_positions_that_are_not_stated_are_said_to_bound_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    unbound = {key: value for key, value in PLAIN.items() if key != "max_position_embeddings"}
+    assert main(["memory", folder_of(tmp_path / "unbound", **unbound), "--memory", "1GB"]) == 0
+    assert "its positions are not stated: memory alone bounds its context" in capsys.readouterr().out
+
+
 def test_a_cache_that_is_not_known_is_neither_fitting_nor_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,8 @@
 """What fits: one more does not, and more memory never fits less; a shape is the same, whatever it is kept as."""
 
 import dataclasses
+import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,53 @@ def test_a_folder_without_a_shape_says_so(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
     with pytest.raises(AnalysisError, match="no safetensors file"):
         shapes_of(str(tmp_path), dtype=None)
+
+
+PLAIN = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 256}
+LAYER = "model.layers.{}.mlp.up_proj"
+
+
+def sized(folder: Path, config: dict, **tensors: tuple[str, list[int]]) -> Architecture:
+    """The shape of a folder with such a config and such tensors, by type and shape."""
+    (folder / "config.json").write_text(json.dumps(PLAIN | config))
+    head, at = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        head[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at]}
+    text = json.dumps(head).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    [found] = shapes_of(str(folder), dtype=None).values()
+    assert found.model is not None
+    assert found.value_bytes == 2
+    return found.model
+
+
+@pytest.mark.parametrize(
+    ("how", "tensor"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, {"qweight": ("I32", [8, 128]), "g_idx": ("I32", [64])}),
+        ({"quant_method": "awq", "bits": 4}, {"qweight": ("I32", [64, 16]), "qzeros": ("I32", [1, 16])}),
+        ({"load_in_4bit": True}, {"weight": ("U8", [4096, 1]), "weight.absmax": ("U8", [128])}),
+        ({"quant_method": "mxfp4"}, {"proj_blocks": ("U8", [4, 16, 4, 16]), "proj_scales": ("U8", [4, 16, 4])}),
+        ({"config_groups": {"group_0": {"weights": {"num_bits": 4}}}}, {"weight_packed": ("I32", [64, 16])}),
+        ({"quant_method": "fp8"}, {"weight": ("F8_E4M3", [64, 128])}),
+    ],
+)  # fmt: skip
+def test_of_a_quantised_model_the_weights_are_counted_not_what_they_are_packed_into(
+    how: dict, tensor: dict, tmp_path: Path
+) -> None:
+    packed = {f"{LAYER.format(0)}.{name}": each for name, each in tensor.items()}
+    model = sized(tmp_path, {"quantization_config": how}, **packed)
+    assert model.params == 64 * 128
+    assert model.weights_bytes < 2 * 64 * 128
+
+
+def test_layers_that_predict_a_token_more_are_no_part_of_what_is_served(tmp_path: Path) -> None:
+    layers = {f"{LAYER.format(index)}.weight": ("BF16", [64, 128]) for index in range(3)}
+    model = sized(tmp_path, {"num_nextn_predict_layers": 1}, **layers, **{"mtp.fc.weight": ("BF16", [64, 128])})
+    assert model.params == 2 * 64 * 128
+
+
+def test_experts_that_no_key_states_are_found_in_the_tensors(tmp_path: Path) -> None:
+    experts = {f"model.layers.0.mlp.experts.{index}.up_proj.weight": ("BF16", [64, 128]) for index in range(4)}
+    model = sized(tmp_path, {"n_of_experts": 4}, **experts)
+    assert (model.n_experts, model.unsized_experts) == (4, True)

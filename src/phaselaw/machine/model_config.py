@@ -17,18 +17,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-CONFIG_NAMES = {
-    "n_layer": ("n_layer", "num_hidden_layers", "num_transformer_layers"),
-    "n_embd": ("n_embd", "hidden_size", "model_dim"),
-    "n_head": ("n_head", "num_attention_heads", "num_query_heads"),
-    "n_inner": ("n_inner", "intermediate_size", "ffn_dim", "moe_intermediate_size"),
-    "vocab_size": ("vocab_size",),
-    "n_positions": ("n_positions", "max_position_embeddings", "max_context_length"),
-    "n_kv_head": ("num_key_value_heads", "num_kv_heads"),
-    "head_dim": ("head_dim",),
-    "n_experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
-    "n_experts_used": ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts"),
+_NAMES = {
+    "n_layer": "n_layer num_hidden_layers num_transformer_layers num_layers n_layers",
+    "n_embd": "n_embd hidden_size model_dim d_model",
+    "n_head": "n_head num_attention_heads num_query_heads n_heads num_heads attention_heads",
+    "n_inner": "n_inner intermediate_size ffn_dim ff_intermediate_size ffn_hidden_size moe_intermediate_size",
+    "vocab_size": "vocab_size padded_vocab_size",
+    "n_positions": "n_positions max_position_embeddings max_context_length max_seq_len max_sequence_length seq_length "
+    "model_max_length",
+    "n_kv_head": "num_key_value_heads num_kv_heads n_head_kv kv_n_heads multi_query_group_num "
+    "num_key_value_heads_per_layer",
+    "head_dim": "kv_channels head_dim attention_head_dim",
+    "n_experts": "num_local_experts num_experts n_routed_experts moe_num_experts",
+    "n_experts_used": "num_experts_per_tok num_experts_per_token experts_per_token moe_topk moe_top_k moe_k "
+    "top_k_experts",
 }
+CONFIG_NAMES = {of: tuple(names.split()) for of, names in _NAMES.items()}
 """A model config's own names for each, GPT-2's and most others'."""
 _COUNTS = {name for names in CONFIG_NAMES.values() for name in names}
 
@@ -38,25 +42,29 @@ _ALL_SLIDE = {"mistral", "ministral", "mixtral", "phi3", "phimoe", "starcoder2"}
 """Families all of whose layers slide where a config has a window and no list of layers."""
 _FULL_EVERY = {"gemma2": 2, "vaultgemma": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2, "gpt-oss": 2}
 """Families whose every so-manieth layer attends to all tokens and the others slide, where no list says it."""
+_STATE_SIGNS = re.compile(r"mamba|ssm|conv(?!ert)|linear_(num|key|value|attn|head)|rwkv|recurrent|state_size")
 _SIGNS = re.compile(
-    r"mamba|ssm|conv(?!ert)|linear_(num|key|value|attn|head)|lightning|rwkv|recurrent|block_types?$|layers_block|"
-    r"attn_(layer|config|type)|kv_(shared|sharing)|^index_|window|chunk_size$|lsh_|local_attn|compress|hybrid|state_size|"
-    r"cla_|global_head|swa_|k_eq_v|xlstm|cross_attention_layers|is_encoder_decoder"
+    r"lightning|^block_(configs?|types?)$|attn_(layer|config|type|idx)|kv_(shared|sharing|reuse)|^index_|"
+    r"window|chunk_size$|lsh_|local_attn|compress|hybrid|cla_|global_head|swa_|k_eq_v|xlstm|cross_attention_layers|"
+    r"is_encoder_decoder|kv_(heads|channels|groups)|head(s|s_count)?_kv|query_group|heads_per_layer"
 )
-"""Keys that speak of a cache of another kind, where no rule has read them."""
-_HARMLESS = {
-    "use_sliding_window",
-    "max_window_layers",
-    "sliding_window_pattern",
-    "_sliding_window_pattern",
-    "chunk_size",
-}
-_HARMLESS |= {"chunk_size_feed_forward", "mamba_chunk_size", "conv_L_cache", "use_mamba_kernels", "use_mambapy"}
-_HARMLESS |= {"conv_bias", "use_conv_bias", "mamba_conv_bias", "mamba_proj_bias"}
+"""Keys that speak of a cache of another kind, where no rule has read them; the former none where states are known."""
+_HARMLESS = {"use_sliding_window", "max_window_layers", "sliding_window_pattern", "_sliding_window_pattern"}
+_HARMLESS |= {"chunk_size", "chunk_size_feed_forward", "mamba_chunk_size", "attn_config"}
 _HEADS_BY_KIND = {"mimo_v2_flash"}
 """Families whose sliding layers have other heads than their configs state."""
 
 
+_ALL_ALIKE = {"mamba": "mamba", "falcon_mamba": "mamba", "mamba2": "mamba", "rwkv": "rwkv"}
+_ALL_ALIKE |= {"falcon_h1": "full_attention"}
+"""Families whose layers are all alike, and their kind."""
+_ATTENDS = {"attn_layer_indices": "mamba", "full_attn_idxs": "conv"}
+"""Keys that list the layers that attend, and the kind of the others."""
+_ALTERNATE = ("attn_layer_period", "attn_layer_offset", "full_attention_interval")
+_LETTERS = {"M": "mamba", "*": "full_attention", "-": "mlp", "E": "moe"}
+"""What the letters of a `hybrid_override_pattern` mean."""
+_STATES = {"conv", "linear_attention", "mamba", "rwkv"}
+"""Kinds of layers that hold states of a fixed size."""
 _KEPT = {"full_attention": "", "attention": "", "sliding_attention": "sliding_window"}
 _KEPT |= {"chunked_attention": "attention_chunk_size"}
 """Kinds of attention layers, and the key that states how many tokens they keep, if not all."""
@@ -118,6 +126,10 @@ def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     text = config.get("text_config")
     config = text if isinstance(text, Mapping) else config
+    parts = [config[part] for part in ("attn_config", "ffn_config") if isinstance(config.get(part), Mapping)]
+    config = {name: value for part in (*parts, config) for name, value in part.items()}
+    if isinstance(config.get("layers_block_type"), list):
+        config = {"num_hidden_layers": len(config["layers_block_type"])} | config
     config = {name: value for name, value in config.items() if name not in _COUNTS or _is_count(value)}
     found = {of: next((config[name] for name in names if config.get(name)), None) for of, names in CONFIG_NAMES.items()}
     heads_by_layer = {name: value for name, value in found.items() if isinstance(value, list)}
@@ -137,7 +149,7 @@ def _is_count(value: object) -> bool:
 
 def _layers(config: Mapping[str, Any]) -> list[Cached]:
     """What each layer caches; `LookupError` with the reason where that is not known."""
-    read: set[str] = set(_HARMLESS)
+    read: set[str] = _HARMLESS | {"num_kv_shared_layers", *CONFIG_NAMES["n_kv_head"], *CONFIG_NAMES["head_dim"]}
 
     def stated(*names: str) -> int:
         read.update(names)
@@ -151,7 +163,6 @@ def _layers(config: Mapping[str, Any]) -> list[Cached]:
         raise LookupError(f"its config has {n_layer:,} layers")
     kinds = _kinds(config, n_layer, read)
     shared = config.get("num_kv_shared_layers") or 0
-    read.add("num_kv_shared_layers")
     if len(kinds) != n_layer:
         raise LookupError(f"its config has {n_layer} layers and the kinds of {len(kinds)}")
     layers = []
@@ -160,15 +171,19 @@ def _layers(config: Mapping[str, Any]) -> list[Cached]:
         if kind in _KEPT:
             values = _of_token({**config, **of_layer.get(index, {})}, index)
             layers.append(Cached(1, values, stated(_KEPT[kind]) if _KEPT[kind] else None))
-        elif kind == "conv":
-            layers.append(Cached(1, stated("hidden_size") * stated("conv_L_cache"), 0))
-        elif kind in ("linear_attention", "mamba"):
-            layers += _states(config, stated)
+        elif kind in _STATES:
+            layers += _states(kind, config, stated)
         elif kind not in ("moe", "mlp"):
             raise LookupError(f"it has layers of the kind {kind!r}")
+        if config.get("model_type") == "falcon_h1":  # each layer does both
+            layers += _states("mamba", config, stated)
     if config.get("model_type") in _HEADS_BY_KIND:
         raise LookupError("its sliding layers have other heads, which its config doesn't state")
-    signs = [key for key, value in config.items() if value and key not in read and _SIGNS.search(key)]
+    if config.get("use_cla") is False:
+        read.add("cla_share_factor")
+    states_known = any(layer.kept == 0 for layer in layers)
+    unread = [key for key, value in config.items() if value and key not in read]
+    signs = [key for key in unread if _SIGNS.search(key) or (not states_known and _STATE_SIGNS.search(key))]
     if signs:
         raise LookupError(f"its config has {', '.join(sorted(signs))}, which no rule here reads")
     return layers
@@ -176,15 +191,31 @@ def _layers(config: Mapping[str, Any]) -> list[Cached]:
 
 def _kinds(config: Mapping[str, Any], n_layer: int, read: set[str]) -> list[str]:
     """The kind of each layer, by transformers' names."""
-    family, window = config.get("model_type"), config.get("sliding_window")
-    read.add("sliding_window")
-    if isinstance(config.get("layer_types"), list):
-        return [str(kind) for kind in config["layer_types"]]
-    if family in ("mamba", "falcon_mamba", "mamba2"):
-        return ["mamba"] * n_layer
+    family, window = str(config.get("model_type")), config.get("sliding_window")
+    read.update(("sliding_window", "hybrid_override_pattern", "layers_block_type", *_ATTENDS, *_ALTERNATE))
+    if family in _ALL_ALIKE:
+        return [_ALL_ALIKE[family]] * n_layer
+    pattern = config.get("hybrid_override_pattern")
+    letters = [_LETTERS.get(letter, letter) for letter in pattern] if isinstance(pattern, str) else None
+    for listed in (config.get("layer_types"), config.get("layers_block_type"), letters):
+        if isinstance(listed, list):
+            return [str(kind) for kind in listed]
+    for key, others in _ATTENDS.items():
+        if isinstance(config.get(key), list):
+            return ["full_attention" if index in config[key] else others for index in range(n_layer)]
+    every, first = config.get("attn_layer_period"), config.get("attn_layer_offset", 0)
+    if isinstance(every, int) and every > 0 and isinstance(first, int):
+        return ["mamba" if (index - first) % every else "full_attention" for index in range(n_layer)]
+    every = config.get("full_attention_interval")
+    if isinstance(every, int) and every > 0:
+        return ["linear_attention" if (index + 1) % every else "full_attention" for index in range(n_layer)]
+    if family.startswith("llama4") and config.get("attention_chunk_size"):
+        listed, every_fourth = config.get("no_rope_layers"), [(index + 1) % 4 for index in range(n_layer)]
+        rotary = listed if isinstance(listed, list) and listed else every_fourth
+        return ["chunked_attention" if each else "full_attention" for each in rotary]
     if not window or config.get("use_sliding_window") is False:
         return ["full_attention"] * n_layer
-    full_every = config.get("sliding_window_pattern") or _FULL_EVERY.get(str(family))
+    full_every = config.get("sliding_window_pattern") or _FULL_EVERY.get(family)
     if isinstance(full_every, int):
         return ["sliding_attention" if (index + 1) % full_every else "full_attention" for index in range(n_layer)]
     if family in _ALL_SLIDE:
@@ -214,20 +245,29 @@ def _of_token(config: Mapping[str, Any], index: int) -> int:
     return int(kv_heads * (key + (config.get("v_head_dim") or key)))
 
 
-def _states(config: Mapping[str, Any], stated: Stated) -> list[Cached]:
-    """A linear layer's states: the last inputs of its convolution, and what it remembers, most often in fp32."""
+def _states(kind: str, config: Mapping[str, Any], stated: Stated) -> list[Cached]:
+    """The states of a layer: the last inputs of its convolution, and what it remembers, most often in fp32."""
+    family = config.get("model_type")
+    if kind == "conv":
+        return [Cached(1, stated("hidden_size") * stated("conv_L_cache"), 0)]
+    if kind == "rwkv":
+        width, attending = stated("hidden_size"), stated("attention_hidden_size", "hidden_size")
+        return [Cached(1, 2 * width, 0), Cached(1, 3 * attending, 0, True)]
     if "linear_num_value_heads" in config:
         values, key_dim = stated("linear_num_value_heads"), stated("linear_key_head_dim")
         value_dim, kernel = stated("linear_value_head_dim"), stated("linear_conv_kernel_dim")
         inputs = 2 * stated("linear_num_key_heads") * key_dim + values * value_dim
         return [Cached(1, inputs * kernel, 0), Cached(1, values * key_dim * value_dim, 0, True)]
-    if config.get("model_type") in ("mamba", "falcon_mamba"):
-        inner = config.get("intermediate_size") or stated("expand") * stated("hidden_size")
-        return [Cached(1, inner * stated("conv_kernel"), 0), Cached(1, inner * stated("state_size"), 0, True)]
-    if config.get("model_type") in ("mamba2", "bamba", "granitemoehybrid"):
-        heads, width = stated("mamba_n_heads", "num_heads"), stated("mamba_d_head", "head_dim")
-        state, groups = stated("mamba_d_state", "state_size"), stated("mamba_n_groups", "n_groups")
-        inputs = stated("mamba_expand", "expand") * stated("hidden_size") + 2 * groups * state
+    if family in ("mamba", "falcon_mamba", "jamba"):
+        inner = (family != "jamba" and config.get("intermediate_size")) or 0
+        inner = inner or stated("mamba_expand", "expand") * stated("hidden_size")
+        state = stated("mamba_d_state", "state_size")
+        return [Cached(1, inner * stated("mamba_d_conv", "conv_kernel"), 0), Cached(1, inner * state, 0, True)]
+    if family in ("mamba2", "bamba", "granitemoehybrid", "nemotron_h", "falcon_h1"):
+        heads = stated("mamba_n_heads", "mamba_num_heads", "num_heads")
+        width = stated("mamba_d_head", "mamba_head_dim", "head_dim")
+        state, groups = stated("mamba_d_state", "ssm_state_size", "state_size"), stated("mamba_n_groups", "n_groups")
+        inputs = heads * width + 2 * groups * state
         kernel = stated("mamba_d_conv", "conv_kernel")
         return [Cached(1, inputs * kernel, 0), Cached(1, heads * width * state, 0, True)]
     raise LookupError("it has linear layers of a kind that no rule here reads")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ LARGEST = 1 << 24
 
 _BITS = {"BOOL": 8, "BF16": 16} | {f"{kind}{bits}": bits for kind in "FIU" for bits in (8, 16, 32, 64)}
 """Bits a number, by safetensors' names; those with a suffix, such as ``F8_E4M3``, by what is before it."""
+_PACKED = ("qweight", "weight_packed", "_blocks", ".weight")
+"""Ends of the names of tensors that hold a quantised model's weights."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,25 +147,50 @@ def _of_gguf(path: Path) -> dict[str, Any]:
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:
-    facts, tensors = facts_of(json_object(folder / "config.json", AnalysisError)), list(tensors_in(folder).items())
-    sizes = [(name, math.prod(each["shape"]), _BITS[each["dtype"].split("_")[0]] // 8) for name, each in tensors]
+    config = json_object(folder / "config.json", AnalysisError)
+    facts, packed = facts_of(config), _packed_bits(config)
+    further = facts["n_layer"] if config.get("num_nextn_predict_layers") else None
+    tensors = {name: each for name, each in tensors_in(folder).items() if not _predicts_further(name, further)}
+    sizes = {name: _size(name, each, packed) for name, each in tensors.items()}
     # Weights that are tied are stored once, under either name.
-    has_head = any(name.endswith(("lm_head.weight", "embed_out.weight")) for name, _, _ in sizes)
+    has_head = any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in sizes)
     of_tokens = ("wte.weight", "embed_tokens.weight", "embed_in.weight", "word_embeddings.weight") if has_head else ()
     looked_up = ("wpe.weight", "embed_positions.weight", *of_tokens)
-    tables = [(numbers, numbers * each) for name, numbers, each in sizes if name.endswith(looked_up)]
-    mixture = [
-        (numbers, numbers * each)
-        for (name, numbers, each), (_, tensor) in zip(sizes, tensors, strict=True)
-        if is_of_experts(name, tensor["shape"], facts["n_experts"])
-    ]
+    tables = [size for name, size in sizes.items() if name.endswith(looked_up)]
+    experts = [int(index) for name in sizes for index in re.findall(r"\.experts\.(\d+)\.", name)]
+    facts["n_experts"] = facts["n_experts"] or (1 + max(experts) if experts else None)
+    mixture = [size for name, size in sizes.items() if is_of_experts(name, tensors[name]["shape"], facts["n_experts"])]
     if not mixture:
         facts |= {"n_experts": None, "n_experts_used": None}
-    return facts | {
-        "params_millions_measured": sum(numbers for _, numbers, _ in sizes) / 1e6,
-        "weights_bytes": sum(numbers * each for _, numbers, each in sizes),
-        "lookup_params": sum(numbers for numbers, _ in tables),
-        "lookup_bytes": sum(size for _, size in tables),
-        "expert_params": sum(numbers for numbers, _ in mixture),
-        "expert_bytes": sum(size for _, size in mixture),
-    }
+    params, facts["weights_bytes"] = _sum(sizes.values())
+    facts["lookup_params"], facts["lookup_bytes"] = _sum(tables)
+    facts["expert_params"], facts["expert_bytes"] = _sum(mixture)
+    return facts | {"params_millions_measured": params / 1e6}
+
+
+def _sum(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    numbers, held = zip((0, 0), *sizes, strict=True)
+    return sum(numbers), sum(held)
+
+
+def _predicts_further(name: str, n_layer: int | None) -> bool:
+    """Whether a tensor is of the layers beyond a model's own, which predict a token more and aren't loaded to serve."""
+    layer = re.match(r"model\.layers\.(\d+)\.", name)
+    return name.startswith("mtp.") or bool(n_layer and layer and int(layer[1]) >= n_layer)
+
+
+def _packed_bits(config: Mapping[str, Any]) -> int | None:
+    """Bits a weight of a model whose weights are packed into whole numbers; ``None`` where it isn't quantised."""
+    how = json.dumps(config.get("quantization_config") or {})
+    stated = [int(bits) for bits in re.findall(r'"(?:num_)?bits": ([1-8])\b', how)]
+    usual = 4 if re.search(r'fp4|"load_in_4bit": true', how, re.IGNORECASE) else 8
+    return None if how == "{}" else min([*stated, usual])
+
+
+def _size(name: str, tensor: Mapping[str, Any], packed_bits: int | None) -> tuple[int, int]:
+    """A tensor's weights and bytes; what whole numbers a quantised model has beside its weights are none."""
+    numbers, bits = math.prod(tensor["shape"]), _BITS[tensor["dtype"].split("_")[0]]
+    size = numbers * bits // 8
+    if packed_bits and tensor["dtype"][0] in "IU":
+        numbers = 8 * size // packed_bits if name.endswith(_PACKED) else 0
+    return numbers, size
