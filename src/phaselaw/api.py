@@ -24,6 +24,7 @@ from phaselaw.laws.law_differences import law_differences
 from phaselaw.laws.prediction import NewModel, Predictions
 from phaselaw.laws.regression_test import RegressionTest, regression_test
 from phaselaw.laws.step_time import step_times
+from phaselaw.laws.summary import REQUESTS
 from phaselaw.laws.sweeps import TR121_TABLES, as_tr121
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 from phaselaw.plan.capacity import Estimate, Headroom
@@ -33,7 +34,7 @@ from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.plan.tables import TABLES
 from phaselaw.records import Run
 from phaselaw.report.build import build
-from phaselaw.report.document import Document
+from phaselaw.report.document import MOST_ROWS, Document
 from phaselaw.report.economics import Plan
 from phaselaw.report.markdown import PLOTS, to_markdown
 from phaselaw.report.subject import Companion, Subject
@@ -348,7 +349,13 @@ def report(loaded: Loaded, *, out: Path | None = None, beside: Sequence[Loaded] 
 def _subject(loaded: Loaded, beside: Sequence[Loaded]) -> Subject:
     """The run with what a first load would need, at the defaults of ``phaselaw plan``."""
     analysis = loaded.analysis
-    document = planned(Question(), replicas_of(loaded.run, analysis, TR121_USD_PER_HOUR), analysis)
+    workers = replicas_of(loaded.run, analysis, TR121_USD_PER_HOUR, most=MOST_ROWS)
+    document = planned(Question(), workers, analysis)
+    named = analysis[REQUESTS]["model"].n_unique()
+    if named > len({each.model for each in workers}) >= MOST_ROWS:
+        document["assumptions"]["models"] = (
+            f"The {MOST_ROWS} fastest of {named:,} models, the smallest and the largest: phaselaw plan has all."
+        )
     if beside:
         each = [(one.name, one.tables) for one in (loaded, *beside)]
         compared = law_differences(each, analysis.options.level)

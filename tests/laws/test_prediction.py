@@ -71,6 +71,13 @@ def power_law(exponent: float, depth: float = 0.0, scatter: float = 0.0, seed: i
     return [5 * p**exponent * layers**depth * math.exp(e) for p, layers, e in zip(PARAMS, LAYERS, noise, strict=True)]
 
 
+def test_of_many_models_some_are_left_out_from_the_smallest_to_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phaselaw.laws.prediction.MOST_LEFT_OUT", 3)
+    found = prediction_validation(tables(power_law(0.5, scatter=0.1)), level=0.95).filter(pl.col("predictor") == CHOSEN)
+    assert found["params_millions_effective"].to_list() == [PARAMS[0], PARAMS[3], PARAMS[-1]]
+    assert found["n_others"].unique().to_list() == [len(PARAMS) - 1]
+
+
 @given(exponent=st.floats(-1.5, 1.5), size=st.floats(1, 100))
 def test_a_law_put_in_without_noise_predicts_exactly(exponent: float, size: float) -> None:
     row = used(predict(tables(power_law(exponent)), NewModel(params_millions=size)))

@@ -15,6 +15,7 @@ from phaselaw.laws.regression import (
     quantile_interval,
     resamples,
     t_half_width,
+    theil_sen_rows,
     unequal_scatter,
 )
 
@@ -148,3 +149,22 @@ def test_hc2_is_least_squares_variance_where_all_leverages_and_residuals_are_ali
     x, y = np.array([[-1.0, -1.0, 1.0, 1.0]]), np.array([[1.0, -1.0, 1.0, -1.0]])
     assert unequal_scatter(x, y).se == pytest.approx(fit_lines(x, y).slope_se)
     assert unequal_scatter(x, y).degrees == pytest.approx(2.0)
+
+
+def test_many_points_are_judged_without_their_eigenvalues_nearly_as_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.sort(np.random.default_rng(1).uniform(0, 1, (3, 150)))
+    y = x + np.random.default_rng(2).normal(0, 1, x.shape) * np.array([[1.0], [1.0], [3.0]]) ** (3 * x)
+    exact = unequal_scatter(x, y)
+    monkeypatch.setattr("phaselaw.laws.regression.MOST_EXACT", 100)
+    found = unequal_scatter(x, y)
+    assert found.se == pytest.approx(exact.se) and found.degrees == pytest.approx(exact.degrees)
+    assert found.p == pytest.approx(exact.p, abs=0.03)
+    assert (found.p < 0.01).tolist() == [False, False, True]
+
+
+def test_thousands_of_points_have_a_theil_sen_line_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phaselaw.laws.regression.MOST_PAIRED", 50)
+    x = np.linspace(0, 1, 170)[None]
+    slope, intercept, low, high = theil_sen_rows(x, 2 * x + 1 + 1e-3 * np.sin(1e4 * x), 0.95)
+    assert slope == pytest.approx(2.0, abs=0.01) and intercept == pytest.approx(1.0, abs=0.01)
+    assert low < 2 < high

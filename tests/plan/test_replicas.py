@@ -49,6 +49,24 @@ def test_a_price_for_each_backend_is_that_backends(simulated: tuple[Run, Analysi
     assert {replica.usd_per_hour for replica in replicas_of(run, analysis, {backend: 3.0})} == {3.0}
 
 
+def test_of_many_models_the_fastest_the_smallest_and_the_largest_are_planned_as_they_would_be_among_all(
+    simulated: tuple[Run, Analysis],
+) -> None:
+    every = {each.model: each for each in replicas_of(*simulated, 1.0)}
+    some = {each.model: each for each in replicas_of(*simulated, 1.0, most=1)}
+    by_size = sorted(every.values(), key=lambda each: each.params_millions or 0.0)
+    fastest = max(every.values(), key=lambda each: each.tokens_per_s[0])
+    assert set(some) == {fastest.model, by_size[0].model, by_size[-1].model} < set(every)
+    for name, each in some.items():
+        assert each.tokens_per_s[0] == every[name].tokens_per_s[0]
+        assert np.nanstd(np.log(each.tokens_per_s)) == pytest.approx(
+            np.nanstd(np.log(every[name].tokens_per_s)), rel=0.02
+        )
+    assert replicas_of(*simulated, 1.0, most=len(every)) and len(replicas_of(*simulated, 1.0, most=len(every))) == len(
+        every
+    )
+
+
 def test_doubted_prefills_of_tr121s_servers_are_known(reference_data: Path) -> None:
     run = runs.load(reference_data / "tr121" / "primary_run")
     replicas = replicas_of(run, analyze(run), 1.006)

@@ -142,6 +142,15 @@ def test_a_value_beside_missing_ones_is_no_constant() -> None:
     assert constants(table) == ["none", "same"]
 
 
+@pytest.mark.parametrize(("clients", "told"), [(1, True), (4, False)])
+def test_a_clock_that_was_set_back_is_told(clients: int, told: bool, tmp_path: Path) -> None:
+    path = a_run(tmp_path / "one") / "metrics.csv"
+    rows = pl.read_csv(path).with_columns(call_idx=pl.int_range(pl.len()) // 3, concurrency=pl.lit(clients))
+    rows.with_columns(started_at_unix=1.7e9 + pl.col("call_idx") - 3600 * (pl.col("call_idx") > 4)).write_csv(path)
+    notes = runs.load(path.parent).notes
+    assert bool(notes) is told and all("the clock was set back by 60.0 min" in note for note in notes)
+
+
 def test_a_large_file_is_read_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = a_run(tmp_path / "one")
     whole = runs.load(path).rows

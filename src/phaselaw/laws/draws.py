@@ -14,6 +14,7 @@ The draws are a scrambled Sobol sequence: repeatable, and quantiles settle with 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from operator import itemgetter
 
 import numpy as np
@@ -50,10 +51,13 @@ class Draws:
     """What intervals the draws know, in words."""
 
 
-def draw(rows: pl.DataFrame, *, in_rounds: bool, between_runs: float | None = None) -> dict[Key, Draws]:
-    """Draws for every model and phase of usable rows; ``in_rounds`` says whether ``rep`` is a round over all cells.
+def draw(
+    rows: pl.DataFrame, *, in_rounds: bool, between_runs: float | None = None, models: Collection[str] | None = None
+) -> dict[Key, Draws]:
+    """Draws for each model and phase of usable rows; ``in_rounds`` says whether ``rep`` is a round over all cells.
 
-    ``between_runs`` is an assumed standard deviation between runs in place of what was measured.
+    ``between_runs`` is an assumed standard deviation between runs in place of what was measured. ``models`` are those
+    that draws are wanted of, of all that the noise is measured on.
     """
     units = units_of(rows, in_rounds=in_rounds)
     per_model = by_model(by_cell(rows))
@@ -65,7 +69,7 @@ def draw(rows: pl.DataFrame, *, in_rounds: bool, between_runs: float | None = No
         else:
             found = rates.assumed_deviations(units, scatter, between_runs)
         table = per_model.join(found, on=MODEL_KEYS, how="left", nulls_equal=True, maintain_order="left")
-        known[of] = table.to_dicts()
+        known[of] = (table if models is None else table.filter(pl.col("model").is_in(list(models)))).to_dicts()
     joint = _Joint(known["rate"])
     return {
         _key(rate): Draws(

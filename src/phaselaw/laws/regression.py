@@ -88,34 +88,44 @@ class UnequalScatter:
     """Of HC2's variance exceeding that of least squares by so much where the scatter is equal and normal."""
 
 
+MOST_EXACT = 200
+"""Points of which eigenvalues are worked out, whose time grows with the cube of their number."""
+
+
 def unequal_scatter(x: Floats, y: Floats) -> UnequalScatter:
     """HC2 for each row of ``x`` and ``y``; four points or more, none of which the line must go through.
 
     Both variances are quadratic forms in the residuals, ``e' W e`` and ``e' e / (n - 2) / S``. The eigenvalues of W on
     the residuals' space give Bell and McCaffrey's degrees, and mean and variance of the two's ratio, which a beta
-    distribution between the least and the largest eigenvalue has (Durbin and Watson, Biometrika 38, 1951).
+    distribution between the least and the largest eigenvalue has (Durbin and Watson, Biometrika 38, 1951). Of more
+    than `MOST_EXACT` points these two are taken for the least and the largest of W's diagonal, which hold them.
     """
     n, dx = x.shape[1], _centred(x)
     free = n - 2
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = dx / (dx * dx).sum(axis=1, keepdims=True)
-        hat = 1 / n + weights[:, :, None] * dx[:, None, :]
-        leverage = np.diagonal(hat, axis1=1, axis2=2)
+        leverage = 1 / n + weights * dx
         root = np.where(leverage < 1 - 1e-9, np.abs(weights) / np.sqrt(1 - leverage), np.nan)
     sound = np.isfinite(root).all(axis=1) & (n > 3)
     se, degrees, p = (np.full(len(x), np.nan) for _ in range(3))
     if sound.any():
-        root, rest = root[sound], np.eye(n) - hat[sound]
-        eigen = np.linalg.eigvalsh(root[:, :, None] * rest * root[:, None, :])[:, -free:]
-        residual = np.einsum("gij,gj->gi", rest, y[sound])
-        square, robust = (residual**2).sum(axis=1), (root**2 * residual**2).sum(axis=1)
-        low, span = eigen[:, 0], np.maximum(eigen[:, -1] - eigen[:, 0], np.finfo(float).tiny)
-        mean, squares = (eigen.mean(axis=1) - low) / span, (eigen**2).sum(axis=1)
+        own, leverage, dx, dy = root[sound] ** 2, leverage[sound], dx[sound], _centred(y[sound])
+        residual = dy - (weights[sound] * dy).sum(axis=1, keepdims=True) * dx
+        square, robust = (residual**2).sum(axis=1), (own * residual**2).sum(axis=1)
+        basis = np.stack([np.full_like(dx, n**-0.5), dx / np.linalg.norm(dx, axis=1, keepdims=True)], axis=1)
+        ends = own
+        if n <= MOST_EXACT:
+            rest = np.eye(n) - basis.transpose(0, 2, 1) @ basis
+            ends = np.linalg.eigvalsh(root[sound][:, :, None] * rest * root[sound][:, None, :])[:, -free:]
+        low, span = ends.min(axis=1), np.maximum(np.ptp(ends, axis=1), np.finfo(float).tiny)
+        total, within = (own * (1 - leverage)).sum(axis=1), (basis * own[:, None, :]) @ basis.transpose(0, 2, 1)
+        squares = (own**2 * (1 - 2 * leverage)).sum(axis=1) + (within**2).sum(axis=(1, 2))
+        mean = (total / free - low) / span
         with np.errstate(divide="ignore", invalid="ignore"):
-            variance = 2 * (squares - eigen.sum(axis=1) ** 2 / free) / (free * (free + 2)) / span**2
+            variance = 2 * (squares - total**2 / free) / (free * (free + 2)) / span**2
             both = mean * (1 - mean) / variance - 1
             p[sound] = stats.beta.sf((robust / square - low) / span, mean * both, (1 - mean) * both)
-        se[sound], degrees[sound] = np.sqrt(robust), eigen.sum(axis=1) ** 2 / squares
+        se[sound], degrees[sound] = np.sqrt(robust), total**2 / squares
     return UnequalScatter(se=se, degrees=degrees, p=p)
 
 
@@ -284,11 +294,11 @@ def leave_one_out_errors(columns: Floats | None, y: Floats) -> Floats | None:
     design = np.ones((n, 1)) if columns is None else np.column_stack([np.ones(n), columns])
     if n < design.shape[1] + 1 or np.linalg.matrix_rank(design) < design.shape[1]:
         return None
-    hat = design @ np.linalg.pinv(design)
-    leverage = np.diag(hat)
+    inverse = np.linalg.pinv(design)
+    leverage = (design * inverse.T).sum(axis=1)
     if (leverage > 1 - 1e-9).any():
         return None
-    errors: Floats = (y - hat @ y) / (1 - leverage)
+    errors: Floats = (y - design @ (inverse @ y)) / (1 - leverage)
     return errors
 
 
@@ -331,16 +341,21 @@ def _orders(n: int) -> NDArray[np.int64]:
     return np.array(list(itertools.permutations(range(n))), dtype=np.int64)
 
 
+MOST_PAIRED = 1000
+"""Points of which all pairs are looked at."""
+
+
 def theil_sen_rows(x: Floats, y: Floats, level: float) -> tuple[Floats, Floats, Floats, Floats]:
     """The Theil-Sen line of each row: slope, intercept, and both ends of the slope's interval; NaN where x are equal.
 
     The slope is the median of those of all pairs, the line goes through the medians, and the interval is by Sen (1968),
-    equation 2.6: conservative for few points.
+    equation 2.6: conservative for few points. Of more than `MOST_PAIRED` points every other one serves, or fewer.
     """
+    step = -(-x.shape[1] // MOST_PAIRED) or 1
     with np.errstate(divide="ignore", invalid="ignore"):
         lines = [
             stats.theilslopes(mine, own, level) if len(np.unique(own)) > 1 else (np.nan,) * 4
-            for own, mine in zip(x, y, strict=True)
+            for own, mine in zip(x[:, ::step], y[:, ::step], strict=True)
         ]
     slope, intercept, low, high = np.array(lines, dtype=float).reshape(-1, 4).T
     return slope, intercept, low, high

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
@@ -19,7 +19,7 @@ from phaselaw.laws.analysis import Analysis
 from phaselaw.laws.draws import N_DRAWS, SEED, draw, same_draws
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.summary import as_requests, usable
+from phaselaw.laws.summary import REQUESTS, as_requests, usable
 from phaselaw.plan import capacity
 from phaselaw.plan.capacity import UNKNOWN, Headroom, exact, without_interval
 from phaselaw.plan.coverage import MEASURED, Coverage
@@ -139,18 +139,28 @@ def pairs(replicas: Sequence[Replica]) -> Iterator[tuple[Replica, Replica]]:
 
 
 def replicas_of(
-    run: Run, analysis: Analysis, usd_per_hour: float | Mapping[str, float], *, between_runs: float | None = None
+    run: Run,
+    analysis: Analysis,
+    usd_per_hour: float | Mapping[str, float],
+    *,
+    between_runs: float | None = None,
+    most: int | None = None,
 ) -> list[Replica]:
     """A replica for each end-to-end rate of a run, or of pooled runs, in the order of its tables.
 
     ``usd_per_hour`` is one price, or one for each backend. Raises KeyError for a backend without one. ``between_runs``
-    is an assumed standard deviation between runs, in place of what was measured.
+    is an assumed standard deviation between runs, in place of what was measured. Of more than ``most`` models only the
+    fastest, and the smallest and the largest: each takes megabytes of draws.
     """
     rows = usable(as_requests(run.rows))
-    drawn = draw(rows, in_rounds=run.order == "rounds", between_runs=between_runs)
+    rated = analysis[REQUESTS].filter(pl.col("mode") == "e2e_kv").drop_nulls("tokens_per_s_geomean")
+    named = rated.sort("tokens_per_s_geomean", descending=True)["model"].unique(maintain_order=True)
+    ends = rated.drop_nulls("params_millions_effective").sort("params_millions_effective")["model"]
+    models = None if most is None or len(named) <= most else {*named[:most], *ends[:1], *ends[-1:]}
+    drawn = draw(rows, in_rounds=run.order == "rounds", between_runs=between_runs, models=models)
     waited = rows.filter(pl.col("mode") == "e2e_kv").group_by("backend", "model", "batch_size", BUDGET, "mode")
     waits = {row[:5]: row[5] for row in waited.agg((pl.col("ttft_ms") - pl.col("prefill_ms")).median()).iter_rows()}
-    errors, contexts, lengths = _model_errors(analysis), {}, _lengths(rows)
+    errors, contexts, lengths = _model_errors(analysis, models), {}, _lengths(rows)
     marks = {
         (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row
         for row in analysis.tables["summary_by_model_backend_mode_agg"].iter_rows(named=True)
@@ -206,8 +216,8 @@ def _lengths(rows: pl.DataFrame) -> dict[tuple[str, str, int, int | None], tuple
     return found
 
 
-def _model_errors(analysis: Analysis) -> dict[tuple[str, str, str], Floats]:
-    """By backend, model and phase: 1, then draws of the step-time model's relative error.
+def _model_errors(analysis: Analysis, models: Collection[str] | None) -> dict[tuple[str, str, str], Floats]:
+    """By backend, model (of these) and phase: 1, then draws of the step-time model's relative error.
 
     Its size is the error on left-out points, else that of the residuals.
     """
@@ -216,7 +226,7 @@ def _model_errors(analysis: Analysis) -> dict[tuple[str, str, str], Floats]:
     for row in () if table is None else table.iter_rows(named=True):
         key = (row["backend"], row["model"], row["mode"])
         sd = row["residual_rms"] if row["left_out_rms"] is None else row["left_out_rms"]
-        if sd is not None:
+        if sd is not None and (models is None or row["model"] in models):
             # Evenly spread, in an order of its own: the errors of two models have nothing to do with each other.
             order = np.random.default_rng([SEED, zlib.crc32(repr(key).encode())]).permutation(N_DRAWS)
             errors[key] = same_draws(1.0, np.exp(sd * stats.norm.ppf((order + 0.5) / N_DRAWS)))

@@ -30,6 +30,8 @@ class Table:
     caption: str
     columns: tuple[Col, ...]
     rows: tuple[Row, ...]
+    whole: str = "analysis/*.csv"
+    """Where all of them are, should a report show only the first."""
 
 
 def display(table: tables.Table, rows: Sequence[Row]) -> Table:
@@ -184,7 +186,7 @@ def section(title: str, *contents: Block | list[str] | None) -> Section:
 def _cut(table: Table) -> Table:
     if len(table.rows) <= MOST_ROWS:
         return table
-    caption = f"{table.caption} The first {MOST_ROWS} of {len(table.rows):,} rows; all are in analysis/*.csv."
+    caption = f"{table.caption} The first {MOST_ROWS} of {len(table.rows):,} rows; all: {table.whole}."
     return dataclasses.replace(table, caption=caption, rows=table.rows[:MOST_ROWS])
 
 

@@ -80,7 +80,7 @@ def _shown(table: tables.Table, rows: Sequence[Row], caption: str) -> Table:
         for column in table.reported(rows)
         if says_something.get(column.key, True)
     )
-    return Table(caption=caption or table.caption, columns=columns, rows=tuple(rows))
+    return Table(caption=caption or table.caption, columns=columns, rows=tuple(rows), whole="phaselaw plan --json")
 
 
 def capacity(plan: Plan) -> Section:
@@ -94,8 +94,8 @@ def capacity(plan: Plan) -> Section:
         whole = "Whole workers are that, rounded up, with no headroom: set --utilisation, --burst and --spares."
     bound = "Workers as a fraction are a lower bound: busy all the time, no bursts, no queue, no spares."
     return section(
-        "Capacity and price", regime_words(plan), cheapest_words(plan), load_words(plan), plan.table("rows"),
-        why_words(plan.rows("rows")), f"{bound} {whole}",
+        "Capacity and price", regime_words(plan), cheapest_words(plan), load_words(plan), given.get("models"),
+        plan.table("rows"), why_words(plan.rows("rows")), f"{bound} {whole}",
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from phaselaw.rundir.columns import MEASURED
 from phaselaw.rundir.conditions import differences, of_replicates
 from phaselaw.rundir.derive import HASHES, MANIFEST, METRICS, MODELS, derived, is_sound
 from phaselaw.rundir.journal import JOURNAL, is_being_written, read_journal
-from phaselaw.tables import BUDGET, IS_LATENCY, constants
+from phaselaw.tables import BUDGET, IS_LATENCY, constants, duration
 
 REQUIRED = ("backend", "backend_kind", "model", "scenario", "mode", "status", "latency_ms")
 """Columns that no analysis can do without, beside one of `PARAMETER_COLUMNS`."""
@@ -63,6 +63,10 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     notes = (*unfinished, *(f"{path}: {what}" for what in of_replicates(manifest or {})))
     if odd:
         notes += (f"{metrics}: {odd} row(s) are ok and have no latency; they are left out",)
+    alone = rows.filter(pl.col("concurrency").fill_null(1) == 1, pl.col("call_idx").is_not_null())
+    back_s = alone.sort("call_idx")["started_at_unix"].diff().min()
+    if isinstance(back_s, float) and back_s < -1:
+        notes += (f"{path}: the clock was set back by {duration(-back_s)}; no order or latency of calls goes by it",)
     is_there = isinstance(models, bytes) or models.is_file()
     return Run(
         path=path,
@@ -358,5 +362,7 @@ def load_sweep(folder: Path, runs: dict[int, Path]) -> tuple[Run, dict[int, Run]
         models=_models_of(parts),
         manifest=parts[0].manifest,
         sources=tuple(source for part in parts for source in part.sources),
+        notes=tuple(note for part in parts for note in part.notes),
+        unfinished=tuple(line for part in parts for line in part.unfinished),
     )
     return sweep, by_budget

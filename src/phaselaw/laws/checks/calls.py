@@ -237,7 +237,8 @@ def repetitions(evidence: Evidence) -> Findings:
             )
             continue
         calls = several["n"].to_numpy()
-        usual = np.array([float(np.median(_deviations(n))) for n in calls])
+        medians = {n: float(np.median(_deviations(n))) for n in np.unique(calls).tolist()}
+        usual = np.array([medians[n] for n in calls.tolist()])
         typical = float(np.median(several["deviation"].to_numpy() / usual)) ** 2
         worth = max((calls - 1).sum() / 2, 1.0)
         low = typical * worth / float(stats.chi2.ppf(1 - SPREAD_ALPHA / 2, worth))
@@ -245,10 +246,10 @@ def repetitions(evidence: Evidence) -> Findings:
             yield _scattered(key | {"n": int(calls.min()), "variance": typical})
             continue
         alpha = SPREAD_ALPHA / 2 / several.height
+        rare = {n: float(np.quantile(_deviations(n), 1 - alpha)) for n in np.unique(calls).tolist()}
         for row in several.iter_rows(named=True):
-            deviations = _deviations(row["n"])
-            if known_to((row["deviation"] / float(np.quantile(deviations, 1 - alpha))) ** 2, row["n"]) > WANTED:
-                typical_sd = row["deviation"] / float(np.median(deviations))
+            if known_to((row["deviation"] / rare[row["n"]]) ** 2, row["n"]) > WANTED:
+                typical_sd = row["deviation"] / medians[row["n"]]
                 yield _scattered(row | {"variance": typical_sd**2})
     return groups
 

@@ -229,10 +229,11 @@ def prompt_cut(evidence: Evidence) -> Findings:
         "evaluated fewer prompt tokens than were sent",
         "raise the context length (options: {num_ctx: ...}) or shorten the prompt",
     )
-    used = rows.filter((pl.col("status") == "ok") & (tokens > 0)).group_by(CELL, maintain_order=True)
     scenarios = (evidence.manifest.get("study") or {}).get("scenarios") or []
     stated = [each for each in scenarios if isinstance(each, dict) and each.get("prompt_tokens")]
     asked = {str(each.get("name")): int(each["prompt_tokens"]) for each in stated}
+    tells = (chars > 0) | pl.col("scenario").is_in([*asked])
+    used = rows.filter((pl.col("status") == "ok") & (tokens > 0) & tells).group_by(CELL, maintain_order=True)
     n = 0
     for _, model in grouped(used.agg(chars=chars.median(), tokens=tokens.median()), GROUP_OF_MODEL):
         texts = model.filter(pl.col("chars") > 0).sort("chars").rows(named=True)
