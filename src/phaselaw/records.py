@@ -346,7 +346,19 @@ class ServerAwaited:
     at_most_s: float
 
 
-Event = ModelLoaded | Rewarmed | BackendEnded | ServerAwaited | Call
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Abandoned:
+    """A host was lost with a replicate that was not whole yet: journal event ``abandoned``.
+
+    What was measured of that replicate stays, and counts in no figure; all of it is measured anew.
+    """
+
+    processes: tuple[int, ...]
+    """Those that measured it; they measured nothing else."""
+    why: str
+
+
+Event = ModelLoaded | Rewarmed | BackendEnded | ServerAwaited | Abandoned | Call
 """What happens in a run, as it is kept."""
 
 

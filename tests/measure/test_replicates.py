@@ -112,7 +112,7 @@ def test_a_call_of_a_further_replicate_is_told_with_its_number(thrice: Path) -> 
 
 
 def test_a_study_of_one_replicate_is_measured_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicates, "_in_a_fresh_process", None)
+    monkeypatch.setattr(replicates, "in_a_fresh_process", None)
     measured(tmp_path / "run", study(replicates=1))
     assert {(call.replicate, call.process_idx) for call in journal(tmp_path / "run").calls} == {(0, 0)}
 

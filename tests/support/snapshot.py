@@ -49,7 +49,7 @@ def outputs(folder: Path) -> Iterator[tuple[str, str]]:
         patch.setattr("phaselaw.report.plots.draw", lambda _: "")
         patch.setattr("phaselaw.report.page.to_html", lambda _: "")
         # What is patched here is not in another process: replicates are measured in this one.
-        patch.setattr(replicates, "_in_a_fresh_process", replicates._in_this_process)
+        patch.setattr(replicates, "in_a_fresh_process", replicates._in_this_process)
         # A run that several commands ask about is read and analysed once.
         patch.setattr("phaselaw.api.load", _loaded_once())
         for name in ("a", "b"):

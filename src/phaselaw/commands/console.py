@@ -18,6 +18,7 @@ from rich.text import Text
 
 from phaselaw.records import (
     COLD_AGAIN,
+    Abandoned,
     BackendEnded,
     Call,
     Cell,
@@ -66,6 +67,10 @@ class RemainingTime:
             self._seen[group][0] += seconds
             self._seen[group][1] += 1
 
+    def again(self, call: Call) -> None:
+        """A call that ended is to be made once more."""
+        self._open[call.call_id] = call.cell
+
     def seconds(self) -> float | None:
         """Seconds left, or ``None`` before the first call has ended."""
         if self._open and not self._seen:
@@ -111,6 +116,8 @@ class RunProgress:
         self._console = console
         self._live = console.is_terminal
         self._done, self._total, self._failed = already_done, already_done + len(schedule), 0
+        self._made: defaultdict[int, list[Call]] = defaultdict(list)
+        """By the process that made them."""
         self._last_event = self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("measuring"),
@@ -144,10 +151,17 @@ class RunProgress:
             self._console.print(
                 Text(f"{event.backend} gave this again and again, and is called no more: {event.error}")
             )
+        elif isinstance(event, Abandoned):
+            self._console.print(Text(f"{event.why}; what it had measured of its replicate is measured anew"))
+            for call in (call for process in event.processes for call in self._made.pop(process, ())):
+                self._done -= 1
+                self._failed -= call.status != "ok"
+                self._remaining.again(call)
         else:
             self._failed += event.status != "ok"
             if COLD_AGAIN not in event.call_id:  # else it is beyond the plan
                 self._done += 1
+                self._made[event.process_idx].append(event)
                 self._remaining.record(event.call_id, now - self._last_event)
             if event.status != "ok" and self._live:
                 self._console.print(Text(describe_call(event)), style="red")

@@ -6,7 +6,8 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from types import FrameType
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from phaselaw.commands.options import a_path, add_count, add_permits, duration, 
 from phaselaw.errors import UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.measure import begin, replicates
+from phaselaw.measure.on_ray import HERE, Hosts
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.file import full_names, load_study
 
@@ -30,6 +32,7 @@ examples:
   phaselaw run --resume runs/a                      go on with what an interrupted run still lacks
   phaselaw run --wait-quiet 5min                    begin when nothing else keeps this machine busy
   phaselaw run --resume runs/a --retry-failed       make its failed calls again too
+  phaselaw run my-study.yaml --ray auto             on all hosts of a Ray cluster: docs/many-machines.md
 
 Ctrl-C ends after the current call with everything kept; a second Ctrl-C ends at once.
 """
@@ -52,6 +55,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     switch(parser, "--allow-changed", changed)
     wait = "wait so long for other work to end, and measure nothing where it does not: 90s, 5min, 1h"
     option(parser, "--wait-quiet", "TIME", wait, type=duration("--wait-quiet"))
+    over = "measure on the hosts of this Ray cluster (HOST:PORT or auto; left out: one of this machine alone)"
+    option(parser, "--ray", "ADDRESS", over, nargs="?", const=HERE)
+    option(parser, "--ray-label", "KEY=VALUE", "with --ray: only on nodes with this label")
+    switch(parser, "--share-machine", "with --ray: measure on several nodes of one machine, which disturb each other")
     add_permits(parser)
     switch(parser, "--retry-failed", "with --resume: make the calls that failed again")
 
@@ -70,15 +77,22 @@ def run(args: argparse.Namespace) -> int:
     def tell(line: str) -> None:
         notes.print(line, markup=False, soft_wrap=True)
 
-    with _directory(args, notes, tell) as directory:
+    with ExitStack() as opened:
+        hosts = opened.enter_context(_hosts(args, tell)) if args.ray else None
+        directory = opened.enter_context(_directory(args, notes, tell, hosts.look if hosts else None))
         asked_to_stop, left = False, 0
         if directory.finished:
             tell(f"{directory.path} is complete: nothing to measure")
             directory.write_derived()
         else:
-            if args.resume is not None:
+            measure = replicates.measure_run if hosts is None else partial(hosts.measure, wait_s=args.wait_quiet)
+            if args.resume is not None and hosts is not None:
+                hosts.look(directory.study)
+            elif args.resume is not None:
                 begin.begin_quietly(directory.study, wait_s=args.wait_quiet, tell=tell)
-            asked_to_stop, left = _measure(directory, notes)
+            if hosts is None:
+                _build_models(directory, notes)
+            asked_to_stop, left = _measure(directory, measure, notes)
             directory.finish("interrupted" if left else "complete")
         path, failed = directory.path, sum(call.status != "ok" for call in directory.calls)
     if asked_to_stop and left:
@@ -98,7 +112,13 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _directory(args: argparse.Namespace, notes: Console, tell: Callable[[str], None]) -> RunDirectory:
+def _hosts(args: argparse.Namespace, tell: begin.Tell) -> Hosts:
+    if args.ray_label and "=" not in args.ray_label:
+        raise UsageError(f"--ray-label {args.ray_label}: give KEY=VALUE, as the node was started with")
+    return Hosts(args.ray, label=args.ray_label, share_machine=args.share_machine, tell=tell)
+
+
+def _directory(args: argparse.Namespace, notes: Console, tell: begin.Tell, look: begin.Look | None) -> RunDirectory:
     """The run directory, locked: a fresh one, or the one to go on with."""
     lists = {name: getattr(args, name) for name in ("backends", "models", "scenarios")}
     study = None
@@ -107,18 +127,18 @@ def _directory(args: argparse.Namespace, notes: Console, tell: Callable[[str], N
         if args.dry_run:
             study = study.as_simulated({model.name: (model.params / 1e6, model.n_layer) for model in LADDER})
     if study is None or args.resume is not None:
-        return begin.resumed_run(
+        return RunDirectory.resume(
             args.resume,
             study=study,
             argv=sys.argv,
+            host=begin.host_of(None, tell=tell) if look is None else begin.driver(),
             allow_changed=args.allow_changed,
             retry_failed=args.retry_failed,
-            tell=tell,
         )
     if args.models:
         lists["models"] = full_names(args.models, {model.name for model in study.models})
     asked = {"study_source": args.study or DEFAULT_STUDY, "allow_lists": lists}
-    how = {"available": args.available, "wait_s": args.wait_quiet}
+    how = {"available": args.available, "wait_s": args.wait_quiet, "look": look}
     with notes.status("looking at this machine; the first time it is measured, for a few seconds"):
         return begin.new_run(study, out=args.out, argv=sys.argv, asked=asked, tell=tell, **how)
 
@@ -146,13 +166,16 @@ def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _measure(directory: RunDirectory, notes: Console) -> tuple[bool, int]:
-    """Measure what the run still lacks: whether it was asked to stop, and how many calls are left."""
+def _build_models(directory: RunDirectory, notes: Console) -> None:
     with notes.status("building models") as status:
         for name in begin.prepare_models(directory.study):
             status.update(f"building {name}")
+
+
+def _measure(directory: RunDirectory, measure: replicates.MeasureRun, notes: Console) -> tuple[bool, int]:
+    """Measure what the run still lacks: whether it was asked to stop, and how many calls are left."""
     with stop_on_interrupt(notes) as should_stop:
-        todo, already_done, events = replicates.measure_run(directory, should_stop)
+        todo, already_done, events = measure(directory, should_stop)
         with RunProgress(todo, already_done=already_done, console=notes) as progress, closing(events):
             for event in events:
                 progress.show(event)

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
@@ -38,6 +39,12 @@ def host() -> dict[str, Any]:
         "libraries": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
     }
+
+
+def machine_id() -> str:
+    """What tells one machine from another, and is the same in each of its containers."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return boot.read_text(encoding="ascii").strip() if boot.is_file() else f"{uuid.getnode():x}"
 
 
 def host_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phaselaw.engines import llamacpp
-from phaselaw.engines.readiness import lacks, runnable_part
+from phaselaw.engines.readiness import Lack, lacks, runnable_part
 from phaselaw.errors import NotReadyError
 from phaselaw.ladder.build import resolve
 from phaselaw.ladder.spec import ladder_model
@@ -20,6 +20,11 @@ from phaselaw.rundir.conditions import KEPT_SERVERS
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.model import Study
 
+DRIVER = "driver"
+"""What the process that keeps a run is called among its hosts."""
+
+Look = Callable[[Study], list[Lack]]
+"""Says what of a study no host of a run can run."""
 Tell = Callable[[str], None]
 """Takes a line that a person must know."""
 TELL_EVERY_S = 10.0
@@ -35,43 +40,42 @@ def new_run(
     available: bool,
     tell: Tell,
     wait_s: float | None = None,
+    look: Look | None = None,
 ) -> RunDirectory:
     """A fresh, locked run directory of what of a study can run here, on a quiet machine where that is waited for.
 
-    ``available`` leaves out what can't run.
+    ``available`` leaves out what can't run. ``look`` says what no host of a run over many lacks; this one then only
+    keeps what they measure.
     """
-    study, skipped = _only_what_can_run(study, available=available, tell=tell)
+    told = lacks(study) if look is None else look(study)
+    study, skipped = _only_what_can_run(study, told, available=available, tell=tell)
     if names := study.kept_servers():
         tell(KEPT_SERVERS.format(", ".join(names)))
-    begin_quietly(study, wait_s=wait_s, tell=tell)
-    host = _host(kept_only=all(each.kind == "simulated" for each in study.backends), tell=tell)
+    if look is None:
+        begin_quietly(study, wait_s=wait_s, tell=tell)
+    host = host_of(study, tell=tell) if look is None else driver()
     return RunDirectory.create(out, study=study, argv=argv, host=host, skipped=skipped, asked=asked)
 
 
-def resumed_run(
-    path: Path, *, study: Study | None, argv: Sequence[str], allow_changed: bool, retry_failed: bool, tell: Tell
-) -> RunDirectory:
-    """The locked directory of a run to go on with, under its own study for ``None``; failed calls again if asked."""
-    host = _host(kept_only=True, tell=tell)
-    return RunDirectory.resume(
-        path, study=study, argv=argv, host=host, allow_changed=allow_changed, retry_failed=retry_failed
-    )
+def driver() -> dict[str, Any]:
+    """What this machine is, where it keeps what other hosts measure."""
+    return {"name": DRIVER, **identity.host()}
 
 
-def _host(*, kept_only: bool, tell: Tell) -> dict[str, Any]:
-    """What this machine is, with its ``limits``: kept ones, or those measured now; without where there are none."""
+def host_of(study: Study | None, *, tell: Tell) -> dict[str, Any]:
+    """What this machine is, with its ``limits``: kept ones, or, where a study is to be measured, those measured now."""
     host = identity.host()
+    simulated = study is None or all(each.kind == "simulated" for each in study.backends)
     try:
-        limits = kept_limits(host) if kept_only else limits_of(host)
+        limits = kept_limits(host) if simulated else limits_of(host)
     except NotReadyError as error:
         tell(f"{error}; latencies will stand without them")
         limits = None
     return host if limits is None else host | {"limits": limits.to_json()}
 
 
-def _only_what_can_run(study: Study, *, available: bool, tell: Tell) -> tuple[Study, list[str]]:
-    """The part of a study that can run here, and what was left out: what is optional, with ``available`` anything."""
-    told = lacks(study)
+def _only_what_can_run(study: Study, told: Sequence[Lack], *, available: bool, tell: Tell) -> tuple[Study, list[str]]:
+    """The part of a study that can run, and what was left out: what is optional, with ``available`` anything."""
     lacking = [each for each in told if not each.doubt]
     for each in told:
         if each.doubt:

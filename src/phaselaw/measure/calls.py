@@ -55,15 +55,16 @@ def measure(
 ) -> Iterator[Event]:
     """Run the calls of a replicate that are not ``done`` and yield what happens, each event as soon as it is over.
 
-    ``engines`` holds one engine a backend name. A call that fails becomes a `Call` with ``status="error"``, a load that
-    fails makes each call of its model one; the study goes on, but for a backend that gave `EQUAL_ERRORS` in a row.
-    A model that is gone is loaded again. A cell that is entered after its warmups were done, on a resume or with a
-    model that was loaded again, is warmed up again first. Models and engines are closed at the end, whatever ends it.
+    ``engines`` holds one engine a backend name; what has none is not called. A call that fails becomes a `Call` with
+    ``status="error"``, a load that fails makes each call of its model one; the study goes on, but for a backend that
+    gave `EQUAL_ERRORS` in a row. A model that is gone is loaded again. A cell that is entered after its warmups were
+    done, on a resume or with a model that was loaded again, is warmed up again first. Models and engines are closed at
+    the end, whatever ends it.
     """
     driver = _Driver(study, engines, process_idx, first_call_idx)
     try:
         planned = schedule_of(study, replicate, frozenset(driver.most_loaded))
-        todo = [call for call in planned if call.call_id not in done]
+        todo = [call for call in planned if call.call_id not in done and call.cell.backend in engines]
         for _, turn in groupby(todo, key=lambda call: (call.cell.key, call.warmup_idx, call.rep)):
             if should_stop():
                 return

@@ -28,12 +28,17 @@ from phaselaw.study.model import Study
 GO_ON, STOP = b"+", b"-"
 """The parent's answers to an event: it is kept, and the next call may be made; or there is to be none."""
 
+ShouldStop = Callable[[], bool]
+"""Whether no further call is to be made; asked after each."""
+MeasureRun = Callable[[RunDirectory, ShouldStop], tuple[list[PlannedCall], int, Generator[Event]]]
 _END_WAIT_S = 10.0
 
 
-def measure_run(
-    directory: RunDirectory, should_stop: Callable[[], bool]
-) -> tuple[list[PlannedCall], int, Generator[Event]]:
+class LostProcessError(RunError):
+    """The process of a replicate ended though nobody had asked it to."""
+
+
+def measure_run(directory: RunDirectory, should_stop: ShouldStop) -> tuple[list[PlannedCall], int, Generator[Event]]:
     """Measure what a run still lacks: the calls to make, how many are done, and the events, each kept, then yielded.
 
     A study of one replicate is measured in this process. ``should_stop`` is asked after each call.
@@ -48,8 +53,8 @@ def measure_run(
                 return
             if at:
                 directory.begin_next_process()
-            counts = {"process_idx": directory.process_idx, "first_call_idx": directory.next_call_idx}
-            part = _in_a_fresh_process if study.replicates > 1 else _in_this_process
+            counts: dict[str, Any] = {"process_idx": directory.process_idx, "first_call_idx": directory.next_call_idx}
+            part = in_a_fresh_process if study.replicates > 1 else _in_this_process
             for event in part(study, should_stop, done=done, replicate=replicate, **counts):
                 directory.append(event)
                 yield event
@@ -57,15 +62,16 @@ def measure_run(
     return todo, len(planned) - len(todo), events()
 
 
-def _in_this_process(study: Study, should_stop: Callable[[], bool], **which: Any) -> Generator[Event]:
-    """The events of the replicate that ``which`` says, as `measure` has it."""
-    engines = {backend.name: module_for(backend.kind).create(backend) for backend in study.backends}
+def _in_this_process(
+    study: Study, should_stop: ShouldStop, *, backends: Collection[str] | None = None, **which: Any
+) -> Generator[Event]:
+    """The events of the replicate that ``which`` says, as `measure` has it, on all ``backends`` for ``None``."""
+    wanted = [each for each in study.backends if backends is None or each.name in backends]
+    engines = {backend.name: module_for(backend.kind).create(backend) for backend in wanted}
     yield from measure(study, engines=engines, should_stop=should_stop, **which)
 
 
-def _in_a_fresh_process(
-    study: Study, should_stop: Callable[[], bool], *, done: Collection[str], replicate: int, **counts: int
-) -> Generator[Event]:
+def in_a_fresh_process(study: Study, should_stop: ShouldStop, **which: Any) -> Generator[Event]:
     """The same, by a child that lives no longer than this generator; raises `RunError` where it fails."""
     child = subprocess.Popen(
         [sys.executable, "-m", "phaselaw.measure.replicates"],
@@ -75,7 +81,7 @@ def _in_a_fresh_process(
     )
     assert child.stdin is not None and child.stdout is not None
     try:
-        pickle.dump((study.resolved(), {"done": done, "replicate": replicate, **counts}), child.stdin)
+        pickle.dump((study.resolved(), which), child.stdin)
         child.stdin.flush()
         while True:
             event: Event | str | None = pickle.load(child.stdout)
@@ -88,8 +94,8 @@ def _in_a_fresh_process(
             child.stdin.flush()
     except (EOFError, OSError, pickle.UnpicklingError):
         code = child.wait()
-        raise RunError(
-            f"the process of replicate {replicate} ended with exit code {code}; go on with --resume"
+        raise LostProcessError(
+            f"the process of replicate {which['replicate']} ended with exit code {code}; go on with --resume"
         ) from None
     finally:
         _end(child)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter, sub
@@ -24,9 +24,9 @@ SCHEMA_VERSION = 2
 
 N = TypeVar("N", int, float)
 
-Read = Literal["number", "text", "served text", "bulk", "unread"]
-"""How analysis reads a column. Numbers and ``served text`` are empty where a file lacks them; ``bulk`` is text that is
-read only with all columns, since it is most of a file; ``unread`` is for other readers."""
+Read = Literal["number", "text", "optional text", "bulk", "unread"]
+"""How analysis reads a column. Numbers and ``optional text`` are empty where a file lacks them; ``bulk`` is text that
+is read only with all columns, since it is most of a file; ``unread`` is for other readers."""
 
 
 class Column(NamedTuple):
@@ -157,7 +157,7 @@ MEASURED: tuple[Column, ...] = (
     Column("warmup_idx", "call.warmup_idx", "which warmup", "unread"),
     Column("rep", "call.rep", "which repetition of the replicate; under `order: rounds` it is the round"),
     Column("mode", "phase", "the phase: `prefill`, `kv_decode` or `e2e_kv`", "text"),
-    Column("status", "call.status", "`ok`, `error`, or `not_applicable`: no decode of one token", "text"),
+    Column("status", "call.status", "`ok`, `error`, `abandoned`, or `not_applicable`: no decode of one token", "text"),
     Column("error", "call.error", "why the call, or this phase of it, can't be used", "text"),
     Column("started_at_unix", "call.started_at_unix", "seconds since 1970"),
     Column("batch_size", "cell.batch_size", "sequences in a call"),
@@ -208,13 +208,13 @@ MEASURED: tuple[Column, ...] = (
     Column("itl_p99_ms", lambda c: _gap_ms(c, 0.99), "their 99th percentile", "unread"),
     Column("queue_ms", "served.queue_ms", "TTFT less the server's load and prefill: the wait for a slot"),
     Column("connect_ms", "served.connect_ms", "connection set-up, no part of the other times", "unread"),
-    Column("decode_step_basis", "served.decode_step_basis", "which clock, see below", "served text"),
+    Column("decode_step_basis", "served.decode_step_basis", "which clock, see below", "optional text"),
     Column("decode_step_ms_client", "served.decode_step_ms_client", "a decode step by the client's clock"),
     Column("decode_step_ms_server", "served.decode_step_ms_server", "a decode step by the server's clock"),
     Column("model_was_loaded", "served.model_was_loaded", "whether it was loaded before", "unread"),
-    Column("cache_check", "served.cache_check", "of the prompt cache, see below", "served text"),
+    Column("cache_check", "served.cache_check", "of the prompt cache, see below", "optional text"),
     Column("cache_reason", "served.cache_reason", "which figures decided that", "unread"),
-    Column("head_cached", "served.head_cached", "whether a chat template's head may have been cached", "served text"),
+    Column("head_cached", "served.head_cached", "whether a chat template's head may have been cached", "optional text"),
     Column("prefill_basis", "served.prefill_basis", "the prefill time is the `server`'s, or `ttft`", "unread"),
     Column("tokens_basis", "served.tokens_basis", "tokens counted by the `server`, or `estimated`", "unread"),
     Column("thinking_tokens", "served.thinking_tokens", "chunks of hidden reasoning", "unread"),
@@ -235,7 +235,7 @@ MEASURED: tuple[Column, ...] = (
     Column("first_event_tokens", "served.first_event_tokens", "tokens that the first event held: TTFT is of so many"),
     Column("outages", "call.outages", "how often its server had been gone and come back before", "unread"),
     Column("params_millions_named", "study", "the size in the model's name, where nothing else says one"),
-    Column("false_claims", "served.false_claims", "what the client's clock contradicts, see below", "served text"),
+    Column("false_claims", "served.false_claims", "what the client's clock contradicts, see below", "optional text"),
     Column("own_cpus", "beside.own_cpus", "processors kept busy by phaselaw and the server it calls, on average"),
     Column("other_cpus", "beside.other_cpus", "processors that other processes kept busy"),
     Column("idle_cpus", "beside.idle_cpus", "processors without work"),
@@ -243,6 +243,8 @@ MEASURED: tuple[Column, ...] = (
     Column("involuntary_switches", "beside.involuntary_switches", "switches forced on phaselaw's process", "unread"),
     Column("clock_mhz", "beside.clock_mhz", "the highest clock of some processors after the call", "unread"),
     Column("load_average", "beside.load_average", "the system's load of the last minute", "unread"),
+    Column("host", "study", "by which of several hosts it was measured (`--ray`)", "optional text"),
+    Column("shared_machine", "study", "whether other nodes of its machine measured too (`--share-machine`)", "text"),
 )
 
 COLUMNS = tuple(column.name for column in MEASURED)
@@ -314,6 +316,7 @@ def rows_of(
     params_millions_config: float | None,
     params_millions_measured: float | None,
     threads: int | None = None,
+    host: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One row a phase of a call, keyed by `COLUMNS`; the keys that don't apply are ``None``.
 
@@ -322,13 +325,15 @@ def rows_of(
     timing = call.timing
     served = None if timing is None else timing.served
     ollama = timing if served is not None and call.cell.backend_kind == "ollama" else None
-    shared = _NOTHING | {
+    shared: dict[str, Any] = _NOTHING | {
         "prompt": prompt,
         "prompt_chars": None if prompt is None else len(prompt),
         "params_millions": params_millions_measured if params_millions_config is None else params_millions_config,
         "params_millions_config": params_millions_config,
         "params_millions_measured": params_millions_measured,
         "threads": threads,
+        "host": host and host.get("name"),
+        "shared_machine": host and host.get("shared_machine"),
     }
     if params_millions_config is None and params_millions_measured is None:
         shared["params_millions_named"] = millions_in_name(call.cell.model)[0]

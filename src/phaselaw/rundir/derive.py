@@ -143,19 +143,23 @@ def _rows(journal: Journal, studies: list[Study], models: Rows) -> Iterator[dict
     labels = {(model.name, str(model.kind)): model.params_millions for study in studies for model in study.models}
     threads = {backend.name: getattr(backend, "threads", None) for study in studies for backend in study.backends}
     prompts = {scenario.name: scenario.text for study in studies for scenario in study.scenarios}
-    for call in settled_calls(journal.calls):
+    hosts = {process["process_idx"]: process["host"] for process in journal.processes}
+    abandoned = [(dataclasses.replace(call, error=why), "abandoned") for call, why in journal.abandoned]
+    for call, status in (*((call, None) for call in settled_calls(journal.calls)), *abandoned):
         of_study: dict[str, Any] = {
+            "host": hosts.get(call.process_idx),
             "prompt": prompts.get(call.cell.scenario),
             "params_millions_config": labels.get((call.cell.model, call.cell.backend_kind)),
             "params_millions_measured": measured.get((call.cell.backend, call.cell.model)),
             "threads": threads.get(call.cell.backend),
         }
         try:
-            yield from list(rows_of(call, **of_study))
+            rows = list(rows_of(call, **of_study))
         except (ArithmeticError, ValueError) as error:
             # Figures that no row can be made of must not keep the other rows from being read.
             failed = dataclasses.replace(call, timing=None, status="error", error=f"underivable: {error}")
-            yield from rows_of(failed, **of_study)
+            rows = list(rows_of(failed, **of_study))
+        yield from rows if status is None else (row | {"status": status} for row in rows)
 
 
 def _model_rows(journal: Journal, studies: list[Study]) -> Rows:
@@ -225,6 +229,7 @@ def _manifest(journal: Journal, studies: list[Study], models: Rows, loads: Rows)
         "kept_servers": list(study.kept_servers()),
         "calls_ok": len(journal.calls) - failed,
         "calls_failed": failed,
+        "calls_abandoned": len(journal.abandoned),
         "rows_expected": (study.calls_planned() + more) * len(PHASES),
         "rows_present": len(journal.calls) * len(PHASES),
     }

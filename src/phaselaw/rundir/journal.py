@@ -19,14 +19,24 @@ from typing import Any
 
 from phaselaw.errors import RunError
 from phaselaw.files import lock, read_plain
-from phaselaw.records import BackendEnded, Call, Event, ModelLoaded, Rewarmed, ServerAwaited, from_jsonable, to_jsonable
+from phaselaw.records import (
+    Abandoned,
+    BackendEnded,
+    Call,
+    Event,
+    ModelLoaded,
+    Rewarmed,
+    ServerAwaited,
+    from_jsonable,
+    to_jsonable,
+)
 
 JOURNAL = "journal.jsonl"
 JOURNAL_VERSION = 2
 """What is written. Version 1, which has neither checksums nor replicates, is read as well."""
 
 _RECORDS: dict[str, type[Any]] = {"model": ModelLoaded, "rewarmed": Rewarmed, "call": Call}
-_RECORDS |= {"backend_ended": BackendEnded, "server_awaited": ServerAwaited}
+_RECORDS |= {"backend_ended": BackendEnded, "server_awaited": ServerAwaited, "abandoned": Abandoned}
 _NAMES = {record: name for name, record in _RECORDS.items()}
 _REQUIRED: dict[str, dict[str, Any]] = {
     "header": {"run_id": str, "argv": list, "study": dict, "study_sha256": str, "skipped": list}
@@ -60,6 +70,8 @@ class Journal:
     rewarmed: tuple[Rewarmed, ...]
     calls: tuple[Call, ...]
     """In the order they were made; of a call that failed and was made again, the last."""
+    abandoned: tuple[tuple[Call, str], ...]
+    """The calls that count in no figure, each with the reason: their host was lost."""
     ends: tuple[dict[str, Any], ...]
     whole_bytes: int
     """Length of the file up to the last whole line: what follows was cut by a crash."""
@@ -80,13 +92,14 @@ class Journal:
     @property
     def next_call_idx(self) -> int:
         """The execution index of the next call."""
-        return 1 + max((call.call_idx for call in self.calls), default=-1)
+        return 1 + max((call.call_idx for call in (*self.calls, *(call for call, _ in self.abandoned))), default=-1)
 
     @property
     def resumed_replicates(self) -> list[int]:
         """Replicates that more than one process measured."""
-        parts = Counter(replicate for replicate, _ in {(call.replicate, call.process_idx) for call in self.calls})
-        return sorted(replicate for replicate, processes in parts.items() if processes > 1)
+        measured = {(call.replicate, call.cell.backend, call.process_idx) for call in self.calls}
+        parts = Counter((replicate, backend) for replicate, backend, _ in measured)
+        return sorted({replicate for (replicate, _), processes in parts.items() if processes > 1})
 
 
 def read_journal(path: Path) -> Journal:
@@ -106,6 +119,7 @@ def scan_journal(path: Path) -> Journal:
     whole_bytes = raw.rfind(b"\n") + 1
     events: dict[str, list[Any]] = {name: [] for name in (*_REQUIRED, *_RECORDS)}
     calls: dict[str, Call] = {}
+    abandoned: list[tuple[Call, str]] = []
     damage: list[Damage] = []
     made: set[int] = set()
     version = _version(raw[: raw.find(b"\n")], path)
@@ -123,6 +137,9 @@ def scan_journal(path: Path) -> Journal:
                 calls[event.call_id] = event
             else:
                 events.setdefault(name, []).append(event)
+            if name == "abandoned":
+                lost = [call for call in calls.values() if call.process_idx in event.processes]
+                abandoned += [(calls.pop(call.call_id), event.why) for call in lost]
         except ValueError as error:
             damage.append(Damage(line=number, what=str(error)))
     if not events["header"]:
@@ -133,12 +150,14 @@ def scan_journal(path: Path) -> Journal:
     if not damage and not events["salvaged"] and len(made) != (last := max(made, default=-1) + 1):
         missing = next(index for index in range(last) if index not in made)
         damage.append(Damage(line=0, what=f"call_idx {missing} is missing: a line was taken out"))
+    gone = {process for event in events["abandoned"] for process in event.processes}
     return Journal(
         header=events["header"][0],
         processes=tuple(events["process"]),
-        models=tuple(events["model"]),
-        rewarmed=tuple(events["rewarmed"]),
+        models=tuple(each for each in events["model"] if each.process_idx not in gone),
+        rewarmed=tuple(each for each in events["rewarmed"] if each.process_idx not in gone),
         calls=tuple(calls.values()),
+        abandoned=tuple(abandoned),
         ends=tuple(events["end"]),
         whole_bytes=whole_bytes,
         damage=tuple(damage),

@@ -34,7 +34,9 @@ ALIASES = {"prompt_tokens_raw": "prompt_tokens"}
 """A column's name in an early TR121 run."""
 
 _READ = {column.name: column.read for column in MEASURED} | dict.fromkeys(ALIASES.values(), "number")
-NUMBERS, SERVED_TEXT = ([name for name, read in _READ.items() if read == kind] for kind in ("number", "served text"))
+NUMBERS, OPTIONAL_TEXT = (
+    [name for name, read in _READ.items() if read == kind] for kind in ("number", "optional text")
+)
 _TYPES = {name: pl.Float64 if read == "number" else pl.String for name, read in _READ.items() if read != "unread"}
 """Columns of known type; the others are left to other readers, and read only where all columns are asked for."""
 
@@ -64,9 +66,11 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     if odd:
         notes += (f"{metrics}: {odd} row(s) are ok and have no latency; they are left out",)
     alone = rows.filter(pl.col("concurrency").fill_null(1) == 1, pl.col("call_idx").is_not_null())
-    back_s = alone.sort("call_idx")["started_at_unix"].diff().min()
+    back_s = alone.sort("call_idx").select(pl.col("started_at_unix").diff().over("host").min()).item()
     if isinstance(back_s, float) and back_s < -1:
         notes += (f"{path}: the clock was set back by {duration(-back_s)}; no order or latency of calls goes by it",)
+    if abandoned := (manifest or {}).get("calls_abandoned"):
+        notes += (f"{path}: {abandoned} calls of hosts that were lost are left out, and were measured anew",)
     is_there = isinstance(models, bytes) or models.is_file()
     return Run(
         path=path,
@@ -262,6 +266,7 @@ def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFr
     missing = [name for name in REQUIRED if name not in rows.columns]
     if missing:
         raise AnalysisError(f"{where}: required column(s) missing: {', '.join(missing)}")
+    rows = rows.filter(pl.col("status").ne_missing("abandoned"))
     counts = [name for name in PARAMETER_COLUMNS if name in rows.columns]
     if not counts:
         raise AnalysisError(f"{where}: no parameter count: one of {', '.join(PARAMETER_COLUMNS)} is required")
@@ -273,7 +278,7 @@ def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFr
     rows = rows.with_columns(
         *(pl.col(name).cast(pl.Float64) for name in NUMBERS if name in rows.columns),
         *(pl.lit(None, dtype=pl.Float64).alias(name) for name in NUMBERS if name not in rows.columns),
-        *(pl.lit(None, dtype=pl.String).alias(name) for name in SERVED_TEXT if name not in rows.columns),
+        *(pl.lit(None, dtype=pl.String).alias(name) for name in OPTIONAL_TEXT if name not in rows.columns),
         warmup if "is_warmup" in rows.columns else pl.lit(False).alias("is_warmup"),
         (pl.col("model_kind").fill_null(kind) if "model_kind" in rows.columns else kind).alias("model_kind"),
         pl.lit(run, dtype=pl.String).alias("run"),

@@ -16,7 +16,7 @@ from phaselaw import __version__
 from phaselaw.errors import RunError, redacted_words, writing
 from phaselaw.files import read_plain, write_json, write_whole
 from phaselaw.machine import identity as telemetry
-from phaselaw.records import Call, Event
+from phaselaw.records import Abandoned, Call, Event
 from phaselaw.rundir.derive import MANIFEST, derived, kept_study
 from phaselaw.rundir.journal import JOURNAL, JOURNAL_VERSION, JournalWriter, line_of, read_journal, scan_journal, summed
 from phaselaw.study.model import Study
@@ -35,6 +35,8 @@ class RunDirectory:
         self.next_call_idx = self._journal.next_call_idx
         """The execution index of the next call."""
         self.process_idx = self._journal.next_process_idx
+        self.hosts = {each["process_idx"]: each["host"] for each in self._journal.processes}
+        """What each process measured on, by its number."""
         self.finished = False
         """Whether everything was measured before this process came: it then has nothing to do."""
         writer.begin(self._journal.whole_bytes)
@@ -97,7 +99,10 @@ class RunDirectory:
         with writing(path), _opened(path) as writer:
             directory = cls(path, study, writer)
             journal, kept = directory._journal, kept_study(path, directory._journal)
-            changes = telemetry.host_differences(journal.processes[-1]["host"], host) if journal.processes else []
+            before = [each["host"] for each in journal.processes if each["host"].get("name") == host.get("name")]
+            changes = telemetry.host_differences(before[-1], host) if before else []
+            if journal.processes and not before:
+                changes = ["one run has --ray, the other has not"]
             if study is not None and study.sha256 != kept.sha256:
                 changes.insert(0, f"study: {kept.sha256[:12]} became {study.sha256[:12]}")
             if changes and not allow_changed:
@@ -122,11 +127,15 @@ class RunDirectory:
         """Ids of the calls that are kept, failed ones among them unless they are to be made again."""
         return frozenset(self._calls.keys() - self._to_retry)
 
-    def begin_next_process(self) -> None:
-        """Begin the part of a further process, which measures the next replicate; raises `RunError`."""
+    def begin_next_process(self, host: Mapping[str, Any] | None = None) -> int:
+        """Begin the part of a further process, which measures the next replicate, on another host where one is named.
+
+        Returns its number; raises `RunError`.
+        """
         self.process_idx += 1
         with writing(self.path):
-            self._begin_process(self._host, self._argv, [])
+            self._begin_process(self._host if host is None else host, self._argv, [])
+        return self.process_idx
 
     def append(self, event: Event) -> None:
         """Keep one event: when this returns, it is on the disk. Raises `RunError` where it can't be written."""
@@ -137,6 +146,8 @@ class RunDirectory:
             self._calls.pop(event.call_id, None)
             self._calls[event.call_id] = event
             self._to_retry.discard(event.call_id)
+        elif isinstance(event, Abandoned):
+            self._calls = {key: call for key, call in self._calls.items() if call.process_idx not in event.processes}
 
     def finish(self, status: Literal["complete", "interrupted"]) -> None:
         """End this process's part: write the journal's end event and every derived file; raises `RunError`."""
@@ -165,7 +176,7 @@ class RunDirectory:
             self._writer.close()
 
     def _begin_process(self, host: Mapping[str, Any], argv: Sequence[str], changes: Sequence[str]) -> None:
-        self._host, self._argv = host, argv
+        self._host, self._argv, self.hosts[self.process_idx] = host, argv, dict(host)
         event = {
             "process_idx": self.process_idx,
             "host": dict(host),

@@ -1,0 +1,371 @@
+"""A run over many hosts: Ray starts the replicates' processes there, and this process alone keeps what they send.
+
+What Ray runs on a host is one actor, which holds all its processors and GPUs until the run ends: no other task of the
+cluster runs beside it. It is the parent of a replicate's process (`phaselaw.measure.replicates`), and passes on each
+event when it is asked for the next one: when the event before is on the disk here. Where the actor, its host or that
+process is lost, what was measured of the replicate is abandoned, and all of it is measured anew on a host of the kind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, Self
+
+import psutil
+
+from phaselaw import __version__
+from phaselaw.engines.permits import KEY_HOSTS, PROGRAMS, TYPED_HOSTS
+from phaselaw.engines.readiness import Lack, lacks, runnable_part
+from phaselaw.errors import MissingExtraError, NotReadyError, RunError, UsageError
+from phaselaw.machine import identity
+from phaselaw.measure import begin
+from phaselaw.measure.order import schedule
+from phaselaw.measure.replicates import LostProcessError, ShouldStop, in_a_fresh_process
+from phaselaw.records import Abandoned, Call, Event, PlannedCall
+from phaselaw.rundir.write import RunDirectory
+from phaselaw.study.model import Study
+
+HERE = "local"
+"""The address of a cluster of this machine alone, which is started for the run."""
+LONGEST_LOOK_S = 300.0
+"""How long a host may take to say what it is, building models aside."""
+
+_ALWAYS = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+_OF_OUR_NODES = {"RAY_worker_niceness": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Calls at full priority; and, by its second name, all servers of the node on 127.0.0.1 alone."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """What a host says of itself."""
+
+    version: str
+    machine: str
+    asks_for_a_token: bool
+    niceness: int
+    facts: dict[str, Any]
+    lacking: list[Lack]
+    told: list[str]
+
+
+class _Worker:
+    """The actor of a host: the parent of the processes that measure there."""
+
+    def __init__(self, allowed: Mapping[str, str]) -> None:
+        os.environ.update(allowed)
+        started_by = psutil.Process(os.getppid())
+        # What Ray sets for its workers would be measured: threads, and a low priority where we may raise it again.
+        if "OMP_NUM_THREADS" not in started_by.environ():
+            os.environ.pop("OMP_NUM_THREADS", None)
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, started_by.nice())
+
+    def look(self, study: dict[str, Any]) -> _Seen:
+        """What this host is and lacks; what it does not lack is built."""
+        asked, told = Study.model_validate(study), list[str]()
+        lacking = lacks(asked)
+        with suppress(NotReadyError):
+            for _ in begin.prepare_models(runnable_part(asked, lacking)):
+                pass
+        return _Seen(
+            version=__version__,
+            machine=identity.machine_id(),
+            asks_for_a_token=os.environ.get("RAY_AUTH_MODE") == "token",
+            niceness=os.getpriority(os.PRIO_PROCESS, 0),
+            facts=begin.host_of(asked, tell=told.append),
+            lacking=lacking,
+            told=told,
+        )
+
+    def begin(self, study: dict[str, Any], wait_s: float | None, which: dict[str, Any]) -> None:
+        """Be ready to measure a part of a study, as `replicates.measure` has it."""
+        self._study, self._wait_s, self._stop, self._round_is_over = Study.model_validate(study), wait_s, False, True
+        planned = [call for call in schedule(self._study) if call.replicate == which["replicate"]]
+        self._left = Counter(self._turn(c) for c in planned if c.cell.backend in which["backends"])
+        self._left.subtract(self._turn(call) for call in planned if call.call_id in which["done"])
+        self._events = in_a_fresh_process(self._study, lambda: self._stop, **which)
+
+    def next(self, stop: bool) -> tuple[Event | None, list[str]]:
+        """The next event, with what is to be told; the last one is kept, and there are to be no more for ``stop``."""
+        self._stop, told = stop, list[str]()
+        if self._round_is_over and not stop:
+            begin.begin_quietly(self._study, wait_s=self._wait_s, tell=told.append)
+        event = next(self._events, None)
+        if isinstance(event, Call):
+            self._left[self._turn(event)] -= 1
+            self._round_is_over = not self._left[self._turn(event)]
+        return event, told
+
+    def _turn(self, call: PlannedCall) -> object:
+        """What is to be measured under one load of the host: a round, or where there are none, a cell."""
+        return (call.warmup_idx, call.rep) if self._study.order == "rounds" else call.cell.key
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Host:
+    """A host that measures for this run."""
+
+    name: str
+    actor: Any
+    seen: _Seen
+    shared: bool = False
+    """Whether another host is on the same machine."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What stands of it in the manifest."""
+        return {"name": self.name, **({"shared_machine": True} if self.shared else {}), **self.seen.facts}
+
+    def can_run(self, study: Study, backend: str) -> bool:
+        """Whether it has all that a backend of a study needs."""
+        models = {None, *(model.name for model in study.models_of(backend))}
+        return not any(each.backend == backend and each.model in models for each in self.seen.lacking if not each.doubt)
+
+
+class Hosts:
+    """The hosts of a Ray cluster, held for one run: a context manager that lets go of them."""
+
+    def __init__(self, address: str, *, label: str | None, share_machine: bool, tell: begin.Tell) -> None:
+        """Connect to a cluster, or start one of this machine (`HERE`); raises `NotReadyError` where there is none."""
+        if not re.fullmatch(r"local|auto|[^/\s]+:[0-9]+", address):
+            raise UsageError(f"--ray {address}: give HOST:PORT, auto or nothing; the study stands before it")
+        for name, value in (_ALWAYS | (_OF_OUR_NODES if address == HERE else {})).items():
+            os.environ.setdefault(name, value)  # read when ray is imported
+        try:
+            self._ray: Any = import_module("ray")
+        except ImportError:
+            raise MissingExtraError("ray", "--ray") from None
+        self._tell, self._share_machine, self._label = tell, share_machine, label
+        self._hosts: list[_Host] = []
+        quiet: dict[str, Any] = {"include_dashboard": False} if address == HERE else {}
+        try:
+            self._ray.init(address=address, log_to_driver=False, logging_level="ERROR", **quiet)
+        except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
+            raise NotReadyError(f"--ray {address}: no cluster to use there: {_line(error)}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ray.shutdown()
+
+    def look(self, study: Study) -> list[Lack]:
+        """Take all hosts that can measure; what of a study none of them can run.
+
+        Raises `NotReadyError` where there is no host, or several are of one machine.
+        """
+        asked = dict(self._asked(study))
+        ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=LONGEST_LOOK_S) if asked else ([], [])
+        for ref in late:
+            self._tell(f"{asked[ref][0]} is held by other tasks; it is left out")
+        seen = {ref: self._ray.get(ref) for ref in ready}
+        machines = Counter(each.machine for each in seen.values())
+        self._hosts = [
+            _Host(name=name, actor=actor, seen=seen[ref], shared=machines[seen[ref].machine] > 1)
+            for ref, (name, actor) in asked.items()
+            if ref in seen
+        ]
+        self._refuse()
+        return [lack for backend in study.backends for lack in self._lacks_of(study, backend.name)]
+
+    def _asked(self, study: Study) -> Iterator[tuple[Any, tuple[str, Any]]]:
+        """Have each node say what it is: the answer to come, the host's name, its actor."""
+        on_node = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+        key, _, value = (self._label or "").partition("=")
+        allowed = {name: os.environ[name] for name in (KEY_HOSTS, TYPED_HOSTS, PROGRAMS) if name in os.environ}
+        names = Counter[str]()
+        for node in sorted(self._ray.nodes(), key=lambda each: (each["NodeName"], each["NodeID"])):
+            has = node["Resources"]
+            if not node["Alive"] or has.get("CPU", 0) < 1 or (key and node["Labels"].get(key) != value):
+                continue
+            name = node["NodeName"] if node["NodeName"] != node["NodeManagerAddress"] else node["NodeManagerHostname"]
+            names[name] += 1
+            actor = (
+                self._ray.remote(_Worker)
+                .options(
+                    num_cpus=has["CPU"],
+                    num_gpus=has.get("GPU", 0),
+                    scheduling_strategy=on_node(node["NodeID"], soft=False),
+                )
+                .remote(allowed)
+            )
+            name = name if names[name] == 1 else f"{name}#{names[name]}"
+            yield actor.look.remote(study.resolved()), (name, actor)
+
+    def _refuse(self) -> None:
+        """Raise `NotReadyError` for hosts that can't measure together; tell of what makes figures worse."""
+        if not self._hosts:
+            of = f" with the label {self._label}" if self._label else ""
+            raise NotReadyError(f"--ray: no node{of} has a processor to measure on (ray status lists them)")
+        shared = [host.name for host in self._hosts if host.shared]
+        if shared and not self._share_machine:
+            more = "their calls would disturb each other; --share-machine measures all the same, and rows say so"
+            raise NotReadyError(f"{', '.join(shared)} are nodes of one machine: {more}")
+        for host in self._hosts:
+            if host.seen.version != __version__:
+                raise NotReadyError(f"{host.name} has phaselaw {host.seen.version}, this is {__version__}")
+            if os.environ["RAY_AUTH_MODE"] == "token" and not host.seen.asks_for_a_token:
+                raise NotReadyError(f"{host.name} takes anybody's tasks: start its node with RAY_AUTH_MODE=token")
+            if host.seen.niceness > 0:
+                self._tell(f"{host.name} measures at a low priority: start its node with RAY_worker_niceness=0")
+            for line in host.seen.told:
+                self._tell(f"{host.name}: {line}")
+
+    def _lacks_of(self, study: Study, backend: str) -> list[Lack]:
+        """What the host that lacks least for a backend lacks; nothing where any has all."""
+        lacking = {host: [each for each in host.seen.lacking if each.backend == backend] for host in self._hosts}
+        host, least = min(lacking.items(), key=lambda each: (not each[0].can_run(study, backend), len(each[1])))
+        return [dataclasses.replace(each, what=f"{host.name}: {each.what}") for each in least]
+
+    def measure(
+        self, directory: RunDirectory, should_stop: ShouldStop, *, wait_s: float | None
+    ) -> tuple[list[PlannedCall], int, Generator[Event]]:
+        """As `replicates.measure_run`, on these hosts."""
+        work = _Work(directory, self._hosts)
+        gone = work.leave_gone_hosts()
+        todo = work.todo()
+        return todo, directory.study.calls_planned() - len(todo), self._events(work, gone, should_stop, wait_s)
+
+    def _events(
+        self, work: _Work, gone: list[Event], should_stop: ShouldStop, wait_s: float | None
+    ) -> Generator[Event]:
+        yield from gone
+        study, running = work.directory.study.resolved(), dict[Any, tuple[_Host, list[Share], int]]()
+        while True:
+            idle = [host for host in work.alive.values() if host not in (each for each, *_ in running.values())]
+            for host in idle if not should_stop() else ():
+                if shares := work.shares_for(host):
+                    which = work.begin(host, shares)
+                    host.actor.begin.remote(study, wait_s, which)
+                    running[host.actor.next.remote(False)] = host, shares, which["process_idx"]
+            if not running:
+                if not should_stop():
+                    work.refuse_rest()
+                return
+            for ref in self._ray.wait(list(running), timeout=0.5)[0]:
+                host, shares, process_idx = running.pop(ref)
+                try:
+                    event, told = self._ray.get(ref)
+                except self._ray.exceptions.RayError as error:
+                    yield work.lost(host, shares, process_idx, error)
+                    continue
+                for line in told:
+                    self._tell(f"{host.name}: {line}")
+                if event is None:
+                    continue
+                kept = work.keep(event)
+                running[host.actor.next.remote(should_stop())] = host, shares, process_idx
+                yield kept
+
+
+Share = tuple[int, str]
+"""A replicate on one backend: it is measured on one host."""
+
+
+class _Work:
+    """What is left to measure of a run, and who may measure it."""
+
+    def __init__(self, directory: RunDirectory, hosts: Sequence[_Host]) -> None:
+        self.directory, self.alive = directory, {host.name: host for host in hosts}
+        self._planned = schedule(directory.study)
+        self._taken: set[Share] = set()
+        self._kinds: dict[Share, Mapping[str, Any]] = {}
+        """The hosts that shares were lost with."""
+        able: dict[frozenset[str], list[str]] = {}
+        for backend in directory.study.backends:
+            names = frozenset(host.name for host in hosts if host.can_run(directory.study, backend.name))
+            able.setdefault(names, []).append(backend.name)
+        self._together = list(able.items())
+        """Backends that the same hosts can run: they are measured together, in the order of the study."""
+
+    @property
+    def begun(self) -> dict[Share, str]:
+        """The shares that were begun and are not whole, with the names of their hosts."""
+        left = {_share(call) for call in self.todo()}
+        names = {_share(call): self.directory.hosts[call.process_idx].get("name") for call in self.directory.calls}
+        return {share: str(name) for share, name in names.items() if share in left}
+
+    def todo(self) -> list[PlannedCall]:
+        """The calls that are to be made."""
+        return [call for call in self._planned if call.call_id not in self.directory.done]
+
+    def shares_for(self, host: _Host) -> list[Share]:
+        """What a host is to measure next; nothing where there is nothing for it."""
+        begun, left = self.begun, dict.fromkeys(_share(call) for call in self.todo() if _share(call) not in self._taken)
+        for replicate in range(self.directory.study.replicates):
+            for names, backends in self._together if left else ():
+                shares = [(replicate, name) for name in backends if host.name in names and (replicate, name) in left]
+                mine = [
+                    each for each in shares if begun.get(each, host.name) == host.name and self._is_kind(each, host)
+                ]
+                if mine:
+                    return mine
+        return []
+
+    def _is_kind(self, share: Share, host: _Host) -> bool:
+        return share not in self._kinds or not identity.host_differences(self._kinds[share], host.facts)
+
+    def begin(self, host: _Host, shares: list[Share]) -> dict[str, Any]:
+        """Begin the process of a host: what it is to measure."""
+        self._taken.update(shares)
+        return {
+            "process_idx": self.directory.begin_next_process(host.facts),
+            "replicate": shares[0][0],
+            "backends": [backend for _, backend in shares],
+            "done": self.directory.done,
+        }
+
+    def keep(self, event: Event) -> Event:
+        """Keep an event of a host; calls are counted in the order that they come in."""
+        if isinstance(event, Call):
+            event = dataclasses.replace(event, call_idx=self.directory.next_call_idx)
+        self.directory.append(event)
+        return event
+
+    def lost(self, host: _Host, shares: list[Share], process_idx: int, error: Any) -> Event:
+        """A host is lost, or refuses, which is a `RunError`."""
+        cause = getattr(error, "cause", None)
+        if cause is not None and not isinstance(cause, LostProcessError):
+            raise RunError(f"{host.name}: {_line(cause)}")
+        del self.alive[host.name]
+        self._taken.difference_update(shares)
+        self._kinds |= dict.fromkeys(shares, host.facts)
+        processes = {call.process_idx for call in self.directory.calls if _share(call) in shares}
+        return self._abandon(processes | {process_idx}, f"{host.name} was lost ({_line(cause or error)})")
+
+    def leave_gone_hosts(self) -> list[Event]:
+        """Abandon what was begun on hosts that are not here."""
+        gone = {share: name for share, name in self.begun.items() if name not in self.alive}
+        processes = {call.process_idx for call in self.directory.calls if _share(call) in gone}
+        for call in self.directory.calls:
+            if call.process_idx in processes:
+                self._kinds[_share(call)] = self.directory.hosts[call.process_idx]
+        names = ", ".join(sorted(set(gone.values())))
+        return [self._abandon(processes, f"the cluster has no {names} any more")] if gone else []
+
+    def _abandon(self, processes: Collection[int], why: str) -> Event:
+        return self.keep(Abandoned(processes=tuple(sorted(processes)), why=why))
+
+    def refuse_rest(self) -> None:
+        """Raise `RunError` where something is left, which no host can measure."""
+        for replicate, backend in {_share(call) for call in self.todo()} - self._taken:
+            like = self._kinds.get((replicate, backend), {}).get("cpu_model")
+            of = f" of the kind that it was begun on ({like})" if like else " that can run it"
+            raise RunError(
+                f"replicate {replicate} of {backend} needs a host{of}, and there is none; go on with --resume"
+            )
+
+
+def _share(call: PlannedCall) -> Share:
+    return call.replicate, call.cell.backend
+
+
+def _line(error: Any) -> str:
+    """The first line of an error that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
