@@ -110,6 +110,7 @@ EXTRAS = (
     "prometheus_client",
     "duckdb",
     "genai_prices",
+    "ray",
 )
 
 

@@ -34,24 +34,14 @@ from phaselaw.study.model import Study
 HERE = "local"
 """The address of a cluster of this machine alone, which is started for the run."""
 LONGEST_LOOK_S = 300.0
-"""How long a host may take to say what it is, building models aside."""
+"""How long hosts may take to say what they are."""
 
 _ALWAYS = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
-_OF_OUR_NODES = {"RAY_worker_niceness": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Calls at full priority; and, by its second name, all servers of the node on 127.0.0.1 alone."""
+_OF_OUR_NODE = {"RAY_worker_niceness": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Calls at full priority; and, whatever the second one's name says, all servers of the node on 127.0.0.1 alone."""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Seen:
-    """What a host says of itself."""
-
-    version: str
-    machine: str
-    asks_for_a_token: bool
-    niceness: int
-    facts: dict[str, Any]
-    lacking: list[Lack]
-    told: list[str]
+Share = tuple[int, str]
+"""A replicate on one backend: it is measured on one host."""
 
 
 class _Worker:
@@ -66,29 +56,23 @@ class _Worker:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, started_by.nice())
 
-    def look(self, study: dict[str, Any]) -> _Seen:
-        """What this host is and lacks; what it does not lack is built."""
+    def look(self, study: dict[str, Any]) -> tuple[dict[str, Any], list[Lack], list[str]]:
+        """What this host is, what it lacks, and what is to be told of it; what it does not lack is built."""
         asked, told = Study.model_validate(study), list[str]()
         lacking = lacks(asked)
         with suppress(NotReadyError):
-            for _ in begin.prepare_models(runnable_part(asked, lacking)):
-                pass
-        return _Seen(
-            version=__version__,
-            machine=identity.machine_id(),
-            asks_for_a_token=os.environ.get("RAY_AUTH_MODE") == "token",
-            niceness=os.getpriority(os.PRIO_PROCESS, 0),
-            facts=begin.host_of(asked, tell=told.append),
-            lacking=lacking,
-            told=told,
-        )
+            list(begin.prepare_models(runnable_part(asked, lacking)))
+        if os.getpriority(os.PRIO_PROCESS, 0) > 0:
+            told.append("calls run at a low priority; start its node with RAY_worker_niceness=0")
+        facts = {"machine_id": identity.machine_id(), "ray_auth_mode": os.environ.get("RAY_AUTH_MODE")}
+        return facts | begin.host_of(asked, tell=told.append), lacking, told
 
     def begin(self, study: dict[str, Any], wait_s: float | None, which: dict[str, Any]) -> None:
         """Be ready to measure a part of a study, as `replicates.measure` has it."""
-        self._study, self._wait_s, self._stop, self._round_is_over = Study.model_validate(study), wait_s, False, True
-        planned = [call for call in schedule(self._study) if call.replicate == which["replicate"]]
-        self._left = Counter(self._turn(c) for c in planned if c.cell.backend in which["backends"])
-        self._left.subtract(self._turn(call) for call in planned if call.call_id in which["done"])
+        self._study, self._wait_s, self._stop = Study.model_validate(study), wait_s, False
+        planned = (call for call in schedule(self._study) if call.cell.backend in which["backends"])
+        mine = (call for call in planned if call.replicate == which["replicate"] and call.call_id not in which["done"])
+        self._left, self._round_is_over = Counter(map(self._round, mine)), True
         self._events = in_a_fresh_process(self._study, lambda: self._stop, **which)
 
     def next(self, stop: bool) -> tuple[Event | None, list[str]]:
@@ -96,36 +80,35 @@ class _Worker:
         self._stop, told = stop, list[str]()
         if self._round_is_over and not stop:
             begin.begin_quietly(self._study, wait_s=self._wait_s, tell=told.append)
-        event = next(self._events, None)
+        event, self._round_is_over = next(self._events, None), False
         if isinstance(event, Call):
-            self._left[self._turn(event)] -= 1
-            self._round_is_over = not self._left[self._turn(event)]
+            self._left[self._round(event)] -= 1
+            self._round_is_over = not self._left[self._round(event)]
         return event, told
 
-    def _turn(self, call: PlannedCall) -> object:
-        """What is to be measured under one load of the host: a round, or where there are none, a cell."""
+    def _round(self, call: PlannedCall) -> object:
+        """What is measured between two looks at the host's load: a round, or where there are none, a cell."""
         return (call.warmup_idx, call.rep) if self._study.order == "rounds" else call.cell.key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Host:
+class Host:
     """A host that measures for this run."""
 
     name: str
     actor: Any
-    seen: _Seen
-    shared: bool = False
-    """Whether another host is on the same machine."""
+    facts: Mapping[str, Any]
+    """What stands of it in the manifest."""
+    lacking: Sequence[Lack]
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What stands of it in the manifest."""
-        return {"name": self.name, **({"shared_machine": True} if self.shared else {}), **self.seen.facts}
+    def lacks(self, study: Study, backend: str) -> list[Lack]:
+        """What it lacks for a backend of a study."""
+        models = {None, *(model.name for model in study.models_of(backend))}
+        return [each for each in self.lacking if each.backend == backend and each.model in models]
 
     def can_run(self, study: Study, backend: str) -> bool:
         """Whether it has all that a backend of a study needs."""
-        models = {None, *(model.name for model in study.models_of(backend))}
-        return not any(each.backend == backend and each.model in models for each in self.seen.lacking if not each.doubt)
+        return all(each.doubt for each in self.lacks(study, backend))
 
 
 class Hosts:
@@ -135,17 +118,17 @@ class Hosts:
         """Connect to a cluster, or start one of this machine (`HERE`); raises `NotReadyError` where there is none."""
         if not re.fullmatch(r"local|auto|[^/\s]+:[0-9]+", address):
             raise UsageError(f"--ray {address}: give HOST:PORT, auto or nothing; the study stands before it")
-        for name, value in (_ALWAYS | (_OF_OUR_NODES if address == HERE else {})).items():
+        for name, value in (_ALWAYS | (_OF_OUR_NODE if address == HERE else {})).items():
             os.environ.setdefault(name, value)  # read when ray is imported
         try:
             self._ray: Any = import_module("ray")
         except ImportError:
             raise MissingExtraError("ray", "--ray") from None
         self._tell, self._share_machine, self._label = tell, share_machine, label
-        self._hosts: list[_Host] = []
-        quiet: dict[str, Any] = {"include_dashboard": False} if address == HERE else {}
+        self._hosts: list[Host] = []
+        more: dict[str, Any] = {"include_dashboard": False} if address == HERE else {}
         try:
-            self._ray.init(address=address, log_to_driver=False, logging_level="ERROR", **quiet)
+            self._ray.init(address=address, log_to_driver=False, logging_level="ERROR", **more)
         except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             raise NotReadyError(f"--ray {address}: no cluster to use there: {_line(error)}") from None
 
@@ -156,23 +139,29 @@ class Hosts:
         self._ray.shutdown()
 
     def look(self, study: Study) -> list[Lack]:
-        """Take all hosts that can measure; what of a study none of them can run.
+        """Take all hosts that can measure; what of a study none of them can run, as the one says that lacks least.
 
-        Raises `NotReadyError` where there is no host, or several are of one machine.
+        Raises `NotReadyError` where there is no host, or where they can't measure together.
         """
         asked = dict(self._asked(study))
         ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=LONGEST_LOOK_S) if asked else ([], [])
         for ref in late:
             self._tell(f"{asked[ref][0]} is held by other tasks; it is left out")
         seen = {ref: self._ray.get(ref) for ref in ready}
-        machines = Counter(each.machine for each in seen.values())
-        self._hosts = [
-            _Host(name=name, actor=actor, seen=seen[ref], shared=machines[seen[ref].machine] > 1)
-            for ref, (name, actor) in asked.items()
-            if ref in seen
-        ]
+        machines = Counter(facts["machine_id"] for facts, _, _ in seen.values())
+        for ref, (facts, lacking, told) in seen.items():
+            name, actor = asked[ref]
+            shared = {"shared_machine": True} if machines[facts["machine_id"]] > 1 else {}
+            self._hosts.append(Host(name=name, actor=actor, facts={"name": name} | shared | facts, lacking=lacking))
+            for line in told:
+                self._tell(f"{name}: {line}")
         self._refuse()
-        return [lack for backend in study.backends for lack in self._lacks_of(study, backend.name)]
+        least = {
+            name: min((host.lacks(study, name) for host in self._hosts), key=len)
+            for name in (backend.name for backend in study.backends)
+            if not any(host.can_run(study, name) for host in self._hosts)
+        }
+        return [lack for each in least.values() for lack in each]
 
     def _asked(self, study: Study) -> Iterator[tuple[Any, tuple[str, Any]]]:
         """Have each node say what it is: the answer to come, the host's name, its actor."""
@@ -185,69 +174,48 @@ class Hosts:
             if not node["Alive"] or has.get("CPU", 0) < 1 or (key and node["Labels"].get(key) != value):
                 continue
             name = node["NodeName"] if node["NodeName"] != node["NodeManagerAddress"] else node["NodeManagerHostname"]
+            name = re.sub(r"[^A-Za-z0-9_-]+", "-", name)  # it names a folder too
             names[name] += 1
-            actor = (
-                self._ray.remote(_Worker)
-                .options(
-                    num_cpus=has["CPU"],
-                    num_gpus=has.get("GPU", 0),
-                    scheduling_strategy=on_node(node["NodeID"], soft=False),
-                )
-                .remote(allowed)
-            )
-            name = name if names[name] == 1 else f"{name}#{names[name]}"
-            yield actor.look.remote(study.resolved()), (name, actor)
+            whole: dict[str, Any] = {"num_cpus": has["CPU"], "num_gpus": has.get("GPU", 0)}
+            worker = self._ray.remote(_Worker).options(scheduling_strategy=on_node(node["NodeID"], soft=False), **whole)
+            actor = worker.remote(allowed)
+            yield actor.look.remote(study.resolved()), (name + f".{names[name]}" * (names[name] > 1), actor)
 
     def _refuse(self) -> None:
-        """Raise `NotReadyError` for hosts that can't measure together; tell of what makes figures worse."""
         if not self._hosts:
             of = f" with the label {self._label}" if self._label else ""
             raise NotReadyError(f"--ray: no node{of} has a processor to measure on (ray status lists them)")
-        shared = [host.name for host in self._hosts if host.shared]
+        shared = [host.name for host in self._hosts if "shared_machine" in host.facts]
         if shared and not self._share_machine:
             more = "their calls would disturb each other; --share-machine measures all the same, and rows say so"
             raise NotReadyError(f"{', '.join(shared)} are nodes of one machine: {more}")
         for host in self._hosts:
-            if host.seen.version != __version__:
-                raise NotReadyError(f"{host.name} has phaselaw {host.seen.version}, this is {__version__}")
-            if os.environ["RAY_AUTH_MODE"] == "token" and not host.seen.asks_for_a_token:
-                raise NotReadyError(f"{host.name} takes anybody's tasks: start its node with RAY_AUTH_MODE=token")
-            if host.seen.niceness > 0:
-                self._tell(f"{host.name} measures at a low priority: start its node with RAY_worker_niceness=0")
-            for line in host.seen.told:
-                self._tell(f"{host.name}: {line}")
-
-    def _lacks_of(self, study: Study, backend: str) -> list[Lack]:
-        """What the host that lacks least for a backend lacks; nothing where any has all."""
-        lacking = {host: [each for each in host.seen.lacking if each.backend == backend] for host in self._hosts}
-        host, least = min(lacking.items(), key=lambda each: (not each[0].can_run(study, backend), len(each[1])))
-        return [dataclasses.replace(each, what=f"{host.name}: {each.what}") for each in least]
+            if (version := host.facts["libraries"].get("phaselaw")) != __version__:
+                raise NotReadyError(f"{host.name} has phaselaw {version}, this is {__version__}")
+            if host.facts["ray_auth_mode"] != os.environ["RAY_AUTH_MODE"]:
+                raise NotReadyError(f"{host.name} takes anybody's tasks; start its node with RAY_AUTH_MODE=token")
 
     def measure(
         self, directory: RunDirectory, should_stop: ShouldStop, *, wait_s: float | None
     ) -> tuple[list[PlannedCall], int, Generator[Event]]:
         """As `replicates.measure_run`, on these hosts."""
-        work = _Work(directory, self._hosts)
+        work = Work(directory, self._hosts)
         gone = work.leave_gone_hosts()
         todo = work.todo()
         return todo, directory.study.calls_planned() - len(todo), self._events(work, gone, should_stop, wait_s)
 
-    def _events(
-        self, work: _Work, gone: list[Event], should_stop: ShouldStop, wait_s: float | None
-    ) -> Generator[Event]:
+    def _events(self, work: Work, gone: list[Event], should_stop: ShouldStop, wait_s: float | None) -> Generator[Event]:
         yield from gone
-        study, running = work.directory.study.resolved(), dict[Any, tuple[_Host, list[Share], int]]()
+        study, running = work.directory.study.resolved(), dict[Any, tuple[Host, list[Share], int]]()
         while True:
-            idle = [host for host in work.alive.values() if host not in (each for each, *_ in running.values())]
-            for host in idle if not should_stop() else ():
+            busy = [host for host, *_ in running.values()]
+            for host in (each for each in work.alive.values() if each not in busy and not should_stop()):
                 if shares := work.shares_for(host):
                     which = work.begin(host, shares)
                     host.actor.begin.remote(study, wait_s, which)
                     running[host.actor.next.remote(False)] = host, shares, which["process_idx"]
             if not running:
-                if not should_stop():
-                    work.refuse_rest()
-                return
+                return None if should_stop() else work.refuse_rest()
             for ref in self._ray.wait(list(running), timeout=0.5)[0]:
                 host, shares, process_idx = running.pop(ref)
                 try:
@@ -257,24 +225,18 @@ class Hosts:
                     continue
                 for line in told:
                     self._tell(f"{host.name}: {line}")
-                if event is None:
-                    continue
-                kept = work.keep(event)
-                running[host.actor.next.remote(should_stop())] = host, shares, process_idx
-                yield kept
+                if event is not None:
+                    event = work.keep(event)
+                    running[host.actor.next.remote(should_stop())] = host, shares, process_idx
+                    yield event
 
 
-Share = tuple[int, str]
-"""A replicate on one backend: it is measured on one host."""
-
-
-class _Work:
+class Work:
     """What is left to measure of a run, and who may measure it."""
 
-    def __init__(self, directory: RunDirectory, hosts: Sequence[_Host]) -> None:
+    def __init__(self, directory: RunDirectory, hosts: Sequence[Host]) -> None:
         self.directory, self.alive = directory, {host.name: host for host in hosts}
-        self._planned = schedule(directory.study)
-        self._taken: set[Share] = set()
+        self._planned, self._taken = schedule(directory.study), set[Share]()
         self._kinds: dict[Share, Mapping[str, Any]] = {}
         """The hosts that shares were lost with."""
         able: dict[frozenset[str], list[str]] = {}
@@ -284,42 +246,33 @@ class _Work:
         self._together = list(able.items())
         """Backends that the same hosts can run: they are measured together, in the order of the study."""
 
-    @property
-    def begun(self) -> dict[Share, str]:
-        """The shares that were begun and are not whole, with the names of their hosts."""
-        left = {_share(call) for call in self.todo()}
-        names = {_share(call): self.directory.hosts[call.process_idx].get("name") for call in self.directory.calls}
-        return {share: str(name) for share, name in names.items() if share in left}
-
     def todo(self) -> list[PlannedCall]:
         """The calls that are to be made."""
         return [call for call in self._planned if call.call_id not in self.directory.done]
 
-    def shares_for(self, host: _Host) -> list[Share]:
+    def _begun(self) -> dict[Share, str]:
+        """The shares that were begun and are not whole, with the names of their hosts."""
+        left = {_share(call) for call in self.todo()}
+        names = {_share(call): str(self.directory.hosts[call.process_idx].get("name")) for call in self.directory.calls}
+        return {share: name for share, name in names.items() if share in left}
+
+    def shares_for(self, host: Host) -> list[Share]:
         """What a host is to measure next; nothing where there is nothing for it."""
-        begun, left = self.begun, dict.fromkeys(_share(call) for call in self.todo() if _share(call) not in self._taken)
-        for replicate in range(self.directory.study.replicates):
-            for names, backends in self._together if left else ():
+        begun, left = self._begun(), {_share(call) for call in self.todo()} - self._taken
+        for replicate in range(self.directory.study.replicates if left else 0):
+            for names, backends in self._together:
                 shares = [(replicate, name) for name in backends if host.name in names and (replicate, name) in left]
-                mine = [
-                    each for each in shares if begun.get(each, host.name) == host.name and self._is_kind(each, host)
-                ]
-                if mine:
+                mine = [share for share in shares if begun.get(share, host.name) == host.name]
+                kinds = (self._kinds.get(share, host.facts) for share in mine)
+                if mine and not any(identity.host_differences(kind, host.facts) for kind in kinds):
                     return mine
         return []
 
-    def _is_kind(self, share: Share, host: _Host) -> bool:
-        return share not in self._kinds or not identity.host_differences(self._kinds[share], host.facts)
-
-    def begin(self, host: _Host, shares: list[Share]) -> dict[str, Any]:
+    def begin(self, host: Host, shares: list[Share]) -> dict[str, Any]:
         """Begin the process of a host: what it is to measure."""
         self._taken.update(shares)
-        return {
-            "process_idx": self.directory.begin_next_process(host.facts),
-            "replicate": shares[0][0],
-            "backends": [backend for _, backend in shares],
-            "done": self.directory.done,
-        }
+        which = {"replicate": shares[0][0], "backends": [name for _, name in shares], "done": self.directory.done}
+        return {"process_idx": self.directory.begin_next_process(host.facts), **which}
 
     def keep(self, event: Event) -> Event:
         """Keep an event of a host; calls are counted in the order that they come in."""
@@ -328,33 +281,32 @@ class _Work:
         self.directory.append(event)
         return event
 
-    def lost(self, host: _Host, shares: list[Share], process_idx: int, error: Any) -> Event:
-        """A host is lost, or refuses, which is a `RunError`."""
+    def lost(self, host: Host, shares: list[Share], process_idx: int, error: Any) -> Event:
+        """A host is lost with its process; `RunError` where it is there and refuses."""
         cause = getattr(error, "cause", None)
         if cause is not None and not isinstance(cause, LostProcessError):
             raise RunError(f"{host.name}: {_line(cause)}")
         del self.alive[host.name]
         self._taken.difference_update(shares)
         self._kinds |= dict.fromkeys(shares, host.facts)
-        processes = {call.process_idx for call in self.directory.calls if _share(call) in shares}
-        return self._abandon(processes | {process_idx}, f"{host.name} was lost ({_line(cause or error)})")
+        return self._abandon(shares, f"{host.name} was lost ({_line(cause or error)})", process_idx)
 
     def leave_gone_hosts(self) -> list[Event]:
         """Abandon what was begun on hosts that are not here."""
-        gone = {share: name for share, name in self.begun.items() if name not in self.alive}
-        processes = {call.process_idx for call in self.directory.calls if _share(call) in gone}
-        for call in self.directory.calls:
-            if call.process_idx in processes:
-                self._kinds[_share(call)] = self.directory.hosts[call.process_idx]
-        names = ", ".join(sorted(set(gone.values())))
-        return [self._abandon(processes, f"the cluster has no {names} any more")] if gone else []
+        gone = {share: name for share, name in self._begun().items() if name not in self.alive}
+        return (
+            [self._abandon(gone, f"the cluster has no {', '.join(sorted({*gone.values()}))} any more")] if gone else []
+        )
 
-    def _abandon(self, processes: Collection[int], why: str) -> Event:
+    def _abandon(self, shares: Collection[Share], why: str, *more: int) -> Event:
+        processes = {call.process_idx for call in self.directory.calls if _share(call) in shares}.union(more)
+        mine = [call for call in self.directory.calls if call.process_idx in processes]
+        self._kinds |= {_share(call): self.directory.hosts[call.process_idx] for call in mine}
         return self.keep(Abandoned(processes=tuple(sorted(processes)), why=why))
 
     def refuse_rest(self) -> None:
         """Raise `RunError` where something is left, which no host can measure."""
-        for replicate, backend in {_share(call) for call in self.todo()} - self._taken:
+        for replicate, backend in sorted({_share(call) for call in self.todo()} - self._taken):
             like = self._kinds.get((replicate, backend), {}).get("cpu_model")
             of = f" of the kind that it was begun on ({like})" if like else " that can run it"
             raise RunError(
