@@ -159,8 +159,9 @@ def resampling_ours() -> float:
 
     x, y = _laws()
     begun = perf_counter()
-    for figures in bootstrap_lines(x, y, resamples(MODELS, DRAWS, 42)):
-        quantile_interval(figures, 0.95)
+    counts = resamples(MODELS, DRAWS, 42)
+    for own, mine in zip(x, y, strict=True):
+        quantile_interval(bootstrap_lines(own, mine, counts), 0.95)
     return perf_counter() - begun
 
 

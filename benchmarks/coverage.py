@@ -43,7 +43,6 @@ from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import LINEAR, POWER, overhead_compute_fits
 from phaselaw.laws.rates import throughput_intervals
 from phaselaw.laws.scaling import scaling_fits
-from phaselaw.laws.series import Series
 from phaselaw.records import Run
 from phaselaw.rundir.read import normalised
 
@@ -363,7 +362,7 @@ def of_predictions(case: Case, n: int, simulations: int) -> Iterator[Share]:
         law = prediction.fit(points.filter(others), structure.PARAMS)
         if law is None:
             continue
-        runs = None if in_runs is None else log_matrices(in_runs[key], Series.of(law.models, summary.GROUP))[0]
+        runs = None if in_runs is None else log_matrices(in_runs[key], summary.GROUP)(law.models)
         told = law.latency_ms(new, 0.95, runs=runs)
         low, high = (told.low, told.high) if runs is None else (told.mean_low, told.mean_high)
         true = new["latency"] if case.runs == 1 else 1e3 / rates[str(key[0]), left]

@@ -13,9 +13,8 @@ from rows import row_of, written
 from scipy import stats
 
 from phaselaw.laws.analysis import Options, analyze
-from phaselaw.laws.noise import KEYS, Kind, Noise, Replicates, noise_of, scatter_of, slope_noise
+from phaselaw.laws.noise import KEYS, SLOPE, Kind, Noise, Replicates, log_matrices, noise_of, scatter_of
 from phaselaw.laws.scaling import scaling_fits
-from phaselaw.laws.series import Series
 from phaselaw.records import PHASES
 from phaselaw.rundir import read as runs
 
@@ -43,20 +42,21 @@ def replicates(*each: pl.DataFrame, kind: Kind = "runs") -> Replicates:
 
 
 def noise_between(*each: pl.DataFrame) -> Noise:
-    return slope_noise(Series.of(points(), KEYS), replicates(*each).points, "runs")
+    logs = log_matrices(replicates(*each).points, KEYS)(points())
+    return noise_of(SLOPE, np.log(SIZES)[:, None], logs, kind="runs")
 
 
 def test_runs_that_tilt_the_law_vary_by_their_slopes() -> None:
     slopes = [0.4, 0.5, 0.6]
     noise = noise_between(*(points(slope) for slope in slopes))
-    assert noise.n.tolist() == [3]
-    assert noise.between[0] == pytest.approx(np.var(slopes, ddof=1) / 3)
-    assert noise.shared[0] == pytest.approx(0, abs=1e-20)
+    assert noise.n == 3
+    assert noise.between == pytest.approx(np.var(slopes, ddof=1) / 3)
+    assert noise.shared == pytest.approx(0, abs=1e-20)
 
 
 def test_runs_that_are_slower_throughout_do_not_vary_in_slope() -> None:
     noise = noise_between(points(), points(offsets=(0.1,) * 4))
-    assert noise.between[0] == pytest.approx(0, abs=1e-20)
+    assert noise.between == pytest.approx(0, abs=1e-20)
 
 
 def test_what_single_models_do_in_single_runs_is_shared_with_the_scatter() -> None:
@@ -65,8 +65,8 @@ def test_what_single_models_do_in_single_runs_is_shared_with_the_scatter() -> No
     for _ in range(400):
         each = (points(offsets=tuple(rng.normal(0, 0.05, 4))) for _ in range(3))
         noise = noise_between(*each)
-        between.append(noise.between[0])
-        shared.append(noise.shared[0])
+        between.append(noise.between)
+        shared.append(noise.shared)
     x = np.log10(SIZES)
     expected = 0.05**2 / 3 / ((x - x.mean()) ** 2).sum()
     assert np.mean(between) == pytest.approx(expected, rel=0.2)
@@ -75,8 +75,8 @@ def test_what_single_models_do_in_single_runs_is_shared_with_the_scatter() -> No
 
 def test_a_run_that_lacks_a_model_tells_nothing_of_the_noise() -> None:
     noise = noise_between(points(0.4), points(0.6), points(9.0).head(3))
-    assert noise.n.tolist() == [2]
-    assert noise.between[0] == pytest.approx(np.var([0.4, 0.6], ddof=1) / 2)
+    assert noise.n == 2
+    assert noise.between == pytest.approx(np.var([0.4, 0.6], ddof=1) / 2)
 
 
 def fit(each: Replicates | None) -> dict[str, object]:
@@ -99,8 +99,8 @@ def test_an_interval_over_runs_holds_their_tilt_and_says_so() -> None:
 
 
 def half_width(*, scatter: float, between: float, shared: float = 0.0, degrees: int, n_units: int) -> float:
-    noise = Noise(n=np.array([n_units]), between=np.array([between]), shared=np.array([shared]))
-    return float(noise.half_width(np.array([math.sqrt(scatter)]), degrees, 0.95)[0])
+    noise = Noise(n=n_units, between=between, shared=shared)
+    return float(noise.half_width(math.sqrt(scatter), degrees, 0.95))
 
 
 def t(degrees: float) -> float:
@@ -204,14 +204,14 @@ def test_the_noise_of_any_estimate_of_a_plane_is_that_of_the_replicates_own_fits
     design = np.column_stack([np.ones(6), columns])
     fitted = [np.linalg.lstsq(design, row, rcond=None)[0] @ at for row in logs]
     noise = noise_of(at, columns, logs, kind="runs")
-    assert noise.n.tolist() == [3]
-    assert noise.between[0] == pytest.approx(np.var(fitted, ddof=1) / 3)
+    assert noise.n == 3
+    assert noise.between == pytest.approx(np.var(fitted, ddof=1) / 3)
 
 
 def test_one_replicate_tells_of_no_noise() -> None:
-    noise = noise_of(np.array([0.0, 1.0]), np.arange(4.0)[:, None], np.zeros((1, 4)), kind="runs")
-    assert noise.n.tolist() == [0]
-    assert np.isnan(noise.between[0])
+    noise = noise_of(SLOPE, np.arange(4.0)[:, None], np.zeros((1, 4)), kind="runs")
+    assert noise.n == 0
+    assert np.isnan(noise.between)
 
 
 def test_two_rounds_widen_nothing_and_three_do() -> None:

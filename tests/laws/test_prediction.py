@@ -22,7 +22,7 @@ from phaselaw.laws.prediction import (
     prediction_coverage,
     prediction_validation,
 )
-from phaselaw.laws.regression import fit_plane, left_out
+from phaselaw.laws.regression import fit_line, fit_plane, left_out
 
 PARAMS = (1.0, 4.0, 9.0, 20.0, 45.0, 70.0, 100.0)
 LAYERS = (2, 12, 4, 24, 6, 16, 8)
@@ -168,7 +168,6 @@ def test_the_prediction_interval_covers_a_new_model_at_its_level(terms: int) -> 
     at, truth = columns.mean(axis=0) + 0.5, np.array([0.5, 0.3])[:terms]
     for _ in range(trials):
         plane = fit_plane(columns, columns @ truth + rng.normal(0, 0.2, 7))
-        assert plane is not None
         se, degrees = plane.new_point_error(at)
         hits += abs(plane.at(at) - at @ truth - rng.normal(0, 0.2)) <= stats.t.ppf(0.975, degrees) * se
     assert 0.935 <= hits / trials <= 0.965  # 95 %, give or take four standard errors
@@ -243,9 +242,10 @@ def test_left_out_models_are_outside_where_their_studentised_residual_says_so() 
     latencies = power_law(0.5, scatter=0.2)
     latencies[3] *= 4
     by_params = prediction_validation(tables(latencies), level=0.95).filter(pl.col("predictor") == "params")
-    others = left_out(np.log(PARAMS)[None], np.log(latencies)[None])
-    t = np.abs(others.off) * np.sqrt(4 * (1 - others.leverage) / others.sse)
-    assert by_params["inside"].to_list() == list(2 * stats.t.sf(t[0], 4) >= 0.05)
+    line = fit_line(np.log(PARAMS), np.log(latencies))
+    others = left_out(line)
+    t = np.abs(others.off) * np.sqrt(4 * (1 - line.leverages()) / others.sse)
+    assert by_params["inside"].to_list() == list(2 * stats.t.sf(t, 4) >= 0.05)
     assert not by_params["inside"].all()
     assert by_params["extrapolated"].to_list() == [True, True, False, True, False, False, True]
 

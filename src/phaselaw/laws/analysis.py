@@ -40,7 +40,6 @@ from phaselaw.laws import (
 from phaselaw.laws.checks import check_run, frame
 from phaselaw.laws.checks.frame import CheckResult, Evidence
 from phaselaw.laws.options import Options
-from phaselaw.laws.series import Series
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, Table
 
@@ -147,7 +146,7 @@ class Context(Mapping[str, pl.DataFrame]):
         return structure.architectures(self.run, self.options.models_table)
 
     @cached_property
-    def structured(self) -> Series:
+    def structured(self) -> pl.DataFrame:
         """The models' latencies with their structure beside them."""
         return structure.structured(self.per_model, self.architecture, structure.sizes(self.run))
 

@@ -16,8 +16,8 @@ import polars as pl
 from phaselaw import tables as col
 from phaselaw.laws.noise import Kind, Replicates, scatter_by
 from phaselaw.laws.rates import NOT_MEASURED, deviations, with_ends
-from phaselaw.laws.regression import fit_lines, t_half_width
-from phaselaw.laws.series import floats
+from phaselaw.laws.regression import fit_line, t_half_width
+from phaselaw.laws.summary import floats
 from phaselaw.laws.verdicts import MIN_MODELS, TOO_FEW
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, Table, grouped
@@ -238,14 +238,14 @@ def engine_laws(ratios: pl.DataFrame, *, level: float) -> pl.DataFrame:
 def _law_change(points: pl.DataFrame, level: float) -> dict[str, Any]:
     """The figures of one engine's law against the reference's; ``points`` are its rows of `engine_ratios`."""
     names = ("params_millions_effective", "latency_reference_ms", "latency_ms")
-    x, reference, own = (np.log10(floats(points, name))[None] for name in names)
-    n = x.shape[1]
+    x, reference, own = (np.log10(floats(points, name)) for name in names)
+    n = len(x)
     if n < MIN_MODELS or len(np.unique(x)) < 2:
         return {"changes": TOO_FEW}
-    line, mean = fit_lines(x, own - reference), float(x.mean())
-    slope_se, mean_se = float(line.slope_se[0]), float(line.residual_sd[0]) / math.sqrt(n)
-    middle = np.array([line.slope[0], line.intercept[0], (own - reference).mean()])
-    half = t_half_width(np.array([slope_se, math.hypot(mean_se, slope_se * mean), mean_se]), n - 2, level)
+    line, mean = fit_line(x, own - reference), float(x.mean())
+    middle = np.array([line.slope, line.intercept, line.at(np.array([mean]))])
+    se = [line.slope_se, line.standard_errors[0], math.sqrt(line.residual_variance / n)]
+    half = t_half_width(np.array(se), n - 2, level)
     ends = np.stack([middle, middle - half, middle + half])
     ends[:, 2] = 10 ** ends[:, 2]
     found: dict[str, Any] = {
@@ -255,5 +255,5 @@ def _law_change(points: pl.DataFrame, level: float) -> dict[str, Any]:
     }
     apart = (ends[1] > [0, 0, 1]) | (ends[2] < [0, 0, 1])
     found["changes"] = EXPONENT if apart[0] else CONSTANT if apart[2] else NOTHING
-    slopes = {name: float(fit_lines(x, y).slope[0]) for name, y in (("slope_reference", reference), ("slope", own))}
+    slopes = {name: fit_line(x, y).slope for name, y in (("slope_reference", reference), ("slope", own))}
     return found | slopes | {"params_millions_mean": 10**mean}

@@ -17,11 +17,10 @@ import polars as pl
 from scipy import stats
 
 from phaselaw import tables as col
-from phaselaw.laws.noise import ALL, Noise, Replicates, slope_noise
-from phaselaw.laws.regression import fit_lines, t_half_width
+from phaselaw.laws.noise import ALL, SLOPE, Noise, Replicates, log_matrices, noise_of
+from phaselaw.laws.regression import fit_line, t_half_width
 from phaselaw.laws.scaling import HC2
-from phaselaw.laws.series import Series
-from phaselaw.laws.summary import GROUP
+from phaselaw.laws.summary import GROUP, by_size, floats
 from phaselaw.laws.verdicts import MIN_MODELS
 from phaselaw.tables import BUDGET, MISSING, Row, Table
 
@@ -60,17 +59,18 @@ def paired_slope_difference(
     """
     latency = pl.col("latency_geomean_ms")
     both = first.join(second.select(*_SAME, other=latency), on=_SAME)
-    series = Series.of(both.with_columns(latency=latency / pl.col("other")), GROUP)
-    n = len(series.points)
-    if n < MIN_MODELS or series.points["params_millions_effective"].n_unique() < 2:
+    models = by_size(both.with_columns(latency=latency / pl.col("other")), GROUP)
+    n = models.height
+    if n < MIN_MODELS or models["params_millions_effective"].n_unique() < 2:
         return SlopeDifference(n_models=n)
-    x, y = np.log10(series.values("params_millions_effective")), np.log10(series.values("latency"))
-    line, noise = fit_lines(x[None], y[None]), Noise.none()
+    x, noise = np.log10(floats(models, "params_millions_effective")), Noise()
+    line = fit_line(x, np.log10(floats(models, "latency")))
     if replicates is not None:
         one, other = (replicates.of(rows).by_model() for rows in (first, second))
         ratios = one.join(other.select(*_SAME, "replicate", other="log"), on=[*_SAME, "replicate"])
-        noise = slope_noise(series, ratios.with_columns(pl.col("log") - pl.col("other")), replicates.kind)
-    slope, half = float(line.slope[0]), float(noise.half_width(line.slope_se, n - 2, level)[0])
+        logs = log_matrices(ratios.with_columns(pl.col("log") - pl.col("other")), GROUP)(models)
+        noise = noise_of(SLOPE, np.log(10) * x[:, None], logs, kind=replicates.kind)
+    slope, half = line.slope, float(noise.half_width(line.slope_se, n - 2, level))
     return SlopeDifference(difference=slope, low=slope - half, high=slope + half, n_models=n)
 
 

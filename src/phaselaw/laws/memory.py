@@ -93,8 +93,8 @@ def memory_laws(peaks: pl.DataFrame, level: float) -> pl.DataFrame:
     )
     for key, group in grouped(models.drop_nulls(), [*MEMORY_LAWS.order, "backend_kind"]):
         params = group["params"].to_numpy() * 1e6
-        line = fit_plane(params[:, None], group["own_mb"].to_numpy() * MB) if group.height > 2 else None
-        if line is not None:
+        line = fit_plane(params[:, None], group["own_mb"].to_numpy() * MB)
+        if group.height > 2 and line.determined:
             half = t_half_width(line.standard_errors, line.degrees, level)
             found: Row = {"n_models": group.height, "r2": line.r2}
             for at, name, unit in ((0, "base_mb", MB), (1, "bytes_per_param", 1)):

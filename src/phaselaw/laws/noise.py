@@ -32,7 +32,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -41,7 +41,6 @@ from numpy.typing import NDArray
 from scipy import special
 
 from phaselaw.laws.regression import Floats, t_half_width
-from phaselaw.laws.series import Series
 from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_unit, median_variance, unit_of
 from phaselaw.tables import BUDGET, Table, grouped, plain, words
 
@@ -164,61 +163,55 @@ def _points(of_all: pl.DataFrame, of_scenario: pl.DataFrame, figures: list[str])
     return pl.concat(each.select(*KEYS, *MODEL, *figures) for each in (of_all, of_scenario))
 
 
-def log_matrices(logs: pl.DataFrame, series: Series) -> list[Floats]:
-    """The ``log`` of each law's models, (replicates, models) in the order of ``series``, from rows such as `points`.
+def log_matrices(logs: pl.DataFrame, keys: Sequence[str]) -> Callable[[pl.DataFrame], Floats | None]:
+    """From rows such as `points`: of the models of one law, alike in ``keys``, their ``log`` by replicate.
 
-    Only of replicates that hold all of the law's models. ``logs`` has the series' keys, `MODEL`, ``replicate``.
+    That is a matrix (replicates, models) in the order of the models, of the replicates that hold all of them.
     """
-    on = [*series.keys.columns, *MODEL]
-    law = np.repeat(np.arange(len(series.lengths)), series.lengths)
-    models = series.points.select(on).with_columns(pl.Series("law", law), pl.Series("n", series.lengths[law]))
-    found = models.with_row_index("at").join(logs, on=on, nulls_equal=True).sort("law", "replicate", "at")
-    found = found.filter(pl.len().over("law", "replicate") == pl.col("n"))
-    ends = np.searchsorted(found["law"].to_numpy(), np.arange(1, len(series.lengths)))
-    values = np.split(found["log"].to_numpy(), ends) if len(series.lengths) else []
-    return [each.reshape(-1, n) for each, n in zip(values, series.lengths, strict=True)]
+    of_laws = logs.partition_by(keys, as_dict=True)
+
+    def matrix(models: pl.DataFrame) -> Floats | None:
+        mine = of_laws.get(models.select(keys).row(0)) if models.height else None
+        if mine is None:
+            return None
+        found = models.select(MODEL).with_row_index("at").join(mine, on=MODEL, nulls_equal=True).sort("replicate", "at")
+        found = found.filter(pl.len().over("replicate") == models.height)
+        return found["log"].to_numpy().reshape(-1, models.height)
+
+    return matrix
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Noise:
-    """What replicates say of the noise of estimates, a slope's or another's, one value a law; NaN below two."""
+class Noise(NamedTuple):
+    """What replicates say of the noise of an estimate, a slope's or another's; NaN below two."""
 
     kind: Kind = "runs"
-    n: NDArray[np.int64]
+    n: int = 0
     """Replicates that hold all of the law's models; 0 for one alone."""
-    between: Floats
+    between: float = math.nan
     """Variance of the pooled estimate from that of the replicates' estimates."""
-    shared: Floats
+    shared: float = math.nan
     """What of ``between`` the scatter of the points holds already."""
 
-    @classmethod
-    def none(cls, laws: int = 1) -> Noise:
-        """The noise of laws without replicates."""
-        unknown = np.full(laws, np.nan)
-        return cls(n=np.zeros(laws, dtype=np.int64), between=unknown, shared=unknown)
+    @property
+    def holds(self) -> str:
+        """In words, what noise the estimate's interval holds."""
+        counted = f", calls and {self.n} {self.kind}" if self.n >= _FEWEST[self.kind] else " and calls"
+        return f"models{counted}"
 
-    def of(self, laws: NDArray[np.int64]) -> Noise:
-        """That of some of the laws."""
-        return Noise(kind=self.kind, n=self.n[laws], between=self.between[laws], shared=self.shared[laws])
-
-    def holds(self) -> list[str]:
-        """In words, what noise the interval of each law holds."""
-        return [interval_holds(int(n), self.kind) for n in self.n]
-
-    def half_width(self, se: Floats, degrees: float, level: float) -> Floats:
-        """Half the width of each estimate's interval; ``se`` and ``degrees`` are of least squares over models."""
+    def half_width(self, se: Floats | float, degrees: float, level: float) -> Floats:
+        """Half the width of an estimate's interval; ``se`` and ``degrees`` are of least squares over models."""
         variance, free = self.variance(se, degrees)
         return t_half_width(np.sqrt(variance), free, level)
 
-    def variance(self, se: Floats, degrees: float) -> tuple[Floats, Floats]:
-        """The variance of each estimate with the noise between units in it, and its degrees of freedom.
+    def variance(self, se: Floats | float, degrees: float) -> tuple[Floats, Floats]:
+        """The variance of an estimate with the noise between units in it, and its degrees of freedom.
 
         ``se`` and ``degrees`` are of least squares over models. The noise of too few units is taken for none.
         """
-        if degrees <= 0:
-            return np.full_like(se, np.nan), np.zeros_like(se)
-        scatter, of_units = se**2, np.maximum(self.n - 1.0, 1.0)
-        between = np.nan_to_num(np.where(self.n >= _FEWEST[self.kind], self.between, np.nan))
+        scatter, of_units = np.square(se), max(self.n - 1.0, 1.0)
+        if not degrees > 0:
+            return np.full_like(scatter, np.nan), np.zeros_like(scatter)
+        between = np.nan_to_num(self.between) if self.n >= _FEWEST[self.kind] else 0.0
         shared = np.nan_to_num(self.shared)
         variance = np.maximum(scatter + between - shared, scatter)
         squares = scatter**2 / degrees + between**2 / of_units + shared**2 / (of_units * degrees)
@@ -226,20 +219,19 @@ class Noise:
         return variance, np.where(between > shared, np.minimum(free, degrees + of_units), degrees)
 
 
-def interval_holds(n: int, kind: Kind) -> str:
-    """In words, what noise an interval holds of which ``n`` replicates hold all models."""
-    return f"models, calls and {n} {kind}" if n >= _FEWEST[kind] else "models and calls"
+SLOPE = np.array([0.0, 1.0])
+"""What the coefficients of a line are multiplied with to be its slope."""
 
 
-def noise_of(at: Floats, columns: Floats, logs: Floats, *, kind: Kind) -> Noise:
+def noise_of(at: Floats, columns: Floats, logs: Floats | None, *, kind: Kind) -> Noise:
     """The noise between replicates of one estimate of one law: ``at`` (k + 1,) times the law's coefficients.
 
     The law is a plane in ``columns`` (models, k) with a constant before them, fitted to each row of ``logs``
-    (replicates, models) alone.
+    (replicates, models) alone; two models have a slope, one has none.
     """
+    if logs is None or len(logs) < 2 or len(columns) < 2:
+        return Noise(kind=kind)
     n, models = logs.shape
-    if n < 2:
-        return dataclasses.replace(Noise.none(), kind=kind)
     design = np.column_stack([np.ones(models), columns])
     weights = np.linalg.pinv(design)
     off = logs - logs.mean(axis=0)
@@ -250,26 +242,15 @@ def noise_of(at: Floats, columns: Floats, logs: Floats, *, kind: Kind) -> Noise:
     between = ((coefficients @ at) ** 2).sum() / (n - 1)
     degrees = (n - 1) * (models - design.shape[1])
     shared = (rest**2).sum() / degrees * ((at @ weights) ** 2).sum() if degrees > 0 else np.nan
-    return Noise(kind=kind, n=np.array([n]), between=np.array([between * factor]), shared=np.array([shared * factor]))
+    return Noise(kind=kind, n=n, between=float(between * factor), shared=float(shared * factor))
 
 
-def slope_noise(series: Series, logs: pl.DataFrame, kind: Kind) -> Noise:
-    """The noise between replicates of the slope of each law of ``series``; ``logs`` as in `log_matrices`."""
-    x, at, parts = np.log(series.values("params_millions_effective")), np.array([0.0, 1.0]), [Noise.none(0)]
-    for each, start, n in zip(log_matrices(logs, series), series.starts, series.lengths, strict=True):
-        # Two models have a slope; one has none.
-        parts.append(noise_of(at, x[start : start + n, None], each if n > 1 else each[:0], kind=kind))
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("n", "between", "shared")}
-    return Noise(kind=kind, **joined)
-
-
-def call_noise_of_slope(x: Floats, log_variance: Floats) -> Floats:
+def call_noise_of_slope(x: Floats, log_variance: Floats) -> float:
     """Standard error that the points' own variances (of natural logs) give a slope; NaN where one is unknown."""
-    dx = x - x.mean(axis=1, keepdims=True)
+    dx = x - x.mean()
     with np.errstate(divide="ignore", invalid="ignore"):
-        weights = dx / (dx * dx).sum(axis=1, keepdims=True) / math.log(10)
-        se: Floats = np.sqrt((weights * weights * log_variance).sum(axis=1))
-    return se
+        weights = dx / (dx @ dx) / math.log(10)
+    return math.sqrt(float((weights * weights) @ log_variance))
 
 
 class Scatter(NamedTuple):

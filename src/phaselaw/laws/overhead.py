@@ -18,10 +18,23 @@ import numpy as np
 import polars as pl
 from scipy import optimize, stats
 
-from phaselaw.laws.regression import Floats, fit_lines
-from phaselaw.laws.series import Series
-from phaselaw.laws.summary import GROUP, GROUP_COLUMNS
-from phaselaw.tables import BUDGET, Row, Table, counted, derived, digits, fixed, flag, interval, percent, plain, words
+from phaselaw.laws.regression import Floats, fit_line
+from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, by_size
+from phaselaw.tables import (
+    BUDGET,
+    Row,
+    Table,
+    counted,
+    derived,
+    digits,
+    fixed,
+    flag,
+    grouped,
+    interval,
+    percent,
+    plain,
+    words,
+)
 
 LINEAR, POWER = "lat = a + b*P", "lat = a + b*P^s"
 MAX_EXPONENT = 2.0
@@ -60,10 +73,10 @@ OVERHEAD_COMPUTE_FITS = Table(
 
 def overhead_compute_fits(per_model: pl.DataFrame, *, level: float) -> pl.DataFrame:
     """The table ``overhead_compute_fits``: both forms for each group's aggregate, TR121's columns first, then ours."""
-    series = Series.of(per_model.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
+    points = by_size(per_model.with_columns(latency="latency_geomean_ms"), GROUP)
     return OVERHEAD_COMPUTE_FITS.frame(
-        key | _row(form, points["params_millions_effective"].to_numpy(), points["latency"].to_numpy(), level)
-        for key, points in series
+        key | _row(form, models["params_millions_effective"].to_numpy(), models["latency"].to_numpy(), level)
+        for key, models in grouped(points, GROUP)
         for form in (LINEAR, POWER)
     )
 
@@ -84,8 +97,8 @@ def _row(form: str, params: Floats, latency: Floats, level: float) -> Row:
 
 def _linear_fit(params_millions: Floats, latency_ms: Floats) -> tuple[float, float, float, float]:
     """Ordinary least squares of ``a + b P``: a, b, 1 and R2; a and b may come out negative, as in TR121."""
-    line = fit_lines(params_millions[None], latency_ms[None])
-    return float(line.intercept[0]), float(line.slope[0]), 1.0, float(line.r2[0])
+    line = fit_line(params_millions, latency_ms)
+    return line.intercept, line.slope, 1.0, line.r2
 
 
 def _power_fit(params_millions: Floats, latency_ms: Floats) -> tuple[float, float, float, float]:

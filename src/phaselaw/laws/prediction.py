@@ -17,12 +17,11 @@ import polars as pl
 from scipy import stats
 
 from phaselaw import tables as col
-from phaselaw.laws.noise import Kind, Noise, interval_holds, log_matrices, noise_of, scatter_of
+from phaselaw.laws.noise import Kind, Noise, log_matrices, noise_of, scatter_of
 from phaselaw.laws.rates import BASIS
-from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, leave_one_out_errors, t_half_width
-from phaselaw.laws.series import Series
+from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, left_out, t_half_width
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
-from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS
+from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size, floats
 from phaselaw.records import PHASES
 from phaselaw.tables import Row, Table, grouped
 
@@ -224,8 +223,8 @@ class LawFit:
         charged = 1.0 if chosen_of > 1 and self.plane.degrees > 1 else 0.0
         se, degrees = self.plane.new_point_error(at, charged=charged)
         columns, _ = _logs(self.models, self.law)
-        noise = Noise.none() if runs is None else noise_of(np.append(1.0, at), columns, runs, kind="runs")
-        value, parts = self.plane.at(at), [tuple(float(each[0]) for each in noise.variance(np.array([se]), degrees))]
+        noise = noise_of(np.append(1.0, at), columns, runs, kind="runs")
+        value, parts = self.plane.at(at), [tuple(map(float, noise.variance(se, degrees)))]
         mean = _ends(value, parts, level)
         if runs is None:
             return PredictedLatency(exponential(value), *mean)
@@ -285,20 +284,19 @@ def groups(tables: Mapping[str, pl.DataFrame]) -> list[tuple[Row, pl.DataFrame]]
     per_model = tables[REQUESTS.name]
     structure = tables["hf_model_architecture"].select(*MODEL, "n_layer", "n_embd")
     joined = per_model.join(structure, on=MODEL, how="left", nulls_equal=True)
-    series = Series.of(joined.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
 
     def place(group: tuple[Row, pl.DataFrame]) -> tuple[Any, ...]:
         key, _ = group
         return key["backend"], key["batch_size"], key[BUDGET] or 0, (*PHASES, key["mode"]).index(key["mode"])
 
-    return sorted(grouped(series.points, GROUP), key=place)
+    return sorted(grouped(by_size(joined.with_columns(latency="latency_geomean_ms"), GROUP), GROUP), key=place)
 
 
 def fit(points: pl.DataFrame, law: str) -> LawFit | None:
     """A law fitted to the models whose properties are known; ``None`` where they leave no scatter to judge it by."""
     known = _known(points, [law])
     plane = fit_plane(*_logs(known, law))
-    return None if plane is None or plane.degrees < 1 else LawFit(law=law, plane=plane, models=known)
+    return LawFit(law=law, plane=plane, models=known) if plane.determined and plane.degrees > 0 else None
 
 
 def fitted_laws(
@@ -313,8 +311,8 @@ def fitted_laws(
     laws = (law for law in LAWS if all(properties.get(name) for name in COLUMNS[law]))
     fits = {law: fitted for law in laws if (fitted := fit(points, law)) is not None}
     known = _known(points, list(fits))
-    errors = {law: leave_one_out_errors(*_logs(known, law)) for law in (MEAN, *fits)}
-    factors = {law: exponential(float(np.sqrt((off * off).mean()))) for law, off in errors.items() if off is not None}
+    errors = {law: left_out(fit_plane(*_logs(known, law))).root_mean_square for law in (MEAN, *fits)}
+    factors = {law: exponential(error) for law, error in errors.items() if math.isfinite(error)}
     return fits, factors, min(fits, key=lambda law: factors.get(law, math.inf), default=None)
 
 
@@ -334,7 +332,7 @@ def outside_range(points: pl.DataFrame, properties: Mapping[str, float]) -> str 
     fitted = None if reasons or "n_layer" not in properties else fit(points, BOTH)
     if fitted is not None:
         at = np.log([properties[name] for name in COLUMNS[BOTH]])
-        furthest = max(map(fitted.plane.leverage, _logs(fitted.models, BOTH)[0]))
+        furthest = fitted.plane.leverages().max()
         if fitted.plane.leverage(at) > furthest * (1 + ROUNDING):
             reasons.append(
                 f"{_digits(properties['params_millions_effective'])} M parameters in {properties['n_layer']:g} layers "
@@ -354,8 +352,8 @@ def _by_each_law(
     """Each law's prediction; ``runs`` are the models' latencies in each run of a ``kind``, empty where there is one."""
     fits, factors, used = fitted_laws(points, properties)
     for law, fitted in fits.items():
-        matrix = None if runs.is_empty() else log_matrices(runs, Series.of(fitted.models, GROUP))[0]
-        logs = None if matrix is None or len(matrix) < 2 else matrix  # of whole runs
+        logs = log_matrices(runs, GROUP)(fitted.models)
+        logs = None if logs is None or len(logs) < 2 else logs  # of whole runs
         found = fitted.latency_ms(properties, level, chosen_of=len(fits) if law == used else 1, runs=logs)
         yield {
             "predictor": law,
@@ -363,7 +361,7 @@ def _by_each_law(
             "n_models": fitted.models.height,
             "interval_holds": "this run only: models and calls"
             if logs is None
-            else f"{BASIS[kind]}: {interval_holds(len(logs), kind)}",
+            else f"{BASIS[kind]}: {Noise(kind, len(logs)).holds}",
             "latency_ms": found.value,
             **{f"latency_ms_{end}": value for end, value in found._asdict().items() if end != "value"},
             "typical_factor": factors.get(law),
@@ -410,8 +408,8 @@ def _known(points: pl.DataFrame, laws: Sequence[str]) -> pl.DataFrame:
 def _logs(points: pl.DataFrame, law: str) -> tuple[Floats, Floats]:
     """The logs of a law's columns, (models, k), and of latency, (models,)."""
     names = COLUMNS.get(law, ())
-    columns = points.select(pl.col(name).cast(pl.Float64) for name in names).to_numpy()
-    return np.log(columns.reshape(points.height, len(names))), np.log(points["latency"].to_numpy())
+    columns = np.array([floats(points, name) for name in names]).reshape(len(names), points.height).T
+    return np.log(columns), np.log(points["latency"].to_numpy())
 
 
 def prediction_validation(tables: Mapping[str, pl.DataFrame], *, level: float) -> pl.DataFrame:

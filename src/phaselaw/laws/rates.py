@@ -12,8 +12,7 @@ import polars as pl
 
 from phaselaw.laws.noise import BETWEEN_RUNS, FEWEST_MODELS, MODEL_KEYS, Kind, Replicates, point_variance
 from phaselaw.laws.regression import log_interval
-from phaselaw.laws.series import floats
-from phaselaw.laws.summary import INCOMPLETE
+from phaselaw.laws.summary import INCOMPLETE, floats
 from phaselaw.tables import BUDGET, Table, plain, words
 
 NOT_MEASURED = "not measured"

@@ -24,8 +24,7 @@ from scipy import stats
 
 from phaselaw import tables as col
 from phaselaw.laws.regression import Floats, t_half_width
-from phaselaw.laws.series import floats
-from phaselaw.laws.summary import by_cell_and_unit, median_variance, usable
+from phaselaw.laws.summary import by_cell_and_unit, floats, median_variance, usable
 from phaselaw.records import PHASES, Run
 from phaselaw.tables import BUDGET, Table
 

@@ -23,12 +23,20 @@ import polars as pl
 
 from phaselaw.laws import regression
 from phaselaw.laws import served as served_engines
-from phaselaw.laws.noise import KEYS, Noise, Replicates, call_noise_of_slope, points_of, replicates_of, slope_noise
+from phaselaw.laws.noise import (
+    KEYS,
+    SLOPE,
+    Noise,
+    Replicates,
+    call_noise_of_slope,
+    log_matrices,
+    noise_of,
+    points_of,
+    replicates_of,
+)
 from phaselaw.laws.options import Options
-from phaselaw.laws.regression import Floats
-from phaselaw.laws.series import Series, floats
 from phaselaw.laws.served import BASIS, STEP_TRUE, TR121
-from phaselaw.laws.summary import CELLS, GROUP, GROUP_COLUMNS, by_cell, by_model
+from phaselaw.laws.summary import CELLS, GROUP, GROUP_COLUMNS, by_cell, by_model, by_size, floats
 from phaselaw.laws.verdicts import MIN_MODELS, NARROW, TOO_FEW, TREND, out_of_order, resting_on, verdict
 from phaselaw.records import Run
 from phaselaw.tables import (
@@ -42,6 +50,7 @@ from phaselaw.tables import (
     derived,
     fixed,
     flag,
+    grouped,
     interval,
     plain,
     words,
@@ -153,102 +162,66 @@ def scaling_fits(
     draws the bootstrap's models from their alphabetical order, as TR121 does in its length-limited table, rather than
     from the order of their sizes.
     """
-    series = Series.of(points, KEYS, by_name=resample_by_name)
-    x, y = np.log10(series.values("params_millions_effective")), np.log10(series.values("latency"))
-    variance = series.values("latency_log_variance")
-    found = {column.key: series.blank() for column in SCALING_FITS.columns if column.type == pl.Float64}
-    found["boot_n_used"] = np.zeros(len(series.lengths))
-    noise = Noise.none(len(series.lengths))
-    if replicates is not None:
-        noise = slope_noise(series, replicates.points, replicates.kind)
-    said: list[Row] = [{}] * len(series.lengths)
-    for which, at in series.by_length():
-        if at.shape[1] >= 2:
-            for name, value in _fits(x[at], y[at], noise.of(which), options).items():
-                found[name][which] = value
-            found["slope_call_noise_se"][which] = call_noise_of_slope(x[at], variance[at])
-    if replicates is not None:
-        found[f"slope_{'round' if replicates.kind == 'rounds' else 'run'}_noise_se"] = np.sqrt(noise.between)
-    by_hc2 = (found["unequal_scatter_p"] < UNEQUAL) & (found["leverage_max"] <= MOST_LEVERAGE)
-    table = series.keys.with_columns(
-        pl.Series("n_models", series.lengths),
-        pl.Series("ok", np.isfinite(found["slope"])),
-        *(pl.Series(name, values).fill_nan(None) for name, values in found.items()),
-        pl.lit(options.draws).alias("boot_n_requested"),
-        pl.Series("slope_interval_by", [HC2 if each else "t" for each in by_hc2], dtype=pl.String),
-        *_in_words(noise, replicates),
-    )
-    figures = table.with_columns(pl.col(pl.Float64).fill_null(math.nan)).iter_rows(named=True)
-    said = [
-        _said(law, points, noise.of(np.array([at])), options.level)
-        for at, (law, (_, points)) in enumerate(zip(figures, series, strict=True))
-    ]
-    schema = {name: kind for name, kind in SCALING_FITS.schema.items() if name in _SAID}
-    return SCALING_FITS.frame(table.drop(_SAID, strict=False).hstack(pl.DataFrame(said, schema=schema)))
+    matrix = None if replicates is None else log_matrices(replicates.points, KEYS)
+    rows = []
+    for key, models in grouped(by_size(points, KEYS, by_name=resample_by_name), KEYS):
+        x, logs = np.log(floats(models, "params_millions_effective")), None if matrix is None else matrix(models)
+        noise = noise_of(SLOPE, x[:, None], logs, kind="runs" if replicates is None else replicates.kind)
+        found = _law(models, noise, options)
+        rows.append(key | found | _said(found, models, noise, options.level) | _noise_words(noise, replicates))
+    return SCALING_FITS.frame(rows)
 
 
-def _in_words(noise: Noise, replicates: Replicates | None) -> list[pl.Series]:
+def _noise_words(noise: Noise, replicates: Replicates | None) -> Row:
     """What a slope's default interval holds, and whether the noise between runs was measured."""
-    runs = ["not measured"] * len(noise.n)
-    if replicates is not None and replicates.kind != "rounds":
-        too_few = f"not measured: no two of {replicates.n} {replicates.kind} are whole"
-        runs = [f"measured over {n} {replicates.kind}" if n > 1 else too_few for n in noise.n]
-    return [
-        pl.Series("slope_interval_holds", noise.holds(), dtype=pl.String),
-        pl.Series("between_run_noise", runs, dtype=pl.String),
-    ]
+    found: Row = {"slope_interval_holds": noise.holds, "between_run_noise": "not measured"}
+    if replicates is None:
+        return found
+    if replicates.kind == "rounds":
+        return found | {"slope_round_noise_se": math.sqrt(noise.between)}
+    few = f"not measured: no two of {replicates.n} {replicates.kind} are whole"
+    measured = f"measured over {noise.n} {replicates.kind}" if noise.n > 1 else few
+    return found | {"between_run_noise": measured, "slope_run_noise_se": math.sqrt(noise.between)}
 
 
-def _fits(x: Floats, y: Floats, noise: Noise, options: Options) -> dict[str, Any]:
-    """Every figure of laws with the same number of models; ``x`` and ``y`` are (laws, models)."""
-    n = x.shape[1]
-    line = regression.fit_lines(x, y)
-    half = noise.half_width(line.slope_se, n - 2, options.level)
-    rho, p = regression.spearman_rows(x, y)
-    robust = regression.theil_sen_rows(x, y, options.level)
-    dx = x - x.mean(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        leverage = 1 / n + (dx * dx).max(axis=1) / (dx * dx).sum(axis=1)
-    unequal = regression.unequal_scatter(x, y)
-    robust_half = np.array(
-        [
-            noise.of(np.array([at])).half_width(unequal.se[[at]], float(degrees), options.level)[0]
-            for at, degrees in enumerate(unequal.degrees)
-        ]
-    )
-    ends = {"slope_hc2_ci_low": line.slope - robust_half, "slope_hc2_ci_high": line.slope + robust_half}
-    half = np.where((unequal.p < UNEQUAL) & (leverage <= MOST_LEVERAGE), robust_half, half)
-    found: dict[str, Any] = {
+def _law(models: pl.DataFrame, noise: Noise, options: Options) -> Row:
+    """Every figure of one law; its models in the order in which they are resampled."""
+    x, y = (np.log10(floats(models, name)) for name in ("params_millions_effective", "latency"))
+    n, line, level = len(x), regression.fit_line(x, y), options.level
+    found: Row = {"n_models": n, "ok": line.determined, "boot_n_used": 0, "boot_n_requested": options.draws}
+    if n < 2:
+        return found | {"slope_interval_by": "t"}
+    half = float(noise.half_width(line.slope_se, n - 2, level))
+    unequal = regression.unequal_scatter(line)
+    robust_half = float(noise.half_width(unequal.se, unequal.degrees, level))
+    by_hc2 = unequal.p < UNEQUAL and line.leverages().max() <= MOST_LEVERAGE
+    halves = {"slope_t": robust_half if by_hc2 else half, "slope_hc2": robust_half}
+    for name, width in halves.items():
+        found |= {f"{name}_ci_low": line.slope - width, f"{name}_ci_high": line.slope + width}
+    rho, p = regression.spearman(x, y)
+    found |= dict(zip(_THEIL_SEN, regression.theil_sen(x, y, level), strict=True)) | {
         "log10_intercept": line.intercept,
         "slope": line.slope,
         "r2": line.r2,
         "spearman_rho_loglog": rho,
         "spearman_p_loglog": p,
-        **dict(zip(_THEIL_SEN, robust, strict=True)),
-        "slope_t_ci_low": line.slope - half,
-        "slope_t_ci_high": line.slope + half,
         "slope_se": line.slope_se,
-        "residual_sd_log10": line.residual_sd,
-        "log10_params_mean": x.mean(axis=1),
-        "log10_params_sum_of_squares": (dx * dx).sum(axis=1),
-        **ends,
+        "slope_call_noise_se": call_noise_of_slope(x, floats(models, "latency_log_variance")),
+        "residual_sd_log10": math.sqrt(line.residual_variance),
+        "log10_params_mean": x.mean(),
+        "log10_params_sum_of_squares": (line.centred**2).sum(),
         "slope_hc2_degrees": unequal.degrees,
         "unequal_scatter_p": unequal.p,
-        "leverage_max": leverage,
+        "slope_interval_by": HC2 if by_hc2 else "t",
+        "leverage_max": line.leverages().max(),
     }
     if n >= 3:
-        counts = regression.resamples(n, options.draws, options.seed)
-        for name, values in zip(("slope", "log10_intercept"), regression.bootstrap_lines(x, y, counts), strict=True):
-            low, high, used = regression.quantile_interval(values, options.level)
+        draws = regression.bootstrap_lines(x, y, regression.resamples(n, options.draws, options.seed))
+        lows, highs, used = regression.quantile_interval(draws, level)
+        for name, low, high in zip(("slope", "log10_intercept"), lows, highs, strict=True):
             found |= {f"{name}_ci_low": low, f"{name}_ci_high": high}
-            found.setdefault("boot_n_used", used)
+        found["boot_n_used"] = used[0]
     return found
-
-
-_SAID = (
-    *("verdict", "tr121_verdict", "trend_exceptions", "incomplete"),
-    *("without_model", "slope_without", "slope_without_ci_low", "slope_without_ci_high"),
-)
 
 
 def _said(law: Row, points: pl.DataFrame, noise: Noise, level: float) -> Row:
@@ -259,28 +232,28 @@ def _said(law: Row, points: pl.DataFrame, noise: Noise, level: float) -> Row:
     points = points.sort("params_millions_effective", maintain_order=True)
     names, n = points["model"].to_list(), points.height
     x, y = (np.log10(floats(points, name)) for name in ("params_millions_effective", "latency"))
-    shared = {"n_models": n, "r2": law["r2"], "rho": law["spearman_rho_loglog"], "span": 10 ** np.ptp(x)}
-    low, high = law["slope_t_ci_low"], law["slope_t_ci_high"]
+    slope, low, high, their_low, their_high, r2, rho = (law.get(name, math.nan) for name in _JUDGED)
+    shared = {"n_models": n, "r2": r2, "rho": rho, "span": 10 ** np.ptp(x)}
     ours, plain_verdict = (verdict(low=low, high=high, **shared | each) for each in ({}, {"rho": 1.0}))
-    others = regression.left_out(x[None], y[None])
-    leverage, slopes, r2 = others.leverage[0], others.slope[0], others.r2[0]
-    halves = noise.half_width(others.slope_se[0], n - 3, level)
+    line = regression.fit_line(x, y)
+    others, leverage = regression.left_out(line), line.leverages()
+    slopes, halves = others.slopes[:, 0], noise.half_width(others.slopes_se[:, 0], n - 3, level)
 
     def decides(at: int) -> bool:
         ends = {"low": slopes[at] - halves[at], "high": slopes[at] + halves[at]}
         span = 10 ** np.ptp(np.delete(x, at))
-        other = verdict(n_models=n - 1, **ends, r2=r2[at], rho=1.0, span=span)
+        other = verdict(n_models=n - 1, **ends, r2=others.r2[at], rho=1.0, span=span)
         return bool(slopes[at] < low or slopes[at] > high or (n > MIN_MODELS and other != plain_verdict))
 
     judged = ours not in {TOO_FEW, NARROW}
     by_leverage = [int(at) for at in np.argsort(-leverage, kind="stable")]
     telling = [at for at in by_leverage if judged and leverage[at] > DECIDING and decides(at)]
     shown = (telling or by_leverage)[0]
-    rising = y if law["slope"] >= 0 else -y
+    rising = y if slope >= 0 else -y
     incomplete = points.filter(pl.col("incomplete").is_not_null())
     return {
         "verdict": resting_on(ours, [names[at] for at in telling]),
-        "tr121_verdict": verdict(low=law["slope_ci_low"], high=law["slope_ci_high"], **shared),
+        "tr121_verdict": verdict(low=their_low, high=their_high, **shared),
         "trend_exceptions": "; ".join(out_of_order(names, list(rising))) if ours == TREND else None,
         "incomplete": "; ".join(map(" ".join, incomplete.select("model", "incomplete").iter_rows())) or None,
         "without_model": names[shown],
@@ -288,6 +261,9 @@ def _said(law: Row, points: pl.DataFrame, noise: Noise, level: float) -> Row:
         "slope_without_ci_low": slopes[shown] - halves[shown],
         "slope_without_ci_high": slopes[shown] + halves[shown],
     }
+
+
+_JUDGED = ("slope", "slope_t_ci_low", "slope_t_ci_high", "slope_ci_low", "slope_ci_high", "r2", "spearman_rho_loglog")
 
 
 KINDS = {"family": "families", "quantization_level": "quantisations"}

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from phaselaw import tables as col
-from phaselaw.laws.regression import fit_lines, p_of_zero_at
+from phaselaw.laws.regression import fit_line, p_of_zero_at
 from phaselaw.tables import BUDGET, LAW, Table, grouped
 
 _CELL = (LAW, col.MODEL, col.words("scenario", "scenario"))
@@ -235,10 +235,10 @@ def decode_linearity(served: pl.DataFrame) -> pl.DataFrame:
         count, ms = calls["gen_tokens_raw"].to_numpy(), calls["kv_decode_ms"].to_numpy()
         if len(np.unique(count)) < 2:
             continue
-        line = fit_lines(count[None], ms[None])
-        a, b = float(line.intercept[0]), float(line.slope[0])
+        line = fit_line(count, ms)
+        a, b = line.intercept, line.slope
         counts = {"min": count.min(), "median": np.median(count), "max": count.max()}
-        figures = {"n": len(count), "a_ms": a, "b_ms_per_token": b, "r2": float(line.r2[0])}
+        figures = {"n": len(count), "a_ms": a, "b_ms_per_token": b, "r2": line.r2}
         figures |= {f"gen_tokens_raw_{name}": float(value) for name, value in counts.items()}
         units = calls.group_by("scenario").agg(pl.col("gen_tokens_raw", "kv_decode_ms").median())
         if units.height >= LEAST_SCENARIOS:

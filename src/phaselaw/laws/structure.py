@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,12 @@ from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws import regression
 from phaselaw.laws.noise import Kind, Replicates, log_matrices, noise_of
 from phaselaw.laws.options import Options
-from phaselaw.laws.series import Series
-from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL
+from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL, by_size
 from phaselaw.laws.verdicts import verdict
 from phaselaw.machine.footprint import Architecture
 from phaselaw.machine.model_config import facts_of
 from phaselaw.records import Run
-from phaselaw.tables import BUDGET, Row, Table
+from phaselaw.tables import BUDGET, Row, Table, grouped
 
 MEAN, PARAMS, ACTIVE, DEPTH, WIDTH = "mean", "params", "active_params", "depth", "width"
 BYTES, BOTH = "bytes_per_token", "params+depth"
@@ -276,31 +276,29 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def structured(per_model: pl.DataFrame, architecture: pl.DataFrame, sized: pl.DataFrame) -> Series:
+def structured(per_model: pl.DataFrame, architecture: pl.DataFrame, sized: pl.DataFrame) -> pl.DataFrame:
     """The aggregates of each group, with the structure of each model beside them, empty where it is unknown."""
     known = architecture.select(*MODEL, "n_layer", "n_embd")
     joined = per_model.join(known, on=MODEL, how="left", nulls_equal=True).join(
         sized, on=["backend", "model", "params_millions_effective"], how="left", nulls_equal=True
     )
-    return Series.of(joined.with_columns(pl.col("latency_geomean_ms").alias("latency")), GROUP)
+    return by_size(joined.with_columns(latency="latency_geomean_ms"), GROUP)
 
 
-def architecture_correlations(series: Series) -> pl.DataFrame:
+def architecture_correlations(points: pl.DataFrame) -> pl.DataFrame:
     """The table ``hf_architecture_correlations``: Spearman of log latency with parameters, depth and width."""
     rows = []
-    for key, points in series:
-        points = points.filter(pl.col("n_layer") > 0, pl.col("n_embd") > 0)
-        if points.height >= 3:
-            properties = np.stack([_log(points, column) for _, column in _CORRELATED.values()])
-            rho, p = regression.spearman_rows(properties, np.broadcast_to(_log(points, "latency"), properties.shape))
-            names = [name for name, _ in _CORRELATED.values()]
-            found = {f"spearman_rho_{name}": value for name, value in zip(names, rho.tolist(), strict=True)}
-            found |= {f"spearman_p_{name}": value for name, value in zip(names, p.tolist(), strict=True)}
-            rows.append(key | {"n_models": points.height} | found)
+    for key, models in grouped(points.filter(pl.col("n_layer") > 0, pl.col("n_embd") > 0), GROUP):
+        if models.height >= 3:
+            row = key | {"n_models": models.height}
+            for name, column in _CORRELATED.values():
+                ranks = regression.spearman(_log(models, column), _log(models, "latency"))
+                row[f"spearman_rho_{name}"], row[f"spearman_p_{name}"] = ranks
+            rows.append(row)
     return ARCHITECTURE_CORRELATIONS.frame(rows)
 
 
-def multivariate_fits(series: Series, replicates: Replicates | None, options: Options) -> pl.DataFrame:
+def multivariate_fits(points: pl.DataFrame, replicates: Replicates | None, options: Options) -> pl.DataFrame:
     """The table ``hf_multivariate_fits``: ``log lat = alpha + beta log P + gamma log layers``.
 
     TR121's columns with their percentile bootstrap (one generator a fit, unlike TR121's), then the default intervals:
@@ -308,20 +306,18 @@ def multivariate_fits(series: Series, replicates: Replicates | None, options: Op
     verdict of each coefficient by it.
     """
     rows = []
-    series = Series.of(series.points.filter(pl.col("n_layer") > 0), GROUP)
     kind: Kind = "runs" if replicates is None else replicates.kind
-    matrices = None if replicates is None else log_matrices(replicates.by_model(), series)
-    for at, (key, points) in enumerate(series):
-        columns, latency = np.column_stack([_log(points, name) for name in COLUMNS[BOTH]]), _log(points, "latency")
-        plane = regression.fit_plane(columns, latency) if points.height >= 3 else None
-        if plane is None:
+    matrix = None if replicates is None else log_matrices(replicates.by_model(), GROUP)
+    for key, models in grouped(points.filter(pl.col("n_layer") > 0), GROUP):
+        columns, latency = np.column_stack([_log(models, name) for name in COLUMNS[BOTH]]), _log(models, "latency")
+        plane = regression.fit_plane(columns, latency)
+        if not plane.determined:
             continue
-        counts = regression.resamples(points.height, options.draws, options.seed)
+        counts = regression.resamples(models.height, options.draws, options.seed)
         coefficients, r2 = regression.bootstrap_planes(columns, latency, counts)
         low, high, used = regression.quantile_interval(np.vstack([coefficients[:, 1:].T, r2]), options.level)
-        logs = np.empty((0, points.height)) if matrices is None else matrices[at]
         row: Row = key | {
-            "n_models": points.height,
+            "n_models": models.height,
             "beta_log_params": plane.coefficients[1],
             "gamma_log_layers": plane.coefficients[2],
             "r2": plane.r2,
@@ -330,18 +326,19 @@ def multivariate_fits(series: Series, replicates: Replicates | None, options: Op
         }
         for index, name in enumerate(("beta", "gamma", "r2")):
             row |= {f"{name}_ci_low": low[index], f"{name}_ci_high": high[index]}
+        logs = None if matrix is None else matrix(models)
         for index, name in enumerate(("beta", "gamma"), start=1):
             noise = noise_of(np.eye(3)[index], columns, logs, kind=kind)
-            half = float(noise.half_width(plane.standard_errors[[index]], plane.degrees, options.level)[0])
+            half = float(noise.half_width(plane.standard_errors[index], plane.degrees, options.level))
             ends = {"low": plane.coefficients[index] - half, "high": plane.coefficients[index] + half}
             row |= {f"{name}_t_ci_{end}": value for end, value in ends.items()}
             span = float(np.exp(np.ptp(columns[:, index - 1])))
-            row[f"{name}_verdict"] = verdict(n_models=points.height, **ends, r2=plane.r2, rho=1.0, span=span)
-        rows.append(row | {"interval_holds": noise.holds()[0]})
+            row[f"{name}_verdict"] = verdict(n_models=models.height, **ends, r2=plane.r2, rho=1.0, span=span)
+        rows.append(row | {"interval_holds": noise.holds})
     return MULTIVARIATE_FITS.frame(rows)
 
 
-def structure_predictors(series: Series) -> pl.DataFrame:
+def structure_predictors(points: pl.DataFrame) -> pl.DataFrame:
     """Each predictor's leave-one-model-out error, R2 and rank correlation, on the same models.
 
     Where at least three models of a group have known layers, all predictors are compared on those; else parameters and
@@ -350,9 +347,9 @@ def structure_predictors(series: Series) -> pl.DataFrame:
     ``warning`` says what a small sample can't tell.
     """
     rows = []
-    for key, points in series:
-        layered = points.filter(pl.col("n_layer") > 0)
-        group = [key | row for row in _compared(layered if layered.height >= 3 else points)]
+    for key, models in grouped(points, GROUP):
+        layered = models.filter(pl.col("n_layer") > 0)
+        group = [key | row for row in _compared(layered if layered.height >= 3 else models)]
         errors = [row.get("loo_rmse_log", np.inf) for row in group]
         # Bytes in proportion to parameters predict as these do, but for rounding: the first in order is the best.
         least = min(errors, default=np.inf) * (1 + 1e-9)
@@ -370,16 +367,14 @@ def _compared(points: pl.DataFrame) -> Iterator[Row]:
         if predictor == ACTIVE and (points[ACTIVE_PARAMS] == points["params_millions_effective"]).all():
             continue  # no mixture of experts: it is the same
         row: Row = {"predictor": predictor, "n_models": n}
-        columns = np.column_stack([_log(points, name) for name in names]) if names else None
-        errors = regression.leave_one_out_errors(columns, latency)
-        if errors is not None:
-            rmse = float(np.sqrt((errors * errors).mean()))
+        columns = np.array([_log(points, name) for name in names]).reshape(len(names), n).T
+        plane = regression.fit_plane(columns, latency)
+        rmse = regression.left_out(plane).root_mean_square
+        if math.isfinite(rmse):
             row |= {"loo_rmse_log": rmse, "loo_typical_factor": regression.exponential(rmse)}
-        if columns is not None:
-            plane = regression.fit_plane(columns, latency)
-            row["r2"] = None if plane is None else plane.r2
-        if columns is not None and len(names) == 1:
-            row["spearman_rho"], row["spearman_p"] = regression.exact_spearman(columns[:, 0], latency)
+        row["r2"] = plane.r2 if names else None
+        if len(names) == 1:
+            row["spearman_rho"], row["spearman_p"] = regression.spearman(columns[:, 0], latency, exact=True)
         if n < 2 * (len(names) + 2):
             few = f"{n} models for {len(names) + 1} coefficients"
             row["warning"] = f"{few}: the error of leaving one out is itself uncertain"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import polars as pl
 
 from phaselaw import tables as col
+from phaselaw.laws.regression import Floats
 from phaselaw.tables import BUDGET as BUDGET
 from phaselaw.tables import IS_LATENCY, LAW, PHASE, Table, constants
 
@@ -125,6 +127,22 @@ _MEDIAN_VARIANCES = (1.0, 0.5, 0.4487, 0.2982, 0.2868, 0.2147, 0.2104, 0.1682, 0
 def median_variance(n: int) -> float:
     """Variance of the median of ``n`` normal values of variance 1 (order statistics; pi / 2n beyond ten values)."""
     return _MEDIAN_VARIANCES[n - 1] if n <= len(_MEDIAN_VARIANCES) else math.pi / (2 * n)
+
+
+def floats(table: pl.DataFrame, column: str) -> Floats:
+    """A column as floats; missing is NaN."""
+    found: Floats = table[column].cast(pl.Float64).fill_null(math.nan).to_numpy()
+    return found
+
+
+def by_size(points: pl.DataFrame, keys: Sequence[str], *, by_name: bool = False) -> pl.DataFrame:
+    """The points that have a parameter count and a positive ``latency``, law after law (``keys``).
+
+    A law's models are in ascending order of parameters, or, ``by_name``, in that of their names.
+    """
+    order = ["params_millions_effective", "model", "model_kind"]
+    sound = (pl.col(name).is_finite() & (pl.col(name) > 0) for name in ("params_millions_effective", "latency"))
+    return points.filter(*sound).sort([*keys, *(["model", *order] if by_name else order)])
 
 
 def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:

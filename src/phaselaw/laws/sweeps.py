@@ -19,7 +19,7 @@ from scipy import stats
 from phaselaw import tables as col
 from phaselaw.laws.decisions import COLD_START
 from phaselaw.laws.noise import ALL
-from phaselaw.laws.regression import Floats, fit_lines, log_interval, t_half_width
+from phaselaw.laws.regression import Floats, fit_line, log_interval, t_half_width
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import BUDGET, MODEL
 from phaselaw.laws.verdicts import word
@@ -272,19 +272,18 @@ def exponent_stability(points: pl.DataFrame, lengths: pl.DataFrame, *, level: fl
 def stability_of(values: Floats, params: Floats, latencies: Floats, *, level: float) -> dict[str, Any]:
     """The figures of ``exponent_stability`` for an axis's values (v,), models' parameters (m,), latencies (m, v)."""
     models, sizes, logs = len(params), np.log10(params), np.log10(latencies)
-    exponents = fit_lines(np.broadcast_to(sizes, logs.T.shape), logs.T).slope
-    along = fit_lines(np.broadcast_to(np.log10(values), logs.shape), logs).slope
-    line = fit_lines(sizes[None], along[None])
-    change, se = float(line.slope[0]), float(line.slope_se[0])
-    half = float(t_half_width(line.slope_se, models - 2, level)[0])
+    first, last = (fit_line(sizes, logs[:, at]).slope for at in (0, -1))
+    line = fit_line(sizes, np.array([fit_line(np.log10(values), each).slope for each in logs]))
+    change, se = line.slope, line.slope_se
+    half = float(t_half_width(np.array(se), models - 2, level))
     p = float(2 * stats.t.sf(abs(change) / se, models - 2)) if models > 2 and se > 0 else None
     return {
         "n_models": models,
         "n_values": len(values),
         "value_first": float(values[0]),
         "value_last": float(values[-1]),
-        "exponent_first": float(exponents[0]),
-        "exponent_last": float(exponents[-1]),
+        "exponent_first": first,
+        "exponent_last": last,
         "change_per_tenfold": change,
         "change_ci_low": change - half if np.isfinite(half) else None,
         "change_ci_high": change + half if np.isfinite(half) else None,

@@ -24,11 +24,10 @@ from phaselaw.laws.checks.frame import (
 )
 from phaselaw.laws.checks.served import prompt_cache
 from phaselaw.laws.overhead import least_log_error
-from phaselaw.laws.regression import Floats, left_out
+from phaselaw.laws.regression import Floats, fit_line, left_out
 from phaselaw.laws.scaling import KINDS, kinds_of
-from phaselaw.laws.series import Series
 from phaselaw.laws.structure import bits_of
-from phaselaw.laws.summary import GROUP
+from phaselaw.laws.summary import GROUP, by_size
 from phaselaw.tables import Row, grouped
 
 ALPHA = 0.05
@@ -74,9 +73,9 @@ def far_off(evidence: Evidence) -> Findings:
     """
     cached = {(each.where.backend, each.where.model, "prefill") for each in prompt_cache(evidence).findings}
     fresh = [each not in cached for each in evidence.per_model.select("backend", "model", "mode").iter_rows()]
-    latency = pl.col("latency_geomean_ms").alias("latency")
-    series = Series.of(evidence.per_model.filter(fresh).with_columns(latency), GROUP)
-    for key, models in grouped(series.points, GROUP):
+    laws, n = by_size(evidence.per_model.filter(fresh).with_columns(latency="latency_geomean_ms"), GROUP), 0
+    for key, models in grouped(laws, GROUP):
+        n += models.height >= 4
         params, ms = models["params_millions_effective"].to_numpy(), models["latency"].to_numpy()
         for index, factor, p in outliers(params, ms):
             slow = _LARGE_AND_SLOW if index == models.height - 1 else _SLOW
@@ -91,7 +90,7 @@ def far_off(evidence: Evidence) -> Findings:
                 other_reading=f"likely: {reason}",
                 next_step=step,
             )
-    return int((series.lengths >= 4).sum())
+    return n
 
 
 def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, float, float]]:
@@ -104,14 +103,14 @@ def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, flo
     n = len(params_millions)
     if n < 4:
         return []
-    others = left_out(np.log(params_millions)[None], np.log(latency_ms)[None])
-    off, without, slope, leverage = (each[0] for each in (others.off, others.sse, others.slope, others.leverage))
+    line = fit_line(np.log(params_millions), np.log(latency_ms))
+    off, without, slopes, *_ = left_out(line)
     with np.errstate(divide="ignore", invalid="ignore"):
-        studentised = np.abs(off) * np.sqrt((n - 3) * (1 - leverage) / without)
+        studentised = np.abs(off) * np.sqrt((n - 3) * (1 - line.leverages()) / without)
     p = np.where(np.abs(off) < 1e-9, 1.0, 2 * stats.t.sf(studentised, n - 3))
     found = []
     for index in np.flatnonzero((p * n < ALPHA) & (np.abs(off) >= math.log(FAR))):
-        bent = least_log_error(params_millions, latency_ms, max_exponent=max(PROPORTIONAL, float(slope[index])))
+        bent = least_log_error(params_millions, latency_ms, max_exponent=max(PROPORTIONAL, float(slopes[index, 0])))
         # p of this sum of squares over all models exceeding that of a line without one; of a line it is the model's p.
         t = math.sqrt(max(bent - without[index], 0.0) * (n - 3) / without[index]) if without[index] > 0 else math.inf
         if 2 * stats.t.sf(t, n - 3) < ALPHA:
