@@ -364,9 +364,9 @@ def of_predictions(case: Case, n: int, simulations: int) -> Iterator[Share]:
             continue
         runs = None if in_runs is None else log_matrices(in_runs[key], summary.GROUP)(law.models)
         told = law.latency_ms(new, 0.95, runs=runs)
-        low, high = (told.low, told.high) if runs is None else (told.mean_low, told.mean_high)
+        low, high = (told[f"latency_ms{'' if runs is None else '_mean'}_{end}"] for end in ("low", "high"))
         true = new["latency"] if case.runs == 1 else 1e3 / rates[str(key[0]), left]
-        inside.append(low is not None and high is not None and low <= true <= high)
+        inside.append(low <= true <= high)
     held = (sum(inside) / len(inside), len(inside))
     yield _share("prediction of a new model by one law (default)", _kind(case), case, n, held)
 

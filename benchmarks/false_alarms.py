@@ -76,9 +76,8 @@ def alarms(outcome: CheckResult) -> int:
 
 
 def _unit(name: str, finding: Finding) -> tuple[object, ...]:
-    where = finding.where
-    law = (where.backend, where.batch_size, where.gen_tokens_target)
-    return (*law, *finding.modes) if name in BY_PHASE else (*law, where.model, where.scenario)
+    law = tuple(map(finding.where.get, ("backend", "batch_size", "gen_tokens_target")))
+    return (*law, *finding.modes) if name in BY_PHASE else (*law, *map(finding.where.get, ("model", "scenario")))
 
 
 def false_alarms(runs: int, first: int = 0) -> dict[str, dict[str, float]]:

@@ -56,7 +56,8 @@ def one(rng: np.random.Generator, n: int, exponents: tuple[float, float]) -> dic
     told = {law: fitted.latency_ms(properties, LEVEL) for law, fitted in fits.items()}
     told["chosen"] = fits[chosen].latency_ms(properties, LEVEL, chosen_of=len(fits))
     told["chosen, not charged"] = told[chosen]
-    return {law: (low <= new["latency"] <= high, high / value) for law, (value, low, high, *_) in told.items()}
+    ends = {law: (of["latency_ms_low"], of["latency_ms_high"], of["latency_ms"]) for law, of in told.items()}
+    return {law: (low <= new["latency"] <= high, high / value) for law, (low, high, value) in ends.items()}
 
 
 def coverage(n: int, truth: str, *, trials: int) -> dict[str, tuple[float, float]]:

@@ -201,6 +201,11 @@ def alike(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
     return groups
 
 
+def like(table: pl.DataFrame, row: Mapping[str, Any], names: Iterable[str]) -> pl.DataFrame:
+    """The rows of a table that have the same values as ``row`` in the columns ``names``, or lack the same."""
+    return table.filter(pl.col(name).eq_missing(pl.lit(row[name], dtype=table.schema[name])) for name in names)
+
+
 LAW = words("backend", "backend", reads="law")
 """The backend; a report adds its batch size, and its budget where a run has several."""
 BACKEND = words("backend", "backend")

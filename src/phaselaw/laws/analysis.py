@@ -141,14 +141,9 @@ class Context(Mapping[str, pl.DataFrame]):
         return noise.for_laws(self.units)
 
     @cached_property
-    def architecture(self) -> pl.DataFrame:
-        """The layers, width and heads of each model."""
-        return structure.architectures(self.run, self.options.models_table)
-
-    @cached_property
     def structured(self) -> pl.DataFrame:
         """The models' latencies with their structure beside them."""
-        return structure.structured(self.per_model, self.architecture, structure.sizes(self.run))
+        return structure.structured(self.per_model, self[structure.MODEL_ARCHITECTURE], structure.sizes(self.run))
 
     @cached_property
     def prompt_lengths(self) -> pl.DataFrame:
@@ -174,7 +169,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (noise.SUMMARY_BY_MODEL_AND_RUN, lambda of: noise.by_model_and_run(of.replicates)),
     (scaling.SCALING_FITS, lambda of: scaling.scaling_fits(of.points, of.replicates, of.options)),
     (scaling.SCALING_FITS_BY_FAMILY, lambda of: scaling.by_family(of.per_model, of.run, of.options, of.replicates)),
-    (structure.MODEL_ARCHITECTURE, lambda of: of.architecture),
+    (structure.MODEL_ARCHITECTURE, lambda of: structure.architectures(of.run, of.options.models_table)),
     (structure.ARCHITECTURE_CORRELATIONS, lambda of: structure.architecture_correlations(of.structured)),
     (structure.MULTIVARIATE_FITS, lambda of: structure.multivariate_fits(of.structured, of.replicates, of.options)),
     (structure.STRUCTURE_PREDICTORS, lambda of: structure.structure_predictors(of.structured)),

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from phaselaw import tables as col
 from phaselaw.laws import structure
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.overhead import LINEAR, OVERHEAD_COMPUTE_FITS, POWER
@@ -20,7 +21,7 @@ from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import GROUP_COLUMNS, REQUESTS
 from phaselaw.laws.verdicts import NARROW, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
 from phaselaw.laws.warmup import COLD_STARTS, WARMUP_EFFECT_SUMMARY, event_words
-from phaselaw.tables import BUDGET, Col, Row, Table, counted, derived, digits, grouped, interval, measured, plain, words
+from phaselaw.tables import BUDGET, Col, Row, Table, grouped, like
 
 SIZE, DEPTH, OVERHEAD, MIXED, UNKNOWN, COLD_START = ("size", "depth", "overhead", "mixed", "unknown", "cold start")
 """Regimes; a cold start may also be what breaks first, and that may be unknown too."""
@@ -41,26 +42,26 @@ REGIMES = Table(
     why_empty="no e2e_kv rows to fit",
     columns=(
         *GROUP_COLUMNS,
-        words("regime", "regime", reads="meaning"),
-        words("reason", "because"),
-        counted("n_models"),
-        words("verdict"),
-        *plain("slope slope_t_ci_low slope_t_ci_high r2 loo_mean loo_params loo_depth loo_params_depth overhead_share"),
-        *plain("overhead_share_ci_low overhead_share_ci_high warmup_ratio_p95 warmup_added_ms_p95"),
-        counted(BUDGET),
-        *plain("cold_ratio_max cold_added_ms_max"),
+        col.words("regime", "regime", reads="meaning"),
+        col.words("reason", "because"),
+        col.counted("n_models"),
+        col.words("verdict"),
+        *col.plain("slope slope_t_ci_low slope_t_ci_high r2 loo_mean loo_params loo_depth loo_params_depth"),
+        *col.plain("overhead_share overhead_share_ci_low overhead_share_ci_high warmup_ratio_p95 warmup_added_ms_p95"),
+        col.counted(BUDGET),
+        *col.plain("cold_ratio_max cold_added_ms_max"),
     ),
 )
 
 
 def times(value: float | None) -> str:
     """A factor: ``3.2 x``."""
-    return digits(value) + ("" if value is None else " x")
+    return col.digits(value) + ("" if value is None else " x")
 
 
 def _span(title: str, name: str) -> Col:
     def text(row: Row) -> str:
-        return f"{digits(row[f'smallest_{name}'])} to {digits(row[f'largest_{name}'])}"
+        return f"{col.digits(row[f'smallest_{name}'])} to {col.digits(row[f'largest_{name}'])}"
 
     return Col(title=title, key=f"largest_{name}", provenance="measured", detail=True, of_row=text)
 
@@ -72,30 +73,30 @@ WHAT_BREAKS_FIRST = Table(
     why_empty="no e2e_kv rows with a parameter count",
     columns=(
         *GROUP_COLUMNS[:3],
-        words("first", "first"),
-        words("then", "then"),
-        counted("n_models"),
-        *(words(f"{which}_model") for which in ("smallest", "largest", "fastest", "slowest")),
-        *plain("smallest_params_millions"),
+        col.words("first", "first"),
+        col.words("then", "then"),
+        col.counted("n_models"),
+        *(col.words(f"{which}_model") for which in ("smallest", "largest", "fastest", "slowest")),
+        *col.plain("smallest_params_millions"),
         _span("parameters (M)", "params_millions"),
-        *plain("smallest_latency_ms"),
+        *col.plain("smallest_latency_ms"),
         _span("latency (ms)", "latency_ms"),
-        derived("latency_factor", "latency grows", times),
-        derived("price_factor", "price grows", times),
-        *plain("law_factor"),
-        *interval("law_factor_low", "law_factor_high", "by the law", digits, detail=True),
-        *plain("slowest_to_fastest"),
-        words("cold_mode"),
-        words("cold_model"),
-        *plain("cold_params_millions"),
-        *plain("cold_ratio_p95 cold_added_ms_p95"),
-        counted(BUDGET),
-        words("coldness"),
-        derived("cold_ratio_max", "worst first call", times),
-        derived("cold_added_ms_max", "added (ms)", detail=True),
-        measured("cold_load_ms", "of which loading", detail=True),
-        counted("cold_n_calls"),
-        counted("cold_n_unsafe"),
+        col.derived("latency_factor", "latency grows", times),
+        col.derived("price_factor", "price grows", times),
+        *col.plain("law_factor"),
+        *col.interval("law_factor_low", "law_factor_high", "by the law", col.digits, detail=True),
+        *col.plain("slowest_to_fastest"),
+        col.words("cold_mode"),
+        col.words("cold_model"),
+        *col.plain("cold_params_millions"),
+        *col.plain("cold_ratio_p95 cold_added_ms_p95"),
+        col.counted(BUDGET),
+        col.words("coldness"),
+        col.derived("cold_ratio_max", "worst first call", times),
+        col.derived("cold_added_ms_max", "added (ms)", detail=True),
+        col.measured("cold_load_ms", "of which loading", detail=True),
+        col.counted("cold_n_calls"),
+        col.counted("cold_n_unsafe"),
     ),
     shows="backend first then largest_params_millions largest_latency_ms latency_factor law_factor_low price_factor "
     "cold_ratio_max cold_added_ms_max cold_load_ms",
@@ -104,12 +105,8 @@ WHAT_BREAKS_FIRST = Table(
 
 def of_group(table: pl.DataFrame, about: Mapping[str, Any], *names: str) -> list[Row]:
     """The rows of a table that are about the same backend, batch size and budget, and alike in ``names`` too."""
-    same = [
-        pl.col(name).eq_missing(pl.lit(about[name], dtype=table.schema[name]))
-        for name in (*_KEYS, *names)
-        if name in about and name in table.columns
-    ]
-    return table.filter(pl.all_horizontal(same)).to_dicts()
+    known = [name for name in (*_KEYS, *names) if name in about and name in table.columns]
+    return like(table, about, known).to_dicts()
 
 
 def end_to_end_laws(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

@@ -18,11 +18,11 @@ from scipy import stats
 
 from phaselaw import tables as col
 from phaselaw.laws.noise import ALL, SLOPE, Noise, Replicates, log_matrices, noise_of
-from phaselaw.laws.regression import fit_line, t_half_width
+from phaselaw.laws.regression import fit_line, sum_of_variances, t_half_width
 from phaselaw.laws.scaling import HC2
 from phaselaw.laws.summary import GROUP, by_size, floats
 from phaselaw.laws.verdicts import MIN_MODELS
-from phaselaw.tables import BUDGET, MISSING, Row, Table
+from phaselaw.tables import BUDGET, MISSING, Row, Table, like
 
 _SAME = ["model", "params_millions_effective"]
 """What makes a model of one law the same as one of another's."""
@@ -93,9 +93,8 @@ def welch_difference(
 ) -> SlopeDifference:
     """First minus second of two independent slopes, each (slope, standard error, degrees of freedom)."""
     (a, a_se, a_df), (b, b_se, b_df) = one, other
-    variance = a_se**2 + b_se**2
-    degrees = variance**2 / (a_se**4 / a_df + b_se**4 / b_df) if variance > 0 else math.inf
-    half = float(t_half_width(np.array(math.sqrt(variance)), degrees, level))
+    variance, degrees = sum_of_variances(np.square([a_se, b_se]), np.array([a_df, b_df]))
+    half = float(t_half_width(np.sqrt(variance), degrees, level))
     return SlopeDifference(difference=a - b, low=a - b - half, high=a - b + half)
 
 
@@ -210,9 +209,5 @@ def _scenarios(tables: Tables, law: Row) -> str:
 
 def _models(tables: Tables, law: Row) -> pl.DataFrame:
     """The models that a law is fitted to."""
-    table = tables["summary_by_model_backend_mode_agg"]
-    keys = ("backend", "batch_size", BUDGET, "mode")
-    same = [pl.col(name).eq_missing(pl.lit(law[name], dtype=table.schema[name])) for name in keys]
-    return table.filter(
-        pl.all_horizontal(same), pl.col("params_millions_effective") > 0, pl.col("latency_geomean_ms") > 0
-    )
+    mine = like(tables["summary_by_model_backend_mode_agg"], law, ("backend", "batch_size", BUDGET, "mode"))
+    return mine.filter(pl.col("params_millions_effective") > 0, pl.col("latency_geomean_ms") > 0)

@@ -18,23 +18,10 @@ import numpy as np
 import polars as pl
 from scipy import optimize, stats
 
+from phaselaw import tables as col
 from phaselaw.laws.regression import Floats, fit_line
 from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, by_size
-from phaselaw.tables import (
-    BUDGET,
-    Row,
-    Table,
-    counted,
-    derived,
-    digits,
-    fixed,
-    flag,
-    grouped,
-    interval,
-    percent,
-    plain,
-    words,
-)
+from phaselaw.tables import BUDGET, Row, Table, grouped
 
 LINEAR, POWER = "lat = a + b*P", "lat = a + b*P^s"
 MAX_EXPONENT = 2.0
@@ -48,22 +35,22 @@ OVERHEAD_COMPUTE_FITS = Table(
     caption="Overhead against compute.",
     columns=(
         *GROUP_COLUMNS,
-        words("aggregation"),
-        words("fit", "fit"),
-        counted("n_models"),
-        flag("ok"),
-        *plain("a_ms b_ms_per_million_params"),
-        derived("r2", "R2, TR121's fit", fixed),
-        *plain("overhead_fraction_at_min_model overhead_fraction_at_max_model b s"),
-        derived("relative_a_ms", "overhead a (ms)"),
-        *interval("relative_a_ci_low", "relative_a_ci_high", "interval", digits),
-        *plain("relative_b relative_b_ci_low relative_b_ci_high"),
-        derived("relative_s", "exponent s", fixed),
-        *interval("relative_s_ci_low", "relative_s_ci_high", "interval"),
-        *plain("relative_log_r2"),
-        derived("relative_share_at_median", "share at the median model", percent),
-        *interval("relative_share_at_median_ci_low", "relative_share_at_median_ci_high", "interval", percent),
-        counted(BUDGET),
+        col.words("aggregation"),
+        col.words("fit", "fit"),
+        col.counted("n_models"),
+        col.flag("ok"),
+        *col.plain("a_ms b_ms_per_million_params"),
+        col.derived("r2", "R2, TR121's fit", col.fixed),
+        *col.plain("overhead_fraction_at_min_model overhead_fraction_at_max_model b s"),
+        col.derived("relative_a_ms", "overhead a (ms)"),
+        *col.interval("relative_a_ci_low", "relative_a_ci_high", "interval", col.digits),
+        *col.plain("relative_b relative_b_ci_low relative_b_ci_high"),
+        col.derived("relative_s", "exponent s", col.fixed),
+        *col.interval("relative_s_ci_low", "relative_s_ci_high", "interval"),
+        *col.plain("relative_log_r2"),
+        col.derived("relative_share_at_median", "share at the median model", col.percent),
+        *col.interval("relative_share_at_median_ci_low", "relative_share_at_median_ci_high", "interval", col.percent),
+        col.counted(BUDGET),
     ),
     order=("backend", "batch_size", BUDGET, "mode", "fit"),
     shows="backend mode fit relative_a_ms relative_a_ci_low relative_s relative_s_ci_low relative_share_at_median "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,7 @@ from scipy import stats
 from phaselaw import tables as col
 from phaselaw.laws.noise import Kind, Noise, log_matrices, noise_of, scatter_of
 from phaselaw.laws.rates import BASIS
-from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, left_out, t_half_width
+from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, left_out, sum_of_variances, t_half_width
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
 from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size, floats
 from phaselaw.records import PHASES
@@ -189,18 +189,6 @@ class Predictions:
     workloads: tuple[Workload, ...]
 
 
-class PredictedLatency(NamedTuple):
-    """A new model's latency and its intervals, in ms."""
-
-    value: float
-    low: float
-    """In one more run where several were measured, else in this run; NaN where two runs of few models can't tell."""
-    high: float
-    mean_low: float | None = None
-    """In the long-run mean of runs; ``None`` from one run."""
-    mean_high: float | None = None
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LawFit:
     """A law of log latency in the logs of a model's properties, fitted to the models whose properties are known."""
@@ -212,12 +200,13 @@ class LawFit:
 
     def latency_ms(
         self, properties: Mapping[str, Any], level: float, *, chosen_of: int = 1, runs: Floats | None = None
-    ) -> PredictedLatency:
-        """The latency of a new model with these properties, and its prediction intervals, in ms.
+    ) -> dict[str, float]:
+        """The latency of a new model with these properties, and its prediction intervals, in ms, as in `Prediction`.
 
         ``chosen_of`` is the number of laws that this one was chosen from, by the data, for its small error: the choice
         costs a degree of freedom, as another coefficient would, but never the last. ``runs`` are the log latencies of
-        its `models` in each run, (runs, models), for the noise between runs.
+        its `models` in each run, (runs, models), for the noise between runs. NaN where two runs of few models can't
+        tell of another.
         """
         at = np.log(np.array([properties[name] for name in COLUMNS[self.law]], dtype=float))
         charged = 1.0 if chosen_of > 1 and self.plane.degrees > 1 else 0.0
@@ -225,21 +214,19 @@ class LawFit:
         columns, _ = _logs(self.models, self.law)
         noise = noise_of(np.append(1.0, at), columns, runs, kind="runs")
         value, parts = self.plane.at(at), [tuple(map(float, noise.variance(se, degrees)))]
-        mean = _ends(value, parts, level)
+        found = {"latency_ms": exponential(value)}
         if runs is None:
-            return PredictedLatency(exponential(value), *mean)
+            return found | _ends("latency_ms", value, parts, level)
         one_run = scatter_of((runs - runs.mean(axis=0)).T)
-        more = _ends(value, [*parts, (one_run.variance[0], one_run.degrees[0])], level)
-        return PredictedLatency(exponential(value), *more, *mean)
+        more = [*parts, (one_run.variance[0], one_run.degrees[0])]
+        return found | _ends("latency_ms", value, more, level) | _ends("latency_ms_mean", value, parts, level)
 
 
-def _ends(log: float, parts: Sequence[tuple[float, ...]], level: float) -> tuple[float, float]:
-    """Both ends of an interval whose variance is the sum of these, each with its degrees of freedom (Satterthwaite)."""
-    variance = sum(part for part, _ in parts)
-    squares = sum(part**2 / degrees if degrees > 0 else math.nan for part, degrees in parts)
-    degrees = parts[0][1] if squares == 0 else variance**2 / squares
-    half = float(t_half_width(np.array(math.sqrt(variance)), degrees, level))
-    return exponential(log - half), exponential(log + half)
+def _ends(name: str, log: float, parts: Sequence[tuple[float, ...]], level: float) -> dict[str, float]:
+    """Both ends of an interval whose variance is the sum of these, each with its degrees of freedom."""
+    variance, degrees = sum_of_variances(*np.array(parts).T)
+    half = float(t_half_width(np.sqrt(variance), degrees, level))
+    return {f"{name}_low": exponential(log - half), f"{name}_high": exponential(log + half)}
 
 
 def predict(
@@ -362,8 +349,7 @@ def _by_each_law(
             "interval_holds": "this run only: models and calls"
             if logs is None
             else f"{BASIS[kind]}: {Noise(kind, len(logs)).holds}",
-            "latency_ms": found.value,
-            **{f"latency_ms_{end}": value for end, value in found._asdict().items() if end != "value"},
+            **found,
             "typical_factor": factors.get(law),
             "mean_factor": factors.get(MEAN),
         }
@@ -372,7 +358,7 @@ def _by_each_law(
 def _rate(row: Mapping[str, Any], tokens: float | None) -> dict[str, Any]:
     """Tokens a second of a call that takes so long; the interval's ends change places."""
     ends = {"": "", "_low": "_high", "_high": "_low", "_mean_low": "_mean_high", "_mean_high": "_mean_low"}
-    ms = {f"tokens_per_s{name}": row[f"latency_ms{end}"] for name, end in ends.items()}
+    ms = {f"tokens_per_s{name}": row.get(f"latency_ms{end}") for name, end in ends.items()}
     rates = {
         name: None if not tokens or each is None else math.inf if each <= 0 else 1000 * tokens / each
         for name, each in ms.items()
@@ -437,17 +423,17 @@ def _left_out(points: pl.DataFrame, level: float) -> Iterator[Row]:
         shared = model | {"latency_measured_ms": latency, "extrapolated": extrapolated}
         for law in (CHOSEN, *(law for law in LAWS if law in fits)):
             used = fits[chosen if law == CHOSEN else law]
-            value, low, high, *_ = used.latency_ms(properties, level, chosen_of=len(fits) if law == CHOSEN else 1)
-            yield shared | {
-                "predictor": law,
-                "predictor_used": used.law,
-                "n_others": used.models.height,
-                "latency_predicted_ms": value,
-                "latency_predicted_ms_low": low,
-                "latency_predicted_ms_high": high,
-                "error": value / latency - 1,
-                "inside": low <= latency <= high,
-            }
+            told = used.latency_ms(properties, level, chosen_of=len(fits) if law == CHOSEN else 1)
+            by_law = {"predictor": law, "predictor_used": used.law, "n_others": used.models.height}
+            yield (
+                shared
+                | by_law
+                | {
+                    **{name.replace("latency_ms", "latency_predicted_ms"): value for name, value in told.items()},
+                    "error": told["latency_ms"] / latency - 1,
+                    "inside": told["latency_ms_low"] <= latency <= told["latency_ms_high"],
+                }
+            )
         mean = exponential(float(np.log(others["latency"].to_numpy()).mean()))
         by_mean = {"predictor": MEAN, "predictor_used": MEAN, "n_others": others.height}
         yield shared | by_mean | {"latency_predicted_ms": mean, "error": mean / latency - 1}

@@ -215,6 +215,17 @@ def t_half_width(se: Floats, degrees: float | Floats, level: float) -> Floats:
     return half
 
 
+def sum_of_variances(parts: Floats, degrees: Floats) -> tuple[Floats, Floats]:
+    """The sum of variances (parts, ...) and its degrees of freedom (Satterthwaite, Biometrics Bulletin 2, 1946).
+
+    A part of 0 says nothing, so a sum of 0 is known exactly; with an unknown part (NaN) there are no degrees.
+    """
+    total = parts.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = total**2 / np.where(parts == 0, 0.0, parts**2 / degrees).sum(axis=0)
+    return total, np.where(total > 0, freedom, np.where(total == 0, np.inf, 0.0))
+
+
 def log_interval(values: Floats, log_se: Floats, degrees: Floats, level: float) -> tuple[Floats, Floats]:
     """Both ends of a t interval on the log of each value; NaN without degrees of freedom."""
     half = t_half_width(log_se, degrees, level)

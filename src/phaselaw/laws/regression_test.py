@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw import tables as col
-from phaselaw.laws.regression import Floats, t_half_width
+from phaselaw.laws.regression import Floats, sum_of_variances, t_half_width
 from phaselaw.laws.summary import by_cell_and_unit, floats, median_variance, usable
 from phaselaw.records import PHASES, Run
 from phaselaw.tables import BUDGET, Table
@@ -160,18 +160,6 @@ class RatioTest:
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(self.se > 0, off / self.se, np.where(off > 0, np.inf, -np.inf))
         return np.asarray(stats.t.sf(t, np.where(self.degrees > 0, self.degrees, np.nan)))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _PhaseTests:
-    """What is asked of one backend and phase; ``None`` where no cell is in every run, or runs can't be judged."""
-
-    cells: RatioTest
-    beside: RatioTest | None = None
-    """The cells every run has, without what its run does to all of them."""
-    whole: RatioTest | None = None
-    models: RatioTest | None = None
-    """The models of those cells, in the order of their names."""
 
 
 _Question = tuple[pl.DataFrame, RatioTest, list[Floats]]
@@ -384,10 +372,7 @@ def ratios_by_calls(log_ratio: Floats, parts: Floats, degrees: Floats) -> RatioT
     Each part is a variance that adds to a ratio's, with its degrees of freedom (m, k); Welch's are the ratio's. A part
     of 0 says nothing; a ratio with an unknown part (NaN) has no interval.
     """
-    variance = parts.sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = variance**2 / np.where(parts == 0, 0.0, parts**2 / degrees).sum(axis=0)
-    freedom = np.where(variance > 0, freedom, np.where(variance == 0, np.inf, 0.0))
+    variance, freedom = sum_of_variances(parts, degrees)
     return RatioTest(log_ratio=log_ratio, se=np.sqrt(variance), degrees=freedom)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from phaselaw import tables as col
 from phaselaw.laws import regression
 from phaselaw.laws import served as served_engines
 from phaselaw.laws.noise import (
@@ -39,22 +40,7 @@ from phaselaw.laws.served import BASIS, STEP_TRUE, TR121
 from phaselaw.laws.summary import CELLS, GROUP, GROUP_COLUMNS, by_cell, by_model, by_size, floats
 from phaselaw.laws.verdicts import MIN_MODELS, NARROW, TOO_FEW, TREND, out_of_order, resting_on, verdict
 from phaselaw.records import Run
-from phaselaw.tables import (
-    BUDGET,
-    MISSING,
-    Col,
-    Row,
-    Table,
-    bracket,
-    counted,
-    derived,
-    fixed,
-    flag,
-    grouped,
-    interval,
-    plain,
-    words,
-)
+from phaselaw.tables import BUDGET, MISSING, Col, Row, Table, grouped
 
 HC2 = "HC2"
 UNEQUAL = 0.3
@@ -68,46 +54,46 @@ def _without(row: Row) -> str:
     """The exponent without the model of greatest leverage."""
     if row.get("slope_without") is None:
         return MISSING
-    ends = bracket(row["slope_without_ci_low"], row["slope_without_ci_high"])
-    return f"{fixed(row['slope_without'])} {ends} ({row['without_model']})"
+    ends = col.bracket(row["slope_without_ci_low"], row["slope_without_ci_high"])
+    return f"{col.fixed(row['slope_without'])} {ends} ({row['without_model']})"
 
 
 def _laws(name: str, holds: str, caption: str, extra: Sequence[Col] = (), **more: Any) -> Table:
     """The declaration of a table of laws, with more columns after ``aggregation``."""
     columns = (
         *GROUP_COLUMNS,
-        words("scenario", "scenario"),
-        words("aggregation"),
+        col.words("scenario", "scenario"),
+        col.words("aggregation"),
         *extra,
-        counted("n_models", "models", detail=True),
-        flag("ok"),
-        *plain("log10_intercept"),
-        derived("slope", "exponent", fixed),
-        derived("r2", "R2", fixed),
-        derived("spearman_rho_loglog", "rank correlation", fixed, detail=True),
-        *plain("spearman_p_loglog"),
-        *plain(" ".join(_THEIL_SEN)),
-        *interval("slope_ci_low", "slope_ci_high", "TR121's bootstrap", detail=True),
-        *plain("log10_intercept_ci_low log10_intercept_ci_high"),
-        counted("boot_n_used"),
-        counted("boot_n_requested"),
-        *interval("slope_t_ci_low", "slope_t_ci_high", "interval"),
-        *plain("slope_se slope_call_noise_se slope_round_noise_se slope_run_noise_se residual_sd_log10"),
-        *plain("log10_params_mean log10_params_sum_of_squares"),
-        *interval("slope_hc2_ci_low", "slope_hc2_ci_high", "HC2", detail=True),
-        *plain("slope_hc2_degrees unequal_scatter_p"),
-        words("slope_interval_by"),
-        *plain("leverage_max"),
-        words("without_model"),
+        col.counted("n_models", "models", detail=True),
+        col.flag("ok"),
+        *col.plain("log10_intercept"),
+        col.derived("slope", "exponent", col.fixed),
+        col.derived("r2", "R2", col.fixed),
+        col.derived("spearman_rho_loglog", "rank correlation", col.fixed, detail=True),
+        *col.plain("spearman_p_loglog"),
+        *col.plain(" ".join(_THEIL_SEN)),
+        *col.interval("slope_ci_low", "slope_ci_high", "TR121's bootstrap", detail=True),
+        *col.plain("log10_intercept_ci_low log10_intercept_ci_high"),
+        col.counted("boot_n_used"),
+        col.counted("boot_n_requested"),
+        *col.interval("slope_t_ci_low", "slope_t_ci_high", "interval"),
+        *col.plain("slope_se slope_call_noise_se slope_round_noise_se slope_run_noise_se residual_sd_log10"),
+        *col.plain("log10_params_mean log10_params_sum_of_squares"),
+        *col.interval("slope_hc2_ci_low", "slope_hc2_ci_high", "HC2", detail=True),
+        *col.plain("slope_hc2_degrees unequal_scatter_p"),
+        col.words("slope_interval_by"),
+        *col.plain("leverage_max"),
+        col.words("without_model"),
         Col("slope_without", "without its most telling model", of_row=_without, detail=True, provenance="derived"),
-        *plain("slope_without_ci_low slope_without_ci_high"),
-        words("incomplete"),
-        words("slope_interval_holds"),
-        words("between_run_noise"),
-        words("verdict", "verdict"),
-        words("tr121_verdict", "its verdict", detail=True),
-        words("trend_exceptions"),
-        counted(BUDGET),
+        *col.plain("slope_without_ci_low slope_without_ci_high"),
+        col.words("incomplete"),
+        col.words("slope_interval_holds"),
+        col.words("between_run_noise"),
+        col.words("verdict", "verdict"),
+        col.words("tr121_verdict", "its verdict", detail=True),
+        col.words("trend_exceptions"),
+        col.counted(BUDGET),
     )
     declared: dict[str, Any] = {"columns": columns, "order": _ORDER, "shows": "backend mode n_models " + _SHOWN}
     return Table(name=name, holds=holds, caption=caption, **declared | more)
@@ -126,7 +112,7 @@ SCALING_FITS_BY_FAMILY = _laws(
     "scaling_fits_by_family",
     "a law of each family of models",
     "The law of each family of models.",
-    [words("family", "family")],
+    [col.words("family", "family")],
     why_empty="no backend with several families, one of them of three models or more",
     order=(*_ORDER[:4], "family"),
     shows=f"backend mode family n_models {_SHOWN}",
@@ -135,7 +121,7 @@ LENGTH_LIMITED = _laws(
     "scaling_fits_length_limited",
     "laws without decodes that stopped early (TR121's filter)",
     "Exponents without the decodes that stopped early.",
-    [words("filter")],
+    [col.words("filter")],
     why_empty=_NO_REASONS,
 )
 LENGTH_LIMITED_CALLS = dataclasses.replace(
@@ -147,7 +133,7 @@ SCALING_FITS_BY_BASIS = dataclasses.replace(
     holds="served engines' laws by the steps that ran and by TR121's projection",
     caption="Exponents by the steps that ran (step_true) and by TR121's projection (tr121).",
     why_empty="no served calls with both a decode step and TR121's projection",
-    columns=(*SCALING_FITS.columns, words(BASIS, "basis")),
+    columns=(*SCALING_FITS.columns, col.words(BASIS, "basis")),
     order=(*_ORDER[:4], BASIS),
     shows=f"backend mode {BASIS} n_models {_SHOWN}",
 )

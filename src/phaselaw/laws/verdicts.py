@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 
 SUPPORTED, TREND, WEAK = "supported", "supported (trend)", "weak"
@@ -45,17 +44,14 @@ def word(verdict: str) -> str:
 
 def out_of_order(names: Sequence[str], values: Sequence[float]) -> list[str]:
     """The fewest models that must be taken out for ``values`` to rise strictly from one to the next."""
-    tails: list[float] = []
-    ends: list[int] = []
-    before: list[int | None] = []
+
+    def rank(run: list[int]) -> tuple[int, float, int]:
+        """The longest, of these the one that ends lowest, of these the last."""
+        return len(run), -values[run[-1]], run[-1]
+
+    runs: list[list[int]] = []
     for index, value in enumerate(values):
-        length = bisect_left(tails, value)
-        before.append(ends[length - 1] if length else None)
-        tails[length:] = [value, *tails[length + 1 :]]
-        ends[length:] = [index, *ends[length + 1 :]]
-    kept: set[int] = set()
-    index_or_none = ends[-1] if ends else None
-    while index_or_none is not None:
-        kept.add(index_or_none)
-        index_or_none = before[index_or_none]
+        before = max((run for run in runs if values[run[-1]] < value), key=rank, default=[])
+        runs.append([*before, index])
+    kept = max(runs, key=rank, default=[])
     return [name for index, name in enumerate(names) if index not in kept]

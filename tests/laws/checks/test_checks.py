@@ -3,11 +3,11 @@
 import polars as pl
 import pytest
 
-from phaselaw.laws.checks.frame import CheckResult, Finding, Where, marked, suspicions
+from phaselaw.laws.checks.frame import CheckResult, Finding, marked, suspicions
 
 
 def outcome(check: str = "drift", status: str = "found", modes=("e2e_kv",), **where) -> CheckResult:
-    finding = Finding(status=status, where=Where(**{"backend": "b"} | where), modes=modes, value=1.0,
+    finding = Finding(status=status, where={"backend": "b"} | where, modes=modes, value=1.0,
                       evidence="e", next_step="n")  # fmt: skip
     return CheckResult(check=check, unit="u", n_checked=1, findings=(finding,))
 

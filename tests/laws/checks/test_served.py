@@ -37,7 +37,7 @@ def test_a_long_prompt_whose_repeated_prefill_costs_many_steps_shows_that_prompt
 def test_a_cell_of_1_4_steps_is_not_suspected_and_clears_no_other() -> None:
     rows = prefills(30.0, 12.0) + prefills(30.0, 14.0, scenario="other")
     [found] = outcome(run_of(rows), CACHE).findings
-    assert found.where.scenario == "s"
+    assert found.where["scenario"] == "s"
 
 
 def test_without_warmups_the_first_measured_call_is_the_first() -> None:

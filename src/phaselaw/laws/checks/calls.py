@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw.laws import summary
-from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, Where, check
+from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, check, place
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.off_rounds import LEAST as LEAST_ROUNDS
 from phaselaw.laws.off_rounds import USUAL, off_rounds
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, GROUP, median_variance
 from phaselaw.machine.identity import host_differences
-from phaselaw.tables import Row, grouped
+from phaselaw.tables import Row, grouped, like
 
 FALSE_ALARMS = 0.01
 ALPHA = FALSE_ALARMS / 2
@@ -63,7 +63,7 @@ def drift(evidence: Evidence) -> Findings:
         change = math.expm1(slope)
         if p < ALPHA and abs(change) >= LEAST:
             yield Finding(
-                where=Where.of(key),
+                where=place(key),
                 value=change,
                 evidence=f"end-to-end latency changed by {change:+.0%} from the first call to the last (p {p:.2g})",
                 next_step="look for heat, a busy neighbour or a growing process; measure again on a quiet machine",
@@ -86,7 +86,7 @@ def off_as_a_whole(evidence: Evidence) -> Findings:
         named = ", ".join(f"{value:g}" for value in rounds[column].unique().sort())
         factors = rounds["factor"].to_numpy()
         yield Finding(
-            where=Where.of(key),
+            where=place(key),
             value=float(factors[np.abs(np.log(factors)).argmax()]),
             evidence=f"{key['unit']} {named} took {factors.min():.2f} to {factors.max():.2f} times as long as the "
             "others, in every cell alike; laws and prices without stand in laws_without_off_rounds",
@@ -185,7 +185,7 @@ def throttling(evidence: Evidence) -> Findings:
         growth = math.expm1(mean)
         if p < ALPHA and growth >= LEAST:
             yield Finding(
-                where=Where.of(key),
+                where=place(key),
                 value=growth,
                 evidence=f"calls grow {growth:.0%} slower from a cell's first to its last, over {len(rises)} cells "
                 f"(p {p:.2g})",
@@ -229,7 +229,7 @@ def repetitions(evidence: Evidence) -> Findings:
         if several.is_empty():
             yield Finding(
                 status="caution",
-                where=Where.of(key),
+                where=place(key),
                 modes=(key["mode"],),
                 value=1.0,
                 evidence="one call a cell: its spread is unknown",
@@ -273,7 +273,7 @@ def _scattered(row: Row) -> Finding:
     needed = next(calls for calls in count(1) if known_to(variance, calls) <= WANTED or calls == 10_000)
     return Finding(
         status="caution",
-        where=Where.of(row),
+        where=place(row),
         modes=(row["mode"],),
         value=spread,
         evidence=f"calls scatter by {spread:.0%} (standard deviation); the median of {n} is known to "
@@ -292,7 +292,7 @@ def comparable(evidence: Evidence) -> Findings:
     """Models that lack scenarios, and cells of one model that differ in its size or weights, prompt, host or study."""
     yield from _incomplete(evidence)
     for row, differs, next_step in (*_several_values(evidence), *_changed(evidence)):
-        yield Finding(where=Where.of(row), evidence=differs, next_step=next_step)
+        yield Finding(where=place(row), evidence=differs, next_step=next_step)
     return evidence.per_model.select("backend", "batch_size", "model").n_unique()
 
 
@@ -300,12 +300,10 @@ def _incomplete(evidence: Evidence) -> Iterator[Finding]:
     """Models that lack a scenario which others of the backend have: they failed on it, or it was never asked."""
     lacking = evidence.per_model.filter(pl.col("incomplete").is_not_null())
     for row, phases in grouped(lacking, [*GROUP_OF_MODEL, "incomplete"]):
-        failed = evidence.run.rows.filter(
-            pl.col("status") != "ok", *(pl.col(key) == row[key] for key in ("backend", "model"))
-        )
+        failed = like(evidence.run.rows, row, ("backend", "model")).filter(pl.col("status") != "ok")
         said = f"; {failed.height} of its rows failed" if failed.height else ""
         yield Finding(
-            where=Where.of(row, scenario=ALL),
+            where=place(row, scenario=ALL),
             modes=tuple(phases["mode"]),
             evidence=f"it {row['incomplete']}, which others have{said}: its figures over all scenarios are by its own "
             "and by what the others take for the rest",

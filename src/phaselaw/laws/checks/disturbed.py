@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, Where, check
+from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, check, place
 from phaselaw.laws.disturbed import BUSY, SHARED, disturbed_calls, without_disturbed
 from phaselaw.laws.warmup import always_cold
-from phaselaw.tables import grouped
+from phaselaw.tables import grouped, like
 
 LEAST_LOAD_MS, LEAST_OF_TTFT = 10.0, 0.05
 """A load in warm calls that is more than both is found."""
@@ -27,12 +27,12 @@ def busy_machine(evidence: Evidence) -> Findings:
     known = evidence.measured.filter(pl.col("other_cpus").is_not_null())
     found = disturbed_calls(evidence.measured).filter(pl.col("check") == BUSY)
     for key, calls in grouped(found, ["backend", "batch_size"]):
-        mine = known.filter(pl.col("backend") == key["backend"], pl.col("batch_size") == key["batch_size"])
+        mine = like(known, key, key)
         n = mine.select("run", "call_idx").n_unique()
         beside = mine.join(calls, on=["run", "call_idx"], how="semi")
         taken = beside.select(pl.sum_horizontal("other_cpus", "steal_cpus").median()).item()
         yield Finding(
-            where=Where.of(key),
+            where=place(key),
             value=calls.height / n,
             evidence=f"{calls.height} of {n} calls shared their cores: other work took {taken:.1f} processors while "
             f"hardly any was idle{_slower(mine, calls)}; {_FIGURES}",
@@ -52,12 +52,12 @@ def shared_server(evidence: Evidence) -> Findings:
     known = evidence.measured.filter((pl.col("mode") == "e2e_kv") & pl.col("ttft_ms").is_not_null())
     found = disturbed_calls(evidence.measured).filter(pl.col("check") == SHARED)
     for key, calls in grouped(found, CELL):
-        mine = known.filter(*(pl.col(name).eq_missing(pl.lit(key[name])) for name in CELL))
+        mine = like(known, key, key)
         slow = mine.join(calls, on=["run", "call_idx"], how="semi")
         quick = mine.join(calls, on=["run", "call_idx"], how="anti")
         first, other = (float(np.median(rows["ttft_ms"].to_numpy())) for rows in (slow, quick))
         yield Finding(
-            where=Where.of(key),
+            where=place(key),
             value=calls.height / mine.height,
             evidence=f"{calls.height} of {mine.height} calls waited or ran slowly, at several times of the run: first "
             f"token after {first:.0f} ms, in the others {other:.0f} ms{_slower(mine, calls)}; {_FIGURES}",
@@ -84,7 +84,7 @@ def measured_loads(evidence: Evidence) -> Findings:
         pl.col("load") > pl.max_horizontal(LEAST_LOAD_MS, LEAST_OF_TTFT * pl.col("first"))
     ).to_dicts():
         yield Finding(
-            where=Where.of(row),
+            where=place(row),
             modes=(),
             value=row["load"],
             evidence=f"warm calls spend {row['load']:.0f} ms loading, of {row['first']:.0f} ms to the first token",

@@ -7,7 +7,7 @@ A check is a function that yields its findings and returns how many things it lo
     def drift(evidence: Evidence) -> Findings:
         for key, rows in grouped(evidence.measured, ["backend", "batch_size"]):
             ...
-            yield Finding(where=Where.of(key), ...)
+            yield Finding(where=place(key), ...)
         return n
 
 Findings mark rows in the column ``suspect``, last in every table that has a column ``backend``: a text, never null,
@@ -81,21 +81,10 @@ VALIDITY_FINDINGS = Table(
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Where:
-    """Which rows a finding is about; ``None`` is all of them."""
-
-    backend: str
-    batch_size: int | None = None
-    gen_tokens_target: int | None = None
-    model: str | None = None
-    scenario: str | None = None
-
-    @classmethod
-    def of(cls, row: Row, **changes: Any) -> Where:
-        """The place that a table's row names, by those of its columns that are places."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: row[name] for name in names if name in row} | changes)
+def place(row: Row, **changes: Any) -> Row:
+    """Which rows a finding is about: those columns of a table's row that are places; where there is none, all rows."""
+    places = ("backend", "batch_size", BUDGET, "model", "scenario")
+    return {name: row[name] for name in places if name in row} | changes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +92,8 @@ class Finding:
     """One thing that is wrong, or may be."""
 
     status: Status = "found"
-    where: Where
+    where: Row
+    """As `place` has it."""
     modes: tuple[str, ...] = ALL_PHASES
     """The phases whose rows are touched."""
     value: float | None = None
@@ -151,9 +141,8 @@ class CheckResult:
 
     def at_budget(self, gen_tokens: int) -> CheckResult:
         """The same for a run in which every call asked for so many output tokens: each finding names that number."""
-        places = [dataclasses.replace(each.where, gen_tokens_target=gen_tokens) for each in self.findings]
-        findings = zip(self.findings, places, strict=True)
-        return dataclasses.replace(self, findings=tuple(dataclasses.replace(each, where=at) for each, at in findings))
+        there = (dataclasses.replace(each, where=each.where | {BUDGET: gen_tokens}) for each in self.findings)
+        return dataclasses.replace(self, findings=tuple(there))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,7 +211,7 @@ def validity_checks(results: Iterable[CheckResult]) -> pl.DataFrame:
 def validity_findings(results: Iterable[CheckResult]) -> pl.DataFrame:
     """``validity_findings``: a row a finding, with its evidence, what else it may be, and the next step."""
     return VALIDITY_FINDINGS.frame(
-        dataclasses.asdict(finding.where)
+        finding.where
         | {name: getattr(finding, name) for name in ("status", "value", "evidence", "other_reading", "next_step")}
         | {"check": result.check, "modes": ",".join(finding.modes)}
         for result in results
@@ -252,11 +241,11 @@ def marked(table: pl.DataFrame, results: Sequence[CheckResult]) -> pl.DataFrame:
 
 def _touched(table: pl.DataFrame, check: str, finding: Finding) -> pl.Expr:
     """Which rows a finding is about."""
-    touched = pl.col("backend") == finding.where.backend
+    touched: pl.Expr = pl.col("backend") == finding.where["backend"]
     if "other_backend" in table.columns:
-        touched |= pl.col("other_backend") == finding.where.backend
+        touched |= pl.col("other_backend") == finding.where["backend"]
     touched = touched.fill_null(False)
-    for name, value in dataclasses.asdict(finding.where).items():
+    for name, value in finding.where.items():
         if name != "backend" and name in table.columns and value is not None:
             alike = [value, ALL] if name == "scenario" else [value]
             touched &= pl.col(name).is_null() | pl.col(name).is_in(alike)

@@ -19,8 +19,8 @@ from phaselaw.laws.checks.frame import (
     Evidence,
     Finding,
     Findings,
-    Where,
     check,
+    place,
 )
 from phaselaw.laws.checks.served import prompt_cache
 from phaselaw.laws.overhead import least_log_error
@@ -71,7 +71,7 @@ def far_off(evidence: Evidence) -> Findings:
     An overhead bends a law at its small end without any model being amiss: one that the best law with an overhead
     explains is not flagged. Prefills that a prompt cache may have answered are left out.
     """
-    cached = {(each.where.backend, each.where.model, "prefill") for each in prompt_cache(evidence).findings}
+    cached = {(each.where["backend"], each.where["model"], "prefill") for each in prompt_cache(evidence).findings}
     fresh = [each not in cached for each in evidence.per_model.select("backend", "model", "mode").iter_rows()]
     laws, n = by_size(evidence.per_model.filter(fresh).with_columns(latency="latency_geomean_ms"), GROUP), 0
     for key, models in grouped(laws, GROUP):
@@ -82,7 +82,7 @@ def far_off(evidence: Evidence) -> Findings:
             reason, step = slow if factor > 1 else _FAST
             direction = f"{factor:.2f} x slower" if factor > 1 else f"{1 / factor:.2f} x faster"
             yield Finding(
-                where=Where.of(key, model=models["model"][index]),
+                where=place(key, model=models["model"][index]),
                 modes=(key["mode"],),
                 value=factor,
                 evidence=f"{direction} than the law through the other models says (p {p:.2g}, corrected for trying "
@@ -143,7 +143,7 @@ def heterogeneous(evidence: Evidence) -> Findings:
         if mixed:
             yield Finding(
                 status="caution",
-                where=Where.of(key),
+                where=place(key),
                 value=float(max([2, *map(len, several.values())])),
                 evidence=f"one law over {'; '.join(mixed)}: its exponent is of these models as they are, not of size "
                 "alone",
@@ -205,7 +205,7 @@ def labels(evidence: Evidence) -> Findings:
         known += 1
         if abs(math.log(row["label"] / measured)) > math.log1p(MISLABELLED):
             yield Finding(
-                where=Where.of(row),
+                where=place(row),
                 # Where a measured figure is at hand, laws use it: nothing of theirs is off.
                 modes=() if row["measured"] else ALL_PHASES,
                 value=row["label"] / measured,
@@ -227,7 +227,7 @@ def from_the_name(evidence: Evidence) -> Findings:
     models = rows.group_by(GROUP_OF_MODEL, maintain_order=True).agg(size=pl.col("params_millions_named").first())
     for row in models.iter_rows(named=True):
         yield Finding(
-            where=Where.of(row),
+            where=place(row),
             value=row["size"],
             evidence=f"its name says {row['size']:g} M parameters; the server counts none, and the study states none",
             next_step="give the study's params_millions for it",
@@ -263,7 +263,7 @@ def spill(evidence: Evidence) -> Findings:
             continue
         yield Finding(
             status="found" if sure and not spread else "suspected",
-            where=Where.of(row),
+            where=place(row),
             value=size / memory,
             evidence=f"its {words} {size:,.0f} MB of {memory:,.0f} MB of GPU memory ({size / memory:.0%}), which the "
             "KV cache and buffers share",

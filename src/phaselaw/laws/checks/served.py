@@ -16,8 +16,8 @@ from phaselaw.laws.checks.frame import (
     Evidence,
     Finding,
     Findings,
-    Where,
     check,
+    place,
 )
 from phaselaw.tables import Row, grouped
 
@@ -58,7 +58,7 @@ def _of_error_rows_too(rows: pl.DataFrame, what: str, next_step: str) -> Iterato
     for cell, calls in grouped(rows, CELL):
         used = bool((calls["status"] == "ok").any())
         yield Finding(
-            where=Where.of(cell),
+            where=place(cell),
             modes=PREFILL if used else (),
             value=float(calls.height),
             evidence=f"{calls.height} calls {what}" + ("" if used else "; they are error rows, and stand in no law"),
@@ -85,7 +85,7 @@ def _suspected(evidence: Evidence) -> Iterator[Finding]:
             prompt = "of one prompt" if row["tokens"] is None else f"of {row['tokens']:g} tokens"
             yield Finding(
                 status="suspected",
-                where=Where.of(row),
+                where=place(row),
                 modes=PREFILL,
                 value=row["repeated"],
                 evidence=f"repeated prefills {prompt} took {row['repeated']:.2f} decode steps, {where}; "
@@ -130,7 +130,7 @@ def count_convention(evidence: Evidence) -> Findings:
     odd = rows.filter((pl.col("a_ms") < 0) & (pl.col("a_p") < ALPHA) & (pl.col("a_plus_b_p") >= ALPHA))
     for row in odd.iter_rows(named=True):
         yield Finding(
-            where=Where.of(row),
+            where=place(row),
             # In our own runs latencies are computed from the steps that ran, so they are right.
             modes=() if evidence.ours else DECODE,
             value=row["a_ms"] / row["b_ms_per_token"],
@@ -183,7 +183,7 @@ def server_claim(evidence: Evidence) -> Findings:
             *columns, says = _CLAIMS[claim]
             claimed, seen = calls.select(pl.col(columns).median()).row(0)
             yield Finding(
-                where=Where.of(cell),
+                where=place(cell),
                 modes=(),
                 value=claimed / seen if claimed is not None and seen else None,
                 evidence=f"{says.format(claimed, seen)}, at the median of {calls.height} calls",
@@ -205,7 +205,7 @@ def clients_in_step(evidence: Evidence) -> Findings:
     for row in backends.filter(pl.col("lengths") == 1).iter_rows(named=True):
         yield Finding(
             status="caution",
-            where=Where.of(row),
+            where=place(row),
             evidence="clients start together and every answer has the same length, so that all prompts are read at "
             "once and all answers end at once",
             next_step="read throughput and TTFT as those of such waves; take a fleet's from a plan with real traffic",
@@ -243,7 +243,7 @@ def prompt_cut(evidence: Evidence) -> Findings:
             wanted = row["batch_size"] * asked[row["scenario"]]
             if row["tokens"] < wanted * LEAST_OF_ASKED[row["backend_kind"] in SERVED]:
                 yield Finding(
-                    where=Where.of(row),
+                    where=place(row),
                     modes=PREFILL,
                     value=row["tokens"] / wanted,
                     evidence=f"{row['tokens']:g} prompt tokens were evaluated where {wanted} were asked for",
@@ -262,7 +262,7 @@ def _cut_text(texts: list[Row]) -> Iterator[Finding]:
         if more_chars > CHARS_PER_TOKEN * (max(more_tokens, 0.0) + 1):
             yield Finding(
                 status="suspected" if more_tokens > 0 else "found",
-                where=Where.of(longest),
+                where=place(longest),
                 modes=PREFILL,
                 value=longest["tokens"],
                 evidence=f"{longest['chars']:g} characters came out as {longest['tokens']:g} prompt tokens, and "
