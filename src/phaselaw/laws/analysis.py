@@ -4,12 +4,11 @@
 its file (the `Table` and its function), and its line here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import polars as pl
 
@@ -119,11 +118,11 @@ class Context(Mapping[str, pl.DataFrame]):
         return self[summary.PER_MODEL]
 
     @cached_property
-    def requests(self) -> Context:
+    def requests(self) -> Self:
         """The same run end to end as its users wait; of a run that isn't ours it is the same."""
         if self.run.rows["request_ms"].null_count() == self.run.rows.height:
             return self
-        return Context(dataclasses.replace(self.run, rows=summary.as_requests(self.run.rows)), self.options)
+        return type(self)(dataclasses.replace(self.run, rows=summary.as_requests(self.run.rows)), self.options)
 
     @cached_property
     def points(self) -> pl.DataFrame:

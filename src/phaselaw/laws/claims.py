@@ -3,8 +3,6 @@
 Nothing here is worded for one data set: each row has the figures that decided and the table that they stand in.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping

@@ -5,8 +5,6 @@ Amdahl: ``X(N) = rate N / (1 + contention (N - 1))``. Universal scalability (Gun
 fitted by non-negative least squares on relative error: no starting values, one answer.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

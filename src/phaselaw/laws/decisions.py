@@ -5,8 +5,6 @@ the smallest model on which it shows, before any growth; then whichever of laten
 from the smallest model to the largest, where latency follows parameters at all.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -5,8 +5,6 @@ processors' time and hardly any was idle. A call *shared its server* where it wa
 so did others of its cell at other times: one slow stretch is drift.
 """
 
-from __future__ import annotations
-
 import polars as pl
 
 from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, as_requests

@@ -11,8 +11,6 @@ joined as a multivariate t: what slows a unit slows all models of a backend, by 
 The draws are a scrambled Sobol sequence: repeatable, and quantiles settle with few of them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Collection
 from operator import itemgetter

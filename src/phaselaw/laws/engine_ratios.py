@@ -5,8 +5,6 @@ only where their parameter counts agree. Every engine is compared with one refer
 alike cancels: ratios by round, laws by the paired fit ``log10(latency / reference) = a + b log10(params)``.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

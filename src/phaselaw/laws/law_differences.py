@@ -4,8 +4,6 @@ TR121 is one report over five runs: other decode budgets, batch sizes and models
 phase; what else differs between the two is named beside their difference.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -4,8 +4,6 @@ MB are 2^20 bytes. What is predicted follows from a model's architecture (`phase
 did not measure, whose architectures aren't known, the weights are parameters times the bytes of their format.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -27,13 +27,11 @@ units' slopes over R, and *shared* what the rest alone gives, which both of them
 Satterthwaite's degrees of freedom of these three mean squares; it is never narrower than that of the scatter alone.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -84,10 +82,10 @@ class Replicates:
         whole = of_all.filter(pl.col("n") == pl.col("n_scenarios"))
         return _points(whole, self.logs.with_columns(log="latency"), ["replicate", "log"])
 
-    def of(self, models: pl.DataFrame) -> Replicates:
+    def of(self, models: pl.DataFrame) -> Self:
         """The replicates of these models alone."""
         kept = self.logs.join(models.select(MODEL_KEYS).unique(), on=MODEL_KEYS, how="semi", nulls_equal=True)
-        return Replicates(kind=self.kind, n=self.n, logs=kept)
+        return dataclasses.replace(self, logs=kept)
 
     def by_model(self) -> pl.DataFrame:
         """The points of the laws over all scenarios: `GROUP`, `MODEL`, ``replicate``, ``log``."""
@@ -132,11 +130,11 @@ def for_laws(units: Replicates) -> Replicates | None:
 
 def units_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates:
     """The outermost units of usable rows: runs, else replicates, else rounds where calls were made ``in_rounds``."""
-    unit, replicate, figures = unit_of(rows), pl.col("rep"), ("latency_ms", "tokens_per_s")
+    (unit, n), replicate, figures = unit_of(rows), pl.col("rep"), ("latency_ms", "tokens_per_s")
     kind: Kind = "rounds" if in_rounds else "repetitions"
-    if unit.n > 1:
-        rows, kind = by_cell_and_unit(rows, unit.column), "runs" if unit.column == "run" else "replicates"
-        replicate, figures = pl.col(unit.column).cast(pl.String), ("latency_median_ms", "tokens_per_s_median")
+    if n > 1:
+        rows, kind = by_cell_and_unit(rows, unit), "runs" if unit == "run" else "replicates"
+        replicate, figures = pl.col(unit).cast(pl.String), ("latency_median_ms", "tokens_per_s_median")
     elif rows["run"].n_unique() > 1:
         replicate = pl.format("{} {}", "run", "rep")
     latency, rate = (pl.when(pl.col(name) > 0).then(pl.col(name).log()).mean() for name in figures)
@@ -146,7 +144,7 @@ def units_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates:
         .with_columns(n_scenarios=pl.col("scenario").n_unique().over(MODEL_KEYS))
         .filter(pl.col("replicate").is_not_null())
     )
-    return Replicates(kind=kind, n=unit.n if unit.n > 1 else logs["replicate"].n_unique(), logs=logs)
+    return Replicates(kind=kind, n=n if n > 1 else logs["replicate"].n_unique(), logs=logs)
 
 
 def points_of(cells: pl.DataFrame, per_model: pl.DataFrame) -> pl.DataFrame:

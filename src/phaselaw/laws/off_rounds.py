@@ -1,7 +1,5 @@
 """Rounds and replicates that are off as a whole, and laws and prices without them."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

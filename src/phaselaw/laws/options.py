@@ -1,7 +1,5 @@
 """What a person can choose about an analysis."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

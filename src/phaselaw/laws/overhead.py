@@ -10,8 +10,6 @@ The search is over ``s`` and the logit ``t`` of the overhead's share at the geom
 given both, the scale of the latencies is a mean of logs, exactly.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -73,19 +71,15 @@ def _row(form: str, params: Floats, latency: Floats, level: float) -> Row:
     linear = form == LINEAR
     if len(np.unique(params)) < (2 if linear else 3):
         return about | {"ok": False}
-    a, b, s, r2 = _linear_fit(params, latency) if linear else _power_fit(params, latency)
-    ours = _relative_fit(_Problem(params, latency), fixed_s=1.0 if linear else None, level=level)
+    # TR121's line may have a negative a or b.
+    line = fit_line(params, latency)
+    a, b, s, r2 = (line.intercept, line.slope, 1.0, line.r2) if linear else _power_fit(params, latency)
+    ours = _relative_fit(_Problem(params, latency, *((1.0, 1.0) if linear else (0.0, MAX_EXPONENT))), level=level)
     # The overhead's share of the fitted latency, where that is positive.
     fitted = {end: a + b * size**s for end, size in (("min", float(params.min())), ("max", float(params.max())))}
     shares = {f"overhead_fraction_at_{end}_model": a / ms if ms > 0 else None for end, ms in fitted.items()}
     theirs = {"ok": True, "a_ms": a, "r2": r2} | ({"b_ms_per_million_params": b} if linear else {"b": b, "s": s})
     return about | theirs | shares | {f"relative_{name}": value for name, value in ours.items()}
-
-
-def _linear_fit(params_millions: Floats, latency_ms: Floats) -> tuple[float, float, float, float]:
-    """Ordinary least squares of ``a + b P``: a, b, 1 and R2; a and b may come out negative, as in TR121."""
-    line = fit_line(params_millions, latency_ms)
-    return line.intercept, line.slope, 1.0, line.r2
 
 
 def _power_fit(params_millions: Floats, latency_ms: Floats) -> tuple[float, float, float, float]:
@@ -135,9 +129,13 @@ def _nonnegative(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 class _Problem:
-    """Log latencies against relative parameter counts; every array function broadcasts over ``s`` and ``t``."""
+    """Log latencies against relative parameter counts, and the range of exponents, of one value where it is given.
 
-    def __init__(self, params: Floats, latency: Floats) -> None:
+    Every array function broadcasts over ``s`` and ``t``.
+    """
+
+    def __init__(self, params: Floats, latency: Floats, least: float, most: float) -> None:
+        self.exponents = least, most
         self.log_p = np.log(params)
         self.centre = float(self.log_p.mean())
         self.log_y = np.log(latency)
@@ -178,41 +176,37 @@ class _Problem:
         return np.where(whole, end, inside)
 
 
-def _relative_fit(problem: _Problem, *, fixed_s: float | None, level: float) -> dict[str, float | None]:
-    """Least squares of log latency on ``a + b P^s``, ``s`` given or fitted, with profile intervals.
+def _relative_fit(problem: _Problem, *, level: float) -> dict[str, float | None]:
+    """Least squares of log latency on ``a + b P^s``, with profile intervals.
 
     ``log_r2`` is of log latency, ``share_at_median`` the overhead's share of the fitted latency at the median
     parameter count. No interval where no degree of freedom is left.
     """
-    if fixed_s is None:
-        s, t, least = _best(problem)
-    else:
-        best, error = problem.best_t(np.array([fixed_s]))
-        s, t, least = fixed_s, float(best[0]), float(error[0])
+    s, t, least = _best(problem)
     a, b, share = (float(each[0]) for each in _parameters(problem, np.array([s]), np.array([t])))
     total = float(((problem.log_y - problem.log_y.mean()) ** 2).sum())
     found = {"a_ms": a, "b": b, "s": s, "log_r2": 1 - least / total if total > 0 else None, "share_at_median": share}
-    degrees = problem.n - (3 if fixed_s is None else 2)
+    degrees = problem.n - 1 - len(set(problem.exponents))
     if degrees > 0:
         limit = least * (1 + float(stats.f.ppf(level, 1, degrees)) / degrees) + 1e-24
-        for name, (low, high) in _intervals(problem, (s, t), limit, fixed=fixed_s is not None).items():
+        for name, (low, high) in _intervals(problem, (s, t), limit).items():
             found |= {f"{name}_ci_low": low, f"{name}_ci_high": high}
     return found
 
 
 def least_log_error(params_millions: Floats, latency_ms: Floats, *, max_exponent: float) -> float:
     """The least sum of squared residuals of log latency that any ``a + b P^s`` with ``s <= max_exponent`` leaves."""
-    return _best(_Problem(params_millions, latency_ms), max_exponent)[2]
+    return _best(_Problem(params_millions, latency_ms, 0.0, max_exponent))[2]
 
 
-def _best(problem: _Problem, max_exponent: float = MAX_EXPONENT) -> tuple[float, float, float]:
+def _best(problem: _Problem) -> tuple[float, float, float]:
     """The best exponent, logit and sum of squares."""
-    s = np.linspace(0.0, max_exponent, 41)
+    s = np.unique(np.linspace(*problem.exponents, 41))
     for _ in range(6):
         t, errors = problem.best_t(s)
         at = int(errors.argmin())
         found = float(s[at]), float(t[at]), float(errors[at])
-        s = np.linspace(s[max(at - 1, 0)], s[min(at + 1, len(s) - 1)], 9)
+        s = np.unique(np.linspace(s[max(at - 1, 0)], s[min(at + 1, len(s) - 1)], 9))
     return found
 
 
@@ -225,15 +219,13 @@ def _parameters(problem: _Problem, s: Floats, t: Floats) -> tuple[Floats, Floats
     return a, rest * np.exp(-s * problem.centre), a / (a + rest * growing)
 
 
-def _intervals(
-    problem: _Problem, best: tuple[float, float], limit: float, *, fixed: bool
-) -> dict[str, tuple[float, float]]:
+def _intervals(problem: _Problem, best: tuple[float, float], limit: float) -> dict[str, tuple[float, float]]:
     """Profile intervals of a, b, s and the share at the median model: the extremes over all fits within ``limit``.
 
     Given s and t, the log scale may be off its best by sqrt(slack / n) and still stay within the limit.
     """
-    s_low, s_high = (best[0], best[0]) if fixed else _interval_of_s(problem, best[0], limit)
-    s = np.unique(np.append(np.linspace(s_low, s_high, 1 if fixed else 41), best[0]))
+    s_low, s_high = _interval_of_s(problem, best[0], limit)
+    s = np.unique(np.append(np.linspace(s_low, s_high, 41), best[0]))
     t, errors = problem.best_t(s)
     s, t = s[errors <= limit], t[errors <= limit]
     if len(s) == 0:  # the limit is within rounding of the best fit
@@ -254,7 +246,7 @@ def _intervals(
 
 def _interval_of_s(problem: _Problem, best: float, limit: float) -> tuple[float, float]:
     """The least and the greatest exponent whose best fit is within the limit."""
-    s = np.unique(np.append(np.linspace(0.0, MAX_EXPONENT, 41), best))
+    s = np.unique(np.append(np.linspace(*problem.exponents, 41), best))
     within = problem.best_t(s)[1] <= limit
     inside = s[within] if within.any() else np.array([best])
     edges = []

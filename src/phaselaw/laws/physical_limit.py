@@ -6,8 +6,6 @@ working-set size. A phase's share of a limit is the time that the limit alone wo
 Above 1 it is kept, and explained.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any

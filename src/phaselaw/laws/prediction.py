@@ -5,8 +5,6 @@ that the stated properties allow is shown; the one used is the one with the leas
 from the others. How good predictions are is seen by leaving out each measured model in turn.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ Rates, prices and worker counts go by these (`phaselaw.laws.draws`), so that one
 What they are made of is in `phaselaw.laws.noise`.
 """
 
-from __future__ import annotations
-
 import math
 
 import polars as pl

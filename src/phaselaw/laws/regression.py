@@ -3,8 +3,6 @@
 A line is a plane in one column. A bootstrap is matrix arithmetic over all resamples, never a loop.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

@@ -11,8 +11,6 @@ End to end is asked first (`END_TO_END` of what may go wrong), phases after; Hol
 either. Single cells are not asked for themselves: they say where a finding lies.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any, Literal
@@ -24,7 +22,7 @@ from scipy import stats
 
 from phaselaw import tables as col
 from phaselaw.laws.regression import Floats, sum_of_variances, t_half_width
-from phaselaw.laws.summary import by_cell_and_unit, floats, median_variance, usable
+from phaselaw.laws.summary import Unit, by_cell_and_unit, floats, median_variance, usable
 from phaselaw.records import PHASES, Run
 from phaselaw.tables import BUDGET, Table
 
@@ -210,7 +208,7 @@ def regression_test(a: Run, b: Run, *, threshold: float = 0.05, level: float = 0
     )
 
 
-def _basis_of(a: Run, b: Run) -> tuple[Basis, Literal["run", "replicate"]]:
+def _basis_of(a: Run, b: Run) -> tuple[Basis, Unit]:
     """What tells how far the same thing differs, and the column of it: runs, else replicates of one run a side."""
     runs, replicates = ([run.rows[name].n_unique() for run in (a, b)] for name in ("run", "replicate"))
     if min(runs) >= MIN_RUNS:

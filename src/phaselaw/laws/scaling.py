@@ -11,8 +11,6 @@ A law without the model of greatest leverage stands beside, too. Where that leve
 exponent without the model is outside the interval or the verdict another, the verdict rests on that model.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

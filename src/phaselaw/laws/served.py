@@ -6,8 +6,6 @@ over its count of tokens, times the budget. ``step_true`` counts the steps that 
 ours, else the server's time over one step less.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

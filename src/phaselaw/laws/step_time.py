@@ -15,8 +15,6 @@ where it lies between two others, since the model is for prediction between meas
 and count with their residuals. The simplest form is chosen, unless one with more terms has a smaller error (`AS_GOOD`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

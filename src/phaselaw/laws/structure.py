@@ -6,8 +6,7 @@ parameter count match; a table that a person gives with ``--models-table``. Late
 depth, width and bytes read: on the aggregates (geometric means over scenarios), on log scales.
 """
 
-from __future__ import annotations
-
+import contextlib
 import dataclasses
 import json
 import math
@@ -160,11 +159,12 @@ def architectures(run: Run, models_table: Path | None) -> pl.DataFrame:
     found = []
     for name, kind, params in run.rows.select(MODEL).unique().sort(pl.all()).iter_rows():
         row = resolved.get((name, kind)) or resolved.get((name, None)) or {}
-        structure, source = _structure(name, params, row, given)
-        if structure.get("n_layer"):
-            about = {"model": name, "model_kind": kind, "params_millions_effective": params, "source": source}
-            row = about | {"config_path": row.get("config_path")} | structure
-            found.append({key: row.get(key) for key in MODEL_ARCHITECTURE.schema})
+        about = {"model": name, "model_kind": kind, "params_millions_effective": params}
+        for source, stated in _sources(name, params, row, given):
+            structure = {key: _number(stated.get(key)) for key in STRUCTURE}
+            if structure["n_layer"]:
+                found.append(about | structure | {"source": source, "config_path": row.get("config_path")})
+                break
     return MODEL_ARCHITECTURE.frame(found)
 
 
@@ -214,35 +214,18 @@ def sizes(run: Run) -> pl.DataFrame:
     return pl.DataFrame(found, schema=schema | dict.fromkeys(("read_bytes", ACTIVE_PARAMS), pl.Float64), orient="row")
 
 
-def _structure(
+def _sources(
     name: str, params: float | None, resolved: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, float | None], str]:
-    config = _config(resolved.get("config_path"))
-    if config:
-        return config, "config"
-    if resolved.get("n_layer") is not None:
-        return {key: _number(resolved.get(key)) for key in STRUCTURE}, "resolved_model_params.csv"
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What may say how a model is built, the best first."""
+    with contextlib.suppress(OSError, ValueError):
+        config = json.loads(Path(resolved.get("config_path") or "").read_text(encoding="utf-8"))
+        yield "config", facts_of(config) if isinstance(config, dict) else {}
+    yield "resolved_model_params.csv", resolved
     ladder = ladder_model(name.replace("\\", "/").rsplit("/", 1)[-1])
     if ladder is not None and params is not None and abs(ladder.params - params * 1e6) < 0.5:
-        return {key: _number(getattr(ladder, key)) for key in STRUCTURE}, "shipped ladder"
-    if name in given:
-        return {key: _number(given[name].get(key)) for key in STRUCTURE}, "models table"
-    return {}, ""
-
-
-def _config(path: str | None) -> dict[str, float | None]:
-    """The structure in a config file, empty where it is not at hand or says no layers."""
-    if not path:
-        return {}
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(config, dict):
-        return {}
-    stated = facts_of(config)
-    found = {key: _number(stated[key]) for key in STRUCTURE}
-    return found if found["n_layer"] else {}
+        yield "shipped ladder", {key: getattr(ladder, key) for key in STRUCTURE}
+    yield "models table", given.get(name, {})
 
 
 def _by_model(models: pl.DataFrame) -> dict[tuple[str, str | None], Row]:

@@ -1,11 +1,9 @@
 """Per cell and per model: the statistics of latency and throughput that every law stands on (TR121 2.4)."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import polars as pl
 
@@ -151,25 +149,22 @@ def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:
     return rows.filter(kept if include_warmup else kept & ~pl.col("is_warmup"))
 
 
-class Unit(NamedTuple):
-    """What was measured again and again, so that its scatter tells what another one would give."""
-
-    column: Literal["run", "replicate"]
-    n: int
-    """The most of them that one law is over; 1 where nothing was measured again, 0 without rows."""
+Unit = Literal["run", "replicate"]
+"""What may be measured again and again, so that its scatter tells what another one would give."""
 
 
-def unit_of(rows: pl.DataFrame) -> Unit:
-    """The outermost level of which a law is over two or more: pooled runs, else the replicates of a run.
+def unit_of(rows: pl.DataFrame) -> tuple[Unit, int]:
+    """The outermost level of which a law is over two or more, pooled runs, else the replicates of a run; and how many.
 
-    Runs that each measured something else, such as a decode budget, are no level.
+    That is 1 where nothing was measured again, and 0 without rows. Runs that each measured something else, such as a
+    decode budget, are no level.
     """
     levels = rows.select(pl.col("run", "replicate").n_unique()).row(0)
     if max(levels) > 1:
         most = rows.group_by(GROUP).agg(pl.col("run", "replicate").n_unique()).select(pl.col("run", "replicate").max())
         levels = most.row(0)
     runs, replicates = levels
-    return Unit("replicate", replicates) if replicates > 1 >= runs else Unit("run", runs)
+    return ("replicate", replicates) if replicates > 1 >= runs else ("run", runs)
 
 
 _CELL = [*GROUP, *MODEL, "scenario"]
@@ -201,14 +196,14 @@ def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
         latency.quantile(0.99, "linear").alias("latency_p99_ms"),
         *(pl.col(source).cast(pl.Float64).median().alias(name) for name, source in _MEDIANS.items()),
     )
-    unit = unit_of(rows)
-    if unit.n > 1:
-        over_units = _mean_over(by_cell_and_unit(rows, unit.column), _CELL).drop("n")
+    unit, n = unit_of(rows)
+    if n > 1:
+        over_units = _mean_over(by_cell_and_unit(rows, unit), _CELL).drop("n")
         cells = cells.drop(*_OVER_UNITS, *_LOG_VARIANCES).join(over_units, on=_CELL, nulls_equal=True)
     return CELLS.frame(cells)
 
 
-def by_cell_and_unit(rows: pl.DataFrame, unit: Literal["run", "replicate"]) -> pl.DataFrame:
+def by_cell_and_unit(rows: pl.DataFrame, unit: Unit) -> pl.DataFrame:
     """Each cell in each run, or replicate, alone: medians of latency and rates, and the variances of their logs.
 
     Those of a run of several replicates are geometric means over its replicates' medians.

@@ -5,8 +5,6 @@ intervals come from the scatter about the curve, its lack of fit included. Unlik
 may be negative: an interval that could not cross zero could not show that a coefficient may be zero.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

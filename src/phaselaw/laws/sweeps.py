@@ -5,8 +5,6 @@ what was held beside it stands in the other columns, that of the axis itself bei
 sweep along each, at every value of the other.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise

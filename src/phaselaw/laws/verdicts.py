@@ -1,7 +1,5 @@
 """What a fit may be taken for, by rule (method 3): supported, weak, not identifiable, or no verdict at all."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

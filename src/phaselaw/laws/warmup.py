@@ -7,8 +7,6 @@ waits for. The load counts: the first token of a first request comes after load 
 the cells' warmups with the load left out, stands beside (``warmup_effect_summary``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import polars as pl

@@ -7,8 +7,7 @@ from phaselaw.laws.checks.frame import CheckResult, Finding, marked, suspicions
 
 
 def outcome(check: str = "drift", status: str = "found", modes=("e2e_kv",), **where) -> CheckResult:
-    finding = Finding(status=status, where={"backend": "b"} | where, modes=modes, value=1.0,
-                      evidence="e", next_step="n")  # fmt: skip
+    finding = Finding({"backend": "b"} | where, 1.0, "e", status=status, modes=modes, next_step="n")
     return CheckResult(check=check, unit="u", n_checked=1, findings=(finding,))
 
 

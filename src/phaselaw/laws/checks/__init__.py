@@ -1,7 +1,5 @@
 """Validity checks: rules that say which rows, and so which laws, should not be trusted as they stand (method 3)."""
 
-from __future__ import annotations
-
 from phaselaw.laws.checks import calls, disturbed, models, served
 from phaselaw.laws.checks.frame import CheckResult, Evidence
 

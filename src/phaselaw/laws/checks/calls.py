@@ -1,7 +1,5 @@
 """Checks of calls: drift, throttling, too few repetitions, cells that are not comparable (method 3)."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator, Sequence
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw.laws import summary
-from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, check, place
+from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, check
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.off_rounds import LEAST as LEAST_ROUNDS
 from phaselaw.laws.off_rounds import USUAL, off_rounds
@@ -44,6 +42,7 @@ INDEPENDENT = "if calls scatter independently of each other: noise that is autoc
     false_alarm_rate=FALSE_ALARMS,
     rests_on=INDEPENDENT,
     not_checked="too few cells or rounds to tell a drift from their own levels",
+    next_step="look for heat, a busy neighbour or a growing process; measure again on a quiet machine",
 )
 def drift(evidence: Evidence) -> Findings:
     """Latency that grows or falls with the order of the calls, beyond cells and rounds.
@@ -62,12 +61,8 @@ def drift(evidence: Evidence) -> Findings:
         n += math.isfinite(p)
         change = math.expm1(slope)
         if p < ALPHA and abs(change) >= LEAST:
-            yield Finding(
-                where=place(key),
-                value=change,
-                evidence=f"end-to-end latency changed by {change:+.0%} from the first call to the last (p {p:.2g})",
-                next_step="look for heat, a busy neighbour or a growing process; measure again on a quiet machine",
-            )
+            said = f"end-to-end latency changed by {change:+.0%} from the first call to the last (p {p:.2g})"
+            yield Finding(key, change, said)
     return n
 
 
@@ -77,6 +72,7 @@ def drift(evidence: Evidence) -> Findings:
     false_alarm_rate=FALSE_ALARMS,
     rests_on=f"if rounds, and replicates, of one thing differ by {USUAL:.0%} (standard deviation) or less",
     not_checked="no three rounds or replicates",
+    next_step="look what else the machine did then; measure again, or read the figures without",
 )
 def off_as_a_whole(evidence: Evidence) -> Findings:
     """Rounds, or replicates, in which every cell is slower, or faster, than in the others."""
@@ -86,11 +82,10 @@ def off_as_a_whole(evidence: Evidence) -> Findings:
         named = ", ".join(f"{value:g}" for value in rounds[column].unique().sort())
         factors = rounds["factor"].to_numpy()
         yield Finding(
-            where=place(key),
-            value=float(factors[np.abs(np.log(factors)).argmax()]),
-            evidence=f"{key['unit']} {named} took {factors.min():.2f} to {factors.max():.2f} times as long as the "
-            "others, in every cell alike; laws and prices without stand in laws_without_off_rounds",
-            next_step="look what else the machine did then; measure again, or read the figures without",
+            key,
+            float(factors[np.abs(np.log(factors)).argmax()]),
+            f"{key['unit']} {named} took {factors.min():.2f} to {factors.max():.2f} times as long as the others, in "
+            "every cell alike; laws and prices without stand in laws_without_off_rounds",
         )
     unit = pl.struct("replicate", "rep") if in_rounds else pl.col("replicate")
     units = calls.group_by("backend", "batch_size", "run").agg(unit.n_unique().alias("n"))
@@ -171,6 +166,7 @@ def _without_levels(values: Floats, levels: Sequence[NDArray[np.int64]]) -> Floa
     false_alarm_rate=FALSE_ALARMS,
     rests_on=INDEPENDENT,
     not_checked="no five cells with three calls or more, back to back (in rounds a slowdown is drift)",
+    next_step="watch the clock rate and temperature; measure in rounds (order: rounds), with pauses",
 )
 def throttling(evidence: Evidence) -> Findings:
     """Calls that slow down inside their cell, over all cells of a backend whose calls ran back to back."""
@@ -184,13 +180,8 @@ def throttling(evidence: Evidence) -> Findings:
         p = float(stats.t.sf(mean / se, len(rises) - 1)) if se > 0 else float(mean <= 0)
         growth = math.expm1(mean)
         if p < ALPHA and growth >= LEAST:
-            yield Finding(
-                where=place(key),
-                value=growth,
-                evidence=f"calls grow {growth:.0%} slower from a cell's first to its last, over {len(rises)} cells "
-                f"(p {p:.2g})",
-                next_step="watch the clock rate and temperature; measure in rounds (order: rounds), with pauses",
-            )
+            over = f"over {len(rises)} cells (p {p:.2g})"
+            yield Finding(key, growth, f"calls grow {growth:.0%} slower from a cell's first to its last, {over}")
     return n
 
 
@@ -209,6 +200,7 @@ def _rises(rows: pl.DataFrame) -> Floats:
     false_alarm_rate=SPREAD_ALPHA,
     rests_on=INDEPENDENT,
     not_checked="no measured calls",
+    status="caution",
 )
 def repetitions(evidence: Evidence) -> Findings:
     """Cells, or all cells of a backend and phase, with too few calls for how much these scatter.
@@ -227,14 +219,8 @@ def repetitions(evidence: Evidence) -> Findings:
         groups += 1
         several = group.filter(pl.col("n") > 1)
         if several.is_empty():
-            yield Finding(
-                status="caution",
-                where=place(key),
-                modes=(key["mode"],),
-                value=1.0,
-                evidence="one call a cell: its spread is unknown",
-                next_step="give the study 3 repetitions or more",
-            )
+            more, said = "give the study 3 repetitions or more", "one call a cell: its spread is unknown"
+            yield Finding(key, 1.0, said, modes=(key["mode"],), next_step=more)
             continue
         calls = several["n"].to_numpy()
         medians = {n: float(np.median(_deviations(n))) for n in np.unique(calls).tolist()}
@@ -271,15 +257,10 @@ def _scattered(row: Row) -> Finding:
     variance, n = row["variance"], row["n"]
     spread = math.expm1(math.sqrt(variance))
     needed = next(calls for calls in count(1) if known_to(variance, calls) <= WANTED or calls == 10_000)
-    return Finding(
-        status="caution",
-        where=place(row),
-        modes=(row["mode"],),
-        value=spread,
-        evidence=f"calls scatter by {spread:.0%} (standard deviation); the median of {n} is known to "
-        f"{known_to(variance, n):.0%}",
-        next_step=f"about {needed} repetitions would make that {WANTED:.0%}, or a quieter machine",
-    )
+    known = f"the median of {n} is known to {known_to(variance, n):.0%}"
+    said = f"calls scatter by {spread:.0%} (standard deviation); {known}"
+    next_step = f"about {needed} repetitions would make that {WANTED:.0%}, or a quieter machine"
+    return Finding(row, spread, said, modes=(row["mode"],), next_step=next_step)
 
 
 @check(
@@ -292,7 +273,7 @@ def comparable(evidence: Evidence) -> Findings:
     """Models that lack scenarios, and cells of one model that differ in its size or weights, prompt, host or study."""
     yield from _incomplete(evidence)
     for row, differs, next_step in (*_several_values(evidence), *_changed(evidence)):
-        yield Finding(where=place(row), evidence=differs, next_step=next_step)
+        yield Finding(row, None, differs, next_step=next_step)
     return evidence.per_model.select("backend", "batch_size", "model").n_unique()
 
 
@@ -303,10 +284,11 @@ def _incomplete(evidence: Evidence) -> Iterator[Finding]:
         failed = like(evidence.run.rows, row, ("backend", "model")).filter(pl.col("status") != "ok")
         said = f"; {failed.height} of its rows failed" if failed.height else ""
         yield Finding(
-            where=place(row, scenario=ALL),
-            modes=tuple(phases["mode"]),
-            evidence=f"it {row['incomplete']}, which others have{said}: its figures over all scenarios are by its own "
+            row | {"scenario": ALL},
+            None,
+            f"it {row['incomplete']}, which others have{said}: its figures over all scenarios are by its own "
             "and by what the others take for the rest",
+            modes=tuple(phases["mode"]),
             next_step="measure what it lacks, or compare single scenarios only (scaling_fits has a law of each)",
         )
 

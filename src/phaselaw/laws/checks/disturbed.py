@@ -1,11 +1,9 @@
 """Checks of what disturbed calls: other work on the machine, other clients of the server, loads in warm calls."""
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, check, place
+from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, check
 from phaselaw.laws.disturbed import BUSY, SHARED, disturbed_calls, without_disturbed
 from phaselaw.laws.warmup import always_cold
 from phaselaw.tables import grouped, like
@@ -21,6 +19,7 @@ _FIGURES = "the figures without these calls stand in figures_without_disturbed"
     false_alarm_rate=0.03,
     rests_on="on a machine that does little else; work that leaves processors idle is not found",
     not_checked="no call says what else the machine did: that is known on Linux, of processes that can be told apart",
+    next_step="stop what else runs and measure again (phaselaw run --wait-quiet 5min waits for its end)",
 )
 def busy_machine(evidence: Evidence) -> Findings:
     """Calls that shared their cores with other processes, or with a virtual machine's host."""
@@ -32,11 +31,10 @@ def busy_machine(evidence: Evidence) -> Findings:
         beside = mine.join(calls, on=["run", "call_idx"], how="semi")
         taken = beside.select(pl.sum_horizontal("other_cpus", "steal_cpus").median()).item()
         yield Finding(
-            where=place(key),
-            value=calls.height / n,
-            evidence=f"{calls.height} of {n} calls shared their cores: other work took {taken:.1f} processors while "
-            f"hardly any was idle{_slower(mine, calls)}; {_FIGURES}",
-            next_step="stop what else runs and measure again (phaselaw run --wait-quiet 5min waits for its end)",
+            key,
+            calls.height / n,
+            f"{calls.height} of {n} calls shared their cores: other work took {taken:.1f} processors while hardly any "
+            f"was idle{_slower(mine, calls)}; {_FIGURES}",
         )
     return known.select("backend", "batch_size").n_unique()
 
@@ -46,6 +44,8 @@ def busy_machine(evidence: Evidence) -> Findings:
     unit="cells of served engines",
     rests_on="a server that stalls of itself looks alike",
     not_checked="no call has a time to its first token",
+    other_reading="the server itself stalls now and then",
+    next_step="keep other clients off the server while it is measured",
 )
 def shared_server(evidence: Evidence) -> Findings:
     """Calls that waited for another client's request, or ran beside it, at several times of the run."""
@@ -57,12 +57,10 @@ def shared_server(evidence: Evidence) -> Findings:
         quick = mine.join(calls, on=["run", "call_idx"], how="anti")
         first, other = (float(np.median(rows["ttft_ms"].to_numpy())) for rows in (slow, quick))
         yield Finding(
-            where=place(key),
-            value=calls.height / mine.height,
-            evidence=f"{calls.height} of {mine.height} calls waited or ran slowly, at several times of the run: first "
-            f"token after {first:.0f} ms, in the others {other:.0f} ms{_slower(mine, calls)}; {_FIGURES}",
-            other_reading="the server itself stalls now and then",
-            next_step="keep other clients off the server while it is measured",
+            key,
+            calls.height / mine.height,
+            f"{calls.height} of {mine.height} calls waited or ran slowly, at several times of the run: first token "
+            f"after {first:.0f} ms, in the others {other:.0f} ms{_slower(mine, calls)}; {_FIGURES}",
         )
     return known.select(CELL).n_unique()
 
@@ -72,6 +70,9 @@ def shared_server(evidence: Evidence) -> Findings:
     unit="models of servers that tell their load",
     rests_on="it is what the server says",
     not_checked="no server tells how long it loads, or the study is of cold starts (cold: true)",
+    modes=(),
+    next_step="read request_ms, which holds it; keep the model loaded (keep_alive), or give cold: true where "
+    "cold starts are meant",
 )
 def measured_loads(evidence: Evidence) -> Findings:
     """Warm calls that load, each time: their users wait for it, and no phase holds it."""
@@ -83,14 +84,8 @@ def measured_loads(evidence: Evidence) -> Findings:
     for row in models.filter(
         pl.col("load") > pl.max_horizontal(LEAST_LOAD_MS, LEAST_OF_TTFT * pl.col("first"))
     ).to_dicts():
-        yield Finding(
-            where=place(row),
-            modes=(),
-            value=row["load"],
-            evidence=f"warm calls spend {row['load']:.0f} ms loading, of {row['first']:.0f} ms to the first token",
-            next_step="read request_ms, which holds it; keep the model loaded (keep_alive), or give cold: true where "
-            "cold starts are meant",
-        )
+        said = f"warm calls spend {row['load']:.0f} ms loading, of {row['first']:.0f} ms to the first token"
+        yield Finding(row, row["load"], said)
     return models.height
 
 

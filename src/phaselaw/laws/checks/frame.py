@@ -3,11 +3,11 @@
 A check is a function that yields its findings and returns how many things it looked at::
 
     @check("drift", unit="backends", false_alarm_rate=0.01, rests_on="if calls scatter independently of each other",
-           not_checked="too few cells or rounds")
+           not_checked="too few cells or rounds", next_step="measure again on a quiet machine")
     def drift(evidence: Evidence) -> Findings:
         for key, rows in grouped(evidence.measured, ["backend", "batch_size"]):
             ...
-            yield Finding(where=place(key), ...)
+            yield Finding(key, change, f"latency changed by {change:.0%}")
         return n
 
 Findings mark rows in the column ``suspect``, last in every table that has a column ``backend``: a text, never null,
@@ -16,12 +16,10 @@ What is computed from marked rows (a prediction, a price, a plan) keeps their ma
 Cautions mark nothing. No row is ever dropped for its mark.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import polars as pl
 
@@ -81,26 +79,30 @@ VALIDITY_FINDINGS = Table(
 )
 
 
-def place(row: Row, **changes: Any) -> Row:
-    """Which rows a finding is about: those columns of a table's row that are places; where there is none, all rows."""
-    places = ("backend", "batch_size", BUDGET, "model", "scenario")
-    return {name: row[name] for name in places if name in row} | changes
+PLACES = ("backend", "batch_size", BUDGET, "model", "scenario")
+AS_DECLARED = ("as declared",)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, or may be."""
+    """One thing that is wrong, or may be; what it leaves out is as its check declares it."""
 
-    status: Status = "found"
     where: Row
-    """As `place` has it."""
-    modes: tuple[str, ...] = ALL_PHASES
-    """The phases whose rows are touched."""
-    value: float | None = None
+    """Which rows it is about: a row with the `PLACES` that they share; where it lacks one, or has none, all rows."""
+    value: float | None
     """The figure that decided, in the check's own unit."""
     evidence: str
-    next_step: str
-    other_reading: str | None = None
+    _: dataclasses.KW_ONLY
+    status: Status | Literal[""] = ""
+    modes: tuple[str, ...] = AS_DECLARED
+    """The phases whose rows are touched."""
+    next_step: str = ""
+    other_reading: str | None = ""
+
+    def declared(self, **declared: Any) -> Self:
+        """The same with what it leaves out."""
+        lacking = {name: value for name, value in declared.items() if getattr(self, name) in ("", AS_DECLARED)}
+        return dataclasses.replace(self, **lacking)
 
 
 Findings = Generator[Finding, None, int]
@@ -139,7 +141,7 @@ class CheckResult:
         rate = f"at most {100 * self.false_alarm_rate:g}% of {self.unit}" if self.false_alarm_rate else "not measured"
         return f"{rate}; {self.rests_on}" if self.rests_on else rate
 
-    def at_budget(self, gen_tokens: int) -> CheckResult:
+    def at_budget(self, gen_tokens: int) -> Self:
         """The same for a run in which every call asked for so many output tokens: each finding names that number."""
         there = (dataclasses.replace(each, where=each.where | {BUDGET: gen_tokens}) for each in self.findings)
         return dataclasses.replace(self, findings=tuple(there))
@@ -174,9 +176,21 @@ Check = Callable[[Evidence], CheckResult]
 
 
 def check(
-    name: str, *, unit: str, rests_on: str, not_checked: str, false_alarm_rate: float = 0.0
+    name: str,
+    *,
+    unit: str,
+    rests_on: str,
+    not_checked: str,
+    false_alarm_rate: float = 0.0,
+    status: Status = "found",
+    modes: tuple[str, ...] = ALL_PHASES,
+    other_reading: str | None = None,
+    next_step: str = "",
 ) -> Callable[[Callable[[Evidence], Findings]], Check]:
-    """Make a check of a function that yields findings; ``not_checked`` is the reason where it looked at nothing."""
+    """Make a check of a function that yields findings; ``not_checked`` is the reason where it looked at nothing.
+
+    The last four stand for all findings that do not say otherwise.
+    """
 
     def made(function: Callable[[Evidence], Findings]) -> Check:
         @functools.wraps(function)
@@ -187,7 +201,8 @@ def check(
                 nonlocal looked_at
                 looked_at = yield from function(evidence)
 
-            findings = tuple(found())
+            shared = {"status": status, "modes": modes, "other_reading": other_reading, "next_step": next_step}
+            findings = tuple(each.declared(**shared) for each in found())
             return CheckResult(
                 check=name,
                 unit=unit,
@@ -211,7 +226,7 @@ def validity_checks(results: Iterable[CheckResult]) -> pl.DataFrame:
 def validity_findings(results: Iterable[CheckResult]) -> pl.DataFrame:
     """``validity_findings``: a row a finding, with its evidence, what else it may be, and the next step."""
     return VALIDITY_FINDINGS.frame(
-        finding.where
+        {name: finding.where.get(name) for name in PLACES}
         | {name: getattr(finding, name) for name in ("status", "value", "evidence", "other_reading", "next_step")}
         | {"check": result.check, "modes": ",".join(finding.modes)}
         for result in results
@@ -245,8 +260,9 @@ def _touched(table: pl.DataFrame, check: str, finding: Finding) -> pl.Expr:
     if "other_backend" in table.columns:
         touched |= pl.col("other_backend") == finding.where["backend"]
     touched = touched.fill_null(False)
-    for name, value in finding.where.items():
-        if name != "backend" and name in table.columns and value is not None:
+    for name in PLACES[1:]:
+        value = finding.where.get(name)
+        if name in table.columns and value is not None:
             alike = [value, ALL] if name == "scenario" else [value]
             touched &= pl.col(name).is_null() | pl.col(name).is_in(alike)
     if "mode" in table.columns:

@@ -1,7 +1,5 @@
 """Checks of models and their laws: far off the others' law, unlike in kind, mislabelled, too large (method 3)."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any
@@ -11,17 +9,7 @@ import polars as pl
 from scipy import stats
 
 from phaselaw.ladder.spec import ladder_model
-from phaselaw.laws.checks.frame import (
-    ALL_PHASES,
-    GROUP_OF_MODEL,
-    NAMED,
-    SERVED,
-    Evidence,
-    Finding,
-    Findings,
-    check,
-    place,
-)
+from phaselaw.laws.checks.frame import ALL_PHASES, GROUP_OF_MODEL, NAMED, SERVED, Evidence, Finding, Findings, check
 from phaselaw.laws.checks.served import prompt_cache
 from phaselaw.laws.overhead import least_log_error
 from phaselaw.laws.regression import Floats, fit_line, left_out
@@ -82,11 +70,11 @@ def far_off(evidence: Evidence) -> Findings:
             reason, step = slow if factor > 1 else _FAST
             direction = f"{factor:.2f} x slower" if factor > 1 else f"{1 / factor:.2f} x faster"
             yield Finding(
-                where=place(key, model=models["model"][index]),
+                key | {"model": models["model"][index]},
+                factor,
+                f"{direction} than the law through the other models says (p {p:.2g}, corrected for trying each "
+                "model), and no overhead explains it",
                 modes=(key["mode"],),
-                value=factor,
-                evidence=f"{direction} than the law through the other models says (p {p:.2g}, corrected for trying "
-                "each model), and no overhead explains it",
                 other_reading=f"likely: {reason}",
                 next_step=step,
             )
@@ -123,6 +111,9 @@ def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, flo
     unit="laws whose models' family, quantisation or token counts of one text are known",
     rests_on="it is what the models say of themselves and how they count one text",
     not_checked="no model says its family or quantisation, and there is no prompt of text",
+    status="caution",
+    next_step="read the law of each family beside it (scaling_fits_by_family, where one has three models), or measure "
+    "one family in several sizes at one quantisation; compare prices per request, not per token",
 )
 def heterogeneous(evidence: Evidence) -> Findings:
     """Laws over models of several families, quantisations or tokenizers: the exponent mixes size with what differs."""
@@ -141,15 +132,8 @@ def heterogeneous(evidence: Evidence) -> Findings:
         if 0 < len(mixtures) < group["model"].n_unique():
             mixed.append(f"mixtures of experts beside dense models ({', '.join(mixtures)}), by all their parameters")
         if mixed:
-            yield Finding(
-                status="caution",
-                where=place(key),
-                value=float(max([2, *map(len, several.values())])),
-                evidence=f"one law over {'; '.join(mixed)}: its exponent is of these models as they are, not of size "
-                "alone",
-                next_step="read the law of each family beside it (scaling_fits_by_family, where one has three models), "
-                "or measure one family in several sizes at one quantisation; compare prices per request, not per token",
-            )
+            over = f"one law over {'; '.join(mixed)}: its exponent is of these models as they are, not of size alone"
+            yield Finding(key, float(max([2, *map(len, several.values())])), over)
     return known
 
 
@@ -189,6 +173,7 @@ def _unlike_counts(measured: pl.DataFrame, backend: str, batch_size: int) -> str
     unit="models with both a label and a measurement",
     rests_on=f"a label may be {MISLABELLED:.0%} off by rounding",
     not_checked="no model has both a labelled and a measured parameter count",
+    next_step="correct the study, and check that the model is the one meant",
 )
 def labels(evidence: Evidence) -> Findings:
     """Parameter counts of a label that what was measured contradicts, or the shipped ladder's model of that name."""
@@ -204,14 +189,9 @@ def labels(evidence: Evidence) -> Findings:
             continue
         known += 1
         if abs(math.log(row["label"] / measured)) > math.log1p(MISLABELLED):
-            yield Finding(
-                where=place(row),
-                # Where a measured figure is at hand, laws use it: nothing of theirs is off.
-                modes=() if row["measured"] else ALL_PHASES,
-                value=row["label"] / measured,
-                evidence=f"the label says {row['label']:g} M parameters, {measured:g} M {source}",
-                next_step="correct the study, and check that the model is the one meant",
-            )
+            said = f"the label says {row['label']:g} M parameters, {measured:g} M {source}"
+            # Where a measured figure is at hand, laws use it: nothing of theirs is off.
+            yield Finding(row, row["label"] / measured, said, modes=() if row["measured"] else ALL_PHASES)
     return known
 
 
@@ -220,18 +200,15 @@ def labels(evidence: Evidence) -> Findings:
     unit="models whose size nobody counted or stated",
     rests_on="nothing is inferred",
     not_checked="every model's parameters were counted or stated",
+    next_step="give the study's params_millions for it",
 )
 def from_the_name(evidence: Evidence) -> Findings:
     """Models whose size is read from their name, rounded as names are: marks the laws that they are in."""
     rows = evidence.run.rows.filter(pl.col("params_millions_named").is_not_null())
     models = rows.group_by(GROUP_OF_MODEL, maintain_order=True).agg(size=pl.col("params_millions_named").first())
     for row in models.iter_rows(named=True):
-        yield Finding(
-            where=place(row),
-            value=row["size"],
-            evidence=f"its name says {row['size']:g} M parameters; the server counts none, and the study states none",
-            next_step="give the study's params_millions for it",
-        )
+        said = f"its name says {row['size']:g} M parameters; the server counts none, and the study states none"
+        yield Finding(row, row["size"], said)
     return models.height
 
 
@@ -240,6 +217,8 @@ def from_the_name(evidence: Evidence) -> Findings:
     unit="models on an accelerator whose memory is known",
     rests_on=f"nothing is said below {FULL:.0%} of the memory",
     not_checked="no model with its size on an accelerator with its memory known",
+    next_step="look at where its layers lie (the server's list of loaded models), or measure a smaller quantisation; "
+    "until then it is a point of two machines, not of one",
 )
 def spill(evidence: Evidence) -> Findings:
     """Models whose weights, or peak memory, do not fit the accelerator, so that part of them lies elsewhere."""
@@ -261,19 +240,16 @@ def spill(evidence: Evidence) -> Findings:
             spread = False
         else:
             continue
+        reading = None if sure else "the server may hold fewer bytes than its quantisation says, or use no GPU"
+        if spread:
+            reading = f"the server may have spread it over its {len(gpus)} GPUs, which have {sum(gpus):,.0f} MB"
         yield Finding(
+            row,
+            size / memory,
+            f"its {words} {size:,.0f} MB of {memory:,.0f} MB of GPU memory ({size / memory:.0%}), which the KV cache "
+            "and buffers share",
             status="found" if sure and not spread else "suspected",
-            where=place(row),
-            value=size / memory,
-            evidence=f"its {words} {size:,.0f} MB of {memory:,.0f} MB of GPU memory ({size / memory:.0%}), which the "
-            "KV cache and buffers share",
-            other_reading=f"the server may have spread it over its {len(gpus)} GPUs, which have {sum(gpus):,.0f} MB"
-            if spread
-            else None
-            if sure
-            else "the server may hold fewer bytes than its quantisation says, or use no GPU",
-            next_step="look at where its layers lie (the server's list of loaded models), or measure a smaller "
-            "quantisation; until then it is a point of two machines, not of one",
+            other_reading=reading,
         )
     return known
 

@@ -1,7 +1,5 @@
 """Checks of servers: answers from a prompt cache, how a server counts its decode, prompts that it cut (method 3)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import polars as pl
@@ -17,7 +15,6 @@ from phaselaw.laws.checks.frame import (
     Finding,
     Findings,
     check,
-    place,
 )
 from phaselaw.tables import Row, grouped
 
@@ -39,6 +36,7 @@ LEAST_OF_ASKED = {True: 0.5, False: 1.0}
     unit="cells of served engines",
     rests_on="a suspicion is not bounded, and names its other reading",
     not_checked="no served engine",
+    modes=PREFILL,
 )
 def prompt_cache(evidence: Evidence) -> Findings:
     """Calls answered from a prompt cache: *found* by the engine, or *suspected* on rows that we did not measure."""
@@ -57,13 +55,8 @@ def _of_error_rows_too(rows: pl.DataFrame, what: str, next_step: str) -> Iterato
     """A finding for each cell of these rows; it touches no phase where all of them are error rows."""
     for cell, calls in grouped(rows, CELL):
         used = bool((calls["status"] == "ok").any())
-        yield Finding(
-            where=place(cell),
-            modes=PREFILL if used else (),
-            value=float(calls.height),
-            evidence=f"{calls.height} calls {what}" + ("" if used else "; they are error rows, and stand in no law"),
-            next_step=next_step,
-        )
+        said = f"{calls.height} calls {what}" + ("" if used else "; they are error rows, and stand in no law")
+        yield Finding(cell, float(calls.height), said, modes=PREFILL if used else (), next_step=next_step)
 
 
 def _suspected(evidence: Evidence) -> Iterator[Finding]:
@@ -84,12 +77,11 @@ def _suspected(evidence: Evidence) -> Iterator[Finding]:
         for row in cached.iter_rows(named=True):
             prompt = "of one prompt" if row["tokens"] is None else f"of {row['tokens']:g} tokens"
             yield Finding(
+                row,
+                row["repeated"],
+                f"repeated prefills {prompt} took {row['repeated']:.2f} decode steps, {where}; the first call took "
+                f"{row['first']:.1f}",
                 status="suspected",
-                where=place(row),
-                modes=PREFILL,
-                value=row["repeated"],
-                evidence=f"repeated prefills {prompt} took {row['repeated']:.2f} decode steps, {where}; "
-                f"the first call took {row['first']:.1f}",
                 other_reading="a short prefill is bound by reading the weights and costs about one step anyway, and "
                 "first calls are slow for other reasons",
                 next_step="measure again with prompts that the server has not seen (phaselaw's ollama engine sends "
@@ -119,6 +111,7 @@ def _prefills_in_steps(evidence: Evidence) -> pl.DataFrame:
     false_alarm_rate=ALPHA / 2,
     rests_on="if the noise is alike at every count and, below 5 scenarios, these differ in their counts alone",
     not_checked="no model whose calls differ in tokens generated",
+    next_step="use time / (count - 1) (decode_step_ms_server), or the client's clock",
 )
 def count_convention(evidence: Evidence) -> Findings:
     """Servers whose decode time spans one step less than the tokens they count.
@@ -130,14 +123,13 @@ def count_convention(evidence: Evidence) -> Findings:
     odd = rows.filter((pl.col("a_ms") < 0) & (pl.col("a_p") < ALPHA) & (pl.col("a_plus_b_p") >= ALPHA))
     for row in odd.iter_rows(named=True):
         yield Finding(
-            where=place(row),
-            # In our own runs latencies are computed from the steps that ran, so they are right.
-            modes=() if evidence.ours else DECODE,
-            value=row["a_ms"] / row["b_ms_per_token"],
-            evidence=f"decode ms = {row['a_ms']:.1f} + {row['b_ms_per_token']:.2f} x count over {row['n']} calls: the "
+            row,
+            row["a_ms"] / row["b_ms_per_token"],
+            f"decode ms = {row['a_ms']:.1f} + {row['b_ms_per_token']:.2f} x count over {row['n']} calls: the "
             "time spans one step less than the count, so time / count is low by about 1 / count "
             f"({1 / row['gen_tokens_raw_median']:.1%} at the median of {row['gen_tokens_raw_median']:g})",
-            next_step="use time / (count - 1) (decode_step_ms_server), or the client's clock",
+            # In our own runs latencies are computed from the steps that ran, so they are right.
+            modes=() if evidence.ours else DECODE,
         )
     return rows.height
 
@@ -168,6 +160,8 @@ _NEXT_STEPS = {
     unit="cells of served engines",
     rests_on="none in the clean runs of benchmarks/server_claims.py",
     not_checked="no served engine whose text a client of ours saw come",
+    modes=(),
+    next_step="the client's figure serves; look up what the server's spans",
 )
 def server_claim(evidence: Evidence) -> Findings:
     """Claims of a server that most calls of a cell contradict by the client's clock; there the client's figure serves.
@@ -182,13 +176,9 @@ def server_claim(evidence: Evidence) -> Findings:
         for claim in str(calls["false_claims"][0]).split(", "):
             *columns, says = _CLAIMS[claim]
             claimed, seen = calls.select(pl.col(columns).median()).row(0)
-            yield Finding(
-                where=place(cell),
-                modes=(),
-                value=claimed / seen if claimed is not None and seen else None,
-                evidence=f"{says.format(claimed, seen)}, at the median of {calls.height} calls",
-                next_step=_NEXT_STEPS.get(claim, "the client's figure serves; look up what the server's spans"),
-            )
+            ratio = claimed / seen if claimed is not None and seen else None
+            said = f"{says.format(claimed, seen)}, at the median of {calls.height} calls"
+            yield Finding(cell, ratio, said, next_step=_NEXT_STEPS.get(claim, ""))
     return rows.select(CELL).n_unique()
 
 
@@ -197,6 +187,8 @@ def server_claim(evidence: Evidence) -> Findings:
     unit="backends with several clients",
     rests_on="nothing is inferred",
     not_checked="no backend with several clients",
+    status="caution",
+    next_step="read throughput and TTFT as those of such waves; take a fleet's from a plan with real traffic",
 )
 def clients_in_step(evidence: Evidence) -> Findings:
     """Clients that start together and get answers of one length: they stay in step, as users' requests never do."""
@@ -204,11 +196,10 @@ def clients_in_step(evidence: Evidence) -> Findings:
     backends = together.group_by("backend", maintain_order=True).agg(lengths=pl.col("gen_tokens_raw").n_unique())
     for row in backends.filter(pl.col("lengths") == 1).iter_rows(named=True):
         yield Finding(
-            status="caution",
-            where=place(row),
-            evidence="clients start together and every answer has the same length, so that all prompts are read at "
-            "once and all answers end at once",
-            next_step="read throughput and TTFT as those of such waves; take a fleet's from a plan with real traffic",
+            row,
+            None,
+            "clients start together and every answer has the same length, so that all prompts are read at once and all "
+            "answers end at once",
         )
     return backends.height
 
@@ -218,6 +209,7 @@ def clients_in_step(evidence: Evidence) -> Findings:
     unit="models with prompts of several lengths, or of a known one",
     rests_on="longer texts have more tokens",
     not_checked="no model with prompts of several lengths, or of a known one",
+    modes=PREFILL,
 )
 def prompt_cut(evidence: Evidence) -> Findings:
     """Prompts that were cut: fewer tokens than were asked for, or longer texts with hardly more tokens than shorter."""
@@ -243,10 +235,9 @@ def prompt_cut(evidence: Evidence) -> Findings:
             wanted = row["batch_size"] * asked[row["scenario"]]
             if row["tokens"] < wanted * LEAST_OF_ASKED[row["backend_kind"] in SERVED]:
                 yield Finding(
-                    where=place(row),
-                    modes=PREFILL,
-                    value=row["tokens"] / wanted,
-                    evidence=f"{row['tokens']:g} prompt tokens were evaluated where {wanted} were asked for",
+                    row,
+                    row["tokens"] / wanted,
+                    f"{row['tokens']:g} prompt tokens were evaluated where {wanted} were asked for",
                     next_step="raise the server's context length or shorten the prompt; read this cell at the length "
                     "it had",
                 )
@@ -261,12 +252,11 @@ def _cut_text(texts: list[Row]) -> Iterator[Finding]:
         # One token of grace: a text that is a little longer may have as many.
         if more_chars > CHARS_PER_TOKEN * (max(more_tokens, 0.0) + 1):
             yield Finding(
-                status="suspected" if more_tokens > 0 else "found",
-                where=place(longest),
-                modes=PREFILL,
-                value=longest["tokens"],
-                evidence=f"{longest['chars']:g} characters came out as {longest['tokens']:g} prompt tokens, and "
+                longest,
+                longest["tokens"],
+                f"{longest['chars']:g} characters came out as {longest['tokens']:g} prompt tokens, and "
                 f"scenario {shorter['scenario']!r} with {shorter['chars']:g} as {shorter['tokens']:g}",
+                status="suspected" if more_tokens > 0 else "found",
                 other_reading="a text of blanks or repeats may have so few tokens" if more_tokens > 0 else None,
                 next_step="look up the server's context length; a prompt cut to it measures another prompt",
             )
