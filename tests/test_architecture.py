@@ -27,6 +27,7 @@ HOMES = {
     "matplotlib": {"report/plots.py"},
     "duckdb": {"traffic/log.py"},
     "prometheus_client": {"traffic/prometheus.py"},
+    "genai_prices": {"plan/hosted.py"},
 }
 
 

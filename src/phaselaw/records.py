@@ -371,6 +371,8 @@ class Mix:
     output_tokens: float
     share: float = 1.0
     """Relative to the other kinds; what they sum to does not matter."""
+    cached_share: float = 0.0
+    """Share of the prompt's tokens that a prompt cache holds already."""
 
     @property
     def tokens(self) -> float:

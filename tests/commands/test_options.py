@@ -1,10 +1,11 @@
 """Values of options, as people write them."""
 
+import argparse
 import math
 
 import pytest
 
-from phaselaw.commands.options import duration, size, whole
+from phaselaw.commands.options import add_count, duration, size
 from phaselaw.errors import UsageError
 from phaselaw.files import amount
 
@@ -28,10 +29,12 @@ def test_a_time_in_milliseconds() -> None:
 
 
 def test_a_count_as_people_write_it() -> None:
-    assert whole("--batch")("20k") == 20_000
+    parser = argparse.ArgumentParser()
+    add_count(parser, "--batch", "")
+    assert parser.parse_args(["--batch", "20k"]).batch == 20_000
     for text in ("0", "1.5", "x", "1e999"):
         with pytest.raises(UsageError, match=r"--batch .*: give a whole number, 1 or more"):
-            whole("--batch")(text)
+            parser.parse_args(["--batch", text])
 
 
 @pytest.mark.parametrize(("text", "size_bytes"), [("16GB", 16e9), ("16 gib", 2**34), ("1,000MB", 1e9), ("80G", 80e9)])

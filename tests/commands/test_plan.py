@@ -177,6 +177,7 @@ def test_an_hours_price_for_each_backend(finished: Path, capsys) -> None:
         ["--utilisation", "2"], ["--burst", "0.5"], ["--spares=-1"], ["--premium-share", "2"],
         ["--failure-usd=-1"], ["--failure-usd", "1"], ["--spot"],
         ["--accelerator", "H100"], ["--prices", "none.csv", "--accelerator", "H100"], ["--mixes", "none.csv"],
+        ["--api", "no-such-model"], ["--api-in", "1"], ["--api-cached", "1"], ["--cached-share", "200%"],
         ["--success-rates", "none.csv"], ["--usd-per-hour", "cheap"], ["--rates", "x"], ["--volumes", "x"],
         ["--requests-per-s", "0"], ["--between-runs", "much"], ["--requests-per-month", "nan"], ["--batch", "0"],
     ],
@@ -314,6 +315,30 @@ def test_several_accelerators_stand_in_one_table_each_with_its_own_rate_and_pric
     rows = pl.read_csv(tmp_path / "tables" / "rows.csv")
     assert dict(rows.select("model", "usd_per_hour").iter_rows()) == {"H100": 2.8, "A100 80GB": 1.4}
     assert dict(rows.select("model", "whole_workers").iter_rows()) == {"H100": 3, "A100 80GB": 5}
+
+
+def test_a_hosted_api_is_set_beside_own_workers(finished: Path, capsys) -> None:
+    words = ("--api-in", "1", "--api-out", "4", "--usd-per-hour", "0.1", "--requests-per-s", "2", "--mixes")
+    for row in plan(finished, *words, capsys=capsys)["api"]:
+        assert row["usd_per_month_api"] == pytest.approx(2 * 2_592_000 * (832 * 1 + 360 * 4) / 1e6)
+        assert row["pays_from_tokens_per_month"] == pytest.approx(72 / (832 * 1 + 360 * 4) * 1192 * 1e6)
+    out = shown("plan", str(finished), *words, "--show", "api", capsys=capsys)
+    assert "The API, at the prices given: $11,778.05 a month. Own workers pay from 37,800,000 tokens" in out
+    assert "never pay, at any volume" in shown("plan", str(finished), "--api", "gpt-4o-mini", capsys=capsys)
+
+
+def shown(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(list(words)) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_cached_prompt_is_cheaper_at_the_api(capsys) -> None:
+    given = ["plan", "--tokens-per-s", "5k", "--api-in", "1", "--api-out", "4", "--json"]
+    paid = []
+    for more in ([], ["--api-cached", "0.1"], ["--api-cached", "0.1", "--cached-share", "50%"]):
+        assert main([*given, *more]) == 0
+        paid.append(json.loads(capsys.readouterr().out)["api"][0]["usd_per_month_api"])
+    assert paid[0] == paid[1] and paid[2] == pytest.approx(paid[0] - 1e9 / 1192 * 832 * 0.5 * 0.9 / 1e6)
 
 
 def test_amounts_are_of_one_currency(capsys) -> None:

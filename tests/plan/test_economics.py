@@ -58,9 +58,17 @@ def test_rates_by_phases_are_refused_where_none_is_measured() -> None:
 
 @given(rate=st.floats(1, 1e5), scale=st.floats(0.1, 100))
 def test_workers_grow_with_the_volume_and_prices_with_the_hour(rate: float, scale: float) -> None:
-    first, second = sensitivity(stated("m", rate, 1.0), (1e9, scale * 1e9), {"a": 1.0})
-    [dearer] = sensitivity(stated("m", rate, 1.0), (1e9,), {"b": scale})
+    first, second = sensitivity(stated("m", rate, 1.0), Question(volumes=(1e9, scale * 1e9), tiers={"a": 1.0}))
+    [dearer] = sensitivity(stated("m", rate, 1.0), Question(volumes=(1e9,), tiers={"b": scale}))
     assert second["workers"] == pytest.approx(scale * first["workers"])
     assert second["usd_per_1m"] == first["usd_per_1m"]
     assert dearer["usd_per_1m"] == pytest.approx(scale * first["usd_per_1m"])
     assert dearer["workers"] == first["workers"]
+
+
+def test_other_volumes_and_rates_keep_the_same_headroom_and_the_fleets_price_of_a_token_is_told() -> None:
+    question = Question(volumes=(1e9,), tiers={"a": 1.0}, headroom=Headroom(utilisation=0.5, burst=2.0, spares=1))
+    replica = stated("m", 400.0, 1.0)
+    [other], [planned] = sensitivity(replica, question), answer(question, [replica], {})["rows"]
+    assert other["whole_workers"] == planned["whole_workers"] == 5
+    assert planned["usd_per_1m_whole"] == pytest.approx(5 * 720 / 1000)

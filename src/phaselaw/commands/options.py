@@ -38,8 +38,9 @@ def option(parser: argparse._ActionsContainer, name: str, metavar: str | None, h
 
 
 def add_count(parser: argparse._ActionsContainer, name: str, help_text: str, *, least: int = 1, **how: Any) -> None:
-    """Add an option that counts things."""
-    option(parser, name, how.pop("metavar", "N"), help_text, type=whole(name, least), **how)
+    """Add an option that counts things: ``8``, ``20k``."""
+    read = number(name, f"a whole number, {least} or more", lambda value: value >= least and value.is_integer())
+    option(parser, name, how.pop("metavar", "N"), help_text, type=lambda text: int(read(text)), **how)
 
 
 def switch(parser: argparse._ActionsContainer, name: str, help_text: str) -> None:
@@ -108,18 +109,12 @@ def number(option: str, give: str, accepts: Callable[[float], bool]) -> Callable
 
 def share(option: str) -> Callable[[str], float]:
     """What reads a share: ``0.7`` or ``70%``."""
-    return number(option, "a share, such as 0.7 or 70%", lambda value: not math.isnan(value))
+    return number(option, "a share, such as 0.7 or 70%", lambda value: 0 <= value <= 1)
 
 
 def positive_number(option: str) -> Callable[[str], float]:
     """What reads an option that is a number above 0."""
     return number(option, "a positive number", lambda value: 0 < value < math.inf)
-
-
-def whole(option: str, least: int = 1) -> Callable[[str], int]:
-    """What reads an option that counts things: ``8``, ``20k``."""
-    read = number(option, f"a whole number, {least} or more", lambda value: value >= least and value.is_integer())
-    return lambda text: int(read(text))
 
 
 def duration(option: str) -> Callable[[str], float]:

@@ -9,17 +9,20 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import polars as pl
 
 from phaselaw import api
 from phaselaw.commands import options as opt
 from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, option, print_json, switch
-from phaselaw.errors import AnalysisError, UsageError, writing
-from phaselaw.files import amount, write_csv
+from phaselaw.errors import AnalysisError, UsageError
+from phaselaw.files import amount
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
 from phaselaw.plan.economics import Question
+from phaselaw.plan.hosted import Tariff, listed
 from phaselaw.plan.prices import Choice, choose, is_named, read_date, read_offers
 from phaselaw.plan.replicas import Replica, replicas_of, stated
 from phaselaw.plan.tables import TABLES
@@ -61,6 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _positive(group, "--burst", "B", "peak over mean load (default: 1, or the peak minute of --traffic)")
     _positive(group, "--budget", "USD", "dollars a month: what load they carry, by model, and whether it fits")
     opt.add_count(group, "--spares", "workers on top (default: 0)", least=0, default=0)
+    _add_elsewhere(parser)
     group = parser.add_argument_group("decisions")
     option(group, "--compare", "MODEL", "each model against this one (alone: the cheapest)", nargs="?", const="")
     option(group, "--success-rates", "CSV", "your own: model, success_rate[, n tried]", type=a_path)
@@ -76,13 +80,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(group, "--backends", "A,B", "only these backends", type=opt.names)
     option(group, "--models", "A,B", "only these models", type=opt.names)
     spread = "assume that runs differ so much (standard deviation), instead of what was measured"
-    option(group, "--between-runs", "X%", spread, type=inputs.read_spread)
+    option(group, "--between-runs", "X%", spread, type=opt.positive_number("--between-runs"))
     parts = f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)"
     option(group, "--show", "PART,...", parts)
     switch(group, "--wide", "every column and bracket, in lines of any length (default: lines of 80 characters)")
     opt.add_allow_different(group, "pool runs although study or host differ")
     option(group, "--csv", "FOLDER", "write every table as FOLDER/NAME.csv, full precision", type=a_path)
     opt.add_json(group, "print every part as one JSON document, full precision")
+
+
+def _add_elsewhere(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("a hosted API")
+    option(group, "--api", "NAME", "a hosted model, such as gpt-4o-mini or groq/NAME, by the list of genai-prices")
+    for name, what in (("in", "input"), ("out", "output"), ("cached", "cached input")):
+        _positive(group, f"--api-{name}", "USD", f"an API's price of a million {what} tokens")
+    cached = "share of prompt tokens that a cache holds (default: that of --traffic, or none)"
+    option(group, "--cached-share", "X%", cached, type=opt.share("--cached-share"))
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +147,8 @@ def run(args: argparse.Namespace) -> int:
     for line in notes:
         note(line)
     if args.csv is not None:
-        _write_tables(args.csv, document)
+        known = ((name, document.get(name)) for name in TABLES)
+        api.save_tables({name: pl.DataFrame(rows, infer_schema_length=None) for name, rows in known if rows}, args.csv)
     if args.json:
         print_json(document)
         return 0
@@ -147,28 +161,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_tables(folder: Path, document: Mapping[str, Any]) -> None:
-    """Each table of the plan that has rows as a CSV; raises `RunError` where it can't be written."""
-    with writing(folder, "; choose another --csv"):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in TABLES:
-            if rows := document.get(name):
-                write_csv(folder / f"{name}.csv", list(rows[0]), rows)
-
-
 def _parts_shown(args: argparse.Namespace) -> list[str]:
     """The parts to print: those named, else capacity and what the options ask about. Raises `UsageError`."""
     if args.show is not None:
         named = [name.strip() for name in args.show.split(",")]
         for name in named:
             if name not in (*PARTS, "all"):
-                some = f"give some of {', '.join(PARTS)}, or all"
-                raise UsageError(f"--show {name}: {some}{opt.meant(name, PARTS)}")
+                raise UsageError(f"--show {name}: not of {', '.join(PARTS)}, all{opt.meant(name, PARTS)}")
         return list(PARTS) if "all" in named else named
     asked = {
         "capacity": True,
         "requests": args.requests_per_month or args.requests_per_s or args.traffic,
         "budget": args.budget,
+        "api": args.api or args.api_in or args.api_out,
         "compare": args.compare is not None,
         "mixes": args.mixes is not None or args.traffic or args.rates_by == "phases",
         "sensitivity": args.rates or args.volumes,
@@ -181,9 +186,7 @@ def _parts_shown(args: argparse.Namespace) -> list[str]:
 def _measured(args: argparse.Namespace) -> api.Loaded | None:
     """The runs; ``None`` where a rate was given in their place. Raises `UsageError` for both or neither."""
     if bool(args.run_paths) == (args.tokens_per_s is not None):
-        raise UsageError(
-            "give runs, or --tokens-per-s with a rate from elsewhere" + (", not both" * bool(args.run_paths))
-        )
+        raise UsageError("give runs, or --tokens-per-s with a rate from elsewhere, not both")
     if args.tokens_per_s is None:
         if args.params is not None:
             raise UsageError("--params goes with --tokens-per-s: a run knows its models")
@@ -197,25 +200,23 @@ def _measured(args: argparse.Namespace) -> api.Loaded | None:
 def _same_accelerator(args: argparse.Namespace, loaded: api.Loaded, backends: set[str]) -> None:
     """Raise `UsageError` where an accelerator's price would be put on a rate that was measured on another one."""
     asked, count = args.accelerator, args.accelerators_per_worker
-    rather = "give the accelerator's own rate (--tokens-per-s), or a run on it"
     gpus = [str(each.get("name")) for each in ((loaded.run.manifest or {}).get("host") or {}).get("gpus") or ()]
     kinds = dict(loaded.rows.select("backend", "backend_kind").unique().iter_rows())
-    models, on = loaded.run.models, dict.fromkeys(backends, "")
-    if {"backend", "device"} <= set(models.columns):
-        on |= {name: str(device or "").lower() for name, device in models.select("backend", "device").iter_rows()}
+    models = loaded.run.models
+    on = dict(models.select("backend", "device").iter_rows()) if {"backend", "device"} <= set(models.columns) else {}
     for backend in sorted(backends):
-        used = 1 if on[backend] else len(gpus) or count
-        here = on[backend].startswith("cuda") or kinds.get(backend) in ("ollama", "llamacpp")
-        if on[backend] == "cpu" and "cpu" not in asked.lower():
-            raise UsageError(f"--accelerator {asked}: {backend} was measured on a CPU; {rather}")
-        if here and gpus and not any(is_named(asked, gpu) for gpu in gpus):
-            raise UsageError(f"--accelerator {asked}: {backend} was measured on {', '.join(gpus)}; {rather}")
-        if count > used:
-            raise UsageError(f"--accelerators-per-worker {count}: {backend} was measured on {used}; {rather}")
+        device = str(on.get(backend) or "").lower()
+        here = device.startswith("cuda") or kinds.get(backend) in ("ollama", "llamacpp")
+        used = ["a CPU"] if device == "cpu" else gpus if here else []
+        alike = "cpu" in asked.lower() if device == "cpu" else any(is_named(asked, gpu) for gpu in gpus)
+        if used and not (alike and count <= (1 if device else len(gpus))):
+            raise UsageError(
+                f"--accelerator {asked}: {backend} was measured on {', '.join(used)}; give the rate of {count} x "
+                f"{asked} (--tokens-per-s), or a run on it"
+            )
 
 
-GIVEN = "given"
-"""The backend of a rate that was given without a name."""
+GIVEN = "given"  # the backend of a rate without a name
 
 
 def _rates_given(text: str | None) -> dict[str, float]:
@@ -233,8 +234,8 @@ def _given(args: argparse.Namespace, rates: Mapping[str, float], price: float | 
     millions = args.params and args.params / 1e6
     name = "a model" if millions is None else f"a model of {millions / 1e3:,.4g}B parameters"
     usd = price if isinstance(price, Mapping) else dict.fromkeys(rates, price)
-    names = {of: name if of == GIVEN else of for of in rates}
-    return [stated(names[of], rate, usd[of], backend=of, params_millions=millions) for of, rate in rates.items()]
+    named = ((of, name if of == GIVEN else of, rate) for of, rate in rates.items())
+    return [stated(told, rate, usd[of], backend=of, params_millions=millions) for of, told, rate in named]
 
 
 def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping[str, float]) -> list[Replica]:
@@ -260,10 +261,15 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
     if profile is not None:
         rate, kinds, burst = load_of(profile, args.traffic)
         mixes = kinds if args.mixes is None else mixes
+    cached = (profile or {}).get("cached_prompt_share") if args.cached_share is None else args.cached_share
+    tiers = hour.prices if isinstance(hour.prices, dict) else {"as planned": hour.prices}
+    if (hour.prices, hour.currency) == (TR121_USD_PER_HOUR, "USD"):
+        tiers = inputs.TR121_TIERS
+    mixes = tuple(dataclasses.replace(mix, cached_share=cached or 0.0) for mix in mixes)
     if args.failure_usd is not None and args.success_rates is None:
         raise UsageError("--failure-usd needs --success-rates: how often each model fails")
-    tiers = None if args.tiers is None else tuple(name.strip() for name in args.tiers.split(","))
-    if tiers is not None and len(tiers) != 2:
+    two = None if args.tiers is None else tuple(name.strip() for name in args.tiers.split(","))
+    if two is not None and len(two) != 2:
         raise UsageError(f"--tiers {args.tiers!r}: give two models, DEFAULT,PREMIUM")
     return Question(
         tokens_per_month=args.tokens_per_month,
@@ -272,11 +278,12 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
         itemised=args.traffic is None or args.mixes is not None,
         headroom=Headroom(utilisation=args.utilisation, burst=args.burst or burst, spares=args.spares),
         volumes=args.volumes or inputs.TR121_VOLUMES,
-        tiers=_tiers(args, hour),
+        tiers=inputs.read_tiers(args.rates) if args.rates else tiers,
         success_rates=inputs.read_success_rates(args.success_rates, models) if args.success_rates else {},
         failure_usd=args.failure_usd,
         budget_usd=args.budget,
-        tier_models=tiers,
+        api=_api(args, hour.currency),
+        tier_models=two,
         premium_share=args.premium_share,
         batch=args.batch,
         extrapolate=args.extrapolate,
@@ -284,23 +291,25 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
     )
 
 
-def _tiers(args: argparse.Namespace, hour: _Hour) -> dict[str, float]:
-    """The hourly rates of the sensitivity: those of ``--rates``, else TR121's, which are dollars, else the plan's."""
-    if args.rates:
-        return inputs.read_tiers(args.rates)
-    if hour.currency == "USD":
-        return inputs.TR121_TIERS
-    return {"as planned": hour.prices} if isinstance(hour.prices, float) else dict(hour.prices)
+def _api(args: argparse.Namespace, currency: str) -> tuple[str, Tariff] | None:
+    """The hosted API that was named or whose prices were given; raises `UsageError`."""
+    both = (args.api_in, args.api_out)
+    if (args.api is not None or None in both) and (*both, args.api_cached) != (None, None, None):
+        raise UsageError("a hosted API goes by --api NAME, or by --api-in and --api-out (and --api-cached)")
+    if args.api is not None and currency != "USD":
+        raise UsageError(f"--api {args.api}: its list is in USD, the plan in {currency}; give --api-in and --api-out")
+    if args.api is not None:
+        return listed(args.api, dt.datetime.now(dt.UTC))
+    prices = (*both, args.api_cached or args.api_in)
+    return None if None in both else ("The API, at the prices given", lambda _: prices)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Hour:
-    """What a worker's hour costs, and where that is from."""
+class _Hour(NamedTuple):
+    """What an hour of a worker costs, or of each backend or given rate, and where that is from."""
 
     prices: float | dict[str, float]
-    """One price, or one for each backend, or each accelerator whose rate was given."""
+    currency: str
     choices: tuple[Choice, ...] = ()
-    currency: str = "USD"
     notes: tuple[str, ...] = ()
 
 
@@ -310,31 +319,25 @@ def _hour(args: argparse.Namespace, names: Sequence[str]) -> _Hour:
         for name in ("provider", "spot", "prices_date", "accelerator"):
             if getattr(args, name):
                 raise UsageError(f"--{name.replace('_', '-')} is about a price list; give --prices too")
-        text, give = args.usd_per_hour or str(TR121_USD_PER_HOUR), "dollars, or BACKEND=USD,..."
-        priced = list(inputs.read_prices(text, "--usd-per-hour", give))
+        text = args.usd_per_hour or f"${TR121_USD_PER_HOUR}"
+        priced = list(inputs.read_prices(text, "--usd-per-hour", "dollars, or BACKEND=USD,..."))
         prices = {name: usd for name, usd, _ in priced}
         if set(prices) != {""} and ("" in prices or not set(names) <= set(prices)):
             raise UsageError(f"--usd-per-hour {text!r}: give one price, or one for each of {', '.join(names)}")
-        said = {code for _, _, code in priced if code} or ({"USD"} if args.usd_per_hour is None else set())
-        return _Hour(prices=prices.get("", prices), currency=_currency(args, said))
-    asked = dict.fromkeys(names, args.accelerator) if args.accelerator else {name: name for name in names}
-    if args.accelerator is None and (args.tokens_per_s is None or list(names) == [GIVEN]):
-        raise UsageError("--prices and --accelerator go together: the list, and what to look up in it")
+        return _Hour(prices.get("", prices), _currency(args, {code for _, _, code in priced if code}))
     if args.usd_per_hour is not None:
         raise UsageError("--usd-per-hour and --prices both say what an hour costs; give one")
+    if args.accelerator is None and (args.tokens_per_s is None or list(names) == [GIVEN]):
+        raise UsageError("--prices and --accelerator go together: the list, and what to look up in it")
     dated = read_date(args.prices_date, "--prices-date") if args.prices_date else None
     offers, unread = read_offers(args.prices, kind="spot" if args.spot else "on-demand", dated=dated)
     how = {"provider": args.provider, "accelerators": args.accelerators_per_worker, "today": dt.date.today()}
-    chosen = {name: choose(offers, accelerator, **how) for name, accelerator in asked.items()}
-    currency = _currency(args, {choice.offer.currency for choice in chosen.values()})
-    lost = [f"price: {len(unread)} row(s) of the list not understood, the first at {unread[0]}"] if unread else []
+    chosen = {name: choose(offers, args.accelerator or name, **how) for name in names}
     once = tuple(dict.fromkeys(chosen.values()))
-    return _Hour(
-        prices={name: choice.usd_per_hour for name, choice in chosen.items()},
-        choices=once,
-        currency=currency,
-        notes=(*lost, *(line for choice in once for line in choice.notes())),
-    )
+    lost = [f"price: {len(unread)} row(s) of the list not understood, the first at {unread[0]}"] if unread else []
+    notes = (*lost, *(line for choice in once for line in choice.notes()))
+    currency = _currency(args, {choice.offer.currency for choice in once})
+    return _Hour({name: choice.usd_per_hour for name, choice in chosen.items()}, currency, once, notes)
 
 
 def _currency(args: argparse.Namespace, said: set[str]) -> str:

@@ -21,7 +21,7 @@ from phaselaw.laws.draws import thinned
 from phaselaw.laws.regression import Floats
 from phaselaw.plan.capacity import Headroom, estimate
 from phaselaw.plan.coverage import worst
-from phaselaw.plan.replicas import Replica
+from phaselaw.plan.replicas import NO_HEADROOM, Replica
 from phaselaw.plan.tables import row
 from phaselaw.tables import Row
 
@@ -32,17 +32,18 @@ _DRAWS = 340
 _NO_RATE = "not known: no success rate"
 
 
-def decision_delta(small: Replica, big: Replica, tokens_per_month: float) -> Row:
+def decision_delta(small: Replica, big: Replica, tokens_per_month: float, headroom: Headroom = NO_HEADROOM) -> Row:
     """``big`` in place of ``small`` for a volume: dollars and replicas more, and the ratio of $/1M.
 
     The draws of both are of the same rounds, so what slowed both in a round cancels.
     """
-    less, more = small.fleet(tokens_per_month), big.fleet(tokens_per_month)
+    less, more = (each.fleet(tokens_per_month, headroom) for each in (small, big))
     return row(
         "decision_deltas",
         big,
         **_beside("than", small, small, big),
         delta_usd_per_month=more["usd_per_month"] - less["usd_per_month"],
+        delta_usd_per_month_whole=more["usd_per_month_whole"] - less["usd_per_month_whole"],
         delta_workers=more["workers"] - less["workers"],
         price_ratio=more["usd_per_month"] / less["usd_per_month"],
     )
@@ -171,12 +172,14 @@ def routed_row(tiers: Tiers, premium_share: float) -> Row:
         raise UsageError(f"--premium-share {premium_share:g}: give a share from 0 to 1")
     costs = tiers.costs((1 - premium_share, premium_share))
     rate = (1 - premium_share) * tiers.default.success_rate + premium_share * tiers.premium.success_rate
+    alone = tiers.premium.fleet(tiers.tokens_per_month, tiers.headroom)
     return row(
         "tiering",
         tiers.default,
         **_beside("premium", tiers.premium, tiers.default, tiers.premium) | costs,
         premium_share=premium_share,
-        saved_usd_per_month=tiers.premium.fleet(tiers.tokens_per_month)["usd_per_month"] - costs["usd_per_month"],
+        saved_usd_per_month=alone["usd_per_month"] - costs["usd_per_month"],
+        saved_usd_per_month_whole=alone["usd_per_month_whole"] - costs["usd_per_month_whole"],
         success_rate=rate,
         usd_per_success=usd_per_success(costs["usd_per_1k_requests"] / 1000, rate),
         stops_paying_share=_stops_paying(tiers),

@@ -23,6 +23,7 @@ from phaselaw.plan.capacity import (
 )
 from phaselaw.plan.coverage import Coverage, of_load, own_requests
 from phaselaw.plan.decisions import Tiers, break_even, cascade_row, decision_delta, routed_row, success_row
+from phaselaw.plan.hosted import Tariff, api_row, usd_per_token
 from phaselaw.plan.inputs import TR121_MIXES, TR121_TIERS, TR121_VOLUMES
 from phaselaw.plan.phase_split import at_mixture, request_row, split, token_prices
 from phaselaw.plan.replicas import MOST_PAIRED, Replica, pairs, price
@@ -56,6 +57,8 @@ class Question:
     extrapolate: bool = False
     budget_usd: float | None = None
     """Dollars a month, for what they carry."""
+    api: tuple[str, Tariff] | None = None
+    """What to call it, and its prices."""
     phase_split_rates: bool = False
     """Whether every table goes by the mixture's phase-split rate instead of the run's own tokens/s."""
 
@@ -95,6 +98,7 @@ def assumptions(question: Question, replicas: Sequence[Replica]) -> dict[str, An
         "premium_share": question.premium_share,
         "phase_split_rates": question.phase_split_rates,
         "extrapolate": question.extrapolate,
+        "api": question.api and question.api[0],
         "pairs": "each two" if len(replicas) <= MOST_PAIRED else "the cheapest of a backend with each other one",
         "mixes": [dataclasses.asdict(mix) for mix in question.mixes],
     }
@@ -118,17 +122,20 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
     tiers = [Tiers(*models, volume, tokens, question.headroom) for models in _tier_pairs(question, known)]
     tables: Tables = {
         "rows": [capacity_row(each, volume, question.headroom) for each in known],
-        "decision_deltas": [decision_delta(small, big, volume) for small, big in two],
+        "decision_deltas": [decision_delta(small, big, volume, question.headroom) for small, big in two],
         "request_mixes": [_mix_row(each, mix, question) for each in known for mix in _itemised(question)],
         "phase_split": by_phases,
         "token_prices": prices,
         "requests": [_load_row(each, question) for each in known],
-        "sensitivity": [line for each in known for line in sensitivity(each, question.volumes, question.tiers)],
+        "sensitivity": [line for each in known for line in sensitivity(each, question)],
         "tiering": [routed_row(each, question.premium_share) for each in tiers],
         "cascade": [cascade_row(each) for each in tiers],
     }
     if question.budget_usd is not None:
         tables["budget"] = [_budget_row(each, question, question.budget_usd) for each in known]
+    if question.api is not None:
+        price = usd_per_token(question.api[1], question.mixes)
+        tables["api"] = [api_row(each, price, volume, question.headroom) for each in known]
     if question.success_rates:
         rated = [each for each in known if each.model in question.success_rates]
         tables["cost_per_success"] = [success_row(each, tokens) for each in rated]
@@ -142,12 +149,12 @@ def capacity_row(replica: Replica, tokens_per_month: float, headroom: Headroom) 
     return row("rows", replica, **replica.fleet(tokens_per_month, headroom))
 
 
-def sensitivity(replica: Replica, volumes: Sequence[float], tiers: Mapping[str, float]) -> list[Row]:
+def sensitivity(replica: Replica, question: Question) -> list[Row]:
     """How replicas and dollars move with the volume and with what an hour costs (TR121 8.5)."""
-    priced = {tier: dataclasses.replace(replica, usd_per_hour=usd) for tier, usd in tiers.items()}
+    priced = {tier: dataclasses.replace(replica, usd_per_hour=usd) for tier, usd in question.tiers.items()}
     return [
-        row("sensitivity", each, tokens_per_month=volume, tier=tier, **each.fleet(volume))
-        for volume in volumes
+        row("sensitivity", each, tokens_per_month=volume, tier=tier, **each.fleet(volume, question.headroom))
+        for volume in question.volumes
         for tier, each in priced.items()
     ]
 

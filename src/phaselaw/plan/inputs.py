@@ -79,13 +79,6 @@ def read_tiers(text: str) -> dict[str, float]:
     return {name or f"{usd:g}": usd for name, usd, _ in read_prices(text, "--rates", RATES)}
 
 
-def read_spread(text: str) -> float:
-    """How far runs differ, as typed: ``20%`` or ``0.2``; raises `UsageError`."""
-    if not 0 < (share := amount(text)) < float("inf"):
-        raise UsageError(f"--between-runs {text!r}: give a share, such as 20%")
-    return share
-
-
 def read_volumes(text: str) -> tuple[float, ...]:
     """Monthly token volumes as typed: ``100M,1e9``; raises `UsageError`."""
     found = tuple(map(amount, [text] if amount(text) >= 0 else text.split(",")))

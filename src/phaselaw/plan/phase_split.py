@@ -55,7 +55,7 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
     """Seconds by phase of one request, where as many of its kind are served at once as the replica's batch size says.
 
     A batch shares its decode steps. It shares its prefill as far as batches were measured there, else each prompt is
-    prefilled alone.
+    prefilled alone. Prompt tokens that a cache holds are not prefilled.
     """
     batch = replica.batch_size
     if replica.suspect_prefill:
@@ -68,7 +68,7 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
     beyond = "; ".join(_beyond(replica, times.prefill, times.decode, mix, together)) or None
     if beyond and not extrapolate:
         return Split(why=beyond)
-    prefill = times.prefill_s(mix.prompt_tokens, batch=together, extrapolate=True)
+    prefill = times.prefill_s(_fresh(mix), batch=together, extrapolate=True)
     decode = times.decode_s(batch, mix.prompt_tokens, mix.output_tokens, extrapolate=True)
     assert prefill is not None and decode is not None
     return Split(
@@ -79,6 +79,11 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
     )
 
 
+def _fresh(mix: Mix) -> float:
+    """Prompt tokens that are prefilled: those that no cache holds."""
+    return mix.prompt_tokens * (1 - mix.cached_share)
+
+
 def _asked_before(replica: Replica, mix: Mix) -> bool:
     """Whether such a prompt was measured, as far as the run says."""
     return not replica.lengths or any(near(mix.prompt_tokens, prompt) for prompt, _ in replica.lengths)
@@ -87,8 +92,8 @@ def _asked_before(replica: Replica, mix: Mix) -> bool:
 def _beyond(replica: Replica, prefill: PhaseTime, decode: PhaseTime, mix: Mix, together: int) -> Iterator[str]:
     """In what a request lies outside what was measured, in words."""
     prompt, batch = mix.prompt_tokens, replica.batch_size
-    if not (prefill.inside(together, prefill.tokens[0]) and within(prompt, prefill.tokens)):
-        yield f"prompt of {prompt:,.0f} tokens, prefill measured {_range(prefill.tokens)}"
+    if not (prefill.inside(together, prefill.tokens[0]) and within(_fresh(mix), prefill.tokens)):
+        yield f"prompt of {_fresh(mix):,.0f} tokens, prefill measured {_range(prefill.tokens)}"
     last = prompt + max(mix.output_tokens - 1, 0)
     known_batch = decode.inside(batch, decode.tokens[0])
     if mix.output_tokens and not (known_batch and within(prompt, decode.tokens) and within(last, decode.tokens)):
@@ -151,4 +156,5 @@ def at_mixture(replica: Replica, found: TokenPrices, tokens_per_request: float) 
     stands_on = Coverage(status=found.status, why=found.why or "by phases")
     if found.status == "extrapolated":
         rate = rate[:1]
-    return dataclasses.replace(replica, tokens_per_s=rate, load=stands_on, request=stands_on)
+    took = found.worker_s_per_request * replica.batch_size
+    return dataclasses.replace(replica, tokens_per_s=rate, e2e_s=took, load=stands_on, request=stands_on)

@@ -75,8 +75,8 @@ class Choice:
     highest: float
     kinds: tuple[str, ...]
     """The accelerators that were meant, as the list names them."""
-    by_provider: bool
-    """Whether it is the lowest of the provider that was named, not the median."""
+    taken: str
+    """Which of them: their median, or the lowest of the provider that was named."""
     age_days: int | None
     """``None`` where the list has no date."""
 
@@ -87,18 +87,14 @@ class Choice:
 
     def document(self) -> dict[str, Any]:
         """The offer that the price is from, for the JSON."""
-        offer = self.offer
+        offer, own = self.offer, ("provider", "machine", "accelerator", "doubt", "currency")
+        among = ("offers", "lowest", "median", "highest", "age_days", "stale", "taken")
         return {
-            "provider": offer.provider,
-            "machine": offer.machine,
-            "accelerator": offer.accelerator,
+            **{name: getattr(offer, name) for name in own},
+            **{name: getattr(self, name) for name in among},
             "accelerators_in_machine": offer.accelerators,
             "usd_per_accelerator_hour": offer.usd_per_hour,
-            **{name: getattr(self, name) for name in ("offers", "lowest", "median", "highest", "age_days", "stale")},
             "date": None if offer.dated is None else offer.dated.isoformat(),
-            "doubt": offer.doubt,
-            "currency": offer.currency,
-            "taken": "the provider's lowest" if self.by_provider else "median",
         }
 
     def notes(self) -> Iterator[str]:
@@ -191,7 +187,10 @@ def choose(
     if len(currencies := sorted({offer.currency for offer in fitting})) > 1:
         raise UsageError(f"--accelerator {accelerator}: prices in {' and '.join(currencies)}; choose a --provider")
     usual = median(offer.usd_per_hour for offer in known)
-    best = sorted((_doubted(offer, usual) for offer in fitting), key=lambda one: (bool(one.doubt), one.usd_per_hour))
+    told = f"the median of its accelerator is {usual:.2f}"
+    far = {offer for offer in fitting if not usual / OUTLIER <= offer.usd_per_hour <= usual * OUTLIER}
+    best = [dataclasses.replace(offer, doubt=offer.doubt or told) if offer in far else offer for offer in fitting]
+    best.sort(key=lambda offer: (bool(offer.doubt), offer.usd_per_hour))
     sure = sum(not offer.doubt for offer in best) or len(best)
     offer = best[0 if provider else (sure - 1) // 2]
     prices = [offer.usd_per_hour for offer in fitting]
@@ -203,16 +202,9 @@ def choose(
         median=median(prices),
         highest=max(prices),
         kinds=tuple(sorted({offer.accelerator for offer in fitting})),
-        by_provider=provider is not None,
+        taken="the provider's lowest" if provider else "median",
         age_days=None if offer.dated is None else (today - offer.dated).days,
     )
-
-
-def _doubted(offer: Offer, usual: float) -> Offer:
-    """The offer, with a doubt where its price is far from the usual one."""
-    if offer.doubt or usual / OUTLIER <= offer.usd_per_hour <= usual * OUTLIER:
-        return offer
-    return dataclasses.replace(offer, doubt=f"the median of its accelerator is {usual:.2f}")
 
 
 def is_named(asked: str, name: str) -> bool:

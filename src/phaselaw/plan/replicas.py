@@ -83,12 +83,14 @@ class Replica:
         """What a volume needs of this kind and costs: for the time that is used, and for whole replicas."""
         workers = capacity.workers_needed(tokens_per_month, self.tokens_per_s)
         whole = capacity.whole_workers(workers, headroom)
+        dollars = capacity.usd_per_month(whole, self.usd_per_hour)
         return {
+            "usd_per_1m_whole": dollars / np.maximum(tokens_per_month, 1e-9) * 1e6,
             "workers": workers,
             "whole_workers": whole,
             "usd_per_1m": self.usd_per_1m,
             "usd_per_month": capacity.usd_per_month(workers, self.usd_per_hour),
-            "usd_per_month_whole": capacity.usd_per_month(whole, self.usd_per_hour),
+            "usd_per_month_whole": dollars,
         }
 
 

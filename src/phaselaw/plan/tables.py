@@ -54,23 +54,27 @@ _COLUMNS = (
     *_figures(digits, "measured", tokens_per_s="tokens/s"),
     *_figures(digits, prefill_s="prefill (s)", decode_s="decode (s)", worker_s_per_request="worker seconds a request"),
     *_figures(digits, mean_latency_s="mean latency (s)", escalated_latency_s="escalated latency (s)"),
-    *_figures(digits, usd_per_request="$ a request, used", usd_per_request_whole="$ a request, fleet"),
+    *_figures(digits, usd_per_request="$ a request (lower bound)", usd_per_request_whole="$ a request, fleet"),
     *_figures(digits, requests_per_s_per_worker="requests/s a worker", usd_per_success="$ a success"),
-    *_figures(digits, needed_failure_usd="pays from $ a failure", success_rate_at_most="", usd_per_success_at_least=""),
+    *_figures(digits, needed_failure_usd="pays from $ a failure", usd_per_success_at_least=""),
     *_figures(count_roughly, carried_tokens_per_month="tokens a month"),
     *_figures(digits, carried_requests_per_s="requests/s"),
     *_words(fits="fits"),
     *_figures(hundredths, workers="workers (lower bound)", delta_workers="workers more"),
     *_figures(hundredths, price_ratio="price ratio", cost_ratio="cost ratio"),
-    *_figures(count, whole_workers="whole workers"),
+    *_figures(count, whole_workers="whole workers", pays_from_workers="in workers"),
     *_figures(count, whole_workers_default="whole, default", whole_workers_premium="whole, premium"),
-    *_figures(fixed, usd_per_1m="$ per 1M tokens", usd_per_1k_requests="$ per 1,000 requests"),
+    *_figures(fixed, usd_per_1m="$ per 1M tokens", usd_per_1m_whole="$ per 1M, whole fleet"),
+    *_figures(fixed, usd_per_1k_requests="$ per 1,000 requests"),
     *_figures(fixed, usd_per_1m_input="$ per 1M input tokens", usd_per_1m_output="$ per 1M output tokens"),
     *_figures(fixed, needed_success_rate="success rate needed"),
-    *_figures(dollars, usd_per_month="$ a month, used", usd_per_month_whole="$ a month"),
-    *_figures(dollars, delta_usd_per_month="$ a month more", saved_usd_per_month="saved a month"),
+    *_figures(dollars, usd_per_month="$ a month (lower bound)", usd_per_month_whole="$ a month"),
+    *_figures(dollars, delta_usd_per_month="", saved_usd_per_month="", delta_usd_per_month_whole="$ a month more"),
+    *_figures(dollars, saved_usd_per_month_whole="saved a month", usd_per_month_api="$ a month, API"),
+    *_figures(count_roughly, pays_from_tokens_per_month="pays from tokens a month"),
+    *_figures(count_roughly, always_from_tokens_per_month="always from tokens a month"),
     *_figures(percent, "assumed", success_rate="success rate", escalated_share="escalated"),
-    *_figures(percent, stops_paying_share="whole fleets pay up to a share of"),
+    *_figures(percent, stops_paying_share="whole fleets pay up to a share of", success_rate_at_most="success, at most"),
     *_figures(percent, stops_paying_escalated_share="pays while escalated below"),
 )
 """Each column that is shown or has an interval; the others are inputs and words of the JSON alone."""
@@ -94,15 +98,16 @@ TABLES = {
         _table(
             "rows",
             "What the load needs, by model.",
-            "tokens_per_s workers usd_per_1m usd_per_month whole_workers usd_per_month_whole usd_per_hour "
-            "interval_basis",
-            "usd_per_month_whole rate_status whole_workers usd_per_1m tokens_per_s workers",
+            "tokens_per_s workers usd_per_1m usd_per_1m_whole usd_per_month whole_workers usd_per_month_whole "
+            "usd_per_hour interval_basis",
+            "usd_per_month_whole rate_status whole_workers usd_per_1m_whole usd_per_1m tokens_per_s workers",
+            usd_per_1m="$ per 1M (lower bound)",
         ),
         _table(
             "decision_deltas",
             "What the dearer model costs more.",
-            "than_backend than_model delta_usd_per_month delta_workers price_ratio",
-            "than_model than_backend delta_usd_per_month rate_status delta_workers price_ratio",
+            "than_backend than_model delta_usd_per_month delta_usd_per_month_whole delta_workers price_ratio",
+            "than_model than_backend delta_usd_per_month_whole rate_status delta_workers price_ratio",
         ),
         _table(
             "request_mixes",
@@ -136,7 +141,20 @@ TABLES = {
             "budget_usd whole_workers usd_per_month_whole carried_tokens_per_month carried_requests_per_s fits",
             "carried_tokens_per_month fits rate_status whole_workers usd_per_month_whole carried_requests_per_s",
         ),
-        _table("sensitivity", "", "tokens_per_month tier usd_per_hour workers usd_per_1m usd_per_month"),
+        _table(
+            "api",
+            "Own workers in place of the API, whole and all month.",
+            "usd_per_month_whole usd_per_month_api saved_usd_per_month_whole whole_workers pays "
+            "pays_from_tokens_per_month pays_from_workers always_from_tokens_per_month usd_per_hour",
+            "usd_per_month_whole rate_status usd_per_month_api pays pays_from_tokens_per_month pays_from_workers "
+            "always_from_tokens_per_month",
+        ),
+        _table(
+            "sensitivity",
+            "",
+            "tokens_per_month tier usd_per_hour workers usd_per_1m usd_per_month whole_workers usd_per_1m_whole "
+            "usd_per_month_whole",
+        ),
         _table(
             "cost_per_success",
             "What a success costs.",
@@ -155,10 +173,10 @@ TABLES = {
             "tiering",
             "Routed: a share of the requests to the premium model.",
             "premium_backend premium_model premium_share usd_per_1k_requests usd_per_month workers "
-            "whole_workers_default whole_workers_premium usd_per_month_whole saved_usd_per_month success_rate "
-            "usd_per_success stops_paying_share",
+            "whole_workers_default whole_workers_premium usd_per_month_whole saved_usd_per_month "
+            "saved_usd_per_month_whole success_rate usd_per_success stops_paying_share",
             "premium_model usd_per_month_whole rate_status usd_per_1k_requests whole_workers_default "
-            "whole_workers_premium saved_usd_per_month stops_paying_share workers",
+            "whole_workers_premium success_rate saved_usd_per_month_whole stops_paying_share workers",
             model="default",
         ),
         _table(
@@ -168,8 +186,8 @@ TABLES = {
             "usd_per_month workers whole_workers_default whole_workers_premium usd_per_month_whole mean_latency_s "
             "escalated_latency_s success_rate_at_most usd_per_success_at_least pays",
             "premium_model usd_per_month_whole rate_status usd_per_1k_requests whole_workers_default "
-            "whole_workers_premium stops_paying_escalated_share escalated_share pays mean_latency_s "
-            "escalated_latency_s workers",
+            "whole_workers_premium success_rate_at_most stops_paying_escalated_share escalated_share pays "
+            "mean_latency_s escalated_latency_s workers",
             model="default",
         ),
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from operator import itemgetter
 from typing import Any
 
 from phaselaw import tables
-from phaselaw.report.document import IN_BRACKETS, Block, Section, Table, section
+from phaselaw.report.document import IN_BRACKETS, Section, Table, section
 from phaselaw.tables import Row, figure
 
 _WHO = ("backend", "model", "batch_size", "gen_tokens", "suspect")
@@ -33,7 +33,7 @@ class Plan:
         found = sorted(self.rows(name) if rows is None else rows, key=_dollars)
         return _shown(self.declared[name], found, caption)
 
-    def side_by_side(self, name: str, rows: Sequence[Row], by: str, key: str, caption: str = "") -> Table:
+    def side_by_side(self, name: str, rows: Sequence[Row], *, by: str, key: str, caption: str = "") -> Table:
         """One figure of each model, in a column for each value of ``by``."""
         table = self.declared[name]
         known = {column.key: column for column in table.columns}
@@ -129,6 +129,7 @@ _SURE = ("measured", "derived", "interpolated", "given")
 def _told(row: Row) -> str:
     dollars, whole = row["usd_per_month_whole"], row["whole_workers"]
     workers = f"{whole:,.0f} worker{'' if whole == 1 else 's'}"
+    workers += f" at batch {row['batch_size']}" if row["batch_size"] > 1 else ""
     where = "" if row["backend"] == row["model"] else f" on {row['backend']}"
     return f"{row['model']}{where}, ${dollars:,.0f} a month ({workers}, {row['rate_status']})"
 
@@ -178,7 +179,7 @@ def mixes(plan: Plan) -> Section:
     return section(
         "Requests",
         f"Kinds of request (assumed): {'; '.join(f'{kind} {words}' for kind, words in kinds.items())}{average}.",
-        plan.side_by_side("request_mixes", rows, "mix", "usd_per_1k_requests"),
+        plan.side_by_side("request_mixes", rows, by="mix", key="usd_per_1k_requests"),
         why_words(rows),
         *(plan.table(name, found) for name, found in measured.items() if found),
         *(f"By phases, not measured for {', '.join(models)}: {why}." for why, models in reasons.items()),
@@ -200,21 +201,44 @@ def budget(plan: Plan) -> Section | None:
     return section("Budget", load, replace(plan.table("budget"), rows=tuple(most)), why_words(rows))
 
 
+def hosted(plan: Plan) -> Section | None:
+    """Own workers against a hosted API; ``None`` where none was named."""
+    rows, given = plan.rows("api"), plan.document["assumptions"]
+    if not rows:
+        return None
+    own, pays = min(rows, key=lambda row: row["pays_from_tokens_per_month"] or math.inf), "never pay, at any volume"
+    if (volume := own["pays_from_tokens_per_month"]) is not None:
+        roughly = round(volume, 2 - int(math.log10(volume)))
+        pays = f"pay from {roughly:,.0f} tokens a month on ({own['model']}, {own['pays_from_workers']:,.0f} of them)"
+    cached = (
+        f"{given['mixes'][0]['cached_share']:.1%} of the prompts' tokens are cached: at the API for its price of such; "
+        "on own workers without their prefill, where they go by phases (--rates-by phases)."
+    )
+    lead = f"{given['api']}: ${rows[0]['usd_per_month_api'] or 0:,.2f} a month. Own workers {pays}."
+    return section("A hosted API", lead, plan.table("api"), why_words(rows), cached)
+
+
 def sensitivity(plan: Plan) -> Section:
     """Prices by hourly rate, workers by volume (TR121 8.5)."""
     rows = plan.rows("sensitivity")
     rates = ", ".join(f"{tier} ${usd:g}" for tier, usd in {row["tier"]: row["usd_per_hour"] for row in rows}.items())
     volume = rows[0]["tokens_per_month"]
     months = [row for row in rows if row["tokens_per_month"] == volume]
-    caption = f"$ a month for {volume:,.0f} tokens, by hourly rate; other volumes in proportion."
+    views = (
+        ("usd_per_1m", "tier", rows, "$ per 1M tokens (lower bound) by hourly rate."),
+        ("workers", "tokens_per_month", rows, "Workers (lower bound) by tokens a month."),
+        ("whole_workers", "tokens_per_month", rows, "Whole workers by tokens a month."),
+        (
+            "usd_per_month_whole",
+            "tier",
+            months,
+            f"$ a month of whole workers for {volume:,.0f} tokens, by hourly rate.",
+        ),
+    )
     return section(
         "Sensitivity to volume and hourly rate",
-        f"Hourly rates (assumed): {rates}. Dollars a month are the volume times the price of a token.",
-        plan.side_by_side("sensitivity", rows, "tier", "usd_per_1m", "$ per 1M tokens by hourly rate."),
-        plan.side_by_side(
-            "sensitivity", rows, "tokens_per_month", "workers", "Workers (lower bound) by tokens a month."
-        ),
-        plan.side_by_side("sensitivity", months, "tier", "usd_per_month", caption),
+        f"Hourly rates (assumed): {rates}. Whole workers keep the headroom that was asked for.",
+        *(plan.side_by_side("sensitivity", on, by=by, key=key, caption=said) for key, by, on, said in views),
     )
 
 
@@ -237,7 +261,7 @@ def tiering(plan: Plan) -> Section | None:
         plan.table("tiering", rows, routed),
         plan.table("cascade"),
         why_words(rows),
-        "Saved: against the premium model for all requests. Latencies are of the run's own requests. Which requests "
+        "Saved: against the premium model alone. Latencies are of the run's own requests, or by phases. Which requests "
         "go where is the router's art; how often the default model fails is an input (--success-rates). "
         + _request_words(plan),
     )
@@ -252,6 +276,7 @@ SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {
     "capacity": capacity,
     "requests": requests,
     "budget": budget,
+    "api": hosted,
     "compare": deltas,
     "mixes": mixes,
     "sensitivity": sensitivity,
@@ -274,26 +299,14 @@ def of_report(plan: Plan) -> list[Section]:
     return sections(plan, ("capacity", "compare", "mixes", "sensitivity", "tiers"))
 
 
-def in_currency(part: Section, mark: str) -> Section:
-    """A section whose amounts are in another currency than dollars: its mark in place of theirs."""
-
-    def told(text: str) -> str:
-        return text.replace("$", mark)
-
-    blocks: list[Block] = []
-    for block in part.blocks:
-        if isinstance(block, Table):
-            columns = tuple(replace(column, title=told(column.title)) for column in block.columns)
-            blocks.append(replace(block, caption=told(block.caption), columns=columns))
-        else:
-            blocks.append(
-                told(block)
-                if isinstance(block, str)
-                else tuple(map(told, block))
-                if isinstance(block, tuple)
-                else block
-            )
-    return replace(part, blocks=tuple(blocks))
+def in_currency(part: Any, mark: str) -> Any:
+    """A section whose amounts are in another currency than dollars: its mark in place of theirs, in each text."""
+    if isinstance(part, tuple):
+        return tuple(in_currency(each, mark) for each in part)
+    if isinstance(part, Section | Table | tables.Col):
+        texts = (field.name for field in fields(part) if field.name != "rows")
+        return replace(part, **{name: in_currency(getattr(part, name), mark) for name in texts})
+    return part.replace("$", mark) if isinstance(part, str) else part
 
 
 def load_words(plan: Plan) -> str:

@@ -1,0 +1,89 @@
+"""A hosted API in place of own workers: what the same traffic costs there, and from which volume own workers pay."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from importlib import metadata
+
+import numpy as np
+
+from phaselaw.errors import UsageError
+from phaselaw.laws.regression import Floats
+from phaselaw.plan.capacity import HOURS_PER_MONTH, SECONDS_PER_MONTH, Headroom, exact, mean_tokens
+from phaselaw.plan.decisions import verdict
+from phaselaw.plan.replicas import Replica
+from phaselaw.plan.tables import row
+from phaselaw.records import Mix
+from phaselaw.tables import Row
+
+Tariff = Callable[[float], tuple[float, float, float]]
+"""Dollars for a million input, output and cached input tokens of requests whose prompt has so many tokens."""
+
+
+def listed(name: str, now: dt.datetime) -> tuple[str, Tariff]:
+    """A model's prices by the list of ``genai-prices``, offline, and what to call them; raises `UsageError`."""
+    rather = "give --api-in and --api-out"
+    try:
+        from genai_prices import Usage, calc_price
+    except ImportError:
+        raise UsageError(f"--api {name}: needs a price list: pip install 'phaselaw[api]', or {rather}") from None
+
+    def tariff(prompt_tokens: float) -> tuple[float, float, float]:
+        n = max(1, round(prompt_tokens))
+        uses = (Usage(input_tokens=n, output_tokens=n), Usage(input_tokens=n, cache_read_tokens=n))
+        fresh, cached = (calc_price(each, name, genai_request_timestamp=now) for each in uses)
+        usd = [float(each) / n * 1e6 for each in (fresh.input_price, fresh.output_price, cached.input_price)]
+        return usd[0], usd[1], usd[2]
+
+    try:
+        found = calc_price(Usage(input_tokens=1, output_tokens=1), name, genai_request_timestamp=now)
+        if not found.total_price:
+            raise LookupError
+    except LookupError:
+        raise UsageError(f"--api {name}: the list of genai-prices has no price of it; {rather}") from None
+    edition = metadata.version("genai-prices")
+    return f"{found.provider.name} {found.model.id}, genai-prices {edition} on {now:%Y-%m-%d}", tariff
+
+
+def usd_per_token(tariff: Tariff, mixes: Sequence[Mix]) -> float:
+    """Dollars for one token of a mixture, whichever it is."""
+    usd = 0.0
+    for mix in mixes:
+        fresh, output, cached = tariff(mix.prompt_tokens)
+        prompt = (1 - mix.cached_share) * fresh + mix.cached_share * cached
+        usd += mix.share * (mix.prompt_tokens * prompt + mix.output_tokens * output) / 1e6
+    return usd / sum(mix.share for mix in mixes) / mean_tokens(mixes)
+
+
+def break_even(carried: Floats, usd_per_worker: float, idle: int, usd_per_token: float) -> tuple[Floats, Floats]:
+    """The fewest workers, ``idle`` ones among them, that some volume pays for, and the least such volume; inf: never.
+
+    ``k`` workers with load pay from ``(k + idle) usd_per_worker / usd_per_token`` on, if they carry so much.
+    """
+    margin = np.round(carried * usd_per_token / usd_per_worker - 1, 12)  # of a worker that is full
+    with np.errstate(divide="ignore", invalid="ignore"):
+        loaded = np.ceil(np.round(idle / margin, 9)) if idle else np.ones_like(margin)
+        never = (margin < 0) | ((margin == 0) & (idle > 0))
+        workers = np.where(never, np.inf, np.maximum(1, loaded)) + 0 * margin + idle
+        return workers, workers * usd_per_worker / np.float64(usd_per_token)
+
+
+def api_row(replica: Replica, price: float, tokens_per_month: float, keeps: Headroom) -> Row:
+    """One model's own workers, whole and all month, against an API at a ``price`` of a token."""
+    fleet, worker = replica.fleet(tokens_per_month, keeps), HOURS_PER_MONTH * replica.usd_per_hour
+    carried = SECONDS_PER_MONTH * replica.tokens_per_s * keeps.utilisation / keeps.burst
+    workers, first = break_even(carried, worker, keeps.spares, price)
+    saved = price * tokens_per_month - fleet["usd_per_month_whole"]
+    return row(
+        "api",
+        replica,
+        **fleet,
+        load=replica.request,
+        usd_per_month_api=exact(price * tokens_per_month),
+        saved_usd_per_month_whole=saved,
+        pays_from_tokens_per_month=first,
+        pays_from_workers=workers,
+        always_from_tokens_per_month=break_even(carried, worker, keeps.spares + 1, price)[1] - worker / price,
+        pays="never" if np.isinf(first[0]) else verdict(saved),
+    )
