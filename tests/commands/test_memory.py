@@ -3,6 +3,8 @@
 import argparse
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +117,32 @@ def test_a_ladder_model_goes_by_its_short_name_unless_a_folder_here_has_it(
     assert capsys.readouterr().out.startswith("models/gpt2-25m: ")
     (tmp_path / "gpt2-25m").mkdir()
     assert main(["memory", "gpt2-25m", "--memory", "2GB"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "context", "fits", "kv_cache_bytes"),
+    [("m1_sliding_window", 4096, True, 534_528), ("m2_latent_attention", 4096, True, 1_310_720),
+     ("m3_experts", 4096, True, 2 * 2 * 32 * 2 * (32 + 4096)), ("m4_short_positions", 4096, False, None),
+     ("m5_kv_heads_by_layer", 2048, True, 2 * 2 * 16 * (1 + 1 + 2) * 2048)],
+)  # fmt: skip
+def test_the_shared_cases_are_answered_as_they_are_to_be(
+    model: str, context: int, fits: bool, kv_cache_bytes: int | None, shared_models: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    asked = ["memory", str(shared_models / model), "--memory", "16GB", "--context", str(context), "--json"]
+    assert main(asked) == (0 if fits else 3)
+    [row] = json.loads(capsys.readouterr().out)["rows"]
+    assert row["fits"] is fits
+    assert kv_cache_bytes in (None, row["kv_cache_bytes"])
+    assert main(["memory", str(shared_models / model), "--memory", "1TB", "--context", "8193"]) == 3
+
+
+@pytest.fixture(scope="module")
+def shared_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folders of the shared cases; skips where these are not beside the repository."""
+    make = Path(__file__).resolve().parents[3] / "shared" / "cases" / "make_models.py"
+    if not make.is_file():
+        pytest.skip(f"the shared cases are not at hand ({make})")
+    folder = tmp_path_factory.mktemp("cases")
+    subprocess.run([sys.executable, str(make), str(folder)], check=True)
+    return folder

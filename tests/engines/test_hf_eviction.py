@@ -1,14 +1,20 @@
 """Models that do not fit together: weights go and come back, nothing is lost, peaks rise with size."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 
 from phaselaw.cli import main
 from phaselaw.engines import hf, hf_model
+from phaselaw.errors import EngineError
 from phaselaw.machine.peak_memory import MB, free_bytes
 from phaselaw.study.model import HfBackend, ModelEntry
 
@@ -70,19 +76,85 @@ def test_what_is_free_is_no_more_than_the_machine_has() -> None:
     assert 0 < free_bytes() < 1 << 50
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
+def test_a_load_that_fails_for_memory_says_so(seven) -> None:
+    import resource
+
+    engine = hf.create(HfBackend(name="x", kind="hf", threads=1))
+    engine.load(entries(seven)[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 20 * MB, before[1]))
+    try:
+        with pytest.raises(EngineError, match="can't load") as error:
+            engine.load(entries(seven)[-1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert error.value.kind == "out_of_memory"
+    engine.close()
+
+
+def study_of(folders: list[Path], at: Path, **backend: Any) -> str:
+    """A study file of these models on one backend."""
+    study = {
+        "run_name": "evict", "gen_tokens": 2, "repetitions": 1, "warmup_repetitions": 1,
+        "scenarios": [{"name": "a", "prompt_tokens": 4}],
+        "backends": [{"name": "cpu", "kind": "hf", "threads": 1, **backend}],
+        "models": [{"name": str(each), "kind": "hf"} for each in folders],
+    }  # fmt: skip
+    (at / "study.yaml").write_text(json.dumps(study))
+    return str(at / "study.yaml")
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Path]:
+    """A memory cgroup (version 2) of our own; skips with the reason where none can be made."""
+    root = Path("/sys/fs/cgroup")
+    if not (root / "cgroup.controllers").is_file():
+        pytest.skip("no cgroups of version 2 are mounted here")
+    own = root / Path("/proc/self/cgroup").read_text().splitlines()[-1].rpartition(":")[2].lstrip("/")
+    above = [each for each in (own, *own.parents) if (each / "cgroup.subtree_control").is_file()]
+    hands_on = [each for each in above if "memory" in (each / "cgroup.subtree_control").read_text().split()]
+    if not hands_on:
+        pytest.skip("no cgroup above this process hands its memory on")
+    made = hands_on[0] / f"phaselaw-test-{os.getpid()}"
+    try:
+        made.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here: {error}")
+    yield made
+    made.rmdir()
+
+
+ANONYMOUS = """
+import re
+from phaselaw.engines import hf_model
+hf_model.resident_runtime_mb()
+print(re.search(r"RssAnon:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+"""
+
+
+@pytest.mark.slow
+def test_seven_models_run_in_a_memory_cgroup_that_holds_the_largest_and_a_third(
+    seven, memory_group: Path, tmp_path: Path
+) -> None:
+    runtime = int(subprocess.check_output([sys.executable, "-c", ANONYMOUS], text=True)) * 1024
+    slack = 40 * MB  # caches, activations, what Python itself takes for a study
+    (memory_group / "memory.max").write_text(str(int(runtime + slack + 1.3 * size_mb(seven[-1]) * MB)))
+    command = [sys.executable, "-m", "phaselaw", "run", study_of(seven, tmp_path), "--out", str(tmp_path / "run")]
+    inside = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(memory_group / "cgroup.procs"), *command]
+    assert subprocess.run(inside, check=False).returncode == 0
+    rows = pl.read_csv(tmp_path / "run" / "metrics.csv")
+    assert set(rows["status"]) == {"ok"}
+    assert rows["model"].n_unique() == 7
+    assert "oom_kill 0" in (memory_group / "memory.events").read_text()
+
+
 @pytest.fixture(scope="module")
 def evicting_run(seven, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Seven models under a budget that holds the largest alone and 30 % more."""
     folder = tmp_path_factory.mktemp("run")
     budget = {"memory_mb": 1.3 * size_mb(seven[-1])}
-    study = {
-        "run_name": "evict", "gen_tokens": 2, "repetitions": 1, "warmup_repetitions": 1,
-        "scenarios": [{"name": "a", "prompt_tokens": 4}],
-        "backends": [{"name": "cpu", "kind": "hf", "threads": 1, **budget}],
-        "models": [{"name": str(each), "kind": "hf"} for each in seven],
-    }  # fmt: skip
-    (folder / "study.yaml").write_text(json.dumps(study))
-    assert main(["run", str(folder / "study.yaml"), "--out", str(folder / "run")]) == 0
+    assert main(["run", study_of(seven, folder, **budget), "--out", str(folder / "run")]) == 0
     yield folder / "run"
 
 

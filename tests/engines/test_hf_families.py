@@ -73,9 +73,6 @@ FAMILIES = {
         "Jamba", GROUPED | {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8, "mamba_dt_rank": 4,
                             "expert_layer_period": 2, "expert_layer_offset": 1, "intermediate_size": INNER,
                             "num_experts": EXPERTS, "num_experts_per_tok": USED}, ONE_OF_EXPERTS, 2),
-    "falcon-h1 (each layer does both)": Family(
-        "FalconH1", GROUPED | {"mamba_d_ssm": 128, "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 8,
-                               "head_dim": 16}),
     "lfm2 (convolutions)": Family("Lfm2", GROUPED | {"conv_L_cache": 3, "layer_types": ["conv", "full_attention"] * 2}),
 }  # fmt: skip
 BACKEND = HfBackend(name="hf_test", kind="hf", threads=1)

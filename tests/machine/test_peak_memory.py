@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from phaselaw.machine.peak_memory import MB, PeakMemory, resident_mb
+from phaselaw.machine import peak_memory
+from phaselaw.machine.peak_memory import MB, PeakMemory, free_bytes, resident_mb
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's high-water mark is Linux's")
 
@@ -61,3 +63,18 @@ def test_without_a_reset_there_is_no_figure() -> None:
 
 def test_what_is_resident_now_is_in_the_same_unit() -> None:
     assert 10 < resident_mb() < 100_000
+
+
+def test_what_is_free_is_what_the_cgroup_leaves_without_pages_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = tmp_path / "sys/fs/cgroup/a/b"
+    group.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/a/b\n")
+    for name, text in {"max": "5000000", "current": "3000000", "stat": "anon 1\ninactive_file 400000\n"}.items():
+        (group / f"memory.{name}").write_text(text)
+    monkeypatch.setattr(peak_memory, "Path", lambda text: tmp_path / text.lstrip("/"))
+    assert free_bytes() == 5_000_000 - 3_000_000 + 400_000
+    (group / "memory.max").write_text("max")
+    assert free_bytes() > 5_000_000

@@ -76,6 +76,45 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+# --- models that are to be alone ---
+
+
+def test_a_model_that_is_to_be_alone_has_a_process_in_each_replicate(tmp_path: Path, monkeypatch) -> None:
+    alone = {"name": "hf", "kind": "hf", "fresh_process": True}
+    asked = study(
+        replicates=2,
+        backends=[alone, {"name": "sim", "kind": "simulated"}],
+        models=[{"name": name, "kind": kind} for name, kind in (("a", "hf"), ("b", "hf"), ("c", "simulated"))],
+    )
+    seen: list[tuple[int, int, set[str]]] = []
+
+    def part(
+        asked: Study, _: object, *, done: set[str], replicate: int, process_idx: int, **__: int
+    ) -> Iterator[Event]:
+        todo = [call for call in schedule(asked) if call.call_id not in done]
+        assert {call.replicate for call in todo} == {replicate}
+        seen.append((replicate, process_idx, {call.cell.model for call in todo}))
+        return iter(())
+
+    monkeypatch.setattr(replicates, "in_a_fresh_process", part)
+    with directory(tmp_path / "run", asked) as made:
+        _, _, events = replicates.measure_run(made, lambda: False)
+        assert list(events) == []
+    assert [process_idx for _, process_idx, _ in seen] == [0, 1, 2, 3, 4, 5]
+    assert [replicate for replicate, _, _ in seen] == [0, 0, 0, 1, 1, 1]
+    assert all(len(models) == 1 for _, _, models in seen)
+    assert set().union(*(models for _, _, models in seen[:3])) == {"a", "b", "c"}
+
+
+def test_one_replicate_of_models_that_are_alone_is_measured_by_fresh_processes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(replicates, "_in_this_process", lambda *_, **__: pytest.fail("not a fresh process"))
+    monkeypatch.setattr(replicates, "in_a_fresh_process", lambda *_, **__: iter(()))
+    alone = {"name": "hf", "kind": "hf", "fresh_process": True}
+    asked = study(replicates=1, backends=[alone], models=[{"name": "a", "kind": "hf"}])
+    with directory(tmp_path / "run", asked) as made:
+        assert list(replicates.measure_run(made, lambda: False)[2]) == []
+
+
 # --- what replicates are ---
 
 

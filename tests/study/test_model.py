@@ -147,6 +147,7 @@ def test_a_resolved_study_says_its_defaults(tmp_path: Path) -> None:
         "threads": None,
         "prefill_logits": "last",
         "execution": "eager",
+        "fresh_process": False,
         "keep_loaded": "auto",
         "memory_mb": None,
     }

@@ -17,10 +17,9 @@ examples:
   phaselaw memory model-q4_0.gguf --memory 8GB --kv-cache q8_0
   phaselaw memory runs/a --memory 16GB --json          every model of a run
 
-Weights as counted in the file, without layers that predict a token more; the cache as the model's config says: of
-sliding windows, latent vectors and states what they hold, or not known with the reason. Its positions are a limit
-whatever the memory. The reserve is for what the runtime itself takes. A run's report sets the same prediction beside
-the peak that was measured.
+Weights as counted in the file, without layers that predict a token more; the cache as the config says (windows, latent
+vectors, states), or not known with the reason. Positions are a limit whatever the memory. The reserve is for what the
+runtime itself takes. A run's report sets the same prediction beside the peak that was measured.
 Exit code: 0 all fit, 3 one does not fit, 1 it is not known of any.
 """
 
@@ -67,10 +66,9 @@ def run(args: argparse.Namespace) -> int:
             continue
         sizes = {"memory_bytes": args.memory, "reserve_bytes": args.reserve, **formats}
         found = fit(sized.model, batch=args.batch, context=args.context, **sizes)
-        positions = sized.model.n_positions
-        rows.append({"model": name, **_row(found), "positions": positions, **formats})
+        rows.append({"model": name, **_row(found), "positions": sized.model.n_positions, **formats})
         lines.append(_text(name, found, args.batch, args.context))
-        lines += [] if positions else ["  its positions are not stated: memory alone bounds its context"]
+        lines += [] if sized.model.n_positions else ["  its positions are not stated: memory alone bounds its context"]
     answer(args.json, {"schema_version": JSON_VERSION, "assumptions": asked, "rows": rows}, lines)
     fits = {row["fits"] for row in rows}
     return EXIT_DOES_NOT_FIT if False in fits else EXIT_FITS if True in fits else EXIT_NOT_KNOWN

@@ -46,7 +46,7 @@ def lacking(backend: HfBackend, models: Sequence[ModelEntry]) -> list[str]:
     """What this machine lacks for these models; a ladder model never lacks, since it can be built here."""
     if not _installed():
         return [str(MissingExtraError("hf", f"backend {backend.name}"))]
-    missing = [f"backend {backend.name}: {fault}" for fault in _device_faults(backend.device)]
+    missing = [f"backend {backend.name}: {fault}" for fault in _device_faults(backend)]
     missing += [f"model {model.name}: {fault}" for model in models for fault in _model_faults(model.name)]
     return missing
 
@@ -55,18 +55,22 @@ def _installed() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
 
 
-def _device_faults(device: str) -> list[str]:
-    if device == "cpu":
+def _device_faults(backend: HfBackend) -> list[str]:
+    kind, _, index = backend.device.partition(":")
+    if backend.execution == "cuda_graph" and kind != "cuda":
+        return ["execution: cuda_graph needs an NVIDIA GPU and device: cuda; on this device say execution: compile"]
+    if kind == "cpu":
         return []
     import torch
 
-    kind, _, index = device.partition(":")
     if kind == "mps" and not torch.backends.mps.is_available():
         return ["torch finds no Apple MPS device here; use device: cpu"]
     if kind == "cuda" and not torch.cuda.is_available():
         return [f"torch {torch.__version__} finds no CUDA device here; use device: cpu, or install torch for CUDA"]
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        return [f"there is no {device}; this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0"]
+        return [
+            f"there is no {backend.device}; this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0"
+        ]
     return []
 
 
@@ -189,6 +193,7 @@ class HfEngine:
             "keep_loaded": self._most or "all",
             "execution": backend.execution,
             "compiled_graphs": {model.name: model.compiled.graphs for model in self._models if model.compiled},
+            "launches": {model.name: model.launches for model in self._models if backend.execution == "cuda_graph"},
             "prefill_logits": backend.prefill_logits,
             "prefill_logits_of_all_positions": sorted(every_position),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
@@ -210,7 +215,7 @@ class HfEngine:
         from phaselaw.engines import hf_model
 
         hf_model.use_threads(self._backend.threads)
-        for fault in _device_faults(self._backend.device):
+        for fault in _device_faults(self._backend):
             raise EngineError(f"backend {self._backend.name}: {fault}", kind="missing_device")
         for fault in _model_faults(model.name):
             raise EngineError(f"model {model.name}: {fault}", kind="missing_model")

@@ -15,11 +15,12 @@ import ctypes
 import gc
 import hashlib
 import inspect
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter_ns
@@ -47,6 +48,8 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 COMPILER = "inductor"
 """What `torch.compile` hands its graphs to."""
+_TRIAL, _TRIAL_STEPS, _WARMUP_STEPS = 4, 8, 3
+"""Tokens and steps of the call that proves what is executed; steps before a CUDA graph is captured, as torch asks."""
 
 _LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 _DEFAULT_THREADS = torch.get_num_threads()
@@ -173,9 +176,15 @@ def clock_of(device: torch.device) -> CpuClock:
 class Compiled:
     """A forward pass compiled by torch, with counts of what was compiled and ran: the proof that it engaged."""
 
-    def __init__(self, forward: Callable[..., Any]) -> None:
+    name, not_engaged = "torch.compile", "not_compiled"
+
+    def __init__(self, weights: Any) -> None:
         self.graphs = self.ran = 0
-        self._forward = torch.compile(forward, dynamic=True, backend=self._counted)
+        self._forward: Callable[..., Any] = torch.compile(weights.forward, dynamic=True, backend=self._counted)
+
+    def prepare(self, batch: Batch, steps: int) -> int:  # noqa: ARG002
+        """How many graphs a call has to run: each pass is one or more."""
+        return 1 + steps
 
     def __call__(self, **given: Any) -> Any:
         return self._forward(**given)
@@ -189,6 +198,53 @@ class Compiled:
             return compiled(*values)
 
         return run
+
+
+class Captured:
+    """Decode steps on a cache that stays in place, captured once a shape as a CUDA graph and replayed, with counts."""
+
+    name, not_engaged = "CUDA graphs", "not_captured"
+
+    def __init__(self, weights: Any) -> None:
+        self.graphs = self.ran = 0
+        self._weights = weights
+        self._shapes: dict[tuple[int, ...], tuple[Any, ...]] = {}
+
+    def prepare(self, batch: Batch, steps: int) -> int:
+        """Capture a step of this shape unless it is, before the clock is read; how many graphs the call has to run."""
+        shape = (*batch.ids.shape, steps, batch.mask is None)
+        if shape not in self._shapes:
+            self._shapes[shape] = self._captured(batch, batch.ids.shape[1] + steps + _WARMUP_STEPS)
+            self.graphs += 1
+        self._now = self._shapes[shape]
+        return steps
+
+    def __call__(self, *, input_ids: torch.Tensor, past_key_values: Any = None, **given: Any) -> Any:
+        cache, token, output, graph = self._now
+        if past_key_values is None:  # the prefill, as ever
+            cache.reset()
+            return self._weights(input_ids=input_ids, past_key_values=cache, **given)
+        token.copy_(input_ids)
+        graph.replay()
+        self.ran += 1
+        return output
+
+    def _captured(self, batch: Batch, length: int) -> tuple[Any, ...]:
+        cache = transformers.StaticCache(config=self._weights.config, max_cache_len=length)
+        if batch.mask is not None or any(getattr(layer, "max_cache_len", 0) < length for layer in cache.layers):
+            raise EngineError("a CUDA graph takes prompts of one length and no windows", kind=self.not_engaged)
+        token, given = batch.ids[:, :1].clone(), {"past_key_values": cache, "use_cache": True}
+        self._weights(input_ids=batch.ids, **given)
+        cuda: Any = torch.cuda
+        graph, stream = cuda.CUDAGraph(), cuda.Stream()
+        stream.wait_stream(cuda.current_stream())
+        with cuda.stream(stream):
+            for _ in range(_WARMUP_STEPS):
+                self._weights(input_ids=token, **given)
+        cuda.current_stream().wait_stream(stream)
+        with cuda.graph(graph):
+            output = self._weights(input_ids=token, **given)
+        return cache, token, output, graph
 
 
 class HfModel:
@@ -213,9 +269,10 @@ class HfModel:
         self.info = _measure(name, source, self._weights)
         if self.info.dtype != DTYPES[backend.dtype]:
             raise EngineError(f"{backend.dtype} was asked for, {self.info.dtype} came", kind="dtype")
-        self.compiled = Compiled(self._weights.forward) if backend.execution == "compile" else None
+        how: Any = {"compile": Compiled, "cuda_graph": Captured}.get(backend.execution)
+        self.compiled: Compiled | Captured | None = how(self._weights) if how else None
         if self.compiled:  # a part of loading, so that what was compiled can be told
-            self._timed(Batch(torch.zeros(1, 4, dtype=torch.long, device=self._weights.device), 4), 2)
+            self._trial()
 
     def generate(self, request: Request) -> Timing:
         """Time one call on ``request.batch_size`` rows: equal ones, or a prompt each. Raises `EngineError`."""
@@ -224,6 +281,23 @@ class HfModel:
         use_threads(self._threads)
         with failures_as_engine_errors(f"{self.name} failed", kind="engine"):
             return self._timed(self._batch(request), request.gen_tokens)
+
+    @cached_property
+    def launches(self) -> dict[str, int]:
+        """What a call of `_TRIAL_STEPS` steps launches, by torch's profiler; `EngineError` where not a graph a step."""
+        os.environ |= {"DISABLE_CUPTI_LAZY_REINIT": "1", "TEARDOWN_CUPTI": "0"}  # else graphs and profiler don't agree
+        with torch.profiler.profile() as profiler:
+            self._trial()
+        events = profiler.key_averages()
+        kernels, graphs = (sum(e.count for e in events if of in e.key) for of in ("LaunchKernel", "GraphLaunch"))
+        if graphs < _TRIAL_STEPS:
+            what = f"{self.name}: CUDA graphs did not engage: {graphs} were launched in {_TRIAL_STEPS} steps"
+            raise EngineError(f"{what}; say execution: eager", kind="not_captured")
+        return {"steps": _TRIAL_STEPS, "kernels": kernels, "graphs": graphs}
+
+    def _trial(self) -> None:
+        ids = torch.zeros(1, _TRIAL, dtype=torch.long, device=self._weights.device)
+        self._timed(Batch(ids, _TRIAL), _TRIAL_STEPS)
 
     def close(self) -> None:
         """Let go of the weights; they are freed, back to the system, when no other backend uses them."""
@@ -257,11 +331,11 @@ class HfModel:
 
     def _timed(self, batch: Batch, gen_tokens: int) -> Timing:
         model, clock, cache = self.compiled or self._weights, self._clock, self._cache
-        ran = self.compiled.ran if self.compiled else 0
         first, *steps = batch.passes(gen_tokens)
         generated: list[torch.Tensor] = []
         self._memory.reset()
         with torch.inference_mode():
+            ran, to_run = (self.compiled.ran, self.compiled.prepare(batch, gen_tokens)) if self.compiled else (0, 0)
             clock.prepare(n_marks=3 + gen_tokens)
             mark = clock.mark
             begun = clock.read_ns()
@@ -278,11 +352,9 @@ class HfModel:
                 mark()
             decoded = clock.read_ns()
             tokens = torch.cat(generated, dim=1).cpu().numpy().astype("<i8")
-        if self.compiled and self.compiled.ran - ran < 1 + gen_tokens:
-            what = f"{self.compiled.ran - ran} compiled graphs ran in {1 + gen_tokens} passes"
-            raise EngineError(
-                f"{self.name}: torch.compile did not engage: {what}; say execution: eager", kind="not_compiled"
-            )
+        if self.compiled and self.compiled.ran - ran < to_run:
+            what = f"{self.compiled.name} did not engage: {self.compiled.ran - ran} graphs ran in {to_run} passes"
+            raise EngineError(f"{self.name}: {what}; say execution: eager", kind=self.compiled.not_engaged)
         readings = clock.readings()
         return Timing(
             prefill_ms=(prefilled - begun) / 1e6,

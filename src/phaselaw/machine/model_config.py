@@ -23,14 +23,11 @@ _NAMES = {
     "n_head": "n_head num_attention_heads num_query_heads n_heads num_heads attention_heads",
     "n_inner": "n_inner intermediate_size ffn_dim ff_intermediate_size ffn_hidden_size moe_intermediate_size",
     "vocab_size": "vocab_size padded_vocab_size",
-    "n_positions": "n_positions max_position_embeddings max_context_length max_seq_len max_sequence_length seq_length "
-    "model_max_length",
-    "n_kv_head": "num_key_value_heads num_kv_heads n_head_kv kv_n_heads multi_query_group_num "
-    "num_key_value_heads_per_layer",
+    "n_positions": "n_positions max_position_embeddings max_context_length max_seq_len seq_length model_max_length",
+    "n_kv_head": "num_key_value_heads num_kv_heads n_head_kv multi_query_group_num num_key_value_heads_per_layer",
     "head_dim": "kv_channels head_dim attention_head_dim",
     "n_experts": "num_local_experts num_experts n_routed_experts moe_num_experts",
-    "n_experts_used": "num_experts_per_tok num_experts_per_token experts_per_token moe_topk moe_top_k moe_k "
-    "top_k_experts",
+    "n_experts_used": "num_experts_per_tok num_experts_per_token experts_per_token moe_topk moe_k top_k_experts",
 }
 CONFIG_NAMES = {of: tuple(names.split()) for of, names in _NAMES.items()}
 """A model config's own names for each, GPT-2's and most others'."""
@@ -48,23 +45,12 @@ _SIGNS = re.compile(
     r"window|chunk_size$|lsh_|local_attn|compress|hybrid|cla_|global_head|swa_|k_eq_v|xlstm|cross_attention_layers|"
     r"is_encoder_decoder|kv_(heads|channels|groups)|head(s|s_count)?_kv|query_group|heads_per_layer"
 )
-"""Keys that speak of a cache of another kind, where no rule has read them; the former none where states are known."""
+"""Keys that speak of a cache of another kind, where no rule reads them; the former none where states are known."""
 _HARMLESS = {"use_sliding_window", "max_window_layers", "sliding_window_pattern", "_sliding_window_pattern"}
-_HARMLESS |= {"chunk_size", "chunk_size_feed_forward", "mamba_chunk_size", "attn_config"}
-_HEADS_BY_KIND = {"mimo_v2_flash"}
-"""Families whose sliding layers have other heads than their configs state."""
-
-
-_ALL_ALIKE = {"mamba": "mamba", "falcon_mamba": "mamba", "mamba2": "mamba", "rwkv": "rwkv"}
-_ALL_ALIKE |= {"falcon_h1": "full_attention"}
-"""Families whose layers are all alike, and their kind."""
-_ATTENDS = {"attn_layer_indices": "mamba", "full_attn_idxs": "conv"}
-"""Keys that list the layers that attend, and the kind of the others."""
-_ALTERNATE = ("attn_layer_period", "attn_layer_offset", "full_attention_interval")
-_LETTERS = {"M": "mamba", "*": "full_attention", "-": "mlp", "E": "moe"}
-"""What the letters of a `hybrid_override_pattern` mean."""
-_STATES = {"conv", "linear_attention", "mamba", "rwkv"}
-"""Kinds of layers that hold states of a fixed size."""
+_HARMLESS |= {"chunk_size", "chunk_size_feed_forward", "mamba_chunk_size", "conv_L_cache", "sliding_window"}
+_HARMLESS |= {"num_kv_shared_layers", "hybrid_override_pattern", "attn_layer_period", "attn_layer_offset"}
+_HARMLESS |= {*CONFIG_NAMES["n_kv_head"], *CONFIG_NAMES["head_dim"]}
+_LETTERS = {"M": "mamba", "*": "full_attention", "-": "mlp", "E": "moe"}  # of a hybrid_override_pattern
 _KEPT = {"full_attention": "", "attention": "", "sliding_attention": "sliding_window"}
 _KEPT |= {"chunked_attention": "attention_chunk_size"}
 """Kinds of attention layers, and the key that states how many tokens they keep, if not all."""
@@ -126,10 +112,8 @@ def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     text = config.get("text_config")
     config = text if isinstance(text, Mapping) else config
-    parts = [config[part] for part in ("attn_config", "ffn_config") if isinstance(config.get(part), Mapping)]
-    config = {name: value for part in (*parts, config) for name, value in part.items()}
     if isinstance(config.get("layers_block_type"), list):
-        config = {"num_hidden_layers": len(config["layers_block_type"])} | config
+        config = {"num_hidden_layers": len(config["layers_block_type"]), **config}
     config = {name: value for name, value in config.items() if name not in _COUNTS or _is_count(value)}
     found = {of: next((config[name] for name in names if config.get(name)), None) for of, names in CONFIG_NAMES.items()}
     heads_by_layer = {name: value for name, value in found.items() if isinstance(value, list)}
@@ -149,7 +133,7 @@ def _is_count(value: object) -> bool:
 
 def _layers(config: Mapping[str, Any]) -> list[Cached]:
     """What each layer caches; `LookupError` with the reason where that is not known."""
-    read: set[str] = _HARMLESS | {"num_kv_shared_layers", *CONFIG_NAMES["n_kv_head"], *CONFIG_NAMES["head_dim"]}
+    read: set[str] = set(_HARMLESS)
 
     def stated(*names: str) -> int:
         read.update(names)
@@ -161,7 +145,7 @@ def _layers(config: Mapping[str, Any]) -> list[Cached]:
     n_layer = stated(*CONFIG_NAMES["n_layer"])
     if not 0 <= n_layer <= _MOST_LAYERS:
         raise LookupError(f"its config has {n_layer:,} layers")
-    kinds = _kinds(config, n_layer, read)
+    kinds = _kinds(config, n_layer)
     shared = config.get("num_kv_shared_layers") or 0
     if len(kinds) != n_layer:
         raise LookupError(f"its config has {n_layer} layers and the kinds of {len(kinds)}")
@@ -171,16 +155,14 @@ def _layers(config: Mapping[str, Any]) -> list[Cached]:
         if kind in _KEPT:
             values = _of_token({**config, **of_layer.get(index, {})}, index)
             layers.append(Cached(1, values, stated(_KEPT[kind]) if _KEPT[kind] else None))
-        elif kind in _STATES:
-            layers += _states(kind, config, stated)
+        elif kind == "conv":
+            layers.append(Cached(1, stated("hidden_size") * stated("conv_L_cache"), 0))
+        elif kind in ("linear_attention", "mamba"):
+            layers += _states(config, stated)
         elif kind not in ("moe", "mlp"):
             raise LookupError(f"it has layers of the kind {kind!r}")
-        if config.get("model_type") == "falcon_h1":  # each layer does both
-            layers += _states("mamba", config, stated)
-    if config.get("model_type") in _HEADS_BY_KIND:
+    if config.get("model_type") == "mimo_v2_flash":
         raise LookupError("its sliding layers have other heads, which its config doesn't state")
-    if config.get("use_cla") is False:
-        read.add("cla_share_factor")
     states_known = any(layer.kept == 0 for layer in layers)
     unread = [key for key, value in config.items() if value and key not in read]
     signs = [key for key in unread if _SIGNS.search(key) or (not states_known and _STATE_SIGNS.search(key))]
@@ -189,35 +171,27 @@ def _layers(config: Mapping[str, Any]) -> list[Cached]:
     return layers
 
 
-def _kinds(config: Mapping[str, Any], n_layer: int, read: set[str]) -> list[str]:
+def _kinds(config: Mapping[str, Any], n_layer: int) -> list[str]:
     """The kind of each layer, by transformers' names."""
     family, window = str(config.get("model_type")), config.get("sliding_window")
-    read.update(("sliding_window", "hybrid_override_pattern", "layers_block_type", *_ATTENDS, *_ALTERNATE))
-    if family in _ALL_ALIKE:
-        return [_ALL_ALIKE[family]] * n_layer
-    pattern = config.get("hybrid_override_pattern")
+    pattern, chunks = config.get("hybrid_override_pattern"), config.get("attention_chunk_size")
     letters = [_LETTERS.get(letter, letter) for letter in pattern] if isinstance(pattern, str) else None
     for listed in (config.get("layer_types"), config.get("layers_block_type"), letters):
         if isinstance(listed, list):
             return [str(kind) for kind in listed]
-    for key, others in _ATTENDS.items():
-        if isinstance(config.get(key), list):
-            return ["full_attention" if index in config[key] else others for index in range(n_layer)]
-    every, first = config.get("attn_layer_period"), config.get("attn_layer_offset", 0)
-    if isinstance(every, int) and every > 0 and isinstance(first, int):
-        return ["mamba" if (index - first) % every else "full_attention" for index in range(n_layer)]
-    every = config.get("full_attention_interval")
-    if isinstance(every, int) and every > 0:
-        return ["linear_attention" if (index + 1) % every else "full_attention" for index in range(n_layer)]
-    if family.startswith("llama4") and config.get("attention_chunk_size"):
-        listed, every_fourth = config.get("no_rope_layers"), [(index + 1) % 4 for index in range(n_layer)]
-        rotary = listed if isinstance(listed, list) and listed else every_fourth
-        return ["chunked_attention" if each else "full_attention" for each in rotary]
-    if not window or config.get("use_sliding_window") is False:
+    if family in ("mamba", "falcon_mamba", "mamba2"):
+        return ["mamba"] * n_layer
+    slide = window and config.get("use_sliding_window") is not False
+    for every, first, others in (
+        (config.get("attn_layer_period"), config.get("attn_layer_offset"), "mamba"),
+        (config.get("full_attention_interval"), -1, "linear_attention"),
+        (4 if chunks and not config.get("no_rope_layers", True) else None, -1, "chunked_attention"),
+        (slide and (config.get("sliding_window_pattern") or _FULL_EVERY.get(family)), -1, "sliding_attention"),
+    ):
+        if isinstance(every, int) and isinstance(first, int) and every > 0:
+            return [others if (index - first) % every else "full_attention" for index in range(n_layer)]
+    if not slide:
         return ["full_attention"] * n_layer
-    full_every = config.get("sliding_window_pattern") or _FULL_EVERY.get(family)
-    if isinstance(full_every, int):
-        return ["sliding_attention" if (index + 1) % full_every else "full_attention" for index in range(n_layer)]
     if family in _ALL_SLIDE:
         return ["sliding_attention"] * n_layer
     first = config.get("max_window_layers")
@@ -245,14 +219,9 @@ def _of_token(config: Mapping[str, Any], index: int) -> int:
     return int(kv_heads * (key + (config.get("v_head_dim") or key)))
 
 
-def _states(kind: str, config: Mapping[str, Any], stated: Stated) -> list[Cached]:
-    """The states of a layer: the last inputs of its convolution, and what it remembers, most often in fp32."""
+def _states(config: Mapping[str, Any], stated: Stated) -> list[Cached]:
+    """A linear layer's states: the last inputs of its convolution, and what it remembers, most often in fp32."""
     family = config.get("model_type")
-    if kind == "conv":
-        return [Cached(1, stated("hidden_size") * stated("conv_L_cache"), 0)]
-    if kind == "rwkv":
-        width, attending = stated("hidden_size"), stated("attention_hidden_size", "hidden_size")
-        return [Cached(1, 2 * width, 0), Cached(1, 3 * attending, 0, True)]
     if "linear_num_value_heads" in config:
         values, key_dim = stated("linear_num_value_heads"), stated("linear_key_head_dim")
         value_dim, kernel = stated("linear_value_head_dim"), stated("linear_conv_kernel_dim")
@@ -263,13 +232,12 @@ def _states(kind: str, config: Mapping[str, Any], stated: Stated) -> list[Cached
         inner = inner or stated("mamba_expand", "expand") * stated("hidden_size")
         state = stated("mamba_d_state", "state_size")
         return [Cached(1, inner * stated("mamba_d_conv", "conv_kernel"), 0), Cached(1, inner * state, 0, True)]
-    if family in ("mamba2", "bamba", "granitemoehybrid", "nemotron_h", "falcon_h1"):
+    if family in ("mamba2", "bamba", "granitemoehybrid", "nemotron_h"):
         heads = stated("mamba_n_heads", "mamba_num_heads", "num_heads")
         width = stated("mamba_d_head", "mamba_head_dim", "head_dim")
         state, groups = stated("mamba_d_state", "ssm_state_size", "state_size"), stated("mamba_n_groups", "n_groups")
         inputs = heads * width + 2 * groups * state
-        kernel = stated("mamba_d_conv", "conv_kernel")
-        return [Cached(1, inputs * kernel, 0), Cached(1, heads * width * state, 0, True)]
+        return [Cached(1, inputs * stated("mamba_d_conv", "conv_kernel"), 0), Cached(1, heads * width * state, 0, True)]
     raise LookupError("it has linear layers of a kind that no rule here reads")
 
 

@@ -199,6 +199,8 @@ class Hosts:
         self, directory: RunDirectory, should_stop: ShouldStop, *, wait_s: float | None
     ) -> tuple[list[PlannedCall], int, Generator[Event]]:
         """As `replicates.measure_run`, on these hosts."""
+        if any(getattr(backend, "fresh_process", False) for backend in directory.study.backends):
+            raise UsageError("--ray measures a replicate by one process: leave fresh_process away, or run without it")
         work = Work(directory, self._hosts)
         gone = work.leave_gone_hosts()
         todo = work.todo()

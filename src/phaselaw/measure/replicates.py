@@ -1,4 +1,4 @@
-"""Replicates: each measured by a fresh process, ``python -m phaselaw.measure.replicates``, one after the other.
+"""Replicates, and models where that is asked: each by a fresh process, ``python -m phaselaw.measure.replicates``.
 
 The parent alone writes the run directory. A child makes one replicate's calls and sends each event as soon as it is
 over; it goes on when the parent has kept it and says so, so that nothing is written while a call runs. However the
@@ -41,21 +41,26 @@ class LostProcessError(RunError):
 def measure_run(directory: RunDirectory, should_stop: ShouldStop) -> tuple[list[PlannedCall], int, Generator[Event]]:
     """Measure what a run still lacks: the calls to make, how many are done, and the events, each kept, then yielded.
 
-    A study of one replicate is measured in this process. ``should_stop`` is asked after each call.
+    One replicate, no model of it alone, is measured in this process. ``should_stop`` is asked after each call.
     """
     study, done = directory.study, directory.done
     planned = schedule(study)
     todo = [call for call in planned if call.call_id not in done]
+    alone = {backend.name for backend in study.backends if getattr(backend, "fresh_process", False)}
+
+    def process_of(call: PlannedCall) -> tuple[int, str]:
+        return call.replicate, f"{call.cell.backend} {call.cell.model}" if call.cell.backend in alone else ""
 
     def events() -> Generator[Event]:
-        for at, replicate in enumerate(dict.fromkeys(call.replicate for call in todo)):
+        for at, process in enumerate(dict.fromkeys(map(process_of, todo))):
             if should_stop():
                 return
             if at:
                 directory.begin_next_process()
             counts: dict[str, Any] = {"process_idx": directory.process_idx, "first_call_idx": directory.next_call_idx}
-            part = in_a_fresh_process if study.replicates > 1 else _in_this_process
-            for event in part(study, should_stop, done=done, replicate=replicate, **counts):
+            part = in_a_fresh_process if study.replicates > 1 or alone else _in_this_process
+            not_its = done | {call.call_id for call in planned if process_of(call) != process}
+            for event in part(study, should_stop, done=not_its, replicate=process[0], **counts):
                 directory.append(event)
                 yield event
 

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,15 +162,10 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     mixture = [size for name, size in sizes.items() if is_of_experts(name, tensors[name]["shape"], facts["n_experts"])]
     if not mixture:
         facts |= {"n_experts": None, "n_experts_used": None}
-    params, facts["weights_bytes"] = _sum(sizes.values())
-    facts["lookup_params"], facts["lookup_bytes"] = _sum(tables)
-    facts["expert_params"], facts["expert_bytes"] = _sum(mixture)
-    return facts | {"params_millions_measured": params / 1e6}
-
-
-def _sum(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    numbers, held = zip((0, 0), *sizes, strict=True)
-    return sum(numbers), sum(held)
+    counted = {"all": list(sizes.values()), "lookup": tables, "expert": mixture}
+    params, held = ({of: sum(each[at] for each in those) for of, those in counted.items()} for at in (0, 1))
+    facts |= {"params_millions_measured": params.pop("all") / 1e6, "weights_bytes": held.pop("all")}
+    return facts | {f"{of}_params": params[of] for of in params} | {f"{of}_bytes": held[of] for of in held}
 
 
 def _predicts_further(name: str, n_layer: int | None) -> bool:

@@ -96,10 +96,10 @@ class Journal:
 
     @property
     def resumed_replicates(self) -> list[int]:
-        """Replicates that more than one process measured."""
-        measured = {(call.replicate, call.cell.backend, call.process_idx) for call in self.calls}
-        parts = Counter((replicate, backend) for replicate, backend, _ in measured)
-        return sorted({replicate for (replicate, _), processes in parts.items() if processes > 1})
+        """Replicates in which more than one process measured a model of a backend."""
+        measured = {(call.replicate, call.cell.backend, call.cell.model, call.process_idx) for call in self.calls}
+        parts = Counter(part[:3] for part in measured)
+        return sorted({replicate for (replicate, *_), processes in parts.items() if processes > 1})
 
 
 def read_journal(path: Path) -> Journal:

@@ -130,8 +130,11 @@ class HfBackend(NamedBackend):
     prefill_logits: Literal["last", "all"] = key(
         "last", "Positions whose logits a prefill computes: the `last`, as servers do, or `all`, as TR121 did."
     )
-    execution: Literal["eager", "compile"] = key(
-        "eager", "`compile`: the forward pass by `torch.compile`; that it engaged is counted, else it is an error."
+    execution: Literal["eager", "compile", "cuda_graph"] = key(
+        "eager", "`compile`: by `torch.compile`; `cuda_graph`: steps captured and replayed. Counted, else an error."
+    )
+    fresh_process: bool = key(
+        False, "Measure each model by a process of its own, so that its peak memory is its own; no rounds over models."
     )
     keep_loaded: Count | Literal["auto", "all"] = key(
         "auto", "Models loaded at once: `all`, so many, or as many as surely fit the memory (`auto`)."
