@@ -103,11 +103,6 @@ class Context(Mapping[str, pl.DataFrame]):
         return served.served_rows(self.with_warmups)
 
     @property
-    def served_measured(self) -> pl.DataFrame:
-        """`served` without warmups, unless these are asked for."""
-        return self.served if self.options.include_warmup else self.served.filter(~pl.col("is_warmup"))
-
-    @property
     def cells(self) -> pl.DataFrame:
         """Figures of each cell."""
         return self[summary.CELLS]
@@ -185,11 +180,11 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (served.DECODE_PROJECTION_ERROR, lambda of: served.decode_projection_error(of.served, of[served.DECODE_LINEARITY])),
     (served.SERVER_CLOCK, lambda of: served.server_clock(of.served)),
     (served.PROMPT_CACHE_CHECKS, lambda of: served.prompt_cache_checks(of.run.rows)),
-    (scaling.SCALING_FITS_BY_BASIS, lambda of: scaling.by_basis(of.served_measured, of.run, of.options)),
-    (scaling.LENGTH_LIMITED, lambda of: scaling.length_limited(of.served_measured, of.run, of.options)),
+    (scaling.SCALING_FITS_BY_BASIS, lambda of: scaling.by_basis(served.served_rows(of.rows), of.run, of.options)),
+    (scaling.LENGTH_LIMITED, lambda of: scaling.length_limited(served.served_rows(of.rows), of.run, of.options)),
     (
         scaling.LENGTH_LIMITED_CALLS,
-        lambda of: scaling.length_limited(of.served_measured, of.run, of.options, whole_calls=True),
+        lambda of: scaling.length_limited(served.served_rows(of.rows), of.run, of.options, whole_calls=True),
     ),
     (warmup.WARMUP_EFFECT, lambda of: warmup.warmup_effect(of.with_warmups)),
     (summary.CUDA_EVENT_GAP_SUMMARY, lambda of: summary.cuda_event_gap_summary(of.with_warmups)),

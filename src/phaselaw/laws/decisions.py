@@ -52,11 +52,6 @@ REGIMES = Table(
 )
 
 
-def times(value: float | None) -> str:
-    """A factor: ``3.2 x``."""
-    return col.digits(value) + ("" if value is None else " x")
-
-
 def _span(title: str, name: str) -> Col:
     def text(row: Row) -> str:
         return f"{col.digits(row[f'smallest_{name}'])} to {col.digits(row[f'largest_{name}'])}"
@@ -79,8 +74,8 @@ WHAT_BREAKS_FIRST = Table(
         _span("parameters (M)", "params_millions"),
         *col.plain("smallest_latency_ms"),
         _span("latency (ms)", "latency_ms"),
-        col.derived("latency_factor", "latency grows", times),
-        col.derived("price_factor", "price grows", times),
+        col.derived("latency_factor", "latency grows", col.factor),
+        col.derived("price_factor", "price grows", col.factor),
         *col.plain("law_factor"),
         *col.interval("law_factor_low", "law_factor_high", "by the law", col.digits, detail=True),
         *col.plain("slowest_to_fastest"),
@@ -90,7 +85,7 @@ WHAT_BREAKS_FIRST = Table(
         *col.plain("cold_ratio_p95 cold_added_ms_p95"),
         col.counted(BUDGET),
         col.words("coldness"),
-        col.derived("cold_ratio_max", "worst first call", times),
+        col.derived("cold_ratio_max", "worst first call", col.factor),
         col.derived("cold_added_ms_max", "added (ms)", detail=True),
         col.measured("cold_load_ms", "of which loading", detail=True),
         col.counted("cold_n_calls"),

@@ -168,8 +168,12 @@ def _paired(cells: pl.DataFrame, run: Run) -> pl.DataFrame:
 
 def _of_one_prompt(pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The pairs that read prompts of about one length, or whose decode is compared; and the others by point, named."""
-    ours = (pl.col(f"prompt_tokens{side}") - _first_words(f"backend_kind{side}") for side in ("", "_reference"))
-    own, reference = (tokens.round(0).cast(pl.Int64, strict=False) for tokens in ours)
+    own, reference = (
+        (pl.col(f"prompt_tokens{side}") - pl.col(f"backend_kind{side}").replace_strict(_FIRST_WORDS, default=0))
+        .round(0)
+        .cast(pl.Int64, strict=False)
+        for side in ("", "_reference")
+    )
     apart = (own - reference).abs() > pl.max_horizontal(pl.lit(1.0), OTHER_PROMPT * pl.min_horizontal(own, reference))
     other = (apart & (pl.col("mode") != "kv_decode")).fill_null(False)
     named = pl.format("{} ({} tokens against {})", "scenario", own, reference).str.join(", ")
@@ -177,10 +181,6 @@ def _of_one_prompt(pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     left_out = pairs.filter(other).group_by(_POINT, maintain_order=True)
     said = pl.format("other prompts, left out: {}", named).alias("left_out")
     return pairs.filter(~other), left_out.agg(facts, said)
-
-
-def _first_words(kind: str) -> pl.Expr:
-    return pl.col(kind).replace_strict(_FIRST_WORDS, default=0, return_dtype=pl.Float64)
 
 
 def _scatter_within_cells() -> dict[str, pl.Expr]:

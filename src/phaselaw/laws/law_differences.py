@@ -179,8 +179,9 @@ def _difference(law: Row, tables: Tables, first: Tables, level: float) -> Row:
     mine, theirs = _models(tables, law), _models(first, reference)
     shared = mine.join(theirs, on=_SAME).height
     facts = [
-        {"batch": one["batch_size"], "tokens": one[BUDGET], "scenarios": _scenarios(of_run, one)}
+        {"batch": one["batch_size"], "tokens": one[BUDGET], "scenarios": ", ".join(cells["scenario"].unique().sort())}
         for of_run, one in ((tables, law), (first, reference))
+        for cells in [like(of_run["summary_by_model_backend_mode"], one, ["backend"])]
     ]
     pairs = [(word, own, facts[1][word]) for word, own in facts[0].items()]
     differs = [
@@ -198,11 +199,6 @@ def _difference(law: Row, tables: Tables, first: Tables, level: float) -> Row:
         "difference_basis": NONE if math.isnan(found.low) else basis,
         "differs_in": "; ".join(differs),
     }
-
-
-def _scenarios(tables: Tables, law: Row) -> str:
-    cells = tables["summary_by_model_backend_mode"].filter(pl.col("backend") == law["backend"])
-    return ", ".join(cells["scenario"].unique().sort())
 
 
 def _models(tables: Tables, law: Row) -> pl.DataFrame:

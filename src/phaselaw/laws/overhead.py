@@ -85,8 +85,7 @@ def _row(form: str, params: Floats, latency: Floats, level: float) -> Row:
 def _power_fit(params_millions: Floats, latency_ms: Floats) -> tuple[float, float, float, float]:
     """The best least squares of ``a + b P^s`` with a, b >= 0 and 0 <= s <= 2: a, b, s and R2.
 
-    For each s the best a and b are exact; s is searched over a grid and refined in each of its valleys, so that no
-    local minimum is mistaken for the best.
+    For each s the best a and b are exact; s is searched over a grid and refined about the best of it.
     """
     scale = float(params_millions.max())
 
@@ -97,15 +96,10 @@ def _power_fit(params_millions: Floats, latency_ms: Floats) -> tuple[float, floa
         return float(fits(np.array([s]))[2][0])
 
     grid = np.linspace(0.0, MAX_EXPONENT, 801)
-    errors = fits(grid)[2]
-    padded = np.concatenate([[np.inf], errors, [np.inf]])
-    valleys = np.flatnonzero((errors <= padded[:-2]) & (errors <= padded[2:]))
-    candidates = [float(grid[errors.argmin()])]
-    for at in valleys[np.argsort(errors[valleys])[:5]]:
-        bounds = (float(grid[max(at - 1, 0)]), float(grid[min(at + 1, len(grid) - 1)]))
-        found = optimize.minimize_scalar(error, bounds=bounds, method="bounded", options={"xatol": 1e-12})
-        candidates.append(float(found.x))
-    s = min(candidates, key=error)
+    at = int(fits(grid)[2].argmin())
+    about = (grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)])
+    refined = optimize.minimize_scalar(error, bounds=about, method="bounded", options={"xatol": 1e-12})
+    s = min(float(grid[at]), float(refined.x), key=error)
     a, b, sse = (float(value[0]) for value in fits(np.array([s])))
     total = float(((latency_ms - latency_ms.mean()) ** 2).sum())
     return a, b / scale**s, s, 1 - sse / total if total > 0 else math.nan

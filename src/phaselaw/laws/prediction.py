@@ -20,6 +20,7 @@ from phaselaw.laws.rates import BASIS
 from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, left_out, sum_of_variances, t_half_width
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
 from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size, floats
+from phaselaw.laws.verdicts import MIN_MODELS
 from phaselaw.records import PHASES
 from phaselaw.tables import Row, Table, grouped
 
@@ -90,8 +91,6 @@ PREDICTION_COVERAGE = Table(
 
 MOST_LEFT_OUT = 100
 """Models of a backend and phase that are predicted from the others, each by fits of its own."""
-MIN_MODELS = 3
-"""Below this a line leaves no scatter to make an interval of."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -222,7 +222,11 @@ def from_the_name(evidence: Evidence) -> Findings:
 )
 def spill(evidence: Evidence) -> Findings:
     """Models whose weights, or peak memory, do not fit the accelerator, so that part of them lies elsewhere."""
-    gpus, own = gpu_memories_mb(evidence.manifest), _memory_of_devices(evidence.manifest)
+    gpus, own = gpu_memories_mb(evidence.manifest), {}
+    for each in evidence.manifest.get("engines") or []:
+        if memory := (each.get("settings") or {}).get("device_memory_mb"):
+            # Of the one device that an engine in this process used.
+            own[each.get("name")] = memory
     known = 0
     for row in _on_accelerator(evidence).iter_rows(named=True):
         memory = own.get(row["backend"], max(gpus, default=None))
@@ -263,12 +267,6 @@ def gpu_memories_mb(manifest: dict[str, Any]) -> list[float]:
     if not sizes and isinstance(nvml, dict) and isinstance(nvml.get("memory_total_mb"), int | float):
         sizes = [float(nvml["memory_total_mb"])]
     return [size for size in sizes if size]
-
-
-def _memory_of_devices(manifest: dict[str, Any]) -> dict[str, float]:
-    """Memory in MB of the one device that an engine in this process used, by backend."""
-    settings = {each.get("name"): each.get("settings") or {} for each in manifest.get("engines") or []}
-    return {name: own["device_memory_mb"] for name, own in settings.items() if own.get("device_memory_mb")}
 
 
 def _on_accelerator(evidence: Evidence) -> pl.DataFrame:
