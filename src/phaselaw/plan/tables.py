@@ -38,7 +38,7 @@ def _figures(show: Show, provenance: Provenance = "derived", **titles: str) -> t
 _NAMES = (
     *_words(backend="backend", model="model", batch_size="batch", gen_tokens="output tokens", suspect=""),
     flag("incomplete"),
-    *_words(rate_status="price is", status="", why="", params_millions=""),
+    *_words(rate_status="price is", status="", why="", params_millions="", clients=""),
 )
 """Who a row is about, the checks that speak against its rates, whether it lacks a scenario that others have, and what
 its prices and counts stand on (`phaselaw.plan.coverage`); ``status`` is the older name of ``rate_status``."""
@@ -50,7 +50,7 @@ _PER_REQUEST = (
 _COLUMNS = (
     *_NAMES,
     *_words(than_model="in place of", than_backend="on", premium_model="premium", mix="kind", pays="verdict"),
-    *_words(on_success="on success alone", on_failure_cost="on failure cost"),
+    *_words(on_success="on success alone", on_failure_cost="on failure cost", fits="fits"),
     *_figures(digits, "measured", tokens_per_s="tokens/s"),
     *_figures(digits, prefill_s="prefill (s)", decode_s="decode (s)", worker_s_per_request="worker seconds a request"),
     *_figures(digits, mean_latency_s="mean latency (s)", escalated_latency_s="escalated latency (s)"),
@@ -59,7 +59,6 @@ _COLUMNS = (
     *_figures(digits, needed_failure_usd="pays from $ a failure", usd_per_success_at_least=""),
     *_figures(count_roughly, carried_tokens_per_month="tokens a month"),
     *_figures(digits, carried_requests_per_s="requests/s"),
-    *_words(fits="fits"),
     *_figures(hundredths, workers="workers (lower bound)", delta_workers="workers more"),
     *_figures(hundredths, price_ratio="price ratio", cost_ratio="cost ratio"),
     *_figures(count, whole_workers="whole workers", pays_from_workers="in workers"),
@@ -80,15 +79,16 @@ _COLUMNS = (
 """Each column that is shown or has an interval; the others are inputs and words of the JSON alone."""
 
 
-def _table(name: str, caption: str, keys: str, shows: str = "", **titles: str) -> Table:
-    """A table of these columns, after those that say who a row is about; it shows some of them."""
+def _table(name: str, caption: str, shows: str, more: str = "", **titles: str) -> Table:
+    """A table that shows these columns, after those that say who a row is about; its JSON has more."""
     known = {column.key: column for column in _COLUMNS}
-    columns = (*_NAMES, *(known.get(key, words(key)) for key in keys.split()))
+    others = [key for key in f"{shows} {more}".split() if key not in {column.key for column in _NAMES}]
+    columns = (*_NAMES, *(known.get(key, words(key)) for key in others))
     return Table(
         name=name,
         caption=caption,
         columns=tuple(dataclasses.replace(each, title=titles.get(each.key, each.title)) for each in columns),
-        shows=f"model {shows or keys} backend batch_size gen_tokens",
+        shows=f"model {shows} backend batch_size gen_tokens",
     )
 
 
@@ -98,16 +98,15 @@ TABLES = {
         _table(
             "rows",
             "What the load needs, by model.",
-            "tokens_per_s workers usd_per_1m usd_per_1m_whole usd_per_month whole_workers usd_per_month_whole "
-            "usd_per_hour interval_basis",
             "usd_per_month_whole rate_status whole_workers usd_per_1m_whole usd_per_1m tokens_per_s workers",
+            "usd_per_month usd_per_hour interval_basis",
             usd_per_1m="$ per 1M (lower bound)",
         ),
         _table(
             "decision_deltas",
             "What the dearer model costs more.",
-            "than_backend than_model delta_usd_per_month delta_usd_per_month_whole delta_workers price_ratio",
             "than_model than_backend delta_usd_per_month_whole rate_status delta_workers price_ratio",
+            "delta_usd_per_month",
         ),
         _table(
             "request_mixes",
@@ -118,36 +117,33 @@ TABLES = {
         _table(
             "phase_split",
             "By phases: the seconds that such a request takes.",
-            "mix prompt_tokens output_tokens prefill_s decode_s usd_per_1k_requests requests_per_s_per_worker",
             "mix usd_per_1k_requests rate_status prefill_s decode_s",
+            "prompt_tokens output_tokens requests_per_s_per_worker",
         ),
         _table(
             "token_prices",
             "Input and output tokens apart, over these kinds in their shares.",
-            "usd_per_1m_input usd_per_1m_output worker_s_per_request",
             "usd_per_1m_input usd_per_1m_output rate_status worker_s_per_request",
         ),
         _table(
             "requests",
             "The load in requests.",
-            "requests_per_s requests_per_month tokens_per_request requests_per_s_per_worker workers whole_workers "
-            "usd_per_request usd_per_month usd_per_request_whole usd_per_month_whole",
             "usd_per_month_whole rate_status whole_workers usd_per_request_whole usd_per_request "
             "requests_per_s_per_worker workers",
+            "requests_per_s requests_per_month tokens_per_request usd_per_month",
         ),
         _table(
             "budget",
             "What a sum a month carries.",
-            "budget_usd whole_workers usd_per_month_whole carried_tokens_per_month carried_requests_per_s fits",
             "carried_tokens_per_month fits rate_status whole_workers usd_per_month_whole carried_requests_per_s",
+            "budget_usd",
         ),
         _table(
             "api",
             "Own workers in place of the API, whole and all month.",
-            "usd_per_month_whole usd_per_month_api saved_usd_per_month_whole whole_workers pays "
-            "pays_from_tokens_per_month pays_from_workers always_from_tokens_per_month usd_per_hour",
             "usd_per_month_whole rate_status usd_per_month_api pays pays_from_tokens_per_month pays_from_workers "
             "always_from_tokens_per_month",
+            "saved_usd_per_month_whole whole_workers usd_per_hour",
         ),
         _table(
             "sensitivity",
@@ -158,36 +154,30 @@ TABLES = {
         _table(
             "cost_per_success",
             "What a success costs.",
-            "success_rate usd_per_request usd_per_success",
             "success_rate usd_per_success rate_status usd_per_request",
             usd_per_request="$ a request",
         ),
         _table(
             "break_even",
             "What the dearer model must reach to pay.",
-            "than_backend than_model cost_ratio needed_success_rate success_rate on_success failure_usd "
-            "needed_failure_usd on_failure_cost",
-            "than_model rate_status cost_ratio needed_success_rate on_success needed_failure_usd on_failure_cost",
+            "than_model rate_status on_success on_failure_cost needed_success_rate needed_failure_usd cost_ratio",
+            "than_backend success_rate failure_usd",
         ),
         _table(
             "tiering",
             "Routed: a share of the requests to the premium model.",
-            "premium_backend premium_model premium_share usd_per_1k_requests usd_per_month workers "
-            "whole_workers_default whole_workers_premium usd_per_month_whole saved_usd_per_month "
-            "saved_usd_per_month_whole success_rate usd_per_success stops_paying_share",
-            "premium_model usd_per_month_whole rate_status usd_per_1k_requests whole_workers_default "
-            "whole_workers_premium success_rate saved_usd_per_month_whole stops_paying_share workers",
+            "premium_model usd_per_month_whole rate_status success_rate whole_workers_default whole_workers_premium "
+            "saved_usd_per_month_whole stops_paying_share usd_per_1k_requests workers",
+            "premium_backend premium_share usd_per_month saved_usd_per_month usd_per_success",
             model="default",
         ),
         _table(
             "cascade",
             "Cascade: every request to the default model first, its failures to the premium one as well.",
-            "premium_backend premium_model stops_paying_escalated_share escalated_share usd_per_1k_requests "
-            "usd_per_month workers whole_workers_default whole_workers_premium usd_per_month_whole mean_latency_s "
-            "escalated_latency_s success_rate_at_most usd_per_success_at_least pays",
-            "premium_model usd_per_month_whole rate_status usd_per_1k_requests whole_workers_default "
-            "whole_workers_premium success_rate_at_most stops_paying_escalated_share escalated_share pays "
-            "mean_latency_s escalated_latency_s workers",
+            "premium_model usd_per_month_whole rate_status success_rate_at_most pays whole_workers_default "
+            "whole_workers_premium stops_paying_escalated_share escalated_share usd_per_1k_requests mean_latency_s "
+            "escalated_latency_s workers",
+            "premium_backend usd_per_month usd_per_success_at_least",
             model="default",
         ),
     )

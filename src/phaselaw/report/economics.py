@@ -74,6 +74,7 @@ def _dollars(row: Row) -> tuple[float, float]:
 def _shown(table: tables.Table, rows: Sequence[Row], caption: str) -> Table:
     worked_out = any(row.get("rate_status", "measured") != "measured" for row in rows)
     says_something = {key: len({row[key] for row in rows}) > 1 for key in ("backend", "batch_size", "gen_tokens")}
+    says_something["on_failure_cost"] = any(row.get("failure_usd") for row in rows)
     says_something["than_backend"] = any(row.get("than_backend") != row["backend"] for row in rows)
     columns = tuple(
         replace(column, provenance="derived") if worked_out and column.key == "tokens_per_s" else column
@@ -87,11 +88,9 @@ def capacity(plan: Plan) -> Section:
     """Workers and dollars of the load (TR121 8.3)."""
     given = plan.document["assumptions"]
     whole = (
-        f"Whole workers: busy at most {given['utilisation']:.0%} of the time, at {given['burst']:.3g} x the mean load, "
-        f"{given['spares']} spare (assumed)."
+        f"Whole workers: busy at most {given['utilisation']:.0%} of the time (--utilisation), at {given['burst']:.3g} "
+        f"x the mean load (--burst), {given['spares']} spare (--spares)."
     )
-    if (given["utilisation"], given["burst"], given["spares"]) == (1, 1, 0):
-        whole = "Whole workers are that, rounded up, with no headroom: set --utilisation, --burst and --spares."
     bound = "Workers as a fraction are a lower bound: busy all the time, no bursts, no queue, no spares."
     return section(
         "Capacity and price", regime_words(plan), cheapest_words(plan), load_words(plan), given.get("models"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import polars as pl
+
 from phaselaw.laws.claims import DOMINATES
 from phaselaw.laws.decisions import ALIKE, COLD_START, DEPTH, LATENCY, MIXED, OVERHEAD, PRICE, SIZE, UNKNOWN
 from phaselaw.laws.noise import ALL
@@ -109,10 +111,13 @@ _RULES = {
 def guidance(subject: Subject) -> Section:
     """Policies that this run's figures call for, and what to watch in production (TR121 9.1, 9.2)."""
     found: dict[str, Row] = {}
+    prompt = pl.coalesce("seq_len", pl.col("prompt_tokens_raw") / pl.col("batch_size"))
+    least, most = subject.run.rows.select(prompt.min().alias("least"), prompt.max().alias("most")).row(0)
+    lengths = {"decode_fraction_summary": f", prompts of {least:,.0f} to {most:,.0f} tokens"} if most else {}
     for table, rule in _RULES.items():
         for policy, where, because in rule(subject.rows(table), subject.analysis.options.cold_start_slo_ms):
             row = found.setdefault(policy, {"policy": policy, "because": [], "table": table})
-            row["because"].append(f"{where}: {because}")
+            row["because"].append(f"{where}: {because}{lengths.get(table, '')}")
     watch = (
         "Time to first token apart from decode tokens/s: the phases scale and break apart.",
         "tokens/s by prompt length, generation length and batch size, the axes along which these laws were fixed.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -87,8 +88,11 @@ def _fitting(table: Table) -> Table:
 
 
 def _needs(column: Col, rows: Sequence[Row]) -> int:
-    """Characters that a column needs: of its longest value, or of the longest word of its title."""
-    return max(map(len, [*column.title.split(), *(escape_controls(column.text(row)) for row in rows)]), default=0)
+    """Characters that a column needs: of its longest value, or of the longest word of its title; sentences wrap."""
+    texts = [escape_controls(column.text(row)) for row in rows]
+    if not column.provenance:
+        texts = [part for text in texts for part in textwrap.wrap(text, 16, break_long_words=False)]
+    return max(map(len, [*column.title.split(), *texts]), default=0)
 
 
 _BRACKETS = r" [\[(].*[\])]"
