@@ -17,6 +17,7 @@ from one to the next, can't be seen by them; and models that scatter unequally h
 
     python benchmarks/coverage.py
     python benchmarks/coverage.py --simulations 400 --models 4 7 --json
+    python benchmarks/coverage.py --ray auto            the same to the bit, on the hosts of a cluster
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +45,7 @@ from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import LINEAR, POWER, overhead_compute_fits
 from phaselaw.laws.rates import throughput_intervals
 from phaselaw.laws.scaling import scaling_fits
+from phaselaw.measure import on_ray
 from phaselaw.records import Run
 from phaselaw.rundir.read import normalised
 
@@ -400,20 +403,46 @@ OVERHEAD_CASES = (
 )
 
 
-def shares(simulations: int, models: Sequence[int], overhead_simulations: int) -> Iterator[Share]:
-    """Every interval in every case, as they come out."""
+Intervals = Callable[[Case, int, int], Iterator[Share]]
+Part = tuple[Intervals, Case, int, int]
+"""What is simulated, for how many models, and how often; its seed follows from these."""
+
+
+def of_laws_and_rates(case: Case, n: int, simulations: int) -> Iterator[Share]:
+    """The intervals of an exponent and of rates, from the same simulations."""
+    simulated = simulate(case, n, simulations)
+    yield from of_laws(case, n, simulated)
+    if case not in UNEQUAL:
+        yield from of_rates(case, n, simulated)
+
+
+def parts(simulations: int, models: Sequence[int], overhead_simulations: int) -> Iterator[Part]:
+    """All that is to be simulated."""
     for n in models:
-        for case in (*CASES, *POOLED):
-            simulated = simulate(case, n, simulations)
-            yield from of_laws(case, n, simulated)
-            yield from of_rates(case, n, simulated)
-        for case in UNEQUAL:
-            yield from of_laws(case, n, simulate(case, n, simulations))
+        for case in (*CASES, *POOLED, *UNEQUAL):
+            yield of_laws_and_rates, case, n, simulations
         for case in (*CASES[:3], *POOLED):
-            yield from of_two_variables(case, n, simulations)
-            yield from of_predictions(case, n, simulations)
+            yield of_two_variables, case, n, simulations
+            yield of_predictions, case, n, simulations
         for case in OVERHEAD_CASES if overhead_simulations else ():
-            yield from of_overhead(case, n, overhead_simulations)
+            yield of_overhead, case, n, overhead_simulations
+
+
+def simulated_part(part: Part) -> list[Share]:
+    """The intervals of a part."""
+    intervals, case, n, simulations = part
+    return list(intervals(case, n, simulations))
+
+
+def shares(of: Sequence[Part], ray: str | None = None) -> Iterator[Share]:
+    """The intervals of all parts in their order: simulated here, or by the Ray cluster at an address."""
+    if ray is None:
+        yield from chain.from_iterable(map(simulated_part, of))
+        return
+    cluster = on_ray.connected(ray)
+    remote = cluster.remote(simulated_part)
+    yield from chain.from_iterable(map(cluster.get, [remote.remote(part) for part in of]))
+    cluster.shutdown()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -425,9 +454,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--models", type=int, nargs="+", default=MODELS, metavar="N", help="numbers of models")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--ray", nargs="?", const=on_ray.HERE, metavar="ADDRESS", help="simulate on a Ray cluster")
     args = parser.parse_args(argv)
     found = []
-    for share in shares(args.simulations, args.models, args.overhead_simulations):
+    for share in shares([*parts(args.simulations, args.models, args.overhead_simulations)], args.ray):
         found.append(share)
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{len(found)} intervals, n = {share.n_models}\x1b[K")

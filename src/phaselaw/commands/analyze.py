@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from phaselaw import api
 from phaselaw.commands import options as opt
 from phaselaw.commands.console import note
 from phaselaw.errors import UsageError
 from phaselaw.laws.analysis import Options
-from phaselaw.rundir.read import runs_of
+from phaselaw.rundir.read import runs_by_host, runs_of
 
 DESCRIPTION = "Summaries, scaling laws with intervals, structure, warmup, verdicts: as CSV tables."
 EXAMPLES = """\
@@ -37,6 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     opt.add_cold_start_slo(parser)
     opt.switch(parser, "--include-warmup", "fit warmup calls too")
     opt.add_models_table(parser)
+    opt.switch(parser, "--across-hosts", "of a run over several hosts: pool them, as a level of the noise")
     opt.add_json(parser, "print the tables' names, row counts and notes as JSON")
 
 
@@ -52,17 +55,34 @@ def run(args: argparse.Namespace) -> int:
         cold_start_slo_ms=args.cold_start_slo,
         models_table=args.models_table,
     )
+    hosts = [host for path in args.run_paths for host in runs_by_host(path) or [path]]
+    if args.across_hosts:
+        args.out = args.out or args.run_paths[0] / "analysis"
+        args.run_paths, args.allow_different = hosts, True
+    elif len(args.run_paths) == 1 < len(hosts):
+        found = {each.name: _analyzed([each], each.name, args, options) for each in hosts}
+        document = {"schema_version": 1, "hosts": {name: document for name, (document, _) in found.items()}}
+        opt.answer(args.json, document, [line for _, lines in found.values() for line in lines])
+        return 0
+    opt.answer(args.json, *_analyzed(args.run_paths, "", args, options))
+    return 0
+
+
+def _analyzed(
+    paths: list[Path], below: str, args: argparse.Namespace, options: Options
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the tables of runs, those for ``--out`` ``below`` it; what they are, as a document and as lines."""
     lines = []
-    if len(args.run_paths) == 1 and runs_of(args.run_paths[0]):
-        sweep = api.analyze_sweep(args.run_paths[0], options, out=args.out, tell=note)
+    if len(paths) == 1 and runs_of(paths[0]):
+        sweep = api.analyze_sweep(paths[0], options, out=args.out, tell=note)
         folder, ids, notes, analysis, places = sweep.folder, sweep.parts, sweep.notes, sweep.analysis, sweep.places
         lines += [f"{folder / part / 'analysis'}  the run's own tables" for part in ids]
     else:
-        loaded = api.load(*args.run_paths, allow_different=args.allow_different, options=options)
+        loaded = api.load(*paths, allow_different=args.allow_different, options=options)
         notes, analysis = loaded.run.notes, loaded.analysis
         for line in notes:
             note(line)
-        folder = loaded.save_tables(args.out)
+        folder = loaded.save_tables(args.out and args.out / below)
         ids = tuple(source.run_id for source in loaded.run.sources)
         places = dict.fromkeys(loaded.tables, folder)
     for name, table in analysis.tables.items():
@@ -76,5 +96,4 @@ def run(args: argparse.Namespace) -> int:
         "notes": analysis.notes,
         "run_notes": list(notes),
     }
-    opt.answer(args.json, document, lines)
-    return 0
+    return document, lines

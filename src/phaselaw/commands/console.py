@@ -117,7 +117,6 @@ class RunProgress:
         self._live = console.is_terminal
         self._done, self._total, self._failed = already_done, already_done + len(schedule), 0
         self._made: defaultdict[int, list[Call]] = defaultdict(list)
-        """By the process that made them."""
         self._last_event = self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("measuring"),

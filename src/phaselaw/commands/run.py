@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import partial
 from types import FrameType
 
 from rich.console import Console
@@ -78,21 +77,17 @@ def run(args: argparse.Namespace) -> int:
         notes.print(line, markup=False, soft_wrap=True)
 
     with ExitStack() as opened:
-        hosts = opened.enter_context(_hosts(args, tell)) if args.ray else None
+        how = {"label": args.ray_label, "share_machine": args.share_machine, "wait_s": args.wait_quiet, "tell": tell}
+        hosts = opened.enter_context(closing(Hosts(args.ray, **how))) if args.ray else None
         directory = opened.enter_context(_directory(args, notes, tell, hosts.look if hosts else None))
         asked_to_stop, left = False, 0
         if directory.finished:
             tell(f"{directory.path} is complete: nothing to measure")
             directory.write_derived()
         else:
-            measure = replicates.measure_run if hosts is None else partial(hosts.measure, wait_s=args.wait_quiet)
-            if args.resume is not None and hosts is not None:
-                hosts.look(directory.study)
-            elif args.resume is not None:
+            if args.resume is not None and hosts is None:
                 begin.begin_quietly(directory.study, wait_s=args.wait_quiet, tell=tell)
-            if hosts is None:
-                _build_models(directory, notes)
-            asked_to_stop, left = _measure(directory, measure, notes)
+            asked_to_stop, left = _measure(directory, hosts, notes)
             directory.finish("interrupted" if left else "complete")
         path, failed = directory.path, sum(call.status != "ok" for call in directory.calls)
     if asked_to_stop and left:
@@ -101,21 +96,17 @@ def run(args: argparse.Namespace) -> int:
     # Loaded when all is measured: no call waits for what only the analysis needs.
     from phaselaw import api
     from phaselaw.commands.report import show_report
+    from phaselaw.rundir.read import runs_by_host
 
-    loaded = api.load(path)
-    loaded.save_tables()
-    show_report(loaded)
+    for each in runs_by_host(path) or [path]:
+        loaded = api.load(each)
+        loaded.save_tables()
+        show_report(loaded)
     if failed or left:
         lost = f"{failed} calls failed{f', {left} were not made' if left else ''}; why: phaselaw show {path}"
         notes.print(f"{lost}. Make them: phaselaw run --resume {path} --retry-failed", markup=False, soft_wrap=True)
         return EXIT_SOME_CALLS_FAILED
     return EXIT_OK
-
-
-def _hosts(args: argparse.Namespace, tell: begin.Tell) -> Hosts:
-    if args.ray_label and "=" not in args.ray_label:
-        raise UsageError(f"--ray-label {args.ray_label}: give KEY=VALUE, as the node was started with")
-    return Hosts(args.ray, label=args.ray_label, share_machine=args.share_machine, tell=tell)
 
 
 def _directory(args: argparse.Namespace, notes: Console, tell: begin.Tell, look: begin.Look | None) -> RunDirectory:
@@ -166,16 +157,13 @@ def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _build_models(directory: RunDirectory, notes: Console) -> None:
-    with notes.status("building models") as status:
-        for name in begin.prepare_models(directory.study):
-            status.update(f"building {name}")
-
-
-def _measure(directory: RunDirectory, measure: replicates.MeasureRun, notes: Console) -> tuple[bool, int]:
+def _measure(directory: RunDirectory, hosts: Hosts | None, notes: Console) -> tuple[bool, int]:
     """Measure what the run still lacks: whether it was asked to stop, and how many calls are left."""
+    with notes.status("building models") as status:
+        for name in begin.prepare_models(directory.study) if hosts is None else ():
+            status.update(f"building {name}")
     with stop_on_interrupt(notes) as should_stop:
-        todo, already_done, events = measure(directory, should_stop)
+        todo, already_done, events = (hosts.measure if hosts else replicates.measure_run)(directory, should_stop)
         with RunProgress(todo, already_done=already_done, console=notes) as progress, closing(events):
             for event in events:
                 progress.show(event)

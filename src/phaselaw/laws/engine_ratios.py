@@ -24,7 +24,7 @@ EXPONENT, CONSTANT, NOTHING = "exponent", "constant only", "nothing shown"
 """What of a law changes with the engine: the slope's difference leaves out 0; else the ratio leaves out 1; neither."""
 
 CALLS = "repetitions within cells, this run only"
-UNITS: dict[Kind, str] = {"runs": "runs", "replicates": "replicates, back to back", "rounds": "rounds, this run only"}
+UNITS: dict[Kind, str] = {"replicates": "replicates, back to back", "rounds": "rounds, this run only"}
 """What a ratio's interval is over, in words: it is that of the long-run mean, or of this run only."""
 
 SAME_SIZE = 0.01
@@ -200,7 +200,7 @@ def _over_units(ratios: pl.DataFrame, units: Replicates) -> pl.DataFrame:
     centre = log.mean() if units.between_runs else log.median()
     scatter = scatter_by(ratios.with_columns(log - centre.over(_POINT)), _PAIR, ["identity"], units.kind)
     found = deviations(units, scatter).with_columns(se=pl.coalesce("se_mean", "se_within"))
-    return found.filter(pl.col("se").is_not_null()).with_columns(basis=pl.lit(UNITS[units.kind]))
+    return found.filter(pl.col("se").is_not_null()).with_columns(basis=pl.lit(UNITS.get(units.kind, units.kind)))
 
 
 def _ratios(logs: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:

@@ -42,21 +42,21 @@ from phaselaw.laws.regression import Floats, t_half_width
 from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_unit, median_variance, unit_of
 from phaselaw.tables import BUDGET, Table, grouped, plain, words
 
-Kind = Literal["runs", "replicates", "rounds", "repetitions"]
-"""Runs that were pooled; replicates of one run (fresh processes, back to back); rounds of one replicate, or its
-repetitions where calls were not made in rounds."""
+Kind = Literal["hosts", "runs", "replicates", "rounds", "repetitions"]
+"""Hosts of a run, or runs, that were pooled; replicates of one run (fresh processes, back to back); rounds of one
+replicate, or its repetitions where calls were not made in rounds."""
 
 ALL = "__all__"
 """The ``scenario`` of a law on the geometric means over scenarios."""
 KEYS = [*GROUP, "scenario", "aggregation"]
 """What tells one law from another."""
 
-BETWEEN_RUNS: tuple[Kind, ...] = ("runs", "replicates")
+BETWEEN_RUNS: tuple[Kind, ...] = ("hosts", "runs", "replicates")
 """Units that tell what another run may give; the others know this run only."""
 
 MODEL_KEYS = [*GROUP, *MODEL]
 _CELL = [*MODEL_KEYS, "scenario"]
-_FEWEST: dict[Kind, int] = {"runs": 2, "replicates": 2, "rounds": 3, "repetitions": 3}
+_FEWEST: dict[Kind, int] = {"hosts": 2, "runs": 2, "replicates": 2, "rounds": 3, "repetitions": 3}
 """Replicates that an interval takes notice of: two rounds would make every interval of a run with two repetitions
 wide."""
 
@@ -133,7 +133,8 @@ def units_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates:
     (unit, n), replicate, figures = unit_of(rows), pl.col("rep"), ("latency_ms", "tokens_per_s")
     kind: Kind = "rounds" if in_rounds else "repetitions"
     if n > 1:
-        rows, kind = by_cell_and_unit(rows, unit), "runs" if unit == "run" else "replicates"
+        kind = "replicates" if unit == "replicate" else "hosts" if rows["host"].n_unique() == n else "runs"
+        rows = by_cell_and_unit(rows, unit)
         replicate, figures = pl.col(unit).cast(pl.String), ("latency_median_ms", "tokens_per_s_median")
     elif rows["run"].n_unique() > 1:
         replicate = pl.format("{} {}", "run", "rep")

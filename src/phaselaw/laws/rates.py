@@ -8,13 +8,14 @@ import math
 
 import polars as pl
 
-from phaselaw.laws.noise import BETWEEN_RUNS, FEWEST_MODELS, MODEL_KEYS, Kind, Replicates, point_variance
+from phaselaw.laws.noise import FEWEST_MODELS, MODEL_KEYS, Kind, Replicates, point_variance
 from phaselaw.laws.regression import log_interval
 from phaselaw.laws.summary import INCOMPLETE, floats
 from phaselaw.tables import BUDGET, Table, plain, words
 
 NOT_MEASURED = "not measured"
 BASIS: dict[Kind, str] = {
+    "hosts": "one more host",
     "runs": "one more run",
     "replicates": "one more run, back to back (another day is not measured)",
     "rounds": "this run only, over rounds",
@@ -67,7 +68,7 @@ def assumed_deviations(units: Replicates, scatter: pl.DataFrame, between_runs: f
 
     It is taken for each model's own, and known exactly. How far this run's own scatter goes stays as it was measured.
     """
-    runs = units.n if units.kind == "runs" else 1
+    runs = units.n if units.kind in ("hosts", "runs") else 1
     return deviations(units, scatter).with_columns(
         degrees=pl.lit(math.inf),
         shared=pl.lit(0.0),
@@ -89,7 +90,7 @@ def throughput_intervals(units: Replicates, per_model: pl.DataFrame, *, level: f
     table = table.rename({"tokens_per_s_geomean": "tokens_per_s"})
     for name in INTERVALS:
         table = with_ends(table, "tokens_per_s", level, name)
-    counted = f"n_{units.kind}" if units.kind in BETWEEN_RUNS else "n_rounds"
+    counted = "n_replicates" if units.kind == "replicates" else "n_runs" if units.between_runs else "n_rounds"
     counts = {"n_runs": pl.lit(1), counted: pl.col("n").fill_null(0)}
     basis = pl.col("basis").fill_null(NOT_MEASURED)
     return THROUGHPUT_INTERVALS.frame(table.with_columns(interval_basis=basis, **counts))

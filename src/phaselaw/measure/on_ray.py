@@ -12,10 +12,11 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Self
+from itertools import chain
+from typing import Any
 
 import psutil
 
@@ -26,7 +27,7 @@ from phaselaw.errors import MissingExtraError, NotReadyError, RunError, UsageErr
 from phaselaw.machine import identity
 from phaselaw.measure import begin
 from phaselaw.measure.order import schedule
-from phaselaw.measure.replicates import LostProcessError, ShouldStop, in_a_fresh_process
+from phaselaw.measure.replicates import LostProcessError, Measured, ShouldStop, in_a_fresh_process
 from phaselaw.records import Abandoned, Call, Event, PlannedCall
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.model import Study
@@ -104,45 +105,38 @@ class Host:
     def lacks(self, study: Study, backend: str) -> list[Lack]:
         """What it lacks for a backend of a study."""
         models = {None, *(model.name for model in study.models_of(backend))}
-        return [each for each in self.lacking if each.backend == backend and each.model in models]
+        return [each for each in self.lacking if each.backend == backend and each.model in models and not each.doubt]
 
-    def can_run(self, study: Study, backend: str) -> bool:
-        """Whether it has all that a backend of a study needs."""
-        return all(each.doubt for each in self.lacks(study, backend))
+
+def connected(address: str) -> Any:
+    """Ray, connected to a cluster, or to one of this machine that is started (`HERE`); raises `NotReadyError`."""
+    if not re.fullmatch(r"local|auto|[^/\s]+:[0-9]+", address):
+        raise UsageError(f"--ray {address}: give HOST:PORT, auto or nothing; the study stands before it")
+    for name, value in (_ALWAYS | (_OF_OUR_NODE if address == HERE else {})).items():
+        os.environ.setdefault(name, value)  # read when ray is imported
+    try:
+        ray: Any = import_module("ray")
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except ImportError:
+        raise MissingExtraError("ray", "--ray") from None
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise NotReadyError(f"--ray {address}: no cluster to use there: {_line(error)}") from None
+    return ray
 
 
 class Hosts:
-    """The hosts of a Ray cluster, held for one run: a context manager that lets go of them."""
+    """The hosts of a Ray cluster, held for one run."""
 
-    def __init__(self, address: str, *, label: str | None, share_machine: bool, tell: begin.Tell) -> None:
-        """Connect to a cluster, or start one of this machine (`HERE`); raises `NotReadyError` where there is none."""
-        if not re.fullmatch(r"local|auto|[^/\s]+:[0-9]+", address):
-            raise UsageError(f"--ray {address}: give HOST:PORT, auto or nothing; the study stands before it")
-        for name, value in (_ALWAYS | (_OF_OUR_NODE if address == HERE else {})).items():
-            os.environ.setdefault(name, value)  # read when ray is imported
-        try:
-            self._ray: Any = import_module("ray")
-        except ImportError:
-            raise MissingExtraError("ray", "--ray") from None
-        self._tell, self._share_machine, self._label = tell, share_machine, label
+    def __init__(
+        self, address: str, *, label: str | None, share_machine: bool, wait_s: float | None, tell: begin.Tell
+    ) -> None:
+        self._ray = connected(address)
+        self._tell, self._share_machine, self._wait_s, self._label = tell, share_machine, wait_s, label
         self._hosts: list[Host] = []
-        more: dict[str, Any] = {"include_dashboard": False} if address == HERE else {}
-        try:
-            self._ray.init(address=address, log_to_driver=False, logging_level="ERROR", **more)
-        except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
-            raise NotReadyError(f"--ray {address}: no cluster to use there: {_line(error)}") from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ray.shutdown()
+        self.close: Callable[[], None] = self._ray.shutdown
 
     def look(self, study: Study) -> list[Lack]:
-        """Take all hosts that can measure; what of a study none of them can run, as the one says that lacks least.
-
-        Raises `NotReadyError` where there is no host, or where they can't measure together.
-        """
+        """Take all hosts that can measure together; what of a study none of them can run. Raises `NotReadyError`."""
         asked = dict(self._asked(study))
         ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=LONGEST_LOOK_S) if asked else ([], [])
         for ref in late:
@@ -156,12 +150,8 @@ class Hosts:
             for line in told:
                 self._tell(f"{name}: {line}")
         self._refuse()
-        least = {
-            name: min((host.lacks(study, name) for host in self._hosts), key=len)
-            for name in (backend.name for backend in study.backends)
-            if not any(host.can_run(study, name) for host in self._hosts)
-        }
-        return [lack for each in least.values() for lack in each]
+        least = (min((host.lacks(study, each.name) for host in self._hosts), key=len) for each in study.backends)
+        return list(chain.from_iterable(least))
 
     def _asked(self, study: Study) -> Iterator[tuple[Any, tuple[str, Any]]]:
         """Have each node say what it is: the answer to come, the host's name, its actor."""
@@ -183,8 +173,7 @@ class Hosts:
 
     def _refuse(self) -> None:
         if not self._hosts:
-            of = f" with the label {self._label}" if self._label else ""
-            raise NotReadyError(f"--ray: no node{of} has a processor to measure on (ray status lists them)")
+            raise NotReadyError(f"--ray: no node {self._label or ''} with a processor to measure on (see ray status)")
         shared = [host.name for host in self._hosts if "shared_machine" in host.facts]
         if shared and not self._share_machine:
             more = "their calls would disturb each other; --share-machine measures all the same, and rows say so"
@@ -195,18 +184,18 @@ class Hosts:
             if host.facts["ray_auth_mode"] != os.environ["RAY_AUTH_MODE"]:
                 raise NotReadyError(f"{host.name} takes anybody's tasks; start its node with RAY_AUTH_MODE=token")
 
-    def measure(
-        self, directory: RunDirectory, should_stop: ShouldStop, *, wait_s: float | None
-    ) -> tuple[list[PlannedCall], int, Generator[Event]]:
+    def measure(self, directory: RunDirectory, should_stop: ShouldStop) -> Measured:
         """As `replicates.measure_run`, on these hosts."""
         if any(getattr(backend, "fresh_process", False) for backend in directory.study.backends):
             raise UsageError("--ray measures a replicate by one process: leave fresh_process away, or run without it")
+        if not self._hosts:
+            self.look(directory.study)
         work = Work(directory, self._hosts)
         gone = work.leave_gone_hosts()
         todo = work.todo()
-        return todo, directory.study.calls_planned() - len(todo), self._events(work, gone, should_stop, wait_s)
+        return todo, directory.study.calls_planned() - len(todo), self._events(work, gone, should_stop)
 
-    def _events(self, work: Work, gone: list[Event], should_stop: ShouldStop, wait_s: float | None) -> Generator[Event]:
+    def _events(self, work: Work, gone: list[Event], should_stop: ShouldStop) -> Generator[Event]:
         yield from gone
         study, running = work.directory.study.resolved(), dict[Any, tuple[Host, list[Share], int]]()
         while True:
@@ -214,7 +203,7 @@ class Hosts:
             for host in (each for each in work.alive.values() if each not in busy and not should_stop()):
                 if shares := work.shares_for(host):
                     which = work.begin(host, shares)
-                    host.actor.begin.remote(study, wait_s, which)
+                    host.actor.begin.remote(study, self._wait_s, which)
                     running[host.actor.next.remote(False)] = host, shares, which["process_idx"]
             if not running:
                 return None if should_stop() else work.refuse_rest()
@@ -243,7 +232,7 @@ class Work:
         """The hosts that shares were lost with."""
         able: dict[frozenset[str], list[str]] = {}
         for backend in directory.study.backends:
-            names = frozenset(host.name for host in hosts if host.can_run(directory.study, backend.name))
+            names = frozenset(host.name for host in hosts if not host.lacks(directory.study, backend.name))
             able.setdefault(names, []).append(backend.name)
         self._together = list(able.items())
         """Backends that the same hosts can run: they are measured together, in the order of the study."""
@@ -308,12 +297,9 @@ class Work:
 
     def refuse_rest(self) -> None:
         """Raise `RunError` where something is left, which no host can measure."""
-        for replicate, backend in sorted({_share(call) for call in self.todo()} - self._taken):
-            like = self._kinds.get((replicate, backend), {}).get("cpu_model")
-            of = f" of the kind that it was begun on ({like})" if like else " that can run it"
-            raise RunError(
-                f"replicate {replicate} of {backend} needs a host{of}, and there is none; go on with --resume"
-            )
+        for share in sorted({_share(call) for call in self.todo()} - self._taken):
+            of = "of the kind that it was begun on" if share in self._kinds else "that can run it"
+            raise RunError(f"replicate {share[0]} of {share[1]} needs a host {of}; none is left; go on with --resume")
 
 
 def _share(call: PlannedCall) -> Share:

@@ -30,7 +30,8 @@ GO_ON, STOP = b"+", b"-"
 
 ShouldStop = Callable[[], bool]
 """Whether no further call is to be made; asked after each."""
-MeasureRun = Callable[[RunDirectory, ShouldStop], tuple[list[PlannedCall], int, Generator[Event]]]
+Measured = tuple[list[PlannedCall], int, Generator[Event]]
+"""The calls to make, how many are done, and the events, each kept, then yielded."""
 _END_WAIT_S = 10.0
 
 
@@ -38,11 +39,8 @@ class LostProcessError(RunError):
     """The process of a replicate ended though nobody had asked it to."""
 
 
-def measure_run(directory: RunDirectory, should_stop: ShouldStop) -> tuple[list[PlannedCall], int, Generator[Event]]:
-    """Measure what a run still lacks: the calls to make, how many are done, and the events, each kept, then yielded.
-
-    One replicate, no model of it alone, is measured in this process. ``should_stop`` is asked after each call.
-    """
+def measure_run(directory: RunDirectory, should_stop: ShouldStop) -> Measured:
+    """Measure what a run still lacks; one replicate, no model of it alone, is measured in this process."""
     study, done = directory.study, directory.done
     planned = schedule(study)
     todo = [call for call in planned if call.call_id not in done]

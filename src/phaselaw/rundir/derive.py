@@ -23,6 +23,8 @@ from phaselaw.rundir.journal import JOURNAL, Journal, scan_journal
 from phaselaw.study.model import Study
 
 MANIFEST, METRICS = "manifest.json", "metrics.csv"
+HOSTS, HOST = "hosts", "host.json"
+"""``hosts/NAME/host.json`` says what one of several hosts is; its folder stands for what it measured of the run."""
 MODELS, HF_LOADS = "resolved_model_params.csv", "hf_load_ms.csv"
 
 MODEL_COLUMNS = (
@@ -47,10 +49,11 @@ def kept_study(path: Path, journal: Journal) -> Study:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Derived:
-    """What derives from a journal: the tables by file name, as they are written, and the manifest."""
+    """What derives from a journal: the tables by file name, as they are written, the manifest, its hosts by name."""
 
     tables: dict[str, bytes]
     manifest: dict[str, Any]
+    hosts: dict[str, dict[str, Any]]
 
 
 def derived(path: Path, journal: Journal, *, with_tables: bool = True) -> Derived:
@@ -69,7 +72,10 @@ def derived(path: Path, journal: Journal, *, with_tables: bool = True) -> Derive
                 tables[name] = raw_text(csv_text(columns, rows))
         manifest = _manifest(journal, studies, models, loads)
     hashes = {name: hashlib.sha256(table).hexdigest() for name, table in tables.items()}
-    return Derived(tables=tables, manifest=sealed(manifest | {HASHES: hashes}))
+    measured = {call.process_idx for call in journal.calls}
+    named = (each["host"] for each in journal.processes if each["process_idx"] in measured and "name" in each["host"])
+    hosts = {host["name"]: host for host in named}
+    return Derived(tables=tables, manifest=sealed(manifest | {HASHES: hashes}), hosts=hosts)
 
 
 def faults(path: Path) -> Iterator[str]:

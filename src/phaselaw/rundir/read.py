@@ -17,7 +17,7 @@ from phaselaw.files import FORMULA_STARTS, json_object, sha256_of
 from phaselaw.records import LARGEST, PHASES, Run, Source
 from phaselaw.rundir.columns import MEASURED
 from phaselaw.rundir.conditions import differences, of_replicates
-from phaselaw.rundir.derive import HASHES, MANIFEST, METRICS, MODELS, derived, is_sound
+from phaselaw.rundir.derive import HASHES, HOST, HOSTS, MANIFEST, METRICS, MODELS, derived, is_sound
 from phaselaw.rundir.journal import JOURNAL, is_being_written, read_journal
 from phaselaw.tables import BUDGET, IS_LATENCY, constants, duration
 
@@ -52,13 +52,21 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     a required column.
     """
     path = Path(path)
-    metrics = path / METRICS if path.is_dir() else path
+    host = json_object(path / HOST, AnalysisError, "host") if (path / HOST).is_file() else None
+    folder = path if host is None else path.resolve().parents[1]
+    metrics = folder / METRICS if folder.is_dir() else folder
     if not metrics.is_file():
         raise AnalysisError(f"{metrics}: no such file; give a run directory or a metrics.csv")
     manifest, tables = _as_kept(metrics.parent) if metrics.name == METRICS else (None, {})
     run_id = str((manifest or {}).get("run_id") or (metrics.parent.resolve().name if manifest else path.stem))
     rows = _read_rows(tables.get(METRICS, metrics), str(metrics), every_column=every_column)
+    if host is not None:
+        rows, run_id = rows.filter(pl.col("host") == host["name"]), f"{run_id} {host['name']}"
+        manifest = (manifest or {}) | {"host": host, "run_id": run_id}
     rows = normalised(rows, where=str(metrics), run=run_id)
+    if len(names := sorted(rows["host"].drop_nulls().unique())) > 1:
+        where = f"{path / HOSTS}/NAME has what one measured, phaselaw analyze {path} --across-hosts pools"
+        raise AnalysisError(f"{path}: it was measured on several hosts ({', '.join(names)}): {where}")
     models = tables.get(MODELS, metrics.parent / MODELS)
     odd = rows.filter((pl.col("status") == "ok") & ~IS_LATENCY.fill_null(False)).height
     unfinished = tuple(_unfinished(path, manifest or {}))
@@ -81,6 +89,11 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
         notes=notes,
         unfinished=unfinished,
     )
+
+
+def runs_by_host(path: Path) -> list[Path]:
+    """What each host measured of a run, as runs; none where it was measured on one."""
+    return sorted(each.parent for each in path.glob(f"{HOSTS}/*/{HOST}"))
 
 
 def _as_kept(folder: Path) -> tuple[dict[str, Any] | None, Mapping[str, bytes]]:

@@ -14,10 +14,10 @@ from typing import Any, Literal, Self
 
 from phaselaw import __version__
 from phaselaw.errors import RunError, redacted_words, writing
-from phaselaw.files import read_plain, write_json, write_whole
+from phaselaw.files import folder_in, read_plain, write_json, write_whole
 from phaselaw.machine import identity as telemetry
 from phaselaw.records import Abandoned, Call, Event
-from phaselaw.rundir.derive import MANIFEST, derived, kept_study
+from phaselaw.rundir.derive import HOST, HOSTS, MANIFEST, derived, kept_study
 from phaselaw.rundir.journal import JOURNAL, JOURNAL_VERSION, JournalWriter, line_of, read_journal, scan_journal, summed
 from phaselaw.study.model import Study
 
@@ -203,6 +203,8 @@ def write_derived(path: Path, *, with_tables: bool = True) -> None:
     found = derived(path, read_journal(path / JOURNAL), with_tables=with_tables)
     for name, table in found.tables.items():
         write_whole(path / name, table)
+    for name, host in found.hosts.items() if len(found.hosts) > 1 else ():
+        write_json(folder_in(path, HOSTS, name) / HOST, host)
     write_json(path / MANIFEST, found.manifest)
 
 
