@@ -227,6 +227,12 @@ def test_two_models_leave_no_interval_and_so_no_prediction() -> None:
     assert "2 models measured" in found.refused[0].reason
 
 
+def test_one_model_is_predicted_from_no_other() -> None:
+    alone = tables([1.0], params=[1.0], layers=[2])
+    assert prediction_validation(alone, level=0.95).is_empty()
+    assert predict(alone, NewModel(params_millions=5), extrapolate=True).rows == ()
+
+
 def test_an_interval_that_nothing_bounds_is_infinite_and_no_error() -> None:
     four = tables([1.0, 9.0, 2.0, 40.0], params=PARAMS[:4], layers=[2, 2, 2, 24])  # the last alone tells of depth
     row = used(predict(four, NewModel(params_millions=5, n_layer=3), level=0.999999))

@@ -279,8 +279,8 @@ def groups(tables: Mapping[str, pl.DataFrame]) -> list[tuple[Row, pl.DataFrame]]
 def fit(points: pl.DataFrame, law: str) -> LawFit | None:
     """A law fitted to the models whose properties are known; ``None`` where they leave no scatter to judge it by."""
     known = _known(points, [law])
-    plane = fit_plane(*_logs(known, law))
-    return LawFit(law=law, plane=plane, models=known) if plane.determined and plane.degrees > 0 else None
+    plane = fit_plane(*_logs(known, law)) if known.height else None
+    return LawFit(law=law, plane=plane, models=known) if plane and plane.determined and plane.degrees > 0 else None
 
 
 def fitted_laws(
@@ -295,7 +295,7 @@ def fitted_laws(
     laws = (law for law in LAWS if all(properties.get(name) for name in COLUMNS[law]))
     fits = {law: fitted for law in laws if (fitted := fit(points, law)) is not None}
     known = _known(points, list(fits))
-    errors = {law: left_out(fit_plane(*_logs(known, law))).root_mean_square for law in (MEAN, *fits)}
+    errors = {law: left_out(fit_plane(*_logs(known, law))).root_mean_square for law in (MEAN, *fits) if known.height}
     factors = {law: exponential(error) for law, error in errors.items() if math.isfinite(error)}
     return fits, factors, min(fits, key=lambda law: factors.get(law, math.inf), default=None)
 
