@@ -25,7 +25,7 @@ demo: setup
 	$(BIN)/phaselaw plan $(DEMO_OUT) --tokens-per-month 1e9 --usd-per-hour 1.006
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .

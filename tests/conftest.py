@@ -13,15 +13,22 @@ from phaselaw.engines import permits
 # How long an example takes is no property of what is tested: a busy machine must fail nothing.
 settings.register_profile("phaselaw", deadline=None)
 settings.load_profile("phaselaw")
+# The processes that tests start find the source compiled: without that each compiles it for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that two workers end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 TESTS = str(Path(__file__).parent)
 
 
 def shared_state() -> dict[str, object]:
-    """What all tests of a process share: the functions and classes of phaselaw's modules, processors, environment."""
+    """What all tests of a process share: the functions and classes of phaselaw's modules, and the environment."""
     found: dict[str, object] = dict(os.environ)
-    found["processors"] = os.sched_getaffinity(0) if sys.platform == "linux" else None
     for module in [module for name, module in sys.modules.items() if name.startswith("phaselaw.")]:
         found |= {f"{module.__name__}.{name}": value for name, value in vars(module).items() if callable(value)}
     return found

@@ -77,19 +77,20 @@ def test_dry_every_step_finds_its_way_where_the_cores_packages_come_from_wheels_
     wheels.mkdir()
     for name in LACKED:
         wheel_of(name, wheels)
-    done = gpu_sh("--dry", str(out), python=python, wheels=wheels, cwd=tmp_path)
+    steps = set(gpu_box.STEPS) - {"batch8"}  # the ladder's step with another number
+    done = gpu_sh("--dry", "--only", ",".join(steps), str(out), python=python, wheels=wheels, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     taken = set(re.findall(r"^from the wheels: (\w+?)-", done.stdout, re.MULTILINE))
     assert taken == {name.replace("-", "_") for name in LACKED}
     assert sorted(str(path) for path in (tmp_path / "bare").rglob("*")) == before
     page = (out / "gpu.md").read_text()
     assert "No figure on this page is a GPU's" in page
-    assert set(re.findall(r"^\| (\w+) \| ok \|", page, re.MULTILINE)) == set(gpu_box.STEPS)
+    assert set(re.findall(r"^\| (\w+) \| ok \|", page, re.MULTILINE)) == steps
     assert "100% of tokens equal" in page
     files = list(out.iterdir())
     assert len(files) <= 8
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", path.name) and path.stat().st_size < 16e6 for path in files)
-    for name in ("ladder", "batch8", "gen512"):
+    for name in ("ladder", "gen512"):
         with tarfile.open(out / f"{name}.tar.gz") as tar:
             assert {f"{name}/metrics.csv", f"{name}/manifest.json", f"{name}/report.md"} <= set(tar.getnames())
     assert not list(tmp_path.glob("phaselaw-gpu-*"))

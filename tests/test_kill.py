@@ -1,4 +1,4 @@
-"""50 times kill -9 at random moments, each followed by --resume: nothing is lost, nothing doubled."""
+"""30 times kill -9 at random moments, each followed by --resume: nothing is lost, nothing doubled."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from phaselaw.rundir.journal import JOURNAL, read_journal
 from phaselaw.study.file import load_study
 
 DRIVER = Path(__file__).parent / "kill_driver.py"
-KILLS = 50
+KILLS = 30
 
 OF_THE_PROCESS = {
     "started_at_unix", "process_idx", "calls_since_process_start", "calls_since_model_load",
@@ -47,8 +47,8 @@ def rows(run: Path) -> list[dict[str, str]]:
 def test_every_kill_hit_a_living_process_and_all_stages_were_hit(driven: tuple[Path, dict[str, Any]]) -> None:
     _, said = driven
     assert sum(said["landed"].values()) == KILLS
-    assert said["landed"]["measuring"] >= 30
-    assert min(said["landed"].values()) >= 5
+    assert said["landed"]["measuring"] >= 20
+    assert min(said["landed"].values()) >= 3
     assert said["exits"] == {"whole": 3, "killed": 3}
 
 

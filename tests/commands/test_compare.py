@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from snapshot import loaded_once
 
 from phaselaw.cli import main
 from phaselaw.rundir.derive import sealed
@@ -21,6 +23,15 @@ models:
   - {name: middle, kind: simulated, params_millions: 30}
   - {name: large, kind: simulated, params_millions: 100}
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_run_is_read_once() -> Iterator[None]:
+    """Many commands ask about a few runs: read and analysed once; and no picture is looked at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("phaselaw.api.load", loaded_once())
+        patch.setattr("phaselaw.report.plots.draw", lambda _: "")
+        yield
 
 
 @pytest.fixture(scope="module")

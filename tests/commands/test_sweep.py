@@ -1,4 +1,4 @@
-"""``phaselaw sweep`` as a person starts it: one run whose rows have the axis as a column, resumable as a whole."""
+"""``phaselaw sweep``: one run whose rows have the axis as a column, resumable as a whole."""
 
 import csv
 import json
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from in_process import phaselaw
 
 from phaselaw.commands.sweep import setting_of
 from phaselaw.errors import UsageError
@@ -25,10 +26,6 @@ scenarios: [{name: short, prompt_tokens: 9}]
 backends: [{name: sim, kind: simulated, overhead_ms: 20, params_ms: 0.1, real_time: true}]
 models: [{name: m1, kind: simulated, params_millions: 1}, {name: m2, kind: simulated, params_millions: 9}]
 """
-
-
-def phaselaw(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PHASELAW, *map(str, words)], capture_output=True, text=True, check=False, timeout=120)
 
 
 def column(run: Path, name: str) -> list[str]:

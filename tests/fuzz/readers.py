@@ -371,7 +371,7 @@ def fuzz_here(name: str, seconds: float, corpus: Path) -> None:
         for seed in SEEDS[name]:
             run_once(name, seed)
     limits = ["-timeout=10", "-rss_limit_mb=1024", "-max_len=65536", f"-max_total_time={max(1, round(seconds))}"]
-    limits.append("-seed=17")  # the same inputs each time: what is found was not hidden by luck before
+    limits.append("-seed=17")  # as the last run went: a find is then of the change that meets it
     atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={corpus}/", str(corpus)], lambda data: run_once(name, data))
     atheris.Fuzz()
 

@@ -6,7 +6,7 @@ import pytest
 from benchmark import benchmark
 from scipy import stats
 
-SEEDS = 30
+SEEDS = 20
 
 
 @pytest.fixture(scope="module")

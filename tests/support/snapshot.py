@@ -51,7 +51,7 @@ def outputs(folder: Path) -> Iterator[tuple[str, str]]:
         # What is patched here is not in another process: replicates are measured in this one.
         patch.setattr(replicates, "in_a_fresh_process", replicates._in_this_process)
         # A run that several commands ask about is read and analysed once.
-        patch.setattr("phaselaw.api.load", _loaded_once())
+        patch.setattr("phaselaw.api.load", loaded_once())
         for name in ("a", "b"):
             _said(f"run --dry-run --out {name} --set run_name=snapshot --set seed={ord(name)}")
         _said("sweep decode-sweep-cpu --dry-run --out sweep")
@@ -79,7 +79,8 @@ def outputs(folder: Path) -> Iterator[tuple[str, str]]:
             yield "tr121/traffic.json", _said(f"traffic {azure} --json")
 
 
-def _loaded_once() -> Callable[..., Any]:
+def loaded_once() -> Callable[..., Any]:
+    """`phaselaw.api.load`, by which several commands that ask about a run share what was read and analysed of it."""
     from phaselaw import api
 
     kept: dict[str, Any] = {}

@@ -308,6 +308,8 @@ class HfModel:
             give_back(device)
 
     def _batch(self, request: Request) -> Batch:
+        if not self._batches:  # the first call: what loading left behind is no part of its peak
+            give_back(self._weights.device)
         key = (request.prompt, request.prompts, request.prompt_tokens, request.study_seed, request.batch_size)
         if key not in self._batches:
             texts = request.prompts or (request.prompt,)
