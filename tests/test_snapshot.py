@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 import snapshot
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # many commands in one test
 def test_no_figure_no_word_and_no_exit_code_has_moved(tmp_path: Path) -> None:
     kept = json.loads(snapshot.KEPT.read_text())
     if not (snapshot.REFERENCE / "tr121" / "primary_run").is_dir():
