@@ -6,7 +6,7 @@ import pytest
 from benchmark import benchmark
 from scipy import stats
 
-SEEDS = 20
+SEEDS = 30
 
 
 @pytest.fixture(scope="module")
