@@ -1,11 +1,12 @@
 """The display's estimates are arithmetic on what was seen; the drawing is rich's."""
 
+import dataclasses
 import io
 
 import pytest
 from rich.console import Console
 
-from phaselaw.commands.console import RemainingTime, RunProgress, format_duration
+from phaselaw.commands.console import RemainingTime, RunProgress, describe_call, format_duration
 from phaselaw.records import Call, Cell, PlannedCall, Timing
 
 
@@ -81,3 +82,11 @@ def test_off_a_terminal_the_last_call_is_a_plain_line_without_escape_codes() -> 
     assert "it broke" in out.getvalue()
     assert "[bold]s" in out.getvalue()
     assert "\x1b" not in out.getvalue()
+
+
+def test_of_a_call_that_stopped_early_the_step_is_told_and_not_what_nobody_waited_for() -> None:
+    call = call_of(planned("m", "s", 0))
+    assert "decode 16.0 ms (2.00 ms a step)" in describe_call(call)
+    early = dataclasses.replace(call.timing, gen_tokens_raw=2, kv_decode_ms=4.0, done_reason="stop")
+    told = describe_call(dataclasses.replace(call, timing=early))
+    assert "prefill 2.0 ms, 2.00 ms a step (2 of 8 tokens)" in told and "decode" not in told

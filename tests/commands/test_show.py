@@ -1,7 +1,8 @@
 """``phaselaw show``: what a run holds, true of a finished run, one cut short and one under way."""
 
+import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from phaselaw.cli import main
 from phaselaw.engines import module_for
 from phaselaw.machine import identity as telemetry
 from phaselaw.measure.calls import measure
+from phaselaw.records import Call, Served
 from phaselaw.rundir.journal import JOURNAL
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.model import Study
@@ -125,3 +127,23 @@ def test_a_damaged_journal_is_told_in_one_line(finished: Path, capsys: pytest.Ca
         file.write(b"garbage\n")
     assert main(["show", str(finished)]) == 1
     assert "damaged line" in capsys.readouterr().err
+
+
+def test_rows_that_cannot_be_used_are_counted_though_their_calls_succeeded(
+    directory: RunDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(directory)
+    directory.finish("complete")
+    cached = Served(
+        sent_at_ms=0.0, ttft_ms=1.0, e2e_ms=2.0, wall_ms=2.0, connect_ms=None, arrivals_ms=(1.0, 2.0),
+        decode_step_ms=1.0, decode_step_basis="client", faults={"prefill": "answered from the prompt cache"},
+    )  # fmt: skip
+
+    def settled(calls: Sequence[Call]) -> list[Call]:
+        timings = (call.timing and dataclasses.replace(call.timing, served=cached) for call in calls)
+        return [dataclasses.replace(call, timing=timing) for call, timing in zip(calls, timings, strict=True)]
+
+    monkeypatch.setattr("phaselaw.commands.show.settled_calls", settled)
+    assert shown(directory.path, capsys)["rows_unusable"] == {"prefill: answered from the prompt cache": 4}
+    assert main(["show", str(directory.path)]) == 0
+    assert "unusable   4 row(s), prefill: answered from the prompt cache" in capsys.readouterr().out

@@ -168,3 +168,9 @@ def test_thousands_of_points_have_a_theil_sen_line_of_some(monkeypatch: pytest.M
     slope, intercept, low, high = theil_sen(x, 2 * x + 1 + 1e-3 * np.sin(1e4 * x), 0.95)
     assert slope == pytest.approx(2.0, abs=0.01) and intercept == pytest.approx(1.0, abs=0.01)
     assert low < 2 < high
+
+
+def test_of_no_points_nothing_is_known() -> None:
+    """A run of one model leaves none to the laws that leave it out."""
+    plane = fit_plane(np.empty((0, 1)), np.empty(0))
+    assert not plane.determined and np.isnan(plane.coefficients).all() and plane.leverages().size == 0

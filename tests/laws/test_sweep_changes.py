@@ -72,14 +72,16 @@ def test_a_wall_that_changes_is_named_with_its_models() -> None:
     assert row["said"] == "the wall on prefill goes from bandwidth to compute between 4 and 16 for m1, m10"
 
 
-def test_the_largest_output_of_a_server_is_bracketed_or_still_grows() -> None:
+def test_the_largest_output_of_a_server_is_bracketed_or_still_grows_beyond_its_intervals() -> None:
     tables = dict(analyze(run_of(swept({}, sizes=(1.0, 10.0, 100.0), repetitions=2, gen_tokens=(8, 16)))).tables)
     lengths = pl.DataFrame(schema={"backend": pl.String, "scenario": pl.String, "prompt_tokens": pl.Float64})
 
-    def found(rates: tuple[float, ...]) -> dict[str, object]:
+    def found(rates: tuple[float, ...], within: float | None = 0.01) -> dict[str, object]:
         rows = [
             {"backend": "cpp", "backend_kind": "llamacpp", "model": "m", "scenario": "s", "gen_tokens_target": 16,
-             "concurrency": clients, "output_tokens_per_s_median": rate}
+             "concurrency": clients, "output_tokens_per_s_median": rate,
+             "output_tokens_per_s_ci_low": within and rate * (1 - within),
+             "output_tokens_per_s_ci_high": within and rate * (1 + within)}
             for clients, rate in zip((1, 2, 4, 8), rates, strict=True)
         ]  # fmt: skip
         changes = sweep_changes({**tables, "concurrency_throughput": pl.DataFrame(rows)}, lengths, level=0.95)
@@ -90,6 +92,9 @@ def test_the_largest_output_of_a_server_is_bracketed_or_still_grows() -> None:
     assert "2.50 x one client's at 4" in str(peaked["said"])
     assert (growing["what"], growing["high"]) == (NOTHING, 8)
     assert "still grows at 8 clients" in str(growing["said"])
+    for unsure in (0.2, None):
+        told = str(found((100.0, 180.0, 250.0, 300.0), within=unsure)["said"])
+        assert "at 8 clients, the most tried, can't be told from that at 4" in told and "grows" not in told
 
 
 def test_a_sweep_along_which_nothing_changes_says_that() -> None:

@@ -102,10 +102,10 @@ def describe_call(call: Call) -> str:
     latencies = phase_latency_ms(call.timing, call.cell.gen_tokens)
     if math.isnan(latencies["kv_decode"]):
         return f"{cell}: {latencies['e2e_kv']:.1f} ms"
-    return (
-        f"{cell}: prefill {latencies['prefill']:.1f} ms, decode {latencies['kv_decode']:.1f} ms "
-        f"({decode_step_ms(call.timing):.2f} ms a step)"
-    )
+    step, prefill = f"{decode_step_ms(call.timing):.2f} ms a step", f"{cell}: prefill {latencies['prefill']:.1f} ms"
+    if call.timing.gen_tokens_raw != call.cell.gen_tokens:  # its latency is scaled to the budget: nobody waited so long
+        return f"{prefill}, {step} ({call.timing.gen_tokens_raw} of {call.cell.gen_tokens} tokens)"
+    return f"{prefill}, decode {latencies['kv_decode']:.1f} ms ({step})"
 
 
 class RunProgress:

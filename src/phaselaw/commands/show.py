@@ -11,6 +11,7 @@ from typing import Any
 
 from phaselaw.commands.options import a_path, add_json, answer, option, switch
 from phaselaw.errors import RunError
+from phaselaw.rundir.columns import settled_calls
 from phaselaw.rundir.conditions import of_replicates
 from phaselaw.rundir.derive import faults, kept_study
 from phaselaw.rundir.journal import JOURNAL, read_journal, scan_journal
@@ -66,6 +67,8 @@ def contents(path: Path) -> dict[str, Any]:
     process = journal.processes[-1] if journal.processes else journal.header
     study = kept_study(path, journal)
     errors = Counter(call.error or "" for call in journal.calls if call.status != "ok")
+    served = [call.timing.served for call in settled_calls(journal.calls) if call.timing and call.timing.served]
+    unusable = Counter(f"{mode}: {why}" for each in served for mode, why in each.faults.items())
     host = process.get("host", {})
     return {
         "schema_version": 1,
@@ -87,6 +90,7 @@ def contents(path: Path) -> dict[str, Any]:
         "calls_ok": sum(call.status == "ok" for call in journal.calls),
         "calls_failed": sum(errors.values()),
         "errors": dict(errors.most_common()),
+        "rows_unusable": dict(unusable.most_common()),
         "processes": len(journal.processes),
         "skipped": journal.header["skipped"],
         "complete": journal.end is not None and journal.end["status"] == "complete",
@@ -110,6 +114,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name:<10} {', '.join(document[name])}"
     yield f"calls      {ok + failed} of {document['calls_expected']}: {ok} ok, {failed} failed"
     yield from (f"failed     {count} x {error}" for error, count in document["errors"].items())
+    yield from (f"unusable   {count} row(s), {why}" for why, count in document["rows_unusable"].items())
     yield from (f"skipped    {what}" for what in document["skipped"])
     if not document["complete"]:
         yield f"go on      phaselaw run --resume {document['run']}"

@@ -9,26 +9,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from importlib import resources
 
 from phaselaw.errors import EngineError
 from phaselaw.ladder.weights import seeded_integers
 
-_WORDS = """
-About Above Act Add After Again Age Air All Also An Animal Answer Any Apple Are Area Arm Art As Ask At Away Back Bad
-Ball Bank Base Be Because Bed Been Before Began Being Best Better Big Bill Bird Black Blood Blue Board Boat Body Book
-Both Box Boy Bring Brother Build Business But Buy By Call Came Can Car Card Care Case Cell Center Chair Change Check
-Child City Class Clear Close Club Cold Color Come Common Could Count Country Course Cross Cut Dark Data Day Deal Death
-Deep Did Do Dog Done Door Down Draw Dream Drive Drop Dry Each Early Earth East Easy Eat Edge End Energy Enough Even
-Ever Every Eye Face Fact Fall Family Far Farm Fast Father Feel Few Field Fight Final Find Fire First Fish Five Floor
-Follow Food Foot For Force Form Four Free Friend From Front Full Game Garden Gas Gave Get Girl Give Glass Go Gold Good
-Got Great Green Ground Group Had Hair Half Hand Hard Has Have He Head Health Hear Heart Heat Help Her Here High Him
-His Hold Home Hope Horse Hot Hour House How Human Ice Idea If In Into Iron Is It Job Join Just Keep Key Kind King Knew
-Know Land Large Last Late Law Lead Learn Leave Left Let Letter Level Life Light Like Line List Live Local Long Look
-Lost Love Low Made Main Make Man Many Map Mark Market May Me Mean Men Mind Money Month Moon More Most Mother Mountain
-Move Much Music Must My Name Near Need Never New News Next Night No North Not Note Now Number Of Off Office Oil Old On
-Once One Only Open Or Order Other Our Out Over Own Page Paper Part Party
-"""
-WORDS = tuple(_WORDS.split())
+WORDS = tuple(resources.files("phaselaw.engines").joinpath("words.txt").read_text(encoding="ascii").split())
 """First words, in the order of their use."""
 
 

@@ -57,7 +57,9 @@ class Plane:
 
     def leverages(self) -> Floats:
         """The share that each point has in its own value of the plane (Cook and Weisberg, 1982, 2.1)."""
-        return np.asarray(1 / len(self.centred) + ((self.centred @ self.inverse_gram) * self.centred).sum(axis=1))
+        return np.asarray(
+            1 / max(len(self.centred), 1) + ((self.centred @ self.inverse_gram) * self.centred).sum(axis=1)
+        )
 
     def leverage(self, at: Floats) -> float:
         """How far ``at`` (k,) lies from the fitted points: ``x' (X'X)^-1 x``, the constant included."""
@@ -89,7 +91,7 @@ def fit_plane(columns: Floats, y: Floats) -> Plane:
     residuals = dy - x @ slopes
     sse, total = float(residuals @ residuals), float(dy @ dy)
     variance = sse / degrees if degrees > 0 else np.nan
-    squares = np.append(1 / n + means @ inverse @ means, np.diag(inverse))
+    squares = np.append(1 / max(n, 1) + means @ inverse @ means, np.diag(inverse))  # of no points all are NaN
     return Plane(
         coefficients=np.append(y.mean() - means @ slopes, slopes),
         standard_errors=np.sqrt(np.maximum(squares, 0) * variance),

@@ -392,7 +392,11 @@ def _most_clients(throughput: pl.DataFrame) -> Iterator[Row]:
         about = key | {"axis": CLIENTS, "mode": "kv_decode"}
         gain = f"{rates[best] / rates[0]:.2f} x one client's" if clients[0] == 1 else f"{rates[best]:.3g} tokens/s"
         if best == len(clients) - 1:
-            said = f"output of {key['model']} still grows at {clients[best]} clients, the most tried: {gain}"
+            low, before = group.item(-1, "output_tokens_per_s_ci_low"), group.item(-2, "output_tokens_per_s_ci_high")
+            surely = low is not None and before is not None and low > before
+            of, most = f"output of {key['model']}", f"at {clients[best]} clients, the most tried"
+            said = f"{of} still grows {most}: {gain}"
+            said = said if surely else f"{of} {most}, can't be told from that at {clients[-2]}: {gain}"
             yield _change(about, NOTHING, said, low=clients[0], high=clients[-1])
         else:
             low, high = clients[max(best - 1, 0)], clients[best + 1]

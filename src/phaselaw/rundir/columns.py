@@ -242,7 +242,7 @@ MEASURED: tuple[Column, ...] = (
     Column("steal_cpus", "beside.steal_cpus", "processors that the host took from a virtual machine"),
     Column("involuntary_switches", "beside.involuntary_switches", "switches forced on phaselaw's process", "unread"),
     Column("clock_mhz", "beside.clock_mhz", "the highest clock of some processors after the call", "unread"),
-    Column("load_average", "beside.load_average", "the system's load of the last minute", "unread"),
+    Column("load_average", "beside.load_average", "the system's load of the last minute"),
     Column("host", "study", "by which of several hosts it was measured (`--ray`)", "optional text"),
     Column("shared_machine", "study", "whether other nodes of its machine measured too (`--share-machine`)", "text"),
 )

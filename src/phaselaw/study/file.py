@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from phaselaw.errors import StudyError
@@ -25,38 +26,11 @@ MAX_CALLS = 1_000_000
 LADDER = "models/"
 """How the models of the ladder are named; a study may leave it out where nothing else can be meant."""
 
-_LABELS: dict[str, dict[str, float]] = {
-    "hf": {
-        "models/tiny-gpt2": 0.103, "models/gpt2-5m": 5.037, "models/gpt2-25m": 25.016, "models/gpt2-45m": 45.171,
-        "models/gpt2-50m": 51.476, "models/gpt2-75m": 74.825, "models/gpt2-100m": 96.088,
-    },
-    "ollama": {
-        "gemma3:270m": 268.1, "gemma3:1b-it-qat": 999.9, "qwen2.5:7b": 7600.0, "llama3.1:8b-instruct-q4_0": 8000.0,
-        "gpt-oss-20b:latest": 20900.0,
-    },
-}  # fmt: skip
-"""Millions of parameters that TR121's scaling study states, by kind and model."""
-
-_TR121 = {"prefill_logits": "all"}
 BARE_NAMES: dict[str, dict[str, dict[str, Any]]] = {
-    "scenarios": {
-        "micro": {"name": "micro", "prompt": "Hello"},
-        "short": {"name": "short", "prompt": "Summarize RLHF in one sentence."},
-        "medium": {
-            "name": "medium",
-            "prompt": "Explain how backpressure works in an inference service and when to enable queueing.",
-        },
-    },
-    "backends": {
-        "hf_cpu_fp32": {"name": "hf_cpu_fp32", "kind": "hf", "device": "cpu", "dtype": "fp32", **_TR121},
-        "hf_gpu_fp16": {"name": "hf_gpu_fp16", "kind": "hf", "device": "cuda", "dtype": "fp16", **_TR121},
-        "ollama": {"name": "ollama", "kind": "ollama", "options": {"temperature": 0, "top_p": 1}},
-    },
-    "models": {
-        name: {"name": name, "kind": kind, "params_millions": label}
-        for kind, labels in _LABELS.items()
-        for name, label in labels.items()
-    },
+    key: {name: {"name": name, **settings} for name, settings in entries.items()}
+    for key, entries in yaml.safe_load(
+        resources.files("phaselaw.study").joinpath("tr121_names.yaml").read_text()
+    ).items()
 }
 """What TR121's scaling study means by an entry that is only a name."""
 
@@ -158,7 +132,7 @@ def _resolve(data: dict[str, Any], document: Document) -> None:
 def _full_name(name: str) -> str:
     """``models/gpt2-25m`` for ``gpt2-25m``, unless a file or folder here has that name."""
     full = f"{LADDER}{name}"
-    return full if full in _LABELS["hf"] and not Path(name).exists() else name
+    return full if full in BARE_NAMES["models"] and not Path(name).exists() else name
 
 
 def _with_full_names(study: Study) -> Study:

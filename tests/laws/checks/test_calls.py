@@ -6,7 +6,7 @@ import random
 import numpy as np
 import polars as pl
 import pytest
-from rows import call, outcome, run_of
+from rows import call, outcome, row_of, run_of
 
 from phaselaw.laws.checks.calls import WANTED, _trend, known_to
 
@@ -162,3 +162,20 @@ def test_rows_without_an_order_are_not_checked() -> None:
     rows = [row | {"call_idx": None} for row in call(0) + call(1)]
     assert outcome(run_of(rows), DRIFT).not_checked
     assert outcome(run_of(rows), THROTTLING).not_checked
+
+
+def test_a_machine_that_had_more_to_do_than_processors_is_told_beside_the_scatter() -> None:
+    """Calls that scatter threefold, on two processors with five processes that want to run."""
+    beside = {"own_cpus": 0.8, "other_cpus": 1.2, "idle_cpus": 0.0, "steal_cpus": 0.0}
+    latencies = (10.0, 30.0, 90.0, 12.0)
+
+    def evidence(load: float) -> str:
+        calls = [
+            row_of("e2e_kv", ms, scenario=scenario, rep=rep, call_idx=rep, load_average=load, **beside)
+            for scenario in "ab"
+            for rep, ms in enumerate(latencies)
+        ]
+        return outcome(run_of(calls), REPETITIONS).findings[0].evidence
+
+    assert evidence(5.0).endswith("; the machine's load was 5.0 on 2 processors")
+    assert "processors" not in evidence(1.5)

@@ -214,7 +214,7 @@ def repetitions(evidence: Evidence) -> Findings:
     cells = evidence.measured.group_by([*CELL, "mode"], maintain_order=True).agg(
         n=pl.len(), deviation=(log - log.median()).abs().median()
     )
-    groups = 0
+    groups, load = 0, _load(evidence.measured)
     for key, group in grouped(cells, [name for name in GROUP if name != "backend_kind"]):
         groups += 1
         several = group.filter(pl.col("n") > 1)
@@ -229,14 +229,14 @@ def repetitions(evidence: Evidence) -> Findings:
         worth = max((calls - 1).sum() / 2, 1.0)
         low = typical * worth / float(stats.chi2.ppf(1 - SPREAD_ALPHA / 2, worth))
         if known_to(low, int(calls.min())) > WANTED:
-            yield _scattered(key | {"n": int(calls.min()), "variance": typical})
+            yield _scattered(key | {"n": int(calls.min()), "variance": typical}, load)
             continue
         alpha = SPREAD_ALPHA / 2 / several.height
         rare = {n: float(np.quantile(_deviations(n), 1 - alpha)) for n in np.unique(calls).tolist()}
         for row in several.iter_rows(named=True):
             if known_to((row["deviation"] / rare[row["n"]]) ** 2, row["n"]) > WANTED:
                 typical_sd = row["deviation"] / medians[row["n"]]
-                yield _scattered(row | {"variance": typical_sd**2})
+                yield _scattered(row | {"variance": typical_sd**2}, load)
     return groups
 
 
@@ -253,11 +253,21 @@ def known_to(variance: float, n: int) -> float:
     return math.expm1(1.96 * math.sqrt(variance * median_variance(n)))
 
 
-def _scattered(row: Row) -> Finding:
+def _load(rows: pl.DataFrame) -> str:
+    """In words, that the machine had more to do than it has processors; empty where it had not, or nothing says so."""
+    cpus = pl.sum_horizontal("own_cpus", "other_cpus", "idle_cpus", "steal_cpus").median()
+    load, processors = (
+        rows.filter(pl.col("own_cpus").is_not_null()).select(pl.col("load_average").median(), cpus).row(0)
+    )
+    busy = load is not None and load > processors
+    return f"; the machine's load was {load:.1f} on {processors:.0f} processors" if busy else ""
+
+
+def _scattered(row: Row, load: str) -> Finding:
     variance, n = row["variance"], row["n"]
     spread = math.expm1(math.sqrt(variance))
     needed = next(calls for calls in count(1) if known_to(variance, calls) <= WANTED or calls == 10_000)
-    known = f"the median of {n} is known to {known_to(variance, n):.0%}"
+    known = f"the median of {n} is known to {known_to(variance, n):.0%}{load}"
     said = f"calls scatter by {spread:.0%} (standard deviation); {known}"
     next_step = f"about {needed} repetitions would make that {WANTED:.0%}, or a quieter machine"
     return Finding(row, spread, said, modes=(row["mode"],), next_step=next_step)

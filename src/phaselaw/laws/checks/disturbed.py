@@ -96,4 +96,5 @@ def _slower(rows: pl.DataFrame, calls: pl.DataFrame) -> str:
     if ratio.is_empty():
         return "; no cell has another call"
     times = float(np.median(ratio.to_numpy()))
-    return f"; with them medians are {times:.2f} x those without ({len(ratio)} of {figures.height} cells)"
+    of = f"{len(ratio)} of {figures.height} cell{'s' * (figures.height > 1)}"
+    return f"; with them medians are {times:.2f} x those without ({of})"
