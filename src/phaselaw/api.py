@@ -351,11 +351,9 @@ def _subject(loaded: Loaded, beside: Sequence[Loaded]) -> Subject:
     analysis = loaded.analysis
     workers = replicas_of(loaded.run, analysis, TR121_USD_PER_HOUR, most=MOST_ROWS)
     document = planned(Question(), workers, analysis)
-    named = analysis[REQUESTS]["model"].n_unique()
-    if named > len({each.model for each in workers}) >= MOST_ROWS:
-        document["assumptions"]["models"] = (
-            f"The {MOST_ROWS} fastest of {named:,} models, the smallest and the largest: phaselaw plan has all."
-        )
+    if (named := analysis[REQUESTS]["model"].n_unique()) > len({each.model for each in workers}) >= MOST_ROWS:
+        some = f"The {MOST_ROWS} fastest of {named:,} models, the smallest and the largest: phaselaw plan has all."
+        document["assumptions"]["models"] = some
     if beside:
         each = [(one.name, one.tables) for one in (loaded, *beside)]
         compared = law_differences(each, analysis.options.level)

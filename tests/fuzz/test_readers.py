@@ -71,6 +71,8 @@ BROKE_ONCE = {
     "request_log": [
         b'{"timestamp": [1], "prompt_tokens": ' + HUGE + b"}\n",
         b'timestamp,prompt_tokens\n"open,1\n2,3\n',
+        b"timestamp,prompt_tokens," + b"x" * 200_000 + b"\n1,2,3\n",
+        *(b'{"timestamp": 1, "prompt_tokens": 2, "%s": 1}\n' % (part * 400_000) for part in (b"x", b"a.")),
     ],
 }
 

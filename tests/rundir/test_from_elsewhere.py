@@ -1,5 +1,6 @@
 """A run directory from elsewhere, or a table: nothing is written out of it, nothing hangs, what is odd is refused."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -148,3 +149,42 @@ def test_a_doubled_column_of_a_manifests_error_can_do_nothing_to_a_terminal(tmp_
     with pytest.raises(AnalysisError, match="stands twice") as refused:
         runs.load(table(tmp_path, row(), header))
     assert str(refused.value).isprintable()
+
+
+# --- a manifest and a table of models from elsewhere ---
+
+
+@pytest.mark.parametrize(
+    ("manifest", "why"),
+    [
+        ({"host": [1]}, "host of the document is of type list, not dict"),
+        ({"host": {"limits": 5}}, "limits of host of the document is of type int"),
+        ({"processes": [{"host": 5}]}, "host of an entry of processes of the document is of type int"),
+        ({"engines": 5}, "engines of the document is of type int, not list"),
+        ({"engines": [{"kind": "hf"}]}, "an entry of engines of the document has no name"),
+        ({"kept_servers": [1]}, "an entry of kept_servers of the document is of type int, not str"),
+        ({"rows_expected": "many"}, "rows_expected of the document is of type str"),
+        ({"study": {"scenarios": [{"name": "s", "prompt_tokens": "many"}]}}, "prompt_tokens of an entry of scenarios"),
+    ],
+)
+def test_a_manifest_of_other_types_is_refused_with_the_place(tmp_path: Path, manifest: dict, why: str) -> None:
+    table(tmp_path, row())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(AnalysisError, match=why):
+        runs.load(tmp_path)
+
+
+@pytest.mark.parametrize("count", ["many", "inf", "1e300"])
+def test_a_model_whose_counts_are_none_is_refused_by_name(tmp_path: Path, count: str) -> None:
+    table(tmp_path, row())
+    (tmp_path / "resolved_model_params.csv").write_text(f"model,n_positions\nother,8\nm,{count}\n")
+    with pytest.raises(
+        AnalysisError, match=r"resolved_model_params\.csv: not a table that can be read: could not parse"
+    ):
+        runs.load(tmp_path)
+
+
+def test_a_status_can_do_nothing_to_a_terminal(tmp_path: Path) -> None:
+    table(tmp_path, row())
+    (tmp_path / "manifest.json").write_text(json.dumps({"rows_expected": 6, "rows_present": 3, "status": "\x1b[2J"}))
+    assert all(note.isprintable() for note in runs.load(tmp_path).notes)

@@ -42,8 +42,6 @@ def run(args: argparse.Namespace) -> int:
         seen.add(path.resolve())
     beside = [api.load(path) for path in args.beside]
     loaded = api.load(args.run_path, options=Options(cold_start_slo_ms=args.cold_start_slo))
-    for line in loaded.run.notes:
-        note(line)
     loaded.save_tables(None if args.out is None else args.out / "analysis")
     show_report(loaded, out=args.out, beside=beside)
     return 0
@@ -51,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
 def show_report(loaded: api.Loaded, *, out: Path | None = None, beside: Sequence[api.Loaded] = ()) -> None:
     """Write the report of a run into ``out`` (``None``: the run itself), print its summary and where it is."""
+    for line in loaded.run.notes:
+        note(line)
     document, folder = api.report(loaded, out=out, beside=beside)
     print_summary(document, screen(pipe_width=160))
     print(f"report: {folder / 'report.md'} and {folder / 'report.html'}")

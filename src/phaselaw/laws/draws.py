@@ -54,8 +54,7 @@ def draw(
 ) -> dict[Key, Draws]:
     """Draws for each model and phase of usable rows; ``in_rounds`` says whether ``rep`` is a round over all cells.
 
-    ``between_runs`` is an assumed standard deviation between runs in place of what was measured. ``models`` are those
-    that draws are wanted of, of all that the noise is measured on.
+    ``between_runs`` is an assumed deviation between runs in place of the measured one; ``models`` are those to draw.
     """
     units = units_of(rows, in_rounds=in_rounds)
     per_model = by_model(by_cell(rows))

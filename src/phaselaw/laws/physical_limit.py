@@ -86,7 +86,7 @@ def shapes(run: Run) -> dict[tuple[str, str], Shape]:
     engines = {engine.get("name"): engine.get("settings") or {} for engine in manifest.get("engines") or []}
     has_gpu = bool((manifest.get("host") or {}).get("gpus"))
     found = {}
-    for row in run.models.iter_rows(named=True) if "backend" in run.models.columns else ():
+    for row in run.models.iter_rows(named=True) if {"backend", "kind"} <= set(run.models.columns) else ():
         model, settings, kind = Architecture.of(row), engines.get(row["backend"], {}), row["kind"]
         if model is not None and model.not_known is None:
             dtype = TORCH_WORDS.get(row.get("dtype") or "", "fp32")

@@ -154,8 +154,8 @@ class UnequalScatter(NamedTuple):
     """Of HC2's variance exceeding that of least squares by so much where the scatter is equal and normal."""
 
 
-MOST_EXACT = 200
-"""Points of which eigenvalues are worked out, whose time grows with the cube of their number."""
+MOST_EXACT, MOST_PAIRED = 200, 1000
+"""Points of which eigenvalues are worked out (their time grows with the cube), and of which all pairs are looked at."""
 
 
 def unequal_scatter(line: Plane) -> UnequalScatter:
@@ -318,10 +318,6 @@ def spearman(x: Floats, y: Floats, *, exact: bool = False) -> tuple[float, float
 def _orders(n: int) -> NDArray[np.int64]:
     """Every order of ``n`` things, of shape (n!, n)."""
     return np.array(list(itertools.permutations(range(n))), dtype=np.int64)
-
-
-MOST_PAIRED = 1000
-"""Points of which all pairs are looked at."""
 
 
 def theil_sen(x: Floats, y: Floats, level: float) -> tuple[float, float, float, float]:

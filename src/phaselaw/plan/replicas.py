@@ -27,6 +27,7 @@ from phaselaw.records import Run
 from phaselaw.tables import BUDGET, SUSPECT
 
 NO_HEADROOM = Headroom()
+Price = float | Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,12 +142,7 @@ def pairs(replicas: Sequence[Replica]) -> Iterator[tuple[Replica, Replica]]:
 
 
 def replicas_of(
-    run: Run,
-    analysis: Analysis,
-    usd_per_hour: float | Mapping[str, float],
-    *,
-    between_runs: float | None = None,
-    most: int | None = None,
+    run: Run, analysis: Analysis, usd_per_hour: Price, *, between_runs: float | None = None, most: int | None = None
 ) -> list[Replica]:
     """A replica for each end-to-end rate of a run, or of pooled runs, in the order of its tables.
 

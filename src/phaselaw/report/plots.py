@@ -28,7 +28,7 @@ from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panel, Plo
 
 WIDTH, HEIGHT = 400.0, 300.0
 """Of a panel, in pixels: as wide as a telephone, so that its text is never scaled down to where it can't be read."""
-MOST_NAMED = 40
+MOST_DRAWN, MOST_NAMED = 200, 40
 LONGEST = 24
 """Characters of a model's name that are drawn; a pointer shows the rest."""
 
@@ -114,8 +114,11 @@ def _curves(plot: CurvePlot, *lines: tuple[str, str]) -> str:
     """A panel of curves under its title and some lines of words, each with its class."""
     x, y = plot.x, plot.y
     legend = plot.curves if len(plot.curves) > 1 and not any(curve.named for curve in plot.curves) else ()
-    pane, top = _pane(HEIGHT, [(plot.title, "title"), *lines], legend)
-    shown = [(curve, [p for p in curve.points if _shows(x, p.x) and _shows(y, p.y)]) for curve in plot.curves]
+    one_of = -(-max((len(curve.points) for curve in plot.curves), default=0) // MOST_DRAWN) or 1
+    drawn = (f"one point of {one_of} is drawn" if one_of > 1 else "", "said")
+    pane, top = _pane(HEIGHT, [(plot.title, "title"), *lines, drawn], legend)
+    some = [(curve, curve.points[:: one_of if curve.dots else 1]) for curve in plot.curves]
+    shown = [(curve, [p for p in points if _shows(x, p.x) and _shows(y, p.y)]) for curve, points in some]
     points = [point for _, those in shown for point in those]
     heights = _heights(points, log=y.log)
     reference = plot.reference if plot.reference is not None and _shows(y, plot.reference) else None
@@ -138,7 +141,8 @@ def _curves(plot: CurvePlot, *lines: tuple[str, str]) -> str:
 
 def _dots(plot: DotPlot) -> str:
     """Values in named rows along one axis: in row 0 between 0 and 1, its label over its points."""
-    rows = [(label, [point for point in points if _shows(plot.axis, point.x)]) for label, points in plot.rows]
+    some = [(label, points[:: -(-len(points) // MOST_DRAWN) or 1]) for label, points in plot.rows]
+    rows = [(label, [point for point in points if _shows(plot.axis, point.x)]) for label, points in some]
     pane, _ = _pane(_ROW * max(1, len(rows)) + _LINE * bool(plot.title) + 12 + _BOTTOM, [(plot.title, "title")], ())
     found = [value for _, points in rows for point in points for value in (point.x, point.low, point.high)]
     ends = [value for value in (*found, plot.reference) if value is not None and _shows(plot.axis, value)]
@@ -362,7 +366,7 @@ def _one_line(text: str) -> str:
 
 def _fitting(text: str, width: float, size: float = _FONT) -> str:
     """A text cut to a width in pixels."""
-    text, end = _one_line(text), ""
+    text, end = _one_line(text)[: round(width)], ""  # no letter is narrower than a pixel
     while text and _width(text + end, size) > width:
         text, end = text[:-1], "…"
     return text + end

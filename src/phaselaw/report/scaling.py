@@ -57,7 +57,7 @@ def _scenario_figures(subject: Subject, rows: Sequence[Row]) -> Iterator[str | B
             plot = ScalingPlot(
                 name=f"scenarios-{file_name(law)}-{file_name(phase)}",
                 alt=f"Latency of {phase} against parameters on {law}, a panel for each scenario",
-                panels=tuple(_panel(subject, row, str(row["scenario"])) for row in mine),
+                panels=tuple(_panel(subject, row, str(row["scenario"])) for row in mine[:_MOST_PANELS]),
             )
             yield Figure(plot=plot, caption=f"{law}: {phase} latency by scenario.")
 

@@ -42,6 +42,13 @@ _TYPES = {name: pl.Float64 if read == "number" else pl.String for name, read in 
 
 _EMPTY = ["", "nan", "NaN"]
 _READ_WHOLE_BYTES, _HEAD_BYTES = 2**29, 2**20
+_MODEL_TYPES = {"model": pl.String} | dict.fromkeys(("n_layer", "n_embd", "n_head", "n_positions"), pl.Int64)
+
+_RELIED_ON: dict[str, Any] = {"host": {"limits": dict}, "processes": [{"host": {"limits": dict}}], HASHES: dict}
+_RELIED_ON |= {"engines": [{"name!": str, "kind!": str, "settings": dict}], "rows_expected": int, "rows_present": int}
+_RELIED_ON |= {"study": {"scenarios": [{"name!": str, "prompt_tokens": int}]}, "status": str, "order": str}
+_RELIED_ON |= {key: [str] for key in ("argv", "skipped", "kept_servers", "backends")}
+"""What is relied on in a manifest, by type: the entries of a list are alike, and what has a ``!`` is there."""
 
 
 def load(path: Path | str, *, every_column: bool = False) -> Run:
@@ -83,7 +90,7 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     return Run(
         path=path,
         rows=rows,
-        models=read_csv(models, {"model": pl.String}) if is_there else pl.DataFrame(),
+        models=read_csv(models, _MODEL_TYPES) if is_there else pl.DataFrame(),
         manifest=manifest,
         sources=(Source(run_id=run_id, path=path, manifest=manifest),),
         notes=notes,
@@ -102,31 +109,43 @@ def _as_kept(folder: Path) -> tuple[dict[str, Any] | None, Mapping[str, bytes]]:
     While a run is going on, and after a kill, its files are older than its journal: then all is derived from that.
     Raises `AnalysisError` where manifest or table are not as they were written.
     """
-    manifest, journal = _read_manifest(folder / MANIFEST), folder / JOURNAL
+    path, journal = folder / MANIFEST, folder / JOURNAL
+    manifest = json_object(path, AnalysisError, "manifest") if path.is_file() else None
+    for odd in _misfits(manifest, _RELIED_ON, "the document"):
+        raise AnalysisError(f"{path}: no manifest: {odd}")
     if journal.is_file() and (manifest is None or manifest.get("status") == "running"):
         found = derived(folder, read_journal(journal))
         status = "going on" if is_being_written(journal) else "interrupted"
         return found.manifest | {"status": status}, found.tables
     if manifest is None:
         return None, {}
-    if not is_sound(manifest):
-        raise AnalysisError(f"{folder / MANIFEST}: it is not as it was written; {_LOOK} {folder}")
-    hashes = manifest.get(HASHES)
-    for name, wanted in (hashes if isinstance(hashes, dict) else {}).items():
-        path = folder / name
-        if path.is_file() and sha256_of(path) != wanted:
-            raise AnalysisError(f"{path}: it is not as it was written; {_LOOK} {folder}")
+    tables = {folder / name: wanted for name, wanted in (manifest.get(HASHES) or {}).items()}
+    changed = [table for table, wanted in tables.items() if table.is_file() and sha256_of(table) != wanted]
+    for table in changed if is_sound(manifest) else [path]:
+        raise AnalysisError(f"{table}: it is not as it was written; phaselaw show --verify {folder} tells where")
     return manifest, {}
 
 
-_LOOK = "what is damaged is told by: phaselaw show --verify"
+def _misfits(value: Any, kinds: Any, place: str) -> Iterator[str]:
+    """In words, where a document does not have the types that are relied on."""
+    kind = type(kinds) if isinstance(kinds, dict | list) else kinds
+    if value is not None and not isinstance(value, kind):
+        yield f"{place} is of type {type(value).__name__}, not {kind.__name__}"
+    elif isinstance(value, list):
+        for each in value if isinstance(kinds, list) else ():
+            yield from _misfits(each, kinds[0], f"an entry of {place}")
+    elif isinstance(value, dict):
+        for key, inner in kinds.items() if isinstance(kinds, dict) else ():
+            if key.endswith("!") and value.get(key[:-1]) is None:
+                yield f"{place} has no {key[:-1]}"
+            yield from _misfits(value.get(key.removesuffix("!")), inner, f"{key.removesuffix('!')} of {place}")
 
 
 def _unfinished(path: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     """That a run lacks calls, in words."""
     wanted, there, status = (manifest.get(key) for key in ("rows_expected", "rows_present", "status"))
     if isinstance(wanted, int) and isinstance(there, int) and (there < wanted or status not in (None, "complete")):
-        yield f"{path}: {there // len(PHASES)} of {wanted // len(PHASES)} calls, {status or 'interrupted'}"
+        yield f"{path}: {there // len(PHASES)} of {wanted // len(PHASES)} calls, {ascii(status or 'interrupted')[1:-1]}"
 
 
 def load_all(paths: Sequence[Path | str], *, allow_different: bool = False) -> Run:
@@ -336,11 +355,6 @@ def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
     beyond = rows.select(pl.col(bounded).filter(pl.col(bounded).is_finite()).abs().max() >= LARGEST)
     for name in (name for name in bounded if beyond[name][0]):
         raise AnalysisError(f"{where}: {name} holds a number that was never measured, of {LARGEST:.0e} or more")
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    """A run's manifest, or ``None`` where it has none; raises `AnalysisError`."""
-    return json_object(path, AnalysisError, "manifest") if path.is_file() else None
 
 
 _SWEPT = re.compile(r"gen_([0-9]{1,7})")

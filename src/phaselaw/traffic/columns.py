@@ -60,7 +60,7 @@ def recognise(found: Iterable[str], asked: Mapping[str, str]) -> Columns:
         raise UsageError(f"two columns are called {twice[0]!r}: give each its own name")
     ends: dict[str, list[tuple[int, str]]] = {}
     for field in fields:
-        parts = [part for part in field.split(".") if part != "value"]
+        parts = [part for part in field.split(".") if part != "value"][-20:]
         for at in range(len(parts)):
             ends.setdefault(plain("".join(parts[at:])), []).append((at, field))
     for refused in SHAPES["refused"]:
@@ -134,15 +134,15 @@ def _unit(meaning: str, name: str) -> float | None:
 
 
 def _inert(name: str) -> str:
-    """A name as a terminal may show it."""
-    return name if name.isprintable() else repr(name)
+    """A name as a terminal may show it, or its beginning."""
+    return name[:80] if name[:80].isprintable() else repr(name[:80])
 
 
 def _missing(meaning: str, what: str, fields: list[str]) -> str:
     """That a meaning was not found, the columns that there are, and those whose names come nearest."""
     near = {
-        field: max(SequenceMatcher(None, plain(field.rsplit(".", 1)[-1]), name).ratio() for name in KNOWN[meaning])
-        for field in fields
+        field: max(SequenceMatcher(None, plain(field[-80:].rsplit(".", 1)[-1]), n).ratio() for n in KNOWN[meaning])
+        for field in fields[:400]
     }
     guesses = [field for field in sorted(near, key=lambda field: -near[field])[:3] if near[field] >= 0.6]
     nearest = f"; nearest: {', '.join(map(_inert, guesses))}" if guesses else ""
