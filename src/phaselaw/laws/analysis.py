@@ -132,7 +132,7 @@ class Context(Mapping[str, pl.DataFrame]):
     @property
     def replicates(self) -> noise.Replicates | None:
         """Those of them that laws take notice of."""
-        return noise.for_laws(self.units)
+        return self.units.for_laws
 
     @cached_property
     def structured(self) -> pl.DataFrame:

@@ -96,6 +96,11 @@ class Replicates:
         """Whether the units are runs, of a pool or one after the other."""
         return self.kind in BETWEEN_RUNS
 
+    @property
+    def for_laws(self) -> Self | None:
+        """What a law takes notice of; ``None`` for repetitions, which can't see what befell all of a cell."""
+        return None if self.kind == "repetitions" else self
+
     def scatter(self, of: Literal["latency", "rate"]) -> pl.DataFrame:
         """How far each model's log latency, or rate, scatters over units, by `GROUP` and `MODEL` (`scatter_by`).
 
@@ -120,12 +125,7 @@ def point_variance(n: int, kind: Kind) -> float:
 
 def replicates_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates | None:
     """The units of usable rows that a law takes notice of."""
-    return for_laws(units_of(rows, in_rounds=in_rounds))
-
-
-def for_laws(units: Replicates) -> Replicates | None:
-    """The units that a law takes notice of; ``None`` for repetitions, which can't see what befell all of a cell."""
-    return None if units.kind == "repetitions" else units
+    return units_of(rows, in_rounds=in_rounds).for_laws
 
 
 def units_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates:

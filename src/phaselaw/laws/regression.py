@@ -178,7 +178,7 @@ def unequal_scatter(line: Plane) -> UnequalScatter:
     low, span = ends.min(), max(np.ptp(ends), np.finfo(float).tiny)
     total, within = own @ (1 - leverage), (basis * own) @ basis.T
     mean, squares = (total / free - low) / span, own**2 @ (1 - 2 * leverage) + (within**2).sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         variance = 2 * (squares - total**2 / free) / (free * (free + 2)) / span**2
         both = mean * (1 - mean) / variance - 1
         p = stats.beta.sf((robust / square - low) / span, mean * both, (1 - mean) * both)
