@@ -26,8 +26,8 @@ _BLOCK = re.compile(r"^```(sh|console|pycon)\n(.*?)^```\n", flags=re.MULTILINE |
 
 def asked(text: str) -> list[str]:
     """The commands of the page, in order."""
-    return [line.removeprefix("$ ") for kind, body in _BLOCK.findall(text) for line in body.splitlines()
-            if (kind, line[:2]) in (("sh", "ph"), ("console", "$ "))]  # fmt: skip
+    lines = (line for _, body in _BLOCK.findall(text) for line in body.splitlines())
+    return [line.removeprefix("$ ") for line in lines if line.startswith(("phaselaw ", "$ phaselaw "))]
 
 
 def answered(text: str, folder: Path) -> str:
