@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import importlib
 import json
 import math
 import sys
@@ -32,7 +33,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -457,7 +458,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ray", nargs="?", const=on_ray.HERE, metavar="ADDRESS", help="simulate on a Ray cluster")
     args = parser.parse_args(argv)
     found = []
-    for share in shares([*parts(args.simulations, args.models, args.overhead_simulations)], args.ray):
+    # Hosts import what they simulate by its name, which this module has not where it is the script.
+    module: Any = sys.modules[__name__] if args.ray is None else importlib.import_module(Path(__file__).stem)
+    for share in module.shares([*module.parts(args.simulations, args.models, args.overhead_simulations)], args.ray):
         found.append(share)
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{len(found)} intervals, n = {share.n_models}\x1b[K")

@@ -298,7 +298,7 @@ def test_ten_kills_of_the_driver_lose_nothing_but_calls_in_flight(cluster: Clust
 @has_ray
 def test_simulations_by_ray_give_the_same_to_the_bit_as_one_process(cluster: Cluster) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
-    few = ["--simulations", "12", "--overhead-simulations", "3", "--models", "4", "--json"]
+    few = ["--simulations", "6", "--overhead-simulations", "0", "--models", "4", "--json"]
     here, by_ray = (
         subprocess.run(
             [sys.executable, str(script), *few, *more], env=cluster.environment, capture_output=True, check=False
