@@ -5,7 +5,7 @@ import pytest
 from rows import phases, run_of, table_of
 
 from phaselaw.laws.analysis import Options, analyze
-from phaselaw.laws.warmup import cold_starts
+from phaselaw.laws.warmup import cold_starts, first_calls
 from phaselaw.report.headline import lead
 from phaselaw.report.subject import Subject
 
@@ -21,7 +21,7 @@ def cell(at: int, first_ms: float, warm_ms: float = 4.3, **known) -> list[dict[s
 
 
 def found(rows, **options) -> dict[tuple[str, str], dict[str, object]]:
-    table = cold_starts(table_of(rows), **{"slo_ms": 100.0} | options)
+    table = cold_starts(first_calls(table_of(rows), **{"slo_ms": 100.0} | options))
     return {(row["coldness"], row["mode"]): row for row in table.iter_rows(named=True)}
 
 

@@ -27,6 +27,7 @@ from phaselaw.laws import (
     physical_limit,
     prediction,
     rates,
+    requests,
     scaling,
     served,
     step_time,
@@ -140,6 +141,11 @@ class Context(Mapping[str, pl.DataFrame]):
         return structure.structured(self.per_model, self[structure.MODEL_ARCHITECTURE], structure.sizes(self.run))
 
     @cached_property
+    def first_calls(self) -> pl.DataFrame:
+        """First calls with how cold they were."""
+        return warmup.first_calls(self.with_warmups, slo_ms=self.slo_ms, always_cold=warmup.always_cold(self.run))
+
+    @cached_property
     def prompt_lengths(self) -> pl.DataFrame:
         """The prompt's tokens of each backend and scenario."""
         return sweeps.prompt_lengths(self.measured, (self.run.manifest or {}).get("study") or {})
@@ -199,9 +205,16 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (concurrency.CONCURRENCY_THROUGHPUT, lambda of: concurrency.concurrency_throughput(of.ok, level=of.level)),
     (concurrency.CONCURRENCY_FITS, lambda of: concurrency.concurrency_fits(of[concurrency.CONCURRENCY_THROUGHPUT])),
     (warmup.WARMUP_EFFECT_SUMMARY, lambda of: warmup.warmup_effect_summary(of[warmup.WARMUP_EFFECT], slo_ms=of.slo_ms)),
+    (warmup.COLD_STARTS, lambda of: warmup.cold_starts(of.first_calls)),
     (
-        warmup.COLD_STARTS,
-        lambda of: warmup.cold_starts(of.with_warmups, slo_ms=of.slo_ms, always_cold=warmup.always_cold(of.run)),
+        requests.REQUESTS_BY_PROMPT,
+        lambda of: requests.requests_by_prompt(
+            of.alone, of.first_calls, in_rounds=of.run.order == "rounds", level=of.level
+        ),
+    ),
+    (
+        requests.MODELS_BY_PROMPT,
+        lambda of: requests.models_by_prompt(of.alone, in_rounds=of.run.order == "rounds", level=of.level),
     ),
     (decisions.REGIMES, decisions.regimes),
     (sweeps.DECODE_SWEEP_SUMMARY, lambda of: sweeps.decode_sweep_summary(of[scaling.SCALING_FITS])),

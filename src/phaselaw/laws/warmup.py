@@ -93,12 +93,12 @@ COLD_STARTS = Table(
 _CELL = [*GROUP, *MODEL, "scenario", "run"]
 
 
-def cold_starts(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection[str] = ()) -> pl.DataFrame:
-    """``cold_starts``: per backend, phase and kind of first call, the worst event and the number of unsafe ones.
+def first_calls(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection[str] = ()) -> pl.DataFrame:
+    """Each first call: what its user waits (``first``), its ``load``, a ``warm`` call of its cell, its ``coldness``.
 
     ``ok_rows`` are the usable rows, warmups among them; each call to a backend in ``always_cold`` loads its model. A
     first call is held against the median of its cell's warm calls; where there is none, against its own time less its
-    load. ``smallest_model`` is that of an unsafe event.
+    load. The worst come first.
     """
     cold, load, first, warm = (pl.col(name) for name in ("coldness", "load", "first", "warm"))
     firsts, rest = _first_calls(ok_rows, always_cold)
@@ -107,7 +107,7 @@ def cold_starts(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection
     again = (load - pl.col("usual") >= max(slo_ms, 1.0)) & cold.ne_missing(PROCESS)
     calls = pl.concat([firsts, rest.filter(load >= slo_ms)]).join(typical, on=_CELL, how="left", nulls_equal=True)
     waits = pl.col("mode") != "kv_decode"
-    events = (
+    return (
         calls.with_columns(pl.when(again).then(pl.lit(LOADED)).otherwise(cold).alias("coldness"))
         .filter(cold.is_not_null())
         .with_columns(warm.fill_null(pl.when((load > 0) & waits).then(first - load)), pl.when(waits).then(load))
@@ -116,17 +116,24 @@ def cold_starts(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection
         .with_columns(unsafe=(pl.col("ratio") >= UNSAFE_RATIO) & (pl.col("added") >= slo_ms))
         .sort("unsafe", "ratio", descending=True, maintain_order=True)
     )
+
+
+def cold_starts(firsts: pl.DataFrame) -> pl.DataFrame:
+    """``cold_starts`` of `first_calls`: per backend, phase and kind, the worst event and the number of unsafe ones.
+
+    ``smallest_model`` is that of an unsafe event.
+    """
     worst = {"ratio_max": "ratio", "added_ms_max": "added", "worst_load_ms": "load", "worst_first_ms": "first"}
     worst |= {"worst_warm_ms": "warm", "worst_model": "model", "worst_scenario": "scenario"}
     model, size = (pl.col(name).filter("unsafe") for name in ("model", "params_millions_effective"))
     return COLD_STARTS.frame(
-        events.group_by([*GROUP, "coldness"], maintain_order=True).agg(
+        firsts.group_by([*GROUP, "coldness"], maintain_order=True).agg(
             n_calls=pl.len(),
             n_unsafe=pl.col("unsafe").sum(),
             smallest_model=model.sort_by(size, nulls_last=True).first(),
             smallest_params_millions=size.min(),
-            first_median_ms=first.median(),
-            load_median_ms=load.median(),
+            first_median_ms=pl.col("first").median(),
+            load_median_ms=pl.col("load").median(),
             ratio_median=pl.col("ratio").median(),
             **{name: pl.col(source).first() for name, source in worst.items()},
         )

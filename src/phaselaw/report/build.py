@@ -5,6 +5,7 @@ from __future__ import annotations
 from phaselaw.report import (
     comparison,
     economics,
+    few_models,
     guidance,
     headline,
     limits_of_machine,
@@ -23,11 +24,12 @@ from phaselaw.report.subject import Subject
 def build(subject: Subject) -> Document:
     """The report of a run as a document."""
     name = subject.manifest.get("run_name") or subject.run.path.name
+    each_model = few_models.by_prompt(subject)
+    of_laws = (headline.first_to_break(subject), headline.exponents(subject), headline.regimes(subject))
     sections = (
-        headline.first_to_break(subject),
-        headline.exponents(subject),
+        *((each_model,) if each_model else of_laws[:2]),
         headline.claim_status(subject),
-        headline.regimes(subject),
+        None if each_model else of_laws[2],
         headline.supports(subject),
         validity.validity(subject),
         guidance.guidance(subject),
@@ -62,4 +64,5 @@ def build(subject: Subject) -> Document:
         title=f"Scaling report: {name}",
         lead=(*headline.lead(subject), *sweeps.lead(subject)),
         sections=tuple(section for section in sections if section is not None),
+        summary=headline.summary(subject),
     )

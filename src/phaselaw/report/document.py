@@ -198,6 +198,8 @@ class Document:
     lead: tuple[str, ...]
     """What it says, in a few sentences, before any section."""
     sections: tuple[Section, ...]
+    summary: tuple[Block, ...] = ()
+    """What a terminal shows of it."""
 
     def plots(self) -> tuple[Plot, ...]:
         """Every plot, in order."""

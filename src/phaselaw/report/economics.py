@@ -122,6 +122,16 @@ def cheapest_words(plan: Plan) -> str:
     return f"Cheapest{measured} for this load: {_told(sure[0])}.{premium}"
 
 
+def price_range(plan: Plan) -> str:
+    """A million tokens of the cheapest and of the dearest model."""
+    rows = sorted((row for row in plan.rows("rows") if row["usd_per_1m"]), key=lambda row: float(row["usd_per_1m"]))
+    price = plan.declared["rows"].columns
+    [dollars] = [column for column in price if column.key == "usd_per_1m"]
+    ends = dict.fromkeys(f"${dollars.text(row)} ({row['model']} on {row['backend']})" for row in rows[:1] + rows[-1:])
+    hour = plan.document["assumptions"]["usd_per_hour"]
+    return f"A million tokens, prompt and generated, cost {' to '.join(ends)}, at ${hour:g} an hour (assumed)."
+
+
 _SURE = ("measured", "derived", "interpolated", "given")
 
 

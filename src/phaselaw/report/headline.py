@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
 
@@ -12,7 +12,8 @@ from phaselaw.laws.claims import CLAIMS
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.verdicts import NARROW, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
 from phaselaw.laws.warmup import LOADED, always_cold
-from phaselaw.report.document import Section, section
+from phaselaw.report import economics, few_models, sweeps, validity
+from phaselaw.report.document import Block, Section, display, section
 from phaselaw.report.subject import Subject
 from phaselaw.tables import SUSPECT, Row, alike, bracket, digits, fixed, words
 
@@ -25,30 +26,52 @@ REGIME_WORDS = {
     decisions.COLD_START: "cold start: a first call is so much slower that it is a regime of its own",
 }
 _FEW_MODELS = 10
+_LAW_COLUMNS = (
+    *(column for column in SCALING_FITS.columns if column.key in ("backend", "mode", "slope", "slope_t_ci_low", "r2")),
+    words("verdict", "verdict", of_row=lambda row: word(row["verdict"])),
+)
+"""Of the laws on a terminal: without what a verdict rests on."""
 
 
 def lead(subject: Subject) -> tuple[str, ...]:
-    """What the run says, two or three sentences a backend."""
-    sentences = [
-        f"{row['law']}: {_order(row)}. {_governs(subject, row)}{_first_calls(row)}"
-        for row in subject.rows("what_breaks_first")
-    ]
+    """What the run says: of one or two models by name, of more two or three sentences a backend."""
+    sentences = few_models.lead(subject) or [f"{answer}{_first_calls(row)}" for row, answer in _answers(subject)]
     if not sentences:
         unsized = subject.run.rows.filter((pl.col("status") == "ok") & pl.col("params_millions_effective").is_null())
         names = _joined(unsized["model"].unique(maintain_order=True).to_list())
         why = f"nothing says the parameters of {names}; give the study's params_millions for each"
         why = why if names else "no model has a usable end-to-end latency"
         sentences = [f"No law could be fitted: {why}."]
-    sentences[:0] = _of_cold_starts(subject)
-    if subject.simulated:
-        sentences.insert(0, "SIMULATED: latencies come from a stated law, nothing was measured.")
-    sentences[:0] = [f"UNFINISHED: {line}." for line in subject.run.unfinished]
+    sentences[:0] = [*_before_all(subject), *_of_cold_starts(subject)]
     marked = [row for row in subject.rows("scaling_fits", scenario="__all__") if row.get(SUSPECT)]
     if marked:
         laws = _joined(dict.fromkeys(str(row["law"]) for row in marked))
         checks = _joined(dict.fromkeys(part for row in marked for part in str(row[SUSPECT]).split(", ")))
         sentences.append(f"⚠ Laws of {laws} stand on suspect rows ({checks}); they are marked wherever they appear.")
     return tuple(sentences)
+
+
+def _before_all(subject: Subject) -> Iterator[str]:
+    """What a reader must know before any figure."""
+    yield from (f"UNFINISHED: {line}." for line in subject.run.unfinished)
+    if subject.simulated:
+        yield "SIMULATED: latencies come from a stated law, nothing was measured."
+
+
+def _answers(subject: Subject) -> Iterator[tuple[Row, str]]:
+    """What breaks first on each backend, and what governs its latency."""
+    for row in subject.rows("what_breaks_first"):
+        yield row, f"{row['law']}: {_order(row)}. {_governs(subject, row)}"
+
+
+def summary(subject: Subject) -> tuple[Block, ...]:
+    """What a terminal shows: the answer, the laws or the figures of one or two models, trust, and the price."""
+    blocks: Sequence[Block] = few_models.summary(subject)
+    if not blocks:
+        laws = display(dataclasses.replace(SCALING_FITS, columns=_LAW_COLUMNS, shows=""), exponents_of(subject))
+        price = economics.price_range(subject.plan)
+        blocks = (*(answer for _, answer in _answers(subject)), *sweeps.lead(subject)[:2], laws, price)
+    return (*_before_all(subject), *blocks, f"Trust: {validity.trust(subject)}.")
 
 
 def _of_cold_starts(subject: Subject) -> list[str]:
@@ -121,9 +144,14 @@ def first_to_break(subject: Subject) -> Section:
     )
 
 
+def exponents_of(subject: Subject) -> tuple[Row, ...]:
+    """The law of each backend and phase, all scenarios together."""
+    return tuple(row for _, laws in subject.laws() for row in laws)
+
+
 def exponents(subject: Subject) -> Section:
     """The headline: one exponent a backend and phase."""
-    rows = tuple(row for _, laws in subject.laws() for row in laws)
+    rows = exponents_of(subject)
     level = f"{subject.analysis.options.level:.0%}"
     return section(
         "Scaling exponents",

@@ -51,13 +51,13 @@ def concurrency(subject: Subject) -> Section | None:
         "the client's; what was achieved is the mean number of calls under way. Every law elsewhere is of one client."
     )
     tables = display(CONCURRENCY_THROUGHPUT, cells), display(CONCURRENCY_FITS, fits)
-    return section("Concurrency", prose, *_at_once(cells), *tables) if cells else None
+    return section("Concurrency", prose, *at_once(cells), *tables) if cells else None
 
 
-def _at_once(cells: Iterable[Row]) -> Iterator[str]:
+def at_once(cells: Iterable[Row]) -> Iterator[str]:
     """How many requests a server serves at once, where more clients than that called it."""
-    for (backend,), rows in alike((row for row in cells if row["served_at_once"] is not None), "backend").items():
-        most, clients = (max(float(row[name]) for row in rows) for name in ("served_at_once", "concurrency"))
+    for (backend,), rows in alike((row for row in cells if row["servedat_once"] is not None), "backend").items():
+        most, clients = (max(float(row[name]) for row in rows) for name in ("servedat_once", "concurrency"))
         if most < clients:
             served = "one request at a time" if most <= 1 else f"{most:g} requests at once"
             yield f"{backend} served {served}: others waited for their first token (Ollama: OLLAMA_NUM_PARALLEL)."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -11,27 +12,31 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from phaselaw.report import headline, validity
 from phaselaw.report.document import IN_BRACKETS, Document, Section, Table, escape_controls
 from phaselaw.tables import SUSPECT, Col, Row
 
 _ROOMY = 140
 """Characters of a terminal's line from which a table shows its details too."""
+MOST_LINES = 29
+"""Lines of a run's summary: a screen has room for it, for the command, and for where the report is."""
 
 
 def print_summary(document: Document, console: Console) -> None:
-    """Print the lead, the first table of each of the first two sections, and in short what the checks found."""
-    for sentence in document.lead:
-        # A person's lines break between words; a pipe's are left to what reads them.
-        console.print(Text(escape_controls(sentence)), soft_wrap=not console.is_terminal)
-        console.print()
-    # Claims have their evidence in sentences: too wide for a screenful.
-    for section in [each for each in document.sections if each.title != headline.CLAIM_STATUS][:2]:
-        first = next((block for block in section.blocks if isinstance(block, Table)), None)
-        if first is not None:
-            print_table(first, console, brief=True)
-    for table in filter(None, map(validity.brief, document.sections)):
-        print_table(table, console)
+    """Print what a screen of 80 columns and 30 lines can hold: where tables are too long, their first rows."""
+    text = ""
+    for most in range(MOST_LINES, 0, -1):
+        out = io.StringIO()
+        narrow = Console(file=out, width=_AT_MOST, highlight=False, force_terminal=console.is_terminal)
+        blocks = [_fitting(_first(block, most)) if isinstance(block, Table) else block for block in document.summary]
+        print_section(Section(title="", blocks=tuple(blocks)), narrow, titled=False, wrapped=True)
+        text = out.getvalue().rstrip()
+        if text.count("\n") < MOST_LINES:
+            break
+    console.file.write(f"{text}\n")
+
+
+def _first(table: Table, most: int) -> Table:
+    return dataclasses.replace(table, rows=table.rows[:most])
 
 
 def print_section(section: Section, console: Console, *, titled: bool, wrapped: bool = False) -> None:
@@ -42,7 +47,7 @@ def print_section(section: Section, console: Console, *, titled: bool, wrapped: 
     for block in section.blocks:
         lines = [f"- {item}" for item in block] if isinstance(block, tuple) else [block]
         if isinstance(block, Table):
-            lines = [block.caption] if several else []
+            lines = [block.caption] if several and block.caption else []
         for line in lines:
             if isinstance(line, str):
                 console.print(escape_controls(line), markup=False, soft_wrap=not wrapped)
@@ -108,11 +113,10 @@ def _replaced(column: Col, pattern: str, by: str) -> Col:
     return dataclasses.replace(column, of_row=lambda row: re.sub(pattern, by, column.text(row)))
 
 
-def print_table(table: Table, console: Console, *, brief: bool = False, exact: bool = False) -> None:
+def print_table(table: Table, console: Console, *, exact: bool = False) -> None:
     """Print a table of a report in columns, nothing of it taken for markup; details only where there is room.
 
     ``exact`` gives each column just what it needs.
-    ``brief`` says of a suspect row that it is suspect, not why, where there is little room.
     """
     needed = sum(_needs(column, table.rows) + 2 for column in table.columns) - 2
     roomy = console.width >= max(_ROOMY, needed)
@@ -127,8 +131,6 @@ def print_table(table: Table, console: Console, *, brief: bool = False, exact: b
             )
         else:
             shown.add_column(Text(column.title), overflow="fold", width=needs)
-        if brief and not roomy and column.key == SUSPECT:
-            texts[:] = [text[:1] for text in texts]
     for row in zip(*cells, strict=True):
         shown.add_row(*(Text(text) for text in row))
     console.print(shown)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Literal, NamedTuple
 
-from phaselaw.laws.checks.frame import VALIDITY_CHECKS, VALIDITY_FINDINGS
+from phaselaw.laws.checks.frame import NOT_CHECKED, VALIDITY_CHECKS, VALIDITY_FINDINGS
 from phaselaw.laws.disturbed import WITHOUT_DISTURBED
 from phaselaw.laws.off_rounds import WITHOUT_OFF_ROUNDS
 from phaselaw.report.document import Section, Table, display, section
@@ -13,7 +13,6 @@ from phaselaw.tables import MISSING, Row, words
 
 _NAMED = 3
 """More places than this are counted, not named."""
-_GROUPED = "What the checks found."
 _TITLES = {
     "check": "check",
     "status": "outcome",
@@ -24,7 +23,6 @@ _TITLES = {
     "next_step": "next step",
 }
 _COLUMNS = tuple(words(key, title) for key, title in _TITLES.items())
-_BRIEF = _COLUMNS[:4]
 
 
 def validity(subject: Subject) -> Section:
@@ -41,16 +39,40 @@ def validity(subject: Subject) -> Section:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in findings:
         groups.setdefault((row["check"], row["status"], row["law"]), []).append(row)
-    grouped = Table(caption=_GROUPED, columns=_COLUMNS, rows=tuple(_group(subject, rows) for rows in groups.values()))
-    each = Table(caption="Each finding with its evidence.", columns=_BRIEF, rows=findings)
+    grouped = Table(
+        caption="What the checks found.",
+        columns=_COLUMNS,
+        rows=tuple(_group(subject, rows) for rows in groups.values()),
+    )
+    each = Table(caption="Each finding with its evidence.", columns=_COLUMNS[:4], rows=findings)
     without = [table for each in (WITHOUT_OFF_ROUNDS, WITHOUT_DISTURBED) if (table := subject.table(each)).rows]
     return section("Validity", lead, grouped, each, *without, checks)
 
 
-def brief(section: Section) -> Table | None:
-    """What the checks found, as far as it fits a terminal; ``None`` of another section, and where none spoke up."""
-    tables = (block for block in section.blocks if isinstance(block, Table) and block.caption.startswith(_GROUPED))
-    return next((dataclasses.replace(table, columns=_BRIEF) for table in tables), None)
+class Trust(NamedTuple):
+    """Whether a run's rows can be trusted, in a word, and why."""
+
+    mark: Literal["sound", "with cautions", "suspect"]
+    findings: int
+    """Findings of that kind; of a sound run the checks that looked at something."""
+    checks: tuple[str, ...]
+    """The checks that found them."""
+
+    def __str__(self) -> str:
+        if self.mark == "sound":
+            return f"sound ({self.findings} checks looked, none spoke up)"
+        return f"{self.mark} ({self.findings} finding{'s' * (self.findings > 1)}: {', '.join(self.checks)})"
+
+
+def trust(subject: Subject) -> Trust:
+    """The mark of the whole run: suspect where any row may mean something else, else with cautions, else sound."""
+    findings = subject.rows(VALIDITY_FINDINGS.name)
+    doubts = [row for row in findings if row["status"] != "caution"]
+    if not findings:
+        looked = sum(row["status"] != NOT_CHECKED for row in subject.rows(VALIDITY_CHECKS.name))
+        return Trust("sound", looked, ())
+    names = tuple(dict.fromkeys(row["check"] for row in doubts or findings))
+    return Trust("suspect" if doubts else "with cautions", len(doubts or findings), names)
 
 
 def _group(subject: Subject, rows: list[Row]) -> Row:
