@@ -1,9 +1,12 @@
 """A run whose names are hostile, simulated, and its document."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, FLAGS, SLOW, Opener
 
 from phaselaw.cli import main
 
@@ -49,3 +52,44 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study.write_text(STUDY + models)
     assert main(["run", str(study), "--out", str(folder / "run")]) == 0
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    if CHROMIUM is None:
+        why = "no Chromium on this machine: apt-get install chromium"
+        # .ci/run installs one and says that it is needed: there a browser that is missing is no reason to skip.
+        (pytest.fail if os.environ.get("PHASELAW_TESTS_NEED_BROWSER") else pytest.skip)(why)
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def opener(browser) -> Iterator[Opener]:
+    """Opens a report and, at the end, says what it must not have done."""
+    seen: list[str] = []
+    contexts = []
+
+    def goes_out(route) -> None:
+        seen.append(route.request.url)
+        route.abort()
+
+    def opened(report: Path, width: int, scheme: str = "light", height: int = 900):
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(SLOW)
+        page.route(lambda url: not url.startswith(("file:", "data:")), goes_out)
+        page.on("console", lambda message: seen.append(message.text))
+        page.on("pageerror", lambda error: seen.append(str(error)))
+        page.on("dialog", lambda dialog: (seen.append(dialog.message), dialog.dismiss()))
+        page.goto((report / "report.html").resolve().as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert seen == []

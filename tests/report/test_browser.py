@@ -1,39 +1,14 @@
 """The HTML report in a real Chromium, at a desk's and a telephone's width, light, dark and on paper."""
 
 import os
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from browser import SLOW, Opener
 
 from phaselaw.cli import main
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 WIDE, NARROW = 1280, 390
-SLOW = 120_000
-"""Milliseconds that a step may take, on a machine that does other work."""
-
-Opener = Callable[..., object]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    if CHROMIUM is None:
-        why = "no Chromium on this machine: apt-get install chromium"
-        # .ci/run installs one and says that it is needed: there a browser that is missing is no reason to skip.
-        (pytest.fail if os.environ.get("PHASELAW_TESTS_NEED_BROWSER") else pytest.skip)(why)
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -42,34 +17,6 @@ def reference_report(reference_data: Path, tmp_path_factory: pytest.TempPathFact
     out = tmp_path_factory.mktemp("reference")
     assert main(["report", str(reference_data / "tr121" / "primary_run"), "--out", str(out)]) == 0
     return out
-
-
-@pytest.fixture(scope="module")
-def opener(browser) -> Iterator[Opener]:
-    """Opens a report and, at the end, says what it must not have done."""
-    seen: list[str] = []
-    contexts = []
-
-    def goes_out(route) -> None:
-        seen.append(route.request.url)
-        route.abort()
-
-    def opened(report: Path, width: int, scheme: str = "light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(SLOW)
-        page.route(lambda url: not url.startswith(("file:", "data:")), goes_out)
-        page.on("console", lambda message: seen.append(message.text))
-        page.on("pageerror", lambda error: seen.append(str(error)))
-        page.on("dialog", lambda dialog: (seen.append(dialog.message), dialog.dismiss()))
-        page.goto((report / "report.html").resolve().as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert seen == []
 
 
 @pytest.fixture(scope="module", params=["hostile_run", "reference_report"])
@@ -87,12 +34,17 @@ def hostile(opener: Opener, hostile_run: Path):
     return opener(hostile_run, WIDE)
 
 
+OPEN = "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
+
+
 def table_of(page, title: str):
-    return page.locator("section", has=page.get_by_role("heading", name=title, exact=True)).locator("table").first
+    page.evaluate(OPEN)
+    return page.locator("details", has=page.get_by_role("heading", name=title, exact=True)).locator("table").first
 
 
 def test_nothing_sticks_out_of_the_page_or_is_cut_off(page) -> None:
     width = page.viewport_size["width"]
+    page.evaluate(OPEN)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     wrong = page.evaluate(
         """() => [...document.querySelectorAll("main *, header *")].filter((element) => {
@@ -107,6 +59,7 @@ def test_nothing_sticks_out_of_the_page_or_is_cut_off(page) -> None:
 
 
 def test_no_two_texts_of_a_plot_overlap_and_none_leaves_it(page) -> None:
+    page.evaluate(OPEN)
     wrong = page.evaluate(
         """() => [...document.querySelectorAll("svg.plot")].flatMap((plot) => {
              const frame = plot.getBoundingClientRect();
@@ -128,8 +81,9 @@ def test_no_two_texts_of_a_plot_overlap_and_none_leaves_it(page) -> None:
 def test_every_model_is_named_in_the_scaling_plots(page) -> None:
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("svg.plot")]
-             .filter((plot) => plot.querySelector("text.name") && plot.querySelector(".band"))
-             .map((plot) => plot.querySelectorAll(".point").length - plot.querySelectorAll("text.name").length)
+             .filter((plot) => plot.querySelector('[aria-label*="M parameters"]'))
+             .map((plot) => plot.querySelectorAll('[aria-label*="M parameters"]').length
+               - plot.querySelectorAll("text.name").length)
              .filter((missing) => missing !== 0)"""
     )
     assert unnamed == []
@@ -138,6 +92,7 @@ def test_every_model_is_named_in_the_scaling_plots(page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_what_is_behind_it(opener: Opener, report: Path, scheme: str) -> None:
     page = opener(report, WIDE, scheme)
+    page.evaluate(OPEN)
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
     assert dark == (scheme == "dark")
     poor = page.evaluate(
@@ -174,12 +129,15 @@ def test_on_paper_tables_are_tables_and_nothing_is_cut_off(opener: Opener, repor
     page = opener(report, 703, "dark")  # an A4 page less its margins, of a person who likes it dark
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
-    assert page.locator("nav").is_hidden() and page.locator("thead").first.is_visible()
+    assert page.locator("nav").is_hidden() and page.locator("details[open]").count() == 0
+    assert page.evaluate("[...document.querySelectorAll('thead')].every((head) => head.getClientRects().length > 0)")
+    assert len(page.pdf(width="210mm", height="297mm")) > 50_000
     assert page.evaluate("document.documentElement.scrollWidth") <= 703
     assert page.evaluate("[...document.querySelectorAll('.folded tr')].every((row) => row.getClientRects().length > 0)")
 
 
 def test_hostile_names_are_text(hostile, hostile_names: tuple[str, ...]) -> None:
+    hostile.evaluate(OPEN)
     text = hostile.locator("main").inner_text()
     for name in hostile_names[:5]:
         assert name in text
@@ -195,6 +153,7 @@ def test_a_page_has_the_landmarks_and_headings_that_a_screen_reader_goes_by(host
     assert hostile.locator("table:not(:has(> caption))").count() == 0
     assert hostile.locator("th:not([scope])").count() == 0
     assert hostile.locator("svg:not(svg svg):not([aria-label])").count() == 0
+    hostile.evaluate(OPEN)
     assert hostile.get_by_role("columnheader", name="exponent").count() > 0
 
 
@@ -261,6 +220,62 @@ def test_without_script_the_tables_stand_as_they_are(browser, hostile_run: Path)
     context = browser.new_context(java_script_enabled=False, viewport={"width": NARROW, "height": 900})
     page = context.new_page()
     page.goto((hostile_run / "report.html").resolve().as_uri(), timeout=SLOW)
-    assert page.locator("thead").first.is_visible()
+    page.locator("summary", has_text="Performance by model").click()
+    assert page.locator("details[open] thead").first.is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= NARROW
     context.close()
+
+
+def test_a_link_opens_the_section_that_it_leads_to(opener: Opener, hostile_run: Path) -> None:
+    page = opener(hostile_run, WIDE)
+    page.locator(".trust a").click()
+    assert page.locator("#validity").get_attribute("open") is not None
+    assert page.locator("details[open]").count() == 1
+
+
+def test_a_search_shows_the_sections_and_marks_the_rows_that_hold_its_words(
+    opener: Opener, hostile_run: Path, hostile_names: tuple[str, ...]
+) -> None:
+    page = opener(hostile_run, WIDE)
+    page.get_by_role("searchbox").fill(hostile_names[1])
+    shown = page.locator("details:visible")
+    assert 0 < shown.count() < page.locator("details").count()
+    assert page.locator("tr.hit").count() > 0
+    assert all(hostile_names[1] in text for text in page.locator("tr.hit").all_inner_texts())
+    page.get_by_role("searchbox").fill("")
+    assert page.locator("details:visible").count() == page.locator("details").count()
+
+
+@pytest.mark.parametrize("way", ["hover", "focus"])
+def test_a_word_says_what_it_means(hostile, way: str) -> None:
+    hostile.evaluate(OPEN)
+    getattr(hostile.locator("a.word", has_text="decode").first, way)()
+    assert "one step each" in hostile.locator("#tip").inner_text()
+    hostile.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("format", ["PNG", "SVG"])
+def test_a_figure_is_copied_or_saved_as_a_picture_with_its_colours(hostile, format: str) -> None:
+    figure = hostile.locator("figure").first
+    button = figure.get_by_role("button", name=format)
+    button.focus()
+    hostile.keyboard.press("Enter")
+    figure.get_by_role("button", name="Copied").or_(figure.get_by_role("button", name="Saved")).wait_for()
+    svg = hostile.evaluate("drawing(document.querySelector('figure'))[1]")
+    assert svg.startswith("<svg ") and "var(--" not in svg and "fill: rgb" not in svg
+    assert figure.get_by_role("link").get_attribute("href") == f"#{figure.get_attribute('id')}"
+
+
+AXE = Path(os.environ.get("PHASELAW_AXE", "axe.min.js"))
+"""axe-core, of the registry: npm pack axe-core; it is no part of this repository."""
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="PHASELAW_AXE does not name axe-core's axe.min.js (npm pack axe-core)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(opener: Opener, report: Path, scheme: str) -> None:
+    page = opener(report, WIDE, scheme)
+    page.evaluate(OPEN)
+    page.evaluate(AXE.read_text())
+    faults = "all.violations.map((each) => [each.impact, each.id, each.nodes[0].html])"
+    found = page.evaluate(f"axe.run().then((all) => {faults})")
+    assert [each for each in found if each[0] in ("serious", "critical")] == []

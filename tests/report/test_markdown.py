@@ -3,14 +3,11 @@
 import re
 
 import pytest
+from documents import document
 
-from phaselaw.report.document import Code, Document, Section, Table
+from phaselaw.report.document import Code, Table
 from phaselaw.report.markdown import escaped, to_markdown
 from phaselaw.tables import measured, words
-
-
-def document(*blocks) -> Document:
-    return Document(title="T", lead=("L",), sections=(Section(title="S", blocks=blocks),))
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,17 @@
 import re
 from pathlib import Path
 
-from phaselaw.report.document import Document, Section, Table
+from documents import document
+
+from phaselaw.laws.analysis import DECLARED
+from phaselaw.report.document import Table
 from phaselaw.report.page import to_html
+from phaselaw.rundir.columns import COLUMNS
 from phaselaw.tables import derived, measured, words
 
 
 def page_of(*blocks) -> str:
-    return to_html(Document(title="T", lead=("L",), sections=(Section(title="S", blocks=blocks),)))
+    return to_html(document(*blocks))
 
 
 def test_the_page_is_small_and_refers_to_nothing_outside(hostile_run: Path) -> None:
@@ -51,3 +55,10 @@ def test_a_value_that_is_missing_sorts_as_missing() -> None:
     rows = ({"v": None}, {"v": float("nan")}, {"v": 3.0})
     page = page_of(Table(caption="C", columns=(measured("v", "ms"),), rows=rows))
     assert re.findall(r'data-v="(.*?)"', page) == ["", "", "3"]
+
+
+def test_no_sentence_names_a_column_of_a_file(hostile_run: Path) -> None:
+    columns = {column.key for table in DECLARED.values() for column in table.columns} | set(COLUMNS)
+    page = (hostile_run / "report.html").read_text()
+    prose = " ".join(re.findall(r"<(?:p|li|caption|figcaption|dd|dt|h[123])\b[^>]*>(.*?)</", page))
+    assert {word for word in re.findall(r"[a-z0-9]+(?:_[a-z0-9]+)+", prose) if word in columns} == set()

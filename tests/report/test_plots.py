@@ -3,41 +3,35 @@
 from xml.etree import ElementTree
 
 import matplotlib as mpl
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
-from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panel, Point, ScalingLaw, ScalingPlot
-from phaselaw.report.plots import LONGEST, band, draw, pieces
+from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panels, Point
+from phaselaw.report.plots import LONGEST, draw, pieces
 
 POINTS = (Point(label="<a>$x$", x=1.0, y=10.0), Point(label="b", x=10.0, y=30.0), Point(label="c", x=100.0, y=100.0))
 
 
-def law_of(points: tuple[Point, ...]) -> ScalingLaw:
-    x, y = np.log10([p.x for p in points]), np.log10([p.y for p in points])
-    fit = stats.linregress(x, y)
-    residual = y - fit.intercept - fit.slope * x
-    return ScalingLaw(
-        slope=float(fit.slope),
-        log10_intercept=float(fit.intercept),
-        residual_sd_log10=float(np.sqrt((residual**2).sum() / (len(x) - 2))),
-        log10_params_mean=float(x.mean()),
-        log10_params_sum_of_squares=float(((x - x.mean()) ** 2).sum()),
-        n_models=len(x),
-        level=0.95,
-    )
+LINE = Curve(
+    label="law", points=tuple(Point(label="", x=p.x, y=p.y, low=p.y / 2, high=p.y * 2) for p in POINTS), dots=False
+)
+MODELS = Curve(label="", points=POINTS, joined=False, named=True)
+SIZES = {"x": Axis(title="parameters (millions)", log=True), "y": Axis(title="ms", log=True)}
 
 
-def plot(law: ScalingLaw | None = None) -> ScalingPlot:
-    return ScalingPlot(name="p", alt="what is there", panels=(Panel(title="decode", points=POINTS, law=law),))
+def panel(*curves: Curve, **more) -> CurvePlot:
+    return CurvePlot(name="c", caption="what is there", title="decode", curves=curves or (MODELS,), **SIZES | more)
+
+
+def plot(*curves: Curve) -> Panels:
+    return Panels(name="p", caption="what is there", panels=(panel(*curves),))
 
 
 def test_the_same_plot_gives_the_same_bytes() -> None:
-    before = draw(plot(law_of(POINTS)))
+    before = draw(plot(LINE, MODELS))
     pieces.cache_clear()
-    assert draw(plot(law_of(POINTS))) == before
+    assert draw(plot(LINE, MODELS)) == before
 
 
 def test_every_point_names_itself_and_its_values() -> None:
@@ -52,36 +46,36 @@ def test_a_name_with_markup_and_dollars_is_drawn_as_it_is() -> None:
     assert "<a>$x$" in texts
 
 
-def test_the_band_is_the_interval_of_the_mean_that_regression_gives() -> None:
-    law = law_of(POINTS)
-    at_the_mean = band(law, np.array([law.log10_params_mean]))
-    assert at_the_mean is not None and law.residual_sd_log10 is not None
-    expected = stats.t.ppf(0.975, 1) * law.residual_sd_log10 / np.sqrt(3)
-    assert at_the_mean[0] == pytest.approx(expected)
-    away = band(law, np.array([law.log10_params_mean - 1]))
-    assert away is not None and away[0] > at_the_mean[0]
-
-
-def test_two_models_have_a_line_and_no_band() -> None:
-    law = ScalingLaw(
-        slope=1, log10_intercept=0, residual_sd_log10=None, log10_params_mean=0, log10_params_sum_of_squares=1,
-        n_models=2, level=0.95,
-    )  # fmt: skip
-    assert band(law, np.zeros(1)) is None
-
-
 def test_a_dot_plot_names_its_points_too() -> None:
     svg = draw(
         DotPlot(
-            name="w", alt="ratios", axis=Axis(title="ratio", log=True), reference=1.0, rows=(("sim, decode", POINTS),)
+            name="w",
+            caption="ratios",
+            axis=Axis(title="ratio", log=True),
+            reference=1.0,
+            rows=(("sim, decode", POINTS),),
         )
     )
     assert "b: 10" in svg and "sim, decode" in svg
 
 
 def test_a_panel_without_points_is_drawn_empty() -> None:
-    empty = ScalingPlot(name="p", alt="nothing", panels=(Panel(title="decode", points=(), law=None),))
-    assert "decode" in draw(empty)
+    assert "decode" in draw(plot(Curve(label="", points=())))
+
+
+def test_rows_with_the_same_few_points_have_colours_and_a_legend() -> None:
+    rows = (("a", POINTS), ("b", POINTS))
+    [drawn] = pieces(DotPlot(name="w", caption="c", axis=Axis(title="ratio", log=True), rows=rows))
+    assert [classes(drawn).count(f"point c{at}") for at in range(3)] == [2, 2, 2]
+    [one] = pieces(DotPlot(name="w", caption="c", axis=Axis(title="ratio", log=True), rows=(("a", POINTS[:1]),)))
+    assert classes(one).count("point c0") == 1
+
+
+def test_bars_reach_from_the_reference_to_their_values() -> None:
+    rows = (("latency", POINTS[1:2]), ("budget", POINTS[2:]))
+    axis = Axis(title="times", log=True)
+    [drawn] = pieces(DotPlot(name="w", caption="c", axis=axis, reference=1.0, rows=rows, bars=True))
+    assert [classes(drawn).count(f"bar c{at}") for at in range(2)] == [1, 1]
 
 
 def classes(svg: str) -> list[str]:
@@ -89,24 +83,21 @@ def classes(svg: str) -> list[str]:
 
 
 def test_a_law_on_suspect_rows_is_dashed_and_says_why() -> None:
-    suspect = Panel(title="decode", points=POINTS, law=law_of(POINTS), said="exponent", warning="far off the law")
-    sound = Panel(title="decode", points=POINTS, law=law_of(POINTS), said="exponent")
-    drawn = pieces(ScalingPlot(name="p", alt="a", panels=(suspect, sound)))
-    assert ["line c0 dashed" in classes(one) for one in drawn] == [True, False]
-    assert "⚠ far off the law" in drawn[0] and "⚠" not in drawn[1]
+    dashed = Curve(label="law", points=LINE.points, dots=False, dashed=True)
+    [suspect] = pieces(panel(dashed, MODELS, warning="far off the law"))
+    [sound] = pieces(panel(LINE, MODELS))
+    assert ["line c0 dashed" in classes(one) for one in (suspect, sound)] == [True, False]
+    assert "⚠ far off the law" in suspect and "⚠" not in sound
 
 
 def test_many_suspicions_are_counted_where_their_names_have_no_room() -> None:
-    warning = ", ".join(["prompt cache suspected"] * 4)
-    [drawn] = pieces(
-        ScalingPlot(name="p", alt="a", panels=(Panel(title="t", points=POINTS, law=None, warning=warning),))
-    )
+    [drawn] = pieces(panel(warning=", ".join(["prompt cache suspected"] * 4)))
     assert "⚠ 4 checks suspect its rows" in drawn
 
 
 def curves(*given: Curve, **axes) -> str:
     x, y = axes.get("x", Axis(title="tokens")), axes.get("y", Axis(title="share", percent=True))
-    [drawn] = pieces(CurvePlot(name="c", alt="a", x=x, y=y, curves=given))
+    [drawn] = pieces(CurvePlot(name="c", caption="a", x=x, y=y, curves=given))
     return drawn
 
 
@@ -179,7 +170,7 @@ def test_an_axis_shows_every_value_and_a_few_ticks(log: bool, values: list[float
 def test_shares_that_are_equal_but_for_rounding_stand_on_an_axis_with_ticks() -> None:
     points = tuple(Point(label="m", x=0.9697 + at * 1e-15, y=0.0) for at in range(3))
     axis = Axis(title="share", percent=True)
-    [drawn] = pieces(DotPlot(name="d", alt="a", axis=axis, reference=None, rows=(("sim", points),)))
+    [drawn] = pieces(DotPlot(name="d", caption="a", axis=axis, reference=None, rows=(("sim", points),)))
     assert len(of_class(drawn, "tick")) >= 2
     spots = [float(one.get("cx")) for one in of_class(drawn, "point")]
     assert max(spots) - min(spots) < 1
@@ -189,7 +180,7 @@ def heap(*names: str) -> str:
     """Models of almost one size and latency, drawn."""
     points = [Point(label=name, x=300 + at % 3, y=100 + at // 3) for at, name in enumerate(names)]
     far = Point(label="far", x=1.0, y=1.0)
-    [drawn] = pieces(ScalingPlot(name="p", alt="a", panels=(Panel(title="t", points=(far, *points), law=None),)))
+    [drawn] = pieces(panel(Curve(label="", points=(far, *points), joined=False, named=True)))
     return drawn
 
 
@@ -221,7 +212,7 @@ def test_a_point_of_a_file_has_a_title_and_that_of_a_page_has_its_label_alone() 
 
 
 def test_a_page_gives_colours_and_ids_are_left_to_it() -> None:
-    drawn = pieces(plot(law_of(POINTS)))[0]
+    drawn = pieces(plot(LINE, MODELS))[0]
     assert "style=" not in drawn and "#" not in drawn and " id=" not in drawn
     assert "var(--" not in draw(plot())
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from phaselaw.cli import main
 
 LAW = """\
@@ -20,7 +18,7 @@ models: [{name: a, kind: simulated, params_millions: 5}, {name: b, kind: simulat
 
 def section_of(run: Path) -> str:
     """The report's section on sweeps; empty where it has none."""
-    return (run / "report.md").read_text().partition("\n## Sweeps\n")[2].partition("\n## ")[0]
+    return (run / "report.md").read_text().partition("\n### Sweeps\n")[2].partition("\n##")[0]
 
 
 def swept(folder: Path, *axes: str) -> Path:
@@ -30,15 +28,12 @@ def swept(folder: Path, *axes: str) -> Path:
     return folder / "run"
 
 
-def test_decodes_share_comes_first_and_says_where_it_dominates(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_decodes_share_comes_first_and_says_where_it_dominates(tmp_path: Path) -> None:
     run = swept(tmp_path, "gen_tokens=4,16,64")
     section = section_of(run)
-    assert section.strip().startswith("![Decode's share of end-to-end latency")
+    assert section.strip().startswith("![Decode's share of the whole")
     assert (run / "analysis" / "plots" / "decode-fraction-by-gen-tokens.svg").read_text().startswith("<")
     assert "decode passes 90% of end-to-end latency at" in section
-    assert "Along generated tokens, sim" in capsys.readouterr().out
 
 
 def test_a_grid_shows_rates_lengths_exponents_and_the_step_time_model(tmp_path: Path) -> None:

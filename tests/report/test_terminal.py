@@ -3,9 +3,10 @@
 import dataclasses
 import io
 
+from documents import document
 from rich.console import Console
 
-from phaselaw.report.document import Document, Table
+from phaselaw.report.document import Table
 from phaselaw.report.terminal import print_summary
 from phaselaw.tables import DOUBT, derived, measured, words
 
@@ -18,8 +19,8 @@ TABLE = Table(caption="", columns=(words("n", "name"), measured("v", "ms"), deri
 
 def printed(*blocks, terminal: bool = False) -> str:
     out = io.StringIO()
-    document = Document(title="T", lead=(), sections=(), summary=blocks)
-    print_summary(document, Console(file=out, width=200, force_terminal=terminal, no_color=True, highlight=False))
+    shown = dataclasses.replace(document(), summary=blocks)
+    print_summary(shown, Console(file=out, width=200, force_terminal=terminal, no_color=True, highlight=False))
     return out.getvalue()
 
 

@@ -1,5 +1,6 @@
 """The report names what the checks found, what it may be else, the next step, and the laws that it touches."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from phaselaw.cli import main
 def reported(reference_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     out = tmp_path_factory.mktemp("tr121")
     assert main(["report", str(reference_data / "tr121" / "primary_run"), "--out", str(out)]) == 0
-    parts = (out / "report.md").read_text().split("\n## ")
+    parts = re.split(r"\n##+ ", (out / "report.md").read_text())
     return {part.partition("\n")[0]: part for part in parts[1:]}
 
 
@@ -41,9 +42,7 @@ def test_every_check_stands_there_with_what_it_looked_at_and_how_often_it_errs(r
     assert any("at most 1% of backends" in line for line in clear)
 
 
-def test_claims_follow_the_headline_and_carry_their_marks(reported) -> None:
-    titles = list(reported)
-    assert titles.index("Claim status") == titles.index("Scaling exponents") + 1
+def test_claims_carry_the_marks_of_their_laws(reported) -> None:
     [of_ollama] = [line for line in reported["Claim status"].splitlines() if "| ollama, end to end | supp" in line]
     assert "prompt cache suspected" in of_ollama
     [of_cpu] = [line for line in reported["Claim status"].splitlines() if "| hf_cpu_fp32, end to end | supp" in line]

@@ -258,7 +258,7 @@ def _sections(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     title = "(top)"
     for line in text.splitlines():
-        title = line.strip("# ") if line.startswith("## ") else title
+        title = line.strip("# ") if line.startswith(("## ", "### ")) else title
         found[title] = found.get(title, "") + line + "\n"
     return {title: part for title, part in found.items() if not title.startswith(_SECTIONS_OF_THIS_MACHINE)}
 

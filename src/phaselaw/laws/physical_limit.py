@@ -49,10 +49,11 @@ PHYSICAL_LIMIT = Table(
         col.measured("limit_gb_per_s", "machine's GB/s there"),
         col.measured("limit_gflop_per_s", "machine's GFLOP/s"),
         *(col.derived("bandwidth_share", "share", col.percent), col.derived("compute_share", "share", col.percent)),
-        *(col.words("wall", "wall"), col.words("evidence"), col.words("above_the_roof"), col.counted(BUDGET)),
+        *(col.words("wall", "wall"), col.words("evidence")),
+        *(col.words("above_the_roof", "above 100 %, since"), col.counted(BUDGET)),
     ),
     shows="backend model scenario mode bytes_per_token flops_per_token bandwidth_gb_per_s limit_gb_per_s "
-    "bandwidth_share compute_gflop_per_s limit_gflop_per_s compute_share wall",
+    "bandwidth_share compute_gflop_per_s limit_gflop_per_s compute_share wall above_the_roof",
 )
 TORCH_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 

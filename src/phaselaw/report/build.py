@@ -1,68 +1,148 @@
-"""The whole report, section by section, in TR121's order: first what decides, then what it stands on."""
+"""The whole report: a first screen, then the chapters of ``outline.toml``, each a picture and a sentence first."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from phaselaw.laws import decisions
+from phaselaw.laws.analysis import DECLARED
 from phaselaw.report import (
     comparison,
     economics,
     few_models,
+    front,
     guidance,
-    headline,
     limits_of_machine,
     performance,
     prediction,
     provenance,
     scaling,
-    served,
     sweeps,
     validity,
 )
-from phaselaw.report.document import Document
+from phaselaw.report.document import Axis, Block, Chapter, Document, DotPlot, Plot, Section, Words, dots, section
+from phaselaw.report.outline import CHAPTERS, GLOSSARY, WORDING
 from phaselaw.report.subject import Subject
+from phaselaw.tables import alike, digits
+
+_MADE: dict[str, Callable[[Subject], Iterable[Block | None]]] = {
+    "Each model and prompt": few_models.by_prompt,
+    "Performance by model": performance.by_model,
+    "Scaling exponents": scaling.exponents,
+    "Scenario by scenario": scaling.by_scenario,
+    "Sweeps": sweeps.sweeps,
+    "Concurrency": sweeps.at_once,
+    "Runs side by side": comparison.laws_side_by_side,
+    "The same weights on several engines": comparison.engines,
+    "First calls": performance.first_calls,
+    "Validity": validity.validity,
+    "What this run does not tell": provenance.limits,
+    "How good predictions are": prediction.validation,
+    "Early stops": performance.early_stops,
+    "Regimes": scaling.regimes,
+    "Overhead and compute": scaling.overhead_and_compute,
+    "The machine's limits": limits_of_machine.limits_of_machine,
+    "Guidance": guidance.guidance,
+    "Words": lambda _: (Words(tuple(GLOSSARY.items())),),
+    "Environment": provenance.environment,
+    "Workload": provenance.workload,
+    "Acceptance": provenance.acceptance,
+    "How to reproduce": provenance.reproduce,
+    "Files": provenance.index,
+}
+"""By title, what a section shows beside the tables that the outline names."""
 
 
 def build(subject: Subject) -> Document:
     """The report of a run as a document."""
-    name = subject.manifest.get("run_name") or subject.run.path.name
-    each_model = few_models.by_prompt(subject)
-    of_laws = (headline.first_to_break(subject), headline.exponents(subject), headline.regimes(subject))
-    sections = (
-        *((each_model,) if each_model else of_laws[:2]),
-        headline.claim_status(subject),
-        None if each_model else of_laws[2],
-        headline.supports(subject),
-        validity.validity(subject),
-        guidance.guidance(subject),
-        comparison.laws_side_by_side(subject),
-        provenance.method(),
-        provenance.environment(subject),
-        provenance.workload(subject),
-        provenance.acceptance(subject),
-        performance.by_model(subject),
-        scaling.plots(subject),
-        scaling.by_scenario(subject),
-        scaling.architecture(subject),
-        scaling.predictors(subject),
-        scaling.overhead_and_compute(subject),
-        limits_of_machine.limits_of_machine(subject),
-        limits_of_machine.memory(subject),
-        prediction.validation(subject),
-        performance.decode_share(subject),
-        sweeps.sweeps(subject),
-        performance.cold_start(subject),
-        performance.early_stops(subject),
-        served.served_engines(subject),
-        served.device_clock(subject),
-        served.concurrency(subject),
-        comparison.engines(subject),
-        *economics.of_report(subject.plan),
-        provenance.limits(subject),
-        provenance.reproduce(subject),
-        provenance.index(subject),
-    )
     return Document(
-        title=f"Scaling report: {name}",
-        lead=(*headline.lead(subject), *sweeps.lead(subject)),
-        sections=tuple(section for section in sections if section is not None),
-        summary=headline.summary(subject),
+        name=str(subject.manifest.get("run_name") or subject.run.path.name),
+        title=front.question(subject),
+        front=front.front(subject),
+        chapters=tuple(_chapter(subject, title) for title in CHAPTERS),
+        summary=front.summary(subject),
     )
+
+
+def _chapter(subject: Subject, title: str) -> Chapter:
+    said, picture = _FIRST[title]
+    sections = [found for each in CHAPTERS[title] if (found := _section(subject, each))]
+    if title == "Cost":
+        sections += economics.of_report(subject.plan)
+    return Chapter(title=title, said=said(subject), picture=picture(subject), sections=tuple(sections))
+
+
+def _section(subject: Subject, outlined: dict[str, Any]) -> Section | None:
+    """What a section says, and what it shows; ``None`` where it has nothing to show."""
+    title, slo = outlined["title"], f"{subject.analysis.options.cold_start_slo_ms:g}"
+    made = [*_MADE[title](subject)] if title in _MADE else []
+    tables = [table for name in outlined.get("tables", ()) if (table := subject.table(DECLARED[name])).rows]
+    says = (text.replace("{slo}", slo) for text in outlined.get("says", ()))
+    return section(title, *says, *made, *tables) if made or tables else None
+
+
+def _speed(subject: Subject) -> str:
+    ends = [
+        " and ".join(
+            f"{row[f'{end}_model']} answers in {digits(row[f'{end}_latency_ms'])} ms"
+            for end in ("smallest", "largest")[: row["n_models"]]
+        )
+        + f" ({row['law']})"
+        for row in subject.rows(decisions.WHAT_BREAKS_FIRST.name)
+    ]
+    return f"End to end, {front.joined(ends)}." if ends else "No model has a usable end-to-end latency."
+
+
+def _cold_start(subject: Subject) -> str:
+    rows = subject.rows("cold_starts")
+    worst = max(rows, key=lambda row: float(row["added_ms_max"]), default=None)
+    if worst is None:
+        return "No first call was measured beside warm ones."
+    unsafe, calls = (sum(row[name] for row in rows if row["mode"] == "prefill") for name in ("n_unsafe", "n_calls"))
+    where = f"{worst['worst_model']}, {worst['coldness']}"
+    return f"Of {calls} first calls {unsafe} are unsafe; the worst adds {digits(worst['added_ms_max'])} ms ({where})."
+
+
+def _trust(subject: Subject) -> str:
+    found = validity.trust(subject)
+    return f"{found.mark.capitalize()}: {found.said}."
+
+
+def _explained(subject: Subject) -> str:
+    rows = [row for row in subject.ordered(decisions.REGIMES.name) if row["regime"] != decisions.COLD_START]
+    laws = alike(rows, "regime").items()
+    told = [f"{WORDING['regimes'][name]} ({front.joined(row['law'] for row in mine)})" for (name,), mine in laws]
+    return " ".join(few_models.bound(subject)) or f"Governed by {'; by '.join(told) or 'nothing that was measured'}."
+
+
+def _cost(subject: Subject) -> str:
+    priced = subject.plan.rows("rows")
+    return economics.cheapest_words(subject.plan) if priced else "No price: no end-to-end rate was measured."
+
+
+def _rates(subject: Subject) -> DotPlot | None:
+    """The price of 1M tokens by model, at each hourly rate."""
+    rows = subject.plan.rows("sensitivity")
+    volume = rows[0]["tokens_per_month"] if rows else None
+    named = [row | {"named": few_models.short_name(row["model"])} for row in rows if row["tokens_per_month"] == volume]
+    caption = "Price of 1M tokens: by model, at each hourly rate (assumed)."
+    plot = ("price-by-rate", caption, Axis(title="$ per 1M tokens", log=True))
+    return dots(plot, named, "named backend", "tier", "usd_per_1m")
+
+
+def _everything(subject: Subject) -> str:
+    rows = subject.run.rows
+    measured = f"{rows.height:,} rows of {rows['model'].n_unique():,} models"
+    return f"{measured}: what was asked, on which machine, and how to do it again."
+
+
+_FIRST: dict[str, tuple[Callable[[Subject], str], Callable[[Subject], Plot | None]]] = {
+    "Speed": (_speed, lambda subject: few_models.waits(subject) or scaling.picture(subject)),
+    "Cold start": (_cold_start, performance.waits),
+    "Trust": (_trust, scaling.forest),
+    "What explains it": (_explained, scaling.errors),
+    "Cost": (_cost, _rates),
+    "Everything": (_everything, provenance.prompts),
+}
+"""By chapter, the sentence and the picture that it opens with."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import polars as pl
 
 from phaselaw.laws.engine_ratios import CONSTANT, ENGINE_LAWS, ENGINE_RATIOS, EXPONENT
@@ -16,7 +18,7 @@ from phaselaw.laws.regression_test import (
     WITHIN_RUNS,
     RegressionTest,
 )
-from phaselaw.report.document import Axis, DotPlot, Figure, Point, Section, Table, display, section
+from phaselaw.report.document import Axis, Block, Table, display, dots
 from phaselaw.report.subject import PHASE_WORDS, Companion, Subject, law_words, table_rows
 from phaselaw.tables import BUDGET, MISSING, Col, Row, bracket, counted, digits, fixed, two_places, words
 from phaselaw.tables import Table as Declared
@@ -36,26 +38,22 @@ _RUNS = Declared(
 )
 
 
-def laws_side_by_side(subject: Subject) -> Section | None:
-    """The runs and their laws (TR121 is one report over five runs); ``None`` where the report is of one run."""
+def laws_side_by_side(subject: Subject) -> Iterator[Block]:
+    """The runs and their laws (TR121 is one report over five runs); nothing where the report is of one run."""
     found = subject.analysis.tables.get(LAWS_SIDE_BY_SIDE.name)
     if found is None or not subject.beside:
-        return None
+        return
     order = list(PHASE_WORDS)
     rows = table_rows(found, budget=found[BUDGET].n_unique() > 1)
     rows = tuple(sorted(rows, key=lambda row: (stem(row["backend"]), order.index(row["mode"]))))
     first = str(found["run"][0]) if found.height else str(subject.manifest.get("run_name") or subject.run.path.name)
     runs = (Companion(name=first, run=subject.run, analysis=subject.analysis), *subject.beside)
-    return section(
-        "Runs side by side",
-        display(_RUNS, [_run(each) for each in runs]),
-        "A difference is this run's exponent less the first run's, of the same backend and phase. An interval that "
-        "holds 0 shows no change. Over the same models it is of their paired differences, since what a model does to "
-        "both runs alike cancels; else of two independent laws, which is wider. Each interval stands alone: of twenty "
-        "true zeros one is missed. How much a mere repetition would differ is in none of them.",
-        display(LAWS_SIDE_BY_SIDE, rows),
-        _forest([row for row in rows if row["mode"] == "e2e_kv" and row["slope"] is not None]),
-    )
+    yield display(_RUNS, [_run(each) for each in runs])
+    yield display(LAWS_SIDE_BY_SIDE, rows)
+    caption = "End-to-end exponents: of each run, with their intervals; 0 (dotted) is no law."
+    plot = ("runs-side-by-side", caption, Axis(title="exponent, end to end"))
+    ends, whole = ("slope_t_ci_low", "slope_t_ci_high"), [row for row in rows if row["mode"] == "e2e_kv"]
+    yield from filter(None, [dots(plot, whole, "law run", "run", "slope", *ends, at=0.0)])
 
 
 def _run(each: Companion) -> Row:
@@ -70,50 +68,15 @@ def _run(each: Companion) -> Row:
     }
 
 
-def _forest(laws: list[Row]) -> Figure:
-    """End-to-end exponents with their intervals, one under the other."""
-    points = {}
-    for law in laws:
-        ends = {"low": law["slope_t_ci_low"], "high": law["slope_t_ci_high"]}
-        point = Point(label=f"{law['law']}, {law['run']}", x=law["slope"], y=0.0, **ends)
-        points[f"{law['law']} – {law['run']}"] = (point,)
-    plot = DotPlot(
-        name="runs-side-by-side",
-        alt="End-to-end exponent of each run and backend with its interval",
-        axis=Axis(title="exponent, end to end"),
-        reference=0.0,
-        rows=tuple(points.items()),
-    )
-    widest = max(laws, key=lambda row: (row["slope_t_ci_high"] or 0) - (row["slope_t_ci_low"] or 0), default=None)
-    note = ""
-    if widest is not None and widest["slope_t_ci_low"] is not None:
-        interval = bracket(widest["slope_t_ci_low"], widest["slope_t_ci_high"])
-        note = f" The widest is {widest['law']} of {widest['run']}, {interval}, over {widest['n_models']} models."
-    return Figure(plot=plot, caption=f"End-to-end exponents with their intervals; 0 (dotted) is no law.{note}")
-
-
-def engines(subject: Subject) -> Section | None:
-    """The same weights on several engines: ratios of latency, and what of the law changes; ``None`` without any."""
+def engines(subject: Subject) -> Iterator[Block]:
+    """The same weights on several engines: ratios of latency, and what of the law changes; nothing without any."""
     ratios, laws = subject.rows(ENGINE_RATIOS.name), subject.rows(ENGINE_LAWS.name)
-    if not ratios:
-        return None
-    findings = " ".join(_change(row) for row in laws if row["mode"] == "e2e_kv")
-    return section(
-        "The same weights on several engines",
-        f"Latency over that of {ratios[0]['reference']} for the same weights, prompt and budget; below 1 is faster. "
-        "Models are paired by the identity that the study states, and the engines run with the settings that it "
-        "states, else their own defaults, so that a ratio holds for these and not for an engine as such. A phase is "
-        "told by the clock that its engine has: transformers inside this process, llama.cpp by its own timings, "
-        "Ollama's decode by the client's clock and its prefill by the server's, and OpenAI's protocol by the client's "
-        "clock alone.",
-        findings or "No phase was measured end to end on two engines.",
-        display(ENGINE_LAWS, laws),
-        "A law's exponent changes where the interval of the difference of slopes leaves out 0: the engine's gain then "
-        "depends on size. Only its constant changes where it holds 0 and the ratio at the mean size leaves out 1. The "
-        "fit is paired over the models that all engines ran, so that what a model does to both cancels. Each interval "
-        "stands for itself: of twenty, one is expected to miss.",
-        display(ENGINE_RATIOS, ratios),
-    )
+    if ratios:
+        yield f"Ratios are latencies over those of {ratios[0]['reference']} for the same weights, prompt and budget."
+        findings = " ".join(_change(row) for row in laws if row["mode"] == "e2e_kv")
+        yield findings or "No phase was measured end to end on two engines."
+        yield display(ENGINE_LAWS, laws)
+        yield display(ENGINE_RATIOS, ratios)
 
 
 def _change(row: Row) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
 
 from phaselaw import tables
 from phaselaw.tables import Col, Row
@@ -61,43 +62,6 @@ class Axis:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ScalingLaw:
-    """A fitted line on log-log axes with what its interval band is drawn from (`phaselaw.laws.scaling`)."""
-
-    slope: float
-    log10_intercept: float
-    residual_sd_log10: float | None
-    log10_params_mean: float
-    log10_params_sum_of_squares: float
-    n_models: int
-    level: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Panel:
-    """One log-log plot of latency against parameters; ``law`` is ``None`` where none could be fitted."""
-
-    title: str
-    points: tuple[Point, ...]
-    law: ScalingLaw | None
-    said: str = ""
-    """What the law says, in a few words under the title."""
-    warning: str = ""
-    """What is suspect of the rows that the law stands on: then its line is dashed."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ScalingPlot:
-    """Panels side by side, latency in ms against parameters in millions."""
-
-    name: str
-    """File name without its suffix."""
-    alt: str
-    """What there is to see, for those who don't see it."""
-    panels: tuple[Panel, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
     """Points of one kind, by default joined by a line; their intervals are a band where joined, else bars."""
 
@@ -111,21 +75,36 @@ class Curve:
     """Whether each dot's label stands beside it."""
     dashed: bool = False
     """For what was not measured: a model, a limit, a law on suspect rows."""
+    colour: int | None = None
+    """Its number; ``None``: that of its place among the curves."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CurvePlot:
-    """Curves on linear or log axes: sweeps, rooflines, models against what was measured."""
+    """Curves on linear or log axes: laws, sweeps, rooflines, models against what was measured."""
 
     name: str
-    alt: str
+    """File name without its suffix."""
+    caption: str
+    """What there is to see, under it, and for those who don't see it."""
     x: Axis
     y: Axis
     curves: tuple[Curve, ...]
     """At most six are told apart by colour; more share colours, so make two plots of them."""
     title: str = ""
+    warning: str = ""
+    """What is suspect of the rows that it stands on."""
     reference: float | None = None
     """A value of ``y`` at which a line runs across."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Panels:
+    """Plots side by side, in one file."""
+
+    name: str
+    caption: str
+    panels: tuple[CurvePlot, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,23 +112,40 @@ class DotPlot:
     """Values in named rows along one axis, with a line across at ``reference``; intervals as bars."""
 
     name: str
-    alt: str
+    caption: str
     axis: Axis
-    reference: float | None
+    reference: float | None = None
     rows: tuple[tuple[str, tuple[Point, ...]], ...]
     """Row label, and its points; a point's ``x`` is its value (``low`` and ``high`` with it), its ``y`` is not used."""
     title: str = ""
+    bars: bool = False
+    """Whether each value is a bar from the reference, too."""
 
 
-Plot = ScalingPlot | CurvePlot | DotPlot
+Plot = Panels | CurvePlot | DotPlot
+
+MOST_DOTS = 12
+"""Rows of a dot plot that `dots` makes."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
-    """A plot with its caption."""
+def dots(
+    plot: tuple[str, str, Axis], rows: Iterable[Row], by: str, label: str, x: str, *ends: str, at: float | None = None
+) -> DotPlot | None:
+    """A dot plot (its name, caption and axis) of the values ``x`` with their ``ends``; ``None`` without any.
 
-    plot: Plot
-    caption: str
+    A row of it has the rows that are alike in ``by``, a point for each, named by ``label``; ``at`` is the reference.
+    Its title is the caption up to a colon.
+    """
+    groups: dict[str, list[Point]] = {}
+    for row in rows:
+        if row.get(x) is not None:
+            interval = dict(zip(("low", "high"), (row.get(end) for end in ends), strict=False))
+            point = Point(label=str(row[label]), x=row[x], y=0.0, **interval)
+            groups.setdefault(", ".join(str(row[name]) for name in by.split()), []).append(point)
+    shown = tuple((name, tuple(points)) for name, points in groups.items())[:MOST_DOTS]
+    name, caption, axis = plot
+    title = caption.partition(":")[0]
+    return DotPlot(name=name, caption=caption, axis=axis, reference=at, rows=shown, title=title) if shown else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -159,7 +155,14 @@ class Code:
     text: str
 
 
-Block = str | tuple[str, ...] | Table | Figure | Code
+@dataclasses.dataclass(frozen=True, slots=True)
+class Words:
+    """Words, each with what it means."""
+
+    meanings: tuple[tuple[str, str], ...]
+
+
+Block = str | tuple[str, ...] | Table | Plot | Code | Words
 """A paragraph, a list of sentences, or what its type says."""
 
 
@@ -191,16 +194,82 @@ def _cut(table: Table) -> Table:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Chapter:
+    """Sections of one subject, after a picture and a sentence that say the most of it."""
+
+    title: str
+    said: str
+    picture: Plot | None
+    sections: tuple[Section, ...]
+
+
+class Trust(NamedTuple):
+    """Whether a run's rows can be trusted, in a word, and why."""
+
+    mark: Literal["sound", "with cautions", "suspect"]
+    findings: int
+    """Findings of that kind; of a sound run the checks that looked at something."""
+    checks: tuple[str, ...]
+    """The checks that found them."""
+
+    @property
+    def said(self) -> str:
+        """How many, and of which checks."""
+        if self.mark == "sound":
+            return f"{self.findings} checks looked, none spoke up"
+        return f"{self.findings} finding{'s' * (self.findings > 1)}: {', '.join(self.checks)}"
+
+    def __str__(self) -> str:
+        return f"{self.mark} ({self.said})"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Headline:
+    """One figure of the first screen."""
+
+    title: str
+    value: str
+    interval: str
+    """Its interval and what it holds, or why there is none."""
+    beside: tuple[str, ...] = ()
+    """The same figure of other backends."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Front:
+    """The first screen: what one looks at before reading anything."""
+
+    answer: str
+    """The answer to the title's question, in one plain sentence."""
+    notices: tuple[str, ...]
+    """What must be known first: that nothing was measured, that the run is unfinished."""
+    trust: Trust
+    figures: tuple[Headline, ...]
+    pictures: tuple[Plot, ...]
+    facts: tuple[tuple[str, str], ...]
+    """Machine, date, engine, models, runs: each with its name."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
     """A report."""
 
+    name: str
+    """The run's."""
     title: str
-    lead: tuple[str, ...]
-    """What it says, in a few sentences, before any section."""
-    sections: tuple[Section, ...]
+    """The question that it answers."""
+    front: Front
+    chapters: tuple[Chapter, ...]
     summary: tuple[Block, ...] = ()
     """What a terminal shows of it."""
 
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """Every section, in order."""
+        return tuple(section for chapter in self.chapters for section in chapter.sections)
+
     def plots(self) -> tuple[Plot, ...]:
-        """Every plot, in order."""
-        return tuple(block.plot for section in self.sections for block in section.blocks if isinstance(block, Figure))
+        """Every plot, in order, each once."""
+        pictures = [*self.front.pictures, *(chapter.picture for chapter in self.chapters)]
+        blocks = (block for section in self.sections for block in section.blocks)
+        return tuple(dict.fromkeys(each for each in (*pictures, *blocks) if isinstance(each, Plot)))

@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from phaselaw import tables as col
 from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT
 from phaselaw.laws.physical_limit import BANDWIDTH, COMPUTE, OVERHEAD, PHYSICAL_LIMIT
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.requests import MODELS_BY_PROMPT, REQUESTS_BY_PROMPT
-from phaselaw.report import document, served
-from phaselaw.report.document import Block, Section, display, section
+from phaselaw.report import document, performance, sweeps
+from phaselaw.report.document import Axis, Block, DotPlot, Headline, Plot, display, dots
 from phaselaw.report.subject import Subject
-from phaselaw.tables import LAW, MODEL, Row, Table, alike, digits, percent, two_places
+from phaselaw.tables import LAW, MODEL, Row, Table, alike, bracket, digits, percent, two_places
 
 FEWEST_OF_A_LAW = 3
 _WALLS = {BANDWIDTH: "memory bandwidth", COMPUTE: "arithmetic", OVERHEAD: "overhead"}
@@ -40,6 +40,7 @@ def rows(subject: Subject) -> tuple[Row, ...]:
         return ()
     for row in found:
         ends = {"": row["tokens_per_s"], "_low": row["tokens_per_s_high"], "_high": row["tokens_per_s_low"]}
+        ends |= {"_within_low": row["tokens_per_s_within_high"], "_within_high": row["tokens_per_s_within_low"]}
         row |= {f"usd_per_1m{end}": rate and _usd_per_hour(subject) / 0.0036 / rate for end, rate in ends.items()}
         row["bound_by"] = _bound_by(subject, row)
     return found
@@ -64,8 +65,8 @@ def _bound_by(subject: Subject, row: Row) -> str:
     return f"{doing}, {percent(max(first, 1 - first), 0)} of a call: {wall}"
 
 
-def lead(subject: Subject) -> list[str]:
-    """The answer: a sentence a model, how the two compare, and what to add for laws; none with more models."""
+def answers(subject: Subject) -> list[str]:
+    """The answer: a sentence a model; none with more models."""
     sentences = []
     for (law, model), mine in alike(rows(subject), "law", "model").items():
         said = (
@@ -74,14 +75,83 @@ def lead(subject: Subject) -> list[str]:
             for row in mine
         )
         sentences.append(f"{model} on {law} generates {'; '.join(said)}.")
-    return [*sentences, *_closing(subject)] if sentences else []
+    return sentences
+
+
+def bound(subject: Subject) -> Iterator[str]:
+    """What most of a call is bound by, in a sentence for the models that are bound alike."""
+    for (by,), mine in alike(rows(subject), "bound_by").items():
+        yield f"Bound by {by} ({', '.join(dict.fromkeys(row['model'] for row in mine))})."
+
+
+def figures(subject: Subject) -> tuple[Headline, ...]:
+    """The figures of the first screen: of the first model and prompt, the others beside; none with more models."""
+    found = rows(subject)
+    if not found:
+        return ()
+
+    def headline(title: str, key: str, text: Callable[[Row], str], more: str = "") -> Headline:
+        others = (row for row in found[1:4] if row[key] is not None)
+        beside = tuple(f"{short_name(row['model'])}, {row['scenario']}: {text(row)}" for row in others)
+        return Headline(title=title, value=text(found[0]), interval=f"{within(found[0], key)} {more}", beside=beside)
+
+    first = found[0]
+    rate = f"{digits(first['tokens_per_s'])} tokens/s {within(first, 'tokens_per_s')} over the whole call"
+    dollars = f"at ${_usd_per_hour(subject):g} an hour (assumed), one request at a time"
+    return (
+        headline(f"first token, {first['scenario']}", "ttft_ms", lambda row: f"{digits(row['ttft_ms'])} ms"),
+        headline("a token after it", "step_ms", lambda row: f"{digits(row['step_ms'])} ms", rate),
+        headline(
+            "first token when cold", "cold_ms", lambda row: f"{digits(row['cold_ms'])} ms", first["coldness"] or ""
+        ),
+        headline("1M generated tokens", "usd_per_1m", lambda row: f"${digits(row['usd_per_1m'])}", dollars),
+    )
+
+
+def pictures(subject: Subject) -> tuple[Plot | None, ...]:
+    """Waits and prices by model and prompt; throughput by clients where they were swept, else the first calls."""
+    plot = ("price-by-model", "Price: by model and prompt, with intervals", Axis(title="$ per 1M generated", log=True))
+    priced = [row | _ends(row, "usd_per_1m") for row in _named(subject)]
+    prices = dots(plot, priced, "named", "model", "usd_per_1m", "low", "high")
+    return waits(subject), prices, next(iter(sweeps.clients(subject)), None) or performance.waits(subject)
+
+
+def _named(subject: Subject) -> list[Row]:
+    return [row | {"named": f"{short_name(row['model'])}, {_PROMPT.text(row)}"} for row in rows(subject)]
+
+
+def waits(subject: Subject) -> DotPlot | None:
+    """What a user waits for by model and prompt: the first token, each after it, the whole."""
+    kinds = {"ttft_ms": "first token", "step_ms": "a token after it", "request_ms": "whole call"}
+    points = [
+        row | {"wait": wait, "ms": row[key]} | _ends(row, key) for row in _named(subject) for key, wait in kinds.items()
+    ]
+    plot = ("waits", "What a user waits for: by model and prompt, with intervals", Axis(title="ms", log=True))
+    return dots(plot, points, "named", "wait", "ms", "low", "high")
+
+
+def _ends(row: Row, key: str) -> Row:
+    """The interval of a figure: of one more run where that was measured, else of this run alone."""
+    more = row.get(f"{key}_low") is not None
+    return {end: row.get(f"{key}_{end}" if more else f"{key}_within_{end}") for end in ("low", "high")} | {"more": more}
+
+
+def within(row: Row, key: str) -> str:
+    """The interval of a figure in words; nothing where there is none."""
+    ends = _ends(row, key)
+    told = bracket(ends["low"], ends["high"], digits)
+    return "" if told == col.MISSING else told + ("" if ends["more"] else " (this run)")
+
+
+def short_name(model: str) -> str:
+    """A model's name without the folders before it."""
+    return model.rstrip("/").rsplit("/", 1)[-1] or model
 
 
 def _closing(subject: Subject) -> Iterator[str]:
     """What the rows are bound by, how two models compare, what brackets and prices mean, what to add for laws."""
     found = rows(subject)
-    for (bound,), mine in alike(found, "bound_by").items():
-        yield f"Bound by {bound} ({', '.join(dict.fromkeys(row['model'] for row in mine))})."
+    yield from bound(subject)
     for (model, other), mine in alike(
         subject.ordered(MODELS_BY_PROMPT.name, mode="e2e_kv"), "model", "other_model"
     ).items():
@@ -101,18 +171,16 @@ def _compared(row: Row) -> str:
     return f"{row['scenario']} {times} {[*map(digits, ends)]}, {row['verdict']}".replace("'", "").replace("[]", "")
 
 
-def by_prompt(subject: Subject) -> Section | None:
-    """A row a model and prompt; the two models against each other; clients; ``None`` with more models."""
+def by_prompt(subject: Subject) -> Iterator[Block]:
+    """A row a model and prompt; nothing with more models."""
     table = Table(
         caption="A row a model and prompt, one request at a time. tokens/s counts generated tokens over the whole "
         "call, from the send to the last token. TTFT is the wait for the first token; when cold, the slowest after a "
         "start or a load, the load included.",
         columns=(LAW, MODEL, *_WAITS, *_WHOLE[1:], col.words("bound_by", "bound by")),
     )
-    others = (subject.table(MODELS_BY_PROMPT), _by_clients(subject, "backend model "))
-    filled = (each for each in others if each.rows)
-    found = rows(subject)
-    return section("Each model and prompt", display(table, found), *filled) if found else None
+    if found := rows(subject):
+        yield display(table, found)
 
 
 def _by_clients(subject: Subject, who: str = "") -> document.Table:
@@ -132,4 +200,4 @@ def summary(subject: Subject) -> Sequence[Block]:
     tables = [display(Table(columns=(*who, *columns)), found) for columns in (_WAITS, whole)]
     named = () if who else (f"{found[0]['model']} on {found[0]['law']}:",)
     by_clients = [_by_clients(subject, "model " if who else "")] if clients else []
-    return (*named, *tables, *by_clients, *served.at_once(clients), *_closing(subject))
+    return (*named, *tables, *by_clients, *sweeps.at_once(subject), *_closing(subject))

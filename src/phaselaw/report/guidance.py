@@ -7,24 +7,15 @@ from collections.abc import Iterable, Iterator
 import polars as pl
 
 from phaselaw.laws.claims import DOMINATES
-from phaselaw.laws.decisions import ALIKE, COLD_START, DEPTH, LATENCY, MIXED, OVERHEAD, PRICE, SIZE, UNKNOWN
+from phaselaw.laws.decisions import ALIKE, LATENCY, PRICE
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.verdicts import TREND, word
 from phaselaw.laws.warmup import event_words
-from phaselaw.report.document import Section, display, section
+from phaselaw.report.document import Block, display
+from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
 from phaselaw.tables import Row, Table, alike, digits, percent, words
 
-_POLICIES = {
-    SIZE: "Plan with the law in parameters, inside the measured range; predict a size that was not measured by it.",
-    DEPTH: "Compare models by layers, not by parameters: a shallower model of the same size will be faster.",
-    OVERHEAD: "A smaller model buys little here: raise the batch size, or remove the overhead (a compiled or fused "
-    "runtime), before buying hardware.",
-    MIXED: "Measure each candidate model itself; don't carry one model's latency over to another.",
-    UNKNOWN: "Measure more models, or more repetitions, before planning with a law.",
-    COLD_START: "Keep a pool of warm workers, send a warmup call after each load or deploy, and set SLOs on the first "
-    "call apart.",
-}
 _BUDGET_LEVER = 1.5
 """The largest model's price over the smallest's, from which model choice is called a lever."""
 
@@ -38,7 +29,7 @@ Advice = Iterator[tuple[str, str, str]]
 
 def _regimes(rows: Iterable[Row], _: float) -> Advice:
     for row in rows:
-        yield _POLICIES[row["regime"]], f"{row['law']}, {row['phase']}", row["reason"]
+        yield WORDING["policies"][row["regime"]], f"{row['law']}, {row['phase']}", row["reason"]
 
 
 def _decode(rows: Iterable[Row], _: float) -> Advice:
@@ -108,8 +99,8 @@ _RULES = {
 """By table, the rule that reads its rows (with the SLO of a first call, in ms)."""
 
 
-def guidance(subject: Subject) -> Section:
-    """Policies that this run's figures call for, and what to watch in production (TR121 9.1, 9.2)."""
+def guidance(subject: Subject) -> Iterator[Block]:
+    """Policies that this run's figures call for (TR121 9.1, 9.2)."""
     found: dict[str, Row] = {}
     prompt = pl.coalesce("seq_len", pl.col("prompt_tokens_raw") / pl.col("batch_size"))
     least, most = subject.run.rows.select(prompt.min().alias("least"), prompt.max().alias("most")).row(0)
@@ -118,10 +109,4 @@ def guidance(subject: Subject) -> Section:
         for policy, where, because in rule(subject.rows(table), subject.analysis.options.cold_start_slo_ms):
             row = found.setdefault(policy, {"policy": policy, "because": [], "table": table})
             row["because"].append(f"{where}: {because}{lengths.get(table, '')}")
-    watch = (
-        "Time to first token apart from decode tokens/s: the phases scale and break apart.",
-        "tokens/s by prompt length, generation length and batch size, the axes along which these laws were fixed.",
-        "First calls (worker age, time since its last request, whether the model was loaded) apart from warm ones.",
-    )
-    rows = [row | {"because": "; ".join(row["because"])} for row in found.values()]
-    return section("Guidance", display(_TABLE, rows), "Measure in production, so that the laws stay true:", watch)
+    yield display(_TABLE, [row | {"because": "; ".join(row["because"])} for row in found.values()])

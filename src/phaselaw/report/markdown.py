@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from phaselaw.report.document import Block, Code, Document, Figure, Table, escape_controls
+from phaselaw.report.document import Block, Code, Document, Table, Words, escape_controls
 
 PLOTS = PurePosixPath("analysis/plots")
 """Where a report's plots lie, seen from it."""
@@ -17,10 +17,16 @@ _LINE_START = re.compile(r"^(?:(?=[-+=#])|(\d+)(?=[.)]))")
 
 def to_markdown(document: Document) -> str:
     """The document as GitHub-flavoured Markdown; its plots are files in `PLOTS`."""
-    parts = [f"# {escaped(document.title)}", *(_line(sentence) for sentence in document.lead)]
-    for section in document.sections:
-        parts.append(f"## {escaped(section.title)}")
-        parts += [_block(block) for block in section.blocks]
+    front = document.front
+    figures = tuple(f"{each.title}: {each.value} ({each.interval})" for each in front.figures)
+    blocks: list[Block] = [*front.notices, front.answer, f"Trust: {front.trust}.", figures, *front.pictures]
+    parts = [f"# {escaped(document.title)}", f"*{escaped(document.name)}*", *map(_block, blocks)]
+    for chapter in document.chapters:
+        picture = [_block(chapter.picture)] if chapter.picture else []
+        parts += [f"## {escaped(chapter.title)}", _line(chapter.said), *picture]
+        for section in chapter.sections:
+            parts.append(f"### {escaped(section.title)}")
+            parts += [_block(block) for block in section.blocks]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -39,12 +45,14 @@ def _block(block: Block) -> str:
         return _line(block)
     if isinstance(block, tuple):
         return "\n".join(f"- {_line(item)}" for item in block)
+    if isinstance(block, Words):
+        return "\n".join(f"- **{escaped(word)}**: {escaped(meaning)}" for word, meaning in block.meanings)
     if isinstance(block, Code):
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", block.text)), default=0))
         return f"{fence}\n{escape_controls(block.text)}\n{fence}"
-    if isinstance(block, Figure):
-        return f"![{escaped(block.plot.alt)}]({PLOTS}/{block.plot.name}.svg)\n\n*{escaped(block.caption)}*"
-    return _table(block)
+    if isinstance(block, Table):
+        return _table(block)
+    return f"![{escaped(block.caption)}]({PLOTS}/{block.name}.svg)\n\n*{escaped(block.caption)}*"
 
 
 def _table(table: Table) -> str:

@@ -20,11 +20,9 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox, IdentityTransform
-from scipy import stats
 
-from phaselaw.laws.regression import Floats
 from phaselaw.report import svg_pages
-from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panel, Plot, Point, ScalingLaw, escape_controls
+from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panels, Plot, Point, escape_controls
 
 WIDTH, HEIGHT = 400.0, 300.0
 """Of a panel, in pixels: as wide as a telephone, so that its text is never scaled down to where it can't be read."""
@@ -55,12 +53,11 @@ _STYLE: Any = {
     "font.size": _FONT,
     "axes.axisbelow": True,
 }
-_PARAMS, _LATENCY = Axis(title="parameters (millions)", log=True), Axis(title="median latency (ms)", log=True)
 
 
 def draw(plot: Plot) -> str:
     """A plot as an SVG file with its own colours, its panels side by side."""
-    return svg_pages.file(pieces(plot), plot.alt, columns=3)
+    return svg_pages.file(pieces(plot), plot.caption, columns=3)
 
 
 @functools.lru_cache(maxsize=512)
@@ -76,47 +73,20 @@ def pieces(plot: Plot) -> tuple[str, ...]:
         mpl.rcParams.update(_STYLE)
         if isinstance(plot, DotPlot):
             return (_dots(plot),)
-        if isinstance(plot, CurvePlot):
-            return (_curves(plot),)
-        return tuple(_law_and_models(panel, plot.alt) for panel in plot.panels)
+        return tuple(map(_curves, plot.panels if isinstance(plot, Panels) else (plot,)))
 
 
-def band(law: ScalingLaw, log10_params: Floats) -> Floats | None:
-    """Half the width, in log10 of latency, of the interval of the law's line; ``None`` without degrees of freedom."""
-    degrees = law.n_models - 2
-    if degrees < 1 or law.residual_sd_log10 is None or not law.log10_params_sum_of_squares > 0:
-        return None
-    spread = 1 / law.n_models + (log10_params - law.log10_params_mean) ** 2 / law.log10_params_sum_of_squares
-    half: Floats = stats.t.ppf(0.5 + law.level / 2, degrees) * law.residual_sd_log10 * np.sqrt(spread)
-    return half
-
-
-def _law_and_models(panel: Panel, alt: str) -> str:
-    """Models with their names, and their law between the smallest and the largest, with its band."""
-    curves = [Curve(label="models", points=panel.points, joined=False, named=True)]
-    if panel.law is not None:
-        ends = [math.log10(point.x) for point in panel.points] or [0.0, 1.0]
-        at = np.linspace(min(ends), max(ends), 24)
-        line, half = panel.law.log10_intercept + panel.law.slope * at, band(panel.law, at)
-        shown = {"x": at, "y": line} | ({} if half is None else {"low": line - half, "high": line + half})
-        rows = (10 ** np.stack(list(shown.values()), axis=1)).tolist()
-        points = tuple(Point(label="", **dict(zip(shown, row, strict=True))) for row in rows)
-        curves.insert(0, Curve(label="law", points=points, dots=False, dashed=bool(panel.warning)))
-    warning = f"⚠ {panel.warning}" if panel.warning else ""
-    if _width(warning) >= WIDTH - 14:
-        warning = f"⚠ {len(panel.warning.split(', '))} checks suspect its rows"
-    alt = ". ".join(filter(None, (alt, panel.title, panel.said, panel.warning)))
-    plot = CurvePlot(name="", alt=alt, x=_PARAMS, y=_LATENCY, curves=tuple(curves), title=panel.title)
-    return _curves(plot, (panel.said, "said"), (warning, "warned"))
-
-
-def _curves(plot: CurvePlot, *lines: tuple[str, str]) -> str:
-    """A panel of curves under its title and some lines of words, each with its class."""
+def _curves(plot: CurvePlot) -> str:
+    """A panel of curves under its title, what is suspect, and a legend of the curves with a label."""
     x, y = plot.x, plot.y
-    legend = plot.curves if len(plot.curves) > 1 and not any(curve.named for curve in plot.curves) else ()
+    warning = f"⚠ {plot.warning}" if plot.warning else ""
+    if _width(warning) >= WIDTH - 14:
+        warning = f"⚠ {len(plot.warning.split(', '))} checks suspect its rows"
+    labelled = [(_colour(plot, curve), curve) for curve in plot.curves if curve.label]
     one_of = -(-max((len(curve.points) for curve in plot.curves), default=0) // MOST_DRAWN) or 1
-    drawn = (f"one point of {one_of} is drawn" if one_of > 1 else "", "said")
-    pane, top = _pane(HEIGHT, [(plot.title, "title"), *lines, drawn], legend)
+    drawn = f"one point of {one_of} is drawn" if one_of > 1 else ""
+    lines = [(plot.title, "title"), (warning, "warned"), (drawn, "said")]
+    pane, top = _pane(HEIGHT, lines, labelled if len(plot.curves) > 1 else ())
     some = [(curve, curve.points[:: one_of if curve.dots else 1]) for curve in plot.curves]
     shown = [(curve, [p for p in points if _shows(x, p.x) and _shows(y, p.y)]) for curve, points in some]
     points = [point for _, those in shown for point in those]
@@ -130,23 +100,35 @@ def _curves(plot: CurvePlot, *lines: tuple[str, str]) -> str:
     if reference is not None:
         pane.axhline(reference, gid="class:reference", clip_on=False)
     labels: list[str] = []
-    for number, (curve, those) in enumerate(shown):
-        _line(pane, curve, those, number % _COLOURS)
+    for curve, those in shown:
+        colour = _colour(plot, curve)
+        _line(pane, curve, those, colour)
         if curve.dots and those:
-            _points(pane, [(point.x, point.y) for point in those], number % _COLOURS)
+            _points(pane, [(point.x, point.y) for point in those], colour)
             labels += [_label(point, plot, curve) for point in those]
     _names(pane, [point for curve, those in shown if curve.named for point in those])
-    return _svg(pane, plot.alt, labels)
+    return _svg(pane, ". ".join(filter(None, (plot.title, plot.caption, plot.warning))), labels)
+
+
+def _colour(plot: CurvePlot, curve: Curve) -> int:
+    return (plot.curves.index(curve) if curve.colour is None else curve.colour) % _COLOURS
 
 
 def _dots(plot: DotPlot) -> str:
-    """Values in named rows along one axis: in row 0 between 0 and 1, its label over its points."""
+    """Values in named rows along one axis: in row 0 between 0 and 1, its label over its points.
+
+    Where rows have the same few points, each has its colour, and a legend.
+    """
     some = [(label, points[:: -(-len(points) // MOST_DRAWN) or 1]) for label, points in plot.rows]
     rows = [(label, [point for point in points if _shows(plot.axis, point.x)]) for label, points in some]
-    pane, _ = _pane(_ROW * max(1, len(rows)) + _LINE * bool(plot.title) + 12 + _BOTTOM, [(plot.title, "title")], ())
+    kinds = list(dict.fromkeys(point.label for _, points in rows for point in points))
+    told = 1 < len(kinds) <= _COLOURS and max(len(points) for _, points in rows) > 1
+    legend = [(at, Curve(label=kind, points=())) for at, kind in enumerate(kinds)] if told else []
+    height = _ROW * max(1, len(rows)) + _LINE * (bool(plot.title) + len(legend)) + 12 + _BOTTOM
+    pane, top = _pane(height, [(plot.title, "title")], legend)
     found = [value for _, points in rows for point in points for value in (point.x, point.low, point.high)]
     ends = [value for value in (*found, plot.reference) if value is not None and _shows(plot.axis, value)]
-    _axis(pane.xaxis, plot.axis, ends, WIDTH - 14 - _RIGHT, margin=0.04)
+    _axis(pane.xaxis, plot.axis, ends, _place(pane, 14.0, height - _BOTTOM - top), margin=0.04)
     pane.set_ylim(max(1, len(rows)), 0)
     pane.yaxis.set_visible(False)
     if plot.reference is not None:
@@ -155,19 +137,24 @@ def _dots(plot: DotPlot) -> str:
     for row, (label, points) in enumerate(rows):
         across = pane.get_yaxis_transform()
         pane.text(0.005, row + 0.36, _fitting(label, WIDTH - 28), gid="class:name", transform=across)
-        # Apart, so that equal values don't hide each other.
-        spots = [(p.x, row + 0.68 + 0.07 * (at % 5 - 2) * (len(points) > 1)) for at, p in enumerate(points)]
-        for point, (_, down) in zip(points, spots, strict=True):
+        for at, point in enumerate(points):
+            # Apart, so that equal values don't hide each other.
+            down, colour = (
+                row + 0.7 + 0.1 * (at % 5 - min(len(points) - 1, 4) / 2),
+                kinds.index(point.label) if told else 0,
+            )
+            if plot.bars and plot.reference is not None:
+                pane.fill_between((plot.reference, point.x), down - 0.13, down + 0.13, gid=f"class:bar c{row}")
             if point.low is not None and point.high is not None:
                 bar = _within(pane.get_xlim(), (point.low, point.high), log=plot.axis.log)
-                pane.plot(bar, (down, down), gid="class:line c0")
+                pane.fill_between(bar, down - 0.08, down + 0.08, gid=f"class:band c{colour}")
+                pane.plot(bar, (down, down), gid=f"class:line c{colour}")
+            _points(pane, [(point.x, down)], colour)
             labels.append(f"{point.label}: {_value(point.x, plot.axis)}{_bracket(point, plot.axis)}")
-        if points:
-            _points(pane, spots, 0)
-    return _svg(pane, plot.alt, labels)
+    return _svg(pane, plot.caption, labels)
 
 
-def _pane(height: float, lines: Sequence[tuple[str, str]], legend: Sequence[Curve]) -> tuple[Axes, float]:
+def _pane(height: float, lines: Sequence[tuple[str, str]], legend: Sequence[tuple[int, Curve]]) -> tuple[Axes, float]:
     """Axes under lines of words, each with its class, and a legend; and where their top is, in pixels."""
     figure, down = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI), 0.0
     for text, name in lines:
@@ -199,16 +186,16 @@ def _svg(pane: Axes, alt: str, labels: Sequence[str]) -> str:
     return svg_pages.part_of_page(out.getvalue(), alt, labels)
 
 
-def _legend(figure: Figure, curves: Sequence[Curve], top: float) -> float:
+def _legend(figure: Figure, curves: Sequence[tuple[int, Curve]], top: float) -> float:
     """A legend from a height downwards, in as many columns as its labels leave room for; its height in pixels."""
-    labels = [_fitting(curve.label, WIDTH - 50) for curve in curves]
+    labels = [_fitting(curve.label, WIDTH - 50) for _, curve in curves]
     columns = min(len(curves), max(1, int((WIDTH - 10) // (max(map(_width, labels)) + 34))))
     where: Any = {"loc": "upper left", "bbox_to_anchor": (10, top), "bbox_transform": IdentityTransform()}
     room: Any = {"borderpad": 0, "borderaxespad": 0, "labelspacing": 0.27, "handlelength": 1.5, "handletextpad": 0.4}
     handles = [Line2D([], []) for _ in curves]
     legend = figure.legend(handles, labels, ncols=columns, frameon=False, columnspacing=1.0, **where, **room)
-    for number, (curve, line, text) in enumerate(zip(curves, legend.get_lines(), legend.get_texts(), strict=True)):
-        line.set_gid(_stroke(curve, number % _COLOURS))
+    for (colour, curve), line, text in zip(curves, legend.get_lines(), legend.get_texts(), strict=True):
+        line.set_gid(_stroke(curve, colour))
         text.set_gid("class:said")
     return _LINE * -(-len(curves) // columns)
 

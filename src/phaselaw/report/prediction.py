@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from phaselaw import tables as col
 from phaselaw.laws.prediction import (
@@ -16,7 +16,7 @@ from phaselaw.laws.prediction import (
     Workload,
 )
 from phaselaw.laws.structure import MEAN
-from phaselaw.report.document import Section, Table, display, section
+from phaselaw.report.document import Block, Table, display
 from phaselaw.report.subject import PHASE_WORDS, Subject, law_words
 from phaselaw.tables import LAW, PHASE, Row
 
@@ -46,20 +46,13 @@ _SHOWN = "backend mode predictor choice n_models typical_factor latency_ms laten
 _SHOWN += "tokens_per_s_low interval_holds"
 
 
-def validation(subject: Subject) -> Section:
+def validation(subject: Subject) -> Iterator[Block]:
     """Each model predicted from the others, and how many intervals held."""
-    title, rows = "How good predictions are", subject.rows(PREDICTION_VALIDATION.name, mode="e2e_kv")
-    if subject.analysis[PREDICTION_VALIDATION].is_empty():
-        return section(title, subject.why_not(PREDICTION_VALIDATION))
-    return section(
-        title,
-        "What these laws say of a model that was not measured, tried on the models that were. "
-        "The command phaselaw predict makes such a prediction, inside the measured range. Here end to end, by the "
-        "law that is chosen; the other phases and laws stand in analysis/prediction_validation.csv.",
-        subject.table(PREDICTION_COVERAGE, subject.ordered(PREDICTION_COVERAGE.name, predictor=CHOSEN)),
-        left_out(rows),
-        READING,
-    )
+    rows = subject.rows(PREDICTION_VALIDATION.name, mode="e2e_kv")
+    if rows:
+        yield subject.table(PREDICTION_COVERAGE, subject.ordered(PREDICTION_COVERAGE.name, predictor=CHOSEN))
+        yield left_out(rows)
+        yield READING
 
 
 def left_out(rows: Sequence[Row]) -> Table:

@@ -1,4 +1,4 @@
-"""Where the numbers are from: definitions, machine, models, workload, what was accepted, limits, commands, files."""
+"""Where the numbers are from: machine, models, workload, what was accepted, limits, commands, files."""
 
 from __future__ import annotations
 
@@ -12,48 +12,23 @@ import polars as pl
 from phaselaw import __version__
 from phaselaw.files import sha256_of
 from phaselaw.laws.analysis import DECLARED
-from phaselaw.report.document import Code, Section, Table, section
+from phaselaw.report.document import Axis, Block, Code, DotPlot, Table, dots
+from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
 from phaselaw.tables import BACKEND, MODEL, Col, Row, assumed, count, counted, measured, words
 
-_FILES = {
-    "metrics.csv": "raw rows, one a phase and call",
-    "manifest.json": "environment, resolved study, seed, hashes",
-    "journal.jsonl": "every call as it was made",
-    "resolved_model_params.csv": "parameters measured of each model",
-    "hf_load_ms.csv": "load times",
-}
+_FEW_MODELS = 10
 
 
-_PREFILL = {
-    "last": "with the logits of the last position, as servers do",
-    "all": "with the logits of all positions, as TR121's: 1.02 to 3.4 times as long as a server's, by size and prompt",
-}
-"""What a prefill of transformers computes, by the study's word."""
-
-
-def method() -> Section:
-    """The definitions, in short."""
-    items = (
-        "prefill: one forward pass over the prompt. decode: single-token steps on the KV cache, exactly as many as "
-        "asked for. end to end: the sum of the two, of the same call.",
-        "A cell is one backend, model, scenario, batch size and decode budget; its latency is the median of its "
-        "measured calls. A model's latency is the geometric mean of its cells' over scenarios.",
-        "Parameters are measured, never taken from a label. A rate counts the tokens of its phase.",
-        "Each number says where it is from: measured (by a clock, or counted), derived (arithmetic on measured), "
-        "extrapolated (outside the data) or assumed (an input). Figures in sentences are derived unless they say else.",
-    )
-    return section("Method in short", items)
-
-
-def environment(subject: Subject) -> Section:
+def environment(subject: Subject) -> Iterator[Block | None]:
     """The host, the engines with their settings, the order of the calls, the models."""
     if not subject.manifest:
-        return section("Environment", "Not recorded: these rows came without a manifest.")
+        yield "Not recorded: these rows came without a manifest."
+        return
     facts = tuple({"what": what, "value": value} for what, value in _facts(subject, subject.manifest))
     columns = (words("what", "what"), words("value", "value"))
-    table = Table(caption="Machine, software and order.", columns=columns, rows=facts)
-    return section("Environment", table, _models(subject.run.models))
+    yield Table(caption="Machine, software and order.", columns=columns, rows=facts)
+    yield _models(subject.run.models)
 
 
 def _facts(subject: Subject, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -68,8 +43,8 @@ def _facts(subject: Subject, manifest: Mapping[str, Any]) -> Iterator[tuple[str,
         yield "libraries", _plain(manifest["torch"])
     for engine in manifest.get("engines") or []:
         settings = _plain(engine.get("settings", {}))
-        if (positions := engine.get("settings", {}).get("prefill_logits")) in _PREFILL:
-            yield f"prefill of {engine['name']}", _PREFILL[positions]
+        if told := WORDING["prefill_logits"].get(engine.get("settings", {}).get("prefill_logits")):
+            yield f"prefill of {engine['name']}", told
         yield f"engine {engine['name']}", f"{engine['kind']} {engine.get('version') or ''}: {settings}"
     yield "order of the calls", f"{subject.run.order}; seed {manifest.get('seed')}"
     numbers = {of: manifest.get(f"{key}repetitions") for of, key in (("repetition", ""), ("warmup", "warmup_"))}
@@ -107,8 +82,16 @@ def _models(known: pl.DataFrame) -> Table | None:
     )
 
 
-def workload(subject: Subject) -> Section:
+def workload(subject: Subject) -> Iterator[Table]:
     """Prompt tokens by backend and scenario (TR121 3.5.1)."""
+    yield Table(
+        caption="Prompt tokens of a call, by backend and scenario. They differ inside a scenario where tokenizers do.",
+        columns=(BACKEND, words("scenario", "scenario"), *_counts("median", "least", "most")),
+        rows=_prompts(subject),
+    )
+
+
+def _prompts(subject: Subject) -> tuple[Row, ...]:
     raw = pl.col("prompt_tokens_raw")
     prompts = (
         subject.run.rows.filter((pl.col("mode") == "prefill") & ~pl.col("is_warmup") & (pl.col("status") == "ok"))
@@ -116,15 +99,16 @@ def workload(subject: Subject) -> Section:
         .agg(median=raw.median(), least=raw.min(), most=raw.max())
         .sort("backend", "median", "scenario")
     )
-    table = Table(
-        caption="Prompt tokens of a call, by backend and scenario. They differ inside a scenario where tokenizers do.",
-        columns=(BACKEND, words("scenario", "scenario"), *_counts("median", "least", "most")),
-        rows=tuple(prompts.iter_rows(named=True)),
-    )
-    return section("Workload", table)
+    return tuple(prompts.iter_rows(named=True))
 
 
-def acceptance(subject: Subject) -> Section:
+def prompts(subject: Subject) -> DotPlot | None:
+    """What was asked: the prompts' lengths by backend."""
+    plot = ("prompts", "What was asked: prompt tokens, from least to most.", Axis(title="prompt tokens", log=True))
+    return dots(plot, _prompts(subject), "backend", "scenario", "median", "least", "most")
+
+
+def acceptance(subject: Subject) -> Iterator[Block | None]:
     """What of the rows was accepted: per backend and status, against what was expected (TR121 3.1, 3.7)."""
     rows, manifest = subject.run.rows, subject.manifest
     ok = pl.col("status") == "ok"
@@ -148,38 +132,31 @@ def acceptance(subject: Subject) -> Section:
         *([f"SHA-256 of the study: {digest}."] if digest else []),
         *subject.run.notes,
     ]
-    return section("Acceptance", table, failures if failures.rows else None, facts or None)
+    yield table
+    yield failures if failures.rows else None
+    yield tuple(facts) or None
 
 
 def _counts(*names: str) -> tuple[Col, ...]:
     return tuple(counted(name, name) for name in names)
 
 
-def limits(subject: Subject) -> Section:
+def limits(subject: Subject) -> Iterator[Block]:
     """What limits every number in the report."""
-    run = subject.run
-    ladder = run.rows["model"].cast(pl.String).str.starts_with("models/").any()
-    items = {
-        "Each call ran alone: no queue, no other user, no concurrency.": True,
-        "The laws describe these models on this host and runtime; another runtime is another law.": True,
-        "Only time was measured: nothing here says how good an answer is.": True,
-        "The ladder's models have random weights and differ in depth and width as well as in size: right for "
-        "timing, and not a family that was scaled up evenly.": ladder,
-        "Backends of different kinds ran different models: compare their regimes, not their seconds.": (
-            run.rows["backend_kind"].n_unique() > 1
-        ),
-        "Decodes that stopped early are reported as if they had run to the budget: a modelling choice.": bool(
-            subject.rows("ollama_early_stop_summary")
-        ),
-        "A cell's calls ran back to back, so drift of the machine looks like a difference between cells.": (
-            run.order == "cells"
-        ),
-        "One run: how much another run would differ was not measured.": len(run.sources) < 2,
+    run, rows = subject.run, subject.run.rows
+    applies = {
+        "alone": "concurrency" not in rows.columns or rows["concurrency"].max() in (None, 1),
+        "models": rows["model"].n_unique() < _FEW_MODELS,
+        "ladder": rows["model"].cast(pl.String).str.starts_with("models/").any(),
+        "kinds": rows["backend_kind"].n_unique() > 1,
+        "early stops": bool(subject.rows("ollama_early_stop_summary")),
+        "order": run.order == "cells",
+        "runs": len(run.sources) < 2,
     }
-    return section("Limits", [sentence for sentence, applies in items.items() if applies])
+    yield tuple(sentence for name, sentence in WORDING["not_told"].items() if applies.get(name, True))
 
 
-def reproduce(subject: Subject) -> Section:
+def reproduce(subject: Subject) -> Iterator[Block]:
     """The commands that made this, with the versions and commits that they were made at."""
     manifest, options = subject.manifest, subject.analysis.options
     paths = [source.path.as_posix() for source in subject.run.sources] or [subject.run.path.as_posix()]
@@ -198,10 +175,11 @@ def reproduce(subject: Subject) -> Section:
         *([f"Commit of the working directory it was measured in: {commit}."] if commit else []),
         f"Bootstrap: {count(options.draws)} draws, seed {options.seed}; intervals at {options.level:.0%}.",
     ]
-    return section("How to reproduce", Code("\n".join(commands)), facts)
+    yield Code("\n".join(commands))
+    yield tuple(facts)
 
 
-def index(subject: Subject) -> Section:
+def index(subject: Subject) -> Iterator[Table | None]:
     """Every file that the report draws on or comes with: what it contains, and for raw data its size and hash."""
     file, holds, notes = words("file", "file"), words("holds", "holds"), subject.analysis.notes
     columns = (file, holds, counted("bytes", "bytes"), words("sha256", "SHA-256"))
@@ -215,13 +193,14 @@ def index(subject: Subject) -> Section:
             for name, found in subject.analysis.tables.items()
         ),
     )
-    return section("Files", raw if raw.rows else None, analysed)
+    yield raw if raw.rows else None
+    yield analysed
 
 
 def _raw(subject: Subject) -> Iterator[Row]:
     for source in subject.run.sources:
         folder = source.path if source.path.is_dir() else source.path.parent
-        names = _FILES if source.path.is_dir() else {source.path.name: _FILES["metrics.csv"]}
+        names = WORDING["files"] if source.path.is_dir() else {source.path.name: WORDING["files"]["metrics.csv"]}
         for name, holds in names.items():
             path = folder / name
             if path.is_file():

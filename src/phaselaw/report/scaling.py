@@ -1,147 +1,139 @@
-"""Scaling plots, and what explains a model's latency: its parameters, its shape, or an overhead (TR121 5, A)."""
+"""How latency grows with size and what governs it, drawn and in tables (TR121 5)."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import re
+import math
 from collections.abc import Iterator, Sequence
 
-from phaselaw.laws import overhead, scaling, structure
+import numpy as np
+from scipy import stats
+
+from phaselaw.laws import decisions, overhead, scaling
 from phaselaw.laws.noise import ALL
-from phaselaw.report.document import Block, Figure, Panel, Point, ScalingLaw, ScalingPlot, Section, section
-from phaselaw.report.subject import PHASE_WORDS, Subject
-from phaselaw.tables import SUSPECT, Row, bracket, fixed
+from phaselaw.laws.regression import Floats
+from phaselaw.laws.structure import STRUCTURE_PREDICTORS
+from phaselaw.report.document import Axis, Block, Curve, CurvePlot, DotPlot, Panels, Point, Table, dots
+from phaselaw.report.outline import WORDING
+from phaselaw.report.subject import Subject
+from phaselaw.tables import SUSPECT, Row, digits, fixed
 
-_MOST_PANELS = 48
-"""Of a section: beyond these the page would take long to draw and to load."""
-
-
-def plots(subject: Subject) -> Section:
-    """A figure a backend, a panel a phase."""
-    laws = dict(subject.laws())
-    phases, drawn, rest = _drawn([*laws], scenarios=1)
-    figures: list[Block] = []
-    for name in drawn:
-        panels = tuple(_panel(subject, row, str(row["phase"])) for row in laws[name] if row["mode"] in phases)
-        if panels:
-            alt = f"Latency against parameters on {name}"
-            figures.append(
-                Figure(
-                    plot=ScalingPlot(name=f"scaling-{file_name(name)}", alt=alt, panels=panels),
-                    caption=f"{name}: median latency (geometric mean over scenarios) against parameters. Line: least "
-                    f"squares; band: its {subject.analysis.options.level:.0%} interval; dashed: on suspect rows.",
-                )
-            )
-    none = None if figures or rest else "No law could be fitted, so there is nothing to plot."
-    return section("Scaling plots", rest, *figures, none)
+_MOST_PANELS = 12
+"""Beyond these the page would take long to draw and to load."""
+_PARAMS, _LATENCY = Axis(title="parameters (millions)", log=True), Axis(title="median latency (ms)", log=True)
+_CAPTION = (
+    "Median latency against parameters by phase. Line: least squares; band: its interval; dashed: on suspect rows."
+)
 
 
-def by_scenario(subject: Subject) -> Section:
-    """The same laws for each scenario alone: one exponent may hide several."""
-    rows = tuple(row for row in subject.ordered("scaling_fits") if row["scenario"] != ALL)
-    several = len({row["scenario"] for row in rows}) > 1
-    figures = _scenario_figures(subject, rows) if several else ()
-    return section("Scenario by scenario", subject.table(scaling.SCALING_FITS, rows), *figures)
+def picture(subject: Subject) -> Panels | None:
+    """A panel a backend, its phases in one; ``None`` without laws."""
+    panels = [by_phase(subject, name, rows) for name, rows in subject.laws()]
+    rest = len(panels) - _MOST_PANELS
+    caption = f"{_CAPTION} {rest} more are in the tables alone." if rest > 0 else _CAPTION
+    return Panels(name="scaling", caption=caption, panels=tuple(panels[:_MOST_PANELS])) if panels else None
 
 
-def _scenario_figures(subject: Subject, rows: Sequence[Row]) -> Iterator[str | Block | None]:
-    """A figure a backend and phase."""
-    laws = [*dict.fromkeys(str(row["law"]) for row in rows)]
-    phases, drawn, rest = _drawn(laws, scenarios=len({row["scenario"] for row in rows}))
-    yield rest
-    for law, mode in itertools.product(drawn, phases):
-        mine = [row for row in rows if row["law"] == law and row["mode"] == mode]
-        if mine:
-            phase = PHASE_WORDS[mode]
-            plot = ScalingPlot(
-                name=f"scenarios-{file_name(law)}-{file_name(phase)}",
-                alt=f"Latency of {phase} against parameters on {law}, a panel for each scenario",
-                panels=tuple(_panel(subject, row, str(row["scenario"])) for row in mine[:_MOST_PANELS]),
-            )
-            yield Figure(plot=plot, caption=f"{law}: {phase} latency by scenario.")
+def by_phase(subject: Subject, title: str, laws: Sequence[Row]) -> CurvePlot:
+    """Latency against parameters with the law of each phase; the models are named at their end-to-end latency."""
+    curves = [curve for at, law in enumerate(laws) for curve in _curves(subject, law, at, law is laws[-1])]
+    suspect = dict.fromkeys(part for law in laws if law.get(SUSPECT) for part in law[SUSPECT].split(", "))
+    return CurvePlot(
+        name="latency-by-phase",
+        caption=_CAPTION,
+        x=_PARAMS,
+        y=_LATENCY,
+        curves=tuple(curves),
+        title=title,
+        warning=", ".join(suspect),
+    )
 
 
-def _drawn(laws: Sequence[str], *, scenarios: int) -> tuple[tuple[str, ...], Sequence[str], str | None]:
-    """The phases and laws that are drawn, and where those are that are not: of a run with many the page stays small."""
-    phases = tuple(PHASE_WORDS) if len(laws) * scenarios * len(PHASE_WORDS) <= _MOST_PANELS else ("e2e_kv",)
-    drawn = laws[: max(1, _MOST_PANELS // (scenarios * len(phases)))]
-    if len(phases) == len(PHASE_WORDS) and len(drawn) == len(laws):
-        return phases, drawn, None
-    which = "" if len(drawn) == len(laws) else f", of {len(drawn)} of {len(laws)} laws"
-    rest = "Prefill and decode" if not which else "All others"
-    drawn_are = f"Drawn are end-to-end latencies alone{which}."
-    return phases, drawn, f"{drawn_are} {rest} stand in the tables and in analysis/scaling_fits.csv."
-
-
-def _panel(subject: Subject, row: Row, title: str) -> Panel:
-    latency = "latency_geomean_ms" if row["scenario"] == ALL else "latency_median_ms"
+def _curves(subject: Subject, law: Row, colour: int, named: bool) -> Iterator[Curve]:
+    """A law between the smallest and the largest model, with its band; and the models that it was fitted to."""
+    known = [row for row in subject.models_of(law) if (row["params_millions_effective"] or 0) > 0]
     points = tuple(
-        Point(label=str(model["model"]), x=model["params_millions_effective"], y=model[latency])
-        for model in subject.models_of(row)
-        if (model["params_millions_effective"] or 0) > 0
+        Point(label=row["model"], x=row["params_millions_effective"], y=row["latency_geomean_ms"]) for row in known
     )
-    law = None
-    if row["slope"] is not None:
-        parts: Row = {field.name: row.get(field.name) for field in dataclasses.fields(ScalingLaw)}
-        law = ScalingLaw(**parts | {"level": subject.analysis.options.level})
-    return Panel(title=title, points=points, law=law, said=_in_a_line(row), warning=row.get(SUSPECT) or "")
+    models = Curve(label="", points=points, joined=False, named=named, colour=colour)
+    told = f"{law['phase']}: {law['verdict']}"
+    if law["slope"] is not None and points:
+        sizes = [math.log10(point.x) for point in points]
+        at = np.linspace(min(sizes), max(sizes), 24)
+        line, half = law["log10_intercept"] + law["slope"] * at, band(law, at, subject.analysis.options.level)
+        shown = {"x": at, "y": line} | ({} if half is None else {"low": line - half, "high": line + half})
+        rows = (10 ** np.stack(list(shown.values()), axis=1)).tolist()
+        drawn = tuple(Point(label="", **dict(zip(shown, row, strict=True))) for row in rows)
+        told = f"{law['phase']}: 10 x as big, {digits(10 ** min(law['slope'], 99.0))} x as long"
+        yield Curve(label=told, points=drawn, dots=False, dashed=bool(law.get(SUSPECT)), colour=colour)
+    yield models
 
 
-def _in_a_line(row: Row) -> str:
-    """A law in a line: its exponent, how well it fits, what that is called."""
-    if row["slope"] is None:
-        return str(row["verdict"])
-    ends = bracket(row["slope_t_ci_low"], row["slope_t_ci_high"])
-    return f"exponent {fixed(row['slope'])} {ends}: {row['verdict']}"
-
-
-def file_name(text: str) -> str:
-    """A text as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:80] or "unnamed"
-
-
-def architecture(subject: Subject) -> Section | None:
-    """Each model's layers and width, and how latency goes with them; ``None`` where no layers are known (TR121 A)."""
-    models = subject.rows(structure.MODEL_ARCHITECTURE.name)
-    if not models:
+def band(law: Row, log10_params: Floats, level: float) -> Floats | None:
+    """Half the width, in log10 of latency, of the interval of the law's line; ``None`` without degrees of freedom."""
+    degrees, squares = law["n_models"] - 2, law["log10_params_sum_of_squares"]
+    if degrees < 1 or law["residual_sd_log10"] is None or not squares > 0:
         return None
-    return section(
-        "Model structure",
-        "Parameter counts hide shape: a deep, narrow model takes more sequential steps a token than a shallow, wide "
-        "one of the same size. With so few models only a rank correlation near 1 says much, and of many p-values one "
-        "in twenty falls below 0.05 by chance.",
-        subject.table(
-            structure.MODEL_ARCHITECTURE, sorted(models, key=lambda row: float(row["params_millions_effective"] or 0))
-        ),
-        subject.table(structure.ARCHITECTURE_CORRELATIONS),
-    )
+    spread = 1 / law["n_models"] + (log10_params - law["log10_params_mean"]) ** 2 / squares
+    half: Floats = stats.t.ppf(0.5 + level / 2, degrees) * law["residual_sd_log10"] * np.sqrt(spread)
+    return half
 
 
-def predictors(subject: Subject) -> Section:
-    """Parameters, depth, width and bytes compared by how well each predicts a model left out."""
-    title = "Which property explains latency"
-    if not subject.rows(structure.STRUCTURE_PREDICTORS.name):
-        return section(title, subject.why_not(structure.STRUCTURE_PREDICTORS))
-    return section(
-        title,
-        "Each model is left out in turn and predicted from the others. The typical error is a factor: at 1.5 x a "
-        "prediction is usually off by half. 'mean' predicts the others' geometric mean, whatever the model: a "
-        "property that does no better explains nothing.",
-        subject.table(structure.STRUCTURE_PREDICTORS),
-        subject.table(structure.MULTIVARIATE_FITS),
-    )
+def by_scenario(subject: Subject) -> Iterator[Table]:
+    """The laws of each scenario alone."""
+    rows = [row for row in subject.ordered("scaling_fits") if row["scenario"] != ALL]
+    if any(row["slope"] is not None for row in rows):
+        yield subject.table(scaling.SCALING_FITS, rows)
 
 
-def overhead_and_compute(subject: Subject) -> Section:
+def overhead_and_compute(subject: Subject) -> Iterator[Table]:
     """The part of latency that does not shrink with the model."""
     rows = subject.ordered(overhead.OVERHEAD_COMPUTE_FITS.name)
     # In a + b P the exponent is 1 by definition: it has no interval.
-    rows = tuple(row if row["s"] is not None else row | {"relative_s_ci_low": None} for row in rows)
-    return section(
-        "Overhead and compute",
-        "latency = a + b P^s, fitted in relative error. With few models the split is often not determined: then the "
-        "interval of the share reaches from 0 to 100 %, and no conclusion should rest on it. TR121's least squares in "
-        "milliseconds stand in analysis/overhead_compute_fits.csv.",
-        subject.table(overhead.OVERHEAD_COMPUTE_FITS, rows),
+    yield subject.table(
+        overhead.OVERHEAD_COMPUTE_FITS,
+        [row if row["s"] is not None else row | {"relative_s_ci_low": None} for row in rows],
     )
+
+
+def exponents(subject: Subject) -> Iterator[Block]:
+    """One exponent a backend and phase."""
+    rows = tuple(row for _, laws in subject.laws() for row in laws)
+    if all(row["slope"] is None for row in rows):
+        return
+    yield subject.table(
+        scaling.SCALING_FITS,
+        rows,
+        caption=f"Exponents by backend and phase, with {subject.analysis.options.level:.0%} intervals.",
+        shows="backend mode n_models slope slope_t_ci_low r2 spearman_rho_loglog verdict slope_without "
+        "slope_hc2_ci_low slope_ci_low tr121_verdict",
+    )
+    noise = [row for row in rows if row.get("slope_call_noise_se") is not None]
+    if noise:
+        worst = max(noise, key=lambda row: row["slope_call_noise_se"])
+        yield (
+            f"Of an exponent's uncertainty, the scatter of calls is at most {fixed(worst['slope_call_noise_se'], 4)} "
+            f"(standard error; {worst['law']}, {worst['phase']}); the rest is how models differ."
+        )
+
+
+def regimes(subject: Subject) -> Iterator[Table]:
+    """What governs latency on each backend, by rule, with the figures that decided."""
+    rows = subject.ordered(decisions.REGIMES.name)
+    if any(row["regime"] != decisions.UNKNOWN for row in rows):
+        yield subject.table(decisions.REGIMES, [row | {"meaning": WORDING["regimes"][row["regime"]]} for row in rows])
+
+
+def forest(subject: Subject) -> DotPlot | None:
+    """The exponent of each backend and phase with its interval."""
+    rows = [row for _, laws in subject.laws() for row in laws]
+    caption = "Exponents: with their intervals, by backend and phase; one that holds 0 (dotted) shows no law."
+    plot = ("exponents", caption, Axis(title="exponent: 0 is no law, 1 is in proportion"))
+    return dots(plot, rows, "law", "phase", "slope", "slope_t_ci_low", "slope_t_ci_high", at=0.0)
+
+
+def errors(subject: Subject) -> DotPlot | None:
+    """The typical error of each property in predicting the end-to-end latency of a model left out."""
+    rows = subject.rows(STRUCTURE_PREDICTORS.name, mode="e2e_kv")
+    caption = "Error in predicting a model left out: by each property; the further left, the more it explains."
+    plot = ("which-property", caption, Axis(title="typical error (times off)", log=True))
+    return dots(plot, rows, "law", "predictor", "loo_typical_factor", at=1.0)

@@ -68,10 +68,6 @@ class Subject:
         """
         return display(dataclasses.replace(table, **changes), self.ordered(table.name) if rows is None else rows)
 
-    def why_not(self, table: tables.Table) -> str:
-        """Why a table of the run is empty, in a sentence."""
-        return f"Not computed: {self.analysis.notes.get(table.name, table.why_empty)}."
-
     def laws(self) -> Iterator[tuple[str, tuple[Row, ...]]]:
         """Each backend (at one batch size and budget) with the laws of its phases on all scenarios together."""
         order = {mode: at for at, mode in enumerate(PHASE_WORDS)}
@@ -79,11 +75,8 @@ class Subject:
             yield law, tuple(sorted(rows, key=lambda row: order.get(row["mode"], len(order))))
 
     def models_of(self, law: Row) -> tuple[Row, ...]:
-        """The models that a row of ``scaling_fits`` was fitted to, with their latencies."""
-        if law["scenario"] == "__all__":
-            return self.rows("summary_by_model_backend_mode_agg", mode=law["mode"], law=law["law"])
-        about = {name: law[name] for name in ("mode", "scenario", "law")}
-        return self.rows("summary_by_model_backend_mode", **about)
+        """The models that a law over all scenarios was fitted to, with their latencies."""
+        return self.rows("summary_by_model_backend_mode_agg", mode=law["mode"], law=law["law"])
 
     @property
     def manifest(self) -> Mapping[str, Any]:

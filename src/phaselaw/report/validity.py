@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
 
 from phaselaw.laws.checks.frame import NOT_CHECKED, VALIDITY_CHECKS, VALIDITY_FINDINGS
 from phaselaw.laws.disturbed import WITHOUT_DISTURBED
 from phaselaw.laws.off_rounds import WITHOUT_OFF_ROUNDS
-from phaselaw.report.document import Section, Table, display, section
+from phaselaw.report.document import Block, Table, Trust
 from phaselaw.report.subject import PHASE_WORDS, Subject
 from phaselaw.tables import MISSING, Row, words
 
@@ -25,43 +25,19 @@ _TITLES = {
 _COLUMNS = tuple(words(key, title) for key, title in _TITLES.items())
 
 
-def validity(subject: Subject) -> Section:
-    """The findings, the laws that they touch, and every check with what it looked at."""
-    lead = (
-        "Rules look for what would make these numbers mean something else. found: the data show it. suspected: another "
-        "reading is named. caution: no row is wrong, but read on. Nothing is dropped: a law, a price or a plan on rows "
-        "that are found or suspected is marked wherever it stands."
-    )
-    checks = display(VALIDITY_CHECKS, subject.rows(VALIDITY_CHECKS.name))
+def validity(subject: Subject) -> Iterator[Block]:
+    """The findings and the laws that they touch."""
     findings = tuple(row | {"place": _place(row)} for row in subject.rows(VALIDITY_FINDINGS.name))
     if not findings:
-        return section("Validity", f"{lead} No check spoke up.", checks)
+        yield "No check spoke up."
+        return
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in findings:
         groups.setdefault((row["check"], row["status"], row["law"]), []).append(row)
-    grouped = Table(
-        caption="What the checks found.",
-        columns=_COLUMNS,
-        rows=tuple(_group(subject, rows) for rows in groups.values()),
-    )
-    each = Table(caption="Each finding with its evidence.", columns=_COLUMNS[:4], rows=findings)
-    without = [table for each in (WITHOUT_OFF_ROUNDS, WITHOUT_DISTURBED) if (table := subject.table(each)).rows]
-    return section("Validity", lead, grouped, each, *without, checks)
-
-
-class Trust(NamedTuple):
-    """Whether a run's rows can be trusted, in a word, and why."""
-
-    mark: Literal["sound", "with cautions", "suspect"]
-    findings: int
-    """Findings of that kind; of a sound run the checks that looked at something."""
-    checks: tuple[str, ...]
-    """The checks that found them."""
-
-    def __str__(self) -> str:
-        if self.mark == "sound":
-            return f"sound ({self.findings} checks looked, none spoke up)"
-        return f"{self.mark} ({self.findings} finding{'s' * (self.findings > 1)}: {', '.join(self.checks)})"
+    grouped = tuple(_group(subject, rows) for rows in groups.values())
+    yield Table(caption="What the checks found.", columns=_COLUMNS, rows=grouped)
+    yield Table(caption="Each finding with its evidence.", columns=_COLUMNS[:4], rows=findings)
+    yield from (table for each in (WITHOUT_OFF_ROUNDS, WITHOUT_DISTURBED) if (table := subject.table(each)).rows)
 
 
 def trust(subject: Subject) -> Trust:

@@ -1,0 +1,285 @@
+"""The first screen: the answer, how far to trust it, four figures, and pictures of latency, price and what breaks."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import polars as pl
+
+from phaselaw.laws import decisions
+from phaselaw.laws.scaling import SCALING_FITS
+from phaselaw.laws.summary import REQUESTS
+from phaselaw.laws.verdicts import SUPPORTED, TREND, WEAK, word
+from phaselaw.laws.warmup import LOADED, always_cold
+from phaselaw.report import economics, few_models, scaling, sweeps, validity
+from phaselaw.report.document import Axis, Block, CurvePlot, DotPlot, Front, Headline, Point, display, dots
+from phaselaw.report.few_models import short_name, within
+from phaselaw.report.outline import WORDING
+from phaselaw.report.subject import Subject
+from phaselaw.tables import MISSING, SUSPECT, Row, alike, bracket, digits, words
+
+_LAW_COLUMNS = (
+    *(column for column in SCALING_FITS.columns if column.key in ("backend", "mode", "slope", "slope_t_ci_low", "r2")),
+    words("verdict", "verdict", of_row=lambda row: word(row["verdict"])),
+)
+"""Of the laws on a terminal: without what a verdict rests on."""
+_MOST = 3
+"""Backends that are told by name."""
+_MOST_MODELS = 7
+"""Models of the picture of prices; of more, those at even steps of size."""
+
+
+def question(subject: Subject) -> str:
+    """What the report answers."""
+    names = list(dict.fromkeys(short_name(row["model"]) for row in few_models.rows(subject)))
+    if names:
+        return f"How fast {'is' if len(names) == 1 else 'are'} {' and '.join(names)}, and at what price?"
+    return "As the model grows, what breaks first: latency, the cold start, or the budget?"
+
+
+def front(subject: Subject) -> Front:
+    """What one sees before scrolling."""
+    rows = sorted(subject.rows("what_breaks_first"), key=lambda row: _doubt(subject, row))
+    figures, pictures = few_models.figures(subject), few_models.pictures(subject)
+    if not figures and rows:
+        figures = _figures(subject, rows)
+        pictures = (_latency(subject, rows[0]), _prices(subject, rows[0]), _breaks(rows[0]))
+    return Front(
+        answer=answer(subject),
+        notices=notices(subject),
+        trust=validity.trust(subject),
+        figures=figures,
+        pictures=tuple(picture for picture in pictures if picture is not None),
+        facts=facts(subject),
+    )
+
+
+def _doubt(subject: Subject, row: Row) -> tuple[int, int]:
+    """How much speaks against showing a backend's law first; of those alike, the one of most models."""
+    law = _law(subject, row)
+    unsupported = word(str(law.get("verdict"))) not in {SUPPORTED, TREND}
+    return 2 * unsupported + bool(law.get(SUSPECT)), -row["n_models"]
+
+
+def _law(subject: Subject, row: Row, mode: str = "e2e_kv") -> Row:
+    """The law of a backend over all scenarios."""
+    return next(iter(subject.rows("scaling_fits", scenario="__all__", mode=mode, law=row["law"])), {})
+
+
+def notices(subject: Subject) -> tuple[str, ...]:
+    """What must be known before any figure."""
+    simulated = ("SIMULATED: latencies come from a stated law, nothing was measured.",) if subject.simulated else ()
+    return (*(f"UNFINISHED: {line}." for line in subject.run.unfinished), *simulated)
+
+
+def answer(subject: Subject) -> str:
+    """The answer in one plain sentence."""
+    rows = subject.rows("what_breaks_first")
+    told = _of_cold_starts(subject) or " ".join(few_models.answers(subject))
+    if told or not rows:
+        return told or f"No law could be fitted: {_why_no_law(subject)}."
+    sentences = []
+    for (first, then), alike_rows in alike(rows, "first", "then").items():
+        names = [row["law"] for row in alike_rows]
+        where = "" if len(names) == len(rows) else f"on {joined(names)} "
+        sentences.append(
+            where + WORDING["breaks"][first] + WORDING["then"].get(then, "") + _clause(subject, alike_rows)
+        )
+    sentence = "; ".join(sentences)
+    return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def _clause(subject: Subject, rows: Sequence[Row]) -> str:
+    """How latency grows by the laws of these backends, where they have any."""
+    laws = [law for row in rows if word((law := _law(subject, row)).get("verdict") or "") in {SUPPORTED, TREND, WEAK}]
+    factors = sorted(10 ** law["slope"] for law in laws if abs(law["slope"]) < 99)
+    if not factors:
+        return ""
+    ends = two_digits(factors[0]) + ("" if len(factors) == 1 else f" to {two_digits(factors[-1])}")
+    return f" (a model 10 times as big takes {ends} times as long)"
+
+
+def _of_cold_starts(subject: Subject) -> str:
+    """What first requests wait for where a study asks for nothing but cold starts (``cold: true``)."""
+    backends = always_cold(subject.run)
+    return " ".join(
+        f"{row['law']}, a study of cold starts: the first token of a request comes after "
+        f"{digits(row['first_median_ms'])} ms (median), {digits(row['ratio_median'])} x a warm one's, "
+        f"{digits(row['load_median_ms'])} ms of it loading: {row['n_unsafe']} of {row['n_calls']} are unsafe."
+        for row in subject.rows("cold_starts", mode="prefill", coldness=LOADED)
+        if row["backend"] in backends
+    )
+
+
+def _why_no_law(subject: Subject) -> str:
+    unsized = subject.run.rows.filter((pl.col("status") == "ok") & pl.col("params_millions_effective").is_null())
+    names = joined(unsized["model"].unique(maintain_order=True).to_list())
+    why = f"nothing says the parameters of {names}; give the study's params_millions for each"
+    return why if names else "no model has a usable end-to-end latency"
+
+
+def summary(subject: Subject) -> tuple[Block, ...]:
+    """What a terminal shows: the answer, the laws or the figures of one or two models, trust, and the price."""
+    blocks: Sequence[Block] = few_models.summary(subject)
+    if not blocks:
+        rows = [row for _, laws in subject.laws() for row in laws]
+        laws = display(dataclasses.replace(SCALING_FITS, columns=_LAW_COLUMNS, shows=""), rows)
+        blocks = (answer(subject), *islice(sweeps.lead(subject), 2), laws, economics.price_range(subject.plan))
+    return (*notices(subject), *blocks, f"Trust: {validity.trust(subject)}.")
+
+
+def joined(names: Iterable[str], most: int = _MOST) -> str:
+    """Names in a sentence, the first few of many."""
+    known = list(names)
+    if len(known) > most:
+        return f"{', '.join(known[: most - 1])} and {len(known) - most + 1} more"
+    return " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known)
+
+
+def _ends(subject: Subject, row: Row) -> list[Row]:
+    """A backend's smallest and largest model, each with ``step_ms``, ``rate`` and its interval."""
+    found = []
+    for model in (row["smallest_model"], row["largest_model"]):
+        about = {"law": row["law"], "model": model, "mode": "kv_decode"}
+        for decode in subject.rows(REQUESTS.name, **about):
+            rate = decode["tokens_per_s_geomean"]
+            known: Row = next(iter(subject.rows("throughput_intervals", **about)), {})
+            if rate:
+                found.append(known | {"model": model, "rate": rate, "step_ms": 1000 * row["batch_size"] / rate})
+    return found
+
+
+def _figures(subject: Subject, rows: Sequence[Row]) -> tuple[Headline, ...]:
+    """The four figures of the first backend, each with those of some others beside it."""
+
+    def headline(title: str, told: Callable[[Subject, Row], str], interval: str) -> Headline:
+        beside = (f"{row['law']}: {told(subject, row)}" for row in rows[1:_MOST])
+        return Headline(title=title, value=told(subject, rows[0]), interval=interval, beside=tuple(beside))
+
+    main, ends, prices, law = rows[0], _ends(subject, rows[0]), _priced(subject, rows[0]), _law(subject, rows[0])
+    rates = [f"{digits(each['rate'])} {within(each, 'tokens_per_s')}".strip() for each in ends]
+    hourly = f"at ${prices[0]['usd_per_hour']:g} an hour (assumed)" if prices else "no end-to-end rate"
+    ranges = [text for row in prices[-1:] if (text := within(row, "usd_per_1m"))]
+    cold = "no first call was much slower"
+    if main["cold_ratio_max"]:
+        cold = (
+            f"{digits(main['cold_ratio_max'])} x a warm call; {main['cold_n_unsafe']} of {main['cold_n_calls']} unsafe"
+        )
+    grown = [law.get(f"slope_t_ci_{end}") for end in ("low", "high")]
+    low, high = (None if end is None else 10 ** min(end, 99.0) for end in grown)
+    names = " – ".join(short_name(each["model"]) for each in ends)
+    growth = f"{bracket(low, high, two_digits)} {law.get('verdict', '')}"
+    return (
+        headline(f"ms a token, {names}", _step, f"{' – '.join(rates)} tokens/s"),
+        headline("a cold start adds, at worst", _cold, cold),
+        headline("1M tokens, smallest – largest model", _price, "; ".join([*ranges, hourly])),
+        headline("a model 10 times as big takes", _growth, growth),
+    )
+
+
+def _step(subject: Subject, row: Row) -> str:
+    return f"{' – '.join(digits(each['step_ms']) for each in _ends(subject, row)) or MISSING} ms"
+
+
+def _cold(_: Subject, row: Row) -> str:
+    return f"+{digits(row['cold_added_ms_max'])} ms" if row["cold_added_ms_max"] else "no unsafe call"
+
+
+def _price(subject: Subject, row: Row) -> str:
+    prices = _priced(subject, row)
+    return " – ".join(f"${digits(price['usd_per_1m'])}" for price in (*prices[:1], *prices[1:][-1:])) or MISSING
+
+
+def _growth(subject: Subject, row: Row) -> str:
+    slope = _law(subject, row).get("slope")
+    return MISSING if slope is None else f"{two_digits(10 ** min(slope, 99.0))} x as long"
+
+
+def two_digits(value: float | None) -> str:
+    """A factor that is not known better."""
+    return digits(value, 2)
+
+
+def _priced(subject: Subject, row: Row) -> list[Row]:
+    """The prices of a backend's models, the smallest model first."""
+    rows = [
+        price
+        for price in subject.plan.rows("rows")
+        if price["backend"] == row["backend"] and price["batch_size"] == row["batch_size"] and price["usd_per_1m"]
+    ]
+    return sorted(rows, key=lambda price: price["params_millions"] or 0.0)
+
+
+def _latency(subject: Subject, main: Row) -> CurvePlot | None:
+    laws = dict(subject.laws()).get(main["law"], ())
+    return scaling.by_phase(subject, main["law"], laws) if laws else None
+
+
+def _prices(subject: Subject, main: Row) -> DotPlot | None:
+    """Dollars per 1M tokens by model, each with its interval."""
+    rows = _priced(subject, main)
+    if not rows:
+        return None
+    if len(rows) > _MOST_MODELS:
+        rows = [rows[round(at * (len(rows) - 1) / (_MOST_MODELS - 1))] for at in range(_MOST_MODELS)]
+    ends = [f"usd_per_1m{'_within' if rows[0].get('usd_per_1m_low') is None else ''}_{end}" for end in ("low", "high")]
+    named = [
+        row | {"named": f"{short_name(row['model'])}  ${digits(row['usd_per_1m'])} {within(row, 'usd_per_1m')}"}
+        for row in rows
+    ]
+    axis = Axis(title=f"$ per 1M tokens at ${rows[0]['usd_per_hour']:g} an hour (assumed)", log=True)
+    caption = f"Price of 1M tokens on {main['law']}: by model, with its interval"
+    return dots(("price-by-model", caption, axis), named, "named", "model", "usd_per_1m", *ends)
+
+
+def _breaks(main: Row) -> DotPlot:
+    """Latency, cold start and budget as three bars: how many times as much, the first to break marked."""
+    cold = main["cold_ratio_max"]
+    bars = {
+        decisions.LATENCY: (main["latency_factor"], "latency: {} x, smallest to largest model"),
+        decisions.COLD_START: (cold or 1.0, "cold start: {} x a warm call" if cold else "cold start: no unsafe call"),
+        decisions.PRICE: (main["price_factor"], "budget: a token costs {} x, smallest to largest"),
+    }
+    rows = []
+    for name, (factor, told) in bars.items():
+        first = main["first"] == name or (main["first"] == decisions.ALIKE and name != decisions.COLD_START)
+        ends = {"low": main["law_factor_low"], "high": main["law_factor_high"]} if name == decisions.LATENCY else {}
+        point = [Point(label=name, x=factor, y=0.0, **ends)] if factor else []
+        rows.append((("▶ first: " if first else "") + told.format(digits(factor)), tuple(point)))
+    return DotPlot(
+        name="what-breaks-first",
+        caption="How many times as much: the largest model over the smallest, a cold call over a warm one",
+        axis=Axis(title="times as much", log=True),
+        reference=1.0,
+        rows=tuple(rows),
+        title=f"What breaks first on {main['law']}",
+        bars=True,
+    )
+
+
+def facts(subject: Subject) -> tuple[tuple[str, str], ...]:
+    """Machine, date, engine, models and runs, as far as the run knows them."""
+    manifest, rows = subject.manifest, subject.run.rows
+    host: Mapping[str, Any] = manifest.get("host") or manifest.get("platform") or {}
+    gpus = [str(gpu.get("name")) for gpu in host.get("gpus") or [manifest.get("nvml") or {}] if gpu.get("name")]
+    cores = f", {host['cores_physical']} cores" if host.get("cores_physical") else ""
+    machine = ", ".join(filter(None, (f"{host.get('cpu_model') or host.get('processor') or ''}{cores}", *gpus)))
+    began = manifest.get("started_at_unix")
+    if began is None and "started_at_unix" in rows.columns:
+        began = rows["started_at_unix"].min()
+    day = datetime.datetime.fromtimestamp(float(began), datetime.UTC).date().isoformat() if began else "not recorded"
+    engines = {f"{each['kind']} {each.get('version') or ''}".strip(): None for each in manifest.get("engines") or []}
+    models = rows["model"].unique(maintain_order=True).to_list()
+    units = rows["replicate"].n_unique() if "replicate" in rows.columns else 1
+    runs = max(1, len(subject.run.sources))
+    return (
+        ("machine", machine or "not recorded"),
+        ("date", day),
+        ("engine", joined(engines or rows["backend"].unique(maintain_order=True).to_list())),
+        ("models", f"{len(models)}: {joined(map(short_name, models))}"),
+        ("runs", f"{runs}" + (f" of {units} replicates" if units > 1 else "")),
+    )
