@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, FLAGS, SLOW, Opener
 
+from browser import CHROMIUM, FLAGS, SLOW, Opener
 from phaselaw.cli import main
 
 HOSTILE = (

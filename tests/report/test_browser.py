@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from browser import SLOW, Opener
 
+from browser import SLOW, Opener
 from phaselaw.cli import main
 
 WIDE, NARROW = 1280, 390
@@ -204,7 +204,7 @@ def test_a_point_says_its_values_under_the_pointer_and_under_the_keyboard(hostil
     point = plot.locator(".point").first
     point.scroll_into_view_if_needed()
     point.hover()
-    assert "M parameters" in tip.inner_text()
+    assert "parameters (millions)" in tip.inner_text()
     hostile.mouse.move(0, 0)
     assert tip.is_hidden()
     plot.locator(".point[tabindex='0']").focus()
@@ -260,7 +260,7 @@ def test_a_figure_is_copied_or_saved_as_a_picture_with_its_colours(hostile, form
     button = figure.get_by_role("button", name=format)
     button.focus()
     hostile.keyboard.press("Enter")
-    figure.get_by_role("button", name="Copied").or_(figure.get_by_role("button", name="Saved")).wait_for()
+    figure.get_by_role("button", name="Copied").or_(figure.get_by_role("button", name="Saved")).first.wait_for()
     svg = hostile.evaluate("drawing(document.querySelector('figure'))[1]")
     assert svg.startswith("<svg ") and "var(--" not in svg and "fill: rgb" not in svg
     assert figure.get_by_role("link").get_attribute("href") == f"#{figure.get_attribute('id')}"

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from browser import Opener
 
+from browser import Opener
 from phaselaw.cli import main
 
 SIZES = {"desk": (1280, 800), "telephone": (420, 900)}

@@ -21,7 +21,7 @@ from phaselaw.report import (
     sweeps,
     validity,
 )
-from phaselaw.report.document import Axis, Block, Chapter, Document, DotPlot, Plot, Section, Words, dots, section
+from phaselaw.report.document import Block, Chapter, Document, DotPlot, Plot, Section, Words, dots, section
 from phaselaw.report.outline import CHAPTERS, GLOSSARY, WORDING
 from phaselaw.report.subject import Subject
 from phaselaw.tables import alike, digits
@@ -104,11 +104,6 @@ def _cold_start(subject: Subject) -> str:
     return f"Of {calls} first calls {unsafe} are unsafe; the worst adds {digits(worst['added_ms_max'])} ms ({where})."
 
 
-def _trust(subject: Subject) -> str:
-    found = validity.trust(subject)
-    return f"{found.mark.capitalize()}: {found.said}."
-
-
 def _explained(subject: Subject) -> str:
     rows = [row for row in subject.ordered(decisions.REGIMES.name) if row["regime"] != decisions.COLD_START]
     laws = alike(rows, "regime").items()
@@ -126,23 +121,26 @@ def _rates(subject: Subject) -> DotPlot | None:
     rows = subject.plan.rows("sensitivity")
     volume = rows[0]["tokens_per_month"] if rows else None
     named = [row | {"named": few_models.short_name(row["model"])} for row in rows if row["tokens_per_month"] == volume]
-    caption = "Price of 1M tokens: by model, at each hourly rate (assumed)."
-    plot = ("price-by-rate", caption, Axis(title="$ per 1M tokens", log=True))
-    return dots(plot, named, "named backend", "tier", "usd_per_1m")
+    return dots("price-by-rate", named)
 
 
 def _everything(subject: Subject) -> str:
-    rows = subject.run.rows
-    measured = f"{rows.height:,} rows of {rows['model'].n_unique():,} models"
+    measured = f"{subject.run.rows.height:,} rows of {subject.run.rows['model'].n_unique():,} models"
     return f"{measured}: what was asked, on which machine, and how to do it again."
 
 
 _FIRST: dict[str, tuple[Callable[[Subject], str], Callable[[Subject], Plot | None]]] = {
     "Speed": (_speed, lambda subject: few_models.waits(subject) or scaling.picture(subject)),
     "Cold start": (_cold_start, performance.waits),
-    "Trust": (_trust, scaling.forest),
-    "What explains it": (_explained, scaling.errors),
+    "Trust": (
+        lambda of: f"The run is {validity.trust(of)}.",
+        lambda of: dots("exponents", [row for _, laws in of.laws() for row in laws]),
+    ),
+    "What explains it": (
+        _explained,
+        lambda subject: dots("which-property", subject.rows("structure_predictors", mode="e2e_kv")),
+    ),
     "Cost": (_cost, _rates),
-    "Everything": (_everything, provenance.prompts),
+    "Everything": (_everything, lambda subject: dots("prompts", provenance.prompts(subject))),
 }
 """By chapter, the sentence and the picture that it opens with."""

@@ -18,7 +18,7 @@ from phaselaw.laws.regression_test import (
     WITHIN_RUNS,
     RegressionTest,
 )
-from phaselaw.report.document import Axis, Block, Table, display, dots
+from phaselaw.report.document import Block, Table, display, dots
 from phaselaw.report.subject import PHASE_WORDS, Companion, Subject, law_words, table_rows
 from phaselaw.tables import BUDGET, MISSING, Col, Row, bracket, counted, digits, fixed, two_places, words
 from phaselaw.tables import Table as Declared
@@ -26,13 +26,9 @@ from phaselaw.tables import Table as Declared
 _RUNS = Declared(
     caption="The runs.",
     columns=(
-        words("run", "run"),
-        words("backend", "backends"),
-        counted("models", "models"),
-        words("batch_size", "batch sizes"),
-        words(BUDGET, "tokens asked"),
-        counted("rows", "rows"),
-        counted("failed", "failed"),
+        *(words("run", "run"), words("backend", "backends"), counted("models", "models")),
+        *(words("batch_size", "batch sizes"), words(BUDGET, "tokens asked")),
+        *(counted("rows", "rows"), counted("failed", "failed")),
         Col(key="sha256", title="study SHA-256", of_row=lambda row: (row["sha256"] or MISSING)[:12]),
     ),
 )
@@ -50,10 +46,7 @@ def laws_side_by_side(subject: Subject) -> Iterator[Block]:
     runs = (Companion(name=first, run=subject.run, analysis=subject.analysis), *subject.beside)
     yield display(_RUNS, [_run(each) for each in runs])
     yield display(LAWS_SIDE_BY_SIDE, rows)
-    caption = "End-to-end exponents: of each run, with their intervals; 0 (dotted) is no law."
-    plot = ("runs-side-by-side", caption, Axis(title="exponent, end to end"))
-    ends, whole = ("slope_t_ci_low", "slope_t_ci_high"), [row for row in rows if row["mode"] == "e2e_kv"]
-    yield from filter(None, [dots(plot, whole, "law run", "run", "slope", *ends, at=0.0)])
+    yield from filter(None, [dots("runs-side-by-side", [row for row in rows if row["mode"] == "e2e_kv"])])
 
 
 def _run(each: Companion) -> Row:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from phaselaw import tables
+from phaselaw.report.outline import DOTS
 from phaselaw.tables import Col, Row
 
 _CONTROLS = re.compile(
@@ -124,28 +125,25 @@ class DotPlot:
 
 Plot = Panels | CurvePlot | DotPlot
 
-MOST_DOTS = 12
-"""Rows of a dot plot that `dots` makes."""
 
+def dots(name: str, rows: Iterable[Row], *, on: str = "") -> DotPlot | None:
+    """A dot plot as ``outline.toml`` declares it, a point for each row that has its value; ``None`` without any.
 
-def dots(
-    plot: tuple[str, str, Axis], rows: Iterable[Row], by: str, label: str, x: str, *ends: str, at: float | None = None
-) -> DotPlot | None:
-    """A dot plot (its name, caption and axis) of the values ``x`` with their ``ends``; ``None`` without any.
-
-    A row of it has the rows that are alike in ``by``, a point for each, named by ``label``; ``at`` is the reference.
-    Its title is the caption up to a colon.
+    It has twelve rows at most. What is in braces in the declaration is ``on``; its title is the caption up to a colon.
     """
+    told: dict[str, Any] = {
+        key: each.replace("{on}", on) if isinstance(each, str) else each for key, each in DOTS[name].items()
+    }
     groups: dict[str, list[Point]] = {}
     for row in rows:
-        if row.get(x) is not None:
-            interval = dict(zip(("low", "high"), (row.get(end) for end in ends), strict=False))
-            point = Point(label=str(row[label]), x=row[x], y=0.0, **interval)
-            groups.setdefault(", ".join(str(row[name]) for name in by.split()), []).append(point)
-    shown = tuple((name, tuple(points)) for name, points in groups.items())[:MOST_DOTS]
-    name, caption, axis = plot
-    title = caption.partition(":")[0]
-    return DotPlot(name=name, caption=caption, axis=axis, reference=at, rows=shown, title=title) if shown else None
+        if row.get(told["x"]) is not None:
+            ends = {end: row.get(told[end]) for end in ("low", "high") if end in told}
+            point = Point(label=str(row[told["label"]]), x=row[told["x"]], y=0.0, **ends)
+            groups.setdefault(", ".join(str(row[key]) for key in told["by"]), []).append(point)
+    shown = tuple((group, tuple(points)) for group, points in groups.items())[:12]
+    axis, caption = Axis(title=told["axis"], log=told.get("log", True)), told["caption"]
+    about: Any = {"name": name, "caption": caption, "title": caption.partition(":")[0], "reference": told.get("at")}
+    return DotPlot(axis=axis, rows=shown, **about) if shown else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

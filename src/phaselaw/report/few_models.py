@@ -14,7 +14,7 @@ from phaselaw.laws.physical_limit import BANDWIDTH, COMPUTE, OVERHEAD, PHYSICAL_
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.requests import MODELS_BY_PROMPT, REQUESTS_BY_PROMPT
 from phaselaw.report import document, performance, sweeps
-from phaselaw.report.document import Axis, Block, DotPlot, Headline, Plot, display, dots
+from phaselaw.report.document import Block, DotPlot, Headline, Plot, display, dots
 from phaselaw.report.subject import Subject
 from phaselaw.tables import LAW, MODEL, Row, Table, alike, bracket, digits, percent, two_places
 
@@ -110,9 +110,8 @@ def figures(subject: Subject) -> tuple[Headline, ...]:
 
 def pictures(subject: Subject) -> tuple[Plot | None, ...]:
     """Waits and prices by model and prompt; throughput by clients where they were swept, else the first calls."""
-    plot = ("price-by-model", "Price: by model and prompt, with intervals", Axis(title="$ per 1M generated", log=True))
-    priced = [row | _ends(row, "usd_per_1m") for row in _named(subject)]
-    prices = dots(plot, priced, "named", "model", "usd_per_1m", "low", "high")
+    priced = [row | ends(row, "usd_per_1m") for row in _named(subject)]
+    prices = dots("price-by-model", priced, on=f"{priced[0]['law']} at ${_usd_per_hour(subject):g}") if priced else None
     return waits(subject), prices, next(iter(sweeps.clients(subject)), None) or performance.waits(subject)
 
 
@@ -124,13 +123,12 @@ def waits(subject: Subject) -> DotPlot | None:
     """What a user waits for by model and prompt: the first token, each after it, the whole."""
     kinds = {"ttft_ms": "first token", "step_ms": "a token after it", "request_ms": "whole call"}
     points = [
-        row | {"wait": wait, "ms": row[key]} | _ends(row, key) for row in _named(subject) for key, wait in kinds.items()
+        row | {"wait": wait, "ms": row[key]} | ends(row, key) for row in _named(subject) for key, wait in kinds.items()
     ]
-    plot = ("waits", "What a user waits for: by model and prompt, with intervals", Axis(title="ms", log=True))
-    return dots(plot, points, "named", "wait", "ms", "low", "high")
+    return dots("waits", points)
 
 
-def _ends(row: Row, key: str) -> Row:
+def ends(row: Row, key: str) -> Row:
     """The interval of a figure: of one more run where that was measured, else of this run alone."""
     more = row.get(f"{key}_low") is not None
     return {end: row.get(f"{key}_{end}" if more else f"{key}_within_{end}") for end in ("low", "high")} | {"more": more}
@@ -138,9 +136,9 @@ def _ends(row: Row, key: str) -> Row:
 
 def within(row: Row, key: str) -> str:
     """The interval of a figure in words; nothing where there is none."""
-    ends = _ends(row, key)
-    told = bracket(ends["low"], ends["high"], digits)
-    return "" if told == col.MISSING else told + ("" if ends["more"] else " (this run)")
+    known = ends(row, key)
+    told = bracket(known["low"], known["high"], digits)
+    return "" if told == col.MISSING else told + ("" if known["more"] else " (this run)")
 
 
 def short_name(model: str) -> str:
@@ -174,13 +172,9 @@ def _compared(row: Row) -> str:
 def by_prompt(subject: Subject) -> Iterator[Block]:
     """A row a model and prompt; nothing with more models."""
     table = Table(
-        caption="A row a model and prompt, one request at a time. tokens/s counts generated tokens over the whole "
-        "call, from the send to the last token. TTFT is the wait for the first token; when cold, the slowest after a "
-        "start or a load, the load included.",
-        columns=(LAW, MODEL, *_WAITS, *_WHOLE[1:], col.words("bound_by", "bound by")),
+        columns=(LAW, MODEL, *_WAITS, *_WHOLE[1:], col.words("bound_by", "bound by")), caption="What each gets."
     )
-    if found := rows(subject):
-        yield display(table, found)
+    yield from [display(table, found)] if (found := rows(subject)) else []
 
 
 def _by_clients(subject: Subject, who: str = "") -> document.Table:

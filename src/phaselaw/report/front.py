@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,7 +18,7 @@ from phaselaw.laws.verdicts import SUPPORTED, TREND, WEAK, word
 from phaselaw.laws.warmup import LOADED, always_cold
 from phaselaw.report import economics, few_models, scaling, sweeps, validity
 from phaselaw.report.document import Axis, Block, CurvePlot, DotPlot, Front, Headline, Point, display, dots
-from phaselaw.report.few_models import short_name, within
+from phaselaw.report.few_models import ends, short_name, within
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
 from phaselaw.tables import MISSING, SUSPECT, Row, alike, bracket, digits, words
@@ -27,6 +28,8 @@ _LAW_COLUMNS = (
     words("verdict", "verdict", of_row=lambda row: word(row["verdict"])),
 )
 """Of the laws on a terminal: without what a verdict rests on."""
+two_digits = partial(digits, significant=2)
+"""A factor that is not known better."""
 _MOST = 3
 """Backends that are told by name."""
 _MOST_MODELS = 7
@@ -199,11 +202,6 @@ def _growth(subject: Subject, row: Row) -> str:
     return MISSING if slope is None else f"{two_digits(10 ** min(slope, 99.0))} x as long"
 
 
-def two_digits(value: float | None) -> str:
-    """A factor that is not known better."""
-    return digits(value, 2)
-
-
 def _priced(subject: Subject, row: Row) -> list[Row]:
     """The prices of a backend's models, the smallest model first."""
     rows = [
@@ -226,14 +224,9 @@ def _prices(subject: Subject, main: Row) -> DotPlot | None:
         return None
     if len(rows) > _MOST_MODELS:
         rows = [rows[round(at * (len(rows) - 1) / (_MOST_MODELS - 1))] for at in range(_MOST_MODELS)]
-    ends = [f"usd_per_1m{'_within' if rows[0].get('usd_per_1m_low') is None else ''}_{end}" for end in ("low", "high")]
-    named = [
-        row | {"named": f"{short_name(row['model'])}  ${digits(row['usd_per_1m'])} {within(row, 'usd_per_1m')}"}
-        for row in rows
-    ]
-    axis = Axis(title=f"$ per 1M tokens at ${rows[0]['usd_per_hour']:g} an hour (assumed)", log=True)
-    caption = f"Price of 1M tokens on {main['law']}: by model, with its interval"
-    return dots(("price-by-model", caption, axis), named, "named", "model", "usd_per_1m", *ends)
+    told = [f"{short_name(row['model'])}  ${digits(row['usd_per_1m'])} {within(row, 'usd_per_1m')}" for row in rows]
+    named = [row | ends(row, "usd_per_1m") | {"named": name} for name, row in zip(told, rows, strict=True)]
+    return dots("price-by-model", named, on=f"{main['law']} at ${rows[0]['usd_per_hour']:g}")
 
 
 def _breaks(main: Row) -> DotPlot:

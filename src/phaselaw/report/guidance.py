@@ -36,15 +36,12 @@ def _decode(rows: Iterable[Row], _: float) -> Advice:
     for row in rows:
         share = row["decode_fraction_median"]
         because = f"decode is {percent(share)} of end to end at {row['gen_tokens_target']} tokens (median model)"
-        policy = "Plan for both phases: prefill is too large a share to leave out."
-        if share >= DOMINATES:
-            policy = "Plan capacity by decode tokens/s: a faster prefill alone will not be noticed end to end."
-        yield policy, row["law"], because
+        yield WORDING["advice"]["decode" if share >= DOMINATES else "phases"], row["law"], because
 
 
 def _loads(rows: Iterable[Row], _: float) -> Advice:
     """Unsafe first calls that are loading for the most part: residency is a setting, not an accident."""
-    policy = "Keep models resident (or load them before traffic comes): loading is most of a cold first token."
+    policy = WORDING["advice"]["loads"]
     unsafe = (row for row in rows if row["mode"] == "prefill" and row["n_unsafe"])
     loads = [row for row in unsafe if 2 * (row["worst_load_ms"] or 0) > row["worst_first_ms"]]
     for (law,), mine in alike(loads, "law").items():
@@ -52,10 +49,7 @@ def _loads(rows: Iterable[Row], _: float) -> Advice:
 
 
 def _prices(rows: Iterable[Row], _: float) -> Advice:
-    policy = (
-        "Make the larger model earn its price: route to it what the smaller one fails at, and measure quality before "
-        "making it the default."
-    )
+    policy = WORDING["advice"]["price"]
     for row in rows:
         if {row["first"], row["then"]} & {LATENCY, PRICE, ALIKE} and (row["price_factor"] or 0) >= _BUDGET_LEVER:
             because = f"a token of {row['largest_model']} costs {digits(row['price_factor'])} x one of "
@@ -63,7 +57,7 @@ def _prices(rows: Iterable[Row], _: float) -> Advice:
 
 
 def _early_stops(rows: Iterable[Row], _: float) -> Advice:
-    policy = "Compare models by time a token, not by time a reply: a model that says less looks faster."
+    policy = WORDING["advice"]["early stops"]
     for (law,), mine in alike((row for row in rows if row["early_stop_rate"]), "law").items():
         worst = max(mine, key=lambda row: float(row["early_stop_rate"]))
         calls = f"{percent(worst['early_stop_rate'])} of {worst['model']}'s calls on {worst['scenario']}"
@@ -80,7 +74,7 @@ def _suspects(rows: Iterable[Row], _: float) -> Advice:
 
 
 def _trends(rows: Iterable[Row], _: float) -> Advice:
-    policy = "Measure the very model that you choose: the law is a trend, and some models are out of order."
+    policy = WORDING["advice"]["trend"]
     for row in rows:
         over_all = row["mode"] == "e2e_kv" and row["scenario"] == ALL
         if over_all and word(row["verdict"]) == TREND and row["trend_exceptions"]:

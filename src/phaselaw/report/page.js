@@ -25,6 +25,7 @@ for (const table of document.querySelectorAll("table")) {
   }
   // On a narrow page rows are cards: they keep the roles of a table, and a list of columns takes the headings' place.
   table.setAttribute("role", "table");
+  table.caption.setAttribute("role", "caption");
   for (const row of table.rows) row.setAttribute("role", "row");
   const words = headings.map((heading) => [heading.querySelector("button").textContent, heading.querySelector(".source")?.textContent]);
   for (const row of table.tBodies[0].rows) {

@@ -17,10 +17,8 @@ from phaselaw.report.outline import GLOSSARY, IN_PROSE
 from phaselaw.report.plots import pieces
 from phaselaw.tables import MISSING, SUSPECT, Col, Row
 
-_NAME_ON_ONE_LINE, _WORDS_ON_ONE_LINE = 30, 18
-"""Characters of a name, and of several words, that a cell does not break."""
-_SENTENCE = 60
-"""Characters from which a cell of words is set as a sentence, in a column of its own width."""
+_LONG, _SENTENCE = 30, 60
+"""Characters from which a cell of words may be broken, and is set as a sentence in a column of its own width."""
 _EXPLAINED = ("mode", "verdict", "verdict_without", "coldness", "status")
 """Columns whose cells begin with a word of the glossary."""
 _PROSE = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(IN_PROSE, key=len, reverse=True))})(?![\w-])")
@@ -66,7 +64,8 @@ def _word(word: str, new: set[str]) -> str:
 def _cell(column: Col, row: Row, new: set[str]) -> Markup:
     """A cell. Its class is short, since a large run has tens of thousands; its heading's words come by the script."""
     shown, value, sort_by = column.text(row), row.get(column.key), ""
-    kind = "n" if column.provenance else "warning" if column.key == SUSPECT else _kind_of(shown)
+    long = "long text" if " " in shown and len(shown) > _SENTENCE else "long" if len(shown) > _LONG else "name"
+    kind = "n" if column.provenance else "warning" if column.key == SUSPECT else long
     if column.provenance:  # the script sorts by this number; empty where it is missing
         sound = isinstance(value, int | float) and math.isfinite(value)
         sort_by = f' data-v="{value:.6g}"' if sound else ' data-v=""'
@@ -76,12 +75,3 @@ def _cell(column: Col, row: Row, new: set[str]) -> Markup:
         word = next((word for word in sorted(new, key=len, reverse=True) if words.startswith(word)), "")
         words = _word(word, new) + words.removeprefix(word)
     return Markup(f'<td class="{kind}{none}"{sort_by}>{words}</td>')
-
-
-def _kind_of(words: str) -> str:
-    """How a cell of words may be broken."""
-    if len(words) <= (_WORDS_ON_ONE_LINE if " " in words else _NAME_ON_ONE_LINE):
-        return "name"
-    if " " in words and len(words) > _SENTENCE:
-        return "long text"
-    return "long" if len(words) > _NAME_ON_ONE_LINE else "words"

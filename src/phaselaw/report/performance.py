@@ -7,36 +7,24 @@ from collections.abc import Iterator
 from phaselaw import tables as col
 from phaselaw.laws import scaling, served, summary, warmup
 from phaselaw.laws.checks.frame import suspicions
-from phaselaw.report.document import Axis, Block, DotPlot, display, dots
+from phaselaw.report.document import Block, DotPlot, display, dots
 from phaselaw.report.subject import PHASE_WORDS, Subject
 from phaselaw.tables import LAW, MODEL, SUSPECT, Row, Table, alike
 
 _BY_MODEL = Table(
-    caption="Medians over repetitions, geometric means over scenarios. End to end is what a request's user "
-    "waits for, where the run has it. tok/s counts the tokens of the phase: prompt, "
-    "generated, or both.",
+    caption="Medians over repetitions, geometric means over scenarios.",
     columns=(
-        LAW,
-        MODEL,
-        col.measured("params", "params (M)"),
-        col.measured("prefill_ms", "prefill (ms)"),
-        col.derived("prefill_rate", "prefill tok/s"),
-        col.measured("kv_decode_ms", "decode (ms)"),
-        col.derived("kv_decode_rate", "decode tok/s"),
-        col.derived("step_ms", "ms a token"),
+        *(LAW, MODEL, col.measured("params", "params (M)"), col.measured("prefill_ms", "prefill (ms)")),
+        *(col.derived("prefill_rate", "prefill tok/s"), col.measured("kv_decode_ms", "decode (ms)")),
+        *(col.derived("kv_decode_rate", "decode tok/s"), col.derived("step_ms", "ms a token")),
         col.measured("e2e_kv_ms", "end to end (ms)"),
         col.figure("tokens_per_s", "end to end tok/s", provenance="measured"),
     ),
 )
+_COUNTS = (col.counted("models", "models"), col.counted("calls", "calls"))
 _STOPS_BY_SCENARIO = Table(
     caption="Early stops by scenario, over models.",
-    columns=(
-        LAW,
-        col.words("scenario", "scenario"),
-        col.counted("models", "models"),
-        col.counted("calls", "calls"),
-        col.derived("rate", "stopped early", col.percent),
-    ),
+    columns=(LAW, col.words("scenario", "scenario"), *_COUNTS, col.derived("rate", "stopped early", col.percent)),
 )
 _WORST = 5
 
@@ -74,11 +62,7 @@ def waits(subject: Subject) -> DotPlot | None:
     rows = subject.rows(warmup.COLD_STARTS.name, mode="prefill") or subject.rows(warmup.COLD_STARTS.name)
     known = {"worst_first_ms": "worst first call", "first_median_ms": "median first call", "worst_warm_ms": "warm call"}
     points = [row | {"call": label, "ms": row[key]} for row in rows for key, label in known.items()]
-    caption = (
-        "First calls: to the first token, the worst and the median first call, and the warm calls beside the worst."
-    )
-    plot = ("first-calls", caption, Axis(title="to the first token (ms)", log=True))
-    return dots(plot, points, "law coldness", "call", "ms")
+    return dots("first-calls", points)
 
 
 def early_stops(subject: Subject) -> Iterator[Block]:

@@ -17,17 +17,11 @@ from phaselaw.laws.prediction import (
 )
 from phaselaw.laws.structure import MEAN
 from phaselaw.report.document import Block, Table, display
+from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import PHASE_WORDS, Subject, law_words
 from phaselaw.tables import LAW, PHASE, Row
 
-READING = (
-    "Each model is predicted from the others alone. 'chosen' is what phaselaw predict does: the law is chosen anew "
-    "from the others, by its leave-one-out error among them.",
-    "Extrapolated: the model lies outside the others' range, as the smallest and the largest always do; phaselaw "
-    "predict would refuse.",
-    "Inside the others' range: of the models that are not extrapolated, how many intervals held.",
-    "The share of intervals that held is of few models: its own interval (Clopper and Pearson) stands beside it.",
-)
+READING = tuple(WORDING["left_out"].values())
 """How to read the tables of left-out models."""
 
 _PREDICTED = col.Table(

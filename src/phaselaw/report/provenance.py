@@ -12,7 +12,7 @@ import polars as pl
 from phaselaw import __version__
 from phaselaw.files import sha256_of
 from phaselaw.laws.analysis import DECLARED
-from phaselaw.report.document import Axis, Block, Code, DotPlot, Table, dots
+from phaselaw.report.document import Block, Code, Table
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
 from phaselaw.tables import BACKEND, MODEL, Col, Row, assumed, count, counted, measured, words
@@ -87,11 +87,12 @@ def workload(subject: Subject) -> Iterator[Table]:
     yield Table(
         caption="Prompt tokens of a call, by backend and scenario. They differ inside a scenario where tokenizers do.",
         columns=(BACKEND, words("scenario", "scenario"), *_counts("median", "least", "most")),
-        rows=_prompts(subject),
+        rows=prompts(subject),
     )
 
 
-def _prompts(subject: Subject) -> tuple[Row, ...]:
+def prompts(subject: Subject) -> tuple[Row, ...]:
+    """Prompt tokens by backend and scenario."""
     raw = pl.col("prompt_tokens_raw")
     prompts = (
         subject.run.rows.filter((pl.col("mode") == "prefill") & ~pl.col("is_warmup") & (pl.col("status") == "ok"))
@@ -100,12 +101,6 @@ def _prompts(subject: Subject) -> tuple[Row, ...]:
         .sort("backend", "median", "scenario")
     )
     return tuple(prompts.iter_rows(named=True))
-
-
-def prompts(subject: Subject) -> DotPlot | None:
-    """What was asked: the prompts' lengths by backend."""
-    plot = ("prompts", "What was asked: prompt tokens, from least to most.", Axis(title="prompt tokens", log=True))
-    return dots(plot, _prompts(subject), "backend", "scenario", "median", "least", "most")
 
 
 def acceptance(subject: Subject) -> Iterator[Block | None]:

@@ -11,8 +11,7 @@ from scipy import stats
 from phaselaw.laws import decisions, overhead, scaling
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.structure import STRUCTURE_PREDICTORS
-from phaselaw.report.document import Axis, Block, Curve, CurvePlot, DotPlot, Panels, Point, Table, dots
+from phaselaw.report.document import Axis, Block, Curve, CurvePlot, Panels, Point, Table
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
 from phaselaw.tables import SUSPECT, Row, digits, fixed
@@ -121,19 +120,3 @@ def regimes(subject: Subject) -> Iterator[Table]:
     rows = subject.ordered(decisions.REGIMES.name)
     if any(row["regime"] != decisions.UNKNOWN for row in rows):
         yield subject.table(decisions.REGIMES, [row | {"meaning": WORDING["regimes"][row["regime"]]} for row in rows])
-
-
-def forest(subject: Subject) -> DotPlot | None:
-    """The exponent of each backend and phase with its interval."""
-    rows = [row for _, laws in subject.laws() for row in laws]
-    caption = "Exponents: with their intervals, by backend and phase; one that holds 0 (dotted) shows no law."
-    plot = ("exponents", caption, Axis(title="exponent: 0 is no law, 1 is in proportion"))
-    return dots(plot, rows, "law", "phase", "slope", "slope_t_ci_low", "slope_t_ci_high", at=0.0)
-
-
-def errors(subject: Subject) -> DotPlot | None:
-    """The typical error of each property in predicting the end-to-end latency of a model left out."""
-    rows = subject.rows(STRUCTURE_PREDICTORS.name, mode="e2e_kv")
-    caption = "Error in predicting a model left out: by each property; the further left, the more it explains."
-    plot = ("which-property", caption, Axis(title="typical error (times off)", log=True))
-    return dots(plot, rows, "law", "predictor", "loo_typical_factor", at=1.0)

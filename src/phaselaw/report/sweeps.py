@@ -9,16 +9,11 @@ from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT
 from phaselaw.laws.sweep_relations import DECODE_BY_CONTEXT
 from phaselaw.laws.sweeps import EXPONENT_BY_AXIS, EXPONENT_STABILITY, SWEEP_CHANGES, SWEEP_CURVES, held_words, in_order
 from phaselaw.report.document import Axis, Block, Curve, CurvePlot, Point, display
+from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject, law_words
 from phaselaw.tables import BUDGET, Row, Table, alike
 
-AXIS_WORDS = {
-    "gen_tokens": "generated tokens",
-    "batch_size": "batch size",
-    "prompt_tokens": "prompt tokens",
-    "threads": "threads",
-    "concurrency": "clients",
-}
+AXIS_WORDS = WORDING["axes"]
 _MOST_SENTENCES = 12
 _MOST_CURVES = 6
 """Curves of one plot; of more models, those at even steps of size are drawn."""
