@@ -219,8 +219,7 @@ def test_a_page_gives_colours_and_ids_are_left_to_it() -> None:
 
 def test_of_many_points_some_are_drawn_from_the_smallest_on_and_the_panel_says_so() -> None:
     many = tuple(Point(label=f"m{at}", x=float(at), y=float(at)) for at in range(1, 1001))
-    panels = (Panel(title="decode", points=many, law=law_of(many)),)
-    drawn = draw(ScalingPlot(name="p", alt="", panels=panels))
+    drawn = draw(plot(LINE, Curve(label="", points=many, joined=False, named=True)))
     assert drawn.count("<circle") == 200
     assert "m1: 1 M parameters" in drawn and "one point of 5 is drawn" in drawn
     row = DotPlot(name="d", alt="", axis=Axis(title="x"), reference=None, rows=(("models", many),))
@@ -228,5 +227,4 @@ def test_of_many_points_some_are_drawn_from_the_smallest_on_and_the_panel_says_s
 
 
 def test_a_title_of_a_thousand_letters_is_cut_in_a_moment() -> None:
-    panel = Panel(title="x" * 100_000, points=POINTS, law=None)
-    assert "…" in draw(ScalingPlot(name="p", alt="", panels=(panel,)))
+    assert "…" in draw(CurvePlot(name="c", caption="", title="x" * 100_000, curves=(MODELS,), **SIZES))

@@ -403,8 +403,7 @@ def prediction_validation(tables: Mapping[str, pl.DataFrame], *, level: float) -
     more than `MOST_LEFT_OUT` models so many are predicted, evenly from the smallest to the largest. The intervals are
     without the noise between runs: what a run does to all models is in the model left out as well.
     """
-    several = ((key, points) for key, points in groups(tables) if points.height > 1)
-    return PREDICTION_VALIDATION.frame(key | row for key, points in several for row in _left_out(points, level))
+    return PREDICTION_VALIDATION.frame(key | row for key, points in groups(tables) for row in _left_out(points, level))
 
 
 def _left_out(points: pl.DataFrame, level: float) -> Iterator[Row]:
