@@ -222,7 +222,7 @@ def test_of_many_points_some_are_drawn_from_the_smallest_on_and_the_panel_says_s
     drawn = draw(plot(LINE, Curve(label="", points=many, joined=False, named=True)))
     assert drawn.count("<circle") == 200
     assert "m1: 1 M parameters" in drawn and "one point of 5 is drawn" in drawn
-    row = DotPlot(name="d", alt="", axis=Axis(title="x"), reference=None, rows=(("models", many),))
+    row = DotPlot(name="d", caption="", axis=Axis(title="x"), reference=None, rows=(("models", many),))
     assert draw(row).count("<circle") == 200
 
 
