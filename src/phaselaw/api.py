@@ -33,6 +33,7 @@ from phaselaw.plan.inputs import positive
 from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.plan.tables import TABLES
 from phaselaw.records import Run
+from phaselaw.report import few_models
 from phaselaw.report.build import build
 from phaselaw.report.document import MOST_ROWS, Document
 from phaselaw.report.economics import Plan
@@ -344,6 +345,11 @@ def report(loaded: Loaded, *, out: Path | None = None, beside: Sequence[Loaded] 
         write_whole(folder / "report.md", to_markdown(document))
         write_whole(folder / "report.html", to_html(document))
     return document, folder
+
+
+def in_short(loaded: Loaded, slo_ms: tuple[float, float]) -> list[str]:
+    """A run of one or two models in five lines; users wait ``slo_ms`` at most for the first token, and for the next."""
+    return few_models.in_short(_subject(loaded, ()), slo_ms)
 
 
 def _subject(loaded: Loaded, beside: Sequence[Loaded]) -> Subject:

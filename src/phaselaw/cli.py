@@ -26,6 +26,7 @@ from phaselaw import __version__
 from phaselaw.errors import PhaselawError
 
 COMMANDS = {
+    "quick": "one model of a server that runs already, in a minute",
     "run": "measure a study, analyse it and report",
     "sweep": "measure a study along an axis",
     "analyze": "fit the laws and write every table",

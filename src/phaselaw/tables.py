@@ -127,8 +127,6 @@ class Col:
     """The key of the row that a report shows in place of ``key``: a backend's settings, a phase in words."""
     of_row: Callable[[Row], str] | None = None
     """How the column reads, where that depends on more than one value."""
-    detail: bool = False
-    """Left out where there is little room (a terminal)."""
     doc: str = ""
     """What it means, with its unit, where name and title don't say it."""
 

@@ -121,7 +121,7 @@ def test_a_law_on_suspect_rows_is_marked_where_it_stands(reference_sections: dic
 
 def test_each_policy_has_the_figure_that_triggered_it(reference_sections: dict[str, str]) -> None:
     policies = {line.split(" | ")[0].strip("| "): line for line in reference_sections["Guidance"].splitlines()}
-    by_decode = next(line for policy, line in policies.items() if policy.startswith("Plan capacity by decode"))
+    by_decode = next(line for policy, line in policies.items() if policy.startswith("Decode decides"))
     assert "98.0 % of end to end at 64 tokens" in by_decode
     warm = next(line for policy, line in policies.items() if policy.startswith("Keep a pool of warm workers"))
     assert "54.0 x" in warm and "12,135 ms of it loading" in warm

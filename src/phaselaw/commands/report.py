@@ -8,9 +8,10 @@ from pathlib import Path
 
 from phaselaw import api
 from phaselaw.commands.console import note, screen
-from phaselaw.commands.options import a_path, add_cold_start_slo, option
+from phaselaw.commands.options import a_path, add_cold_start_slo, add_json, option, print_json
 from phaselaw.errors import UsageError
 from phaselaw.laws.analysis import Options
+from phaselaw.report.document import escape_controls, to_json
 from phaselaw.report.terminal import print_summary
 
 DESCRIPTION = "Summarise a run on the terminal and write report.md, its plots, and report.html."
@@ -31,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser, "--with", "RUN", "further runs to compare it with", dest="beside", type=a_path, nargs="+", default=[]
     )
     add_cold_start_slo(parser)
+    add_json(parser, "print all of the report as one JSON document, full precision")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,14 +45,28 @@ def run(args: argparse.Namespace) -> int:
     beside = [api.load(path) for path in args.beside]
     loaded = api.load(args.run_path, options=Options(cold_start_slo_ms=args.cold_start_slo))
     loaded.save_tables(None if args.out is None else args.out / "analysis")
-    show_report(loaded, out=args.out, beside=beside)
+    if args.json:
+        document, _ = api.report(loaded, out=args.out, beside=beside)
+        print_json(to_json(document))
+    else:
+        show_report(loaded, out=args.out, beside=beside)
     return 0
 
 
-def show_report(loaded: api.Loaded, *, out: Path | None = None, beside: Sequence[api.Loaded] = ()) -> None:
-    """Write the report of a run into ``out`` (``None``: the run itself), print its summary and where it is."""
+def show_report(
+    loaded: api.Loaded,
+    *,
+    out: Path | None = None,
+    beside: Sequence[api.Loaded] = (),
+    slo_ms: tuple[float, float] | None = None,
+) -> None:
+    """Write the report into ``out`` (``None``: the run itself), print its summary (``slo_ms``: in five lines)."""
     for line in loaded.run.notes:
         note(line)
     document, folder = api.report(loaded, out=out, beside=beside)
-    print_summary(document, screen(pipe_width=160))
-    print(f"report: {folder / 'report.md'} and {folder / 'report.html'}")
+    if slo_ms is None:
+        print_summary(document, screen())
+        print(f"report: {folder / 'report.md'} and {folder / 'report.html'}")
+    else:
+        print("\n".join(map(escape_controls, api.in_short(loaded, slo_ms))))
+        print(f"report      phaselaw report {folder}\nplan        phaselaw plan {folder} --tokens-per-month 1e9")

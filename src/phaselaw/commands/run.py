@@ -7,18 +7,22 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
-from phaselaw.commands.console import RunProgress, notes_console
+from phaselaw.commands.console import RunProgress, format_duration, notes_console
 from phaselaw.commands.options import a_path, add_count, add_permits, duration, names, option, switch, take_permits
-from phaselaw.errors import UsageError
+from phaselaw.engines.local_servers import LocalServer, serving
+from phaselaw.errors import NotReadyError, StudyError, UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.measure import begin, replicates
 from phaselaw.measure.on_ray import HERE, Hosts
+from phaselaw.measure.quick import quick_study
 from phaselaw.rundir.write import RunDirectory
-from phaselaw.study.file import full_names, load_study
+from phaselaw.study.file import full_names, load_study, study_path
 
 DEFAULT_STUDY = "gpt2-ladder-cpu"
 DESCRIPTION = "Measure a study call by call, fit its laws and write the report."
@@ -28,6 +32,7 @@ examples:
   phaselaw run --dry-run                            the same schedule with simulated latencies, in seconds
   phaselaw run my-study.yaml --out runs/a           your own study, into a folder of your choice
   phaselaw run --models models/tiny-gpt2 --set repetitions=5
+  phaselaw run qwen2.5:7b                           a model of a server that runs here, as `phaselaw quick` has it
   phaselaw run --resume runs/a                      go on with what an interrupted run still lacks
   phaselaw run --wait-quiet 5min                    begin when nothing else keeps this machine busy
   phaselaw run --resume runs/a --retry-failed       make its failed calls again too
@@ -35,12 +40,21 @@ examples:
 
 Ctrl-C ends after the current call with everything kept; a second Ctrl-C ends at once.
 """
+SloMs = tuple[float, float]
+"""What a user waits at most: to the first token, and from one token to the next."""
+QUICK_SLO_MS: SloMs = 500.0, 50.0
 EXIT_OK, EXIT_SOME_CALLS_FAILED, EXIT_INTERRUPTED = 0, 3, 130
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The study and the options of a run."""
-    option(parser, "study", "STUDY", f"a study file or a shipped name (default: {DEFAULT_STUDY})", nargs="?")
+    option(
+        parser,
+        "study",
+        "STUDY",
+        f"a study file, a shipped name, or a model that a local server has (default: {DEFAULT_STUDY})",
+        nargs="?",
+    )
     option(parser, "--out", "DIR", "run directory (default: runs/NAME/TIME)", type=a_path)
     option(parser, "--resume", "RUN", "go on with an interrupted run", type=a_path)
     option(parser, "--backends", "A,B", "only these backends of the study", type=names)
@@ -72,10 +86,9 @@ def run(args: argparse.Namespace) -> int:
         args.settings = [*args.settings, f"replicates={args.replicates}"]
     take_permits(args)
     notes = notes_console()
-
-    def tell(line: str) -> None:
-        notes.print(line, markup=False, soft_wrap=True)
-
+    tell = partial(notes.print, markup=False, soft_wrap=True)
+    if not args.settings and (server := _served_here(args.study)) is not None:
+        return quick(server, out=args.out)
     with ExitStack() as opened:
         how = {"label": args.ray_label, "share_machine": args.share_machine, "wait_s": args.wait_quiet, "tell": tell}
         hosts = opened.enter_context(closing(Hosts(args.ray, **how))) if args.ray else None
@@ -88,9 +101,38 @@ def run(args: argparse.Namespace) -> int:
             if args.resume is not None and hosts is None:
                 begin.begin_quietly(directory.study, wait_s=args.wait_quiet, tell=tell)
             asked_to_stop, left = _measure(directory, hosts, notes)
-            directory.finish("interrupted" if left else "complete")
-        path, failed = directory.path, sum(call.status != "ok" for call in directory.calls)
-    if asked_to_stop and left:
+        failed = sum(call.status != "ok" for call in directory.calls)
+    return _reported(directory.path, notes, stopped=asked_to_stop, left=left, failed=failed)
+
+
+def quick(server: LocalServer, *, out: Path | None, slo_ms: SloMs = QUICK_SLO_MS) -> int:
+    """Measure one model of a server for about a minute; prints five lines and how to go on; exit codes as `run`."""
+    notes, (model, *others) = notes_console(), server.models
+    tell = partial(notes.print, markup=False, soft_wrap=True)
+    tell(f"{model} on {server}" + (f"; it has also {', '.join(others[:5])}" if others else ""))
+    with notes.status("one call, for its pace; a model that is not loaded takes longer"):
+        study, seconds = quick_study(server)
+    tell(f"measuring for about {format_duration(seconds)} (Ctrl-C keeps what there is)")
+    asked = {"study_source": "phaselaw quick", "allow_lists": {}}
+    with begin.new_run(study, out=out, argv=sys.argv, asked=asked, available=False, tell=tell) as directory:
+        asked_to_stop, left = _measure(directory, None, notes)
+        failed = sum(call.status != "ok" for call in directory.calls)
+    return _reported(directory.path, notes, stopped=asked_to_stop, left=left, failed=failed, slo_ms=slo_ms)
+
+
+def _served_here(name: str | None) -> LocalServer | None:
+    """The server here that has a model of this name, where it is the name of no study."""
+    with suppress(NotReadyError):
+        try:
+            study_path(name or DEFAULT_STUDY)
+        except StudyError:
+            return serving(name)
+    return None
+
+
+def _reported(path: Path, notes: Console, *, stopped: bool, left: int, failed: int, slo_ms: SloMs | None = None) -> int:
+    """Analyse and report: shortly where users wait so long at most, else as ``report`` does; returns the exit code."""
+    if stopped and left:
         notes.print(f"stopped; everything measured is kept. Go on with: phaselaw run --resume {path}", markup=False)
         return EXIT_INTERRUPTED
     # Loaded when all is measured: no call waits for what only the analysis needs.
@@ -101,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     for each in runs_by_host(path) or [path]:
         loaded = api.load(each)
         loaded.save_tables()
-        show_report(loaded)
+        show_report(loaded, slo_ms=slo_ms)
     if failed or left:
         lost = f"{failed} calls failed{f', {left} were not made' if left else ''}; why: phaselaw show {path}"
         notes.print(f"{lost}. Make them: phaselaw run --resume {path} --retry-failed", markup=False, soft_wrap=True)
@@ -158,7 +200,7 @@ def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
 
 
 def _measure(directory: RunDirectory, hosts: Hosts | None, notes: Console) -> tuple[bool, int]:
-    """Measure what the run still lacks: whether it was asked to stop, and how many calls are left."""
+    """Measure what the run lacks, and finish it: whether it was asked to stop, and how many calls are left."""
     with notes.status("building models") as status:
         for name in begin.prepare_models(directory.study) if hosts is None else ():
             status.update(f"building {name}")
@@ -167,4 +209,6 @@ def _measure(directory: RunDirectory, hosts: Hosts | None, notes: Console) -> tu
         with RunProgress(todo, already_done=already_done, console=notes) as progress, closing(events):
             for event in events:
                 progress.show(event)
-        return should_stop(), len({call.call_id for call in todo} - directory.done)
+        left = len({call.call_id for call in todo} - directory.done)
+        directory.finish("interrupted" if left else "complete")
+        return should_stop(), left

@@ -41,7 +41,7 @@ CONCURRENCY_THROUGHPUT = Table(
         *(*col.plain("queue_ms_median queue_delay_ms_median"), col.measured("ttft_ms_p95", "TTFT p95 (ms)")),
         col.counted("n_groups_with_failures"),
         *col.interval("output_tokens_per_s_ci_low", "output_tokens_per_s_ci_high", "its interval", col.digits),
-        col.derived("served_at_once", "served at once", col.count),
+        *(col.derived("served_at_once", "served at once", col.count), *col.plain("step_ms_p95")),
     ),
     shows="backend model scenario concurrency achieved_concurrency_median output_tokens_per_s_median "
     "output_tokens_per_s_ci_low ttft_ms_median ttft_ms_p95 itl_p50_ms_median client_e2e_ms_median "
@@ -88,7 +88,7 @@ def concurrency_throughput(rows: pl.DataFrame, *, level: float = 0.95) -> pl.Dat
             (pl.len() == pl.col("concurrency").first()).alias("complete"),
             (1e3 * pl.col("gen_tokens_raw").sum() / span).alias("rate"),
             (took.sum() / span).alias("achieved"),
-            pl.col(figures),
+            pl.col(*figures, "decode_step_ms"),
         )
         .filter(pl.col("concurrency").n_unique().over(_KEYS) > 1)
         .with_columns((~pl.col("complete")).sum().over(_CELL).alias("n_groups_with_failures"))
@@ -105,6 +105,7 @@ def concurrency_throughput(rows: pl.DataFrame, *, level: float = 0.95) -> pl.Dat
             rate.log().std().alias("log_sd"),
             *(pl.col(name).explode().median().alias(f"{name}_median") for name in figures),
             pl.col("ttft_ms").explode().quantile(0.95, "linear").alias("ttft_ms_p95"),
+            pl.col("decode_step_ms").explode().quantile(0.95, "linear").alias("step_ms_p95"),
         )
         .sort(_CELL)
     )

@@ -56,7 +56,7 @@ def _span(title: str, name: str) -> Col:
     def text(row: Row) -> str:
         return f"{col.digits(row[f'smallest_{name}'])} to {col.digits(row[f'largest_{name}'])}"
 
-    return Col(title=title, key=f"largest_{name}", provenance="measured", detail=True, of_row=text)
+    return Col(title=title, key=f"largest_{name}", provenance="measured", of_row=text)
 
 
 WHAT_BREAKS_FIRST = Table(
@@ -77,7 +77,7 @@ WHAT_BREAKS_FIRST = Table(
         col.derived("latency_factor", "latency grows", col.factor),
         col.derived("price_factor", "price grows", col.factor),
         *col.plain("law_factor"),
-        *col.interval("law_factor_low", "law_factor_high", "by the law", col.digits, detail=True),
+        *col.interval("law_factor_low", "law_factor_high", "by the law", col.digits),
         *col.plain("slowest_to_fastest"),
         col.words("cold_mode"),
         col.words("cold_model"),
@@ -86,8 +86,8 @@ WHAT_BREAKS_FIRST = Table(
         col.counted(BUDGET),
         col.words("coldness"),
         col.derived("cold_ratio_max", "worst first call", col.factor),
-        col.derived("cold_added_ms_max", "added (ms)", detail=True),
-        col.measured("cold_load_ms", "of which loading", detail=True),
+        col.derived("cold_added_ms_max", "added (ms)"),
+        col.measured("cold_load_ms", "of which loading"),
         col.counted("cold_n_calls"),
         col.counted("cold_n_unsafe"),
     ),

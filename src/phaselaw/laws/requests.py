@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 from scipy import stats
 
@@ -116,17 +117,14 @@ def _deviations(units: Replicates, logs: pl.DataFrame, group: Sequence[str], eac
 
 def _p95_ends(rows: pl.DataFrame, level: float) -> pl.DataFrame:
     """The two waits for a first token between which their 95th percentile lies, whatever their distribution."""
-    waits = rows.filter(pl.col("mode") == "prefill").group_by(_KEYS, maintain_order=True)
-    found = []
-    for about in waits.agg(pl.col("latency_ms").sort()).to_dicts():
-        each = about.pop("latency_ms")
-        low, high = (int(stats.binom.ppf(at, len(each), 0.95)) for at in ((1 - level) / 2, (1 + level) / 2))
-        ends = {"low": each[low - 1] if low else None, "high": each[high] if high < len(each) else None}
-        found.append(about | {f"ttft_ms_p95_{end}": value for end, value in ends.items()})
-    return pl.DataFrame(
-        found,
-        schema={name: rows.schema[name] for name in _KEYS}
-        | dict.fromkeys(("ttft_ms_p95_low", "ttft_ms_p95_high"), pl.Float64),
+    waits = rows.filter(pl.col("mode") == "prefill").group_by(_KEYS).agg(each=pl.col("latency_ms").sort())
+    n, share = waits["each"].list.len().to_numpy(), (1 - level) / 2
+    low, high = (pl.Series(np.asarray(stats.binom.ppf(at, n, 0.95))).cast(pl.Int64) for at in (share, 1 - share))
+    each = pl.col("each").list
+    return waits.with_columns(low=low - 1, high=high).select(
+        *_KEYS,
+        ttft_ms_p95_low=pl.when(pl.col("low") >= 0).then(each.get(pl.col("low"), null_on_oob=True)),
+        ttft_ms_p95_high=each.get(pl.col("high"), null_on_oob=True),
     )
 
 

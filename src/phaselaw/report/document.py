@@ -271,3 +271,21 @@ class Document:
         pictures = [*self.front.pictures, *(chapter.picture for chapter in self.chapters)]
         blocks = (block for section in self.sections for block in section.blocks)
         return tuple(dict.fromkeys(each for each in (*pictures, *blocks) if isinstance(each, Plot)))
+
+
+def to_json(document: Document) -> dict[str, Any]:
+    """The whole document for a program: what is said, and every table with its rows in full precision."""
+    front = {each.name: getattr(document.front, each.name) for each in dataclasses.fields(document.front)}
+    front |= {"trust": document.front.trust._asdict(), "figures": [*map(dataclasses.asdict, document.front.figures)]}
+    sections = [{"title": each.title, "blocks": [*map(_json, each.blocks)]} for each in document.sections]
+    pictures = [*map(_json, document.front.pictures)]
+    return {"schema_version": 1, "title": document.title, **front, "pictures": pictures, "sections": sections}
+
+
+def _json(block: Block) -> Any:
+    if isinstance(block, Table):
+        columns = [{"key": column.key, "title": column.title} for column in block.columns]
+        return {"caption": block.caption, "columns": columns, "rows": block.rows}
+    if isinstance(block, Plot):
+        return {"picture": block.name, "caption": block.caption}
+    return block if isinstance(block, (str, tuple)) else dataclasses.asdict(block)

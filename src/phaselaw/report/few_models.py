@@ -13,7 +13,7 @@ from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT
 from phaselaw.laws.physical_limit import BANDWIDTH, COMPUTE, OVERHEAD, PHYSICAL_LIMIT
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.requests import MODELS_BY_PROMPT, REQUESTS_BY_PROMPT
-from phaselaw.report import document, performance, sweeps
+from phaselaw.report import document, performance, sweeps, validity
 from phaselaw.report.document import Block, DotPlot, Headline, Plot, display, dots
 from phaselaw.report.subject import Subject
 from phaselaw.tables import LAW, MODEL, Row, Table, alike, bracket, digits, percent, two_places
@@ -27,6 +27,7 @@ _PROMPT = col.words(
 _PRICE = col.figure("usd_per_1m", "$ per 1M generated", two_places)
 _WAITS = _PROMPT, _OF["tokens_per_s"], _OF["ttft_ms"], _OF["ttft_ms_p95"]
 _WHOLE = _PROMPT, _OF["request_ms"], _OF["step_ms"], _OF["cold_ms"], _PRICE
+_CLIENTS = {column.key: column for column in CONCURRENCY_THROUGHPUT.columns}
 _BY_CLIENTS = "scenario concurrency output_tokens_per_s_median output_tokens_per_s_ci_low ttft_ms_median ttft_ms_p95"
 
 
@@ -81,7 +82,7 @@ def answers(subject: Subject) -> list[str]:
 def bound(subject: Subject) -> Iterator[str]:
     """What most of a call is bound by, in a sentence for the models that are bound alike."""
     for (by,), mine in alike(rows(subject), "bound_by").items():
-        yield f"Bound by {by} ({', '.join(dict.fromkeys(row['model'] for row in mine))})."
+        yield f"Bound by {by} ({', '.join(dict.fromkeys(short_name(row['model']) for row in mine))})."
 
 
 def figures(subject: Subject) -> tuple[Headline, ...]:
@@ -195,3 +196,39 @@ def summary(subject: Subject) -> Sequence[Block]:
     named = () if who else (f"{found[0]['model']} on {found[0]['law']}:",)
     by_clients = [_by_clients(subject, "model " if who else "")] if clients else []
     return (*named, *tables, *by_clients, *sweeps.at_once(subject), *_closing(subject))
+
+
+def in_short(subject: Subject, slo_ms: tuple[float, float]) -> list[str]:
+    """First token, tokens/s, users served within ``slo_ms`` (first token, each further one), limit and trust."""
+    found, clients = rows(subject), subject.rows(CONCURRENCY_THROUGHPUT.name)
+    if not found:
+        return ["no call can be used; why: phaselaw show RUN"]
+    said: dict[str, list[str]] = {"first token": [], "tokens/s": [], "users": []}
+    for row in found:
+        on = f"on {_PROMPT.text(row)}"
+        mine = [each for each in clients if (each["model"], each["scenario"]) == (row["model"], row["scenario"])]
+        together = (
+            f", {' '.join(_CLIENTS[f'output_tokens_per_s_{key}'].text(each) for key in ('median', 'ci_low'))} by "
+            f"{each['concurrency']} together"
+            for each in mine[-1:]
+        )
+        said["first token"].append(f"{_OF['ttft_ms'].text(row)} ms {on}")
+        said["tokens/s"].append(f"{_OF['tokens_per_s'].text(row)} alone{''.join(together)} {on}")
+        said["users"].append(f"{_users(mine, slo_ms)} {on}")
+    if found[0]["cold_ms"]:
+        said["first token"].append(f"when cold {digits(found[0]['cold_ms'])} ms")
+    said["users"].append(f"p95 within {slo_ms[0]:g} ms to the first token and {slo_ms[1]:g} ms for each other one")
+    said["limited by"] = [*dict.fromkeys(row["bound_by"] for row in found), *sweeps.at_once(subject)]
+    said["trust"] = [str(validity.trust(subject)), str(found[0]["interval_basis"] or NOT_MEASURED)]
+    return [f"{name:<12}{'; '.join(parts)}" for name, parts in said.items()]
+
+
+def _users(clients: Sequence[Row], slo_ms: tuple[float, float]) -> str:
+    """The most clients, of those that were tried in turn, of whom 95 % wait no longer than that."""
+    most = 0
+    for each in clients:
+        waits = zip((each["ttft_ms_p95"], each["step_ms_p95"]), slo_ms, strict=True)
+        if not all(wait is not None and wait <= longest for wait, longest in waits):
+            return str(most) if most else "none"
+        most = each["concurrency"]
+    return f"{most} or more" if most else "not measured"

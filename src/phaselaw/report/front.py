@@ -23,11 +23,11 @@ from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
 from phaselaw.tables import MISSING, SUSPECT, Row, alike, bracket, digits, words
 
-_LAW_COLUMNS = (
-    *(column for column in SCALING_FITS.columns if column.key in ("backend", "mode", "slope", "slope_t_ci_low", "r2")),
-    words("verdict", "verdict", of_row=lambda row: word(row["verdict"])),
+_VERDICT = words("verdict", "verdict", of_row=lambda row: word(row["verdict"]))
+"""On a terminal: without what it rests on."""
+_LAW = dataclasses.replace(
+    SCALING_FITS, columns=(*SCALING_FITS.columns, _VERDICT), shows="backend mode slope slope_t_ci_low r2 verdict"
 )
-"""Of the laws on a terminal: without what a verdict rests on."""
 two_digits = partial(digits, significant=2)
 """A factor that is not known better."""
 _MOST = 3
@@ -130,7 +130,7 @@ def summary(subject: Subject) -> tuple[Block, ...]:
     blocks: Sequence[Block] = few_models.summary(subject)
     if not blocks:
         rows = [row for _, laws in subject.laws() for row in laws]
-        laws = display(dataclasses.replace(SCALING_FITS, columns=_LAW_COLUMNS, shows=""), rows)
+        laws = display(_LAW, rows)
         blocks = (answer(subject), *islice(sweeps.lead(subject), 2), laws, economics.price_range(subject.plan))
     return (*notices(subject), *blocks, f"Trust: {validity.trust(subject)}.")
 

@@ -15,8 +15,6 @@ from rich.text import Text
 from phaselaw.report.document import IN_BRACKETS, Document, Section, Table, escape_controls
 from phaselaw.tables import SUSPECT, Col, Row
 
-_ROOMY = 140
-"""Characters of a terminal's line from which a table shows its details too."""
 MOST_LINES = 29
 """Lines of a run's summary: a screen has room for it, for the command, and for where the report is."""
 
@@ -62,8 +60,8 @@ _AT_MOST = 80
 def print_fitting(section: Section, console: Console, *, titled: bool, wide: bool) -> None:
     """Print a section in lines of 80 characters, the same on a terminal and on a pipe; or all of it, ``wide``.
 
-    Where a table is too wide, brackets give way first, the last column's before the others', then checks' names behind
-    a suspect mark, then the last columns.
+    Where a table is too wide, checks' names behind a suspect mark give way first, then brackets, the last column's
+    before the others', then the last columns.
     """
     if wide:
         print_section(section, console, titled=titled)
@@ -82,11 +80,11 @@ def _fitting(table: Table) -> Table:
         return sum(_needs(column, table.rows) + 2 for column in columns) - 2
 
     columns = list(table.columns)
+    if width(columns) > _AT_MOST:
+        columns = [_replaced(each, "(?<=⚠).*", "") if each.key == SUSPECT else each for each in columns]
     for at in reversed(range(len(columns))):
         if width(columns) > _AT_MOST and columns[at].provenance:
             columns[at] = _replaced(columns[at], _BRACKETS, "")
-    if width(columns) > _AT_MOST:
-        columns = [_replaced(each, "(?<=⚠).*", "") if each.key == SUSPECT else each for each in columns]
     while width(columns) > _AT_MOST and len(columns) > 3:
         del columns[-2 if columns[-1].key == SUSPECT else -1]
     return dataclasses.replace(table, columns=tuple(columns))
@@ -114,16 +112,13 @@ def _replaced(column: Col, pattern: str, by: str) -> Col:
 
 
 def print_table(table: Table, console: Console, *, exact: bool = False) -> None:
-    """Print a table of a report in columns, nothing of it taken for markup; details only where there is room.
+    """Print a table of a report in columns, nothing of it taken for markup.
 
     ``exact`` gives each column just what it needs.
     """
-    needed = sum(_needs(column, table.rows) + 2 for column in table.columns) - 2
-    roomy = console.width >= max(_ROOMY, needed)
-    columns = [column for column in table.columns if roomy or not column.detail]
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
-    cells = [[escape_controls(column.text(row)) for row in table.rows] for column in columns]
-    for column, texts in zip(columns, cells, strict=True):
+    cells = [[escape_controls(column.text(row)) for row in table.rows] for column in table.columns]
+    for column, texts in zip(table.columns, cells, strict=True):
         needs = _needs(column, table.rows) if exact else None
         if column.provenance:  # a number is not broken, its title may be
             shown.add_column(
