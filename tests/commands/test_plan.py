@@ -337,6 +337,26 @@ def shown(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
+def test_a_day_of_the_log_hour_by_hour(finished: Path, tmp_path: Path, capsys) -> None:
+    usage = ["start_time,end_time,num_model_requests,input_tokens,output_tokens"]
+    for hour in range(24):
+        n = 720_000 if 8 <= hour < 20 else 72_000
+        usage.append(f"{1795824000 + 3600 * hour},{1795827600 + 3600 * hour},{n},{n * 10},{n * 60}")
+    (tmp_path / "usage.csv").write_text("\n".join(usage))
+    profile = str(tmp_path / "profile.json")
+    assert main(["traffic", str(tmp_path / "usage.csv"), "--out", profile]) == 0
+    capsys.readouterr()
+    words = ("--traffic", profile, "--day", "--usd-per-hour", "1", "--rates", "spot=0.4", "--models", "gpt2-25m")
+    document = plan(finished, *words, "--scale-out-delay", "2min", capsys=capsys)
+    static, reactive, spot = document["day"]
+    assert len(document["day_hours"]) == 24
+    assert reactive["usd_per_month_whole"] < static["usd_per_month_whole"]
+    assert spot["usd_per_month_whole"] == pytest.approx(0.4 * static["usd_per_month_whole"])
+    assert reactive["worst_hour"] == "08:00" and reactive["waited_requests"] > 0 == static["waited_requests"]
+    assert "A day" in shown("plan", str(finished), *words, capsys=capsys)
+    assert main(["plan", str(finished), "--day"]) == 2
+
+
 def test_a_cached_prompt_is_cheaper_at_the_api(capsys) -> None:
     given = ["plan", "--tokens-per-s", "5k", "--api-in", "1", "--api-out", "4", "--json"]
     paid = []

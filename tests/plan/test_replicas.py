@@ -7,6 +7,7 @@ import pytest
 
 from phaselaw.cli import main
 from phaselaw.laws.analysis import Analysis, analyze
+from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT
 from phaselaw.laws.step_time import step_times
 from phaselaw.plan.replicas import pairs, replicas_of, stated
 from phaselaw.records import Run
@@ -81,3 +82,24 @@ def test_every_two_models_are_compared_the_cheaper_first() -> None:
         for a, b in pairs([stated("mid", 50, 1.0), stated("dear", 10, 1.0), stated("cheap", 90, 1.0)])
     ]
     assert found == [("cheap", "mid"), ("cheap", "dear"), ("mid", "dear")]
+
+
+def test_a_run_that_swept_clients_is_planned_at_the_number_that_was_fastest(simulated: tuple[Run, Analysis]) -> None:
+    run, analysis = simulated
+    alone, *_ = replicas_of(run, analysis, 1.0)
+    about = {"backend": alone.backend, "model": alone.model, "gen_tokens_target": alone.gen_tokens}
+    rates = {1: 100.0, 2: 180.0, 4: 150.0, 8: 400.0}
+    swept = CONCURRENCY_THROUGHPUT.frame(
+        about
+        | {"scenario": scenario, "concurrency": clients, "n_groups": 3, "n_groups_with_failures": int(clients == 8)}
+        | {f"output_tokens_per_s_{of}": by * rate for of, by in (("median", 1.0), ("ci_low", 0.9), ("ci_high", 1.1))}
+        for clients, rate in rates.items()
+        for scenario in ("a", "b")
+    )
+    tables = analysis.tables | {"concurrency_throughput": swept}
+    best, *others = replicas_of(run, Analysis(tables=tables, notes={}, options=analysis.options), 1.0)
+    assert (best.clients, {each.clients for each in others}) == (2, {1})
+    assert best.tokens_per_s[0] == pytest.approx(1.8 * alone.tokens_per_s[0])
+    assert best.e2e_s[0] == pytest.approx(alone.e2e_s[0] * 2 / 1.8)
+    spread = [np.nanstd(np.log(each.tokens_per_s[1:])) for each in (alone, best)]
+    assert spread[0] < spread[1]

@@ -21,6 +21,7 @@ from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.files import amount
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
+from phaselaw.plan.day import Day
 from phaselaw.plan.economics import Question
 from phaselaw.plan.hosted import Tariff, listed
 from phaselaw.plan.prices import Choice, choose, is_named, read_date, read_offers
@@ -28,7 +29,7 @@ from phaselaw.plan.replicas import Replica, replicas_of, stated
 from phaselaw.plan.tables import TABLES
 from phaselaw.report.economics import SECTIONS, Plan, in_currency, sections
 from phaselaw.report.terminal import print_fitting
-from phaselaw.traffic.profile import doubts_of, load_of, read_profile
+from phaselaw.traffic.profile import day_of, doubts_of, load_of, read_profile
 
 DESCRIPTION = "Turn measured tokens/s into workers, dollars, and what one model must do better than another."
 EXAMPLES = """\
@@ -90,11 +91,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_elsewhere(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("a hosted API")
+    group = parser.add_argument_group("a hosted API, and a day")
     option(group, "--api", "NAME", "a hosted model, such as gpt-4o-mini or groq/NAME, by the list of genai-prices")
     for name, what in (("in", "input"), ("out", "output"), ("cached", "cached input")):
         _positive(group, f"--api-{name}", "USD", f"an API's price of a million {what} tokens")
     cached = "share of prompt tokens that a cache holds (default: that of --traffic, or none)"
+    switch(group, "--day", "the fleet hour by hour over the day of --traffic")
+    delay = "until a new worker serves (default: load and first call, as measured)"
+    option(group, "--scale-out-delay", "TIME", delay, type=opt.duration("--scale-out-delay"))
+    taken = {"type": opt.share("--interruptions"), "default": 0.05}
+    option(group, "--interruptions", "X%", "share of spot workers taken away in an hour (default: 5%%)", **taken)
     option(group, "--cached-share", "X%", cached, type=opt.share("--cached-share"))
 
 
@@ -174,6 +180,7 @@ def _parts_shown(args: argparse.Namespace) -> list[str]:
         "requests": args.requests_per_month or args.requests_per_s or args.traffic,
         "budget": args.budget,
         "api": args.api or args.api_in or args.api_out,
+        "day": args.day,
         "compare": args.compare is not None,
         "mixes": args.mixes is not None or args.traffic or args.rates_by == "phases",
         "sensitivity": args.rates or args.volumes,
@@ -268,6 +275,12 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
     mixes = tuple(dataclasses.replace(mix, cached_share=cached or 0.0) for mix in mixes)
     if args.failure_usd is not None and args.success_rates is None:
         raise UsageError("--failure-usd needs --success-rates: how often each model fails")
+    if args.day and profile is None:
+        raise UsageError("--day needs --traffic: the profile of a log that covers a whole day")
+    day, tiers = None, inputs.read_tiers(args.rates) if args.rates else tiers
+    if args.day and profile is not None:
+        assumed = {"spot_usd_per_hour": tiers.get("spot"), "interruptions": args.interruptions}
+        day = Day(hours=day_of(profile, args.traffic), scale_out_s=args.scale_out_delay, **assumed)
     two = None if args.tiers is None else tuple(name.strip() for name in args.tiers.split(","))
     if two is not None and len(two) != 2:
         raise UsageError(f"--tiers {args.tiers!r}: give two models, DEFAULT,PREMIUM")
@@ -278,7 +291,8 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
         itemised=args.traffic is None or args.mixes is not None,
         headroom=Headroom(utilisation=args.utilisation, burst=args.burst or burst, spares=args.spares),
         volumes=args.volumes or inputs.TR121_VOLUMES,
-        tiers=inputs.read_tiers(args.rates) if args.rates else tiers,
+        tiers=tiers,
+        day=day,
         success_rates=inputs.read_success_rates(args.success_rates, models) if args.success_rates else {},
         failure_usd=args.failure_usd,
         budget_usd=args.budget,

@@ -22,6 +22,7 @@ from phaselaw.plan.capacity import (
     usd_per_month,
 )
 from phaselaw.plan.coverage import Coverage, of_load, own_requests
+from phaselaw.plan.day import Day, day_rows
 from phaselaw.plan.decisions import Tiers, break_even, cascade_row, decision_delta, routed_row, success_row
 from phaselaw.plan.hosted import Tariff, api_row, usd_per_token
 from phaselaw.plan.inputs import TR121_MIXES, TR121_TIERS, TR121_VOLUMES
@@ -57,6 +58,7 @@ class Question:
     extrapolate: bool = False
     budget_usd: float | None = None
     """Dollars a month, for what they carry."""
+    day: Day | None = None
     api: tuple[str, Tariff] | None = None
     """What to call it, and its prices."""
     phase_split_rates: bool = False
@@ -99,6 +101,7 @@ def assumptions(question: Question, replicas: Sequence[Replica]) -> dict[str, An
         "phase_split_rates": question.phase_split_rates,
         "extrapolate": question.extrapolate,
         "api": question.api and question.api[0],
+        "day": question.day and dataclasses.asdict(question.day),
         "pairs": "each two" if len(replicas) <= MOST_PAIRED else "the cheapest of a backend with each other one",
         "mixes": [dataclasses.asdict(mix) for mix in question.mixes],
     }
@@ -136,6 +139,10 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
     if question.api is not None:
         price = usd_per_token(question.api[1], question.mixes)
         tables["api"] = [api_row(each, price, volume, question.headroom) for each in known]
+    if question.day is not None:
+        days = [day_rows(each, question.day, tokens, question.headroom) for each in known]
+        for at, name in enumerate(("day", "day_hours")):
+            tables[name] = [line for found in days for line in found[at]]
     if question.success_rates:
         rated = [each for each in known if each.model in question.success_rates]
         tables["cost_per_success"] = [success_row(each, tokens) for each in rated]
@@ -192,7 +199,7 @@ def _load_row(replica: Replica, question: Question) -> Row:
         replica,
         load=replica.request,
         **fleet,
-        requests_per_s=load,
+        requests_per_s=exact(load),
         requests_per_month=load * SECONDS_PER_MONTH,
         tokens_per_request=tokens,
         requests_per_s_per_worker=replica.tokens_per_s / tokens,
@@ -224,7 +231,8 @@ def _phase_split(
     """Rows of requests, rows of token prices, and the replicas at the mixture's rate."""
     requests, prices, rated = [], [], []
     # Replicas that differ in no more than their output length have one phase-split price.
-    once = {(each.backend, each.model, question.batch or each.batch_size): each for each in replicas}
+    at_once = ((each, question.batch or each.batch_size * each.clients) for each in replicas)
+    once = {(each.backend, each.model, batch): each for each, batch in at_once}
     for (backend, model, batch), each in once.items():
         replica, phases = dataclasses.replace(each, batch_size=batch), times.get((backend, model))
         seconds = [split(replica, phases, mix, extrapolate=question.extrapolate) for mix in question.mixes]

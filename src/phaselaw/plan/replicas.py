@@ -6,6 +6,7 @@ A replica is one copy of an engine with its accelerators; the output calls it a 
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations, product
@@ -24,7 +25,7 @@ from phaselaw.plan import capacity
 from phaselaw.plan.capacity import UNKNOWN, Headroom, exact, without_interval
 from phaselaw.plan.coverage import MEASURED, Coverage
 from phaselaw.records import Run
-from phaselaw.tables import BUDGET, SUSPECT
+from phaselaw.tables import BUDGET, SUSPECT, grouped
 
 NO_HEADROOM = Headroom()
 Price = float | Mapping[str, float]
@@ -37,6 +38,8 @@ class Replica:
     backend: str
     model: str
     batch_size: int = 1
+    clients: int = 1
+    """Requests that were sent at once for its rate: the number at which the run measured the highest one."""
     gen_tokens: int | None = None
     """Output tokens of the measurement that the rate is from."""
     tokens_per_s: Floats
@@ -68,6 +71,8 @@ class Replica:
     """The same of its prefill times."""
     context_tokens: int | None = None
     """Tokens that the model can attend to; ``None`` where the run does not say."""
+    scale_out_s: float | None = None
+    """Measured: seconds of its load and its first call; ``None`` where no load was."""
     success_rate: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     """Assumed: the share of requests that pass the user's acceptance."""
 
@@ -159,6 +164,7 @@ def replicas_of(
     waited = rows.filter(pl.col("mode") == "e2e_kv").group_by("backend", "model", "batch_size", BUDGET, "mode")
     waits = {row[:5]: row[5] for row in waited.agg((pl.col("ttft_ms") - pl.col("prefill_ms")).median()).iter_rows()}
     errors, contexts, lengths = _model_errors(analysis, models), {}, _lengths(rows)
+    loads, at_best = _loads(run.rows), _at_best_clients(analysis.tables["concurrency_throughput"])
     marks = {
         (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row
         for row in analysis.tables["summary_by_model_backend_mode_agg"].iter_rows(named=True)
@@ -178,15 +184,18 @@ def replicas_of(
             else exact(1.0)
             for phase in ("prefill", "kv_decode")
         )
+        clients, faster = at_best.get((backend, model, gen_tokens), (1, exact(1.0)))
         found.append(
             Replica(
                 backend=backend,
                 model=model,
                 batch_size=batch_size,
+                clients=clients,
                 gen_tokens=gen_tokens,
-                tokens_per_s=end_to_end.tokens_per_s,
+                tokens_per_s=end_to_end.tokens_per_s * faster,
                 usd_per_hour=usd_per_hour[backend] if isinstance(usd_per_hour, Mapping) else usd_per_hour,
-                e2e_s=end_to_end.latency_ms / 1000.0,
+                e2e_s=end_to_end.latency_ms / 1000.0 * clients / faster,
+                scale_out_s=loads.get((backend, model)),
                 wait_s=max(0.0, waits[key] or 0.0) / 1e3,
                 prefill_factor=prefill,
                 decode_factor=decode,
@@ -199,6 +208,34 @@ def replicas_of(
                 params_millions=marks[key].get("params_millions_effective"),
             )
         )
+    return found
+
+
+def _loads(rows: pl.DataFrame) -> dict[tuple[str, str], float]:
+    """Seconds from a load's beginning to the end of the first call after it, by backend and model: medians."""
+    loaded = rows.filter((pl.col("mode") == "e2e_kv") & (pl.col("load_ms") > 0) & pl.col("latency_ms").is_finite())
+    took = loaded.group_by("backend", "model").agg((pl.col("load_ms") + pl.col("latency_ms")).median() / 1e3)
+    return {(backend, model): seconds for backend, model, seconds in took.iter_rows()}
+
+
+def _at_best_clients(throughput: pl.DataFrame) -> dict[tuple[str, str, int | None], tuple[int, Floats]]:
+    """The number of clients at which all scenarios together were fastest, and how much faster than with one.
+
+    Draws: of the scatter between groups of calls, the largest of a scenario; NaN where there was but one group.
+    """
+    rate, low, high = (pl.col(f"output_tokens_per_s_{of}") for of in ("median", "ci_low", "ci_high"))
+    sound = throughput.filter(pl.col("n_groups_with_failures") == 0).group_by("backend", "model", BUDGET, "concurrency")
+    tried = sound.agg(pl.len().alias("n"), (1 / rate).sum().alias("s"), ((high / low).log().max() / 3.92).alias("sd"))
+    found = {}
+    for about, cells in grouped(tried.sort("s"), ("backend", "model", BUDGET)):
+        whole = cells.filter(pl.col("n") == pl.col("n").max())
+        for (alone,) in whole.filter(pl.col("concurrency") == 1).select("s").iter_rows():
+            best = whole.row(0, named=True)
+            clients, gain = best["concurrency"], alone / best["s"]
+            sd = 0.0 if clients == 1 else math.nan if best["sd"] is None else best["sd"]
+            order = np.random.default_rng([SEED, clients]).permutation(N_DRAWS)
+            draws = gain * np.exp(sd * stats.norm.ppf((order + 0.5) / N_DRAWS))
+            found[about["backend"], about["model"], about[BUDGET]] = clients, same_draws(gain, draws)
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from phaselaw import tables
 from phaselaw.report.document import IN_BRACKETS, Section, Table, section
-from phaselaw.tables import Row, figure
+from phaselaw.tables import Row, duration, figure
 
 _WHO = ("backend", "model", "batch_size", "gen_tokens", "suspect")
 
@@ -100,11 +100,14 @@ def capacity(plan: Plan) -> Section:
 
 def regime_words(plan: Plan) -> str:
     """How the rates were measured, which a reader must know first."""
-    batches = sorted({row["batch_size"] for row in plan.rows("rows")})
+    batches, at_once = (sorted({row[of] for row in plan.rows("rows")}) for of in ("batch_size", "clients"))
     if all(row["rate_status"] == "given" for row in plan.rows("rows")):
         return "Rates were given, not measured."
     if batches[-1] > 1:
         return f"Batches of {batches[0]:,} to {batches[-1]:,} requests at a time were measured; the best is first."
+    if at_once[-1] > 1:
+        best = ", ".join(f"{row['clients']} for {row['model']}" for row in plan.rows("rows"))
+        return f"Several clients at once were measured; planned at the best number of them: {best}."
     return "One request at a time: batching or more slots would lower this."
 
 
@@ -227,6 +230,21 @@ def hosted(plan: Plan) -> Section | None:
     return section("A hosted API", lead, plan.table("api"), why_words(rows), cached)
 
 
+def day(plan: Plan) -> Section | None:
+    """A day, hour by hour; ``None`` where none was asked for."""
+    rows, given = sorted(plan.rows("day"), key=_dollars), plan.document["assumptions"].get("day")
+    if not rows:
+        return None
+    hours = [row for row in plan.rows("day_hours") if all(row[name] == rows[0][name] for name in _WHO)]
+    by_hour = plan.table("day_hours", hours, f"{rows[0]['model']}, following the load, by the hour.")
+    lead = (
+        f"A worker of {rows[0]['model']} serves {duration(rows[0]['scale_out_s'])} after it is asked for: its load and "
+        "first call, not its machine's start, or --scale-out-delay. Of spot workers (--rates spot=USD) "
+        f"{given['interruptions']:.1%} are taken away in an hour (assumed)."
+    )
+    return section("A day", lead, plan.table("day"), why_words(rows), replace(by_hour, rows=tuple(hours)))
+
+
 def sensitivity(plan: Plan) -> Section:
     """Prices by hourly rate, workers by volume (TR121 8.5)."""
     rows = plan.rows("sensitivity")
@@ -286,6 +304,7 @@ SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {
     "requests": requests,
     "budget": budget,
     "api": hosted,
+    "day": day,
     "compare": deltas,
     "mixes": mixes,
     "sensitivity": sensitivity,

@@ -275,6 +275,14 @@ def doubts_of(document: Mapping[str, Any]) -> list[str]:
     return [f"traffic: {doubt}" for doubt in doubts]
 
 
+def day_of(document: Mapping[str, Any], path: Path) -> tuple[float, ...]:
+    """Requests/s in each of the 24 hours of a day; raises `UsageError` where the log does not cover one."""
+    hours = {each["hour"]: float(each["requests_per_s"]) for each in document.get("by_hour_of_day") or ()}
+    if sorted(hours) != list(range(24)):
+        raise UsageError(f"--day: {path} covers {len(hours)} of the 24 hours of a day; give a profile of a whole day")
+    return tuple(hours[hour] for hour in range(24))
+
+
 def load_of(document: Mapping[str, Any], path: Path) -> tuple[float, tuple[Mix, ...], float]:
     """What a plan takes from a profile: requests/s, kinds of request, and the peak over the mean (1 where not known).
 

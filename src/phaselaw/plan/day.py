@@ -1,0 +1,64 @@
+"""A day of the traffic, hour by hour, under three fleets: the peak's all day, one that follows the load, and spot.
+
+A fluid model: inside an hour requests come evenly, and none queues by bad luck (the fleet simulation's part). A fleet
+that follows the load asks for workers when an hour's load comes; until they have loaded, what those of the hour before
+can't carry waits. A spot worker that is taken away is replaced, and its load waits as long.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from phaselaw.errors import UsageError
+from phaselaw.plan.capacity import Headroom, exact, whole_workers
+from phaselaw.plan.replicas import Replica
+from phaselaw.plan.tables import row
+from phaselaw.tables import Row
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Day:
+    """What a day brings: requests/s by the hour, and what is assumed of workers."""
+
+    hours: tuple[float, ...]
+    scale_out_s: float | None  # until a worker serves; None: each replica's load and first call
+    spot_usd_per_hour: float | None
+    interruptions: float  # share of the spot workers that are taken away in an hour
+
+
+def day_rows(replica: Replica, day: Day, tokens_per_request: float, keeps: Headroom) -> tuple[list[Row], list[Row]]:
+    """One model's fleets over the day, and the hours of the one that follows the load; raises `UsageError`."""
+    seconds = replica.scale_out_s if day.scale_out_s is None else day.scale_out_s
+    if seconds is None:
+        raise UsageError(f"--day: no load of {replica.model} was measured: give --scale-out-delay")
+    hours, carries = np.array(day.hours)[:, None], replica.tokens_per_s / tokens_per_request
+    in_hour = max(1.0, keeps.burst * hours.mean() / hours.max())  # the peak over the busiest hour
+    fleet = whole_workers(hours / carries, dataclasses.replace(keeps, burst=in_hour))
+    most, before = (
+        np.broadcast_to(fleet.max(axis=0), fleet.shape),
+        np.roll(fleet, 1, axis=0),
+    )  # yesterday was like today
+    late = np.where(fleet > before, np.maximum(0.0, hours - before * carries), 0.0) * min(seconds, 3600.0)
+    taken = day.interruptions * hours * min(seconds, 3600.0) + 0 * late
+    own, spot = replica, dataclasses.replace(replica, usd_per_hour=day.spot_usd_per_hour or 0.0)
+    kinds = [("static peak", own, most, 0 * late), ("reactive", own, fleet, late)]
+    kinds += [("spot, static", spot, most, taken)] if day.spot_usd_per_hour else []
+    rows = []
+    for name, each, built, waits in kinds:
+        worst = int(np.argmax(waits[:, 0] if waits[:, 0].any() else hours[:, 0]))
+        figures = {"waited_requests": waits.sum(axis=0), "waited_share": waits.sum(axis=0) / (3600.0 * hours.sum())}
+        figures |= {"least_workers": built.min(axis=0), "whole_workers": built.max(axis=0)}
+        figures |= {
+            "usd_per_month_whole": 30 * built.sum(axis=0) * each.usd_per_hour,
+            "waited_in_worst_hour": waits[worst],
+        }
+        about = {"load": replica.request, "fleet": name, "worst_hour": f"{worst:02d}:00", "scale_out_s": seconds}
+        rows.append(row("day", each, **about, **figures))
+    of_hour = zip(day.hours, fleet, late, strict=True)
+    shown = (
+        {"requests_per_s": exact(rate), "whole_workers": built, "waited_requests": waits}
+        for rate, built, waits in of_hour
+    )
+    return rows, [row("day_hours", own, load=own.request, hour=f"{at:02d}:00", **of) for at, of in enumerate(shown)]

@@ -1,0 +1,49 @@
+"""A day under three fleets, by hand."""
+
+import pytest
+
+from phaselaw.errors import UsageError
+from phaselaw.plan.capacity import Headroom
+from phaselaw.plan.day import Day, day_rows
+from phaselaw.plan.replicas import Replica, stated
+
+HOURS = (1.0,) * 8 + (3.5,) * 4 + (2.0,) * 12  # 1 request/s is one worker's: 100 tokens each, 100 tokens/s
+MEAN = (8 * 1 + 4 * 3.5 + 12 * 2) / 24
+
+
+def fleets(headroom: Headroom | None = None, replica: Replica | None = None, **of: object) -> dict[str, dict]:
+    day = Day(**({"hours": HOURS, "scale_out_s": 60.0, "spot_usd_per_hour": 0.25, "interruptions": 0.1} | of))
+    rows, _ = day_rows(replica or stated("m", 100.0, 1.0), day, 100.0, headroom or Headroom())
+    return {row["fleet"]: row for row in rows}
+
+
+def test_each_fleet_costs_its_workers_hours() -> None:
+    found = fleets()
+    assert found["static peak"]["usd_per_month_whole"] == 30 * 24 * 4
+    assert found["reactive"]["usd_per_month_whole"] == 30 * (8 * 1 + 4 * 4 + 12 * 2)
+    assert found["spot, static"]["usd_per_month_whole"] == 30 * 24 * 4 * 0.25
+    assert (found["reactive"]["least_workers"], found["reactive"]["whole_workers"]) == (1, 4)
+
+
+def test_what_the_workers_of_the_hour_before_can_not_carry_waits_through_the_cold_start() -> None:
+    found = fleets()["reactive"]
+    assert found["waited_requests"] == pytest.approx(60 * (3.5 - 1))  # at 8:00; at 0:00 two workers are enough
+    assert (found["worst_hour"], found["waited_in_worst_hour"]) == ("08:00", found["waited_requests"])
+    assert found["waited_share"] == pytest.approx(150 / (3600 * 24 * MEAN))
+    assert fleets()["static peak"]["waited_requests"] == 0
+
+
+def test_the_load_of_a_spot_worker_that_is_taken_away_waits() -> None:
+    assert fleets()["spot, static"]["waited_requests"] == pytest.approx(0.1 * 60 * 24 * MEAN)
+    assert "spot, static" not in fleets(spot_usd_per_hour=None)
+
+
+def test_a_peak_beyond_the_busiest_hours_mean_is_kept_free_in_every_hour() -> None:
+    peak = 7.0 / MEAN  # twice the busiest hour
+    found = fleets(Headroom(burst=peak, spares=1))["reactive"]
+    assert (found["least_workers"], found["whole_workers"]) == (2 + 1, 7 + 1)
+
+
+def test_a_scale_out_that_was_not_measured_is_asked_for() -> None:
+    with pytest.raises(UsageError, match="give --scale-out-delay"):
+        fleets(scale_out_s=None)
