@@ -33,7 +33,7 @@ MIN_RUNS, MOST_RUNS = 2, 1000
 """Runs a side below which nothing says how far runs of the same thing differ; and the most that are ever asked for."""
 END_TO_END = 0.8
 """The share of what may go wrong that end to end has; phases have the rest."""
-UNLIKE, WILD = 0.9, 0.999
+UNLIKE, WILD = 0.7, 0.999
 """Quantiles of a variance among others like it: beyond the first a model has its own, beyond the second the others'
 mean is without it."""
 
