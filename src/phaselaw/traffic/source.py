@@ -128,7 +128,7 @@ class Source:
         if first[0] in "{[":
             return self._json(path, [text for _, text in texts])
         cut = max(",;\t|", key=first.count)
-        csv.field_size_limit(len(first) + 1)
+        csv.field_size_limit(max(csv.field_size_limit(), len(first) + 1))  # of the process: never lower
         fields = [name.strip() for name in next(csv.reader([first], delimiter=cut, skipinitialspace=True))]
         cell, end = f'( *"(?:[^"]|"")*" *| *[^{cut}" ][^{cut}]*| *)', f"[{cut}]"
         self._table = (
