@@ -213,7 +213,7 @@ def test_only_a_part_of_the_log_is_taken_where_that_is_asked(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (gzip.compress(b"timestamp,isl,osl\n" + b"1700000000,1,1\n" * 9000)[:100], "can't be read"),
+        (gzip.compress(b"timestamp,isl,osl\n" + b"1700000000,1,1\n" * 9000, mtime=0)[:100], "can't be read"),
         ("[{}, {]", "can't be read"),
         (HEAD + "yesterday,1,1\nlater,2,2\n", "2 of 2 rows .* line 2: timestamp is 'yesterday'"),
         (HEAD + "1700000000,0,0\n", "no request to plan with .*1 zero tokens"),
