@@ -258,7 +258,10 @@ def facts(subject: Subject) -> tuple[tuple[str, str], ...]:
     """Machine, date, engine, models and runs, as far as the run knows them."""
     manifest, rows = subject.manifest, subject.run.rows
     host: Mapping[str, Any] = manifest.get("host") or manifest.get("platform") or {}
-    gpus = [str(gpu.get("name")) for gpu in host.get("gpus") or [manifest.get("nvml") or {}] if gpu.get("name")]
+    listed = host.get("gpus")
+    if not isinstance(listed, list):  # TR121's layout, or the reason why there are none
+        listed = [manifest.get("nvml")]
+    gpus = [str(gpu["name"]) for gpu in listed if isinstance(gpu, Mapping) and gpu.get("name")]
     cores = f", {host['cores_physical']} cores" if host.get("cores_physical") else ""
     machine = ", ".join(filter(None, (f"{host.get('cpu_model') or host.get('processor') or ''}{cores}", *gpus)))
     began = manifest.get("started_at_unix")
