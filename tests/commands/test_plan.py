@@ -128,7 +128,7 @@ def plan(finished: Path, *words: str, capsys: pytest.CaptureFixture[str]) -> dic
 def test_only_what_is_asked_for_is_printed(finished: Path, capsys) -> None:
     assert main(["plan", str(finished)]) == 0
     first = capsys.readouterr()
-    assert "Tiers" not in first.out and "--show requests,budget,api,compare" in first.err
+    assert "Tiers" not in first.out and "--show requests,budget,api,day,compare" in first.err
     assert main(["plan", str(finished), "--tiers", "models/gpt2-5m,models/gpt2-100m"]) == 0
     assert "Cascade" in capsys.readouterr().out
     assert main(["plan", str(finished), "--show", "all"]) == 0

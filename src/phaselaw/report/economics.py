@@ -128,6 +128,8 @@ def cheapest_words(plan: Plan) -> str:
 def price_range(plan: Plan) -> str:
     """A million tokens of the cheapest and of the dearest model."""
     rows = sorted((row for row in plan.rows("rows") if row["usd_per_1m"]), key=lambda row: float(row["usd_per_1m"]))
+    if not rows:
+        return "No model has a price: no call end to end was measured."
     price = plan.declared["rows"].columns
     [dollars] = [column for column in price if column.key == "usd_per_1m"]
     ends = dict.fromkeys(f"${dollars.text(row)} ({row['model']} on {row['backend']})" for row in rows[:1] + rows[-1:])
