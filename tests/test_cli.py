@@ -64,10 +64,10 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
 def test_each_command_is_in_the_help_by_its_line_and_has_its_own_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    overview = capsys.readouterr().out
+    overview = " ".join(capsys.readouterr().out.split())
     assert len(COMMANDS) >= 7
     for name, line in COMMANDS.items():
-        assert f"{name:<10}{line}" in overview
+        assert f" {name} {line}" in overview
         with pytest.raises(SystemExit) as ended:
             cli.main([name, "--help"])
         assert ended.value.code == 0

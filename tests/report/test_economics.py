@@ -64,5 +64,5 @@ def test_the_written_report_has_the_sections_and_no_markup_of_hostile_names(host
     text = (hostile_run / "report.md").read_text()
     page = (hostile_run / "report.html").read_text()
     for title in ("Capacity and price", "What choosing another model costs", "Tiers"):
-        assert f"## {title}" in text and f">{title}</h2>" in page
+        assert f"\n### {title}\n" in text and f">{title}</h3>" in page
     assert "<img onerror" not in page

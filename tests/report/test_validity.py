@@ -52,7 +52,7 @@ def test_claims_carry_the_marks_of_their_laws(reported) -> None:
 def test_the_terminal_shows_what_was_found(reference_data: Path, tmp_path: Path, capsys) -> None:
     assert main(["report", str(reference_data / "tr121" / "primary_run"), "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "15 cells of 5 models" in out and "far off the law" in out
+    assert "Trust: suspect (25 findings: prompt cache, " in out and "far off the law" in out
 
 
 def test_a_run_without_findings_says_that_no_check_spoke_up(hostile_run: Path, capsys) -> None:

@@ -185,7 +185,7 @@ def test_a_killed_run_is_read_from_its_journal_and_says_how_far_it_came(tmp_path
     loaded = api.load(tmp_path / "killed")
     assert (loaded.rows.height, loaded.models.height) == (42, 4)
     assert loaded.run.notes[0] == f"{tmp_path / 'killed'}: 14 of 24 calls, interrupted"
-    assert api.report(loaded)[0].lead[0] == f"UNFINISHED: {loaded.run.notes[0]}."
+    assert api.report(loaded)[0].front.notices[0] == f"UNFINISHED: {loaded.run.notes[0]}."
 
 
 # --- one writer, in this folder ---
