@@ -2,11 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from snapshot import loaded_once
 
 from phaselaw.cli import main
 from phaselaw.rundir.derive import sealed
@@ -25,13 +23,7 @@ models:
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def each_run_is_read_once() -> Iterator[None]:
-    """Many commands ask about a few runs: read and analysed once; and no picture is looked at here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("phaselaw.api.load", loaded_once())
-        patch.setattr("phaselaw.report.plots.draw", lambda _: "")
-        yield
+pytestmark = pytest.mark.usefixtures("each_run_is_read_once")
 
 
 @pytest.fixture(scope="module")

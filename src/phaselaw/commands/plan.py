@@ -19,6 +19,7 @@ from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, option, print_json, switch
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.files import amount
+from phaselaw.machine.identity import gpus_of
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
 from phaselaw.plan.day import Day
@@ -207,7 +208,7 @@ def _measured(args: argparse.Namespace) -> api.Loaded | None:
 def _same_accelerator(args: argparse.Namespace, loaded: api.Loaded, backends: set[str]) -> None:
     """Raise `UsageError` where an accelerator's price would be put on a rate that was measured on another one."""
     asked, count = args.accelerator, args.accelerators_per_worker
-    gpus = [str(each.get("name")) for each in ((loaded.run.manifest or {}).get("host") or {}).get("gpus") or ()]
+    gpus = [str(each.get("name")) for each in gpus_of((loaded.run.manifest or {}).get("host") or {})]
     kinds = dict(loaded.rows.select("backend", "backend_kind").unique().iter_rows())
     models = loaded.run.models
     on = dict(models.select("backend", "device").iter_rows()) if {"backend", "device"} <= set(models.columns) else {}

@@ -118,6 +118,12 @@ class _Joint:
         return self._widths[degrees]
 
 
+def evenly(*seeds: int) -> Floats:
+    """`N_DRAWS` evenly spread values between 0 and 1; their order, by the seeds, has nothing to do with any other."""
+    order: Floats = (np.random.default_rng([SEED, *seeds]).permutation(N_DRAWS) + 0.5) / N_DRAWS
+    return order
+
+
 def same_draws(value: float, draws: Floats) -> Floats:
     """A quantity whose draws are the same for every interval: of an input, or of what no run changes."""
     return np.concatenate([[value], np.tile(draws, len(rates.INTERVALS))])

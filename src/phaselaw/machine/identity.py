@@ -41,6 +41,12 @@ def host() -> dict[str, Any]:
     }
 
 
+def gpus_of(host: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The GPUs of a manifest's `host`, each with its ``name`` and ``memory``; none where it has no list of such."""
+    listed = host.get("gpus")
+    return [gpu for gpu in listed if isinstance(gpu, Mapping)] if isinstance(listed, list) else []
+
+
 def machine_id() -> str:
     """What tells one machine from another, and is the same in each of its containers."""
     boot = Path("/proc/sys/kernel/random/boot_id")

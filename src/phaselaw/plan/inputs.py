@@ -11,7 +11,7 @@ from scipy import stats
 
 from phaselaw.errors import UsageError
 from phaselaw.files import amount, plain_text
-from phaselaw.laws.draws import N_DRAWS, SEED, same_draws
+from phaselaw.laws.draws import evenly, same_draws
 from phaselaw.laws.regression import Floats
 from phaselaw.records import Mix
 
@@ -128,8 +128,7 @@ def read_success_rates(path: Path, known: set[str]) -> dict[str, Floats]:
         rates[row["model"]] = np.array([rate])
         if row.get("n"):
             n = _number(row, "n", where)
-            even = np.random.default_rng([SEED, at]).permutation((np.arange(N_DRAWS) + 0.5) / N_DRAWS)
-            rates[row["model"]] = same_draws(rate, stats.beta.ppf(even, rate * n + 0.5, (1 - rate) * n + 0.5))
+            rates[row["model"]] = same_draws(rate, stats.beta.ppf(evenly(at), rate * n + 0.5, (1 - rate) * n + 0.5))
     return rates
 
 

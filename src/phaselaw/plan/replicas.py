@@ -17,7 +17,7 @@ import polars as pl
 from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
-from phaselaw.laws.draws import N_DRAWS, SEED, draw, same_draws
+from phaselaw.laws.draws import draw, evenly, same_draws
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import REQUESTS, as_requests, usable
@@ -233,9 +233,8 @@ def _at_best_clients(throughput: pl.DataFrame) -> dict[tuple[str, str, int | Non
             best = whole.row(0, named=True)
             clients, gain = best["concurrency"], alone / best["s"]
             sd = 0.0 if clients == 1 else math.nan if best["sd"] is None else best["sd"]
-            order = np.random.default_rng([SEED, clients]).permutation(N_DRAWS)
-            draws = gain * np.exp(sd * stats.norm.ppf((order + 0.5) / N_DRAWS))
-            found[about["backend"], about["model"], about[BUDGET]] = clients, same_draws(gain, draws)
+            draws = same_draws(gain, gain * np.exp(sd * stats.norm.ppf(evenly(clients))))
+            found[about["backend"], about["model"], about[BUDGET]] = clients, draws
     return found
 
 
@@ -262,7 +261,5 @@ def _model_errors(analysis: Analysis, models: Collection[str] | None) -> dict[tu
         key = (row["backend"], row["model"], row["mode"])
         sd = row["residual_rms"] if row["left_out_rms"] is None else row["left_out_rms"]
         if sd is not None and (models is None or row["model"] in models):
-            # Evenly spread, in an order of its own: the errors of two models have nothing to do with each other.
-            order = np.random.default_rng([SEED, zlib.crc32(repr(key).encode())]).permutation(N_DRAWS)
-            errors[key] = same_draws(1.0, np.exp(sd * stats.norm.ppf((order + 0.5) / N_DRAWS)))
+            errors[key] = same_draws(1.0, np.exp(sd * stats.norm.ppf(evenly(zlib.crc32(repr(key).encode())))))
     return errors

@@ -16,6 +16,7 @@ from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import REQUESTS
 from phaselaw.laws.verdicts import SUPPORTED, TREND, WEAK, word
 from phaselaw.laws.warmup import LOADED, always_cold
+from phaselaw.machine.identity import gpus_of
 from phaselaw.report import economics, few_models, scaling, sweeps, validity
 from phaselaw.report.document import Axis, Block, CurvePlot, DotPlot, Front, Headline, Point, display, dots
 from phaselaw.report.few_models import ends, short_name, within
@@ -258,10 +259,7 @@ def facts(subject: Subject) -> tuple[tuple[str, str], ...]:
     """Machine, date, engine, models and runs, as far as the run knows them."""
     manifest, rows = subject.manifest, subject.run.rows
     host: Mapping[str, Any] = manifest.get("host") or manifest.get("platform") or {}
-    listed = host.get("gpus")
-    if not isinstance(listed, list):  # TR121's layout, or the reason why there are none
-        listed = [manifest.get("nvml")]
-    gpus = [str(gpu["name"]) for gpu in listed if isinstance(gpu, Mapping) and gpu.get("name")]
+    gpus = [str(gpu["name"]) for gpu in gpus_of(host) or [manifest.get("nvml") or {}] if gpu.get("name")]
     cores = f", {host['cores_physical']} cores" if host.get("cores_physical") else ""
     machine = ", ".join(filter(None, (f"{host.get('cpu_model') or host.get('processor') or ''}{cores}", *gpus)))
     began = manifest.get("started_at_unix")

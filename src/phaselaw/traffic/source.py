@@ -13,6 +13,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,8 @@ class Source:
         self._values: dict[str, Any] = {"path": str(path), "model": reading.model}
         with path.open("rb") as raw:
             head = raw.read(4)
-        self._mark = "".join(random.SystemRandom().sample(_MARKS, 4))
         self._packed = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd"}.get(head[:2], "none")
+        self._lines = partial(_LINES.format, packed=self._packed, mark="".join(random.SystemRandom().sample(_MARKS, 4)))
         self._native: dict[str, tuple[str, str]] = {}
         """Of Parquet: the expression of each field, and whether it is a ``number``, a ``time`` or ``text``."""
         self._broken, self._why = "f IS NULL", "'no JSON object'"
@@ -110,11 +111,8 @@ class Source:
         self._broken = "false"
         return list(self._native)
 
-    def _lines(self, skip: int = 0) -> str:
-        return _LINES.format(skip=skip, packed=self._packed, mark=self._mark)
-
     def _text(self, path: Path) -> list[str]:
-        lines = self._ask(f"{self._lines()} LIMIT {_SAMPLE}")
+        lines = self._ask(f"{self._lines(skip=0)} LIMIT {_SAMPLE}")
         self.rejected()
         texts = [(number, line) for line, number in lines if line and line.strip()]
         if not texts:
@@ -135,7 +133,7 @@ class Source:
             f"SELECT number, CASE WHEN contains(line, '\"') THEN CASE WHEN regexp_full_match('{cut}' || line, "
             f"'(?:{end}{cell})+') THEN list_transform(regexp_extract_all('{cut}' || line, '{end}{cell}', 1), "
             f"lambda x: trim(x, ' \"')) END ELSE string_split(line, '{cut}') END AS f "
-            f"FROM ({self._lines(texts[0][0])}) WHERE trim(line) <> ''"
+            f"FROM ({self._lines(skip=texts[0][0])}) WHERE trim(line) <> ''"
         )
         self._broken = f"f IS NULL OR len(f) <> {len(fields)}"
         self._why = (
@@ -147,7 +145,7 @@ class Source:
     def _json(self, file: Path, texts: Sequence[str]) -> list[str]:
         records = [record for record in map(_record, texts) if record is not None]
         if len(texts) > 1 and len(records) * 2 >= len(texts):
-            lines = f"({self._lines()}) WHERE trim(line) <> ''"
+            lines = f"({self._lines(skip=0)}) WHERE trim(line) <> ''"
             rows = f"SELECT number, TRY_CAST(line AS JSON) AS j FROM {lines}"
         else:
             self._documents(file, "array" if texts[0].lstrip("\ufeff ").startswith("[") else "unstructured")

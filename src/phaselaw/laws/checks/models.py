@@ -16,6 +16,7 @@ from phaselaw.laws.regression import Floats, fit_line, left_out
 from phaselaw.laws.scaling import KINDS, kinds_of
 from phaselaw.laws.structure import bits_of
 from phaselaw.laws.summary import GROUP, by_size
+from phaselaw.machine.identity import gpus_of
 from phaselaw.tables import Row, grouped
 
 ALPHA = 0.05
@@ -260,8 +261,8 @@ def spill(evidence: Evidence) -> Findings:
 
 def gpu_memories_mb(manifest: dict[str, Any]) -> list[float]:
     """Memory of each GPU in MB (2^20 bytes), from a manifest of ours or TR121's; a model lies on one, as a rule."""
-    gpus = (manifest.get("host") or {}).get("gpus") or []
-    found = [re.match(r"\s*([0-9.]+)\s*MiB", str(gpu.get("memory"))) for gpu in gpus if isinstance(gpu, dict)]
+    gpus = gpus_of(manifest.get("host") or {})
+    found = [re.match(r"\s*([0-9.]+)\s*MiB", str(gpu.get("memory"))) for gpu in gpus]
     sizes = [float(size[1]) for size in found if size]
     nvml = manifest.get("nvml")
     if not sizes and isinstance(nvml, dict) and isinstance(nvml.get("memory_total_mb"), int | float):
