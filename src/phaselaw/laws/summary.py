@@ -169,6 +169,7 @@ def unit_of(rows: pl.DataFrame) -> tuple[Unit, int]:
 
 _CELL = [*GROUP, *MODEL, "scenario"]
 _LOG_VARIANCES = ["latency_log_variance", "tokens_per_s_log_variance"]
+_MODEL = [*GROUP, *MODEL]
 _OVER_UNITS = ["latency_median_ms", "tokens_per_s_median", "tokens_per_s_compute_median"]
 """Medians that are geometric means over runs, or replicates, where there are several."""
 
@@ -259,35 +260,44 @@ def by_model(cells: pl.DataFrame, *, as_is: bool = False) -> pl.DataFrame:
     lacks scenarios is compared over those that it has: its mean over them, times how far the complete models' mean over
     all lies from theirs over the same. Where no model is complete, or ``as_is`` (TR121's filters), means stay alone.
     """
-    cells = _beside_complete_models(cells)
+    lacking = _lacking(cells)
+    cells = _beside_complete_models(
+        cells.join(lacking.drop("lacking"), on=_MODEL, nulls_equal=True, maintain_order="left")
+    )
     own = {name: pl.col(name).log().mean() for name in _OVER_UNITS}
     beside = {name: own[name] + (0.0 if as_is else pl.col(f"{name}_beside").first()) for name in own}
-    found = cells.group_by([*GROUP, *MODEL], maintain_order=True).agg(
+    found = cells.group_by(_MODEL, maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("n_scenarios"),
         pl.col("latency_median_ms").median().alias("latency_median_of_medians_ms"),
         *(log.exp().alias(name.replace("median", "geomean")) for name, log in beside.items()),
         pl.col([f"{name}_median" for name in _OTHERS]).median(),
         *(_mean_variance(name) for name in _LOG_VARIANCES),
-        pl.col("lacking").first(),
     )
     words = pl.format("lacks {}", pl.col("lacking").list.join(", "))
-    return PER_MODEL.frame(found.with_columns(incomplete=pl.when(pl.col("lacking").list.len() > 0).then(words)))
+    lacks = lacking.select(*_MODEL, incomplete=pl.when(~pl.col("complete")).then(words))
+    return PER_MODEL.frame(found.join(lacks, on=_MODEL, nulls_equal=True, maintain_order="left"))
+
+
+def _lacking(cells: pl.DataFrame) -> pl.DataFrame:
+    """A row a model: the scenarios that it is ``lacking`` and others have, and whether it is ``complete``."""
+    each = pl.col("scenario").unique()
+    own, of_all = cells.group_by(_MODEL).agg(own=each), cells.group_by(GROUP).agg(of_all=each)
+    lacking = pl.col("of_all").list.set_difference("own").list.sort()
+    found = own.join(of_all, on=GROUP, nulls_equal=True).select(*_MODEL, lacking=lacking)
+    return found.with_columns(complete=pl.col("lacking").list.len() == 0)
 
 
 def _beside_complete_models(cells: pl.DataFrame) -> pl.DataFrame:
-    """Cells with the scenarios that their model is ``lacking``, and of each figure ``FIGURE_beside``.
+    """Cells with ``FIGURE_beside`` of each figure, 0 where their model is ``complete``.
 
-    That is the log of the complete models' mean over all scenarios less that over the model's; 0 where none is lacking.
+    That is the log of the complete models' mean over all scenarios less that over the model's.
     """
-    model, each = [*GROUP, *MODEL], pl.col("scenario").unique()
-    of_all, own = (each.over(keys, mapping_strategy="join") for keys in (GROUP, model))
-    cells = cells.with_columns(lacking=of_all.list.set_difference(own).list.sort())
-    complete = pl.col("lacking").list.len() == 0
+    complete = pl.col("complete")
     typical = {name: pl.when(complete).then(pl.col(name).log()).mean() for name in _OVER_UNITS}
     cells = cells.with_columns(log.over([*GROUP, "scenario"]).alias(f"{name}_typical") for name, log in typical.items())
     return cells.with_columns(
         pl.when(~complete)
-        .then(log.over(GROUP) - pl.col(f"{name}_typical").mean().over(model))
+        .then(log.over(GROUP) - pl.col(f"{name}_typical").mean().over(_MODEL))
         .fill_null(0.0)
         .alias(f"{name}_beside")
         for name, log in typical.items()
