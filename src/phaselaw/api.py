@@ -5,8 +5,6 @@ pyarrow are installed); `fit`, `predict`, `compare` and `plan` take it and give 
 them. Errors are `phaselaw.errors.PhaselawError`, each message one line.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence

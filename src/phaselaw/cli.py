@@ -7,8 +7,6 @@ Exit codes, a contract: 0 done; 1 failure; 2 usage; 3 done, and the answer is th
 does not fit, damage found); 130 interrupted.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import difflib

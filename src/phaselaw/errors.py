@@ -3,8 +3,6 @@
 Also the one place that takes secrets out of texts: of every message here, of what is kept, of command lines.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The one place that writes files: whole or absent, through no link; and CSV cells that a spreadsheet can't run."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

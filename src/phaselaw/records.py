@@ -6,8 +6,6 @@ its name. Nothing here prints, saves or computes a metric: rows are made from ca
 This module imports nothing heavy.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -131,7 +129,7 @@ class Timing:
     """SHA-256 of the generated token ids, so that runs can be checked to have done the same work."""
     server: Mapping[str, float | int | str | None] = dataclasses.field(default_factory=dict)
     """What a server said of itself, by its own field names with units: claims, kept raw."""
-    served: Served | None = None
+    served: "Served | None" = None
     """What the client of a served engine saw; ``None`` where the model runs in this process."""
 
 
@@ -395,11 +393,11 @@ class Run:
     """One run, or several of one study pooled: ``rows`` one a phase and call, ``models`` one a backend and model."""
 
     path: Path
-    rows: pl.DataFrame
+    rows: "pl.DataFrame"
     """The columns that `phaselaw.rundir.read` requires and its numbers (floats; batch size and decode budget as
     integers), ``is_warmup``, ``model_kind``, ``params_millions_effective``, ``run`` (the run's id), ``replicate``;
     others as read."""
-    models: pl.DataFrame
+    models: "pl.DataFrame"
     """``resolved_model_params.csv``, empty where the run has none."""
     manifest: dict[str, Any] | None
     """The first run's, where several are pooled; all of them are in ``sources``."""

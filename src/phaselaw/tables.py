@@ -15,8 +15,6 @@ follow from the declaration::
     SERVER_CLOCK.reported(rows)             # the columns that a report shows
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -118,7 +116,7 @@ class Col:
     """Its heading in a report; empty: not shown there."""
     show: Show = digits
     _: dataclasses.KW_ONLY
-    type: type[pl.DataType] = pl.Float64
+    type: "type[pl.DataType]" = pl.Float64
     provenance: Provenance | None = None
     """``None`` for names and words."""
     high: str = ""

@@ -1,7 +1,5 @@
 """``phaselaw analyze``: every table of a run, as CSV."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

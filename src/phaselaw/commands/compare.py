@@ -1,7 +1,5 @@
 """``phaselaw compare``: what became slower from some runs to others, by more than runs of the same thing differ."""
 
-from __future__ import annotations
-
 import argparse
 import math
 

@@ -1,7 +1,5 @@
 """``phaselaw completion``: what a shell needs to complete commands, options and files."""
 
-from __future__ import annotations
-
 import argparse
 
 import shtab

@@ -3,8 +3,6 @@
 On a terminal one block is redrawn; elsewhere (a pipe, CI) one plain line is written now and then.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 import time

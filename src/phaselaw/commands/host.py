@@ -1,7 +1,5 @@
 """``phaselaw host``: what this machine is, and what it can do at most."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any

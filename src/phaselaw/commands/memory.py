@@ -1,7 +1,5 @@
 """``phaselaw memory``: does a model fit a memory, and the largest batch or context that does."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``phaselaw models``: build, list, verify and export the model ladder."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import sys

@@ -1,7 +1,5 @@
 """Options that several commands share, how their values are read, and how an answer is printed."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import json

@@ -1,7 +1,5 @@
 """``phaselaw plan``: what a load needs and costs, from the measured rates of a run."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import datetime as dt
@@ -260,7 +258,7 @@ def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping
     return workers
 
 
-def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, Any] | None, hour: _Hour) -> Question:
+def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, Any] | None, hour: "_Hour") -> Question:
     """The question that the options ask of these models; raises `UsageError`."""
     mixes = inputs.read_mixes(Path(args.mixes)) if args.mixes else inputs.TR121_MIXES
     rate, burst = args.requests_per_s, 1.0

@@ -1,7 +1,5 @@
 """``phaselaw predict``: the latency of a model that was not measured, with a prediction interval."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import math

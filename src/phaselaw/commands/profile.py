@@ -1,7 +1,5 @@
 """``phaselaw profile``: what a decode step is made of, and how busy the device is in it."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """``phaselaw quick``: what a server that runs already gives, in about a minute."""
 
-from __future__ import annotations
-
 import argparse
 
 from phaselaw.commands import run as measuring

@@ -1,7 +1,5 @@
 """``phaselaw report``: what a run says, on the terminal, as ``report.md`` with its plots, and as ``report.html``."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

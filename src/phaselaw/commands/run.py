@@ -1,7 +1,5 @@
 """``phaselaw run``: measure a study, analyse it and report, in one command."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import sys

@@ -1,7 +1,5 @@
 """``phaselaw show``: what a run directory holds."""
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Mapping

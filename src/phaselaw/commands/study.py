@@ -1,7 +1,5 @@
 """``phaselaw study``: check a study file, list and show the shipped ones, print the schema for editors."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """``phaselaw sweep``: measure a study along one axis or several. A run like any other, with the axis put in."""
 
-from __future__ import annotations
-
 import argparse
 
 from phaselaw.commands import run as measuring

@@ -1,7 +1,5 @@
 """``phaselaw traffic``: a request log, or an engine's Prometheus page, to a traffic profile that plans go by."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``phaselaw validate``: each measured model left out in turn and predicted from the others."""
 
-from __future__ import annotations
-
 import argparse
 
 from phaselaw.commands.console import screen

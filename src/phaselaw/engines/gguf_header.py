@@ -3,8 +3,6 @@
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian).
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Mapping

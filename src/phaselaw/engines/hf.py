@@ -3,8 +3,6 @@
 How a call is timed stands in `phaselaw.engines.hf_model`, which imports torch and transformers: only when needed.
 """
 
-from __future__ import annotations
-
 import bisect
 import importlib.util
 import json
@@ -24,18 +22,17 @@ from phaselaw.machine.footprint import VALUE_BYTES
 from phaselaw.machine.model_config import tensors_in
 from phaselaw.machine.peak_memory import MB
 from phaselaw.records import EngineInfo
+from phaselaw.study.model import HfBackend, ModelEntry
 
 if TYPE_CHECKING:
     from phaselaw.engines.hf_model import HfModel
-    from phaselaw.study.model import HfBackend, ModelEntry
-
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "GPTModel")
 FREE_SHARE = 0.8
 """Of the memory that is free at the start, for weights; the rest is for caches, activations and loading."""
 
 
-def create(backend: HfBackend) -> HfEngine:
+def create(backend: HfBackend) -> "HfEngine":
     """An engine with a backend's settings; `MissingExtraError` where torch or transformers is absent."""
     if not _installed():
         raise MissingExtraError("hf", f"backend {backend.name}")
@@ -146,7 +143,7 @@ def _weights_bytes(name: str, dtype: str) -> float:
 class HfEngine:
     """transformers with one backend's settings; as many models stay loaded side by side as its memory holds."""
 
-    open: ClassVar[WeakSet[HfEngine]] = WeakSet()
+    open: ClassVar[WeakSet["HfEngine"]] = WeakSet()
     """The engines of this process, which share its memory."""
 
     def __init__(self, backend: HfBackend) -> None:
@@ -208,7 +205,7 @@ class HfEngine:
             }
         return EngineInfo(kind="hf", name=backend.name, version=transformers.__version__, settings=settings)
 
-    def load(self, model: ModelEntry) -> HfModel:
+    def load(self, model: ModelEntry) -> "HfModel":
         """Load a model's weights and tokenizer, ready to generate. Raises `EngineError`.
 
         Weights are loaded once per model, device and dtype: those that another backend holds are shared.

@@ -9,8 +9,6 @@ library counts positions from the cache. (A mask of ones would be read back from
 different lengths are padded at their beginning, with a mask and positions of their own.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import hashlib
@@ -24,7 +22,7 @@ from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
@@ -39,9 +37,7 @@ from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.model_config import facts_of, is_of_experts
 from phaselaw.machine.peak_memory import PeakMemory, free_bytes, resident_mb
 from phaselaw.records import ModelInfo, Request, Timing
-
-if TYPE_CHECKING:
-    from phaselaw.study.model import HfBackend
+from phaselaw.study.model import HfBackend
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """A study's word for a number format, and torch's."""

@@ -5,8 +5,6 @@ a pass of more, so that what is left is decode steps alone. A small gap between 
 launch overhead out, because events count the device's waiting between two kernels as its own time; this can.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os
@@ -16,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from phaselaw.engines import hf
 from phaselaw.records import Request
+from phaselaw.study.model import HfBackend, ModelEntry
 
 if TYPE_CHECKING:
     from phaselaw.engines.hf_model import HfModel
-    from phaselaw.study.model import HfBackend, ModelEntry
 
 WARMUPS, TIMED = 2, 3
 
@@ -116,7 +114,7 @@ def profile_decode(backend: HfBackend, model: ModelEntry, *, tokens: int, prompt
     )
 
 
-def _profiled(loaded: HfModel, request: Request, *, on_gpu: bool) -> tuple[float, dict[str, tuple[int, float]]]:
+def _profiled(loaded: "HfModel", request: Request, *, on_gpu: bool) -> tuple[float, dict[str, tuple[int, float]]]:
     """A call under the profiler: its decode in ms, and the calls and own time (us) of each kernel or operator."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes to stderr when it starts
     import torch

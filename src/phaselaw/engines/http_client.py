@@ -9,8 +9,6 @@ Each fault becomes an `EngineError` of one line whose ``kind`` is a short word: 
 Proxies are not used: a measurement goes to the server itself.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import http.client
 import io
@@ -88,7 +86,7 @@ class HttpClient:
 
     def open(
         self, method: str, path: str, payload: Any = None, *, own: Limits | None = None, before_send: BeforeSend = None
-    ) -> Exchange:
+    ) -> "Exchange":
         """Send a request, JSON where there is a ``payload``, and wait for the head of the reply.
 
         With limits of its ``own`` it gets a connection of its own, as every measured call does: a kept one may be
@@ -134,7 +132,7 @@ class HttpClient:
 
     def _exchange(
         self, method: str, url: str, body: bytes | None, limits: Limits, *, keeps: bool, before_send: BeforeSend = None
-    ) -> Exchange:
+    ) -> "Exchange":
         origin = _origin(url)
         headers = {"User-Agent": f"phaselaw/{__version__}", **(self._headers if origin == self._origin else {})}
         if body is not None:
@@ -337,7 +335,7 @@ class _Stream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: "WriteableBuffer") -> int:
         """One ``recv``, stamped."""
         left_s = self.seconds_left()
         if left_s <= 0:

@@ -8,8 +8,6 @@ counts the first token as prompt time: ``predicted_ms`` spans one step less than
 whose cores the server fills, the client may be woken late; the server's clock doesn't see that.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import importlib.util
@@ -17,7 +15,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from phaselaw.engines import served
 from phaselaw.engines.gguf_header import Scalar, Table, architecture, read_header
@@ -32,9 +30,7 @@ from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.peak_memory import PeakMemory
 from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
 from phaselaw.servers.caches import Verdict
-
-if TYPE_CHECKING:
-    from phaselaw.study.model import LlamacppBackend, ModelEntry
+from phaselaw.study.model import LlamacppBackend, ModelEntry
 
 GREEDY = {"temperature": 0, "top_k": 1, "samplers": ["top_k"]}
 """The likeliest token, found by the cheapest chain: nothing else is computed over the vocabulary."""
@@ -43,7 +39,7 @@ CLAIMS = ("cache_n", "prompt_n", "prompt_ms", "predicted_n", "predicted_ms")
 _SERVER_GONE = {"refused", "connection_lost"}
 
 
-def create(backend: LlamacppBackend) -> LlamacppEngine:
+def create(backend: LlamacppBackend) -> "LlamacppEngine":
     """An engine with a backend's settings; starts nothing yet."""
     return LlamacppEngine(backend)
 
@@ -126,7 +122,7 @@ class LlamacppEngine:
         settings |= {**self._observed, "decoding": "greedy", "prompt_cache": "off", "starts": self._starts}
         return EngineInfo(kind="llamacpp", name=self._backend.name, version=self._version, settings=settings)
 
-    def load(self, model: ModelEntry) -> LlamacppModel:
+    def load(self, model: ModelEntry) -> "LlamacppModel":
         """Start a server with the model, or ask the one at ``url`` what it holds. Raises `EngineError`."""
         process = None
         if self._backend.url is not None:

@@ -4,8 +4,6 @@
 default. The server runs inside this process, which is started through `phaselaw.engines.llamacpp_guard`.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import threading

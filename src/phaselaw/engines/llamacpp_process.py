@@ -1,7 +1,5 @@
 """A llama-server of ours: found, started on a free loopback port, waited for, and stopped however phaselaw ends."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import json
@@ -17,7 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
@@ -25,9 +23,7 @@ from phaselaw.engines.http_client import HttpClient, Limits
 from phaselaw.engines.permits import refusal_to_start
 from phaselaw.engines.served import limits_of, mapping
 from phaselaw.errors import EngineError
-
-if TYPE_CHECKING:
-    from phaselaw.study.model import LlamacppBackend
+from phaselaw.study.model import LlamacppBackend
 
 PACKAGE = "xllamacpp"
 """The Python package that carries the server."""

@@ -1,7 +1,5 @@
 """Model servers that run already: on their usual ports of this machine, or at an address; what each holds."""
 
-from __future__ import annotations
-
 import dataclasses
 from contextlib import suppress
 from pathlib import Path

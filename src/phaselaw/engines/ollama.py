@@ -5,8 +5,6 @@ absent, and one that is negative (down to -2^63 where a server divided by nothin
 to be real stands in `phaselaw.engines.prompts`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import ipaddress
 import os
@@ -15,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from phaselaw.engines import Doubt, served
 from phaselaw.engines.gguf_header import architecture
@@ -27,9 +25,7 @@ from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import ModelInfo, Request, Timing
 from phaselaw.servers.caches import HIT_SHARE, Verdict, judge_by_count, judged
 from phaselaw.servers.streams import CUT_REASONS, settled
-
-if TYPE_CHECKING:
-    from phaselaw.study.model import ModelEntry, OllamaBackend
+from phaselaw.study.model import ModelEntry, OllamaBackend
 
 DEFAULT_PORT = 11434
 LONGEST_MS = 1e12
@@ -39,7 +35,7 @@ PROBE_WORDS, PROBE_SHORT_WORDS, PROBE_TOKENS, PROBE_TRIES = 640, 16, 8, 4
 """A probe's long and short prompt, what it has generated, and its tries: 640 words are at least 512 tokens anywhere."""
 
 
-def create(backend: OllamaBackend) -> OllamaEngine:
+def create(backend: OllamaBackend) -> "OllamaEngine":
     """An engine with a backend's settings; asks the server nothing yet."""
     url = address(backend.url, os.environ)
     return OllamaEngine(backend, OllamaServer(url, limits=served.limits_of(backend), ca_file=backend.ca_file))
@@ -190,7 +186,7 @@ class OllamaEngine(ServedEngine):
         probes = {name: model.probe for name, model in self.models.items() if model.probe}
         return super().found() | {"cache_probes": probes}
 
-    def load_new(self, model: ModelEntry) -> OllamaModel:
+    def load_new(self, model: ModelEntry) -> "OllamaModel":
         """Ask what the model is, and unload it once, so that it has seen no prompt. Raises `EngineError`.
 
         The weights are loaded by the first call, whose load time the server gives apart.

@@ -5,24 +5,20 @@ A server's prompt cache is kept out by first words that no call shares, and it i
 A key never reaches a message: whatever a server answers is shown with the key cut out.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from phaselaw.engines import Doubt, permits, served
 from phaselaw.engines.http_client import QUICK, BeforeSend, HttpClient, Limits, Line
 from phaselaw.engines.served import Event, ServedEngine, ServedModel, StreamedReply
 from phaselaw.errors import EngineError, NotReadyError
 from phaselaw.records import ModelInfo, Request, Timing
-
-if TYPE_CHECKING:
-    from phaselaw.study.model import ModelEntry, OpenaiBackend
+from phaselaw.study.model import ModelEntry, OpenaiBackend
 
 PATHS = {"completions": "completions", "chat": "chat/completions"}
 WISHES = ("ignore_eos", "min_tokens", "cache_prompt", "cache_salt")
@@ -35,7 +31,7 @@ NOTHING_THERE = frozenset({"refused", "unreachable", "timeout", "tls", "bad_url"
 """What a server that runs is not answered with."""
 
 
-def create(backend: OpenaiBackend) -> OpenaiEngine:
+def create(backend: OpenaiBackend) -> "OpenaiEngine":
     """An engine with a backend's settings; `NotReadyError` where no address is known."""
     return OpenaiEngine(backend, _server(backend, served.limits_of(backend)))
 
@@ -62,7 +58,7 @@ def lacking(backend: OpenaiBackend, models: Sequence[ModelEntry]) -> list[str]:
     ]
 
 
-def _server(backend: OpenaiBackend, limits: Limits) -> OpenaiServer:
+def _server(backend: OpenaiBackend, limits: Limits) -> "OpenaiServer":
     url = backend.url or os.environ.get(permits.DEFAULT_ADDRESS, "").strip()
     if not url:
         raise NotReadyError(f"backend {backend.name}: no address; give its url, or set {permits.DEFAULT_ADDRESS}")
@@ -134,7 +130,7 @@ class OpenaiEngine(ServedEngine):
         """The address, and what the server was found to refuse."""
         return super().found() | {"refused_keys": sorted(self.server.refused)}
 
-    def load_new(self, model: ModelEntry) -> OpenaiModel:
+    def load_new(self, model: ModelEntry) -> "OpenaiModel":
         """Ask for the model, and by a short call that is not measured what the server refuses."""
         listed: Mapping[str, Any] = {}
         with suppress(EngineError):  # a list that fails says nothing; the call below decides

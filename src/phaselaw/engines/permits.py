@@ -5,8 +5,6 @@ what its user surely means is named and asked for: ``--allow-key HOST``, ``--all
 the environment, so that it holds in the processes that phaselaw starts.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import os
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ not seen: common words are used, since each is one token for most tokenizers, an
 or fewer tokens than for the others is not used again.
 """
 
-from __future__ import annotations
-
 import random
 from collections import Counter, defaultdict
 from importlib import resources

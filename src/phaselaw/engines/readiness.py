@@ -1,7 +1,5 @@
 """Whether this machine can run a study: what it lacks, and the part of the study that can run all the same."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from phaselaw.engines import Doubt, hf, module_for

@@ -4,15 +4,13 @@ A new served engine is its wire format alone: a `ServedModel` whose ``send`` bui
 a function that reads the server's events, and a `ServedEngine` that asks what a model is (CONTRIBUTING.md has one).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from phaselaw.engines.http_client import BeforeSend, HttpClient, Limits, Line, quoted
 from phaselaw.engines.prompts import WORDS, text_of
@@ -20,9 +18,7 @@ from phaselaw.errors import EngineError, reading
 from phaselaw.records import EngineInfo, ModelInfo, Request, Served, Timing
 from phaselaw.servers.caches import Verdict, judge_by_count
 from phaselaw.servers.streams import CUT_REASONS, settled
-
-if TYPE_CHECKING:
-    from phaselaw.study.model import ModelEntry
+from phaselaw.study.model import ModelEntry
 
 NONCE_WORDS = 3
 EQUAL_PIECES = 30

@@ -4,8 +4,6 @@ It is the tests' ground truth (the analysis must recover the exponents put in), 
 and the measure of phaselaw's own overhead. The law stands in `phaselaw.study.model.SimulatedBackend`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import random
@@ -21,7 +19,7 @@ DEFAULT_PARAMS_MILLIONS = 100.0
 DEFAULT_LAYERS = 12
 
 
-def create(backend: SimulatedBackend) -> SimulatedEngine:
+def create(backend: SimulatedBackend) -> "SimulatedEngine":
     """A simulated engine with the law of one backend."""
     return SimulatedEngine(backend)
 
@@ -54,7 +52,7 @@ class SimulatedEngine:
         law = self._backend
         return EngineInfo(kind="simulated", name=law.name, version="1", settings=law.model_dump(mode="json"))
 
-    def load(self, model: ModelEntry) -> SimulatedModel:
+    def load(self, model: ModelEntry) -> "SimulatedModel":
         """A simulated model: its stated parameters and layers, or defaults."""
         return SimulatedModel(self._backend, model)
 

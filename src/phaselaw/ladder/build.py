@@ -3,8 +3,6 @@
 What each file must be, its size and SHA-256, stands in the shipped table ``checksums.json``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import lzma

@@ -6,8 +6,6 @@ matrix, the embedding (which is the output projection too) included; vectors and
 llama.cpp's own quantiser keeps the output projection finer in its q4_0 files: ours are what it calls *pure*.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

@@ -4,8 +4,6 @@ The seven are TR121's (its Appendix A and ``hf_model_architecture``); their coun
 measured, with the output projection tied to the embedding and counted once.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 PREFIX = "models/"

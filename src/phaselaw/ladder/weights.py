@@ -7,8 +7,6 @@ deviation that GPT-2 initialises its weights with; what is timed depends on shap
 set so that greedy decoding runs through all its tokens on every engine (`UNSPEAKABLE`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -5,8 +5,6 @@ Intervals of medians are `phaselaw.laws.rates`' t intervals on the log, of each 
 p95 is of order statistics: of few calls its upper end is not known.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

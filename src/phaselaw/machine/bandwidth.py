@@ -5,8 +5,6 @@ feed and lets go of the interpreter's lock. What is counted is each byte once a 
 which reads each weight once.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import sys

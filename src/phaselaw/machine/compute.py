@@ -1,7 +1,5 @@
 """FLOP/s by large matrix products, of numpy (which is its BLAS library) and of torch, and a GPU's limits by torch."""
 
-from __future__ import annotations
-
 import ctypes
 import importlib.util
 from collections.abc import Callable, Sequence

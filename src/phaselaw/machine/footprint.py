@@ -11,8 +11,6 @@ Left out, since each is under a hundredth here: one row of an embedding a token,
 activations, which stay in caches between two layers.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """What the host is: goes into the manifest, and tells whether a run is resumed on the machine it began on."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -5,8 +5,6 @@ run's manifest (``host.limits``), where the laws read it. Bandwidth is in GB/s (
 GFLOP/s (1e9 operations, a multiply-add counted as two).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -134,7 +132,7 @@ class MachineLimits:
         return dataclasses.asdict(self)
 
     @staticmethod
-    def from_json(document: Any) -> MachineLimits | None:
+    def from_json(document: Any) -> "MachineLimits | None":
         """What `to_json` wrote; ``None`` for anything else, another version's document among it."""
         with suppress(ValidationError):
             found = TypeAdapter(MachineLimits).validate_python(document)
@@ -167,7 +165,7 @@ def limits_of(host: Mapping[str, Any], *, threads: int | None = None, refresh: b
     return limits
 
 
-def kept_limits(host: Mapping[str, Any], *, threads: int | None = None) -> MachineLimits | None:
+def kept_limits(host: Mapping[str, Any], *, threads: int | None = None) -> "MachineLimits | None":
     """What was kept of this machine; ``None`` where nothing was."""
     with suppress(OSError, ValueError):
         return MachineLimits.from_json(json.loads(_file(host, threads or all_threads()).read_text(encoding="utf-8")))

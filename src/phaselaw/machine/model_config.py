@@ -7,8 +7,6 @@ arXiv:2412.06464). A config with a sign of a kind that no rule here knows is *no
 a guess would be several times off.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -6,8 +6,6 @@ URL's port, with its children) are no other work. Of a server whose process can'
 user's, no one can say whose work is whose.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

@@ -5,8 +5,6 @@ On Linux the kernel keeps a process's high-water mark of resident memory (``VmHW
 where the process is another user's, there is no figure.
 """
 
-from __future__ import annotations
-
 import re
 from contextlib import suppress
 from pathlib import Path

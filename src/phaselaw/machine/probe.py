@@ -4,8 +4,6 @@ A process of its own: the number of threads is its libraries' from the start, an
 process's memory.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

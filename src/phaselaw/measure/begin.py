@@ -1,7 +1,5 @@
 """What comes before a study's calls: what of it can run here, a quiet machine, its run directory, its models."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The drive through the calls of a replicate: what is loaded, warmed up, called and kept. Prints nothing."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import threading

@@ -6,8 +6,6 @@ event when it is asked for the next one: when the event before is on the disk he
 process is lost, what was measured of the replicate is abandoned, and all of it is measured anew on a host of the kind.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import re
@@ -195,7 +193,7 @@ class Hosts:
         todo = work.todo()
         return todo, directory.study.calls_planned() - len(todo), self._events(work, gone, should_stop)
 
-    def _events(self, work: Work, gone: list[Event], should_stop: ShouldStop) -> Generator[Event]:
+    def _events(self, work: "Work", gone: list[Event], should_stop: ShouldStop) -> Generator[Event]:
         yield from gone
         study, running = work.directory.study.resolved(), dict[Any, tuple[Host, list[Share], int]]()
         while True:

@@ -5,8 +5,6 @@ first, then repetition r of every cell before r + 1 of any, shuffled anew in eac
 spreads over the cells instead of biasing one. Each replicate has both anew.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Collection, Sequence

@@ -1,7 +1,5 @@
 """The study of ``phaselaw quick``: one model of a server that runs already, sized to about a minute by one call."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from typing import Any
 

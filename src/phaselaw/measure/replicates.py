@@ -5,8 +5,6 @@ over; it goes on when the parent has kept it and says so, so that nothing is wri
 parent ends, a kill -9 included, the system closes its end of the child's standard input, and the child ends at once.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import queue

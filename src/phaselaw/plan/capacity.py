@@ -10,8 +10,6 @@ intervals come from the same arithmetic. Draws of NaN mean that no interval coul
 arithmetic, so that no interval misses some noise.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -102,7 +100,7 @@ class Estimate:
         return {name: ends.pop("value")} | {f"{name}_{end}": value for end, value in ends.items()}
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], name: str) -> Estimate:
+    def of(cls, row: Mapping[str, Any], name: str) -> "Estimate":
         """A figure of a row, back from its keys."""
         ends = [field.name for field in dataclasses.fields(cls) if field.name != "value"]
         return cls(value=row[name], **{end: row[f"{name}_{end}"] for end in ends})

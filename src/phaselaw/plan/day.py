@@ -5,8 +5,6 @@ that follows the load asks for workers when an hour's load comes; until they hav
 can't carry waits. A spot worker that is taken away is replaced, and its load waits as long.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -8,8 +8,6 @@ Two models in one service: routed, a share of the requests goes to the premium m
 In a cascade every request goes to the default model first and, where that fails, to the premium one too; both are paid.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

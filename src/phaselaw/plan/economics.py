@@ -1,7 +1,5 @@
 """A plan: what a load needs and costs, as the tables of ``phaselaw plan`` (`phaselaw.plan.tables`)."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections import defaultdict

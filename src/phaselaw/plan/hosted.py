@@ -1,7 +1,5 @@
 """A hosted API in place of own workers: what the same traffic costs there, and from which volume own workers pay."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Callable, Sequence
 from importlib import metadata

@@ -1,7 +1,5 @@
 """What a person gives to a plan: kinds of request, success rates, hourly rates, volumes; TR121's are the defaults."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path

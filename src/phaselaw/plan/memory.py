@@ -4,8 +4,6 @@ The model's shape is from what is on the disk: a ladder model's name, a model fo
 files are read, never weights.
 """
 
-from __future__ import annotations
-
 import bisect
 import dataclasses
 import json

@@ -10,8 +10,6 @@ It is valid inside the measured range: elsewhere it is *not possible*, or *extra
 never made beyond the model's context, or from prefill times that a validity check doubts.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 

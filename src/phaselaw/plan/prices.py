@@ -5,8 +5,6 @@ carry the machine's price there are common). So the price of an hour is the mach
 a per-accelerator figure is given, that is taken, and the offer says so.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import re

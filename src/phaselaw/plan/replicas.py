@@ -3,8 +3,6 @@
 A replica is one copy of an engine with its accelerators; the output calls it a worker.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import zlib

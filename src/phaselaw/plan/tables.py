@@ -4,8 +4,6 @@ A quantity with intervals is a `figure`: in a row ``workers``, then ``workers_lo
 ``workers_mean_low`` and ``_high`` (the long-run mean), ``workers_within_low`` and ``_high`` (this run only).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

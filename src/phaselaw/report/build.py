@@ -1,7 +1,5 @@
 """The whole report: a first screen, then the chapters of ``outline.toml``, each a picture and a sentence first."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs and engines compared: their laws side by side in a report, and run against run (``phaselaw compare``)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import polars as pl

@@ -3,8 +3,6 @@
 All texts are plain: a renderer escapes them for its format, so a hostile model name stays a name everywhere.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """What a load needs and costs: the plan's tables, in TR121's order (8.3 to 8.5), for the terminal and both reports."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace

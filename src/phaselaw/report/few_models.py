@@ -3,8 +3,6 @@
 `rows` are what is said of them everywhere: on the terminal, by ``phaselaw quick``, in ``report.md`` and on the page.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 

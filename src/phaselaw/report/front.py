@@ -1,7 +1,5 @@
 """The first screen: the answer, how far to trust it, four figures, and pictures of latency, price and what breaks."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What to do, by rule: each policy with the figure of this run that triggered it (TR121 section 9)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import polars as pl

@@ -1,7 +1,5 @@
 """How near latency comes to what the machine can do: each cell's wall, with the figures that decided."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from phaselaw.laws.physical_limit import PHYSICAL_LIMIT, limits_in

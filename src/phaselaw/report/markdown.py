@@ -1,7 +1,5 @@
 """A report as Markdown, tables and all; texts from outside can't become markup."""
 
-from __future__ import annotations
-
 import re
 from pathlib import PurePosixPath
 

@@ -1,7 +1,5 @@
 """The report's outline and wording, as ``outline.toml`` has them."""
 
-from __future__ import annotations
-
 import tomllib
 from importlib import resources
 from typing import Any

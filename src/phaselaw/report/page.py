@@ -1,7 +1,5 @@
 """A report as one HTML page, by the template ``page.html``: no network, light and dark, keyboard, print."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import math

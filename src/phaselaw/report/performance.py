@@ -1,7 +1,5 @@
 """What was measured: each model's latency and rates, cold starts, early stops (TR121 3.5, 4, 7)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from phaselaw import tables as col

@@ -1,7 +1,5 @@
 """Plots, drawn by matplotlib: data in, SVG out, whose points say their values and whose text stays text."""
 
-from __future__ import annotations
-
 import functools
 import io
 import math

@@ -1,7 +1,5 @@
 """Predictions: of a model that was not measured, and how good they are (method 3, *Prediction*)."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 

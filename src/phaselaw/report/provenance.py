@@ -1,7 +1,5 @@
 """Where the numbers are from: machine, models, workload, what was accepted, limits, commands, files."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How latency grows with size and what governs it, drawn and in tables (TR121 5)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 

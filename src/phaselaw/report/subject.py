@@ -1,7 +1,5 @@
 """What a report is about: a run, its tables, and the plan that was made of it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

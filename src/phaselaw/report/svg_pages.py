@@ -1,7 +1,5 @@
 """matplotlib's SVG made small and fit for a page: shapes with classes (`plots.css`), points that say what they are."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources

@@ -1,7 +1,5 @@
 """Sweeps: decode's share, exponents, rates and times along each axis, and where something changes (TR121 section 6)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The summary a person sees when a run ends: laws, regimes, cold start, in a screenful."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import re

@@ -1,7 +1,5 @@
 """A traffic profile in words and tables: rate and bursts, lengths, latencies, agreement with measured step times."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

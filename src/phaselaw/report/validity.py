@@ -1,7 +1,5 @@
 """Validity: what was looked at, what was found, with its evidence, what else it may be, and the next step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from phaselaw.laws.checks.frame import NOT_CHECKED, VALIDITY_CHECKS, VALIDITY_FINDINGS

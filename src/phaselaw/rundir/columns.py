@@ -5,8 +5,6 @@
 also the one place where a call's raw times become latencies, token counts and rates (method: TR121 2.1-2.3).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ Manifests of ours and of TR121 both tell it, in other words; what a manifest doe
 without a resolved study only what both say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

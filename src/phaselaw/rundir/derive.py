@@ -3,8 +3,6 @@
 Derived from one journal at any time, they come out the same. The formats stand in docs/run-directory.md.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

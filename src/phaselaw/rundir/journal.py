@@ -4,8 +4,6 @@ A kill -9 loses at most the event in flight: it can cut the last line short, whi
 away. The events stand in docs/run-directory.md.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

@@ -1,7 +1,5 @@
 """A run as it is read for analysis: its rows, its models, its manifest. Ours, TR121's, or a bare ``metrics.csv``."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import re

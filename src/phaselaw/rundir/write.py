@@ -1,7 +1,5 @@
 """A run directory while it is written: its journal, which is its lock, and the files that derive from that."""
 
-from __future__ import annotations
-
 import os
 import re
 import time
@@ -51,7 +49,7 @@ class RunDirectory:
         host: Mapping[str, Any],
         skipped: Sequence[str] = (),
         asked: Mapping[str, Any] | None = None,
-    ) -> RunDirectory:
+    ) -> Self:
         """A fresh run directory (``runs/NAME/TIME`` for ``None``).
 
         ``asked`` is what stands in the manifest of where the study came from. Raises `RunError` where the folder holds
@@ -87,7 +85,7 @@ class RunDirectory:
         host: Mapping[str, Any],
         allow_changed: bool = False,
         retry_failed: bool = False,
-    ) -> RunDirectory:
+    ) -> Self:
         """The directory of a run to go on with, under its own study for ``study=None``; a complete one is `finished`.
 
         Raises `RunError` where there is no run, another process writes it, or the study or the host is not the one the

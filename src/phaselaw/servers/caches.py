@@ -6,14 +6,12 @@ twice: other work may have slowed any single one. Where a fresh prefill costs un
 show. What is said while a run goes on is said again, of all its calls, when its rows are written.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from phaselaw.records import CacheCheck, Timing
 from phaselaw.servers.streams import CUT_REASONS
@@ -118,7 +116,7 @@ class _Probe(NamedTuple):
     repeated_ms: float | None = None
 
     @classmethod
-    def of(cls, call: Timing) -> _Probe:
+    def of(cls, call: Timing) -> Self:
         """The probe that stands with a call."""
         names = ("short_tokens", "short_ms", "tokens", "fresh_ms", "repeated_ms")
         said: list[Any] = [call.server.get(f"cache_probe_{name}") for name in names]

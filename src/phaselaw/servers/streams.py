@@ -6,8 +6,6 @@ contradict it, since what a single call waited is a wait. Where a claim is false
 are kept. A claim may be off by what honest servers are off by: two steps of a decode, some per cent, a late wake-up.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property

@@ -1,7 +1,5 @@
 """What is wrong with a study, in words: the first of pydantic's errors as one line with file, line and key."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from contextlib import suppress

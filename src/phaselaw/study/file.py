@@ -1,7 +1,5 @@
 """Reading a study: YAML in, a checked study out, and for each fault one line with file, line and key."""
 
-from __future__ import annotations
-
 import copy
 import math
 import re

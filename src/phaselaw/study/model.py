@@ -4,8 +4,6 @@ The keys are TR121's (``run_name, gen_tokens, repetitions, warmup_repetitions, s
 ``order`` and ``axes``. Reading the file, with a line number for each fault, is `phaselaw.study.file`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -423,7 +421,7 @@ class Study(Strict):
         canonical = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def as_simulated(self, sizes: Mapping[str, tuple[float, int]] = MappingProxyType({})) -> Study:
+    def as_simulated(self, sizes: Mapping[str, tuple[float, int]] = MappingProxyType({})) -> Self:
         """The same cells on simulated engines: every backend keeps its name and batch size, every model its name.
 
         ``sizes`` are the ladder's millions of parameters and layers by name, for models without labels. A server is

@@ -4,8 +4,6 @@ The file is text from outside, so it is bounded before it is understood: its siz
 (an alias counts as often as it is used), no tags, no merge keys, no key twice.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import stat

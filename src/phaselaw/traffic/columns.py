@@ -4,8 +4,6 @@ Names are compared in lower case and without anything but letters and digits; a 
 path or any end of it (``usage.prompt_tokens``, ``gen_ai.usage.input_tokens``). A unit may end a time's name.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import tomllib

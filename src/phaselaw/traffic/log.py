@@ -4,8 +4,6 @@ Every row of a log ends in one of `FATES` or is counted as not read; a log of wh
 A path is never a pattern, no text of the log or of a person stands in a statement, and nothing but the log is opened.
 """
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import os

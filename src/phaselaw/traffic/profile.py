@@ -5,8 +5,6 @@ that begin with the first request; the CV of the gaps is their standard deviatio
 between the two nearest values in proportion (linear interpolation, rank ``share * (n - 1)``).
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ histogram buckets: their quantiles are interpolated between bucket limits, as Pr
 as those. A page has no bursts and no correlation: those stay unknown.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict

@@ -4,8 +4,6 @@ A text is taken line by line and split in place, so that a broken line (an open 
 another. What a statement holds of a log are positions, quoted names of Parquet columns, and parameters.
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import json

@@ -6,8 +6,6 @@ request to a worker younger than `COLD_AGE_S`, or idle for `COLD_IDLE_S` and lon
 time since a worker's last request is found from its rows where they name it).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence
