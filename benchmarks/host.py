@@ -34,9 +34,8 @@ from time import perf_counter
 import numpy as np
 from scipy.linalg import blas
 
-from phaselaw.machine.bandwidth import MB, copy_rate, read_curve
-from phaselaw.machine.compute import numpy_blas, processor_products
 from phaselaw.machine.limits import Spread, all_threads
+from phaselaw.machine.probe import MB, copy_rate, numpy_blas, processor_products, read_curve
 
 TOLERANCE = 0.15
 READ_MB, IN_MEMORY_MB, COPY_MB, SIDE = (4, 64, 1024), 64, 512, 1024

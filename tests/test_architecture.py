@@ -22,7 +22,7 @@ FLOORS = [
 """From the top down: a room may import from the floors below its own, and from its own room."""
 
 HOMES = {
-    "torch": {"machine/compute.py", *(f"engines/{name}.py" for name in ("hf", "hf_model", "hf_profile"))},
+    "torch": {"machine/probe.py", *(f"engines/{name}.py" for name in ("hf", "hf_model", "hf_profile"))},
     "transformers": {"engines/hf.py", "engines/hf_model.py"},
     "matplotlib": {"report/plots.py"},
     "duckdb": {"traffic/log.py"},
