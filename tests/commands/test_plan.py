@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from rows import phases, written
 
 from phaselaw.cli import main
 
@@ -119,7 +120,7 @@ def plan(finished: Path, *words: str, capsys: pytest.CaptureFixture[str]) -> dic
 def test_only_what_is_asked_for_is_printed(finished: Path, capsys) -> None:
     assert main(["plan", str(finished)]) == 0
     first = capsys.readouterr()
-    assert "Tiers" not in first.out and "--show requests,budget,api,day,compare" in first.err
+    assert "Tiers" not in first.out and "--show requests,budget,users,api,day,compare" in first.err
     assert main(["plan", str(finished), "--tiers", "models/gpt2-5m,models/gpt2-100m"]) == 0
     assert "Cascade" in capsys.readouterr().out
     assert main(["plan", str(finished), "--show", "all"]) == 0
@@ -311,6 +312,52 @@ def test_several_accelerators_stand_in_one_table_each_with_its_own_rate_and_pric
     rows = pl.read_csv(tmp_path / "tables" / "rows.csv")
     assert dict(rows.select("model", "usd_per_hour").iter_rows()) == {"H100": 2.8, "A100 80GB": 1.4}
     assert dict(rows.select("model", "whole_workers").iter_rows()) == {"H100": 3, "A100 80GB": 5}
+
+
+def test_a_gpu_that_only_tr121s_manifest_names_has_no_other_accelerators_price(tmp_path: Path, capsys) -> None:
+    run = written(phases(1, 2, backend="hf_gpu", gpu_peak_mb=90.0, tokens_per_s=100.0), tmp_path / "run")
+    (run / "manifest.json").write_text('{"nvml": {"name": "NVIDIA GeForce RTX 4080", "memory_total_mb": 12282}}')
+    (tmp_path / "prices.csv").write_text("Cloud,GPU Type,On-demand\nX,H100,3\nX,RTX 4080,1\n")
+    words = ["plan", str(run), "--prices", str(tmp_path / "prices.csv"), "--accelerator"]
+    assert main([*words, "H100"]) == 2
+    assert "hf_gpu was measured on NVIDIA GeForce RTX 4080" in capsys.readouterr().err
+    assert main([*words, "rtx 4080"]) == 0
+
+
+def served(at: int, clients: int) -> list[dict]:
+    """A group's call of so many clients: the first token after 120 ms for one client, 1,326 ms for two."""
+    ttft = 120.0 if clients == 1 else 1326.0
+    known = {"backend": "vllm", "backend_kind": "openai", "concurrency": clients, "rep": at, "sent_at_ms": 1e4 * at}
+    known |= {"ttft_ms": ttft, "client_e2e_ms": ttft + 400, "request_ms": ttft + 400, "decode_step_ms": 20.0}
+    return phases(ttft, 400.0, **known, gen_tokens_target=20, gen_tokens_raw=20, prompt_tokens_raw=30)
+
+
+def test_users_at_once_are_the_most_that_were_measured_within_the_limits(tmp_path: Path, finished, capsys) -> None:
+    calls = [call for clients in (1, 2) for at in range(3) for _ in range(clients) for call in served(at, clients)]
+    words = ["plan", str(written(calls, tmp_path / "run")), "--slo-ttft", "1s"]
+    assert main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    [row] = document["users"]
+    found = {name: row[name] for name in ("scenario", "users", "ttft_ms_p95", "next_clients", "next_ttft_ms_p95")}
+    assert found == {"scenario": "s", "users": 1, "ttft_ms_p95": 120, "next_clients": 2, "next_ttft_ms_p95": 1326}
+    assert document["assumptions"]["slo_ms"] == [1000, None] and row["rate_status"] == "measured"
+    out = shown(*words, "--slo-tpot", "50ms", capsys=capsys)
+    assert "On every prompt that was measured: 1 of m on vllm." in out and "no queue model" in out
+    assert "Up to 2 clients at once were measured; one at a time served the most." in out
+    assert "2 or more of m on vllm" in shown(*words[:2], "--slo-ttft", "2s", capsys=capsys)
+    assert main(["plan", str(finished), "--slo-ttft", "1s"]) == 2
+    assert "no run swept clients" in capsys.readouterr().err
+
+
+def test_a_memory_that_is_too_small_leaves_no_price(tmp_path: Path, capsys) -> None:
+    run = written(phases(1, 2, device="cpu", gen_tokens_target=20, prompt_tokens_raw=30), tmp_path / "run")
+    shape = {"n_layer": 3, "n_embd": 512, "n_head": 8, "vocab_size": 50257, "weights_bytes": 100e6}
+    known = {"model": "m", "kind": "hf", "backend": "b", "device": "cpu", "dtype": "fp32"}
+    pl.DataFrame([known | shape | {"params_millions_measured": 25.0}]).write_csv(run / "resolved_model_params.csv")
+    words = ["plan", str(run), "--requests-per-s", "1", "--memory"]
+    assert "No model can serve this load." in shown(*words, "90MB", capsys=capsys)
+    assert "Not possible:" in shown(*words, "90MB", "--show", "requests", capsys=capsys)
+    assert "$" in shown(*words, "16GB", capsys=capsys)
 
 
 def test_a_hosted_api_is_set_beside_own_workers(finished: Path, capsys) -> None:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from rows import row_of, table_of
 
-from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput
+from phaselaw.laws.concurrency import concurrency_fits, concurrency_throughput, users_within
 
 CLIENTS = (1, 2, 4, 8, 16)
 
@@ -104,3 +104,21 @@ def test_how_many_a_server_serves_at_once_is_told_by_who_waits_for_a_request(slo
 def test_without_a_lone_request_it_is_not_known_how_many_are_served_at_once() -> None:
     several = rows(0.1, 0.0, clients=(2, 4))
     assert concurrency_throughput(several)["served_at_once"].to_list() == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("waits", "failed", "expected"),
+    [
+        ([120, 1326], [0, 0], (1, 2)), ([120, 900, 950], [0, 0, 0], (4, None)), ([1326, 120], [0, 0], (None, 1)),
+        ([120, 1326, 120], [0, 0, 0], (1, 2)), ([120, 120], [0, 1], (1, 2)), ([], [], (None, None)),
+    ],
+)  # fmt: skip
+def test_users_within_a_limit_are_the_most_clients_before_the_first_who_wait_longer(
+    waits: list, failed: list, expected: tuple
+) -> None:
+    cells = [
+        {"concurrency": 2**at, "ttft_ms_p95": wait, "step_ms_p95": 40.0, "n_groups_with_failures": failed[at]}
+        for at, wait in enumerate(waits)
+    ]
+    assert tuple(cell and cell["concurrency"] for cell in users_within(cells, (1000.0, 50.0))) == expected
+    assert users_within(cells, (1e9, 30.0))[0] is None

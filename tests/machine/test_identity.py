@@ -66,6 +66,21 @@ def test_a_driver_that_fails_means_no_gpu(program, script: str) -> None:
     assert telemetry.host()["gpus"] == []
 
 
+OURS = {"host": {"gpus": [{"name": "g", "driver": "1", "memory": "8192 MiB"}]}}
+TR121S = {"nvml": {"name": "g", "memory_total_mb": 8192.0}}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "expected"),
+    [
+        (OURS, [("g", 8192.0)]), (TR121S, [("g", 8192.0)]), ({"host": {"gpus": "none"}, "nvml": "?"}, []), ({}, []),
+        ({"host": {"gpus": []}}, []), ({"nvml": {"name": "g"}}, [("g", None)]),
+    ],
+)  # fmt: skip
+def test_gpus_are_read_from_manifests_of_ours_and_tr121s(manifest: dict, expected: list) -> None:
+    assert telemetry.gpus_of(manifest) == expected
+
+
 def test_the_commit_is_that_of_the_repository_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert telemetry.git_commit() is None

@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from step_time_law import times
 
 from phaselaw.laws.draws import same_draws
+from phaselaw.laws.physical_limit import Shape
+from phaselaw.machine.footprint import Architecture
+from phaselaw.machine.model_config import Cached
 from phaselaw.plan.coverage import of_kind, of_load
 from phaselaw.plan.economics import Question, answer
+from phaselaw.plan.machines import Machine
 from phaselaw.plan.replicas import Replica, stated
 from phaselaw.records import Mix
 
@@ -49,6 +53,23 @@ def test_a_mixture_is_as_sure_as_its_least_sure_kind() -> None:
     )
     found = of_load(replica((100, 10)), [dataclasses.replace(near, share=3), far])
     assert found.status == "extrapolated" and str(found.why).startswith("25.0% of requests, such as far: 900 in")
+
+
+WIDE = Architecture(params=1e9, weights_bytes=4e9, n_layer=16, n_embd=2048, n_head=32, head_dim=64,
+                    cache=(Cached(16, 4096),), n_inner=8192, vocab_size=1000)  # fmt: skip
+
+
+@pytest.mark.parametrize(("gigabytes", "expected"), [(24, "measured"), (6, "not_possible"), (None, "measured")])
+def test_what_the_memory_of_a_worker_cant_hold_is_not_possible(gigabytes: int | None, expected: str) -> None:
+    shape = Shape(name="m", model=WIDE, kind="hf", device="cpu", dtype="fp32", kv_bytes=4.0, settings={})
+    has = Machine(cpu=True, memory_bytes=gigabytes and gigabytes * 1e9)
+    known = dataclasses.replace(replica((9000, 100)), shape=shape, machine=has, batch_size=4)
+    question = Question(requests_per_s=1.0, mixes=(Mix(name="a", prompt_tokens=9000, output_tokens=100),))
+    [row] = answer(question, [known], {})["requests"]
+    assert row["rate_status"] == expected
+    if expected == "not_possible":
+        assert row["usd_per_month_whole"] is None and row["whole_workers"] is None
+        assert row["why"].startswith("4 at once of 9,100 tokens take ") and row["why"].endswith("has 6 GB of memory")
 
 
 def test_a_load_in_tokens_is_of_the_runs_own_requests() -> None:

@@ -1,11 +1,11 @@
 """``phaselaw plan``: what a load needs and costs, from the measured rates of a run."""
 
 import argparse
-import dataclasses
 import datetime as dt
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +17,12 @@ from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, option, print_json, switch
 from phaselaw.errors import AnalysisError, UsageError
 from phaselaw.files import amount
-from phaselaw.machine.identity import gpus_of
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
 from phaselaw.plan.day import Day
 from phaselaw.plan.economics import Question
 from phaselaw.plan.hosted import Tariff, listed
-from phaselaw.plan.prices import Choice, choose, is_named, read_date, read_offers
+from phaselaw.plan.prices import Choice, choose, read_date, read_offers
 from phaselaw.plan.replicas import Replica, replicas_of, stated
 from phaselaw.plan.tables import TABLES
 from phaselaw.report.economics import SECTIONS, Plan, in_currency, sections
@@ -63,6 +62,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--utilisation", "--utilization", metavar="U", help=_BUSY, type=busy, default=1.0)
     _positive(group, "--burst", "B", "peak over mean load (default: 1, or the peak minute of --traffic)")
     _positive(group, "--budget", "USD", "dollars a month: what load they carry, by model, and whether it fits")
+    has = "memory of one, such as 16GB (default: that of the run's GPU or host): what doesn't fit has no price"
+    option(group, "--memory", "SIZE", has, type=opt.size)
     opt.add_count(group, "--spares", "workers on top (default: 0)", least=0, default=0)
     _add_elsewhere(parser)
     group = parser.add_argument_group("decisions")
@@ -90,7 +91,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_elsewhere(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("a hosted API, and a day")
+    group = parser.add_argument_group("users at once, a hosted API, and a day")
+    for name, of in (("--slo-ttft", "the first token"), ("--slo-tpot", "each other token")):
+        most = f"how many users at once wait no longer for {of}, as a run that swept clients measured"
+        option(group, name, "TIME", most, type=opt.duration(name))
     option(group, "--api", "NAME", "a hosted model, such as gpt-4o-mini or groq/NAME, by the list of genai-prices")
     for name, what in (("in", "input"), ("out", "output"), ("cached", "cached input")):
         _positive(group, f"--api-{name}", "USD", f"an API's price of a million {what} tokens")
@@ -140,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     hour = _hour(args, backends)
     workers = _given(args, rates, hour.prices) if loaded is None else _chosen(args, loaded, hour.prices)
     if loaded is not None and args.accelerator is not None:
-        _same_accelerator(args, loaded, {worker.backend for worker in workers})
+        _same_accelerator(args, workers)
     profile = None if args.traffic is None else read_profile(args.traffic)
     question = _question(args, {worker.model for worker in workers}, profile, hour)
     doubts = [] if profile is None else doubts_of(profile)
@@ -178,6 +182,7 @@ def _parts_shown(args: argparse.Namespace) -> list[str]:
         "capacity": True,
         "requests": args.requests_per_month or args.requests_per_s or args.traffic,
         "budget": args.budget,
+        "users": (args.slo_ttft, args.slo_tpot) != (None, None),
         "api": args.api or args.api_in or args.api_out,
         "day": args.day,
         "compare": args.compare is not None,
@@ -197,28 +202,20 @@ def _measured(args: argparse.Namespace) -> api.Loaded | None:
         if args.params is not None:
             raise UsageError("--params goes with --tokens-per-s: a run knows its models")
         return api.load(*args.run_paths, allow_different=args.allow_different)
-    for name in ("backends", "models", "compare", "tiers", "between_runs"):
+    for name in ("backends", "models", "compare", "tiers", "between_runs", "slo_ttft", "slo_tpot", "memory"):
         if getattr(args, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is about a run's models; --tokens-per-s gives one rate")
     return None
 
 
-def _same_accelerator(args: argparse.Namespace, loaded: api.Loaded, backends: set[str]) -> None:
+def _same_accelerator(args: argparse.Namespace, workers: Sequence[Replica]) -> None:
     """Raise `UsageError` where an accelerator's price would be put on a rate that was measured on another one."""
     asked, count = args.accelerator, args.accelerators_per_worker
-    gpus = [str(each.get("name")) for each in gpus_of((loaded.run.manifest or {}).get("host") or {})]
-    kinds = dict(loaded.rows.select("backend", "backend_kind").unique().iter_rows())
-    models = loaded.run.models
-    on = dict(models.select("backend", "device").iter_rows()) if {"backend", "device"} <= set(models.columns) else {}
-    for backend in sorted(backends):
-        device = str(on.get(backend) or "").lower()
-        here = device.startswith("cuda") or kinds.get(backend) in ("ollama", "llamacpp")
-        used = ["a CPU"] if device == "cpu" else gpus if here else []
-        alike = "cpu" in asked.lower() if device == "cpu" else any(is_named(asked, gpu) for gpu in gpus)
-        if used and not (alike and count <= (1 if device else len(gpus))):
+    for backend, machine in {worker.backend: worker.machine for worker in workers}.items():
+        if not machine.used(asked, count):
             raise UsageError(
-                f"--accelerator {asked}: {backend} was measured on {', '.join(used)}; give the rate of {count} x "
-                f"{asked} (--tokens-per-s), or a run on it"
+                f"--accelerator {asked}: {backend} was measured on {machine}; give the rate of {count} x {asked} "
+                "(--tokens-per-s), or a run on it"
             )
 
 
@@ -253,6 +250,8 @@ def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping
         known = list(dict.fromkeys(getattr(worker, key) for worker in workers))
         wanted = opt.chosen(f"--{name}", getattr(args, name), known)
         workers = [worker for worker in workers if getattr(worker, key) in wanted]
+    if args.memory is not None:
+        workers = [replace(each, machine=replace(each.machine, memory_bytes=args.memory)) for each in workers]
     if args.compare and args.compare not in {worker.model for worker in workers}:
         raise UsageError(f"--compare {args.compare}: not among the models that are planned")
     return workers
@@ -271,7 +270,7 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
     tiers = hour.prices if isinstance(hour.prices, dict) else {"as planned": hour.prices}
     if (hour.prices, hour.currency) == (TR121_USD_PER_HOUR, "USD"):
         tiers = inputs.TR121_TIERS
-    mixes = tuple(dataclasses.replace(mix, cached_share=cached or 0.0) for mix in mixes)
+    mixes = tuple(replace(mix, cached_share=cached or 0.0) for mix in mixes)
     if args.failure_usd is not None and args.success_rates is None:
         raise UsageError("--failure-usd needs --success-rates: how often each model fails")
     if args.day and profile is None:
@@ -280,6 +279,7 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
     if args.day and profile is not None:
         assumed = {"spot_usd_per_hour": tiers.get("spot"), "interruptions": args.interruptions}
         day = Day(hours=day_of(profile, args.traffic), scale_out_s=args.scale_out_delay, **assumed)
+    first, further = (math.inf if wait is None else 1e3 * wait for wait in (args.slo_ttft, args.slo_tpot))
     two = None if args.tiers is None else tuple(name.strip() for name in args.tiers.split(","))
     if two is not None and len(two) != 2:
         raise UsageError(f"--tiers {args.tiers!r}: give two models, DEFAULT,PREMIUM")
@@ -295,6 +295,7 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
         success_rates=inputs.read_success_rates(args.success_rates, models) if args.success_rates else {},
         failure_usd=args.failure_usd,
         budget_usd=args.budget,
+        slo_ms=(first, further) if min(first, further) < math.inf else None,
         api=_api(args, hour.currency),
         tier_models=two,
         premium_share=args.premium_share,

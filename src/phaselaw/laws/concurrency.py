@@ -6,6 +6,7 @@ fitted by non-negative least squares on relative error: no starting values, one 
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ from scipy.optimize import nnls
 from phaselaw import tables as col
 from phaselaw.laws.regression import Floats, log_interval
 from phaselaw.laws.summary import BUDGET, median_variance
-from phaselaw.tables import BACKEND, MODEL, Table, grouped
+from phaselaw.tables import BACKEND, MODEL, Row, Table, grouped
 
 _LAWS = {"amdahl": 2, "universal_scalability": 3}
 """Law to the number of its parameters; one value of N more is needed to fit it."""
@@ -114,6 +115,22 @@ def concurrency_throughput(rows: pl.DataFrame, *, level: float = 0.95) -> pl.Dat
     low, high = log_interval(medians, se, groups - 1, level)
     ends = pl.Series("output_tokens_per_s_ci_low", low), pl.Series("output_tokens_per_s_ci_high", high)
     return CONCURRENCY_THROUGHPUT.frame(table.with_columns(*ends))
+
+
+def users_within(cells: Sequence[Row], slo_ms: tuple[float, float]) -> tuple[Row | None, Row | None]:
+    """Of one model's cells on one prompt, by clients: the last one within ``slo_ms``, and the next, which was not.
+
+    Within: 95 % of its clients waited no longer than that for the first token, and for each further one; no group of
+    them had a call that failed. A number of clients beyond one that was not is not looked at.
+    """
+    most = None
+    for cell in cells:
+        waits = zip((cell["ttft_ms_p95"], cell["step_ms_p95"]), slo_ms, strict=True)
+        quick = all(longest == math.inf or (wait is not None and wait <= longest) for wait, longest in waits)
+        if not quick or cell["n_groups_with_failures"]:
+            return most, cell
+        most = cell
+    return most, None
 
 
 def concurrency_fits(throughput: pl.DataFrame) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import uuid
@@ -39,10 +40,15 @@ def host() -> dict[str, Any]:
     }
 
 
-def gpus_of(host: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The GPUs of a manifest's `host`, each with its ``name`` and ``memory``; none where it has no list of such."""
-    listed = host.get("gpus")
-    return [gpu for gpu in listed if isinstance(gpu, Mapping)] if isinstance(listed, list) else []
+def gpus_of(manifest: Mapping[str, Any]) -> list[tuple[str, float | None]]:
+    """The GPUs of a manifest, ours (`host`) or TR121's (``nvml``): each one's name and memory in MB (2^20 bytes)."""
+    host, nvml = manifest.get("host"), manifest.get("nvml")
+    listed = host.get("gpus") if isinstance(host, Mapping) else None
+    found = [gpu for gpu in listed if isinstance(gpu, Mapping)] if isinstance(listed, list) else []
+    if not found and isinstance(nvml, Mapping):
+        found = [{"name": nvml.get("name"), "memory": f"{nvml.get('memory_total_mb')} MiB"}]
+    sizes = [re.match(r"\s*([0-9.]+)\s*MiB", str(gpu.get("memory"))) for gpu in found]
+    return [(str(gpu.get("name") or ""), float(mb[1]) if mb else None) for gpu, mb in zip(found, sizes, strict=True)]
 
 
 def machine_id() -> str:

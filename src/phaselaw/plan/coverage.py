@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from phaselaw.machine.footprint import VALUE_BYTES, memory
 from phaselaw.records import Mix
 
 if TYPE_CHECKING:
@@ -55,16 +56,26 @@ def span(limits: tuple[float, float]) -> str:
     return f"{limits[0]:,.0f}" if limits[0] == limits[1] else f"{limits[0]:,.0f} to {limits[1]:,.0f}"
 
 
-def too_long(replica: Replica, mix: Mix) -> str | None:
-    """Why the model can't hold such a request; ``None`` where it can, or its context is not known."""
-    if replica.context_tokens is None or mix.tokens <= replica.context_tokens:
+def cannot_hold(replica: Replica, mix: Mix, at_once: int) -> str | None:
+    """Why the model, or the memory of its worker, can't hold so many such requests; ``None`` where nothing tells.
+
+    Memory is predicted from the model's shape, without what the runtime takes: the least that is needed.
+    """
+    if replica.context_tokens is not None and mix.tokens > replica.context_tokens:
+        return f"{mix.tokens:,.0f} tokens, the model's context is {replica.context_tokens:,}"
+    shape, has = replica.shape, replica.machine.memory_bytes
+    if shape is None or shape.kind not in ("hf", "llamacpp") or has is None:
         return None
-    return f"{mix.tokens:,.0f} tokens, the model's context is {replica.context_tokens:,}"
+    formats: dict[str, Any] = {"value_bytes": VALUE_BYTES[shape.dtype], "kv_bytes": shape.kv_bytes}
+    formats |= {"all_logits": shape.all_logits}
+    needs = memory(shape.model, batch=at_once, context=mix.tokens, prompt=mix.prompt_tokens, **formats).total
+    asked = f"{at_once:,} at once of {mix.tokens:,.0f} tokens take {needs / 1e9:,.3g} GB"
+    return None if needs <= has else f"{asked}, a worker has {has / 1e9:,.3g} GB of memory"
 
 
 def of_kind(replica: Replica, mix: Mix) -> Coverage:
     """What the token-linear price of one kind of request stands on."""
-    if (why := too_long(replica, mix)) is not None:
+    if (why := cannot_hold(replica, mix, replica.batch_size * replica.clients)) is not None:
         return Coverage(status="not_possible", why=why)
     if replica.load.status in ("given", "derived"):
         return replica.load

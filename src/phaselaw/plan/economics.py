@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phaselaw.errors import UsageError
+from phaselaw.laws.concurrency import users_within
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH
@@ -28,7 +29,7 @@ from phaselaw.plan.phase_split import at_mixture, request_row, split, token_pric
 from phaselaw.plan.replicas import MOST_PAIRED, Replica, pairs, price
 from phaselaw.plan.tables import row
 from phaselaw.records import Mix
-from phaselaw.tables import Row
+from phaselaw.tables import Row, alike
 
 Tables = dict[str, list[Row]]
 
@@ -56,6 +57,8 @@ class Question:
     extrapolate: bool = False
     budget_usd: float | None = None
     """Dollars a month, for what they carry."""
+    slo_ms: tuple[float, float] | None = None
+    """What a user waits at most, for the first token and for each further one: how many at once do?"""
     day: Day | None = None
     api: tuple[str, Tariff] | None = None
     """What to call it, and its prices."""
@@ -98,6 +101,7 @@ def assumptions(question: Question, replicas: Sequence[Replica]) -> dict[str, An
         "premium_share": question.premium_share,
         "phase_split_rates": question.phase_split_rates,
         "extrapolate": question.extrapolate,
+        "slo_ms": question.slo_ms and [limit if math.isfinite(limit) else None for limit in question.slo_ms],
         "api": question.api and question.api[0],
         "day": question.day and dataclasses.asdict(question.day),
         "pairs": "each two" if len(replicas) <= MOST_PAIRED else "the cheapest of a backend with each other one",
@@ -134,6 +138,10 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
     }
     if question.budget_usd is not None:
         tables["budget"] = [_budget_row(each, question, question.budget_usd) for each in known]
+    if question.slo_ms is not None:
+        tables["users"] = [line for each in known for line in _user_rows(each, question.slo_ms)]
+        if not tables["users"]:
+            raise UsageError("--slo-ttft, --slo-tpot: no run swept clients: measure a server with concurrency: 1,2,4,8")
     if question.api is not None:
         price = usd_per_token(question.api[1], question.mixes)
         tables["api"] = [api_row(each, price, volume, question.headroom) for each in known]
@@ -151,7 +159,8 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
 
 def capacity_row(replica: Replica, tokens_per_month: float, headroom: Headroom) -> Row:
     """Rate, replicas as a fraction and whole, $/1M, $/month of the time used and of the fleet."""
-    return row("rows", replica, **replica.fleet(tokens_per_month, headroom))
+    tried = max((cell["concurrency"] for cell in replica.by_clients), default=1)
+    return row("rows", replica, clients_tried=tried, **replica.fleet(tokens_per_month, headroom))
 
 
 def sensitivity(replica: Replica, question: Question) -> list[Row]:
@@ -221,6 +230,23 @@ def _budget_row(replica: Replica, question: Question, usd: float) -> Row:
         carried_requests_per_s=carried / SECONDS_PER_MONTH / mean_tokens(question.mixes),
         fits=None if replica.load.status == "not_possible" else "yes" if carried[0] >= question.volume else "no",
     )
+
+
+def _user_rows(replica: Replica, slo_ms: tuple[float, float]) -> list[Row]:
+    """By prompt, how many clients at once were measured to wait no longer, and the next number, which waited longer."""
+    rows = []
+    for (prompt,), cells in alike(replica.by_clients, "scenario").items():
+        most, beyond = users_within(cells, slo_ms)
+        found: dict[str, Any] = {"scenario": prompt, "users": exact(most["concurrency"] if most else 0)}
+        for prefix, cell in (("", most), ("next_", beyond)):
+            figures = {name: cell[name] for name in ("ttft_ms_p95", "step_ms_p95")} if cell else {}
+            found |= {f"{prefix}{name}": exact(ms) for name, ms in figures.items() if ms is not None}
+        found["next_clients"] = exact(beyond["concurrency"]) if beyond else None
+        found["n_calls"] = exact(most["n_groups"] * most["concurrency"]) if most else None
+        failed = beyond and beyond["n_groups_with_failures"]
+        why = f"{failed} groups of {found['next_clients'][0]:g} clients had calls that failed" if failed else None
+        rows.append(row("users", replica, load=Coverage(why=why), **found))
+    return rows
 
 
 def _phase_split(

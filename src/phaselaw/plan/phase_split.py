@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import PhaseTime, StepTimes
 from phaselaw.plan.capacity import UNKNOWN, exact
-from phaselaw.plan.coverage import Coverage, RateStatus, near, span, too_long, within, worst
+from phaselaw.plan.coverage import Coverage, RateStatus, cannot_hold, near, span, within, worst
 from phaselaw.plan.replicas import Replica
 from phaselaw.plan.tables import row
 from phaselaw.records import Mix
@@ -58,7 +58,7 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
     batch = replica.batch_size
     if replica.suspect_prefill:
         return Split(why=f"its prefill times are doubted: {replica.suspect_prefill}")
-    if (why := too_long(replica, mix)) is not None:
+    if (why := cannot_hold(replica, mix, batch)) is not None:
         return Split(why=why)
     if times is None or times.prefill is None or times.decode is None:
         return Split(why="this run has no step-time model (prompts of several lengths are needed)")

@@ -16,16 +16,18 @@ from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
 from phaselaw.laws.draws import draw, evenly, same_draws
+from phaselaw.laws.physical_limit import Shape, shapes
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import REQUESTS, as_requests, usable
 from phaselaw.plan import capacity
 from phaselaw.plan.capacity import UNKNOWN, Headroom, exact, without_interval
 from phaselaw.plan.coverage import MEASURED, Coverage
+from phaselaw.plan.machines import Machine, machines_of
 from phaselaw.records import Run
-from phaselaw.tables import BUDGET, SUSPECT, grouped
+from phaselaw.tables import BUDGET, SUSPECT, Row, alike, grouped
 
-NO_HEADROOM = Headroom()
+NO_HEADROOM, UNKNOWN_MACHINE = Headroom(), Machine()
 Price = float | Mapping[str, float]
 
 
@@ -67,6 +69,12 @@ class Replica:
     """Checks that speak against its rates (`phaselaw.laws.checks`); empty: none."""
     suspect_prefill: str = ""
     """The same of its prefill times."""
+    by_clients: tuple[Row, ...] = ()
+    """Measured: what each number of clients got on each prompt, where they were swept (``concurrency_throughput``)."""
+    machine: Machine = UNKNOWN_MACHINE
+    """What it was measured on."""
+    shape: Shape | None = None
+    """The model's, by which its memory is predicted; ``None`` where it is not known."""
     context_tokens: int | None = None
     """Tokens that the model can attend to; ``None`` where the run does not say."""
     scale_out_s: float | None = None
@@ -162,7 +170,10 @@ def replicas_of(
     waited = rows.filter(pl.col("mode") == "e2e_kv").group_by("backend", "model", "batch_size", BUDGET, "mode")
     waits = {row[:5]: row[5] for row in waited.agg((pl.col("ttft_ms") - pl.col("prefill_ms")).median()).iter_rows()}
     errors, contexts, lengths = _model_errors(analysis, models), {}, _lengths(rows)
-    loads, at_best = _loads(run.rows), _at_best_clients(analysis.tables["concurrency_throughput"])
+    swept = analysis.tables["concurrency_throughput"]
+    loads, at_best = _loads(run.rows), _at_best_clients(swept)
+    machines, sized = machines_of(run), shapes(run)
+    by_clients = alike(swept.iter_rows(named=True), "backend", "model", BUDGET)
     marks = {
         (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row
         for row in analysis.tables["summary_by_model_backend_mode_agg"].iter_rows(named=True)
@@ -201,6 +212,9 @@ def replicas_of(
                 incomplete=bool(marks[key].get("incomplete")),
                 suspect=marks[key][SUSPECT],
                 suspect_prefill=marks.get((*key[:4], "prefill"), {SUSPECT: ""})[SUSPECT],
+                by_clients=tuple(by_clients.get((backend, model, gen_tokens), ())),
+                machine=machines.get(backend, UNKNOWN_MACHINE),
+                shape=sized.get((backend, model)),
                 context_tokens=contexts.get(model),
                 lengths=lengths.get(key[:4], ()),
                 params_millions=marks[key].get("params_millions_effective"),

@@ -72,6 +72,10 @@ _COLUMNS = (
     *_words(fleet="fleet", hour="hour", worst_hour="worst hour"),
     *_figures(count_roughly, pays_from_tokens_per_month="pays from tokens a month"),
     *_figures(count_roughly, always_from_tokens_per_month="always from tokens a month"),
+    *_words(scenario="prompt"),
+    *_figures(count, "measured", users="users", next_clients="the next", n_calls="calls"),
+    *_figures(digits, "measured", ttft_ms_p95="first token p95 (ms)", step_ms_p95="token p95 (ms)"),
+    *_figures(digits, "measured", next_ttft_ms_p95="first token p95 (ms)", next_step_ms_p95="token p95 (ms)"),
     *_figures(percent, "assumed", success_rate="success rate", escalated_share="escalated"),
     *_figures(percent, waited_share="waited"),
     *_figures(percent, stops_paying_share="whole fleets pay up to a share of", success_rate_at_most="success, at most"),
@@ -100,7 +104,7 @@ TABLES = {
             "rows",
             "What the load needs, by model.",
             "usd_per_month_whole rate_status whole_workers usd_per_1m_whole usd_per_1m tokens_per_s workers",
-            "usd_per_month usd_per_hour interval_basis",
+            "usd_per_month usd_per_hour interval_basis clients_tried",
             usd_per_1m="$ per 1M (lower bound)",
         ),
         _table(
@@ -138,6 +142,12 @@ TABLES = {
             "What a sum a month carries.",
             "carried_tokens_per_month fits rate_status whole_workers usd_per_month_whole carried_requests_per_s",
             "budget_usd",
+        ),
+        _table(
+            "users",
+            "The most users at once within the limits, and the next number that was tried and is not within them.",
+            "scenario users ttft_ms_p95 step_ms_p95 next_clients next_ttft_ms_p95 next_step_ms_p95",
+            "n_calls",
         ),
         _table(
             "api",

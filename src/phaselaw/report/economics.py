@@ -8,7 +8,7 @@ from typing import Any
 
 from phaselaw import tables
 from phaselaw.report.document import IN_BRACKETS, Section, Table, section
-from phaselaw.tables import Row, duration, figure
+from phaselaw.tables import Row, alike, duration, figure
 
 _WHO = ("backend", "model", "batch_size", "gen_tokens", "suspect")
 
@@ -98,7 +98,8 @@ def capacity(plan: Plan) -> Section:
 
 def regime_words(plan: Plan) -> str:
     """How the rates were measured, which a reader must know first."""
-    batches, at_once = (sorted({row[of] for row in plan.rows("rows")}) for of in ("batch_size", "clients"))
+    of_rows = ({row[of] for row in plan.rows("rows")} for of in ("batch_size", "clients", "clients_tried"))
+    batches, at_once, tried = map(sorted, of_rows)
     if all(row["rate_status"] == "given" for row in plan.rows("rows")):
         return "Rates were given, not measured."
     if batches[-1] > 1:
@@ -106,6 +107,8 @@ def regime_words(plan: Plan) -> str:
     if at_once[-1] > 1:
         best = ", ".join(f"{row['clients']} for {row['model']}" for row in plan.rows("rows"))
         return f"Several clients at once were measured; planned at the best number of them: {best}."
+    if tried[-1] > 1:
+        return f"Up to {tried[-1]} clients at once were measured; one at a time served the most."
     return "One request at a time: batching or more slots would lower this."
 
 
@@ -213,6 +216,30 @@ def budget(plan: Plan) -> Section | None:
     return section("Budget", load, replace(plan.table("budget"), rows=tuple(most)), why_words(rows))
 
 
+def users(plan: Plan) -> Section | None:
+    """How many users at once were measured to wait no longer than a limit; ``None`` where none was named."""
+    rows, limits = plan.rows("users"), plan.document["assumptions"].get("slo_ms")
+    if not rows or not limits:
+        return None
+    waits = [f"{ms:,.0f} ms for {of}" for ms, of in zip(limits, _TOKENS, strict=True) if ms is not None]
+    fewest = [min(mine, key=itemgetter("users")) for mine in alike(rows, "model", "backend").values()]
+    told = (
+        f"{row['users']:,.0f}{'' if row['next_clients'] else ' or more'} of {row['model']} on {row['backend']}"
+        for row in sorted(fewest, key=itemgetter("users"), reverse=True)
+    )
+    return section(
+        "Users at once",
+        f"On every prompt that was measured: {'; '.join(told)}.",
+        f"Of so many at once 95 % wait at most {' and '.join(waits)}: measured, no queue model. Clients send together, "
+        "and again when all have their answers.",
+        plan.table("users"),
+        why_words(rows),
+    )
+
+
+_TOKENS = ("the first token", "each other token")
+
+
 def hosted(plan: Plan) -> Section | None:
     """Own workers against a hosted API; ``None`` where none was named."""
     rows, given = plan.rows("api"), plan.document["assumptions"]
@@ -303,6 +330,7 @@ SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {
     "capacity": capacity,
     "requests": requests,
     "budget": budget,
+    "users": users,
     "api": hosted,
     "day": day,
     "compare": deltas,

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 from phaselaw import tables as col
-from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT
+from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT, users_within
 from phaselaw.laws.physical_limit import BANDWIDTH, COMPUTE, OVERHEAD, PHYSICAL_LIMIT
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.requests import MODELS_BY_PROMPT, REQUESTS_BY_PROMPT
@@ -41,7 +41,8 @@ def rows(subject: Subject) -> tuple[Row, ...]:
         ends = {"": row["tokens_per_s"], "_low": row["tokens_per_s_high"], "_high": row["tokens_per_s_low"]}
         ends |= {"_within_low": row["tokens_per_s_within_high"], "_within_high": row["tokens_per_s_within_low"]}
         row |= {f"usd_per_1m{end}": rate and _usd_per_hour(subject) / 0.0036 / rate for end, rate in ends.items()}
-        row["bound_by"] = _bound_by(subject, row)
+        row |= dict(zip(_BOUND, _bound(subject, row), strict=True))
+        row["bound_by"] = _bound_words([row])
     return found
 
 
@@ -49,19 +50,35 @@ def _usd_per_hour(subject: Subject) -> float:
     return float(subject.plan.document["assumptions"]["usd_per_hour"])
 
 
-def _bound_by(subject: Subject, row: Row) -> str:
-    """The phase that takes most of a call, and the limit of the machine that it meets."""
+_BOUND = "most_is", "most_share", "wall", "wall_share"
+
+
+def _bound(subject: Subject, row: Row) -> tuple[str | None, float, str | None, float]:
+    """The phase that takes most of a call and its share, the limit that it meets and its share; ``None``: not known."""
     if not row["request_ms"] or not row["ttft_ms"]:
-        return "what is not known"
+        return None, 0.0, None, 0.0
     first = row["ttft_ms"] / row["request_ms"]
     mode, doing = ("prefill", "reading the prompt") if first > 0.5 else ("kv_decode", "generating")
     about = {name: row[name] for name in ("law", "model", "scenario")}
-    limits = [each for each in subject.rows(PHYSICAL_LIMIT.name, mode=mode, **about) if each["wall"]]
-    wall = "which limit of its machine that meets is not known"
-    for limit in limits[:1]:
-        share = percent(max(limit["bandwidth_share"], limit["compute_share"]), 0)
-        wall = f"{_WALLS[limit['wall']]} ({share} of the nearest limit)"
-    return f"{doing}, {percent(max(first, 1 - first), 0)} of a call: {wall}"
+    limits = (each for each in subject.rows(PHYSICAL_LIMIT.name, mode=mode, **about) if each["wall"])
+    met = next(((_WALLS[each["wall"]], max(each["bandwidth_share"], each["compute_share"])) for each in limits), None)
+    return doing, max(first, 1 - first), *(met or (None, 0.0))
+
+
+def _bound_words(rows: Sequence[Row]) -> str:
+    """What rows that are bound alike are bound by, each share from the least to the most."""
+    row = rows[0]
+    if row["most_is"] is None:
+        return "what is not known"
+    of_call, of_limit = (_least_to_most([each[share] for each in rows]) for share in ("most_share", "wall_share"))
+    known = f"{row['wall']} ({of_limit} of the nearest limit)"
+    wall = known if row["wall"] else "which limit of its machine that meets is not known"
+    return f"{row['most_is']}, {of_call} of a call: {wall}"
+
+
+def _least_to_most(shares: Sequence[float]) -> str:
+    least, most = percent(min(shares), 0), percent(max(shares), 0)
+    return most if least == most else f"{least.removesuffix(' %')} to {most}"
 
 
 def answers(subject: Subject) -> list[str]:
@@ -79,8 +96,9 @@ def answers(subject: Subject) -> list[str]:
 
 def bound(subject: Subject) -> Iterator[str]:
     """What most of a call is bound by, in a sentence for the models that are bound alike."""
-    for (by,), mine in alike(rows(subject), "bound_by").items():
-        yield f"Bound by {by} ({', '.join(dict.fromkeys(short_name(row['model']) for row in mine))})."
+    for mine in alike(rows(subject), "most_is", "wall").values():
+        models = dict.fromkeys(short_name(row["model"]) for row in mine)
+        yield f"Bound by {_bound_words(mine)} ({', '.join(models)})."
 
 
 def figures(subject: Subject) -> tuple[Headline, ...]:
@@ -212,21 +230,12 @@ def in_short(subject: Subject, slo_ms: tuple[float, float]) -> list[str]:
         )
         said["first token"].append(f"{_OF['ttft_ms'].text(row)} ms {on}")
         said["tokens/s"].append(f"{_OF['tokens_per_s'].text(row)} alone{''.join(together)} {on}")
-        said["users"].append(f"{_users(mine, slo_ms)} {on}")
+        most, beyond = users_within(mine, slo_ms)
+        users = f"{most['concurrency']}{'' if beyond else ' or more'}" if most else "none" if beyond else "not measured"
+        said["users"].append(f"{users} {on}")
     if found[0]["cold_ms"]:
         said["first token"].append(f"when cold {digits(found[0]['cold_ms'])} ms")
     said["users"].append(f"p95 within {slo_ms[0]:g} ms to the first token and {slo_ms[1]:g} ms for each other one")
-    said["limited by"] = [*dict.fromkeys(row["bound_by"] for row in found), *sweeps.at_once(subject)]
+    said["limited by"] = [*map(_bound_words, alike(found, "most_is", "wall").values()), *sweeps.at_once(subject)]
     said["trust"] = [str(validity.trust(subject)), str(found[0]["interval_basis"] or NOT_MEASURED)]
     return [f"{name:<12}{'; '.join(parts)}" for name, parts in said.items()]
-
-
-def _users(clients: Sequence[Row], slo_ms: tuple[float, float]) -> str:
-    """The most clients, of those that were tried in turn, of whom 95 % wait no longer than that."""
-    most = 0
-    for each in clients:
-        waits = zip((each["ttft_ms_p95"], each["step_ms_p95"]), slo_ms, strict=True)
-        if not all(wait is not None and wait <= longest for wait, longest in waits):
-            return str(most) if most else "none"
-        most = each["concurrency"]
-    return f"{most} or more" if most else "not measured"

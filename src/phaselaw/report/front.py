@@ -257,7 +257,7 @@ def facts(subject: Subject) -> tuple[tuple[str, str], ...]:
     """Machine, date, engine, models and runs, as far as the run knows them."""
     manifest, rows = subject.manifest, subject.run.rows
     host: Mapping[str, Any] = manifest.get("host") or manifest.get("platform") or {}
-    gpus = [str(gpu["name"]) for gpu in gpus_of(host) or [manifest.get("nvml") or {}] if gpu.get("name")]
+    gpus = [name for name, _ in gpus_of(manifest) if name]
     cores = f", {host['cores_physical']} cores" if host.get("cores_physical") else ""
     machine = ", ".join(filter(None, (f"{host.get('cpu_model') or host.get('processor') or ''}{cores}", *gpus)))
     began = manifest.get("started_at_unix")

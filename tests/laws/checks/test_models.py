@@ -6,7 +6,7 @@ import pytest
 from rows import call, outcome, row_of, run_of
 
 from phaselaw.laws.analysis import analyze
-from phaselaw.laws.checks.models import gpu_memories_mb, outliers
+from phaselaw.laws.checks.models import outliers
 from phaselaw.records import Run
 
 LABEL, SPILL = "label contradicts measurement", "spill"
@@ -29,13 +29,6 @@ def test_a_label_of_the_ladders_model_that_nobody_measured_is_caught_and_its_law
 
 
 OURS = {"host": {"gpus": [{"name": "g", "driver": "1", "memory": "8192 MiB"}]}}
-TR121S = {"nvml": {"name": "g", "memory_total_mb": 8192.0}}
-
-
-@pytest.mark.parametrize(("manifest", "expected"), [(OURS, [8192.0]), (TR121S, [8192.0]), ({"host": {"gpus": []}}, []),
-                                                    ({"nvml": "?"}, []), ({}, [])])  # fmt: skip
-def test_the_memory_is_read_from_manifests_of_ours_and_tr121s(manifest: dict, expected: list) -> None:
-    assert gpu_memories_mb(manifest) == expected
 
 
 @pytest.mark.parametrize(

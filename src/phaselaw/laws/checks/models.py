@@ -1,8 +1,6 @@
 """Checks of models and their laws: far off the others' law, unlike in kind, mislabelled, too large (method 3)."""
 
 import math
-import re
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -223,7 +221,7 @@ def from_the_name(evidence: Evidence) -> Findings:
 )
 def spill(evidence: Evidence) -> Findings:
     """Models whose weights, or peak memory, do not fit the accelerator, so that part of them lies elsewhere."""
-    gpus, own = gpu_memories_mb(evidence.manifest), {}
+    gpus, own = [size for _, size in gpus_of(evidence.manifest) if size], {}
     for each in evidence.manifest.get("engines") or []:
         if memory := (each.get("settings") or {}).get("device_memory_mb"):
             # Of the one device that an engine in this process used.
@@ -257,17 +255,6 @@ def spill(evidence: Evidence) -> Findings:
             other_reading=reading,
         )
     return known
-
-
-def gpu_memories_mb(manifest: dict[str, Any]) -> list[float]:
-    """Memory of each GPU in MB (2^20 bytes), from a manifest of ours or TR121's; a model lies on one, as a rule."""
-    gpus = gpus_of(manifest.get("host") or {})
-    found = [re.match(r"\s*([0-9.]+)\s*MiB", str(gpu.get("memory"))) for gpu in gpus]
-    sizes = [float(size[1]) for size in found if size]
-    nvml = manifest.get("nvml")
-    if not sizes and isinstance(nvml, dict) and isinstance(nvml.get("memory_total_mb"), int | float):
-        sizes = [float(nvml["memory_total_mb"])]
-    return [size for size in sizes if size]
 
 
 def _on_accelerator(evidence: Evidence) -> pl.DataFrame:

@@ -1,0 +1,67 @@
+"""What a backend's rates were measured on, as far as a run says: a CPU or GPUs, how many, and their memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from urllib.parse import urlsplit
+
+import polars as pl
+
+from phaselaw.machine.identity import gpus_of
+from phaselaw.plan.prices import is_named
+from phaselaw.records import Run
+
+LOCAL = (None, "127.0.0.1", "localhost", "::1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What one replica ran on."""
+
+    accelerators: tuple[str, ...] = ()
+    """Names of its GPUs; none for a CPU, or where it is not known."""
+    cpu: bool = False
+    memory_bytes: float | None = None
+    """Of all its GPUs, or of the host for a CPU; ``None`` where it is not known."""
+
+    def __str__(self) -> str:
+        return "a CPU" if self.cpu else ", ".join(self.accelerators)
+
+    def used(self, asked: str, count: int) -> bool:
+        """Whether so many of an accelerator are what it ran on; yes where it is not known what that is."""
+        if self.cpu:
+            return "cpu" in asked.lower() and count == 1
+        alike = any(is_named(asked, name) for name in self.accelerators)
+        return not self.accelerators or (alike and count <= len(self.accelerators))
+
+
+def machines_of(run: Run) -> dict[str, Machine]:
+    """By backend, what its models ran on.
+
+    In process that is the device that the table of models names, else a GPU where calls have a peak of its memory. A
+    local server is taken to use all GPUs of its host, or its CPU where it has none; of others nothing is known.
+    """
+    manifest = run.manifest or {}
+    host, gpus = manifest.get("host") or {}, gpus_of(manifest)
+    settings = {each.get("name"): each.get("settings") or {} for each in manifest.get("engines") or []}
+    found = {}
+    for backend, kind in run.rows.select("backend", "backend_kind").unique().iter_rows():
+        url = settings.get(backend, {}).get("url") or ""
+        here = kind in ("ollama", "llamacpp") and urlsplit(url).hostname in LOCAL
+        device = _device(run, backend) if kind == "hf" else "cpu" if here and host.get("cpu_model") and not gpus else ""
+        of = gpus if here else gpus[:1] if device.startswith("cuda") else []
+        if device == "cpu":
+            found[backend] = Machine(cpu=True, memory_bytes=host.get("memory_bytes"))
+        elif of:
+            size = sum((mb or 0.0) * 2**20 for _, mb in of) or None
+            found[backend] = Machine(accelerators=tuple(name for name, _ in of), memory_bytes=size)
+    return found
+
+
+def _device(run: Run, backend: str) -> str:
+    """The device of an engine in this process: as the models' table says, else by the peaks of a GPU's memory."""
+    models, peaks = run.models, run.rows.filter(pl.col("gpu_peak_mb") > 0)["backend"].unique().to_list()
+    if {"backend", "device"} <= set(models.columns):
+        return next((str(each or "") for each in models.filter(pl.col("backend") == backend)["device"]), "")
+    devices = set(models.filter(pl.col("kind") == "hf")["device"]) if {"kind", "device"} <= set(models.columns) else ()
+    return "cuda" if backend in peaks else "cpu" if peaks or devices == {"cpu"} else ""
