@@ -9,7 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -23,7 +23,7 @@ from phaselaw.laws.prediction import NewModel, Predictions
 from phaselaw.laws.regression_test import RegressionTest, regression_test
 from phaselaw.laws.step_time import step_times
 from phaselaw.laws.summary import REQUESTS
-from phaselaw.laws.sweeps import TR121_TABLES, as_tr121
+from phaselaw.laws.sweeps import as_tr121
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 from phaselaw.plan.capacity import Estimate, Headroom
 from phaselaw.plan.economics import Question, answer, assumptions, capacity_row
@@ -39,7 +39,6 @@ from phaselaw.report.markdown import PLOTS, to_markdown
 from phaselaw.report.subject import Companion, Subject
 from phaselaw.rundir import read as runs
 from phaselaw.rundir.conditions import differences, host_is_known, other_latencies, prompt_differences
-from phaselaw.rundir.read import load_sweep, runs_of
 from phaselaw.traffic import timings
 
 __all__ = ["Headroom", "Law", "Loaded", "Need", "compare", "fit", "load", "plan", "predict"]
@@ -151,7 +150,9 @@ def load(
     allow_different: bool = False,
     options: Options | None = None,
 ) -> Loaded:
-    """Read a run directory, ours or TR121's, or a ``metrics.csv``; several runs of one study on one host are pooled.
+    """Read a run directory, ours or TR121's, a ``metrics.csv``, or a sweep: a folder of runs ``gen_8``, ``gen_32``...
+
+    Several runs of one study on one host are pooled.
 
     ``level`` is that of every interval. ``models_table`` is a CSV with the architecture of models whose config is
     absent. ``options`` has all choices of an analysis, these two among them. Raises `AnalysisError` for what can't be
@@ -172,31 +173,14 @@ def save_tables(tables: Mapping[str, pl.DataFrame], root: Path, *below: str) -> 
     return folder
 
 
-class Sweep(NamedTuple):
-    """A folder of runs ``gen_N``, analysed: each run's own tables in its folder, those of the sweep at the root."""
-
-    folder: Path
-    parts: tuple[str, ...]
-    """The runs' folders."""
-    analysis: Analysis
-    places: Mapping[str, Path]
-    """Where each of the sweep's tables was written: TR121's at the root, others in ``analysis``."""
-    notes: tuple[str, ...]
-
-
-def analyze_sweep(folder: Path, options: Options, *, out: Path | None = None, tell: Tell) -> Sweep:
-    """Analyse a folder of runs ``gen_N``, and write every table."""
-    root = out or folder
-    joined, parts = load_sweep(folder, runs_of(folder))
-    for budget, part in parts.items():
-        for line in part.notes:
-            tell(line)
-        save_tables(Loaded(run=part, options=options).analysis.as_written(), root, f"gen_{budget}", "analysis")
-    analysis = analyses.analyze_sweep(joined, parts, options)
-    places = {name: (root if name in TR121_TABLES else root / "analysis") for name in analysis.tables}
-    save_tables(as_tr121(analysis.tables), root)
-    save_tables({name: table for name, table in analysis.tables.items() if name not in TR121_TABLES}, root, "analysis")
-    return Sweep(root, tuple(f"gen_{budget}" for budget in parts), analysis, places, tuple(joined.notes))
+def save_sweep(loaded: Loaded, folder: Path | None = None) -> tuple[str, ...]:
+    """Of a sweep, beside its tables: TR121's three at its root, and each run's own in its folder; returns those."""
+    root = folder or loaded.home
+    save_tables(as_tr121(loaded.tables), root)
+    for part in loaded.run.parts:
+        of_part = analyses.analyze(part, loaded.options)
+        save_tables(of_part.as_written(), root, part.path.name, "analysis")
+    return tuple(part.path.name for part in loaded.run.parts)
 
 
 def fit(loaded: Loaded) -> list[Law]:

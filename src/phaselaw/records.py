@@ -407,6 +407,8 @@ class Run:
     """What a reader must know of the runs and of how they were put together."""
     unfinished: tuple[str, ...] = ()
     """Those of the notes, the first, that say which of the runs lack calls."""
+    parts: "tuple[Run, ...]" = ()
+    """Of a folder of runs ``gen_N`` each of these alone, for what is told by the order of calls."""
 
     @property
     def order(self) -> str:

@@ -119,7 +119,8 @@ def test_a_run_killed_at_its_first_breath_is_shown(finished: Path, capsys: pytes
 
 def test_a_folder_without_a_run_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == f"phaselaw: error: {tmp_path} holds no run of ours (no journal.jsonl)\n"
+    said = f"{tmp_path / 'metrics.csv'}: no such file; give a run directory or a metrics.csv"
+    assert capsys.readouterr().err == f"phaselaw: error: {said}\n"
 
 
 def test_a_damaged_journal_is_told_in_one_line(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Memory predicted beside measured: what a process holds at a call is what it has loaded by then."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,12 @@ def test_tr121s_memory_rows_make_a_table_and_a_law(reference_data: Path) -> None
     [row] = memory_laws(table, 0.95).iter_rows(named=True)
     assert row["bytes_per_param"] == pytest.approx(2, abs=0.3), "fp16"
     assert row["bytes_per_param_low"] < 2 < row["bytes_per_param_high"]
+
+
+def test_an_imported_peak_stands_without_weights_that_nothing_tells_and_makes_no_law() -> None:
+    run = run_of([{"model": name, "gpu_peak_mb": 100.0, "params_millions_measured": size}
+                  for name, size in (("a", 1.0), ("b", 10.0), ("c", 50.0))])  # fmt: skip
+    table = memory_peaks(dataclasses.replace(run, models=pl.DataFrame(), manifest=None), run.rows)
+    assert table["measured_mb"].to_list() == [100.0] * 3
+    assert table["other_weights_mb"].null_count() == 3
+    assert memory_laws(table, 0.95).is_empty()

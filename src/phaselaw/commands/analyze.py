@@ -9,7 +9,8 @@ from phaselaw.commands import options as opt
 from phaselaw.commands.console import note
 from phaselaw.errors import UsageError
 from phaselaw.laws.analysis import Options
-from phaselaw.rundir.read import runs_by_host, runs_of
+from phaselaw.laws.sweeps import TR121_TABLES
+from phaselaw.rundir.read import runs_by_host
 
 DESCRIPTION = "Summaries, scaling laws with intervals, structure, warmup, verdicts: as CSV tables."
 EXAMPLES = """\
@@ -70,28 +71,25 @@ def _analyzed(
     paths: list[Path], below: str, args: argparse.Namespace, options: Options
 ) -> tuple[dict[str, Any], list[str]]:
     """Write the tables of runs, those for ``--out`` ``below`` it; what they are, as a document and as lines."""
-    lines = []
-    if len(paths) == 1 and runs_of(paths[0]):
-        sweep = api.analyze_sweep(paths[0], options, out=args.out, tell=note)
-        folder, ids, notes, analysis, places = sweep.folder, sweep.parts, sweep.notes, sweep.analysis, sweep.places
-        lines += [f"{folder / part / 'analysis'}  the run's own tables" for part in ids]
-    else:
-        loaded = api.load(*paths, allow_different=args.allow_different, options=options)
-        notes, analysis = loaded.run.notes, loaded.analysis
-        for line in notes:
-            note(line)
-        folder = loaded.save_tables(args.out and args.out / below)
-        ids = tuple(source.run_id for source in loaded.run.sources)
-        places = dict.fromkeys(loaded.tables, folder)
-    for name, table in analysis.tables.items():
-        why = f"  ({analysis.notes[name]})" if name in analysis.notes else ""
-        lines.append(f"{places[name] / name}.csv  {table.height} rows{why}")
+    loaded, lines = api.load(*paths, allow_different=args.allow_different, options=options), []
+    for line in loaded.run.notes:
+        note(line)
+    ids, out = tuple(source.run_id for source in loaded.run.sources), args.out and args.out / below
+    if loaded.run.parts:
+        ids, root = api.save_sweep(loaded, out), out or loaded.home
+        out = root / "analysis"
+        lines = [f"{root / part / 'analysis'}  the run's own tables" for part in ids]
+        lines += [f"{root / name}.csv  as TR121's" for name in TR121_TABLES]
+    folder, notes = loaded.save_tables(out), loaded.analysis.notes
+    for name, table in loaded.tables.items():
+        why = f"  ({notes[name]})" if name in notes else ""
+        lines.append(f"{folder / name}.csv  {table.height} rows{why}")
     document = {
         "schema_version": 1,
         "directory": str(folder),
         "runs": list(ids),
-        "tables": {name: table.height for name, table in analysis.tables.items()},
-        "notes": analysis.notes,
-        "run_notes": list(notes),
+        "tables": {name: table.height for name, table in loaded.tables.items()},
+        "notes": notes,
+        "run_notes": list(loaded.run.notes),
     }
     return document, lines

@@ -13,7 +13,7 @@ from phaselaw.engines import permits
 from phaselaw.errors import UsageError
 from phaselaw.files import amount
 
-RUNS = "a run directory or a metrics.csv; several of one study on one host are pooled"
+RUNS = "a run directory, a folder of runs gen_N, or a metrics.csv; several of one study on one host are pooled"
 
 
 def print_json(document: Any, indent: int | None = None) -> None:

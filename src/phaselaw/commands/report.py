@@ -24,7 +24,7 @@ examples:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The run, where its report goes, and what stands beside it."""
-    option(parser, "run_path", "RUN", "a run directory, or a metrics.csv", type=a_path)
+    option(parser, "run_path", "RUN", "a run directory, a folder of runs gen_N, or a metrics.csv", type=a_path)
     option(parser, "--out", "DIR", "where the report goes (default: RUN)", type=a_path)
     option(
         parser, "--with", "RUN", "further runs to compare it with", dest="beside", type=a_path, nargs="+", default=[]

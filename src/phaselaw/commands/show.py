@@ -2,10 +2,12 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from phaselaw.commands.options import a_path, add_json, answer, option, switch
 from phaselaw.errors import RunError
@@ -13,7 +15,9 @@ from phaselaw.rundir.columns import settled_calls
 from phaselaw.rundir.conditions import of_replicates
 from phaselaw.rundir.derive import faults, kept_study
 from phaselaw.rundir.journal import JOURNAL, read_journal, scan_journal
+from phaselaw.rundir.read import load, runs_of
 from phaselaw.rundir.write import salvage
+from phaselaw.tables import BUDGET
 
 DESCRIPTION = "Study, host, order, calls by status, errors and files of a run."
 EXAMPLES = """\
@@ -24,11 +28,12 @@ examples:
   phaselaw show runs/a --salvage  keep all sound lines of a damaged journal, and derive its files anew
 """
 EXIT_DAMAGED = 3
+_OF_HOST = ("os", "cpu_model", "cores_logical", "gpus")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The run."""
-    option(parser, "run_path", "RUN", "a run directory", type=a_path)
+    option(parser, "run_path", "RUN", "a run directory, or a folder of runs gen_N", type=a_path)
     add_json(parser, "print one JSON document")
     doing = parser.add_mutually_exclusive_group()
     switch(doing, "--verify", "compare every file with its checksums and with the journal")
@@ -37,22 +42,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the run holds, or whether it is sound; returns 0, or 3 where something is damaged."""
-    if not (args.run_path / JOURNAL).is_file():
-        raise RunError(f"{args.run_path} holds no run of ours (no {JOURNAL})")
+    runs = list(runs_of(args.run_path).values()) or [args.run_path]
+    lacking = [str(path) for path in runs if not (path / JOURNAL).is_file()]
+    if lacking and (args.salvage or args.verify):
+        raise RunError(f"no run of ours, so that nothing says how it was written (no {JOURNAL}): {', '.join(lacking)}")
     if args.salvage:
-        lost = salvage(args.run_path)
+        lost = sum(map(salvage, runs))
         answer(args.json, {"lost": lost}, [f"{lost} damaged lines left out; all files are derived anew"])
         return 0
     if args.verify:
-        return _verify(args.run_path, args.json)
-    document = contents(args.run_path)
+        return _verify(runs, args.json)
+    document = contents(runs[0]) if runs == [args.run_path] and not lacking else contents_of_rows(args.run_path)
     answer(args.json, document, _lines(document))
     return 0
 
 
-def _verify(path: Path, as_json: bool) -> int:
-    found = list(faults(path))
-    summed = scan_journal(path / JOURNAL).has_checksums
+def _verify(runs: Sequence[Path], as_json: bool) -> int:
+    found = [f"{path.name}: {fault}" if len(runs) > 1 else fault for path in runs for fault in faults(path)]
+    summed = all(scan_journal(path / JOURNAL).has_checksums for path in runs)
     lines = found or ["sound: every file is as it was written"]
     lines += [] if summed else ["no checksums: this run is of version 1, where a changed digit can't be seen"]
     answer(as_json, {"faults": found, "has_checksums": summed}, lines)
@@ -80,7 +87,7 @@ def contents(path: Path) -> dict[str, Any]:
         "resumed_replicates": journal.resumed_replicates,
         "kept_servers": study.kept_servers(),
         "started_at_unix": journal.header["created_at_unix"],
-        "host": {key: host.get(key) for key in ("os", "cpu_model", "cores_logical", "gpus")},
+        "host": {key: host.get(key) for key in _OF_HOST},
         "backends": [backend.name for backend in study.backends],
         "models": [model.name for model in study.models],
         "scenarios": [scenario.name for scenario in study.scenarios],
@@ -92,20 +99,61 @@ def contents(path: Path) -> dict[str, Any]:
         "processes": len(journal.processes),
         "skipped": journal.header["skipped"],
         "complete": journal.end is not None and journal.end["status"] == "complete",
-        "files": sorted(
-            str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
-        ),
+        "files": _files(path),
     }
 
 
+def contents_of_rows(path: Path) -> dict[str, Any]:
+    """The same of a sweep, and of a run that we did not measure, as far as its rows and its manifest tell."""
+    run = load(path)
+    manifest, rows = run.manifest or {}, run.rows
+    host = manifest.get("host") or manifest.get("platform") or {}
+    expected = manifest.get("rows_expected") or manifest.get("records_expected") or rows.height
+    calls = rows.filter(pl.col("mode") == rows["mode"].mode()[0])  # a call has a row a phase
+    failed = calls.filter(pl.col("status") != "ok")
+    errors = Counter(failed["error"].cast(pl.String).fill_null("").to_list() if "error" in rows.columns else ())
+    return {
+        "schema_version": 1,
+        "run": str(path),
+        "study": manifest.get("run_name") or run.sources[0].run_id,
+        "study_sha256": manifest.get("config_sha256"),
+        "simulated": "simulated" in rows["backend_kind"],
+        "order": run.order,
+        "seed": manifest.get("seed"),
+        "replicates": rows["replicate"].n_unique(),
+        "resumed_replicates": manifest.get("resumed_replicates", []),
+        "kept_servers": manifest.get("kept_servers", []),
+        "started_at_unix": rows["started_at_unix"].min(),
+        "host": {key: host.get(key) for key in _OF_HOST} | {"cpu_model": host.get("cpu_model", host.get("processor"))},
+        **{f"{name}s": rows[name].unique(maintain_order=True).to_list() for name in ("backend", "model", "scenario")},
+        "gen_tokens": rows[BUDGET].unique().sort().to_list(),
+        "calls_expected": expected // rows["mode"].n_unique(),
+        "calls_ok": calls.height - failed.height,
+        "calls_failed": failed.height,
+        "errors": dict(errors.most_common()),
+        "rows_unusable": {},
+        "processes": rows["process_idx"].n_unique(),
+        "skipped": manifest.get("skipped", []),
+        "complete": not run.unfinished,
+        "files": _files(path),
+    }
+
+
+def _files(path: Path) -> list[str]:
+    found = (file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return sorted(str(file.relative_to(path)) for file in found)
+
+
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    started = datetime.fromtimestamp(document["started_at_unix"], UTC)
     host = document["host"]
     ok, failed = document["calls_ok"], document["calls_failed"]
     simulated = ", SIMULATED: nothing was measured" if document["simulated"] else ""
-    yield f"study      {document['study']} (sha256 {document['study_sha256'][:12]}){simulated}"
-    yield f"started    {started:%Y-%m-%d %H:%M:%S} UTC, by {document['processes']} process(es)"
-    yield f"host       {host['cpu_model']}, {host['cores_logical']} logical cores, {host['os']}"
+    yield f"study      {document['study']} (sha256 {(document['study_sha256'] or 'not recorded')[:12]}){simulated}"
+    if document["started_at_unix"] is not None:
+        started = datetime.fromtimestamp(document["started_at_unix"], UTC)
+        yield f"started    {started:%Y-%m-%d %H:%M:%S} UTC, by {document['processes']} process(es)"
+    cores = host["cores_logical"] and f"{host['cores_logical']} logical cores"
+    yield f"host       {', '.join(filter(None, (host['cpu_model'], cores, host['os']))) or 'not recorded'}"
     yield f"order      {document['order']}, seed {document['seed']}"
     yield "; ".join((f"replicates {document['replicates']}", *of_replicates(document)))
     for name in ("backends", "models", "scenarios"):
@@ -114,6 +162,8 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"failed     {count} x {error}" for error, count in document["errors"].items())
     yield from (f"unusable   {count} row(s), {why}" for why, count in document["rows_unusable"].items())
     yield from (f"skipped    {what}" for what in document["skipped"])
-    if not document["complete"]:
+    if "gen_tokens" in document:
+        yield f"tokens     {', '.join(map(str, document['gen_tokens']))} generated"
+    if not document["complete"] and "gen_tokens" not in document:
         yield f"go on      phaselaw run --resume {document['run']}"
     yield from (f"file       {name}" for name in document["files"])

@@ -5,7 +5,7 @@ its file (the `Table` and its function), and its line here.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -43,7 +43,7 @@ from phaselaw.laws.options import Options
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, Table
 
-__all__ = ["Analysis", "Options", "analyze", "analyze_sweep", "write"]
+__all__ = ["Analysis", "Options", "analyze", "write"]
 
 
 class Context(Mapping[str, pl.DataFrame]):
@@ -157,7 +157,11 @@ class Context(Mapping[str, pl.DataFrame]):
 
     @cached_property
     def outcomes(self) -> list[CheckResult]:
-        """What every validity check says of the run."""
+        """What every validity check says of the run; of a sweep, of each of its runs: their calls have no one order."""
+        if self.run.parts:
+            of_parts = {part.rows[BUDGET][0]: Context(part, self.options).outcomes for part in self.run.parts}
+            each = zip(*of_parts.values(), strict=True)
+            return [CheckResult.of_sweep(dict(zip(of_parts, results, strict=True))) for results in each]
         ok, per_model, linearity = self.with_warmups, self.per_model, self[served.DECODE_LINEARITY]
         return check_run(Evidence(run=self.run, ok=ok, measured=self.alone, per_model=per_model, linearity=linearity))
 
@@ -250,21 +254,6 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
 
 _BY_NAME = {table.name: (table, compute) for table, compute in TABLES}
 
-OF_A_SWEEP = (
-    sweeps.DECODE_SWEEP_SUMMARY,
-    sweeps.EXPONENT_BY_AXIS,
-    sweeps.EXPONENT_STABILITY,
-    sweeps.SWEEP_CURVES,
-    sweep_relations.DECODE_BY_BATCH,
-    sweep_relations.DECODE_BY_CONTEXT,
-    sweep_relations.PREFILL_BY_LENGTH,
-    step_time.STEP_TIME_MODEL,
-    sweeps.SWEEP_CHANGES,
-    summary.DECODE_FRACTION_BY_MODEL,
-    summary.DECODE_FRACTION_SUMMARY,
-)
-"""The tables of a sweep as a folder of runs."""
-
 DECLARED = {table.name: table for table in (*(table for table, _ in TABLES), law_differences.LAWS_SIDE_BY_SIDE)}
 """Every table's declaration by name, the one of several runs side by side among them."""
 
@@ -291,33 +280,18 @@ class Analysis:
 
 
 def analyze(run: Run, options: Options | None = None) -> Analysis:
-    """Every table of a run. A table that can't be computed is empty, and ``notes`` says why."""
+    """Every table of a run, what stands on suspect rows marked; of one that is empty ``notes`` says why."""
     context = Context(run, options or Options())
-    found = _analysis(context, [table for table, _ in TABLES], context.outcomes)
-    return dataclasses.replace(found, one_budget=run.rows[BUDGET].n_unique() <= 1)
-
-
-def analyze_sweep(run: Run, parts: Mapping[int, Run], options: Options | None = None) -> Analysis:
-    """The tables of a sweep alone, of joined runs that have their own tables beside.
-
-    ``parts`` are the runs by budget: each is checked alone, since calls of several runs have no common order.
-    """
-    outcomes = [
-        outcome.at_budget(budget) for budget, part in parts.items() for outcome in Context(part, Options()).outcomes
-    ]
-    return _analysis(Context(run, options or Options()), OF_A_SWEEP, outcomes)
-
-
-def _analysis(context: Context, tables: Sequence[Table], outcomes: Sequence[CheckResult]) -> Analysis:
-    """These tables, with what stands on suspect rows marked."""
+    outcomes = context.outcomes
     found = {
         table.name: context[table] if table is frame.VALIDITY_FINDINGS else frame.marked(context[table], outcomes)
-        for table in tables
+        for table, _ in TABLES
     }
-    notes = {table.name: table.why_empty for table in tables if found[table.name].is_empty()}
-    if physical_limit.PHYSICAL_LIMIT.name in notes and physical_limit.limits_in(context.run.manifest) is None:
+    notes = {table.name: table.why_empty for table, _ in TABLES if found[table.name].is_empty()}
+    if physical_limit.PHYSICAL_LIMIT.name in notes and physical_limit.limits_in(run.manifest) is None:
         notes[physical_limit.PHYSICAL_LIMIT.name] = physical_limit.NO_LIMITS
-    return Analysis(tables=found, notes=notes, options=context.options)
+    one_budget = run.rows[BUDGET].n_unique() <= 1
+    return Analysis(tables=found, notes=notes, options=context.options, one_budget=one_budget)
 
 
 def write(tables: Mapping[str, pl.DataFrame], directory: Path) -> None:

@@ -57,7 +57,8 @@ def memory_peaks(run: Run, ok: pl.DataFrame) -> pl.DataFrame:
     ``error`` is predicted over measured, less 1. In process (hf) a call's peak holds the weights of the other models
     that are loaded then, and on the processor what Python and its libraries take before any model; both are in the
     prediction, the latter as measured. A llama-server is a process for one model, whose cache is allocated for its
-    whole context; what it takes without a model is not known, and is a part of the error.
+    whole context; what it takes without a model is not known, and is a part of the error. A peak of an imported run
+    whose weights nothing tells stands alone.
     """
     known = shapes(run)
     calls = ok.filter((pl.col("mode") == "e2e_kv") & (pl.col("concurrency").fill_null(1) == 1)).sort("call_idx")
@@ -67,14 +68,16 @@ def memory_peaks(run: Run, ok: pl.DataFrame) -> pl.DataFrame:
         highest = calls.filter(pl.col(column) > 0).sort(column, descending=True, maintain_order=True)
         for call in highest.unique(CELL_KEYS, keep="first", maintain_order=True).iter_rows(named=True):
             model = call["backend"], call["model"]
-            if model not in weights:
+            if model not in weights and (measure == RESIDENT or model in known):
                 continue
-            shape, others = known.get(model), _others(call, calls, known, weights) / MB
-            parts: Row = {"weights_mb": weights[model] / MB} if shape is None else _predicted(call, shape)
-            if "predicted_mb" in parts:
-                parts["predicted_mb"] += others
-                parts["error"] = parts["predicted_mb"] / call[column] - 1
-            parts |= {"other_weights_mb": others, "memory": measure, "measured_mb": call[column]}
+            parts: Row = {"memory": measure, "measured_mb": call[column]}
+            if model in weights:  # else what else was loaded is not known either
+                others, shape = _others(call, calls, known, weights) / MB, known.get(model)
+                parts |= {"weights_mb": weights[model] / MB} if shape is None else _predicted(call, shape)
+                parts["other_weights_mb"] = others
+                if shape is not None:
+                    parts["predicted_mb"] += others
+                    parts["error"] = parts["predicted_mb"] / call[column] - 1
             rows.append(call | parts)
     return MEMORY_PEAKS.frame(rows)
 
@@ -85,7 +88,7 @@ def memory_laws(peaks: pl.DataFrame, level: float) -> pl.DataFrame:
     A model's own peak is the highest of its cells' less the weights of the models beside it.
     """
     rows = []
-    own = pl.col("measured_mb") - pl.col("other_weights_mb").fill_null(0.0)
+    own = pl.col("measured_mb") - pl.col("other_weights_mb")
     models = peaks.group_by([*MEMORY_LAWS.order, "backend_kind", "model"], maintain_order=True).agg(
         own_mb=own.max(), params=pl.col("params_millions_effective").first()
     )

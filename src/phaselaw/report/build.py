@@ -31,7 +31,7 @@ _MADE: dict[str, Callable[[Subject], Iterable[Block | None]]] = {
     "Scenario by scenario": scaling.by_scenario,
     "Sweeps": sweeps.sweeps,
     "Concurrency": sweeps.at_once,
-    "Runs side by side": comparison.laws_side_by_side,
+    "Runs side by side": comparison.side_by_side,
     "The same weights on several engines": comparison.engines,
     "First calls": performance.first_calls,
     "Validity": validity.validity,

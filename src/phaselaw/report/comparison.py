@@ -1,9 +1,11 @@
 """Runs and engines compared: their laws side by side in a report, and run against run (``phaselaw compare``)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import polars as pl
 
+from phaselaw.laws.decisions import REGIMES
 from phaselaw.laws.engine_ratios import CONSTANT, ENGINE_LAWS, ENGINE_RATIOS, EXPONENT
 from phaselaw.laws.law_differences import LAWS_SIDE_BY_SIDE, stem
 from phaselaw.laws.regression_test import (
@@ -16,15 +18,20 @@ from phaselaw.laws.regression_test import (
     WITHIN_RUNS,
     RegressionTest,
 )
+from phaselaw.laws.served import EARLY_STOP_SUMMARY
+from phaselaw.laws.summary import DECODE_FRACTION_SUMMARY
+from phaselaw.laws.warmup import COLD_STARTS
+from phaselaw.report import performance, scaling, sweeps
 from phaselaw.report.document import Block, Table, display, dots
 from phaselaw.report.subject import PHASE_WORDS, Companion, Subject, law_words, table_rows
 from phaselaw.tables import BUDGET, MISSING, Col, Row, bracket, counted, digits, fixed, two_places, words
 from phaselaw.tables import Table as Declared
 
+_RUN = words("run", "run")
 _RUNS = Declared(
     caption="The runs.",
     columns=(
-        *(words("run", "run"), words("backend", "backends"), counted("models", "models")),
+        *(_RUN, words("backend", "backends"), counted("models", "models")),
         *(words("batch_size", "batch sizes"), words(BUDGET, "tokens asked")),
         *(counted("rows", "rows"), counted("failed", "failed")),
         Col(key="sha256", title="study SHA-256", of_row=lambda row: (row["sha256"] or MISSING)[:12]),
@@ -32,8 +39,18 @@ _RUNS = Declared(
 )
 
 
-def laws_side_by_side(subject: Subject) -> Iterator[Block]:
-    """The runs and their laws (TR121 is one report over five runs); nothing where the report is of one run."""
+_Rows = Callable[[Iterable[Row]], Iterable[Row]]
+_BESIDE: tuple[tuple[Declared, Declared, _Rows], ...] = (
+    (DECODE_FRACTION_SUMMARY, DECODE_FRACTION_SUMMARY, iter),
+    (EARLY_STOP_SUMMARY, performance.STOPS_BY_SCENARIO, performance.stops_by_scenario),
+    (COLD_STARTS, COLD_STARTS, lambda rows: (row for row in rows if row["mode"] == "prefill")),
+    (REGIMES, REGIMES, scaling.with_meaning),
+)
+"""What stands side by side beside the laws: a table of each run, as what it is shown, and which rows of it."""
+
+
+def side_by_side(subject: Subject) -> Iterator[Block]:
+    """The runs and what each says (TR121 is one report over five runs); nothing where the report is of one run."""
     found = subject.analysis.tables.get(LAWS_SIDE_BY_SIDE.name)
     if found is None or not subject.beside:
         return
@@ -45,6 +62,18 @@ def laws_side_by_side(subject: Subject) -> Iterator[Block]:
     yield display(_RUNS, [_run(each) for each in runs])
     yield display(LAWS_SIDE_BY_SIDE, rows)
     yield from filter(None, [dots("runs-side-by-side", [row for row in rows if row["mode"] == "e2e_kv"])])
+    shares = _of_runs(runs, DECODE_FRACTION_SUMMARY, iter)
+    named = (row | {"named": f"{row['run']}: {law_words(row, budget=False)}"} for row in shares)
+    yield from sweeps.decode_share("decode-fraction-of-runs", list(named))
+    for table, shown, kept in _BESIDE:
+        if of_runs := _of_runs(runs, table, kept):
+            shows = shown.shows and f"run {shown.shows}"
+            yield display(replace(shown, columns=(_RUN, *shown.columns), shows=shows), of_runs)
+
+
+def _of_runs(runs: Sequence[Companion], table: Declared, kept: _Rows) -> list[Row]:
+    """Rows of a table of each run, the first run's first, each with its ``run``."""
+    return [row | {"run": each.name} for each in runs for row in kept(table_rows(each.analysis[table]))]
 
 
 def _run(each: Companion) -> Row:

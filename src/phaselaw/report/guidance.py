@@ -1,21 +1,27 @@
 """What to do, by rule: each policy with the figure of this run that triggered it (TR121 section 9)."""
 
+import math
+import statistics
 from collections.abc import Iterable, Iterator
 
 import polars as pl
 
 from phaselaw.laws.claims import DOMINATES
 from phaselaw.laws.decisions import ALIKE, LATENCY, PRICE
+from phaselaw.laws.law_differences import stem
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.verdicts import TREND, word
 from phaselaw.laws.warmup import event_words
 from phaselaw.report.document import Block, display
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
-from phaselaw.tables import Row, Table, alike, digits, percent, words
+from phaselaw.tables import BUDGET, Row, Table, alike, digits, percent, words
 
 _BUDGET_LEVER = 1.5
 """The largest model's price over the smallest's, from which model choice is called a lever."""
+
+_BATCHING_PAYS = 1.5
+"""The tokens/s of the largest batch over those of the smallest, from which on batching pays."""
 
 _TABLE = Table(
     caption="Policies, each with the figure that triggered it.",
@@ -62,6 +68,31 @@ def _early_stops(rows: Iterable[Row], _: float) -> Advice:
         yield policy, law, f"{calls} stopped before {worst['gen_tokens_target']} tokens"
 
 
+def _batches(rows: Iterable[Row], _: float) -> Advice:
+    """What the largest batch that was measured gains over the smallest (TR121 4.4, 9.2)."""
+    known = [row | {"stem": stem(row["backend"])} for row in rows if row["mode"] == "kv_decode" and row["batch_size"]]
+    for (backend, budget), mine in alike(known, "stem", BUDGET).items():
+        least, most = (end(row["batch_size"] for row in mine) for end in (min, max))
+        rates = {size: {row["model"]: row["tokens_per_s_geomean"] for row in mine if row["batch_size"] == size}
+                 for size in (least, most)}  # fmt: skip
+        gains = [rates[most][model] / rate for model, rate in rates[least].items() if rates[most].get(model) and rate]
+        if least < most and gains:
+            gain, tokens = statistics.median(gains), "" if budget is None else f" of {budget} tokens"
+            policy = WORDING["advice"]["batching" if gain >= _BATCHING_PAYS else "no batching"]
+            because = f"batches of {most} decode{tokens} at {digits(gain)} x the tokens/s of batches of {least}"
+            yield policy, backend, f"{because} (median of {len(gains)} models)"
+
+
+def _padding(rows: Iterable[Row], _: float) -> Advice:
+    """The share of prompt tokens that a batch computes for nothing, where any were."""
+    asked, computed = "prompt_tokens_raw_median", "prompt_tokens_compute_median"
+    padded = (row for row in rows if row["mode"] == "prefill" and (row[computed] or 0) > (row[asked] or math.inf))
+    for (law,), mine in alike(padded, "law").items():
+        worst = max(mine, key=lambda row: row[computed] / row[asked])
+        share = percent(1 - worst[asked] / worst[computed])
+        yield WORDING["advice"]["padding"], law, f"{share} of the prompt tokens on {worst['scenario']} are padding"
+
+
 def _suspects(rows: Iterable[Row], _: float) -> Advice:
     doubts = (row for row in rows if row["status"] != "caution")
     for (check, step), found in alike(doubts, "check", "next_step").items():
@@ -85,6 +116,8 @@ _RULES = {
     "cold_starts": _loads,
     "what_breaks_first": _prices,
     "ollama_early_stop_summary": _early_stops,
+    "summary_by_model_backend_mode_agg": _batches,
+    "summary_by_model_backend_mode": _padding,
     "validity_findings": _suspects,
     "scaling_fits": _trends,
 }

@@ -1,6 +1,6 @@
 """What was measured: each model's latency and rates, cold starts, early stops (TR121 3.5, 4, 7)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from phaselaw import tables as col
 from phaselaw.laws import scaling, served, summary, warmup
@@ -20,7 +20,7 @@ _BY_MODEL = Table(
     ),
 )
 _COUNTS = (col.counted("models", "models"), col.counted("calls", "calls"))
-_STOPS_BY_SCENARIO = Table(
+STOPS_BY_SCENARIO = Table(
     caption="Early stops by scenario, over models.",
     columns=(LAW, col.words("scenario", "scenario"), *_COUNTS, col.derived("rate", "stopped early", col.percent)),
 )
@@ -63,17 +63,21 @@ def waits(subject: Subject) -> DotPlot | None:
     return dots("first-calls", points)
 
 
+def stops_by_scenario(rows: Iterable[Row]) -> list[Row]:
+    """How many calls of each scenario stopped early, over models, from rows of ``ollama_early_stop_summary``."""
+    found = []
+    for mine in alike(rows, "law", "scenario").values():
+        calls = sum(row["n"] for row in mine)
+        early = sum(row["n"] * (row["early_stop_rate"] or 0) for row in mine)
+        found.append(mine[0] | {"models": len(mine), "calls": calls, "rate": early / calls, SUSPECT: ""})
+    return found
+
+
 def early_stops(subject: Subject) -> Iterator[Block]:
     """Models that stopped before the budget; nothing where the engines never stop early (TR121 4.1.1)."""
     rows = subject.ordered(served.EARLY_STOP_SUMMARY.name)
     if not rows:
         return
-    by_scenario = []
-    for (law, scenario), mine in alike(rows, "law", "scenario").items():
-        calls = sum(row["n"] for row in mine)
-        early = sum(row["n"] * (row["early_stop_rate"] or 0) for row in mine)
-        about = {"law": law, "scenario": scenario, "models": len(mine)}
-        by_scenario.append(about | {"calls": calls, "rate": early / calls})
-    yield display(_STOPS_BY_SCENARIO, by_scenario)
+    yield display(STOPS_BY_SCENARIO, stops_by_scenario(rows))
     yield display(served.EARLY_STOP_SUMMARY, [row | {SUSPECT: ""} for row in rows])
     yield subject.table(scaling.LENGTH_LIMITED)

@@ -1,5 +1,6 @@
 """Where the numbers are from: machine, models, workload, what was accepted, limits, commands, files."""
 
+import itertools
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from phaselaw.laws.analysis import DECLARED
 from phaselaw.report.document import Block, Code, Table
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
+from phaselaw.rundir.read import runs_of
 from phaselaw.tables import BACKEND, MODEL, Col, Row, assumed, count, counted, measured, words
 
 _FEW_MODELS = 10
@@ -194,8 +196,10 @@ def _raw(subject: Subject) -> Iterator[Row]:
     for source in subject.run.sources:
         folder = source.path if source.path.is_dir() else source.path.parent
         names = WORDING["files"] if source.path.is_dir() else {source.path.name: WORDING["files"]["metrics.csv"]}
-        for name, holds in names.items():
-            path = folder / name
+        parts = [f"{budget.name}/" for budget in runs_of(folder).values()]
+        for (name, holds), part in itertools.product(names.items(), parts or [""]):
+            path = folder / part / name
             if path.is_file():
-                shown = name if len(subject.run.sources) == 1 else f"{source.run_id}/{name}"
-                yield {"file": shown, "holds": holds, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                shown = "" if len(subject.run.sources) == 1 else f"{source.run_id}/"
+                about = {"file": f"{shown}{part}{name}", "holds": holds}
+                yield about | {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -1,7 +1,7 @@
 """How latency grows with size and what governs it, drawn and in tables (TR121 5)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from scipy import stats
@@ -90,6 +90,11 @@ def overhead_and_compute(subject: Subject) -> Iterator[Table]:
         overhead.OVERHEAD_COMPUTE_FITS,
         [row if row["s"] is not None else row | {"relative_s_ci_low": None} for row in rows],
     )
+    lines = [row for row in rows if row["fit"] == overhead.LINEAR and row["r2"] is not None]
+    if lines:
+        said = "TR121's latency = a + b P, least squares in ms (5.2.1): descriptive, the largest models decide it."
+        shows = "backend mode n_models a_ms b_ms_per_million_params r2"
+        yield subject.table(overhead.OVERHEAD_COMPUTE_FITS, lines, caption=said, shows=shows)
 
 
 def exponents(subject: Subject) -> Iterator[Block]:
@@ -117,4 +122,9 @@ def regimes(subject: Subject) -> Iterator[Table]:
     """What governs latency on each backend, by rule, with the figures that decided."""
     rows = subject.ordered(decisions.REGIMES.name)
     if any(row["regime"] != decisions.UNKNOWN for row in rows):
-        yield subject.table(decisions.REGIMES, [row | {"meaning": WORDING["regimes"][row["regime"]]} for row in rows])
+        yield subject.table(decisions.REGIMES, with_meaning(rows))
+
+
+def with_meaning(rows: Iterable[Row]) -> list[Row]:
+    """Rows of ``regimes``, each with what its regime means."""
+    return [row | {"meaning": WORDING["regimes"][row["regime"]]} for row in rows]

@@ -27,7 +27,8 @@ def sweeps(subject: Subject) -> Iterator[Block]:
             f"Figures of all prompts together are geometric means over prompts of {lengths[0]:g} to {lengths[-1]:g} "
             "tokens; the sweep's tables and the step-time model keep the lengths apart."
         )
-    yield from _decode_share(subject)
+    shares = [row | {"named": law_words(row, budget=False)} for row in subject.rows("decode_fraction_summary")]
+    yield from decode_share("decode-fraction-by-gen-tokens", shares)
     yield from _changes(subject)
     yield from _exponents(subject)
     for axis in ("batch_size", "threads"):
@@ -92,18 +93,20 @@ def _sentences(rows: Sequence[Row]) -> list[str]:
     return [f"{setting}: {row['said']}" for setting, row in zip(settings, ordered, strict=True)]
 
 
-def _decode_share(subject: Subject) -> Iterator[CurvePlot]:
-    """TR121's figure: the median over models of decode's share, per backend, against the tokens generated."""
-    rows = subject.rows("decode_fraction_summary")
-    if len({row[BUDGET] for row in rows}) < 2:
+def decode_share(name: str, rows: Sequence[Row]) -> Iterator[CurvePlot]:
+    """TR121's figure: decode's share, median over models, against the tokens generated, a curve for each ``named``.
+
+    Nothing of what was measured at one budget alone.
+    """
+    swept = [each for mine in alike(rows, "named").values() if len(mine) > 1 for each in mine]
+    if not swept:
         return
-    named = [row | {"named": law_words(row, budget=False)} for row in rows]
     yield CurvePlot(
-        name="decode-fraction-by-gen-tokens",
+        name=name,
         caption="Decode's share of the whole, by backend: median over models, band between quartiles; line at 95 %.",
         x=Axis(title="generated tokens", log=True),
         y=Axis(title="decode / end to end", percent=True),
-        curves=_curves(named, "named", BUDGET, "decode_fraction_median", "decode_fraction_p25", "decode_fraction_p75"),
+        curves=_curves(swept, "named", BUDGET, "decode_fraction_median", "decode_fraction_p25", "decode_fraction_p75"),
         reference=0.95,
     )
 

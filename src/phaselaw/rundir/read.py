@@ -53,10 +53,12 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     """Read a run directory (ours or TR121's) or a ``metrics.csv``.
 
     Of ``metrics.csv`` only the columns named here are read, since a file may be mostly prompts and hashes;
-    ``every_column`` reads the others too. Raises `AnalysisError` naming the file where it is absent, no CSV, or lacks
-    a required column.
+    ``every_column`` reads the others too. A folder of runs ``gen_N`` is a run as well. Raises `AnalysisError` naming
+    the file where it is absent, no CSV, or lacks a required column.
     """
     path = Path(path)
+    if swept := runs_of(path):
+        return _sweep(path, swept, every_column=every_column)
     host = json_object(path / HOST, AnalysisError, "host") if (path / HOST).is_file() else None
     folder = path if host is None else path.resolve().parents[1]
     metrics = folder / METRICS if folder.is_dir() else folder
@@ -186,6 +188,7 @@ def pooled(parts: Sequence[Run], *, allow_different: bool = False) -> Run:
         ),
         notes=(*(note for part in parts for note in part.notes), *notes),
         unfinished=tuple(line for part in parts for line in part.unfinished),
+        parts=(),
     )
 
 
@@ -368,31 +371,45 @@ def runs_of(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def load_sweep(folder: Path, runs: dict[int, Path]) -> tuple[Run, dict[int, Run]]:
-    """The whole sweep as one run, and its runs by budget.
+def _sweep(folder: Path, runs: Mapping[int, Path], *, every_column: bool) -> Run:
+    """A folder of runs ``gen_N`` as one: they are no repetitions of each other, so there is no noise between them.
 
-    Rows that state no budget have that of their folder's name. Raises `AnalysisError` as reading a run does, and where
-    rows state another budget than their folder's name.
+    Calls, rounds and processes are numbered on from run to run. Rows that state no budget have that of their folder's
+    name. Raises `AnalysisError` as reading a run does, and where rows state another budget than their folder's name.
     """
-    by_budget = {}
+    parts, numbered = [], []
+    so_far = dict.fromkeys(("call_idx", "rep", "process_idx"), 0.0)
     for budget, path in runs.items():
-        run = load(path)
-        stated = sorted(run.rows[BUDGET].drop_nulls().unique())
+        part = load(path, every_column=every_column)
+        stated = sorted(part.rows[BUDGET].drop_nulls().unique())
         if any(other != budget for other in stated):
             said = ", ".join(f"{other:g}" for other in stated)
             raise AnalysisError(f"{path / METRICS}: its rows are of {said} generated tokens; rename the folder, gen_N")
-        rows = run.rows.with_columns(pl.lit(budget, dtype=pl.Int64).alias(BUDGET))
-        by_budget[budget] = dataclasses.replace(run, rows=rows)
-    parts = list(by_budget.values())
-    # As the rows of one run: its parts are no repetitions of each other, so there is no noise between them.
-    rows = pl.concat([part.rows for part in parts], how="diagonal_relaxed")
-    sweep = Run(
+        rows = part.rows.with_columns(pl.lit(budget, dtype=pl.Int64).alias(BUDGET))
+        parts.append(dataclasses.replace(part, rows=rows))
+        numbered.append(rows.with_columns(pl.col(name) + first for name, first in so_far.items()))
+        most = rows.select(pl.col(so_far).max().fill_null(0.0)).row(0, named=True)
+        so_far = {name: first + 1 + most[name] for name, first in so_far.items()}
+    name = folder.resolve().name
+    manifest = _of_all(parts)
+    return Run(
         path=folder,
-        rows=rows.with_columns(pl.lit(folder.resolve().name).alias("run")),
+        rows=pl.concat(numbered, how="diagonal_relaxed").with_columns(pl.lit(name).alias("run")),
         models=_models_of(parts),
-        manifest=parts[0].manifest,
-        sources=tuple(source for part in parts for source in part.sources),
+        manifest=manifest,
+        sources=(Source(run_id=name, path=folder, manifest=manifest),),
         notes=tuple(note for part in parts for note in part.notes),
         unfinished=tuple(line for part in parts for line in part.unfinished),
+        parts=tuple(parts),
     )
-    return sweep, by_budget
+
+
+def _of_all(parts: Sequence[Run]) -> dict[str, Any] | None:
+    """The first manifest with the rows of all counted, without what is of that run alone; ``None`` where one lacks."""
+    manifests = [part.manifest for part in parts if part.manifest is not None]
+    if len(manifests) < len(parts):
+        return None
+    counted = [key for key in ("rows_expected", "rows_present", "records_expected") if key in manifests[0]]
+    own = [key for key in ("argv", "config_sha256", "run_id") if len({str(each.get(key)) for each in manifests}) > 1]
+    kept = {key: value for key, value in manifests[0].items() if key not in own}
+    return kept | {key: sum(int(each.get(key) or 0) for each in manifests) for key in counted}

@@ -18,7 +18,7 @@ Cautions mark nothing. No row is ever dropped for its mark.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import polars as pl
@@ -141,10 +141,17 @@ class CheckResult:
         rate = f"at most {100 * self.false_alarm_rate:g}% of {self.unit}" if self.false_alarm_rate else "not measured"
         return f"{rate}; {self.rests_on}" if self.rests_on else rate
 
-    def at_budget(self, gen_tokens: int) -> Self:
-        """The same for a run in which every call asked for so many output tokens: each finding names that number."""
-        there = (dataclasses.replace(each, where=each.where | {BUDGET: gen_tokens}) for each in self.findings)
-        return dataclasses.replace(self, findings=tuple(there))
+    @classmethod
+    def of_sweep(cls, results: Mapping[int, Self]) -> Self:
+        """One check's outcomes on the runs of a sweep, by their decode budget, which each finding then names."""
+        findings = [
+            dataclasses.replace(finding, where=finding.where | {BUDGET: budget})
+            for budget, result in results.items()
+            for finding in result.findings
+        ]
+        first, looked_at = next(iter(results.values())), sum(result.n_checked for result in results.values())
+        why_not = None if looked_at or findings else first.not_checked
+        return dataclasses.replace(first, n_checked=looked_at, findings=tuple(findings), not_checked=why_not)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""``phaselaw analyze FOLDER`` on TR121's layout of a decode sweep: runs gen_8, gen_32, ... with a metrics.csv each."""
+"""A folder of runs gen_8, gen_32, ... is a run to every command: TR121's layout of a decode sweep, and runs of ours."""
 
 import csv
 import json
@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from simulated_run import run_of, swept
 
+from phaselaw.api import fit, load, plan, predict
 from phaselaw.cli import main
 from phaselaw.files import write_csv
 from phaselaw.rundir.columns import TR121_COLUMNS
@@ -100,10 +101,10 @@ def test_each_run_has_its_own_tables_and_its_laws_are_those_of_the_sweep(sweep: 
             assert fits[str(budget)][name] == law[name], name
 
 
-def test_the_tables_beyond_tr121s_stand_in_its_analysis_folder(sweep: Path) -> None:
+def test_every_table_of_a_run_stands_in_its_analysis_folder(sweep: Path) -> None:
     names = {path.stem for path in (sweep / "analysis").glob("*.csv")}
     assert {"step_time_model", "exponent_by_axis", "exponent_stability", "sweep_changes", "sweep_curves"} <= names
-    assert "decode_fraction_summary" not in names
+    assert {"scaling_fits", "cold_starts", "regimes", "validity_checks"} <= names
     assert any("decode passes 95% of" in row["said"] for row in read(sweep / "analysis" / "sweep_changes.csv"))
 
 
@@ -150,3 +151,78 @@ def test_a_run_of_a_sweep_that_a_check_speaks_against_marks_its_budget_alone(tmp
         marked = laws.with_columns(pl.col("suspect").fill_null("")).group_by("gen_tokens_target").agg("suspect")
         said = {budget: set(marks) for budget, marks in marked.iter_rows()}
         assert said == {8: {""}, 16: {"prompt cache suspected"}}, name
+
+
+def test_a_sweep_is_reported_with_its_figure_and_stands_beside_another_run(sweep: Path, tmp_path: Path) -> None:
+    assert main(["report", str(sweep), "--with", str(sweep / "gen_64"), "--out", str(tmp_path)]) == 0
+    report = (tmp_path / "report.md").read_text()
+    assert "decode-fraction-by-gen-tokens.svg" in report
+    beside = report.split("### Runs side by side")[1].split("\n### ")[0]
+    assert "decode-fraction-of-runs.svg" in beside
+    for caption in ("Laws over all scenarios", "Decode time / end-to-end time", "First calls", "The regime of each"):
+        table = beside.split(caption)[1].split("\n\n")[1].splitlines()
+        assert {row.split(" | ")[0].strip("| ") for row in table[2:]} >= {sweep.name, "gen_64"} or "gen_64" in table[-1]
+
+
+def test_a_sweep_loads_as_one_run_whose_budgets_are_an_axis_and_no_repetitions(sweep: Path) -> None:
+    loaded = load(sweep)
+    assert loaded.rows["gen_tokens_target"].unique().sort().to_list() == list(BUDGETS)
+    assert loaded.rows.filter(mode="e2e_kv")["call_idx"].n_unique() == loaded.rows.height // 3
+    exponents = {law.gen_tokens_target: law.exponent for law in fit(loaded) if law.mode == "kv_decode"}
+    alone = load(sweep / "gen_32")
+    assert exponents[32] == pytest.approx(next(law.exponent for law in fit(alone) if law.mode == "kv_decode"))
+    assert loaded.tables["summary_by_model_and_run"].is_empty()
+    assert {need.usd_per_1m.low for need in plan(loaded)} == {None}
+    assert not predict(loaded, params=5e6).refused
+
+
+def test_two_sweeps_of_one_study_are_runs_whose_difference_is_noise(sweep: Path, tmp_path: Path) -> None:
+    for budget in BUDGETS:
+        rows = pl.read_csv(sweep / f"gen_{budget}" / "metrics.csv").with_columns(pl.col("latency_ms") * 1.02)
+        (tmp_path / f"gen_{budget}").mkdir()
+        rows.write_csv(tmp_path / f"gen_{budget}" / "metrics.csv")
+    pooled = load(sweep, tmp_path)
+    assert pooled.tables["summary_by_model_and_run"]["run"].n_unique() == 2
+    assert len(fit(pooled)) == len(fit(load(sweep)))
+
+
+def test_plan_predict_and_show_take_a_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(sweep), "--json"]) == 0
+    assert {row["gen_tokens"] for row in json.loads(capsys.readouterr().out)["rows"]} == set(BUDGETS)
+    assert main(["predict", str(sweep), "--params", "5M", "--json"]) == 0
+    assert {row["gen_tokens_target"] for row in json.loads(capsys.readouterr().out)["rows"]} == set(BUDGETS)
+    assert main(["show", str(sweep)]) == 0
+    shown = capsys.readouterr().out
+    assert "8, 32, 64, 128 generated" in shown
+    assert "160 of 160: 160 ok, 0 failed" in shown
+    assert main(["show", str(sweep), "--verify"]) == 1
+    assert "no run of ours" in capsys.readouterr().err
+
+
+STUDY = """
+run_name: short
+repetitions: 2
+warmup_repetitions: 1
+scenarios: [{name: p, prompt_tokens: 4}]
+backends: [{name: sim, kind: simulated}]
+models: [{name: a, kind: simulated, params_millions: 1}, {name: b, kind: simulated, params_millions: 9}]
+"""
+
+
+def test_a_sweep_of_our_own_runs_is_shown_verified_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    for budget in (2, 4):
+        out = str(tmp_path / "ours" / f"gen_{budget}")
+        study = str(tmp_path / "study.yaml")
+        assert main(["run", study, "--set", f"gen_tokens={budget}", "--set", "replicates=1", "--out", out]) == 0
+    capsys.readouterr()
+    assert main(["show", str(tmp_path / "ours"), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["calls_expected"], shown["calls_ok"], shown["complete"]) == (12, 12, True)
+    assert shown["host"]["cores_logical"]
+    assert main(["show", str(tmp_path / "ours"), "--verify"]) == 0
+    (tmp_path / "ours" / "gen_4" / "metrics.csv").write_text("changed")
+    assert main(["show", str(tmp_path / "ours"), "--verify"]) == 3
+    assert "gen_4: " in capsys.readouterr().out
