@@ -29,7 +29,7 @@ from phaselaw.engines.served import StreamedReply, timing_of
 from phaselaw.ladder.spec import LADDER
 from phaselaw.measure.begin import new_run
 from phaselaw.measure.replicates import measure_run
-from phaselaw.records import Call, Cell, Run, Timing
+from phaselaw.records import Call, Cell, Run, Served, Timing
 from phaselaw.rundir.columns import rows_of, settled_calls
 from phaselaw.rundir.read import normalised
 from phaselaw.servers.caches import Verdict
@@ -120,14 +120,15 @@ class HonestServer:
             late_ms = draw.uniform(1, 20) if draw.random() < self.late else draw.uniform(0.0, 0.05)
             arrivals.append(max(ready_ms + late_ms, arrivals[-1] if arrivals else 0.0))
         steps_ms = (made[-1] - made[0]) / (tokens - 1) * max(0, tokens - self.steps_short)
-        claims: dict[str, Any] = {"generated": tokens} if self.counts else {}
+        claims: dict[str, Any] = {"tokens_counted": tokens} if self.counts else {}
         if self.kind != "openai":
-            claims |= {"prefill_ms": self.prefill_ms * draw.uniform(0.97, 1.0)}
-            claims |= {"decode_ms": steps_ms * (1 - self.share_short)}
-        reply = StreamedReply(
-            arrivals_ms=tuple(arrivals), wall_ms=arrivals[-1], output_sha256="", done_reason="length",
-            prompt_tokens=20, connect_ms=self.way_ms, **claims,
+            claims |= {"prefill_ms_server": self.prefill_ms * draw.uniform(0.97, 1.0)}
+            claims |= {"decode_ms_server": steps_ms * (1 - self.share_short)}
+        served = Served(
+            sent_at_ms=0.0, ttft_ms=arrivals[0], e2e_ms=arrivals[-1], wall_ms=arrivals[-1], connect_ms=self.way_ms,
+            arrivals_ms=tuple(arrivals), decode_step_ms=None, decode_step_basis=None, **claims,
         )  # fmt: skip
+        reply = StreamedReply(served=served, output_sha256="", done_reason="length", prompt_tokens=20)
         known = Verdict("undecidable", "no cache here")
         return timing_of(
             reply, 20, self.budget, known, server_times=KINDS[self.kind], load_ms=self.load_ms, model_was_loaded=True

@@ -28,7 +28,7 @@ def test_the_decode_step_is_the_clients_and_tr121s_projection_is_low(
     reply, call = recorded(version)[label].reply, served(version, label)
     assert call.decode_step_ms == pytest.approx(step_ms, abs=0.005)
     assert call.decode_step_basis == "client"
-    eval_ms, count = reply.decode_ms, reply.generated
+    eval_ms, count = reply.served.decode_ms_server, reply.served.tokens_counted
     assert eval_ms is not None and count == 64 and call.decode_step_ms is not None
     assert eval_ms / count / call.decode_step_ms - 1 == pytest.approx(bias, abs=0.001)
     assert call.decode_step_ms_server == pytest.approx(eval_ms / (count - 1))
@@ -56,7 +56,7 @@ def test_the_bias_of_the_servers_figures_depends_on_version_model_and_length(
     version: str, label: str, per_count: float, per_step: float
 ) -> None:
     reply, call = recorded(version)[label].reply, served(version, label)
-    eval_ms, count, step_ms = reply.decode_ms, reply.generated, call.decode_step_ms
+    eval_ms, count, step_ms = reply.served.decode_ms_server, reply.served.tokens_counted, call.decode_step_ms
     assert call.decode_step_basis == "client" and step_ms is not None and call.decode_step_ms_server is not None
     assert eval_ms is not None and count is not None
     assert eval_ms / count / step_ms - 1 == pytest.approx(per_count, abs=0.001)
@@ -74,9 +74,9 @@ def test_every_recorded_generation_gives_no_negative_time(version: str, model: s
     assert len(generations) > 10
     for exchange in generations:
         reply = exchange.reply
-        for ms in (reply.load_ms, reply.prefill_ms, reply.decode_ms):
+        for ms in (reply.served.load_ms, reply.served.prefill_ms_server, reply.served.decode_ms_server):
             assert ms is None or ms > 0
-        if not reply.arrivals_ms:
+        if not reply.served.arrivals_ms:
             continue
         call = exchange.timing.served
         assert call is not None and (call.decode_step_ms is None or call.decode_step_ms > 0)
@@ -85,8 +85,8 @@ def test_every_recorded_generation_gives_no_negative_time(version: str, model: s
 def test_a_duration_of_minus_2_to_the_63_is_none() -> None:
     reply = recorded(OLD)[f"length 1, raw, {GEMMA3}"].reply
     assert reply.figures["eval_duration_ms"] == -(2**63) / 1e6
-    assert reply.decode_ms is None
-    assert reply.prefill_ms is None
+    assert reply.served.decode_ms_server is None
+    assert reply.served.prefill_ms_server is None
 
 
 def test_a_negative_duration_is_none_though_its_prefill_stands() -> None:
@@ -107,7 +107,7 @@ def test_text_that_a_stop_sequence_held_back_to_the_end_costs_the_step_8_percent
         recorded(NEW)[f"num_predict -1 with a stop, raw, {SMOLLM2}"].reply,
         served(NEW, f"num_predict -1 with a stop, raw, {SMOLLM2}"),
     )
-    assert (len(reply.arrivals_ms), reply.generated) == (21, 26)
+    assert (len(reply.served.arrivals_ms), reply.served.tokens_counted) == (21, 26)
     assert call.decode_step_basis == "client_usage"
     assert call.decode_step_ms_server == pytest.approx(9.91, abs=0.01)
     assert call.decode_step_ms == pytest.approx(9.19, abs=0.01)
@@ -116,7 +116,7 @@ def test_text_that_a_stop_sequence_held_back_to_the_end_costs_the_step_8_percent
 def test_an_end_token_is_counted_though_it_is_never_sent() -> None:
     reply = recorded(OLD)["early stop, chat model"].reply
     assert reply.done_reason == "stop"
-    assert (len(reply.arrivals_ms), reply.generated) == (17, 18)
+    assert (len(reply.served.arrivals_ms), reply.served.tokens_counted) == (17, 18)
     assert served(OLD, "early stop, chat model").decode_step_basis == "client"
 
 
@@ -135,7 +135,7 @@ def fresh_prompts(version: str, model: str, *, raw: bool) -> FreshPrompts:
     fresh = FreshPrompts()
     for label in labels:
         reply = recorded(version)[f"{label}, {model}"].reply
-        tokens, ms = reply.prompt_tokens, reply.prefill_ms
+        tokens, ms = reply.prompt_tokens, reply.served.prefill_ms_server
         if tokens is not None and ms is not None:
             fresh.add(tokens, ms)
     return fresh
@@ -146,7 +146,7 @@ def verdict(version: str, model: str, label: str) -> Verdict:
     tokens = reply.prompt_tokens
     assert tokens is not None
     fresh = fresh_prompts(version, model, raw="raw" in label)
-    return judge(tokens, reply.prefill_ms, fresh, served(version, f"{label}, {model}").decode_step_ms)
+    return judge(tokens, reply.served.prefill_ms_server, fresh, served(version, f"{label}, {model}").decode_step_ms)
 
 
 AGAIN = "same prompt again (prompt cache)"
@@ -200,8 +200,8 @@ def test_a_wait_for_a_slot_shows_in_the_queue_and_never_in_the_step(version: str
         if "8 clients at once" not in label:
             continue
         reply, call = exchange.reply, served(version, label)
-        assert reply.prefill_ms is not None and call.decode_step_ms is not None
-        waits.append(reply.arrivals_ms[0] - (reply.load_ms or 0) - reply.prefill_ms)
+        assert reply.served.prefill_ms_server is not None and call.decode_step_ms is not None
+        waits.append(reply.served.arrivals_ms[0] - (reply.served.load_ms or 0) - reply.served.prefill_ms_server)
         steps.append(call.decode_step_ms)
     assert len(waits) == 8
     assert sorted(wait > 1000 for wait in waits) == [False] * 4 + [True] * 4

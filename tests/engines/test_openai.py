@@ -43,30 +43,30 @@ def read(*lines: str | bytes) -> StreamedReply:
 
 def test_tokens_are_timed_by_their_arrival_and_counted_by_the_usage() -> None:
     found = read(token("a"), "", token("b"), "", token("c"), "", END, "", USAGE, "", "data: [DONE]")
-    assert found.arrivals_ms == (10, 30, 50)
-    assert (found.done_reason, found.generated, found.wall_ms) == ("length", 3, 110)
+    assert found.served.arrivals_ms == (10, 30, 50)
+    assert (found.done_reason, found.served.tokens_counted, found.served.wall_ms) == ("length", 3, 110)
 
 
 def test_a_role_only_and_an_empty_first_chunk_are_no_tokens() -> None:
     found = read(delta(role="assistant"), "", delta(role="assistant", content=""), "", delta(content="x"), "", END)
-    assert found.arrivals_ms == (50,)
+    assert found.served.arrivals_ms == (50,)
 
 
 def test_comments_ids_and_retries_are_passed_over() -> None:
     found = read(": keep-alive", "", "event: message", "id: 7", "retry: 10", token("a"), "", END, "data:[DONE]")
-    assert found.arrivals_ms == (60,)
+    assert found.served.arrivals_ms == (60,)
 
 
 def test_no_blank_after_the_colon_and_none_between_events() -> None:
-    assert read("data:" + token("a")[6:], token("b"), END).arrivals_ms == (10, 20)
+    assert read("data:" + token("a")[6:], token("b"), END).served.arrivals_ms == (10, 20)
 
 
 def test_an_event_over_several_lines_comes_with_its_last() -> None:
-    assert read('data: {"choices": [', 'data: {"text": "a"}]}', "", END).arrivals_ms == (20,)
+    assert read('data: {"choices": [', 'data: {"text": "a"}]}', "", END).served.arrivals_ms == (20,)
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:
-    assert read(b"\xef\xbb\xbf" + token("a").encode(), END).arrivals_ms == (10,)
+    assert read(b"\xef\xbb\xbf" + token("a").encode(), END).served.arrivals_ms == (10,)
 
 
 def test_a_missing_done_is_no_fault_where_a_reason_came() -> None:
@@ -74,19 +74,19 @@ def test_a_missing_done_is_no_fault_where_a_reason_came() -> None:
 
 
 def test_nothing_after_done_is_read() -> None:
-    assert len(read(token("a"), "data: [DONE]", "data: {broken").arrivals_ms) == 1
+    assert len(read(token("a"), "data: [DONE]", "data: {broken").served.arrivals_ms) == 1
 
 
 def test_usage_of_zeros_on_each_chunk_is_not_the_usage() -> None:
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     found = read(token("a", usage=zeros), USAGE, event(choices=[], usage=zeros), "data: [DONE]")
-    assert found.generated == 3
+    assert found.served.tokens_counted == 3
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 def test_hidden_reasoning_is_tokens_too(name: str) -> None:
     found = read(delta(**{name: "hm"}), delta(**{name: "so"}), delta(content="x"), END)
-    assert (len(found.arrivals_ms), found.thinking_chunks) == (3, 2)
+    assert (len(found.served.arrivals_ms), found.served.thinking_tokens) == (3, 2)
 
 
 BROKEN = {
@@ -145,7 +145,7 @@ def test_the_servers_cached_count_decides(cached: int | None, check: str) -> Non
 def test_what_real_ollama_servers_stream_on_v1_is_read(version: str, label: str) -> None:
     lines = [Line(int(ms * 1e6), text.encode()) for ms, text in recorded(version)[label].lines]
     found = read_stream(lines, 0)
-    assert found.generated == len(found.arrivals_ms) == 16
+    assert found.served.tokens_counted == len(found.served.arrivals_ms) == 16
     assert found.done_reason == "length"
     served = client_timing(found, "x", 16, head_cached=False).served
     assert served is not None and served.decode_step_basis == "client"

@@ -17,7 +17,7 @@ CELL = Cell(backend="srv", backend_kind="ollama", model="m", scenario="s", batch
 def call_of(**claims: Any) -> Call:
     """A call of one token, with an Ollama's load of 1 ms."""
     reply = generate(events(tokens=1), eval_count=1, **claims)
-    seen: dict[str, Any] = {"load_ms": reply.load_ms, "model_was_loaded": True}
+    seen: dict[str, Any] = {"load_ms": reply.served.load_ms, "model_was_loaded": True}
     timing = timing_of(reply, PROMPT_TOKENS, 1, Verdict("fresh", ""), server_times="prefill", **seen)
     return Call(
         call_id="c", call_idx=0, cell=CELL, task_idx=0, is_warmup=False, warmup_idx=None, rep=0, status="ok",

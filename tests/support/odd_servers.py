@@ -89,7 +89,7 @@ def by_ollama(reply: StreamedReply, *, probe: tuple[float, float, float] | None 
     ``probe`` is what its model's probe took: a short and a long fresh prompt, and the long one again.
     """
     known = Verdict("undecidable", "not judged yet")
-    seen = {"load_ms": reply.load_ms, "model_was_loaded": True} | seen
+    seen = {"load_ms": reply.served.load_ms, "model_was_loaded": True} | seen
     if probe is not None:
         short, long, again = probe
         said = {"short_tokens": 18, "short_ms": short, "tokens": 700, "fresh_ms": long, "repeated_ms": again}

@@ -38,8 +38,8 @@ class Exchange(NamedTuple):
     def timing(self) -> Timing:
         """What this call alone comes to, had it been asked for as many tokens as were counted."""
         reply, known = self.reply, Verdict("fresh", "as recorded")
-        asked = max(1, reply.generated or 0)
-        return timing_of(reply, 1, asked, known, server_times="prefill", load_ms=reply.load_ms)
+        asked = max(1, reply.served.tokens_counted or 0)
+        return timing_of(reply, 1, asked, known, server_times="prefill", load_ms=reply.served.load_ms)
 
 
 @cache

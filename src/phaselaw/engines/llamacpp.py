@@ -248,23 +248,26 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
         raw = struct.pack(f"<{len(ids)}q", *ids)
     timings = served.mapping(final.get("timings") or {})
     figures = {name: served.number(timings.get(name)) for name in CLAIMS}
+    generated = served.count(figures["predicted_n"])
     reply = served.reply_of(
         events,
         _texts,
         ended=bool(final.get("stop")),
         output_sha256=hashlib.sha256(raw).hexdigest(),
         cached_tokens=served.count(figures["cache_n"]),
-        generated=served.count(figures["predicted_n"]),
-        prefill_ms=figures["prompt_ms"],
-        decode_ms=figures["predicted_ms"],
+        claims={
+            "tokens_counted": generated,
+            "prefill_ms_server": figures["prompt_ms"],
+            "decode_ms_server": figures["predicted_ms"],
+        },
         tokens_by=lambda event: event.get("tokens_predicted"),
         figures=figures,
     )
     if not final.get("stop"):
-        raise EngineError(f"the stream ended after {len(reply.arrivals_ms)} chunks", kind="connection_lost")
-    if reply.generated is None or reply.prefill_ms is None or reply.decode_ms is None:
+        raise EngineError(f"the stream ended after {len(reply.served.arrivals_ms)} chunks", kind="connection_lost")
+    if generated is None or figures["prompt_ms"] is None or figures["predicted_ms"] is None:
         raise EngineError("the server gave no timings; is it a llama-server?", kind="bad_reply")
-    if not reply.generated or not reply.arrivals_ms:
+    if not generated or not reply.served.arrivals_ms:
         raise EngineError("no token came", kind="no_tokens")
     if final.get("truncated"):
         raise EngineError("the server cut the prompt to its context", kind="prompt_cut")
@@ -283,7 +286,7 @@ def _texts(event: Mapping[str, Any]) -> tuple[str, str]:
 
 def server_timing(reply: StreamedReply, prompt_tokens: int, gen_tokens: int) -> Timing:
     """What a reply to a prompt of so many tokens says, by the server's clock."""
-    done_reason = "length" if (reply.generated or 0) >= gen_tokens else "stop"
+    done_reason = "length" if (reply.served.tokens_counted or 0) >= gen_tokens else "stop"
     reply = dataclasses.replace(reply, prompt_tokens=prompt_tokens, done_reason=done_reason)
     verdict = Verdict("off", "the server was told to use no cache, and evaluated every token of the prompt")
     evaluated = served.count(reply.figures["prompt_n"])

@@ -168,10 +168,12 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
         done_reason=served.name_or_none(final.get("done_reason")),
         prompt_tokens=counts.get("prompt_eval_count"),
         cached_tokens=counts.get("prompt_eval_cached_count"),
-        generated=counts.get("eval_count"),
-        prefill_ms=valid_ms.get("prompt_eval_duration"),
-        decode_ms=valid_ms.get("eval_duration"),
-        load_ms=valid_ms.get("load_duration"),
+        claims={
+            "tokens_counted": counts.get("eval_count"),
+            "prefill_ms_server": valid_ms.get("prompt_eval_duration"),
+            "decode_ms_server": valid_ms.get("eval_duration"),
+            "load_ms": valid_ms.get("load_duration"),
+        },
         figures={f"{name}_ms": ms for name, ms in durations_ms.items()} | counts,
     )
 
@@ -241,7 +243,7 @@ class OllamaModel(ServedModel):
         reply, prompt = self._send(word, text, request)
         probe = {f"cache_probe_{name}": value for name, value in (self.probe or {}).items()}
         reply = dataclasses.replace(reply, figures={**reply.figures, **probe})
-        load_ms = None if reply.done_reason in CUT_REASONS else reply.load_ms or 0.0
+        load_ms = None if reply.done_reason in CUT_REASONS else reply.served.load_ms or 0.0
         with self._one_at_a_time:
             head_cached = self._keeps_head and was_loaded and self._seen_a_prompt
             self._seen_a_prompt = True
@@ -325,13 +327,14 @@ class OllamaModel(ServedModel):
             self.probe = {"failed": f"{error.kind}: {error}"}
             return
         self._seen_a_prompt = True
-        quick = (again.prefill_ms or 0.0) < HIT_SHARE * (long.prefill_ms or 0.0)
+        short_ms, fresh_ms, repeated_ms = (each.served.prefill_ms_server for each in (short, long, again))
+        quick = (repeated_ms or 0.0) < HIT_SHARE * (fresh_ms or 0.0)
         self.probe = {
             "short_tokens": short.prompt_tokens,
-            "short_ms": short.prefill_ms,
+            "short_ms": short_ms,
             "tokens": long.prompt_tokens,
-            "fresh_ms": long.prefill_ms,
-            "repeated_ms": again.prefill_ms,
+            "fresh_ms": fresh_ms,
+            "repeated_ms": repeated_ms,
             "verdict": "found" if quick else "fresh",
         }
 

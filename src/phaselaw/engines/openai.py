@@ -226,9 +226,11 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
         done_reason=finish,
         prompt_tokens=served.count(usage.get("prompt_tokens")) or None,
         cached_tokens=served.count(timings.get("cache_n")) if cached is None else cached,
-        generated=served.count(usage.get("completion_tokens")) or None,
-        prefill_ms=_claimed_ms(timings, "prompt"),
-        decode_ms=_claimed_ms(timings, "predicted"),
+        claims={
+            "tokens_counted": served.count(usage.get("completion_tokens")) or None,
+            "prefill_ms_server": _claimed_ms(timings, "prompt"),
+            "decode_ms_server": _claimed_ms(timings, "predicted"),
+        },
         figures={key: value for key, value in timings.items() if served.number(value) is not None},
     )
 

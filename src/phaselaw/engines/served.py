@@ -35,35 +35,17 @@ TimedEvent = tuple[float, Event]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StreamedReply:
-    """A streamed generation: when its chunks came, in ms since the send, and what the server says of it.
+    """A streamed generation, as far as it alone tells; what the server did not say, or what can't be, is ``None``."""
 
-    Each of the server's figures is ``None`` where it gave none that is valid.
-    """
-
-    arrivals_ms: tuple[float, ...]
-    """Of the chunks that hold text, hidden reasoning included."""
-    wall_ms: float
+    served: Served
+    """When its chunks came, hidden reasoning included, and what the server claims of its times and tokens."""
     output_sha256: str
-    thinking_chunks: int = 0
     done_reason: str | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     """Tokens of the prompt that the server had cached."""
-    generated: int | None = None
-    """Tokens that the server counts; the chunks may be fewer."""
-    tokens_between: int | None = None
-    """Tokens after the first arrival up to the last, where each event says how many there were by then."""
-    events_repeated: int = 0
-    """Events whose shown text had come before as hidden text: they are no arrivals."""
-    prefill_ms: float | None = None
-    decode_ms: float | None = None
-    load_ms: float | None = None
     figures: Mapping[str, float | int | str | None] = dataclasses.field(default_factory=dict)
     """The server's figures as they came, by its own names: kept with the call."""
-    sent_at_ms: float = 0.0
-    """When it was sent, by the process's monotonic clock."""
-    connect_ms: float | None = None
-    """Set-up of its connection, before the send."""
 
 
 Read = Callable[[Sequence[Line], int], StreamedReply]
@@ -97,9 +79,10 @@ def stream(
     with reading(f"{exchange.url}: the reply", partial(EngineError, kind="bad_reply")):
         reply = read(lines, exchange.sent_ns)
     if reply.done_reason in CUT_REASONS and not exchange.framed:
-        ended = f"the stream ended after {len(reply.arrivals_ms)} chunks, before its end"
+        ended = f"the stream ended after {len(reply.served.arrivals_ms)} chunks, before its end"
         raise EngineError(f"{exchange.url}: {ended}", kind="connection_lost")
-    return dataclasses.replace(reply, connect_ms=exchange.connect_ms, sent_at_ms=exchange.sent_ns / 1e6)
+    served = dataclasses.replace(reply.served, connect_ms=exchange.connect_ms, sent_at_ms=exchange.sent_ns / 1e6)
+    return dataclasses.replace(reply, served=served)
 
 
 def events_of(
@@ -126,19 +109,20 @@ def reply_of(
     *,
     ended: bool,
     tokens_by: Callable[[Event], object] = lambda _: None,
-    **figures: Any,
+    claims: Mapping[str, Any],
+    **said: Any,
 ) -> StreamedReply:
     """A reply of a stream's events, each with a hidden and a shown text; ``ended``: its last one came.
 
     One without its last event was cut by the server where the transfer was whole: `stream` knows that.
-    ``tokens_by`` is how many tokens there were by an event, where it says. Text that was said hidden and is then shown
-    once more is counted once.
+    ``tokens_by`` is how many tokens there were by an event, where it says. ``claims`` are fields of `Served`, ``said``
+    the reply's other ones. Text that was said hidden and is then shown once more is counted once.
     """
     texts = [(at_ms, event, *text_of_event(event)) for at_ms, event in events]
     hidden_text, shown_text = "".join(each[2] for each in texts), "".join(each[3] for each in texts)
-    said, again = hidden_text.strip(), shown_text.lstrip()
-    twice = len(said) >= TELLING_CHARS and again.startswith(said)
-    left, repeated, thinking = len(shown_text) - len(again) + len(said) if twice else 0, 0, 0
+    hidden_once, again = hidden_text.strip(), shown_text.lstrip()
+    twice = len(hidden_once) >= TELLING_CHARS and again.startswith(hidden_once)
+    left, repeated, thinking = len(shown_text) - len(again) + len(hidden_once) if twice else 0, 0, 0
     arrivals: list[float] = []
     numbers: list[int | None] = []
     digest = hashlib.sha256()
@@ -153,18 +137,24 @@ def reply_of(
     if not ended:
         last_texts = {hidden + shown.strip() for *_, hidden, shown in texts[-EQUAL_PIECES:]}
         guarded = len(texts) >= EQUAL_PIECES and len(last_texts) == 1
-        figures["done_reason"] = "repetition_guard" if guarded else "cut_by_server"
-    sha256 = figures.pop("output_sha256", digest.hexdigest())
+        said["done_reason"] = "repetition_guard" if guarded else "cut_by_server"
+    wall_ms = events[-1][0] if events else 0.0
     first, last = (numbers[0], numbers[-1]) if numbers else (None, None)
-    return StreamedReply(
+    served = Served(
+        sent_at_ms=0.0,
+        ttft_ms=arrivals[0] if arrivals else wall_ms,
+        e2e_ms=arrivals[-1] if arrivals else wall_ms,
+        wall_ms=wall_ms,
+        connect_ms=None,
         arrivals_ms=tuple(arrivals),
-        wall_ms=events[-1][0] if events else 0.0,
-        output_sha256=sha256,
-        thinking_chunks=thinking,
-        events_repeated=repeated,
+        decode_step_ms=None,
+        decode_step_basis=None,
         tokens_between=last - first if first and last and last > first else None,
-        **figures,
+        events_repeated=repeated,
+        thinking_tokens=thinking or None,
+        **claims,
     )
+    return StreamedReply(**{"served": served, "output_sha256": digest.hexdigest(), **said})
 
 
 def _json_lines(lines: Iterable[Line]) -> Iterator[tuple[int, Event]]:
@@ -227,30 +217,12 @@ def timing_of(
     ``prompt_tokens`` is used where the server counts none. ``server_times`` are the phases that its figures serve for.
     ``seen`` are further fields of `Served`.
     """
-    if not reply.arrivals_ms and (server_times == "none" or not reply.generated):
+    counted = reply.served.tokens_counted
+    if not reply.served.arrivals_ms and (server_times == "none" or not counted):
         raise EngineError(f"no token came (the server's reason: {reply.done_reason!r})", kind="no_tokens")
-    first_ms, last_ms = (reply.arrivals_ms[0], reply.arrivals_ms[-1]) if reply.arrivals_ms else (reply.wall_ms,) * 2
-    served = Served(
-        sent_at_ms=reply.sent_at_ms,
-        ttft_ms=first_ms,
-        e2e_ms=last_ms,
-        wall_ms=reply.wall_ms,
-        connect_ms=reply.connect_ms,
-        arrivals_ms=reply.arrivals_ms,
-        decode_step_ms=None,
-        decode_step_basis=None,
-        server_times=server_times,
-        prefill_ms_server=reply.prefill_ms,
-        decode_ms_server=reply.decode_ms,
-        tokens_counted=reply.generated,
-        tokens_between=reply.tokens_between,
-        events_repeated=reply.events_repeated,
-        cache_check=verdict.check,
-        cache_reason=verdict.reason,
-        tokens_basis="estimated" if reply.prompt_tokens is None or reply.generated is None else "server",
-        thinking_tokens=reply.thinking_chunks or None,
-        **seen,
-    )
+    basis = "estimated" if reply.prompt_tokens is None or counted is None else "server"
+    known: dict[str, Any] = {"cache_check": verdict.check, "cache_reason": verdict.reason, "tokens_basis": basis}
+    served = dataclasses.replace(reply.served, server_times=server_times, **known | seen)
     prompt_tokens = reply.prompt_tokens or prompt_tokens
     timing = Timing(
         prefill_ms=None,
