@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from phaselaw.ladder.build import RECORD, WEIGHTS, checksum, faults, model_files, shipped_checksums
+from phaselaw.ladder.build import RECORD, WEIGHTS, Checksum, faults, model_files, shipped_checksums
 from phaselaw.ladder.spec import LADDER
 
 TINY = LADDER[0]
@@ -20,7 +21,8 @@ def built(ladder_cache: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("model", LADDER, ids=lambda model: model.name)
 def test_every_file_comes_out_with_the_shipped_size_and_sha256(model) -> None:
-    made = {name: checksum(chunks) for name, chunks in model_files(model).items()}
+    written = {name: b"".join(chunks) for name, chunks in model_files(model).items()}
+    made = {name: Checksum(len(data), sha256(data).hexdigest()) for name, data in written.items()}
     assert made == shipped_checksums()[model.name]
 
 

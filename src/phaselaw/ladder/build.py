@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,13 +47,11 @@ def cache_directory() -> Path:
 
 def chosen(names: Sequence[str] | None) -> tuple[LadderModel, ...]:
     """The ladder's models of these names (all for ``None``); raises `UsageError` for a name that it lacks."""
-    if names is None:
-        return LADDER
-    found = {name: ladder_model(name) for name in names}
+    found = {name: ladder_model(name) for name in names} if names is not None else {each.name: each for each in LADDER}
     for name, model in found.items():
         if model is None:
             raise UsageError(f"the ladder has no model {name!r}; it has: {', '.join(each.name for each in LADDER)}")
-    return tuple(dict.fromkeys(model for model in found.values() if model is not None))
+    return tuple(dict.fromkeys(filter(None, found.values())))
 
 
 def build(names: Sequence[str] | None = None, out: Path | None = None, progress: Progress | None = None) -> list[Path]:
@@ -65,8 +62,7 @@ def build(names: Sequence[str] | None = None, out: Path | None = None, progress:
     `NotReadyError` where the place can't be written, holds something else under that name, or a file comes
     out otherwise than shipped.
     """
-    root = cache_directory() if out is None else out
-    return [_build_one(model, root, progress) for model in chosen(names)]
+    return [_build_one(model, out or cache_directory(), progress) for model in chosen(names)]
 
 
 def resolve(name: str, *, every_byte: bool = False) -> Path | str:
@@ -124,17 +120,16 @@ def _write(model: LadderModel, directory: Path, progress: Progress | None) -> No
     total, done = sum(entry.bytes for entry in expected.values()), 0
     directory.mkdir()
     for name, chunks in model_files(model).items():
+        digest = hashlib.sha256()
         with (directory / name).open("wb") as file:
-
-            def keep(chunk: bytes, write: Callable[[bytes], int] = file.write) -> None:
-                nonlocal done
-                write(chunk)
-                done += len(chunk)
+            for chunk in chunks:
+                digest.update(chunk)
+                done += file.write(chunk)
                 if progress is not None:
                     progress(model.name, done, total)
-
-            if checksum(chunks, keep) != expected[name]:
-                raise NotReadyError(f"{model.name}/{name} came out otherwise than shipped; please report your platform")
+            written = Checksum(file.tell(), digest.hexdigest())
+        if written != expected[name]:
+            raise NotReadyError(f"{model.name}/{name} came out otherwise than shipped; please report your platform")
     (directory / RECORD).write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 
 
@@ -160,13 +155,12 @@ def model_files(model: LadderModel) -> dict[str, Iterable[bytes]]:
         "vocab_size": model.vocab_size,
         **ends,
     }
-    tokens = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
     tokenizer_config = {
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": model.n_positions,
         "tokenizer_class": "GPT2Tokenizer",
-        **tokens,
+        **dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT),
     }
     return {
         "config.json": [_json(config)],
@@ -192,18 +186,7 @@ def _checksums(files: Mapping[str, Sequence[Any]]) -> dict[str, Checksum]:
 
 
 def _shipped(name: str) -> bytes:
-    return resources.files("phaselaw.ladder").joinpath(name).read_bytes()
-
-
-def checksum(chunks: Iterable[bytes], seen: Callable[[bytes], object] | None = None) -> Checksum:
-    """Size and SHA-256 of pieces, each of which is handed to ``seen`` on the way (to write it, say)."""
-    digest, size = hashlib.sha256(), 0
-    for chunk in chunks:
-        digest.update(chunk)
-        size += len(chunk)
-        if seen is not None:
-            seen(chunk)
-    return Checksum(size, digest.hexdigest())
+    return Path(__file__).with_name(name).read_bytes()
 
 
 def faults(model: LadderModel, directory: Path, *, every_byte: bool) -> list[str]:

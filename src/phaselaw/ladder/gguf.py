@@ -22,7 +22,7 @@ from phaselaw.errors import MissingExtraError, NotReadyError, UsageError, readin
 from phaselaw.files import cache_folder, json_object, replacing, sha256_of, write_json, write_whole
 from phaselaw.ladder.build import WEIGHTS as WEIGHTS_FILE
 from phaselaw.ladder.build import chosen, one_process_at_a_time, resolve, shipped_checksums
-from phaselaw.ladder.spec import LADDER, LadderModel, ladder_model
+from phaselaw.ladder.spec import LadderModel, ladder_model
 
 Weights = Literal["f32", "f16", "q8_0", "q4_0"]
 """How the weight matrices are kept."""
@@ -82,10 +82,6 @@ class Gpt2Folder:
         """Width of the feed-forward layer."""
         return self.number("n_inner") if self.config.get("n_inner") else 4 * self.number("n_embd")
 
-    def tensor(self, name: str) -> Array:
-        """A stored tensor in float32, in the file's layout."""
-        return self.tensors[name].read()
-
 
 class Stored(NamedTuple):
     """A tensor of a safetensors file, read when it is asked for."""
@@ -120,10 +116,8 @@ def _tensors(folder: Path) -> dict[str, Stored]:
 
     found: dict[str, Stored] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        try:
+        with reading(file, NotReadyError, safetensors.SafetensorError):
             reader: Any = safetensors.safe_open(file, framework="numpy")
-        except safetensors.SafetensorError as error:
-            raise NotReadyError(f"{file}: not a sound safetensors file ({error})") from None
         for name in reader.keys():  # noqa: SIM118
             part = reader.get_slice(name)
             if part.get_dtype() in ("F32", "F16", "BF16"):  # masks are stored as booleans or bytes
@@ -267,13 +261,8 @@ def is_exported(model: LadderModel, weights: Weights) -> bool:
 
 
 def gguf_file(name: str, weights: Weights, *, every_byte: bool = False) -> Path:
-    """The GGUF file of a ladder model in the cache, exported now if it isn't there, or with ``every_byte`` is damaged.
-
-    Raises `NotReadyError`.
-    """
-    model = ladder_model(name)
-    if model is None:
-        raise NotReadyError(f"the ladder has no {name!r}; it has: {', '.join(each.name for each in LADDER)}")
+    """A ladder model's GGUF file in the cache, exported now where it is missing or, with ``every_byte``, damaged."""
+    [model] = chosen([name])
     if not every_byte and is_exported(model, weights):
         return _place(model.name, weights).path
     return export(model.name, weights).path
@@ -293,7 +282,7 @@ def export(name: str, weights: Weights, out: Path | None = None, note: Callable[
     stem = Path(source).resolve().name if model is None else model.name
     exported = _place(stem, weights, out)
     try:
-        with reading(source, NotReadyError, *_errors_of_safetensors()):
+        with reading(source, NotReadyError):
             folder = Gpt2Folder(Path(source))
             why = refusal(stem, weights, folder.number("n_embd"), folder.inner_width)
             if why is not None:
@@ -307,12 +296,6 @@ def export(name: str, weights: Weights, out: Path | None = None, note: Callable[
     except OSError as error:
         raise NotReadyError(f"can't write {exported.path}: {error.strerror or error}") from error
     return exported
-
-
-def _errors_of_safetensors() -> tuple[type[Exception], ...]:
-    import safetensors
-
-    return (safetensors.SafetensorError,)
 
 
 def _place(stem: str, weights: Weights, out: Path | None = None) -> Exported:
