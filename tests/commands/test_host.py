@@ -1,6 +1,7 @@
 """``phaselaw host``, for people and for machines, and its place in a run's manifest."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -49,5 +50,5 @@ def test_a_dry_run_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("kept_here")
 def test_a_resume_is_not_upset_by_limits_that_were_not_there_before() -> None:
-    with_limits = telemetry.host() | {"limits": limits.kept_limits(telemetry.host()).to_json()}
+    with_limits = telemetry.host() | {"limits": asdict(limits.kept_limits(telemetry.host()))}
     assert telemetry.host_differences(telemetry.host(), with_limits) == []

@@ -1,6 +1,7 @@
 """A machine's limits: what stands between two measured sizes, and that they survive being kept."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -69,7 +70,7 @@ def test_a_device_is_found_by_the_name_that_an_engine_gives_it() -> None:
 
 
 def test_limits_come_back_from_json_as_they_were() -> None:
-    assert MachineLimits.from_json(json.loads(json.dumps(limits().to_json()))) == limits()
+    assert MachineLimits.from_json(json.loads(json.dumps(asdict(limits())))) == limits()
 
 
 @pytest.mark.parametrize("document", [None, {}, [], "x", {"version": LIMITS_VERSION}, {"version": 0}])
@@ -78,4 +79,4 @@ def test_anything_else_is_no_limits(document: object) -> None:
 
 
 def test_another_versions_document_is_no_limits() -> None:
-    assert MachineLimits.from_json(limits().to_json() | {"version": LIMITS_VERSION + 1}) is None
+    assert MachineLimits.from_json(asdict(limits()) | {"version": LIMITS_VERSION + 1}) is None

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from phaselaw.commands.console import notes_console
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     host = identity.host()
     with notes_console().status("measuring this machine (a few seconds)"):
         limits = limits_of(host, threads=args.threads, refresh=args.refresh)
-    document = {"schema_version": JSON_VERSION, "host": host, "limits": limits.to_json()}
+    document = {"schema_version": JSON_VERSION, "host": host, "limits": asdict(limits)}
     answer(args.json, document, _lines(host, limits))
     return 0
 

@@ -6,6 +6,7 @@ A key never reaches a message: whatever a server answers is shown with the key c
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -159,21 +160,18 @@ class OpenaiModel(ServedModel):
 
     def generate(self, request: Request) -> Timing:
         """One call; raises `EngineError`, also for one that succeeded only when tried again."""
-        tries = 0
-        while True:
+        for tries in itertools.count():
             try:
                 timing = super().generate(request)
+                break
             except EngineError as error:
-                if error.kind not in TURNED_AWAY or tries == self.backend.retries:
+                closed = self.server.closed
+                if error.kind not in TURNED_AWAY or tries == self.backend.retries or closed.wait(pause_s(error, tries)):
                     raise
                 before, request = error, dataclasses.replace(request, before_send=None)
-                if self.server.closed.wait(seconds_before_retry(error, tries)):
-                    raise
-                tries += 1
-                continue
-            if tries:
-                raise EngineError(f"answered at try {tries + 1}, no measurement; before: {before}", kind="retried")
-            return timing
+        if tries:
+            raise EngineError(f"answered at try {tries + 1}, no measurement; before: {before}", kind="retried")
+        return timing
 
     def request(self, prompt: str, gen_tokens: int, study_seed: int) -> dict[str, Any]:
         """What the server is asked, before it was found what it refuses."""
@@ -194,7 +192,7 @@ class OpenaiModel(ServedModel):
         return request | {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def seconds_before_retry(error: EngineError, tries: int) -> float:
+def pause_s(error: EngineError, tries: int) -> float:
     """As long as a server that turned a call away asks for, else longer with each try; at most a minute."""
     asked = re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", str(error).partition("Retry-After: ")[2].partition(")")[0])
     return min(float(asked[0]) if asked else 0.5 * 2**tries, LONGEST_WAIT_S)

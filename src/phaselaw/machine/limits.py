@@ -127,13 +127,9 @@ class MachineLimits:
         wanted = name or "cpu"
         return self.devices.get(f"{wanted}:0" if wanted == "cuda" else wanted)
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return dataclasses.asdict(self)
-
     @staticmethod
     def from_json(document: Any) -> "MachineLimits | None":
-        """What `to_json` wrote; ``None`` for anything else, another version's document among it."""
+        """What was kept of them as JSON; ``None`` for anything else, another version's document among it."""
         with suppress(ValidationError):
             found = TypeAdapter(MachineLimits).validate_python(document)
             return found if found.version == LIMITS_VERSION else None
@@ -161,7 +157,7 @@ def limits_of(host: Mapping[str, Any], *, threads: int | None = None, refresh: b
     # Where nothing can be kept, it is measured again the next time.
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, limits.to_json())
+        write_json(path, dataclasses.asdict(limits))
     return limits
 
 

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from time import perf_counter, perf_counter_ns
@@ -321,4 +322,4 @@ def gpu_rate(size: int, move: Callable[[int], None]) -> Bandwidth:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(measure(int(sys.argv[1])).to_json()) + "\n")
+    sys.stdout.write(json.dumps(asdict(measure(int(sys.argv[1])))) + "\n")

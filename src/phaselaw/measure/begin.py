@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def host_of(study: Study | None, *, tell: Tell) -> dict[str, Any]:
     except NotReadyError as error:
         tell(f"{error}; latencies will stand without them")
         limits = None
-    return host if limits is None else host | {"limits": limits.to_json()}
+    return host if limits is None else host | {"limits": asdict(limits)}
 
 
 def _only_what_can_run(study: Study, told: Sequence[Lack], *, available: bool, tell: Tell) -> tuple[Study, list[str]]:
