@@ -8,7 +8,6 @@ from llama_server import llama_server
 
 from phaselaw.cli import main
 from phaselaw.commands.show import contents
-from phaselaw.engines import local_servers
 from phaselaw.measure import quick
 
 
@@ -17,8 +16,8 @@ def test_a_real_server_is_told_in_five_lines_and_its_run_is_like_any_other(tmp_p
     monkeypatch.setattr(quick, "WANTED_S", 1.0)
     monkeypatch.setattr(quick, "REPLICATES", 1)
     with llama_server() as url:
-        monkeypatch.setattr(local_servers, "PORTS", {int(url.rsplit(":", 1)[1]): "llama.cpp"})
-        [model] = local_servers.serving().models
+        monkeypatch.setattr(quick, "PORTS", {int(url.rsplit(":", 1)[1]): "llama.cpp"})
+        [model] = quick.serving().models
         # The one measures by an address; the other is the name of no study, but of a model that a server here has.
         for words in (["quick", url, "--slo-ttft", "10s", "--slo-tpot", "10s"], ["run", model]):
             out = tmp_path / words[0]
@@ -34,7 +33,7 @@ def test_a_real_server_is_told_in_five_lines_and_its_run_is_like_any_other(tmp_p
 
 
 def test_the_slower_the_server_the_less_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = local_servers.LocalServer(kind="openai", url="http://127.0.0.1:1/v1", models=("m",))
+    server = quick.LocalServer(kind="openai", url="http://127.0.0.1:1/v1", models=("m",))
     calls = {}
     for step_ms in (1.0, 30.0, 1000.0):
         monkeypatch.setattr(quick, "_pace", lambda _, ms=step_ms: (5 * ms, ms, "chat"))
@@ -47,7 +46,7 @@ def test_the_slower_the_server_the_less_is_asked_of_it(monkeypatch: pytest.Monke
 
 def test_prompts_fit_the_context_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quick, "_pace", lambda _: (1.0, 1.0, "completions"))
-    server = local_servers.LocalServer(kind="llamacpp", url="http://127.0.0.1:1", models=("m",), context=160)
+    server = quick.LocalServer(kind="llamacpp", url="http://127.0.0.1:1", models=("m",), context=160)
     study, _ = quick.quick_study(server)
     assert max(scenario.prompt_tokens for scenario in study.scenarios) + study.gen_tokens <= 160
 
@@ -55,7 +54,7 @@ def test_prompts_fit_the_context_of_the_server(monkeypatch: pytest.MonkeyPatch) 
 def test_nothing_to_measure_is_exit_code_1_and_what_to_start(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    monkeypatch.setattr(local_servers, "PORTS", {port: "nothing"})
+    monkeypatch.setattr(quick, "PORTS", {port: "nothing"})
     assert main(["quick"]) == 1
     assert "llama-server -m MODEL.gguf" in capsys.readouterr().err
     assert main(["run", "no-such-model"]) == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from phaselaw.engines.readiness import lacks
+from phaselaw.measure.begin import lacks
 from phaselaw.study.model import Scenario, Study
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from phaselaw.engines import hf, hf_model
-from phaselaw.engines.readiness import lacks
 from phaselaw.errors import EngineError
+from phaselaw.measure.begin import lacks
 from phaselaw.records import Request
 from phaselaw.study.model import HfBackend, ModelEntry, Study
 

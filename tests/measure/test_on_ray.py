@@ -23,8 +23,8 @@ import pytest
 from journals import create, resume, study
 
 from phaselaw.engines import module_for
-from phaselaw.engines.readiness import Lack
 from phaselaw.errors import RunError, UsageError
+from phaselaw.measure.begin import Lack
 from phaselaw.measure.calls import measure
 from phaselaw.measure.on_ray import Host, Hosts, Work
 from phaselaw.measure.order import schedule

@@ -5,7 +5,7 @@ import argparse
 from phaselaw.commands import run as measuring
 from phaselaw.commands.options import a_path, duration, option
 from phaselaw.engines import permits
-from phaselaw.engines.local_servers import PORTS, serving
+from phaselaw.measure.quick import PORTS, serving
 
 DESCRIPTION = "Measure one model of a server that runs already, for about a minute: speed, users it serves, trust."
 EXAMPLES = f"""\

@@ -13,12 +13,11 @@ from rich.console import Console
 
 from phaselaw.commands.console import RunProgress, format_duration, notes_console
 from phaselaw.commands.options import a_path, add_count, add_permits, duration, names, option, switch, take_permits
-from phaselaw.engines.local_servers import LocalServer, serving
 from phaselaw.errors import NotReadyError, StudyError, UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.measure import begin, replicates
 from phaselaw.measure.on_ray import HERE, Hosts
-from phaselaw.measure.quick import quick_study
+from phaselaw.measure.quick import LocalServer, quick_study, serving
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.file import full_names, load_study, study_path
 

@@ -6,7 +6,7 @@ import json
 import sys
 
 from phaselaw.commands.options import add_json, add_permits, answer, option, switch, take_permits
-from phaselaw.engines.readiness import lacks, runs_elsewhere
+from phaselaw.measure.begin import lacks, runs_elsewhere
 from phaselaw.records import PHASES
 from phaselaw.study.file import load_study, shipped_studies, study_path, study_schema
 

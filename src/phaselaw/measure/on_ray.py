@@ -20,7 +20,6 @@ import psutil
 
 from phaselaw import __version__
 from phaselaw.engines.permits import KEY_HOSTS, PROGRAMS, TYPED_HOSTS
-from phaselaw.engines.readiness import Lack, lacks, runnable_part
 from phaselaw.errors import MissingExtraError, NotReadyError, RunError, UsageError
 from phaselaw.machine import identity
 from phaselaw.measure import begin
@@ -55,12 +54,12 @@ class _Worker:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, started_by.nice())
 
-    def look(self, study: dict[str, Any]) -> tuple[dict[str, Any], list[Lack], list[str]]:
+    def look(self, study: dict[str, Any]) -> tuple[dict[str, Any], list[begin.Lack], list[str]]:
         """What this host is, what it lacks, and what is to be told of it; what it does not lack is built."""
         asked, told = Study.model_validate(study), list[str]()
-        lacking = lacks(asked)
+        lacking = begin.lacks(asked)
         with suppress(NotReadyError):
-            list(begin.prepare_models(runnable_part(asked, lacking)))
+            list(begin.prepare_models(begin.runnable_part(asked, lacking)))
         if os.getpriority(os.PRIO_PROCESS, 0) > 0:
             told.append("calls run at a low priority; start its node with RAY_worker_niceness=0")
         facts = {"machine_id": identity.machine_id(), "ray_auth_mode": os.environ.get("RAY_AUTH_MODE")}
@@ -98,9 +97,9 @@ class Host:
     actor: Any
     facts: Mapping[str, Any]
     """What stands of it in the manifest."""
-    lacking: Sequence[Lack]
+    lacking: Sequence[begin.Lack]
 
-    def lacks(self, study: Study, backend: str) -> list[Lack]:
+    def lacks(self, study: Study, backend: str) -> list[begin.Lack]:
         """What it lacks for a backend of a study."""
         models = {None, *(model.name for model in study.models_of(backend))}
         return [each for each in self.lacking if each.backend == backend and each.model in models and not each.doubt]
@@ -133,7 +132,7 @@ class Hosts:
         self._hosts: list[Host] = []
         self.close: Callable[[], None] = self._ray.shutdown
 
-    def look(self, study: Study) -> list[Lack]:
+    def look(self, study: Study) -> list[begin.Lack]:
         """Take all hosts that can measure together; what of a study none of them can run. Raises `NotReadyError`."""
         asked = dict(self._asked(study))
         ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=LONGEST_LOOK_S) if asked else ([], [])

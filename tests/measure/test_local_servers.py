@@ -6,9 +6,9 @@ import socket
 import pytest
 from scripted_server import Script, read_request, reply, scripted
 
-from phaselaw.engines import local_servers
-from phaselaw.engines.local_servers import serving
 from phaselaw.errors import NotReadyError
+from phaselaw.measure import quick
+from phaselaw.measure.quick import serving
 
 
 def answering(**bodies: object) -> Script:
@@ -62,7 +62,7 @@ def test_of_lm_studios_models_the_loaded_one_comes_first() -> None:
 
 def test_a_server_whose_list_fails_is_tried_all_the_same() -> None:
     with scripted(answering(v1_models=[])) as url:
-        assert serving(url=url).models == (local_servers.UNNAMED,)
+        assert serving(url=url).models == (quick.UNNAMED,)
         assert serving("mine", url).models == ("mine",)
 
 
@@ -74,7 +74,7 @@ def test_a_model_that_no_server_has_is_an_error_that_names_those_there_are() -> 
 def test_where_nothing_answers_it_is_said_what_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    monkeypatch.setattr(local_servers, "PORTS", {port: "nothing"})
+    monkeypatch.setattr(quick, "PORTS", {port: "nothing"})
     with pytest.raises(NotReadyError, match="ollama serve"):
         serving()
 
@@ -82,5 +82,5 @@ def test_where_nothing_answers_it_is_said_what_to_start(monkeypatch: pytest.Monk
 def test_usual_ports_are_asked_and_one_with_names_goes_before_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
     with scripted(answering()) as web, scripted(answering(**LLAMACPP)) as llama:
         ports = {int(url.rsplit(":", 1)[1]): "x" for url in (web, llama)}
-        monkeypatch.setattr(local_servers, "PORTS", ports)
+        monkeypatch.setattr(quick, "PORTS", ports)
         assert serving().url == llama

@@ -3,8 +3,8 @@
 import pytest
 
 from phaselaw import engines
-from phaselaw.engines.readiness import lacks, runnable_part
 from phaselaw.errors import NotReadyError
+from phaselaw.measure.begin import lacks, runnable_part
 from phaselaw.study.model import Study
 
 
@@ -28,7 +28,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
         return Machine
 
     monkeypatch.setattr(engines, "module_for", module_for)
-    monkeypatch.setattr("phaselaw.engines.readiness.module_for", module_for)
+    monkeypatch.setattr("phaselaw.measure.begin.module_for", module_for)
 
 
 def study(backends: list[str], models: list[str], **more) -> Study:
