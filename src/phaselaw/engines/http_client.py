@@ -162,11 +162,19 @@ class HttpClient:
 
     def _connected(self, url: str, limits: Limits) -> http.client.HTTPConnection:
         """An open connection; `ModelGoneError` where a server that has answered takes none any more."""
+        scheme, host, port = _origin(url)
         try:
-            return _connected(url, limits, self._ca_file)
-        except EngineError as error:
-            self.gone = self._answered and error.kind in ("refused", "unreachable")
-            raise ModelGoneError(str(error), kind=error.kind) if self.gone else error from error
+            connection = http.client.HTTPConnection(host, port, timeout=limits.connect_s)
+            if scheme == "https":
+                context = ssl.create_default_context(cafile=self._ca_file)
+                connection = http.client.HTTPSConnection(host, port, timeout=limits.connect_s, context=context)
+            connection.connect()
+        except (OSError, UnicodeError, http.client.InvalidURL) as error:
+            kind, what = _fault_of_connecting(error, limits)
+            self.gone = self._answered and kind in ("refused", "unreachable")
+            what = f"{_without_secrets(url)}: {what}"
+            raise ModelGoneError(what, kind=kind) if self.gone else EngineError(what, kind=kind) from error
+        return connection
 
     def check(self) -> None:
         """Raise `ModelGoneError` where a server that has answered takes no connection any more."""
@@ -360,26 +368,16 @@ def quoted(data: bytes) -> str:
     return text + ("..." if len(data) > 120 else "")
 
 
-def _connected(url: str, limits: Limits, ca_file: str | None) -> http.client.HTTPConnection:
-    """An open connection."""
-    scheme, host, port = _origin(url)
-    shown = _without_secrets(url)
-    try:
-        connection = http.client.HTTPConnection(host, port, timeout=limits.connect_s)
-        if scheme == "https":
-            context = ssl.create_default_context(cafile=ca_file)
-            connection = http.client.HTTPSConnection(host, port, timeout=limits.connect_s, context=context)
-        connection.connect()
-    except ConnectionRefusedError as error:
-        raise EngineError(f"{shown}: connection refused; is the server running?", kind="refused") from error
-    except TimeoutError as error:
-        raise EngineError(f"{shown}: no connection after {limits.connect_s:g} s", kind="timeout") from error
-    except ssl.SSLError as error:
-        raise EngineError(f"{shown}: TLS: {_reason(error)}", kind="tls") from error
-    except (OSError, UnicodeError, http.client.InvalidURL) as error:
-        kind = "connection_lost" if isinstance(error, ConnectionResetError) else "unreachable"
-        raise EngineError(f"{shown}: can't connect: {_reason(error)}", kind=kind) from error
-    return connection
+def _fault_of_connecting(error: Exception, limits: Limits) -> tuple[str, str]:
+    """The kind of a fault in connecting, and what it says in words."""
+    if isinstance(error, ConnectionRefusedError):
+        return "refused", "connection refused; is the server running?"
+    if isinstance(error, TimeoutError):
+        return "timeout", f"no connection after {limits.connect_s:g} s"
+    if isinstance(error, ssl.SSLError):
+        return "tls", f"TLS: {_reason(error)}"
+    kind = "connection_lost" if isinstance(error, ConnectionResetError) else "unreachable"
+    return kind, f"can't connect: {_reason(error)}"
 
 
 def _fault(error: Exception, timed_out: str) -> tuple[str, str]:

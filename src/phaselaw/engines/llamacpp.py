@@ -111,9 +111,8 @@ class LlamacppEngine:
         self._observed: dict[str, Any] = {}
         self._starts: dict[str, dict[str, float | None]] = {}
 
-    def most_loaded(self, models: Sequence[ModelEntry]) -> int | None:
+    def most_loaded(self, _: Sequence[ModelEntry]) -> int | None:
         """All, each in a server of its own, or one."""
-        del models
         return 1 if self._backend.one_at_a_time else None
 
     def describe(self) -> EngineInfo:

@@ -288,9 +288,8 @@ class ServedEngine:
         self.version: str | None = None
         self.models: dict[str, Any] = {}
 
-    def most_loaded(self, models: Sequence[ModelEntry]) -> int | None:
+    def most_loaded(self, _: Sequence[ModelEntry]) -> int | None:
         """One: a server may hold several, but which ones is its own choice; calls are grouped by model."""
-        del models
         return 1
 
     def load_new(self, model: ModelEntry) -> Any:

@@ -24,9 +24,8 @@ def create(backend: SimulatedBackend) -> "SimulatedEngine":
     return SimulatedEngine(backend)
 
 
-def lacking(backend: SimulatedBackend, models: Sequence[ModelEntry]) -> list[str]:
+def lacking(*_: object) -> list[str]:
     """Nothing is ever lacking for a simulation."""
-    del backend, models
     return []
 
 
@@ -42,9 +41,8 @@ class SimulatedEngine:
     def __init__(self, backend: SimulatedBackend) -> None:
         self._backend = backend
 
-    def most_loaded(self, models: Sequence[ModelEntry]) -> int | None:
+    def most_loaded(self, _: Sequence[ModelEntry]) -> int | None:
         """As many as there are."""
-        del models
         return None
 
     def describe(self) -> EngineInfo:

@@ -3,7 +3,6 @@
 import os
 import platform
 import re
-import shutil
 import subprocess
 import uuid
 from collections.abc import Mapping
@@ -68,8 +67,7 @@ def host_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 def git_commit() -> str | None:
     """The commit of the repository the working directory is in, or ``None``."""
-    answer = _output("git", "rev-parse", "HEAD")
-    return answer.strip() if answer else None
+    return _output("git", "rev-parse", "HEAD") or None
 
 
 def _version(name: str) -> str | None:
@@ -86,8 +84,7 @@ def _cpu_model() -> str | None:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     if platform.system() == "Darwin":
-        answer = _output("sysctl", "-n", "machdep.cpu.brand_string")
-        return answer.strip() if answer else None
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or None
     return platform.processor() or None
 
 
@@ -101,7 +98,7 @@ def _caches() -> list[dict[str, Any]]:
                 found.append({"level": int(level), "bytes": int(size[:-1]) * _CACHE_UNITS[size[-1]]})
     if platform.system() == "Darwin":
         names = {1: "hw.l1dcachesize", 2: "hw.l2cachesize", 3: "hw.l3cachesize"}
-        sizes = {level: (_output("sysctl", "-n", name) or "").strip() for level, name in names.items()}
+        sizes = {level: _output("sysctl", "-n", name) for level, name in names.items()}
         found = [{"level": level, "bytes": int(size)} for level, size in sizes.items() if size.isdecimal()]
     return found
 
@@ -110,19 +107,13 @@ def _gpus() -> list[dict[str, str]]:
     """NVIDIA GPUs as the driver's own tool names them; empty where there is none."""
     answer = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     fields = ("name", "driver", "memory")
-    return [
-        dict(zip(fields, (part.strip() for part in line.split(",")), strict=False))
-        for line in (answer or "").splitlines()
-    ]
+    return [dict(zip(fields, (part.strip() for part in line.split(",")), strict=False)) for line in answer.splitlines()]
 
 
-def _output(program: str, *arguments: str) -> str | None:
-    if shutil.which(program) is None:
-        return None
-    try:
-        done = subprocess.run(
-            [program, *arguments], capture_output=True, text=True, timeout=5, check=False, stdin=subprocess.DEVNULL
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+def _output(program: str, *arguments: str) -> str:
+    """What a program prints, without blanks around; empty where it is not here or fails."""
+    with suppress(OSError, subprocess.SubprocessError):
+        asked: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 5, "stdin": subprocess.DEVNULL}
+        printed: str = subprocess.run([program, *arguments], check=True, **asked).stdout
+        return printed.strip()
+    return ""
