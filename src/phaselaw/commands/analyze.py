@@ -24,7 +24,6 @@ examples:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The runs, where the tables go, and the choices of an analysis."""
     opt.add_runs(
         parser, "a run directory, a metrics.csv, or a folder of runs gen_N; several of one study on one host are pooled"
     )
@@ -43,7 +42,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the tables and say what they are; returns 0."""
     if len(args.run_paths) > 1 and args.out is None:
         raise UsageError("several runs have no folder in common: say with --out DIR where the tables go")
     options = Options(

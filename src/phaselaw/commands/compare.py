@@ -26,7 +26,6 @@ REGRESSION = 3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The runs of both sides, and what counts as a regression."""
     option(parser, "run_paths", "RUN", "the runs A; without --with: the run A and the run B", type=a_path, nargs="+")
     option(parser, "--with", "RUN", "the runs B", type=a_path, nargs="+", dest="others")
     option(

@@ -14,12 +14,10 @@ examples:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The shell."""
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that is to complete")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script; returns 0."""
     parsers: list[argparse.ArgumentParser] = [args.whole()]
     for parser in parsers:  # which grows by the commands, and their actions
         for action in parser._actions:

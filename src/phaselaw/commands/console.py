@@ -8,24 +8,14 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from phaselaw.records import (
-    COLD_AGAIN,
-    Abandoned,
-    BackendEnded,
-    Call,
-    Cell,
-    Event,
-    ModelLoaded,
-    PlannedCall,
-    Rewarmed,
-    ServerAwaited,
-)
+from phaselaw import records
+from phaselaw.records import COLD_AGAIN, Call, Cell, Event, PlannedCall
 from phaselaw.rundir.columns import decode_step_ms, phase_latency_ms
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -138,18 +128,16 @@ class RunProgress:
     def show(self, event: Event) -> None:
         """Take one event of the run and redraw."""
         now = time.monotonic()
-        if isinstance(event, ModelLoaded):
+        if isinstance(event, records.ModelLoaded):
             self._note(f"loaded {event.model} on {event.backend} in {event.load_ms / 1000:.1f} s")
-        elif isinstance(event, Rewarmed):
+        elif isinstance(event, records.Rewarmed):
             self._note(f"warmed up again: {event.cell_key}")
-        elif isinstance(event, ServerAwaited):
-            self._console.print(Text(f"the server of {event.backend} is gone; waiting {event.at_most_s:g} s for it"))
-        elif isinstance(event, BackendEnded):
-            self._console.print(
-                Text(f"{event.backend} gave this again and again, and is called no more: {event.error}")
-            )
-        elif isinstance(event, Abandoned):
-            self._console.print(Text(f"{event.why}; what it had measured of its replicate is measured anew"))
+        elif isinstance(event, records.ServerAwaited):
+            self._say(f"the server of {event.backend} is gone; waiting {event.at_most_s:g} s for it")
+        elif isinstance(event, records.BackendEnded):
+            self._say(f"{event.backend} gave this again and again, and is called no more: {event.error}")
+        elif isinstance(event, records.Abandoned):
+            self._say(f"{event.why}; what it had measured of its replicate is measured anew")
             for call in (call for process in event.processes for call in self._made.pop(process, ())):
                 self._done -= 1
                 self._failed -= call.status != "ok"
@@ -161,9 +149,12 @@ class RunProgress:
                 self._made[event.process_idx].append(event)
                 self._remaining.record(event.call_id, now - self._last_event)
             if event.status != "ok" and self._live:
-                self._console.print(Text(describe_call(event)), style="red")
+                self._say(describe_call(event), style="red")
             self._note(describe_call(event))
         self._last_event = now
+
+    def _say(self, what: str, **how: Any) -> None:
+        self._console.print(Text(what), **how)
 
     def _note(self, what: str) -> None:
         seconds = self._remaining.seconds()
@@ -173,4 +164,4 @@ class RunProgress:
             self._bar.update(self._task, completed=self._done, left=left, now=what)
         elif self._done == self._total or time.monotonic() - self._last_line >= PLAIN_LINE_EVERY_S:
             self._last_line = time.monotonic()
-            self._console.print(Text(f"{self._done}/{self._total} calls, {left}; {what}"), soft_wrap=True)
+            self._say(f"{self._done}/{self._total} calls, {left}; {what}", soft_wrap=True)

@@ -29,14 +29,12 @@ JSON_VERSION = 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Whether to measure again, and with how many threads."""
     switch(parser, "--refresh", "measure again, whatever was kept")
     add_count(parser, "--threads", "threads to use (default: all that there are)")
     add_json(parser, "print one JSON document, full precision")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the machine and its limits; returns 0."""
     host = identity.host()
     with notes_console().status("measuring this machine (a few seconds)"):
         limits = limits_of(host, threads=args.threads, refresh=args.refresh)

@@ -27,7 +27,6 @@ EXIT_FITS, EXIT_NOT_KNOWN, EXIT_DOES_NOT_FIT = 0, 1, 3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The model, the memory, and what is to fit."""
     option(parser, "model", "MODEL", "a ladder model, a model folder, a GGUF file, or a run directory")
     option(parser, "--memory", "SIZE", "the memory, such as 16GB or 80GiB", type=size, required=True)
     add_count(parser, "--batch", "sequences at once (default: 1)", default=1)
@@ -50,7 +49,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each model's need and bounds; returns one of the exit codes above."""
     kv_bytes = KV_BYTES.get(args.kv_cache)
     asked = {"batch": args.batch, "context_tokens": args.context, "memory_bytes": args.memory}
     asked |= {"reserve_bytes": args.reserve, "value_bytes": VALUE_BYTES.get(args.dtype), "kv_bytes": kv_bytes}

@@ -30,7 +30,6 @@ EXIT_OK, EXIT_FAULTS = 0, 3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The actions, each with its options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     for name, action, help_text in (
         ("build", build_models, "build models that are not built, or are damaged"),
@@ -54,7 +53,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the chosen action; returns its exit code."""
     return int(args.act(args))
 
 

@@ -47,36 +47,35 @@ def switch(parser: argparse._ActionsContainer, name: str, help_text: str) -> Non
 
 
 def add_runs(parser: argparse._ActionsContainer, help_text: str = RUNS) -> None:
-    """One run or several."""
+
     option(parser, "run_paths", "RUN", help_text, type=a_path, nargs="+")
 
 
 def add_json(parser: argparse._ActionsContainer, help_text: str = "print one JSON document, full precision") -> None:
-    """``--json``."""
     switch(parser, "--json", help_text)
 
 
 def add_level(parser: argparse._ActionsContainer, of: str = "the intervals") -> None:
-    """``--level``."""
+
     share = number("--level", "a share between 0 and 1", lambda value: 0 < value < 1)
     option(parser, "--level", "P", f"level of {of} (default: 0.95)", type=share, default=0.95)
 
 
 def add_cold_start_slo(parser: argparse._ActionsContainer) -> None:
-    """``--cold-start-slo``."""
+
     ms = number("--cold-start-slo", "milliseconds, 0 or more", lambda value: 0 <= value < math.inf)
     option(parser, "--cold-start-slo", "MS", "what a first call may add (default: 100 ms)", type=ms, default=100.0)
 
 
 def add_models_table(parser: argparse._ActionsContainer) -> None:
-    """``--models-table``."""
+
     option(parser, "--models-table", "CSV", "architecture of models whose config is absent", type=a_path)
 
 
 def add_allow_different(
     parser: argparse._ActionsContainer, help_text: str = "pool runs although their study or host differs, with a note"
 ) -> None:
-    """``--allow-different``."""
+
     switch(parser, "--allow-different", help_text)
 
 
@@ -88,9 +87,7 @@ def add_permits(parser: argparse._ActionsContainer) -> None:
 
 
 def take_permits(args: argparse.Namespace) -> None:
-    """Allow what the command line does."""
-    settings = getattr(args, "settings", [])
-    permits.allow(key_hosts=args.allow_key, settings=settings, programs=args.allow_programs)
+    permits.allow(key_hosts=args.allow_key, settings=getattr(args, "settings", []), programs=args.allow_programs)
 
 
 def number(option: str, give: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
@@ -106,12 +103,10 @@ def number(option: str, give: str, accepts: Callable[[float], bool]) -> Callable
 
 
 def share(option: str) -> Callable[[str], float]:
-    """What reads a share: ``0.7`` or ``70%``."""
     return number(option, "a share, such as 0.7 or 70%", lambda value: 0 <= value <= 1)
 
 
 def positive_number(option: str) -> Callable[[str], float]:
-    """What reads an option that is a number above 0."""
     return number(option, "a positive number", lambda value: 0 < value < math.inf)
 
 
@@ -128,21 +123,16 @@ def duration(option: str) -> Callable[[str], float]:
     return read
 
 
-_SIZES: dict[str, int] = {f"{prefix}B": 1000**power for power, prefix in enumerate(("", "K", "M", "G", "T"))}
-_SIZES |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", start=1)}
-
-
 def size(text: str) -> float:
     """``16GB`` (1e9) or ``16GiB`` (2^30) in bytes; a bare number is refused, since 16 of what is not said."""
-    found = re.fullmatch(r"(.*?[\d.])\s*([KMGT]?)(I?)B?", text.strip().upper())
+    found = re.fullmatch(r"(.*?[\d.])\s*(B|[KMGT]I?B?)", text.strip().upper())
     value = amount(found[1]) if found else math.nan
-    unit = f"{found[2]}{found[3]}B" if found else ""
-    bare = found is None or text.strip().upper() == found[1]
     if text.strip() == "0":
         return 0.0
-    if bare or unit not in _SIZES or not 0 < value < math.inf:
+    if found is None or not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 16GB or 16GiB")
-    return value * _SIZES[unit]
+    power, base = " KMGT".index(found[2][0].replace("B", " ")), 1024 if "I" in found[2] else 1000
+    return value * float(base) ** power
 
 
 def a_path(text: str) -> Path:

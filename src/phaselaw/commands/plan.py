@@ -51,7 +51,6 @@ _BUSY = "busy share, at most, such as 70%% (default: 1)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The runs, and every option in groups."""
     option(parser, "run_paths", "RUN", f"{opt.RUNS}; none with --tokens-per-s", type=a_path, nargs="*")
     rate = "a worker's rate from elsewhere, in place of a run; NAME=X,... for several accelerators"
     option(parser, "--tokens-per-s", "X", rate)
@@ -136,7 +135,6 @@ def _positive(group: argparse._ActionsContainer, name: str, metavar: str, text: 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plan; returns 0."""
     shown = _parts_shown(args)
     loaded = _measured(args)
     rates = _rates_given(args.tokens_per_s)

@@ -32,7 +32,6 @@ JSON_VERSION = 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The model, the runs, and the choices of a prediction."""
     opt.option(parser, "--params", "N", "parameters of the model: 3e9, 3B or 135M", required=True)
     for name, what in (("--layers", "layers"), ("--width", "hidden size")):
         opt.option(parser, name, "N", f"its {what}, where the run knows its models'", type=opt.positive_number(name))

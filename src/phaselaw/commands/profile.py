@@ -30,7 +30,6 @@ JSON_VERSION = 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The model and how it is run."""
     option(parser, "model", "MODEL", "a ladder model (models/NAME), or a model folder")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "fp16", "bf16"), help="number format (fp32)")
@@ -43,7 +42,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the profile; returns 0."""
     try:
         backend = HfBackend(
             name="profile", kind="hf", device=args.device, dtype=args.dtype, batch_size=args.batch, threads=args.threads

@@ -20,7 +20,6 @@ Looked for here: {", ".join(f"{name} ({port})" for port, name in PORTS.items())}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The server, the model, and how long users wait at most."""
     option(parser, "target", "URL or MODEL", "a server's address, or a model of a server here", nargs="?")
     option(parser, "--model", "NAME", "which of the server's models (default: the first that is loaded)")
     option(parser, "--out", "DIR", "run directory (default: runs/quick/TIME)", type=a_path)

@@ -34,7 +34,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Analyse, write the report, print the summary; returns 0."""
     seen = {args.run_path.resolve()}
     for path in args.beside:
         if path.resolve() in seen:

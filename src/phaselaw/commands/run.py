@@ -44,14 +44,8 @@ EXIT_OK, EXIT_SOME_CALLS_FAILED, EXIT_INTERRUPTED = 0, 3, 130
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The study and the options of a run."""
-    option(
-        parser,
-        "study",
-        "STUDY",
-        f"a study file, a shipped name, or a model that a local server has (default: {DEFAULT_STUDY})",
-        nargs="?",
-    )
+    study = f"a study file, a shipped name, or a model that a local server has (default: {DEFAULT_STUDY})"
+    option(parser, "study", "STUDY", study, nargs="?")
     option(parser, "--out", "DIR", "run directory (default: runs/NAME/TIME)", type=a_path)
     option(parser, "--resume", "RUN", "go on with an interrupted run", type=a_path)
     option(parser, "--backends", "A,B", "only these backends of the study", type=names)
@@ -82,10 +76,10 @@ def run(args: argparse.Namespace) -> int:
     if args.replicates is not None:
         args.settings = [*args.settings, f"replicates={args.replicates}"]
     take_permits(args)
-    notes = notes_console()
-    tell = partial(notes.print, markup=False, soft_wrap=True)
     if not args.settings and (server := _served_here(args.study)) is not None:
         return quick(server, out=args.out)
+    notes = notes_console()
+    tell = partial(notes.print, markup=False, soft_wrap=True)
     with ExitStack() as opened:
         how = {"label": args.ray_label, "share_machine": args.share_machine, "wait_s": args.wait_quiet, "tell": tell}
         hosts = opened.enter_context(closing(Hosts(args.ray, **how))) if args.ray else None
@@ -98,8 +92,7 @@ def run(args: argparse.Namespace) -> int:
             if args.resume is not None and hosts is None:
                 begin.begin_quietly(directory.study, wait_s=args.wait_quiet, tell=tell)
             asked_to_stop, left = _measure(directory, hosts, notes)
-        failed = sum(call.status != "ok" for call in directory.calls)
-    return _reported(directory.path, notes, stopped=asked_to_stop, left=left, failed=failed)
+    return _reported(directory, notes, stopped=asked_to_stop, left=left)
 
 
 def quick(server: LocalServer, *, out: Path | None, slo_ms: SloMs = QUICK_SLO_MS) -> int:
@@ -113,8 +106,7 @@ def quick(server: LocalServer, *, out: Path | None, slo_ms: SloMs = QUICK_SLO_MS
     asked = {"study_source": "phaselaw quick", "allow_lists": {}}
     with begin.new_run(study, out=out, argv=sys.argv, asked=asked, available=False, tell=tell) as directory:
         asked_to_stop, left = _measure(directory, None, notes)
-        failed = sum(call.status != "ok" for call in directory.calls)
-    return _reported(directory.path, notes, stopped=asked_to_stop, left=left, failed=failed, slo_ms=slo_ms)
+    return _reported(directory, notes, stopped=asked_to_stop, left=left, slo_ms=slo_ms)
 
 
 def _served_here(name: str | None) -> LocalServer | None:
@@ -127,8 +119,9 @@ def _served_here(name: str | None) -> LocalServer | None:
     return None
 
 
-def _reported(path: Path, notes: Console, *, stopped: bool, left: int, failed: int, slo_ms: SloMs | None = None) -> int:
+def _reported(run: RunDirectory, notes: Console, *, stopped: bool, left: int, slo_ms: SloMs | None = None) -> int:
     """Analyse and report: shortly where users wait so long at most, else as ``report`` does; returns the exit code."""
+    path, failed = run.path, sum(call.status != "ok" for call in run.calls)
     if stopped and left:
         notes.print(f"stopped; everything measured is kept. Go on with: phaselaw run --resume {path}", markup=False)
         return EXIT_INTERRUPTED
@@ -157,14 +150,9 @@ def _directory(args: argparse.Namespace, notes: Console, tell: begin.Tell, look:
         if args.dry_run:
             study = study.as_simulated({model.name: (model.params / 1e6, model.n_layer) for model in LADDER})
     if study is None or args.resume is not None:
-        return RunDirectory.resume(
-            args.resume,
-            study=study,
-            argv=sys.argv,
-            host=begin.host_of(None, tell=tell) if look is None else begin.driver(),
-            allow_changed=args.allow_changed,
-            retry_failed=args.retry_failed,
-        )
+        host = begin.host_of(None, tell=tell) if look is None else begin.driver()
+        again = {"allow_changed": args.allow_changed, "retry_failed": args.retry_failed}
+        return RunDirectory.resume(args.resume, study=study, argv=sys.argv, host=host, **again)
     if args.models:
         lists["models"] = full_names(args.models, {model.name for model in study.models})
     asked = {"study_source": args.study or DEFAULT_STUDY, "allow_lists": lists}

@@ -25,7 +25,6 @@ EXIT_LACKING = 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The actions, each with its options."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     shipped = actions.add_parser("list", help="list the shipped studies")
     add_json(shipped, "print one JSON document")
@@ -45,7 +44,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the action that was asked for."""
     return args.act(args) or 0
 
 

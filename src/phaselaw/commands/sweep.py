@@ -23,13 +23,11 @@ axes make a grid. Each value is a cell of one run directory; weights are loaded 
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The axes, and the options of a run."""
     option(parser, "--axis", "NAME=V1,V2", "an axis and its values", dest="axes", action="append", default=[])
     measuring.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, analyse, report; exit codes as ``phaselaw run``."""
     if len({axis.partition("=")[0] for axis in args.axes}) < len(args.axes):
         raise UsageError("--axis: one axis is given twice; give its values in one list")
     args.settings = [*args.settings, *(setting_of(axis) for axis in args.axes)]

@@ -53,7 +53,6 @@ LARGEST_PAGE = 64 * 2**20
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The log or pages, their columns, and the run they are held against."""
     option(parser, "sources", "FILE", "request logs (-: standard input), or one or two Prometheus pages", nargs="+")
     option(parser, "--out", "FILE", "write the profile here, as JSON", type=a_path)
     option(parser, "--model", "NAME", "only this model's requests")
@@ -80,7 +79,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write and print the profile; returns 0."""
     if args.out is not None and not args.out.resolve().parent.is_dir():
         raise RunError(f"{args.out}: its folder is not there")
     document = _of_pages(args) if _are_pages(args) else _of_log(args)

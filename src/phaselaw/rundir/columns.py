@@ -7,7 +7,8 @@ also the one place where a call's raw times become latencies, token counts and r
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter, sub
@@ -33,7 +34,8 @@ class Column(NamedTuple):
     name: str
     value: str | Callable[[Call], Any]
     """An attribute of ``call``, ``cell``, ``timing``, ``served``, ``beside`` or ``ollama`` (the timing of a call to
-    Ollama), empty where a call has none; a function of the call; ``study`` or ``phase``, which `rows_of` fills in."""
+    Ollama), empty where a call has none; a function of the call; ``study``, which the caller of `rows_of` knows; or
+    ``phase``, which `rows_of` fills in."""
     doc: str
     read: Read = "number"
 
@@ -95,14 +97,14 @@ def _projected_tokens(call: Call) -> int | None:
     return None if _projected(call, 1) is None else call.cell.gen_tokens
 
 
+def _ollama_total_ms(call: Call) -> Any:
+    return call.timing.server.get("total_duration_ms") if call.timing and call.cell.backend_kind == "ollama" else None
+
+
 def _load_ms(call: Call) -> float | None:
     """The server's own figure where it gives one: it loads within the call."""
     served = call.timing.served if call.timing else None
     return call.load_ms if served is None or served.load_ms is None else served.load_ms
-
-
-def _ollama_total_ms(call: Call) -> Any:
-    return call.timing.server.get("total_duration_ms") if call.timing and call.cell.backend_kind == "ollama" else None
 
 
 def _request_ms(call: Call) -> float | None:
@@ -262,33 +264,27 @@ _COMPUTED = [(column.name, column.value) for column in MEASURED if not isinstanc
 _NOTHING: dict[str, Any] = dict.fromkeys(COLUMNS)
 
 
-def settled_calls(calls: Sequence[Call]) -> Iterator[Call]:
+def settled_calls(calls: Sequence[Call]) -> list[Call]:
     """The calls of a run in their order, judged together: by model, by its prompt cache; by cell, by server claims."""
-    done = list(calls)
 
-    def settle(key: Callable[[Cell], Any], judge: Callable[[list[Call]], list[Timing]]) -> None:
-        groups: dict[Any, list[int]] = {}
+    def by_cache(timings: list[Timing], cells: list[Cell]) -> list[Timing]:
+        return judged(timings, lone=[cell.concurrency == 1 for cell in cells])
+
+    def by_claims(timings: list[Timing], cells: list[Cell]) -> list[Timing]:
+        return settled(timings, cells[0].gen_tokens, lone=cells[0].concurrency == 1)
+
+    done = list(calls)
+    for key, judge in ((attrgetter("cell.backend", "cell.model"), by_cache), (attrgetter("cell.key"), by_claims)):
+        groups: defaultdict[Any, list[tuple[int, Timing]]] = defaultdict(list)
         for at, call in enumerate(done):
             if call.timing is not None and call.timing.served is not None:
-                groups.setdefault(key(call.cell), []).append(at)
-        for places in groups.values():
+                groups[key(call)].append((at, call.timing))
+        for group in groups.values():
             with suppress(ArithmeticError, ValueError):  # what no figure can be made of stays as it came
-                for at, timing in zip(places, judge([done[at] for at in places]), strict=True):
+                found = judge([timing for _, timing in group], [done[at].cell for at, _ in group])
+                for (at, _), timing in zip(group, found, strict=True):
                     done[at] = replace(done[at], timing=timing)
-
-    def by_cache(model: list[Call]) -> list[Timing]:
-        return judged(
-            [each.timing for each in model if each.timing], lone=[each.cell.concurrency == 1 for each in model]
-        )
-
-    def by_claims(cell: list[Call]) -> list[Timing]:
-        asked = cell[0].cell
-        timings = [each.timing for each in cell if each.timing]
-        return settled(timings, asked.gen_tokens, lone=asked.concurrency == 1)
-
-    settle(lambda cell: (cell.backend, cell.model), by_cache)
-    settle(lambda cell: cell.key, by_claims)
-    yield from done
+    return done
 
 
 _SIZES = re.compile(r"(?<![a-z0-9.])(a?)(\d+(?:\.\d+)?)([mb])(?![a-z0-9.])", re.IGNORECASE)
@@ -307,33 +303,21 @@ def millions_in_name(model: str) -> tuple[float | None, float | None]:
     return alone, active[0] if alone and len(active) == 1 else None
 
 
-def rows_of(
-    call: Call,
-    *,
-    prompt: str | None,
-    params_millions_config: float | None,
-    params_millions_measured: float | None,
-    threads: int | None = None,
-    host: Mapping[str, Any] | None = None,
-) -> Iterator[dict[str, Any]]:
+def rows_of(call: Call, **of_study: Any) -> Iterator[dict[str, Any]]:
     """One row a phase of a call, keyed by `COLUMNS`; the keys that don't apply are ``None``.
 
-    A failed call gives its three rows too, with ``status`` and ``error`` and no times.
+    ``of_study`` are columns that the call does not know. A failed call gives its three rows too, with ``status`` and
+    ``error`` and no times.
     """
     timing = call.timing
     served = None if timing is None else timing.served
     ollama = timing if served is not None and call.cell.backend_kind == "ollama" else None
-    shared: dict[str, Any] = _NOTHING | {
-        "prompt": prompt,
-        "prompt_chars": None if prompt is None else len(prompt),
-        "params_millions": params_millions_measured if params_millions_config is None else params_millions_config,
-        "params_millions_config": params_millions_config,
-        "params_millions_measured": params_millions_measured,
-        "threads": threads,
-        "host": host and host.get("name"),
-        "shared_machine": host and host.get("shared_machine"),
-    }
-    if params_millions_config is None and params_millions_measured is None:
+    shared: dict[str, Any] = _NOTHING | of_study
+    if shared["prompt"] is not None:
+        shared["prompt_chars"] = len(shared["prompt"])
+    label, counted = shared["params_millions_config"], shared["params_millions_measured"]
+    shared["params_millions"] = counted if label is None else label
+    if shared["params_millions"] is None:
         shared["params_millions_named"] = millions_in_name(call.cell.model)[0]
     sources = (call, call.cell, timing, served, call.beside, ollama)
     for (names, read), source in zip(_ATTRIBUTES, sources, strict=True):

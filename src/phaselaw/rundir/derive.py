@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,12 @@ def derived(path: Path, journal: Journal, *, with_tables: bool = True) -> Derive
     with reading(path, RunError):
         studies = _studies(path, journal)
         models, loads = _model_rows(journal, studies), _loads(journal)
-        tables: dict[str, bytes] = {}
-        if with_tables:
-            hf_loads = [row for row in loads if row["kind"] == "hf"]
-            for name, columns, rows in (
-                (METRICS, COLUMNS, _rows(journal, studies, models)),
-                (MODELS, MODEL_COLUMNS, models),
-                (HF_LOADS, LOAD_COLUMNS, hf_loads),
-            ):
-                tables[name] = raw_text(csv_text(columns, rows))
+        of_tables = (
+            (METRICS, COLUMNS, _rows(journal, studies, models)),
+            (MODELS, MODEL_COLUMNS, models),
+            (HF_LOADS, LOAD_COLUMNS, [row for row in loads if row["kind"] == "hf"]),
+        )
+        tables = {name: raw_text(csv_text(columns, rows)) for name, columns, rows in of_tables if with_tables}
         manifest = _manifest(journal, studies, models, loads)
     hashes = {name: hashlib.sha256(table).hexdigest() for name, table in tables.items()}
     measured = {call.process_idx for call in journal.calls}
@@ -83,15 +81,13 @@ def faults(path: Path) -> Iterator[str]:
     if journal.damage:
         return
     found = derived(path, journal)
-    planned, end = _studies(path, journal)[-1].calls_planned(), journal.end
+    planned, end = kept_study(path, journal).calls_planned(), journal.end
     if end is not None and end["status"] == "complete" and len(journal.calls) < planned:
         yield f"{JOURNAL}: {len(journal.calls)} of {planned} calls, though it ends as complete"
-    try:
+    manifest: Any = None
+    with suppress(OSError, ValueError, RecursionError):
         manifest = json.loads(read_plain(path / MANIFEST))
-        sound = isinstance(manifest, dict) and is_sound(manifest)
-    except (OSError, ValueError, RecursionError):
-        sound = False
-    if not sound:
+    if not isinstance(manifest, dict) or not is_sound(manifest):
         yield f"{MANIFEST}: not as it was written"
     elif manifest.get("status") != "running":
         for name, table in found.tables.items():
@@ -110,19 +106,15 @@ def _first_difference(path: Path, derived: bytes) -> str:
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest with the hash of all else that stands in it."""
-    return {**manifest, SEAL: _seal_of(manifest)}
+    content = {key: value for key, value in manifest.items() if key != SEAL}
+    return content | {SEAL: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
 def is_sound(manifest: Mapping[str, Any]) -> bool:
     """Whether a manifest is as it was written; of version 1, which had no hash, nothing can be told."""
     if SEAL not in manifest:
         return manifest.get("schema_version") in (None, 1)
-    return bool(manifest[SEAL] == _seal_of(manifest))
-
-
-def _seal_of(manifest: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in manifest.items() if key != SEAL}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return sealed(manifest) == manifest
 
 
 def _studies(path: Path, journal: Journal) -> list[Study]:
@@ -150,8 +142,10 @@ def _rows(journal: Journal, studies: list[Study], models: Rows) -> Iterator[dict
     hosts = {process["process_idx"]: process["host"] for process in journal.processes}
     abandoned = [(dataclasses.replace(call, error=why), "abandoned") for call, why in journal.abandoned]
     for call, status in (*((call, None) for call in settled_calls(journal.calls)), *abandoned):
+        host = hosts.get(call.process_idx, {})
         of_study: dict[str, Any] = {
-            "host": hosts.get(call.process_idx),
+            "host": host.get("name"),
+            "shared_machine": host.get("shared_machine"),
             "prompt": prompts.get(call.cell.scenario),
             "params_millions_config": labels.get((call.cell.model, call.cell.backend_kind)),
             "params_millions_measured": measured.get((call.cell.backend, call.cell.model)),

@@ -13,28 +13,20 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from phaselaw import records
 from phaselaw.errors import RunError
 from phaselaw.files import lock, read_plain
-from phaselaw.records import (
-    Abandoned,
-    BackendEnded,
-    Call,
-    Event,
-    ModelLoaded,
-    Rewarmed,
-    ServerAwaited,
-    from_jsonable,
-    to_jsonable,
-)
+from phaselaw.records import Call, Event, from_jsonable, to_jsonable
 
 JOURNAL = "journal.jsonl"
 JOURNAL_VERSION = 2
 """What is written. Version 1, which has neither checksums nor replicates, is read as well."""
 
-_RECORDS: dict[str, type[Any]] = {"model": ModelLoaded, "rewarmed": Rewarmed, "call": Call}
-_RECORDS |= {"backend_ended": BackendEnded, "server_awaited": ServerAwaited, "abandoned": Abandoned}
+_RECORDS: dict[str, type[Any]] = {"model": records.ModelLoaded, "rewarmed": records.Rewarmed, "call": Call}
+_RECORDS |= {"backend_ended": records.BackendEnded, "server_awaited": records.ServerAwaited}
+_RECORDS |= {"abandoned": records.Abandoned}
 _NAMES = {record: name for name, record in _RECORDS.items()}
 _REQUIRED: dict[str, dict[str, Any]] = {
     "header": {"run_id": str, "argv": list, "study": dict, "study_sha256": str, "skipped": list}
@@ -49,12 +41,10 @@ _REQUIRED: dict[str, dict[str, Any]] = {
 _CHECKSUM = b',"crc32":"'
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Damage:
-    """A line of a journal that can't be what was written."""
+class Damage(NamedTuple):
+    """A line of a journal that can't be what was written: its number from 1 (0 for what is missing), and why."""
 
     line: int
-    """From 1; 0 for what is missing."""
     what: str
 
 
@@ -64,8 +54,8 @@ class Journal:
 
     header: dict[str, Any]
     processes: tuple[dict[str, Any], ...]
-    models: tuple[ModelLoaded, ...]
-    rewarmed: tuple[Rewarmed, ...]
+    models: tuple[records.ModelLoaded, ...]
+    rewarmed: tuple[records.Rewarmed, ...]
     calls: tuple[Call, ...]
     """In the order they were made; of a call that failed and was made again, the last."""
     abandoned: tuple[tuple[Call, str], ...]
@@ -84,12 +74,10 @@ class Journal:
 
     @property
     def next_process_idx(self) -> int:
-        """The index of the next process."""
         return 1 + max((process["process_idx"] for process in self.processes), default=-1)
 
     @property
     def next_call_idx(self) -> int:
-        """The execution index of the next call."""
         return 1 + max((call.call_idx for call in (*self.calls, *(call for call, _ in self.abandoned))), default=-1)
 
     @property
@@ -104,16 +92,17 @@ def read_journal(path: Path) -> Journal:
     """Read a journal; a last line that a crash cut is left out, any other damage is a `RunError` naming its line."""
     journal = scan_journal(path)
     for damage in journal.damage:
-        raise RunError(f"{path}:{damage.line}: {damage.what}; {_WHAT_TO_DO} {path.parent}")
+        what_to_do = f"restore the file, or keep all sound lines: phaselaw show --salvage {path.parent}"
+        raise RunError(f"{path}:{damage.line}: {damage.what}; {what_to_do}")
     return journal
-
-
-_WHAT_TO_DO = "restore the file, or keep all sound lines: phaselaw show --salvage"
 
 
 def scan_journal(path: Path) -> Journal:
     """Read what of a journal is sound, and say what is not; `RunError` where it can't be read, or is none."""
-    raw = _raw(path)
+    try:
+        raw = read_plain(path)
+    except OSError as error:
+        raise RunError(f"{path} can't be read: {error.strerror or error}") from None
     whole_bytes = raw.rfind(b"\n") + 1
     events: dict[str, list[Any]] = {name: [] for name in (*_REQUIRED, *_RECORDS)}
     calls: dict[str, Call] = {}
@@ -163,13 +152,6 @@ def scan_journal(path: Path) -> Journal:
     )
 
 
-def _raw(path: Path) -> bytes:
-    try:
-        return read_plain(path)
-    except OSError as error:
-        raise RunError(f"{path} can't be read: {error.strerror or error}") from None
-
-
 def _version(header: bytes, path: Path) -> int:
     """A journal's version by its first line: 1 only where that has no checksum and says so."""
     stated = JOURNAL_VERSION
@@ -201,8 +183,10 @@ def _parsed(line: bytes, version: int) -> tuple[str, Any]:
         event = json.loads(line, parse_constant=_no_number)
         name = event.pop("event")
         event.pop("crc32", None)
+        if name == "call":
+            return name, _call(event)
         if name in _RECORDS:
-            return name, _record(name, event)
+            return name, from_jsonable(_RECORDS[name], event)
         if any(not isinstance(event.get(key), of) for key, of in _REQUIRED.get(name, {}).items()):
             raise KeyError(name)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
@@ -210,12 +194,10 @@ def _parsed(line: bytes, version: int) -> tuple[str, Any]:
     return name, event
 
 
-def _record(name: str, event: dict[str, Any]) -> Any:
+def _call(event: dict[str, Any]) -> Call:
     try:
-        return from_jsonable(_RECORDS[name], event)
+        return from_jsonable(Call, event)
     except ValueError as error:
-        if name != "call":
-            raise
         return from_jsonable(Call, event | {"timing": None, "status": "error", "error": f"unreadable: {error}"})
 
 
@@ -309,9 +291,8 @@ class JournalWriter:
 def is_being_written(path: Path) -> bool:
     """Whether a process has a journal open to write it."""
     try:
-        JournalWriter(path).close()
+        with suppress(OSError):
+            JournalWriter(path).close()
     except RunError:
         return True
-    except OSError:
-        return False
     return False

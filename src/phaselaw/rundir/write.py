@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -31,7 +32,6 @@ class RunDirectory:
         self._calls = {call.call_id: call for call in self._journal.calls}
         self._to_retry: set[str] = set()
         self.next_call_idx = self._journal.next_call_idx
-        """The execution index of the next call."""
         self.process_idx = self._journal.next_process_idx
         self.hosts = {each["process_idx"]: each["host"] for each in self._journal.processes}
         """What each process measured on, by its number."""
@@ -56,9 +56,8 @@ class RunDirectory:
         a journal already, another process writes it, or it can't be written.
         """
         with writing(path or Path("runs")):
-            path = path or _new_folder(
-                Path("runs") / (re.sub(r"[^A-Za-z0-9._-]+", "-", study.run_name).strip(".-") or "run")
-            )
+            name = re.sub(r"[^A-Za-z0-9._-]+", "-", study.run_name).strip(".-") or "run"
+            path = path or _new_folder(Path("runs") / name)
             path.mkdir(parents=True, exist_ok=True)
         header = {
             "journal_version": JOURNAL_VERSION,
@@ -104,9 +103,8 @@ class RunDirectory:
             if study is not None and study.sha256 != kept.sha256:
                 changes.insert(0, f"study: {kept.sha256[:12]} became {study.sha256[:12]}")
             if changes and not allow_changed:
-                raise RunError(
-                    f"{path} was begun otherwise ({'; '.join(changes)}); --allow-changed goes on and records both"
-                )
+                otherwise = f"{path} was begun otherwise ({'; '.join(changes)})"
+                raise RunError(f"{otherwise}; --allow-changed goes on and records both")
             if retry_failed:
                 directory._to_retry = {call.call_id for call in directory.calls if call.status != "ok"}
             complete = journal.end is not None and journal.end["status"] == "complete"
@@ -175,25 +173,16 @@ class RunDirectory:
 
     def _begin_process(self, host: Mapping[str, Any], argv: Sequence[str], changes: Sequence[str]) -> None:
         self._host, self._argv, self.hosts[self.process_idx] = host, argv, dict(host)
-        event = {
-            "process_idx": self.process_idx,
-            "host": dict(host),
-            **_asked_for(self.study, argv),
-            "changes": list(changes),
-            "started_at_unix": time.time(),
-        }
+        event = {"process_idx": self.process_idx, "host": dict(host), **_asked_for(self.study, argv)}
+        event |= {"changes": list(changes), "started_at_unix": time.time()}
         self._writer.write("process", event)
         write_derived(self.path, with_tables=False)
 
 
 def _asked_for(study: Study, argv: Sequence[str]) -> dict[str, Any]:
     """What a process is to do, and what does it."""
-    return {
-        "argv": redacted_words(argv),
-        "study": study.resolved(),
-        "study_sha256": study.sha256,
-        "phaselaw_version": __version__,
-    }
+    of_study = {"study": study.resolved(), "study_sha256": study.sha256}
+    return {"argv": redacted_words(argv), **of_study, "phaselaw_version": __version__}
 
 
 def write_derived(path: Path, *, with_tables: bool = True) -> None:
@@ -216,13 +205,10 @@ def salvage(path: Path) -> int:
         journal, raw = scan_journal(path / JOURNAL), read_plain(path / JOURNAL)
         damaged = [each.line for each in journal.damage]
         if damaged:
-            lines = raw[: journal.whole_bytes].split(b"\n")[1:-1]
             kept = [line_of("header", journal.header | {"journal_version": JOURNAL_VERSION})]
-            kept += [
-                summed(line)
-                for number, line in enumerate(lines, start=2)
-                if number not in damaged and not line.startswith(b'{"event":"end"')
-            ]
+            for number, line in enumerate(raw[: journal.whole_bytes].split(b"\n")[1:-1], start=2):
+                if number not in damaged and not line.startswith(b'{"event":"end"'):
+                    kept.append(summed(line))
             kept.append(line_of("salvaged", {"lines": damaged, "at_unix": time.time()}))
             write_whole(path / f"{JOURNAL}.damaged", raw)
             write_whole(path / JOURNAL, b"".join(kept))
@@ -244,14 +230,12 @@ def _opened(path: Path, header: bytes | None = None) -> Iterator[JournalWriter]:
 def _new_folder(parent: Path) -> Path:
     """A new folder named for this second; two runs that start in one second get one each."""
     parent.mkdir(parents=True, exist_ok=True)
-    path = first = parent / f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
-    number = 1
-    while True:
+    first = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
+    for name in chain((first,), (f"{first}_{number}" for number in count(2))):
         with suppress(FileExistsError):
-            path.mkdir()
-            return path
-        number += 1
-        path = first.with_name(f"{first.name}_{number}")
+            (parent / name).mkdir()
+            break
+    return parent / name
 
 
 def _fsync_folder(path: Path) -> None:
