@@ -10,17 +10,7 @@ from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
 from phaselaw.laws.draws import same_draws
-from phaselaw.plan.capacity import (
-    SECONDS_PER_MONTH,
-    Headroom,
-    estimate,
-    exact,
-    mean_tokens,
-    usd_per_million_tokens,
-    whole_workers,
-    without_interval,
-    workers_needed,
-)
+from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom, estimate, exact, mean_tokens, whole_workers
 from phaselaw.plan.economics import Question, capacity_row
 from phaselaw.plan.inputs import TR121_MIXES
 from phaselaw.plan.replicas import Replica, stated
@@ -42,8 +32,9 @@ def replica(*rates: float, usd_per_hour: float = 1.0) -> Replica:
 def test_figures_that_tr121_prints_for_a_billion_tokens_a_month(
     tokens_per_s: float, workers: float, usd_per_1m: float
 ) -> None:
-    assert workers_needed(1e9, exact(tokens_per_s))[0] == pytest.approx(workers, abs=0.006)
-    assert usd_per_million_tokens(exact(tokens_per_s), 1.006)[0] == pytest.approx(usd_per_1m, abs=0.006)
+    fleet = stated("m", tokens_per_s, 1.006).fleet(1e9)
+    assert fleet["workers"][0] == pytest.approx(workers, abs=0.006)
+    assert fleet["usd_per_1m"][0] == pytest.approx(usd_per_1m, abs=0.006)
 
 
 @given(rate=rates, volume=st.floats(1e3, 1e15), price=st.floats(1e-3, 1e3))
@@ -125,7 +116,7 @@ def test_the_interval_holds_the_middle_of_the_draws() -> None:
 def test_what_was_given_has_no_interval_of_its_own_and_takes_the_others() -> None:
     measured = same_draws(2.0, np.array([1.0, 3.0]))
     assert estimate(exact(5.0)).low is None
-    told = estimate(exact(5.0) * measured, level=1.0)
+    told = estimate(exact(5.0) * measured)
     assert (told.low, told.high) == (5.0, 15.0)
 
 
@@ -139,7 +130,7 @@ def test_each_interval_is_of_its_own_draws() -> None:
 
 
 def test_one_quantity_without_an_interval_leaves_a_sum_without_one() -> None:
-    both = without_interval(1.0) + without_interval(2.0)
+    both = stated("one", 1.0, 1.0).tokens_per_s + stated("other", 2.0, 1.0).tokens_per_s
     assert estimate(both) == estimate(exact(3.0))
 
 

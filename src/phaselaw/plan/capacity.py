@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from phaselaw.errors import UsageError
-from phaselaw.laws.draws import N_DRAWS, draws_of, same_draws
+from phaselaw.laws.draws import draws_of
 from phaselaw.laws.options import Options
 from phaselaw.laws.rates import INTERVALS
 from phaselaw.laws.regression import Floats
@@ -51,27 +51,10 @@ class Headroom:
             raise UsageError(f"--spares {self.spares}: give a count, 0 or more")
 
 
-def workers_needed(tokens_per_month: float | Floats, tokens_per_s: Floats) -> Floats:
-    """Replicas, as a fraction, that serve a monthly volume when busy all the time."""
-    needed: Floats = tokens_per_month / SECONDS_PER_MONTH / tokens_per_s
-    return needed
-
-
 def whole_workers(workers: Floats, headroom: Headroom) -> Floats:
     """``ceil(workers x burst / utilisation) + spares``; no load still keeps the spares."""
     # A product that is whole but for rounding is whole.
     return np.ceil(np.round(workers * headroom.burst / headroom.utilisation, 9)) + headroom.spares
-
-
-def usd_per_million_tokens(tokens_per_s: Floats, usd_per_hour: float) -> Floats:
-    """``1e6 / tokens_per_s / 3600 x usd_per_hour``: dollars for a million tokens under time-priced compute."""
-    price: Floats = 1e6 / tokens_per_s / 3600.0 * usd_per_hour
-    return price
-
-
-def usd_per_month(workers: Floats, usd_per_hour: float) -> Floats:
-    """Dollars for so many replicas' hours of a month."""
-    return workers * HOURS_PER_MONTH * usd_per_hour
 
 
 def mean_tokens(mixes: Sequence[Mix]) -> float:
@@ -123,12 +106,7 @@ UNKNOWN = exact(math.nan)
 """A quantity that is not known: everything made of it is not known either."""
 
 
-def without_interval(value: float) -> Floats:
-    """A quantity whose noise was not measured."""
-    return same_draws(value, np.full(N_DRAWS, math.nan))
-
-
-def estimate(quantity: Floats | None, *, level: float = LEVEL) -> Estimate:
+def estimate(quantity: Floats | None) -> Estimate:
     """The value of a quantity with the central interval of each of its draws.
 
     ``None`` for a value that is absent or not finite. A limit that is infinite is ``None`` too: nothing bounds it.
@@ -139,7 +117,7 @@ def estimate(quantity: Floats | None, *, level: float = LEVEL) -> Estimate:
     for name, draws in zip(INTERVALS, draws_of(quantity), strict=True):
         if value is not None and draws.size and not np.isnan(draws).any():
             with np.errstate(invalid="ignore"):
-                both = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], method="inverted_cdf")
+                both = np.quantile(draws, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], method="inverted_cdf")
             prefix = f"{name}_".removeprefix("_")
             ends |= {f"{prefix}{end}": _finite(at) for end, at in zip(("low", "high"), both, strict=True)}
     return Estimate(value=value, **ends)

@@ -25,7 +25,7 @@ NEAR = 0.1
 """A length that is off by no more than this share of a measured one counts as that."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Coverage:
     """What a figure stands on, and why."""
 
@@ -93,16 +93,17 @@ def of_kind(replica: Replica, mix: Mix) -> Coverage:
 
 def of_load(replica: Replica, mixes: Sequence[Mix]) -> Coverage:
     """What the token-linear price of a mixture stands on: its least sure kind."""
-    kinds = [(mix, of_kind(replica, mix)) for mix in mixes]
+    return of_kinds([(mix, of_kind(replica, mix)) for mix in mixes])
+
+
+def of_kinds(kinds: Sequence[tuple[Mix, Coverage]]) -> Coverage:
+    """The least sure of some kinds of request, and which share of all requests is no surer."""
     found = worst(coverage for _, coverage in kinds)
-    alike = [mix for mix, coverage in kinds if coverage.status == found.status]
-    if len(kinds) == 1 or found.why is None:
+    alike = [(mix, coverage.why) for mix, coverage in kinds if coverage.status == found.status]
+    share = sum(mix.share for mix, _ in alike) / sum(mix.share for mix, _ in kinds)
+    if found.why is None or len(kinds) == 1 or (share == 1 and len({why for _, why in alike}) == 1):
         return found
-    share = sum(mix.share for mix in alike) / sum(mix.share for mix in mixes)
-    if share == 1 and len({coverage.why for _, coverage in kinds}) == 1:
-        return found
-    commonest = max(alike, key=lambda mix: mix.share)
-    why = next(coverage.why for mix, coverage in kinds if mix is commonest)
+    commonest, why = max(alike, key=lambda each: each[0].share)
     return Coverage(status=found.status, why=f"{share:.1%} of requests, such as {commonest.name}: {why}")
 
 

@@ -11,15 +11,7 @@ from phaselaw.laws.concurrency import users_within
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH
-from phaselaw.plan.capacity import (
-    HOURS_PER_MONTH,
-    SECONDS_PER_MONTH,
-    UNKNOWN,
-    Headroom,
-    exact,
-    mean_tokens,
-    usd_per_month,
-)
+from phaselaw.plan.capacity import HOURS_PER_MONTH, SECONDS_PER_MONTH, UNKNOWN, Headroom, exact, mean_tokens
 from phaselaw.plan.coverage import Coverage, of_load, own_requests
 from phaselaw.plan.day import Day, day_rows
 from phaselaw.plan.decisions import Tiers, break_even, cascade_row, decision_delta, routed_row, success_row
@@ -225,7 +217,7 @@ def _budget_row(replica: Replica, question: Question, usd: float) -> Row:
         replica,
         budget_usd=usd,
         whole_workers=exact(whole),
-        usd_per_month_whole=usd_per_month(exact(whole), replica.usd_per_hour),
+        usd_per_month_whole=exact(whole * HOURS_PER_MONTH * replica.usd_per_hour),
         carried_tokens_per_month=carried,
         carried_requests_per_s=carried / SECONDS_PER_MONTH / mean_tokens(question.mixes),
         fits=None if replica.load.status == "not_possible" else "yes" if carried[0] >= question.volume else "no",
@@ -263,8 +255,7 @@ def _phase_split(
         found = token_prices(question.mixes, seconds, replica.usd_per_hour)
         if question.itemised:
             requests += [request_row(replica, *of_kind) for of_kind in zip(question.mixes, seconds, strict=True)]
-        stands_on = Coverage(status=found.status, why=found.why)
-        prices.append(row("token_prices", replica, **vars(found), load=stands_on, gen_tokens=None))
+        prices.append(row("token_prices", replica, **vars(found), load=found, gen_tokens=None))
         if found.status != "not_possible":
             rated.append(at_mixture(replica, found, mean_tokens(question.mixes)))
     return requests, prices, rated

@@ -24,7 +24,7 @@ from phaselaw.tables import Row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Split:
+class Split(Coverage):
     """Seconds of one replica that one request takes, by phase; NaN where they are not measured.
 
     The prefill's hold what a request waits for before it.
@@ -33,12 +33,10 @@ class Split:
     prefill_s: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     decode_s: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     status: RateStatus = "not_possible"
-    why: str | None = None
-    """Why it is not possible, or in what it is extrapolated."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenPrices:
+class TokenPrices(Coverage):
     """Dollars for a million input and output tokens of a mixture; NaN where it has none, or they are not measured."""
 
     usd_per_1m_input: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
@@ -46,7 +44,6 @@ class TokenPrices:
     worker_s_per_request: Floats = dataclasses.field(default_factory=lambda: UNKNOWN)
     """Of the average request."""
     status: RateStatus = "not_possible"
-    why: str | None = None
 
 
 def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: bool = False) -> Split:
@@ -69,10 +66,11 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
     prefill = times.prefill_s(_fresh(mix), batch=together, extrapolate=True)
     decode = times.decode_s(batch, mix.prompt_tokens, mix.output_tokens, extrapolate=True)
     assert prefill is not None and decode is not None
+    asked_before = not replica.lengths or any(near(mix.prompt_tokens, prompt) for prompt, _ in replica.lengths)
     return Split(
         prefill_s=prefill.seconds / together * replica.prefill_factor + replica.wait_s,
         decode_s=decode.seconds / batch * replica.decode_factor,
-        status="extrapolated" if beyond else "derived" if _asked_before(replica, mix) else "interpolated",
+        status="extrapolated" if beyond else "derived" if asked_before else "interpolated",
         why=beyond,
     )
 
@@ -80,11 +78,6 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
 def _fresh(mix: Mix) -> float:
     """Prompt tokens that are prefilled: those that no cache holds."""
     return mix.prompt_tokens * (1 - mix.cached_share)
-
-
-def _asked_before(replica: Replica, mix: Mix) -> bool:
-    """Whether such a prompt was measured, as far as the run says."""
-    return not replica.lengths or any(near(mix.prompt_tokens, prompt) for prompt, _ in replica.lengths)
 
 
 def _beyond(replica: Replica, prefill: PhaseTime, decode: PhaseTime, mix: Mix, together: int) -> Iterator[str]:
@@ -110,24 +103,19 @@ def token_prices(mixes: Sequence[Mix], splits: Sequence[Split], usd_per_hour: fl
 
     They are as sure as the least sure kind.
     """
-    total = sum(mix.share for mix in mixes)
-    kinds = list(zip(mixes, splits, strict=True))
-    if lacking := [(mix, each.why) for mix, each in kinds if each.status == "not_possible"]:
-        share = sum(mix.share for mix, _ in lacking) / total
-        commonest, why = max(lacking, key=lambda each: each[0].share)
-        alike = share == 1 and len({why for _, why in lacking}) == 1
-        return TokenPrices(why=why if alike else f"{share:.1%} of requests, such as {commonest.name}: {why}")
+    kinds, least = list(zip(mixes, splits, strict=True)), worst(splits)
+    if least.status == "not_possible":
+        return TokenPrices(why=of_kinds(kinds).why)
     prefill = sum((mix.share * each.prefill_s for mix, each in kinds), exact(0.0))
     decode = sum((mix.share * each.decode_s for mix, each in kinds), exact(0.0))
     inputs = sum(mix.share * mix.prompt_tokens for mix in mixes)
     outputs = sum(mix.share * mix.output_tokens for mix in mixes)
     usd_per_s = usd_per_hour / 3600.0
     # A mixture without output has no price of output tokens; what it takes then stands in the input's, and vice versa.
-    least = worst(Coverage(status=each.status, why=each.why) for each in splits)
     return TokenPrices(
         usd_per_1m_input=(prefill if outputs else prefill + decode) * usd_per_s / inputs * 1e6 if inputs else UNKNOWN,
         usd_per_1m_output=(decode if inputs else prefill + decode) * usd_per_s / outputs * 1e6 if outputs else UNKNOWN,
-        worker_s_per_request=(prefill + decode) / total,
+        worker_s_per_request=(prefill + decode) / sum(mix.share for mix in mixes),
         status=least.status,
         why=least.why,
     )
@@ -140,7 +128,7 @@ def request_row(replica: Replica, mix: Mix, found: Split) -> Row:
         "phase_split",
         replica,
         **dataclasses.asdict(mix) | vars(found),
-        load=Coverage(status=found.status, why=found.why),
+        load=found,
         gen_tokens=None,
         mix=mix.name,
         usd_per_1k_requests=seconds * replica.usd_per_hour / 3.6,

@@ -20,8 +20,7 @@ from phaselaw.laws.physical_limit import Shape, shapes
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import REQUESTS, as_requests, usable
-from phaselaw.plan import capacity
-from phaselaw.plan.capacity import UNKNOWN, Headroom, exact, without_interval
+from phaselaw.plan.capacity import HOURS_PER_MONTH, SECONDS_PER_MONTH, UNKNOWN, Headroom, exact, whole_workers
 from phaselaw.plan.coverage import MEASURED, Coverage
 from phaselaw.plan.machines import Machine, machines_of
 from phaselaw.records import Run
@@ -84,8 +83,9 @@ class Replica:
 
     @property
     def usd_per_1m(self) -> Floats:
-        """Dollars for a million tokens."""
-        return capacity.usd_per_million_tokens(self.tokens_per_s, self.usd_per_hour)
+        """Dollars for a million tokens under time-priced compute."""
+        price: Floats = 1e6 / self.tokens_per_s / 3600.0 * self.usd_per_hour
+        return price
 
     def usd_per_request(self, tokens: float) -> Floats:
         """Dollars for a request of so many tokens, each at the same price."""
@@ -93,39 +93,25 @@ class Replica:
 
     def fleet(self, tokens_per_month: float | Floats, headroom: Headroom = NO_HEADROOM) -> dict[str, Floats]:
         """What a volume needs of this kind and costs: for the time that is used, and for whole replicas."""
-        workers = capacity.workers_needed(tokens_per_month, self.tokens_per_s)
-        whole = capacity.whole_workers(workers, headroom)
-        dollars = capacity.usd_per_month(whole, self.usd_per_hour)
+        workers: Floats = tokens_per_month / SECONDS_PER_MONTH / self.tokens_per_s
+        whole = whole_workers(workers, headroom)
+        dollars = whole * HOURS_PER_MONTH * self.usd_per_hour
         return {
             "usd_per_1m_whole": dollars / np.maximum(tokens_per_month, 1e-9) * 1e6,
             "workers": workers,
             "whole_workers": whole,
             "usd_per_1m": self.usd_per_1m,
-            "usd_per_month": capacity.usd_per_month(workers, self.usd_per_hour),
+            "usd_per_month": workers * HOURS_PER_MONTH * self.usd_per_hour,
             "usd_per_month_whole": dollars,
         }
 
 
-def stated(
-    name: str,
-    tokens_per_s: float,
-    usd_per_hour: float,
-    *,
-    backend: str = "stated",
-    params_millions: float | None = None,
-) -> Replica:
-    """A replica whose rate is given as a number, without an interval."""
-    rate = without_interval(tokens_per_s)
+def stated(name: str, tokens_per_s: float, usd_per_hour: float, *, backend: str = "stated", **more: Any) -> Replica:
+    """A replica whose rate is given as a number, so that its noise is not known."""
+    rate = same_draws(tokens_per_s, np.full(N_DRAWS, math.nan))
     given = Coverage(status="given", why="a rate that was given, not measured")
-    return Replica(
-        backend=backend,
-        model=name,
-        tokens_per_s=rate,
-        usd_per_hour=usd_per_hour,
-        load=given,
-        request=given,
-        params_millions=params_millions,
-    )
+    about: dict[str, Any] = {"backend": backend, "load": given, "request": given}
+    return Replica(model=name, tokens_per_s=rate, usd_per_hour=usd_per_hour, **about | more)
 
 
 def price(replica: Replica) -> float:
