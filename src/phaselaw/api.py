@@ -212,8 +212,8 @@ def predict(
     part of the run's, for some backends alone.
     """
     for name, value in (("params", params), ("layers", layers), ("width", width)):
-        if value is not None and not 0 < value < float("inf"):
-            raise UsageError(f"{name} {value:g}: give a positive number")
+        if value is not None:
+            positive(name, value)
     model = NewModel(params_millions=params / 1e6, n_layer=layers, n_embd=width)
     return prediction.predict(tables or loaded.tables, model, level=loaded.options.level, extrapolate=extrapolate)
 
@@ -260,12 +260,12 @@ def plan(
     """
     volume, price = positive("tokens_per_month", tokens_per_month), positive("usd_per_hour", usd_per_hour)
 
-    def figure(row: Mapping[str, Any], name: str) -> Any:
-        return Estimate.of(row, name) if f"{name}_low" in row else row[name]
-
     replicas = replicas_of(loaded.run, loaded.analysis, price, between_runs=between_runs)
     rows = [capacity_row(replica, volume, headroom or Headroom()) for replica in replicas]
-    return [Need(**{field.name: figure(row, field.name) for field in dataclasses.fields(Need)}) for row in rows]
+    names = [field.name for field in dataclasses.fields(Need)]
+    return [
+        Need(**{name: Estimate.of(row, name) if f"{name}_low" in row else row[name] for name in names}) for row in rows
+    ]
 
 
 def planned(question: Question, workers: Sequence[Replica], analysis: Analysis | None) -> dict[str, Any]:

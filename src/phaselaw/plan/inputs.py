@@ -33,16 +33,8 @@ def positive(option: str, value: float) -> float:
     return value
 
 
-CURRENCIES = {
-    "USD": "$",
-    "EUR": "€",
-    "GBP": "£",
-    "INR": "₹",
-    "JPY": "JPY ",
-    "CNY": "CNY ",
-    "CHF": "CHF ",
-    "SEK": "SEK ",
-}
+CURRENCIES = {"USD": "$", "EUR": "€", "GBP": "£", "INR": "₹"}
+CURRENCIES |= {code: f"{code} " for code in ("JPY", "CNY", "CHF", "SEK")}
 """What amounts of money may be in, each with the mark that stands before an amount."""
 
 
@@ -91,13 +83,11 @@ def read_mixes(path: Path) -> tuple[Mix, ...]:
     Raises `UsageError` naming file, line and column.
     """
     found: dict[str, Mix] = {}
-    for where, row in read_table(path, ("name", "prompt_tokens", "output_tokens")):
-        mix = Mix(
-            name=row["name"],
-            prompt_tokens=_number(row, "prompt_tokens", where),
-            output_tokens=_number(row, "output_tokens", where),
-            share=_number(row, "share", where) if row.get("share") else 1.0,
-        )
+    lengths = ("prompt_tokens", "output_tokens")
+    for where, row in read_table(path, ("name", *lengths)):
+        given = (*lengths, "share") if row.get("share") else lengths
+        numbers = {column: _number(row, column, where) for column in given}
+        mix = Mix(name=row["name"], **numbers)
         if mix.tokens <= 0 or mix.share <= 0:
             raise UsageError(f"{where}: a kind of request has tokens, and a share above 0")
         if mix.name in found:
@@ -116,17 +106,17 @@ def read_success_rates(path: Path, known: set[str]) -> dict[str, Floats]:
     """
     rates: dict[str, Floats] = {}
     for at, (where, row) in enumerate(read_table(path, ("model", "success_rate"))):
-        rate = _number(row, "success_rate", where)
+        model, rate = row["model"], _number(row, "success_rate", where)
         if rate > 1:
             raise UsageError(f"{where}: success_rate {rate:g}: give a share from 0 to 1")
-        if row["model"] not in known:
-            raise UsageError(f"{where}: model {row['model']!r} is not in this run; it has: {', '.join(sorted(known))}")
-        if row["model"] in rates:
-            raise UsageError(f"{where}: model {row['model']!r} is there twice")
-        rates[row["model"]] = np.array([rate])
+        if model not in known:
+            raise UsageError(f"{where}: model {model!r} is not in this run; it has: {', '.join(sorted(known))}")
+        if model in rates:
+            raise UsageError(f"{where}: model {model!r} is there twice")
+        rates[model] = np.array([rate])
         if row.get("n"):
             n = _number(row, "n", where)
-            rates[row["model"]] = same_draws(rate, stats.beta.ppf(evenly(at), rate * n + 0.5, (1 - rate) * n + 0.5))
+            rates[model] = same_draws(rate, stats.beta.ppf(evenly(at), rate * n + 0.5, (1 - rate) * n + 0.5))
     return rates
 
 

@@ -87,13 +87,9 @@ class Choice:
         """The offer that the price is from, for the JSON."""
         offer, own = self.offer, ("provider", "machine", "accelerator", "doubt", "currency")
         among = ("offers", "lowest", "median", "highest", "age_days", "stale", "taken")
-        return {
-            **{name: getattr(offer, name) for name in own},
-            **{name: getattr(self, name) for name in among},
-            "accelerators_in_machine": offer.accelerators,
-            "usd_per_accelerator_hour": offer.usd_per_hour,
-            "date": None if offer.dated is None else offer.dated.isoformat(),
-        }
+        found = {name: getattr(offer, name) for name in own} | {name: getattr(self, name) for name in among}
+        found |= {"accelerators_in_machine": offer.accelerators, "usd_per_accelerator_hour": offer.usd_per_hour}
+        return found | {"date": offer.dated and offer.dated.isoformat()}
 
     def notes(self) -> Iterator[str]:
         """What to know of it: which it is, how it lies among the others, and its age."""
@@ -129,17 +125,16 @@ def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = 
     offers, unread = [], []
     for where, cells in table:
         row = {meaning: cells.get(name, "") if name else "" for meaning, name in names.items()}
-        prices = {meaning: money(row[meaning]) for meaning in (kind, "each")}
-        if any(row[meaning] and not usd >= 0 for meaning, (usd, _) in prices.items()):
+        prices = {meaning: money(row[meaning])[0] for meaning in (kind, "each") if row[meaning]}
+        if not all(usd >= 0 for usd in prices.values()):
             unread.append(where)
             continue
-        count, memory = _number(row["count"]), _number(row["memory"])
-        share = count if count is not None and 0 < count < 1 else 1.0  # of one accelerator that is rented in parts
-        if count is not None and (count >= 1e6 or (count > 1 and not count.is_integer())):
+        stated, memory = _number(row["count"]) or 1.0, _number(row["memory"])
+        share = min(stated, 1.0)  # of one accelerator that is rented in parts
+        if stated >= 1e6 or (stated > 1 and not stated.is_integer()):
             raise UsageError(f"{where}: {row['count'][:40]!r} accelerators; give the whole number that the machine has")
-        count = max(1, int(count or 1))
-        machine = prices[kind][0] if row[kind] else None
-        each = prices["each"][0] if kind == "on-demand" and row["each"] else None
+        count, machine = max(1, int(stated)), prices.get(kind)
+        each = prices.get("each") if kind == "on-demand" else None
         doubt = f"it rents {share:g} of an accelerator" if share < 1 else None
         if machine is None:
             usd, doubt = each, "no price of the whole machine to check it by" if count > 1 else doubt
@@ -150,19 +145,18 @@ def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = 
         if not usd:
             continue
         said = (row["currency"], row[kind], row["each"], names[kind] or "", names["each"] or "")
-        offers.append(
-            Offer(
-                provider=row["provider"],
-                machine=row["name"],
-                accelerator=row["accelerator"],
-                memory_gb=_memory(row["accelerator"]) or (None if memory is None else memory / count),
-                accelerators=count,
-                usd_per_hour=usd,
-                dated=read_date(row["date"], where) if row["date"] else dated,
-                doubt=doubt,
-                currency=next(filter(None, map(currency_in, said)), "USD"),
-            )
+        offer = Offer(
+            provider=row["provider"],
+            machine=row["name"],
+            accelerator=row["accelerator"],
+            memory_gb=_memory(row["accelerator"]) or (None if memory is None else memory / count),
+            accelerators=count,
+            usd_per_hour=usd,
+            dated=read_date(row["date"], where) if row["date"] else dated,
+            doubt=doubt,
+            currency=next(filter(None, map(currency_in, said)), "USD"),
         )
+        offers.append(offer)
     return offers, unread
 
 
@@ -184,10 +178,11 @@ def choose(
         raise UsageError(f"--provider {provider}: offers no {accelerator}; these do: {names}")
     if len(currencies := sorted({offer.currency for offer in fitting})) > 1:
         raise UsageError(f"--accelerator {accelerator}: prices in {' and '.join(currencies)}; choose a --provider")
-    usual = median(offer.usd_per_hour for offer in known)
-    told = f"the median of its accelerator is {usual:.2f}"
-    far = {offer for offer in fitting if not usual / OUTLIER <= offer.usd_per_hour <= usual * OUTLIER}
-    best = [dataclasses.replace(offer, doubt=offer.doubt or told) if offer in far else offer for offer in fitting]
+    usual, best = median(offer.usd_per_hour for offer in known), []
+    for offer in fitting:
+        far = not usual / OUTLIER <= offer.usd_per_hour <= usual * OUTLIER
+        why = offer.doubt or (f"the median of its accelerator is {usual:.2f}" if far else None)
+        best.append(dataclasses.replace(offer, doubt=why))
     best.sort(key=lambda offer: (bool(offer.doubt), offer.usd_per_hour))
     sure = sum(not offer.doubt for offer in best) or len(best)
     offer = best[0 if provider else (sure - 1) // 2]

@@ -24,11 +24,9 @@ MAX_CALLS = 1_000_000
 LADDER = "models/"
 """How the models of the ladder are named; a study may leave it out where nothing else can be meant."""
 
+_TR121 = yaml.safe_load(resources.files("phaselaw.study").joinpath("tr121_names.yaml").read_text())
 BARE_NAMES: dict[str, dict[str, dict[str, Any]]] = {
-    key: {name: {"name": name, **settings} for name, settings in entries.items()}
-    for key, entries in yaml.safe_load(
-        resources.files("phaselaw.study").joinpath("tr121_names.yaml").read_text()
-    ).items()
+    key: {name: {"name": name, **settings} for name, settings in entries.items()} for key, entries in _TR121.items()
 }
 """What TR121's scaling study means by an entry that is only a name."""
 
@@ -45,8 +43,7 @@ def load_study(
 ) -> Study:
     """Read a study file or a shipped study, with ``key=value`` settings put in and allow-lists applied.
 
-    Its backends are as its axes ask (`put_to_axes`). Raises `StudyError`: one line that names the file, the
-    line, the key, what is wrong and what to do.
+    Its backends are as its axes ask. Raises `StudyError`: file, line, key, what is wrong and what to do.
     """
     path = study_path(name_or_path)
     lists = {"backends": backends, "models": models, "scenarios": scenarios}
@@ -201,13 +198,11 @@ def _models_without_backend(study: Study) -> Iterator[Fault]:
 
 
 def _batches_of_texts_for_a_server(study: Study) -> Iterator[Fault]:
-    served = next((backend.name for backend in study.backends if isinstance(backend, ServedBackend)), None)
+    served = [backend.name for backend in study.backends if isinstance(backend, ServedBackend)]
     for index, scenario in enumerate(study.scenarios):
-        if served is not None and scenario.prompts is not None:
-            yield (
-                ("scenarios", index, "prompts"),
-                f"backend {served} is a server, which batches by itself; give one prompt",
-            )
+        if served and scenario.prompts is not None:
+            what = f"backend {served[0]} is a server, which batches by itself; give one prompt"
+            yield ("scenarios", index, "prompts"), what
 
 
 def _too_many_calls(study: Study) -> Iterator[Fault]:
@@ -219,10 +214,8 @@ def _too_many_calls(study: Study) -> Iterator[Fault]:
     calls_of_a_client = study.replicates * (study.warmup_repetitions + study.repetitions)
     calls = cells * max(study.axes.concurrency or (1,)) * calls_of_a_client
     if calls > MAX_CALLS:
-        yield (
-            ("repetitions",),
-            f"{calls:,} calls in {cells:,} cell{'s' * (cells != 1)}; a study has at most {MAX_CALLS:,}",
-        )
+        many = f"{calls:,} calls in {cells:,} cell{'s' * (cells != 1)}"
+        yield ("repetitions",), f"{many}; a study has at most {MAX_CALLS:,}"
 
 
 def _selected(study: Study, source: str, lists: dict[str, Sequence[str] | None]) -> Study:
@@ -270,22 +263,17 @@ def put_to_axes(study: Study, source: str) -> Study:
         threads = ()
     for fault in _axes_that_cannot_be_swept(study, threads):
         raise StudyError(f"{source}: {fault}")
-    backends: list[Any] = list(study.backends)
-    models = study.models
-    if clients := study.axes.concurrency:
-        served = {"concurrency": clients}
-        backends = [each.model_copy(update=served) if isinstance(each, ServedBackend) else each for each in backends]
-    if threads:
-        backends = [
-            each.model_copy(update={"name": _at(each.name, n), "threads": n}) for each in backends for n in threads
-        ]
-        models = tuple(
-            model.model_copy(update={"backends": tuple(_at(name, n) for name in model.backends for n in threads)})
-            if model.backends
-            else model
-            for model in models
-        )
-    return study.model_copy(update={"backends": tuple(backends), "models": models})
+    backends, models = [], list(study.models)
+    for each in study.backends:
+        if study.axes.concurrency and isinstance(each, ServedBackend):
+            each = each.model_copy(update={"concurrency": study.axes.concurrency})
+        at = [each.model_copy(update={"name": _at(each.name, n), "threads": n}) for n in threads]
+        backends += at or [each]
+    for place, model in enumerate(models) if threads else ():
+        if model.backends:
+            at_each = tuple(_at(name, n) for name in model.backends for n in threads)
+            models[place] = model.model_copy(update={"backends": at_each})
+    return study.model_copy(update={"backends": tuple(backends), "models": tuple(models)})
 
 
 def _at(backend: str, threads: int) -> str:
@@ -301,10 +289,8 @@ def _is_at(backend: Any, threads: int) -> bool:
 def _axes_that_cannot_be_swept(study: Study, threads: Sequence[int]) -> Iterator[str]:
     served = [backend.name for backend in study.backends if isinstance(backend, ServedBackend)]
     if study.axes.batch_size is not None and served:
-        yield (
-            f"axes.batch_size: backend {served[0]} is a server, which batches by itself; sweep its concurrency, "
-            "or leave it out with --backends"
-        )
+        rather = "sweep its concurrency, or leave it out with --backends"
+        yield f"axes.batch_size: backend {served[0]} is a server, which batches by itself; {rather}"
     if study.axes.concurrency is not None and not served:
         yield "axes.concurrency: no backend is a server; sweep batch_size, or add a backend of kind llamacpp"
     for backend in study.backends if threads else ():
@@ -321,10 +307,8 @@ def study_schema() -> dict[str, Any]:
     schema = Study.model_json_schema()
     properties = dict(schema["properties"])
     definitions = dict(schema["$defs"])
-    one_prompt = [
-        {"required": [key], "properties": {key: {"type": kind}}}
-        for key, kind in (("prompt", "string"), ("prompt_tokens", "integer"))
-    ]
+    kinds = {"prompt": "string", "prompt_tokens": "integer"}
+    one_prompt = [{"required": [key], "properties": {key: {"type": kind}}} for key, kind in kinds.items()]
     definitions["Scenario"] = {**definitions["Scenario"], "oneOf": one_prompt}
     for key, known in BARE_NAMES.items():
         entry = properties[key]["items"]
@@ -339,14 +323,10 @@ def study_schema() -> dict[str, Any]:
         "uniqueItems": True,
         "description": "TR121's name for axes.gen_tokens; give one of the two.",
     }
-    both_names_of_the_axis = {
-        "required": ["gen_tokens_list", "axes"],
-        "properties": {"axes": {"type": "object", "required": ["gen_tokens"]}},
-    }
-    swept_prompts = {
-        "required": ["axes"],
-        "properties": {"axes": {"required": ["prompt_tokens"], "properties": {"prompt_tokens": {"type": "array"}}}},
-    }
+    with_budgets = {"type": "object", "required": ["gen_tokens"]}
+    both_names_of_the_axis = {"required": ["gen_tokens_list", "axes"], "properties": {"axes": with_budgets}}
+    with_prompts = {"required": ["prompt_tokens"], "properties": {"prompt_tokens": {"type": "array"}}}
+    swept_prompts = {"required": ["axes"], "properties": {"axes": with_prompts}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:phaselaw:study:{SCHEMA_VERSION}",

@@ -111,11 +111,6 @@ class NamedBackend(Strict):
 
     name: Name = Field(description="Name of the backend, unique within the study.")
 
-    @property
-    def loads_anew(self) -> bool:
-        """Whether a fresh process has each model loaded anew; else its server and models live on, unknown to us."""
-        return True
-
 
 class HfBackend(NamedBackend):
     """Hugging Face transformers in this process."""
@@ -235,11 +230,6 @@ class LlamacppBackend(ServedBackend):
     one_at_a_time: bool = key(False, "Stop a model's server before the next one starts: slower, needs less memory.")
     start_timeout_s: Seconds = key(600.0, "Longest start of a server, its load included.")
 
-    @property
-    def loads_anew(self) -> bool:
-        """Only a server of ours is started anew."""
-        return self.url is None
-
     @model_validator(mode="after")
     def _settings_are_of_a_server_we_start(self) -> Self:
         ours = "server threads context_length batch micro_batch gpu_layers kv_cache flash_attention"
@@ -265,11 +255,6 @@ class OpenaiBackend(ServedBackend):
     retries: Annotated[int, Field(ge=0, le=10)] = key(
         0, "More tries of a call that was turned away; its row is an error all the same."
     )
-
-    @property
-    def loads_anew(self) -> bool:
-        """The protocol has no unloading."""
-        return False
 
 
 AnyBackend = HfBackend | SimulatedBackend | OllamaBackend | LlamacppBackend | OpenaiBackend
@@ -391,8 +376,15 @@ class Study(Strict):
         return sum(cell.concurrency for cell in self.cells()) * calls_of_a_client
 
     def kept_servers(self) -> tuple[str, ...]:
-        """Backends of which replicates share the server with its loaded models: only their client is fresh."""
-        return tuple(each.name for each in self.backends if self.replicates > 1 and not each.loads_anew)
+        """Backends of which replicates share the server with its loaded models: only their client is fresh.
+
+        OpenAI's protocol has no unloading; of llama.cpp's servers only one of ours is started anew.
+        """
+
+        def lives_on(backend: AnyBackend) -> bool:
+            return backend.kind == "openai" or (backend.kind == "llamacpp" and backend.url is not None)
+
+        return tuple(each.name for each in self.backends if self.replicates > 1 and lives_on(each))
 
     def backend(self, name: str) -> AnyBackend:
         """The backend of this name; KeyError where there is none."""

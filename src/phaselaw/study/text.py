@@ -45,12 +45,10 @@ class Document:
 
     def fault(self, path: KeyPath, what: str) -> StudyError:
         """The error of a key path, at its line or else at that of the nearest key above it."""
-        where = self.place(1)
-        for known in (path[:end] for end in range(len(path), -1, -1)):
-            if known in self.settings or known in self.lines:
-                setting = self.settings.get(known)
-                where = f"{self.source}: {setting}" if setting else self.place(self.lines[known])
-                break
+        above = (path[:end] for end in range(len(path), -1, -1))
+        known = next((each for each in above if each in self.settings or each in self.lines), ())
+        setting = self.settings.get(known)
+        where = f"{self.source}: {setting}" if setting else self.place(self.lines.get(known, 1))
         return StudyError(f"{where}: {key_text(path)}: {what}" if path else f"{where}: {what}")
 
     def forget(self, path: KeyPath) -> None:
@@ -209,45 +207,35 @@ def apply_settings(settings: Sequence[str], data: dict[str, Any], document: Docu
         _put(key, text, data, document)
     axes = data.get("axes")
     if ("gen_tokens",) in document.settings and isinstance(axes, dict) and axes.get("gen_tokens") is not None:
-        raise UsageError(
-            "--set gen_tokens: no effect, since this study has axes.gen_tokens; give --set axes.gen_tokens=[8]"
-        )
+        no_effect = "no effect, since this study has axes.gen_tokens; give --set axes.gen_tokens=[8]"
+        raise UsageError(f"--set gen_tokens: {no_effect}")
 
 
 def _put(key: str, text: str, data: dict[str, Any], document: Document) -> None:
     where = f"--set {printable(key)}"
     value = parse(text, Document(where, has_lines=False))
-    path = ("axes", "gen_tokens") if key == "gen_tokens_list" else _find(key, data, where)
-    if len(path) > MAX_DEPTH:
-        raise UsageError(f"{where}: a key of {len(path)} parts; a study is flat")
-    target: Any = data
-    for depth, part in enumerate(path[:-1], start=1):
-        # A key that is absent or empty becomes a mapping: axes and options may be left out of the file.
-        if isinstance(target, dict) and target.get(part) is None:
-            target[part] = {}
-            document.replaced(path[:depth], where)
-        target = target[part]
-        if not isinstance(target, dict | list):
-            raise UsageError(f"{where}: {key_text(path[:depth])} is a single value and holds no keys")
-    target[path[-1]] = value
-    document.replaced(path, where)
-
-
-def _find(key: str, data: Any, where: str) -> KeyPath:
     path: KeyPath = ()
-    here, rest = data, key
+    here: Any = data
+    rest = "axes.gen_tokens" if key == "gen_tokens_list" else key
+    if (parts := rest.count(".") + 1) > MAX_DEPTH:
+        raise UsageError(f"{where}: a key of {parts} parts; a study is flat")
     while rest:
-        if isinstance(here, list):
-            name, index = _item(here, rest, where)
-            path, here, rest = (*path, index), here[index], rest[len(name) + 1 :]
-        else:
-            part, _, rest = rest.partition(".")
-            path, here = (*path, part), here.get(part) if isinstance(here, dict) else None
-    return path
+        if type(here) not in (dict, list):
+            raise UsageError(f"{where}: {key_text(path)} is a single value and holds no keys")
+        part, rest = _item(here, rest, where) if isinstance(here, list) else rest.partition(".")[::2]
+        path = (*path, part)
+        if not rest:
+            here[part] = value
+            document.replaced(path, where)
+        elif type(here) is dict and here.get(part) is None:
+            # A key that is absent or empty becomes a mapping: axes and options may be left out of the file.
+            here[part] = {}
+            document.replaced(path, where)
+        here = here[part]
 
 
-def _item(items: list[Any], rest: str, where: str) -> tuple[str, int]:
-    """The item of a list that the rest of a key begins with: the word it goes by, and its index."""
+def _item(items: list[Any], rest: str, where: str) -> tuple[int, str]:
+    """The item of a list that a key begins with, by its index, and the rest of the key."""
     names = {at: str(item["name"]) for at, item in enumerate(items) if isinstance(item, dict) and "name" in item}
     # The longest that fits, since a name may hold dots (qwen2.5:7b); a model of the ladder goes by its short name too.
     words = {word for name in names.values() for word in (name, name.removeprefix("models/"))}
@@ -258,9 +246,9 @@ def _item(items: list[Any], rest: str, where: str) -> tuple[str, int]:
         found = found or [at for at, name in names.items() if name == f"models/{word}"]
         if len(found) > 1:
             raise UsageError(f"{where}: several items are named {display(word)}; give the index, from 0")
-        return word, found[0]
-    word = rest.partition(".")[0]
+        return found[0], rest[len(word) + 1 :]
+    word, _, rest_of_key = rest.partition(".")
     if word.isascii() and word.isdigit() and len(word) < 6 and int(word) < len(items):
-        return word, int(word)
+        return int(word), rest_of_key
     known = ", ".join(names.values()) or f"an index below {len(items)}"
     raise UsageError(f"{where}: {display(rest)} names none of: {known if len(known) <= 300 else known[:297] + '...'}")
