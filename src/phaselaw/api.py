@@ -262,10 +262,11 @@ def plan(
 
     replicas = replicas_of(loaded.run, loaded.analysis, price, between_runs=between_runs)
     rows = [capacity_row(replica, volume, headroom or Headroom()) for replica in replicas]
-    names = [field.name for field in dataclasses.fields(Need)]
-    return [
-        Need(**{name: Estimate.of(row, name) if f"{name}_low" in row else row[name] for name in names}) for row in rows
-    ]
+
+    def figure(row: Mapping[str, Any], name: str) -> Any:
+        return Estimate.of(row, name) if f"{name}_low" in row else row[name]
+
+    return [Need(**{field.name: figure(row, field.name) for field in dataclasses.fields(Need)}) for row in rows]
 
 
 def planned(question: Question, workers: Sequence[Replica], analysis: Analysis | None) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     import polars as pl
@@ -429,54 +429,33 @@ def from_jsonable(kind: type[T], data: Mapping[str, Any]) -> T:
 
     Raises ValueError or TypeError for a value that is not of its field's type, and for numbers that no table can hold.
     """
-    readers = _readers(kind)
-    return kind(**{name: readers[name](value) for name, value in data.items() if name in readers})
+    hints = _hints(kind)
+    return kind(**{name: _read(value, hints[name]) for name, value in data.items() if name in hints})
+
+
+_hints = functools.cache(get_type_hints)
 
 
 @functools.cache
-def _readers(kind: type[Any]) -> dict[str, Callable[[Any], Any]]:
-    return {name: _reader(of) for name, of in get_type_hints(kind).items()}
+def _kinds(of: Any) -> tuple[Any, ...]:
+    return get_args(of) if get_origin(of) in (Union, UnionType) else (of,)
 
 
-def _reader(of: Any) -> Callable[[Any], Any]:
-    """What reads a value of a field's type, and refuses any other."""
-    origin, arguments = get_origin(of), get_args(of)
-    if of is Any:
-        return lambda value: value
-    if dataclasses.is_dataclass(of):
-        kind: Any = of
-        return lambda value: from_jsonable(kind, _checked(value, isinstance(value, Mapping), of))
-    if origin is Literal:
-        return lambda value: _checked(value, value in arguments, of)
-    if origin in (Union, UnionType):
-        plain = tuple(each for each in arguments if each in (NoneType, *_PLAIN))
-        others = [_reader(each) for each in arguments if each not in plain]
-
-        def one_of(value: Any) -> Any:
-            if type(value) in plain or (type(value) is int and float in plain):
-                return value if value is None else _plain(value)
-            return others[0](value) if others else _checked(value, False, of)
-
-        return one_of
-    if origin is tuple:
-        each = _reader(arguments[0])
-        return lambda value: tuple(map(each, _checked(value, isinstance(value, (list, tuple)), of)))
-    if origin is not None and issubclass(origin, Mapping):
-        inner = _reader(arguments[1])
-        return lambda value: {key: inner(each) for key, each in _checked(value, isinstance(value, Mapping), of).items()}
-    types = (float, int) if of is float else (of,)
-    return lambda value: _plain(_checked(value, type(value) in types, of))
-
-
-_PLAIN = (str, int, float, bool)
-
-
-def _plain(value: Any) -> Any:
-    """A plain value, if it is no number that is infinite, no number, or too large for a column."""
-    return _checked(value, not isinstance(value, (int, float)) or abs(value) < LARGEST, float)
-
-
-def _checked(value: Any, fits: bool, of: Any) -> Any:
-    if not fits:
-        raise ValueError(f"{repr(value)[:40] if not isinstance(value, int) else 'a number'} where {of} belongs")
-    return value
+def _read(value: Any, of: Any) -> Any:
+    """A value of a field's type; a number may not be infinite, no number, or too large for a column."""
+    kinds = _kinds(of)
+    if type(value) in kinds or (type(value) is int and float in kinds):
+        if isinstance(value, int | float) and not abs(value) < LARGEST:
+            raise ValueError(f"a number where {of} belongs")
+        return value
+    for kind in kinds:
+        origin, arguments = get_origin(kind), get_args(kind)
+        if kind is Any or (origin is Literal and value in arguments):
+            return value
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(kind):
+            return from_jsonable(cast("type[DataclassInstance]", kind), value)
+        if isinstance(value, Mapping) and origin is Mapping:
+            return {key: _read(each, arguments[1]) for key, each in value.items()}
+        if isinstance(value, list | tuple) and origin is tuple:
+            return tuple(_read(each, arguments[0]) for each in value)
+    raise ValueError(f"{repr(value)[:40] if not isinstance(value, int) else 'a number'} where {of} belongs")

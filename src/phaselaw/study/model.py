@@ -69,9 +69,10 @@ def _without(refused: Mapping[str, str]) -> AfterValidator:
 T = TypeVar("T")
 
 
-def key(default: T, meaning: str) -> T:
+def key(default: T, meaning: str, **limits: Any) -> T:
     """A key of a study that may be left out."""
-    return Field(default=default, description=meaning)
+    found: T = Field(default=default, description=meaning, **limits)
+    return found
 
 
 Some = Annotated[tuple[T, ...], Field(min_length=1, max_length=MAX_ITEMS, strict=False)]
@@ -89,12 +90,15 @@ ServerUrl = Annotated[str, Field(json_schema_extra={"pattern": URL_PATTERN}), Af
 Prompt = Annotated[str, Field(min_length=1, max_length=1_000_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Values = Some[Count] | None
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Exponent = Annotated[float, Field(ge=-4, le=4)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)]
 Deviation = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 Clients = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=100, strict=False)]
+CacheFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
+Kind = Literal["hf", "simulated", "ollama", "llamacpp", "openai"]
 Options = dict[str, str | int | float | bool | list[str]]
 OllamaOptions = Annotated[Options, _without({"num_predict": "num_predict is the study's gen_tokens; give that"})]
 OpenaiExtra = Annotated[Options, _without({key: f"{key} is set by phaselaw; leave it away" for key in _SET_BY_US})]
@@ -132,7 +136,7 @@ class HfBackend(NamedBackend):
     keep_loaded: Count | Literal["auto", "all"] = key(
         "auto", "Models loaded at once: `all`, so many, or as many as surely fit the memory (`auto`)."
     )
-    memory_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = key(
+    memory_mb: Positive | None = key(
         None, "For `auto`: what all weights may take, in MB of 2^20 bytes; left out: 80 % of what is free at the start."
     )
 
@@ -218,12 +222,8 @@ class LlamacppBackend(ServedBackend):
     context_length: Count | None = key(None, "Context in tokens; left out: the model's own.")
     batch: Count | None = key(None, "Prompt tokens handed over at once (`--batch-size`).")
     micro_batch: Count | None = key(None, "Prompt tokens computed at once (`--ubatch-size`).")
-    gpu_layers: Annotated[int, Field(ge=0, le=10_000)] | None = key(
-        None, "Layers put on the GPU; left out: the server's own choice."
-    )
-    kv_cache: Literal["f32", "f16", "bf16", "q8_0", "q4_0"] | None = key(
-        None, "Number format of the KV cache; left out: the server's (f16)."
-    )
+    gpu_layers: int | None = key(None, "Layers put on the GPU; left out: the server's own choice.", ge=0, le=10_000)
+    kv_cache: CacheFormat | None = key(None, "Number format of the KV cache; left out: the server's (f16).")
     flash_attention: bool | None = key(None, "Left out: the server's own choice.")
     ignore_eos: bool = key(True, "Generate the whole budget; false: models may stop early.")
     chat_template: bool = key(False, "Put prompts of text into the model's chat template.")
@@ -252,9 +252,7 @@ class OpenaiBackend(ServedBackend):
     extra: OpenaiExtra = Field(
         default_factory=dict, description="More keys of the request, over temperature 0, top_p 1 and the study's seed."
     )
-    retries: Annotated[int, Field(ge=0, le=10)] = key(
-        0, "More tries of a call that was turned away; its row is an error all the same."
-    )
+    retries: int = key(0, "More tries of a call that was turned away; its row is an error all the same.", ge=0, le=10)
 
 
 AnyBackend = HfBackend | SimulatedBackend | OllamaBackend | LlamacppBackend | OpenaiBackend
@@ -288,12 +286,8 @@ class ModelEntry(Strict):
     """A model to measure; it runs on the backends of its kind."""
 
     name: Name = Field(description="`models/NAME` of the ladder, the path of a folder, or the engine's own name.")
-    kind: Literal["hf", "simulated", "ollama", "llamacpp", "openai"] = Field(
-        description="It runs on the backends of this kind."
-    )
-    params_millions: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = key(
-        None, "A label, used only where parameters can't be measured."
-    )
+    kind: Kind = Field(description="It runs on the backends of this kind.")
+    params_millions: Positive | None = key(None, "A label, used only where parameters can't be measured.")
     n_layer: Count | None = key(None, "Layers of a simulated model.")
     backends: Some[Name] | None = key(None, "Only on these backends of its kind; left out: on all of them.")
     same_as: Name | None = key(None, "The name that these weights have on another engine, to compare the two.")
@@ -324,8 +318,8 @@ class Study(Strict):
     run_name: Name = Field(description="Name of the study; runs go to `runs/RUN_NAME/TIME`.")
     gen_tokens: Count = key(64, "Decode steps of each call: always this many, whatever the model would say.")
     repetitions: Count = key(3, "Measured calls of each cell; five or more make an interval worth reading.")
-    warmup_repetitions: Annotated[int, Field(ge=0, le=1000)] = key(
-        1, "Calls of each cell before the repetitions: kept, left out of fits."
+    warmup_repetitions: int = key(
+        1, "Calls of each cell before the repetitions: kept, left out of fits.", ge=0, le=1000
     )
     replicates: Annotated[int, Field(ge=1, le=1000)] = key(
         1,
