@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from phaselaw.cli import main
-from phaselaw.commands.predict import params_millions
+from phaselaw.commands.predict import PARAMS
 from phaselaw.errors import UsageError
 
 
@@ -21,13 +21,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("text", "millions"), [("3e9", 3000), ("3B", 3000), ("135M", 135), ("1.5b", 1500), ("25000000", 25), ("500K", 0.5)]
 )
 def test_a_count_of_parameters_is_read_as_people_write_it(text: str, millions: float) -> None:
-    assert params_millions(text) == pytest.approx(millions)
+    assert PARAMS(text) == pytest.approx(1e6 * millions)
 
 
 @pytest.mark.parametrize("text", ["", "big", "-3e9", "0", "nan", "inf", "3 GB"])
 def test_what_is_no_count_of_parameters_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="--params"):
-        params_millions(text)
+        PARAMS(text)
 
 
 def test_the_json_holds_every_law_at_full_precision_and_says_which_is_used(finished: Path, capsys) -> None:

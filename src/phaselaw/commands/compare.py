@@ -28,14 +28,9 @@ REGRESSION = 3
 def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "run_paths", "RUN", "the runs A; without --with: the run A and the run B", type=a_path, nargs="+")
     option(parser, "--with", "RUN", "the runs B", type=a_path, nargs="+", dest="others")
-    option(
-        parser,
-        "--threshold",
-        "SHARE",
-        "how much slower a regression must surely be (default: 0.05, that is 5 %%)",
-        type=number("--threshold", "a share, 0 or more", lambda value: 0 <= value < math.inf),
-        default=0.05,
-    )
+    share = number("--threshold", "a share, 0 or more", lambda value: 0 <= value < math.inf)
+    slower = "how much slower a regression must surely be (default: 0.05, that is 5 %%)"
+    option(parser, "--threshold", "SHARE", slower, type=share, default=0.05)
     add_level(parser, "intervals and tests")
     add_allow_different(parser, "compare although study or host differs; the differences listed")
     add_json(parser)
@@ -55,22 +50,11 @@ def run(args: argparse.Namespace) -> int:
         raise AnalysisError("A and B have no cell in common: backend, model, scenario, batch size and budget alike")
     paths = {name: [str(source.path) for source in side.run.sources] for name, side in (("a", a), ("b", b))}
     if args.json:
-        document = {
-            "schema_version": JSON_VERSION,
-            **paths,
-            "threshold": found.threshold,
-            "level": found.level,
-            "interval_basis": found.basis,
-            "judged": found.judged,
-            "outcome": found.outcome,
-            "runs_needed": found.runs_needed,
-            "regressions": found.n_slower,
-            "notes": notes,
-        }
-        tables = {
-            name: getattr(found, name).to_dicts() for name in ("whole", "models", "cells", "only_in_a", "only_in_b")
-        }
-        print_json(document | tables)
+        document = {"schema_version": JSON_VERSION, **paths, "threshold": found.threshold, "level": found.level}
+        document |= {"interval_basis": found.basis, "judged": found.judged, "outcome": found.outcome}
+        document |= {"runs_needed": found.runs_needed, "regressions": found.n_slower, "notes": notes}
+        names = ("whole", "models", "cells", "only_in_a", "only_in_b")
+        print_json(document | {name: getattr(found, name).to_dicts() for name in names})
     else:
         for name, of_side in paths.items():
             print(f"{name.upper()}: {', '.join(of_side)}")

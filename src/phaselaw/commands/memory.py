@@ -31,18 +31,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "--memory", "SIZE", "the memory, such as 16GB or 80GiB", type=size, required=True)
     add_count(parser, "--batch", "sequences at once (default: 1)", default=1)
     add_count(parser, "--context", "tokens of a sequence in all (default: 1024)", default=1024)
-    numbers = ("fp32", "fp16", "bf16")
-    option(
-        parser, "--dtype", None, "number format of the weights and of arithmetic (default: as stored)", choices=numbers
-    )
-    formats = ("f32", "f16", "bf16", "q8_0", "q4_0")
-    option(
-        parser,
-        "--kv-cache",
-        None,
-        "format of the cache (default: that of the weights; f16 of quantised ones)",
-        choices=formats,
-    )
+    of_numbers = "number format of the weights and of arithmetic (default: as stored)"
+    option(parser, "--dtype", None, of_numbers, choices=("fp32", "fp16", "bf16"))
+    of_cache = "format of the cache (default: that of the weights; f16 of quantised ones)"
+    option(parser, "--kv-cache", None, of_cache, choices=("f32", "f16", "bf16", "q8_0", "q4_0"))
     kept = f"kept for the runtime (default: {DEFAULT_RESERVE}, an assumption)"
     option(parser, "--reserve", "SIZE", kept, type=size, default=DEFAULT_RESERVE)
     add_json(parser, "print one JSON document, in bytes")

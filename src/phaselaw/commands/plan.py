@@ -46,8 +46,6 @@ and no spares. More: docs/economics.md.
 """
 
 PARTS = tuple(SECTIONS)
-_MONEY = tuple(inputs.CURRENCIES)
-_BUSY = "busy share, at most, such as 70%% (default: 1)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -57,8 +55,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _positive(parser, "--params", "N", "the parameters of its model, such as 8B")
     _add_inputs(parser)
     group = parser.add_argument_group("whole workers")
-    busy = opt.share("--utilisation")
-    group.add_argument("--utilisation", "--utilization", metavar="U", help=_BUSY, type=busy, default=1.0)
+    busy = "busy share, at most, such as 70%% (default: 1)"
+    share = opt.share("--utilisation")
+    group.add_argument("--utilisation", "--utilization", metavar="U", help=busy, type=share, default=1.0)
     _positive(group, "--burst", "B", "peak over mean load (default: 1, or the peak minute of --traffic)")
     _positive(group, "--budget", "USD", "dollars a month: what load they carry, by model, and whether it fits")
     has = "memory of one, such as 16GB (default: that of the run's GPU or host): what doesn't fit has no price"
@@ -70,8 +69,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(group, "--success-rates", "CSV", "your own: model, success_rate[, n tried]", type=a_path)
     _positive(group, "--failure-usd", "USD", "what one failed request costs you")
     option(group, "--tiers", "DEFAULT,PREMIUM", "two models in one service, routed and cascaded")
-    share = {"type": opt.share("--premium-share"), "default": DEFAULT_PREMIUM_SHARE}
-    option(group, "--premium-share", "Q", "share routed to premium (default: 0.2)", **share)
+    routed = {"type": opt.share("--premium-share"), "default": DEFAULT_PREMIUM_SHARE}
+    option(group, "--premium-share", "Q", "share routed to premium (default: 0.2)", **routed)
     group = parser.add_argument_group("what is planned and printed")
     by = "price by the run's tokens/s (default), or by the seconds that prefill and decode of --mixes take"
     option(group, "--rates-by", None, by, choices=("tokens", "phases"), default="tokens")
@@ -125,7 +124,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     switch(group, "--spot", "spot prices instead of on-demand ones")
     opt.add_count(group, "--accelerators-per-worker", "in one worker (default: 1)", default=1)
     option(group, "--prices-date", "DAY", "the list's day, YYYY-MM-DD, where its rows have none")
-    option(group, "--currency", "CODE", "of all amounts, such as EUR (default: USD, or the list's)", choices=_MONEY)
+    money = "of all amounts, such as EUR (default: USD, or the list's)"
+    option(group, "--currency", "CODE", money, choices=tuple(inputs.CURRENCIES))
     option(group, "--rates", "NAME=USD,...", "hourly rates of the sensitivity (default: TR121's)")
     option(group, "--volumes", "N,...", "its tokens a month (default: 1e8,1e9,1e10)", type=inputs.read_volumes)
 
@@ -308,9 +308,10 @@ def _api(args: argparse.Namespace, currency: str) -> tuple[str, Tariff] | None:
     both = (args.api_in, args.api_out)
     if (args.api is not None or None in both) and (*both, args.api_cached) != (None, None, None):
         raise UsageError("a hosted API goes by --api NAME, or by --api-in and --api-out (and --api-cached)")
-    if args.api is not None and currency != "USD":
-        raise UsageError(f"--api {args.api}: its list is in USD, the plan in {currency}; give --api-in and --api-out")
     if args.api is not None:
+        if currency != "USD":
+            in_usd = f"its list is in USD, the plan in {currency}; give --api-in and --api-out"
+            raise UsageError(f"--api {args.api}: {in_usd}")
         return listed(args.api, dt.datetime.now(dt.UTC))
     prices = (*both, args.api_cached or args.api_in)
     return None if None in both else ("The API, at the prices given", lambda _: prices)
@@ -357,7 +358,6 @@ def _currency(args: argparse.Namespace, said: set[str]) -> str:
     rates = inputs.read_prices(args.rates, "--rates", inputs.RATES) if args.rates else ()
     found = {*said, *(code for _, _, code in rates if code), *([args.currency] if args.currency else [])}
     if len(found) > 1:
-        raise UsageError(
-            f"prices in {' and '.join(sorted(found))}: give all in one currency, --usd-per-hour among them"
-        )
+        give = "give all in one currency, --usd-per-hour among them"
+        raise UsageError(f"prices in {' and '.join(sorted(found))}: {give}")
     return found.pop() if found else "USD"

@@ -11,8 +11,7 @@ import polars as pl
 from phaselaw import api
 from phaselaw.commands import options as opt
 from phaselaw.commands.console import note, screen
-from phaselaw.engines.ollama import parameter_millions
-from phaselaw.errors import AnalysisError, UsageError
+from phaselaw.errors import AnalysisError
 from phaselaw.laws.prediction import Predictions
 from phaselaw.report.prediction import predicted, reading
 from phaselaw.report.subject import law_words
@@ -29,10 +28,11 @@ examples:
 The interval is where the latency of one new model lies: it holds how far models scatter about the law.
 """
 JSON_VERSION = 1
+PARAMS = opt.number("--params", "a count of parameters, such as 3e9, 3B or 135M", lambda value: 0 < value < math.inf)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    opt.option(parser, "--params", "N", "parameters of the model: 3e9, 3B or 135M", required=True)
+    opt.option(parser, "--params", "N", "parameters of the model: 3e9, 3B or 135M", type=PARAMS, required=True)
     for name, what in (("--layers", "layers"), ("--width", "hidden size")):
         opt.option(parser, name, "N", f"its {what}, where the run knows its models'", type=opt.positive_number(name))
     opt.switch(parser, "--extrapolate", "predict outside the measured range too, labelled so")
@@ -51,11 +51,9 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the predictions; returns 0, or raises `AnalysisError` where none can be made."""
-    params = params_millions(args.params) * 1e6
     loaded, tables = load_tables(args)
-    predictions = api.predict(
-        loaded, params=params, layers=args.layers, width=args.width, extrapolate=args.extrapolate, tables=tables
-    )
+    model = {name: getattr(args, name) for name in ("params", "layers", "width")}
+    predictions = api.predict(loaded, **model, extrapolate=args.extrapolate, tables=tables)
     if not predictions.rows:
         raise AnalysisError(_refusal(predictions))
     if args.json:
@@ -65,17 +63,6 @@ def run(args: argparse.Namespace) -> int:
     for refused in predictions.refused:
         note(f"not predicted on {_where(refused)}: {refused.reason}")
     return 0
-
-
-def params_millions(text: str) -> float:
-    """Millions of parameters of ``3e9``, ``3B`` or ``135M``; raises `UsageError` for anything else."""
-    try:
-        found = float(text) / 1e6
-    except ValueError:
-        found = parameter_millions(text) or math.nan
-    if not 0 < found < math.inf:
-        raise UsageError(f"--params {text}: give a count of parameters, such as 3e9, 3B or 135M")
-    return found
 
 
 def finite(value: Any) -> Any:
@@ -89,18 +76,16 @@ def finite(value: Any) -> Any:
 
 def load_tables(args: argparse.Namespace) -> tuple[api.Loaded, Mapping[str, pl.DataFrame]]:
     """The runs that were named, with the analysis' tables of the backends that were."""
-    loaded = api.load(
-        *args.run_paths, level=args.level, models_table=args.models_table, allow_different=args.allow_different
-    )
+    how = {name: getattr(args, name) for name in ("level", "models_table", "allow_different")}
+    loaded = api.load(*args.run_paths, **how)
     for line in loaded.run.notes:
         note(line)
     if args.backends is None:
         return loaded, loaded.tables
     known = loaded.rows["backend"].unique(maintain_order=True).to_list()
     mine = pl.col("backend").is_in(opt.chosen("--backends", args.backends, known))
-    return loaded, {
-        name: table.filter(mine) if "backend" in table.columns else table for name, table in loaded.tables.items()
-    }
+    tables = loaded.tables.items()
+    return loaded, {name: table.filter(mine) if "backend" in table.columns else table for name, table in tables}
 
 
 def _refusal(predictions: Predictions) -> str:

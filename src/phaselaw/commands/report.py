@@ -26,9 +26,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The run, where its report goes, and what stands beside it."""
     option(parser, "run_path", "RUN", "a run directory, a folder of runs gen_N, or a metrics.csv", type=a_path)
     option(parser, "--out", "DIR", "where the report goes (default: RUN)", type=a_path)
-    option(
-        parser, "--with", "RUN", "further runs to compare it with", dest="beside", type=a_path, nargs="+", default=[]
-    )
+    several = {"type": a_path, "nargs": "+", "default": []}
+    option(parser, "--with", "RUN", "further runs to compare it with", dest="beside", **several)
     add_cold_start_slo(parser)
     add_json(parser, "print all of the report as one JSON document, full precision")
 

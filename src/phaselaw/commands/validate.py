@@ -34,7 +34,6 @@ def run(args: argparse.Namespace) -> int:
         document = {"schema_version": JSON_VERSION, "level": args.level}
         print_json(finite(document | {"predictions": validation.to_dicts(), "coverage": coverage.to_dicts()}))
     else:
-        print_tables(
-            [left_out(table_rows(validation)), display(PREDICTION_COVERAGE, table_rows(coverage))], READING, screen()
-        )
+        shown = [left_out(table_rows(validation)), display(PREDICTION_COVERAGE, table_rows(coverage))]
+        print_tables(shown, READING, screen())
     return 0

@@ -1,21 +1,23 @@
 """Reading a study: YAML in, a checked study out, and for each fault one line with file, line and key."""
 
 import copy
+import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib import resources
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from phaselaw.errors import StudyError
-from phaselaw.study.faults import did_you_mean, first_fault
-from phaselaw.study.model import MAX_ITEMS, SCHEMA_VERSION, ModelEntry, ServedBackend, Study
+from phaselaw.study.model import MAX_ITEMS, SCHEMA_VERSION, AnyBackend, Axes, ModelEntry, Scenario, ServedBackend, Study
 from phaselaw.study.text import Document, KeyPath, apply_settings, display, parse, printable, read_text
 
 MAX_CALLS = 1_000_000
@@ -339,3 +341,86 @@ def study_schema() -> dict[str, Any]:
         "required": [key for key in schema["required"] if key not in ("run_name", "scenarios")],
         "anyOf": [{"required": ["scenarios"]}, swept_prompts],
     }
+
+
+# --- what is wrong with a study, in words ---
+
+_WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_too_short": "at least one character",
+    "string_too_long": "at most {max_length} characters",
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping of keys"),
+}
+"""What should stand there, by pydantic's type of error."""
+
+_MESSAGES = {
+    "missing": "missing; add it",
+    "union_tag_not_found": "kind is missing; say which engine, such as kind: hf",
+    "too_short": "is empty; give at least one",
+    "too_long": "has too many items; at most {max_length}",
+}
+
+
+def first_fault(error: ValidationError, data: dict[str, Any], document: Document) -> StudyError:
+    """The fault that stands first in the file, and how many more there are."""
+    found: dict[KeyPath, list[ErrorDetails]] = {}
+    for details in error.errors():
+        found.setdefault(_path_of(details, data), []).append(details)
+    # A list whose items are all wrong is also called too short: the items' own faults say more.
+    above = {path[:end] for path in found for end in range(len(path))}
+    deepest = [path for path in found if path not in above]
+    path = min(deepest, key=lambda each: document.lines.get(each, 10**9))
+    more = f" (and {len(deepest) - 1} more)" if len(deepest) > 1 else ""
+    return document.fault(path, _in_words(found[path], path, data) + more)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that begins with a blank, or nothing where no known word is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6) if len(word) <= 200 else []
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _path_of(details: ErrorDetails, data: Any) -> KeyPath:
+    """Pydantic's location without the words that name a union's branch."""
+    path: KeyPath = ()
+    here = data
+    for part in details["loc"]:
+        with suppress(KeyError, IndexError, TypeError):
+            here, path = here[part], (*path, part)
+    return (*path, details["loc"][-1]) if details["type"] == "missing" else path
+
+
+def _in_words(found: list[ErrorDetails], path: KeyPath, data: dict[str, Any]) -> str:
+    details = found[0]
+    kind, context, given = details["type"], details.get("ctx", {}), details["input"]
+    if kind in _MESSAGES:
+        return _MESSAGES[kind].format(**context)
+    if kind == "extra_forbidden":
+        return f"unknown key{did_you_mean(str(path[-1]), _keys_beside(path, data))}; remove or correct it"
+    if kind == "union_tag_invalid":
+        return f"kind {display(context.get('tag'))} is unknown; one of {context.get('expected_tags')}"
+    if kind == "value_error":
+        return details["msg"].removeprefix("Value error, ")
+    wanted = " or ".join(dict.fromkeys(_wanted(each) for each in found))
+    unquoted = len(found) == 1 and kind == "string_type" and isinstance(given, bool | int | float)
+    return f"should be {wanted}, not {display(given)}{'; put it in quotes' if unquoted else ''}"
+
+
+def _wanted(details: ErrorDetails) -> str:
+    if details["type"] in _WANTED:
+        return _WANTED[details["type"]].format(**details.get("ctx", {}))
+    return details["msg"].removeprefix("Input should ").removeprefix("be ")
+
+
+def _keys_beside(path: KeyPath, data: dict[str, Any]) -> list[str]:
+    """The keys that may stand where an unknown one does."""
+    here: Any = Study
+    if len(path) > 1:
+        kinds = {get_args(each.model_fields["kind"].annotation)[0]: each for each in get_args(AnyBackend)}
+        backend = kinds.get(data["backends"][path[1]].get("kind")) if path[0] == "backends" else None
+        here = {"scenarios": Scenario, "models": ModelEntry, "axes": Axes, "backends": backend}.get(str(path[0]))
+    return list(here.model_fields) if here else []
