@@ -46,8 +46,10 @@ COMMANDS = {
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
+DESCRIPTION = (
+    "Measure LLM inference by phase, fit scaling laws with honest intervals, turn them into workers and dollars."
+)
 EXAMPLES = """\
-examples:
   phaselaw run                                measure the default study (seven GPT-2 sizes on this CPU) and report
   phaselaw run --dry-run                      the same with simulated latencies, in seconds
   phaselaw run my-study.yaml --out runs/a     measure your own study into runs/a
@@ -67,8 +69,8 @@ class Command(Protocol):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None: ...
 
-    def run(self, args: argparse.Namespace) -> int:
-        """Do it and print what came out; returns the exit code."""
+    def run(self, args: argparse.Namespace) -> int | None:
+        """Do it and print what came out; returns the exit code, or nothing where that is 0."""
         ...
 
 
@@ -93,10 +95,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The command line as `argparse` sees it: whole, or with the options of ``only`` one command."""
     plain = argparse.RawDescriptionHelpFormatter
-    about = (
-        "Measure LLM inference by phase, fit scaling laws with honest intervals, turn them into workers and dollars."
-    )
-    parser = _Parser(prog="phaselaw", description=about, epilog=EXAMPLES, formatter_class=plain)
+    parser = _Parser(prog="phaselaw", description=DESCRIPTION, epilog=f"examples:\n{EXAMPLES}", formatter_class=plain)
     parser.add_argument("--version", action="version", version=f"phaselaw {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -106,7 +105,11 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             continue
         command = cast(Command, importlib.import_module(f"phaselaw.commands.{name}"))
         of_command = subparsers.add_parser(
-            name, help=line, description=command.DESCRIPTION, epilog=command.EXAMPLES, formatter_class=plain
+            name,
+            help=line,
+            description=command.DESCRIPTION,
+            epilog=f"examples:\n{command.EXAMPLES}",
+            formatter_class=plain,
         )
         command.add_options(of_command)
         of_command.set_defaults(run=command.run, whole=build_parser)  # for who completes it all
@@ -124,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             # The options before a command take no values, so the first word that is none is the command.
             args = build_parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
-            code: int = args.run(args)
+            code: int = args.run(args) or EXIT_DONE
             sys.stdout.flush()
         except BrokenPipeError:
             # The reader of our output (head, less) went away: nothing is wrong.

@@ -42,10 +42,8 @@ def names_a_secret(key: str) -> bool:
 
 def redacted_words(words: Sequence[str]) -> list[str]:
     """A command line without its secrets: those within a word, and the word after an option that names one."""
-    before = ("", *words)
-    return [
-        HIDDEN if _OPTION.match(previous) else redacted(word) for previous, word in zip(before, words, strict=False)
-    ]
+    pairs = zip(("", *words), words, strict=False)
+    return [HIDDEN if _OPTION.match(previous) else redacted(word) for previous, word in pairs]
 
 
 class PhaselawError(Exception):
@@ -102,7 +100,6 @@ class MissingExtraError(PhaselawError):
 
     def __init__(self, extra: str, needed_for: str) -> None:
         super().__init__(f"{needed_for} needs an optional part: pip install 'phaselaw[{extra}]'")
-        self.extra = extra
 
 
 class RunError(PhaselawError):

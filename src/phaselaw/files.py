@@ -60,7 +60,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     for left in path.parent.iterdir():
         name, _, process = left.name.removesuffix(".partial").rpartition(".")[0].rpartition(".")
-        if left.suffix == ".partial" and name == f".{path.name}" and not (process.isdigit() and _runs(int(process))):
+        runs = process.isdigit() and int(process) < 2**31 and psutil.pid_exists(int(process))
+        if left.suffix == ".partial" and name == f".{path.name}" and not runs:
             left.unlink(missing_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.partial")
     partial.open("xb").close()
@@ -71,10 +72,6 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    return process < 2**31 and psutil.pid_exists(process)
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
@@ -168,16 +165,13 @@ _TIMES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
 def amount(text: str) -> float:
     """A number as people write it: ``1e9``, ``20k``, ``1B``, ``1,000,000``, ``70%``; NaN where it is none."""
-    found = re.fullmatch(r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?) ?([kmbt%]?)", _without_commas(text).lower())
+    text = text.strip().lower()
+    if re.fullmatch(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?[^0-9,]*", text):  # else they group nothing
+        text = text.replace(",", "")
+    found = re.fullmatch(r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?) ?([kmbt%]?)", text)
     try:
         if found is None:
             return math.nan
         return float(found[1]) / 100 if found[2] == "%" else float(found[1]) * _TIMES[found[2]]
     except ValueError:
         return math.nan
-
-
-def _without_commas(text: str) -> str:
-    """``1,000,000`` as ``1000000``; commas that group nothing stay, and make it no number."""
-    grouped = re.fullmatch(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?[^0-9,]*", text.strip())
-    return text.strip().replace(",", "") if grouped else text.strip()

@@ -14,7 +14,6 @@ from phaselaw.rundir.read import runs_by_host
 
 DESCRIPTION = "Summaries, scaling laws with intervals, structure, warmup, verdicts: as CSV tables."
 EXAMPLES = """\
-examples:
   phaselaw analyze runs/a                           write runs/a/analysis/*.csv
   phaselaw analyze runs/a runs/b runs/c --out abc   pool runs of one study: the intervals then hold run-to-run noise
   phaselaw analyze sweeps/decode                    a decode sweep: a folder with the runs gen_8, gen_32, ...
@@ -41,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     opt.add_json(parser, "print the tables' names, row counts and notes as JSON")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     if len(args.run_paths) > 1 and args.out is None:
         raise UsageError("several runs have no folder in common: say with --out DIR where the tables go")
     options = Options(
@@ -60,9 +59,8 @@ def run(args: argparse.Namespace) -> int:
         found = {each.name: _analyzed([each], each.name, args, options) for each in hosts}
         document = {"schema_version": 1, "hosts": {name: document for name, (document, _) in found.items()}}
         opt.answer(args.json, document, [line for _, lines in found.values() for line in lines])
-        return 0
+        return
     opt.answer(args.json, *_analyzed(args.run_paths, "", args, options))
-    return 0
 
 
 def _analyzed(

@@ -12,7 +12,6 @@ from phaselaw.report.terminal import print_tables
 
 DESCRIPTION = "Latency of the runs B over that of the runs A, cell by cell, with what of it is significant."
 EXAMPLES = """\
-examples:
   phaselaw compare runs/before runs/after                     ratios; one run a side can't show a regression
   phaselaw compare runs/a1 runs/a2 --with runs/b1 runs/b2     two runs or more a side: exit 3 on a regression
   phaselaw compare runs/a1 runs/a2 --with runs/b1 runs/b2 --threshold 0.1 --json

@@ -8,7 +8,6 @@ from phaselaw.commands.options import a_path
 
 DESCRIPTION = "Print the script with which a shell completes phaselaw's commands, options and files."
 EXAMPLES = """\
-examples:
   phaselaw completion bash > ~/.local/share/bash-completion/completions/phaselaw
 """
 
@@ -17,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that is to complete")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     parsers: list[argparse.ArgumentParser] = [args.whole()]
     for parser in parsers:  # which grows by the commands, and their actions
         for action in parser._actions:
@@ -25,4 +24,3 @@ def run(args: argparse.Namespace) -> int:
             if action.type is a_path:
                 vars(action)["complete"] = shtab.FILE
     print(shtab.complete(parsers[0], shell=args.shell))
-    return 0

@@ -15,7 +15,6 @@ DESCRIPTION = (
     "the timer and its jitter."
 )
 EXAMPLES = """\
-examples:
   phaselaw host                 what this machine can do; measured in a few seconds, then kept
   phaselaw host --refresh       measure it again
   phaselaw host --threads 1     the limits of one thread
@@ -34,13 +33,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_json(parser, "print one JSON document, full precision")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     host = identity.host()
     with notes_console().status("measuring this machine (a few seconds)"):
         limits = limits_of(host, threads=args.threads, refresh=args.refresh)
     document = {"schema_version": JSON_VERSION, "host": host, "limits": asdict(limits)}
     answer(args.json, document, _lines(host, limits))
-    return 0
 
 
 def _lines(host: Mapping[str, Any], limits: MachineLimits) -> Iterator[str]:

@@ -9,7 +9,6 @@ from phaselaw.plan.memory import Fit, fit, shapes_of
 
 DESCRIPTION = "Predict a model's memory from its shape: weights, cache and activations, against a memory."
 EXAMPLES = """\
-examples:
   phaselaw memory models/gpt2-100m --memory 2GB
   phaselaw memory model-folder --memory 24GB --dtype bf16 --batch 8 --context 4096
   phaselaw memory model-q4_0.gguf --memory 8GB --kv-cache q8_0

@@ -14,7 +14,6 @@ from phaselaw.ladder.spec import PREFIX
 
 DESCRIPTION = "The model ladder: TR121's seven GPT-2 variants, built offline, the same anywhere."
 EXAMPLES = """\
-examples:
   phaselaw models list                                what the ladder has, and what of it is built
   phaselaw models build                               build all seven into the cache (1.2 GB, seconds)
   phaselaw models build gpt2-25m,tiny-gpt2 --out dir  build two of them into a folder of your own
@@ -26,7 +25,7 @@ The models are TR121's seven GPT-2 variants with seeded random weights: right fo
 study names them models/NAME. The cache is the platform's user cache folder, or $PHASELAW_CACHE.
 """
 
-EXIT_OK, EXIT_FAULTS = 0, 3
+EXIT_FAULTS = 3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -52,19 +51,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         one.set_defaults(act=action)
 
 
-def run(args: argparse.Namespace) -> int:
-    return int(args.act(args))
+def run(args: argparse.Namespace) -> int | None:
+    code: int | None = args.act(args)
+    return code
 
 
-def build_models(args: argparse.Namespace) -> int:
+def build_models(args: argparse.Namespace) -> None:
     """Build what is missing or damaged and print where each model is."""
     paths = build(_names(args), args.out, progress_on(sys.stderr))
     document = {"models": [{"name": path.name, "path": str(path)} for path in paths]}
     answer(args.json, document, map(str, paths), indent=1)
-    return EXIT_OK
 
 
-def list_models(args: argparse.Namespace) -> int:
+def list_models(args: argparse.Namespace) -> None:
     """Print the ladder: architecture, parameters, and whether each model is built."""
     rows = _described(args, every_byte=False)
     lines = [f"{'model':<18}{'params':>12}{'layers':>8}{'width':>7}{'heads':>7}{'inner':>7}  state"]
@@ -73,7 +72,6 @@ def list_models(args: argparse.Namespace) -> int:
         state = "built" if row["built"] else "; ".join(row["faults"])
         lines.append(f"{shape}{row['n_inner'] or 4 * row['n_embd']:>7}  {state}")
     answer(args.json, {"models": rows}, lines, indent=1)
-    return EXIT_OK
 
 
 def verify_models(args: argparse.Namespace) -> int:
@@ -83,10 +81,10 @@ def verify_models(args: argparse.Namespace) -> int:
     answer(args.json, {"models": rows}, lines, indent=1)
     if not rows and not args.json:
         sys.stderr.write("nothing is built yet: phaselaw models build\n")
-    return EXIT_FAULTS if any(row["faults"] for row in rows) else EXIT_OK
+    return EXIT_FAULTS if any(row["faults"] for row in rows) else 0
 
 
-def export_models(args: argparse.Namespace) -> int:
+def export_models(args: argparse.Namespace) -> None:
     """Write GGUF files and print where each is; what can't be quantised is left out with a note."""
     asked = [name for name in args.quantize.split(",") if name]
     for name in asked:
@@ -98,7 +96,6 @@ def export_models(args: argparse.Namespace) -> int:
     written = [export(name, each, args.out, note=lambda line: print(line, file=sys.stderr)) for name, each in wanted]
     files = [{key: str(value) for key, value in each._asdict().items()} for each in written]
     answer(args.json, {"files": files, "left_out": refused}, (str(each.path) for each in written), indent=1)
-    return EXIT_OK
 
 
 def progress_on(stream: Any) -> Progress:

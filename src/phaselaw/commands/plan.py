@@ -31,7 +31,6 @@ from phaselaw.traffic.profile import day_of, doubts_of, load_of, read_profile
 
 DESCRIPTION = "Turn measured tokens/s into workers, dollars, and what one model must do better than another."
 EXAMPLES = """\
-examples:
   phaselaw plan runs/a --tokens-per-month 1e9 --usd-per-hour 1.006
   phaselaw plan runs/a runs/b runs/c --utilisation 0.7 --burst 1.5 --spares 1     intervals of one more run
   phaselaw plan runs/a --requests-per-s 5.5 --mixes my-mixes.csv                  requests of your own kinds
@@ -134,7 +133,7 @@ def _positive(group: argparse._ActionsContainer, name: str, metavar: str, text: 
     option(group, name, metavar, text, type=opt.positive_number(name), **how)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     shown = _parts_shown(args)
     loaded = _measured(args)
     rates = _rates_given(args.tokens_per_s)
@@ -158,14 +157,13 @@ def run(args: argparse.Namespace) -> int:
         api.save_tables({name: pl.DataFrame(rows, infer_schema_length=None) for name, rows in known if rows}, args.csv)
     if args.json:
         print_json(document)
-        return 0
+        return
     console = screen(pipe_width=400)  # on a pipe nothing is wrapped or cut
     for section in sections(Plan(document, TABLES), shown):
         section = in_currency(section, inputs.CURRENCIES[hour.currency])
         print_fitting(section, console, titled=len(shown) > 1, wide=args.wide)
     if others := [part for part in PARTS if part not in shown]:
         print(f"More of this plan: --show {','.join(others)} (or all).", file=sys.stderr)
-    return 0
 
 
 def _parts_shown(args: argparse.Namespace) -> list[str]:

@@ -19,7 +19,6 @@ from phaselaw.report.terminal import print_tables
 
 DESCRIPTION = "Predict latency and tokens/s by backend and phase, inside the range that was measured."
 EXAMPLES = """\
-examples:
   phaselaw predict runs/a --params 60M                          by the law in parameters
   phaselaw predict runs/a --params 60M --layers 6               by whichever law predicts best; the others beside it
   phaselaw predict runs/a --params 3B --layers 28 --extrapolate outside the measured range: labelled, don't plan with it
@@ -49,8 +48,8 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     opt.add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print the predictions; returns 0, or raises `AnalysisError` where none can be made."""
+def run(args: argparse.Namespace) -> None:
+
     loaded, tables = load_tables(args)
     model = {name: getattr(args, name) for name in ("params", "layers", "width")}
     predictions = api.predict(loaded, **model, extrapolate=args.extrapolate, tables=tables)
@@ -58,11 +57,10 @@ def run(args: argparse.Namespace) -> int:
         raise AnalysisError(_refusal(predictions))
     if args.json:
         opt.print_json(finite({"schema_version": JSON_VERSION, **dataclasses.asdict(predictions)}))
-        return 0
+        return
     print_tables([predicted(predictions)], reading(predictions), screen())
     for refused in predictions.refused:
         note(f"not predicted on {_where(refused)}: {refused.reason}")
-    return 0
 
 
 def finite(value: Any) -> Any:

@@ -17,7 +17,6 @@ DESCRIPTION = (
     "layer, and the share of a step in which the device computes."
 )
 EXAMPLES = """\
-examples:
   phaselaw profile models/gpt2-5m                    operators a token and layer, and the device-busy share
   phaselaw profile models/gpt2-100m --device cuda --dtype fp16
   phaselaw profile model-folder --tokens 64 --json
@@ -41,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_json(parser, "print one JSON document with every operator")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     try:
         backend = HfBackend(
             name="profile", kind="hf", device=args.device, dtype=args.dtype, batch_size=args.batch, threads=args.threads
@@ -55,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
     per_layer = {"calls_per_token_and_layer": found.calls_per_token_and_layer}
     document = {"schema_version": JSON_VERSION, **dataclasses.asdict(found), **per_layer}
     answer(args.json, document, _lines(found, args.top))
-    return 0
 
 
 def _lines(found: Profile, top: int) -> Iterator[str]:

@@ -9,7 +9,6 @@ from phaselaw.measure.quick import PORTS, serving
 
 DESCRIPTION = "Measure one model of a server that runs already, for about a minute: speed, users it serves, trust."
 EXAMPLES = f"""\
-examples:
   phaselaw quick                              the first server found on this machine
   phaselaw quick qwen2.5:7b                   a model that one of them has
   phaselaw quick http://gpu-box:8000 --slo-ttft 1s

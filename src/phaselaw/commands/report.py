@@ -14,7 +14,6 @@ from phaselaw.report.terminal import print_summary
 
 DESCRIPTION = "Summarise a run on the terminal and write report.md, its plots, and report.html."
 EXAMPLES = """\
-examples:
   phaselaw report runs/a                  print the summary, write runs/a/report.md and .html
   phaselaw report runs/a --out elsewhere  write them into another folder
   phaselaw report runs/a --with runs/b runs/c
@@ -32,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_json(parser, "print all of the report as one JSON document, full precision")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     seen = {args.run_path.resolve()}
     for path in args.beside:
         if path.resolve() in seen:
@@ -46,7 +45,6 @@ def run(args: argparse.Namespace) -> int:
         print_json(to_json(document))
     else:
         show_report(loaded, out=args.out, beside=beside)
-    return 0
 
 
 def show_report(

@@ -24,7 +24,6 @@ from phaselaw.study.file import full_names, load_study, study_path
 DEFAULT_STUDY = "gpt2-ladder-cpu"
 DESCRIPTION = "Measure a study call by call, fit its laws and write the report."
 EXAMPLES = """\
-examples:
   phaselaw run                                      the default study: seven GPT-2 sizes, this CPU
   phaselaw run --dry-run                            the same schedule with simulated latencies, in seconds
   phaselaw run my-study.yaml --out runs/a           your own study, into a folder of your choice

@@ -21,7 +21,6 @@ from phaselaw.tables import BUDGET
 
 DESCRIPTION = "Study, host, order, calls by status, errors and files of a run."
 EXAMPLES = """\
-examples:
   phaselaw show runs/a            study, host, calls, errors, files
   phaselaw show runs/a --json
   phaselaw show runs/a --verify   is everything as it was written? exit 3 with each place where it is not

@@ -12,7 +12,6 @@ from phaselaw.study.file import load_study, shipped_studies, study_path, study_s
 
 DESCRIPTION = "Study files: what to measure."
 EXAMPLES = """\
-examples:
   phaselaw study list                       the studies that ship with phaselaw
   phaselaw study show gpt2-ladder-cpu       one of them, as a start for your own
   phaselaw study check my-study.yaml        is the file right, and can this machine run it? connects nowhere

@@ -10,7 +10,6 @@ from phaselaw.study.file import load_study
 AXES = ("gen_tokens", "batch_size", "prompt_tokens", "threads", "concurrency")
 DESCRIPTION = "Measure a study along an axis: how laws, shares and times move with it."
 EXAMPLES = """\
-examples:
   phaselaw sweep decode-sweep-cpu                              a shipped sweep, as it is
   phaselaw sweep gpt2-ladder-cpu --axis gen_tokens=8,32,64,128
   phaselaw sweep gpt2-ladder-cpu --axis batch_size=1,2,4,8 --axis prompt_tokens=16,256

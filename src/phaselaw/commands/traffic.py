@@ -20,7 +20,6 @@ from phaselaw.traffic.source import UNITS, Reading
 
 DESCRIPTION = "Summarise real traffic: rate, bursts, lengths, latencies; for phaselaw plan --traffic."
 EXAMPLES = """\
-examples:
   phaselaw traffic requests.csv.gz --out profile.json            a log of any size, in little memory
   phaselaw traffic monday.csv tuesday.csv                        several logs as one; - is standard input
   phaselaw traffic log.csv --part 2.5:26.5                       only the day that begins 2.5 hours in
@@ -78,7 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(page, "--window", "SECONDS", text, type=positive_number("--window"))
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     if args.out is not None and not args.out.resolve().parent.is_dir():
         raise RunError(f"{args.out}: its folder is not there")
     document = _of_pages(args) if _are_pages(args) else _of_log(args)
@@ -93,7 +92,6 @@ def run(args: argparse.Namespace) -> int:
         print_section(section(document), screen(pipe_width=400), titled=False)
         if args.out is not None:
             print(f"profile: {args.out}")
-    return 0
 
 
 def _are_pages(args: argparse.Namespace) -> bool:

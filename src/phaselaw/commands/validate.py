@@ -15,7 +15,6 @@ from phaselaw.tables import BUDGET
 
 DESCRIPTION = "Leave each model out, predict it from the others, and set that beside what was measured."
 EXAMPLES = """\
-examples:
   phaselaw validate runs/a                          is what ``phaselaw predict`` says of this run to be trusted?
   phaselaw validate runs/a --backends hf_cpu_fp32 --json
 """
@@ -23,8 +22,7 @@ JSON_VERSION = 1
 add_options = add_shared
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print the predictions and how many intervals held; returns 0, or raises `AnalysisError` where there are none."""
+def run(args: argparse.Namespace) -> None:
     loaded, tables = load_tables(args)
     unsaid = [BUDGET] if loaded.analysis.one_budget else []
     validation, coverage = (tables[name].drop(unsaid) for name in ("prediction_validation", "prediction_coverage"))
@@ -36,4 +34,3 @@ def run(args: argparse.Namespace) -> int:
     else:
         shown = [left_out(table_rows(validation)), display(PREDICTION_COVERAGE, table_rows(coverage))]
         print_tables(shown, READING, screen())
-    return 0

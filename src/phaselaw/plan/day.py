@@ -34,10 +34,8 @@ def day_rows(replica: Replica, day: Day, tokens_per_request: float, keeps: Headr
     hours, carries = np.array(day.hours)[:, None], replica.tokens_per_s / tokens_per_request
     in_hour = max(1.0, keeps.burst * hours.mean() / hours.max())  # the peak over the busiest hour
     fleet = whole_workers(hours / carries, dataclasses.replace(keeps, burst=in_hour))
-    most, before = (
-        np.broadcast_to(fleet.max(axis=0), fleet.shape),
-        np.roll(fleet, 1, axis=0),
-    )  # yesterday was like today
+    most = np.broadcast_to(fleet.max(axis=0), fleet.shape)
+    before = np.roll(fleet, 1, axis=0)  # yesterday was like today
     late = np.where(fleet > before, np.maximum(0.0, hours - before * carries), 0.0) * min(seconds, 3600.0)
     taken = day.interruptions * hours * min(seconds, 3600.0) + 0 * late
     own, spot = replica, dataclasses.replace(replica, usd_per_hour=day.spot_usd_per_hour or 0.0)
@@ -46,17 +44,13 @@ def day_rows(replica: Replica, day: Day, tokens_per_request: float, keeps: Headr
     rows = []
     for name, each, built, waits in kinds:
         worst = int(np.argmax(waits[:, 0] if waits[:, 0].any() else hours[:, 0]))
-        figures = {"waited_requests": waits.sum(axis=0), "waited_share": waits.sum(axis=0) / (3600.0 * hours.sum())}
+        waited, worst_hour = waits.sum(axis=0), {"worst_hour": f"{worst:02d}:00", "waited_in_worst_hour": waits[worst]}
+        figures = {"waited_requests": waited, "waited_share": waited / (3600.0 * hours.sum())} | worst_hour
         figures |= {"least_workers": built.min(axis=0), "whole_workers": built.max(axis=0)}
-        figures |= {
-            "usd_per_month_whole": 30 * built.sum(axis=0) * each.usd_per_hour,
-            "waited_in_worst_hour": waits[worst],
-        }
-        about = {"load": replica.request, "fleet": name, "worst_hour": f"{worst:02d}:00", "scale_out_s": seconds}
-        rows.append(row("day", each, **about, **figures))
-    of_hour = zip(day.hours, fleet, late, strict=True)
-    shown = (
-        {"requests_per_s": exact(rate), "whole_workers": built, "waited_requests": waits}
-        for rate, built, waits in of_hour
-    )
-    return rows, [row("day_hours", own, load=own.request, hour=f"{at:02d}:00", **of) for at, of in enumerate(shown)]
+        figures |= {"usd_per_month_whole": 30 * built.sum(axis=0) * each.usd_per_hour}
+        rows.append(row("day", each, load=replica.request, fleet=name, scale_out_s=seconds, **figures))
+    by_hour = []
+    for at, (rate, built, waits) in enumerate(zip(day.hours, fleet, late, strict=True)):
+        figures = {"requests_per_s": exact(rate), "whole_workers": built, "waited_requests": waits}
+        by_hour.append(row("day_hours", own, load=own.request, hour=f"{at:02d}:00", **figures))
+    return rows, by_hour

@@ -236,16 +236,15 @@ def _at_best_clients(throughput: pl.DataFrame) -> dict[tuple[str, str, int | Non
     return found
 
 
-def _lengths(rows: pl.DataFrame) -> dict[tuple[str, str, int, int | None], tuple[tuple[float, float], ...]]:
+def _lengths(rows: pl.DataFrame) -> dict[tuple[Any, ...], tuple[tuple[float, float], ...]]:
     """Prompt and output tokens of one sequence of the requests, by backend, model, batch size and output length."""
     prompt = pl.coalesce(pl.col("seq_len"), pl.col("prompt_tokens_raw") / pl.col("batch_size")).alias("prompt")
     output = pl.coalesce(pl.col(BUDGET), pl.col("gen_tokens_raw") / pl.col("batch_size")).alias("output")
-    calls = rows.filter(pl.col("mode") == "e2e_kv").select("backend", "model", "batch_size", BUDGET, prompt, output)
-    found: dict[tuple[str, str, int, int | None], tuple[tuple[float, float], ...]] = {}
-    for backend, model, batch_size, budget, *length in calls.unique().drop_nulls(["prompt", "output"]).iter_rows():
-        key = (backend, model, batch_size, budget)
-        found[key] = tuple(sorted((*found.get(key, ()), (float(length[0]), float(length[1])))))
-    return found
+    names = ("backend", "model", "batch_size", BUDGET)
+    calls = rows.filter(pl.col("mode") == "e2e_kv").select(*names, prompt, output)
+    lengths = calls.unique().drop_nulls(["prompt", "output"]).sort("prompt", "output").iter_rows(named=True)
+    groups = alike(lengths, *names).items()
+    return {key: tuple((float(row["prompt"]), float(row["output"])) for row in group) for key, group in groups}
 
 
 def _model_errors(analysis: Analysis, models: Collection[str] | None) -> dict[tuple[str, str, str], Floats]:
@@ -253,9 +252,8 @@ def _model_errors(analysis: Analysis, models: Collection[str] | None) -> dict[tu
 
     Its size is the error on left-out points, else that of the residuals.
     """
-    table = analysis.tables.get("step_time_model")
     errors = {}
-    for row in () if table is None else table.iter_rows(named=True):
+    for row in analysis.tables["step_time_model"].iter_rows(named=True):
         key = (row["backend"], row["model"], row["mode"])
         sd = row["residual_rms"] if row["left_out_rms"] is None else row["left_out_rms"]
         if sd is not None and (models is None or row["model"] in models):
