@@ -49,7 +49,6 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-
     loaded, tables = load_tables(args)
     model = {name: getattr(args, name) for name in ("params", "layers", "width")}
     predictions = api.predict(loaded, **model, extrapolate=args.extrapolate, tables=tables)
