@@ -104,7 +104,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             subparsers.add_parser(name, help=line)
             continue
         command = cast(Command, importlib.import_module(f"phaselaw.commands.{name}"))
-        about = {"description": command.DESCRIPTION, "epilog": f"examples:\n{command.EXAMPLES}"}
+        about: dict[str, Any] = {"description": command.DESCRIPTION, "epilog": f"examples:\n{command.EXAMPLES}"}
         of_command = subparsers.add_parser(name, help=line, formatter_class=plain, **about)
         command.add_options(of_command)
         of_command.set_defaults(run=command.run, whole=build_parser)  # for who completes it all

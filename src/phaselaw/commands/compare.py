@@ -58,6 +58,5 @@ def run(args: argparse.Namespace) -> int:
         for name, of_side in paths.items():
             print(f"{name.upper()}: {', '.join(of_side)}")
         print_tables(*run_against_run(found), screen())
-        for line in notes:
-            note(line)
+        note(*notes)
     return REGRESSION if found.n_slower else 0

@@ -33,9 +33,9 @@ def notes_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def note(text: str) -> None:
-    """A line on stderr of what a reader must know."""
-    sys.stderr.write(f"phaselaw: note: {text}\n")
+def note(*texts: str) -> None:
+    """Lines on stderr of what a reader must know."""
+    sys.stderr.write("".join(f"phaselaw: note: {text}\n" for text in texts))
 
 
 class RemainingTime:

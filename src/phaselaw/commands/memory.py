@@ -62,17 +62,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(fit: Fit) -> dict[str, Any]:
-    return {
-        "fits": fit.fits,
-        "total_bytes": fit.total_bytes,
-        "weights_bytes": fit.need.weights,
-        "kv_cache_bytes": fit.need.kv_cache,
-        "activations_bytes": fit.need.activations,
-        "largest_batch": fit.largest_batch,
-        "largest_context_tokens": fit.largest_context,
-        "context_bounded_by": "model" if fit.context_is_the_models else "memory",
-        "beyond_positions": fit.beyond_positions,
-    }
+    need = {f"{of}_bytes": getattr(fit.need, of) for of in ("weights", "kv_cache", "activations")}
+    bounds = {"largest_batch": fit.largest_batch, "largest_context_tokens": fit.largest_context}
+    bounds |= {"context_bounded_by": "model" if fit.context_is_the_models else "memory"}
+    known = {"fits": fit.fits, "total_bytes": fit.total_bytes}
+    return known | need | bounds | {"beyond_positions": fit.beyond_positions}
 
 
 def _text(name: str, fit: Fit, batch: int, context: int) -> str:

@@ -150,8 +150,7 @@ def run(args: argparse.Namespace) -> None:
     offers = [choice.document() for choice in hour.choices]
     document["assumptions"] |= {"baseline": args.compare or None, "price": offers[0] if len(offers) == 1 else None}
     document["assumptions"] |= {"prices": offers, "currency": hour.currency, "between_runs": args.between_runs}
-    for line in notes:
-        note(line)
+    note(*notes)
     if args.csv is not None:
         known = ((name, document.get(name)) for name in TABLES)
         api.save_tables({name: pl.DataFrame(rows, infer_schema_length=None) for name, rows in known if rows}, args.csv)

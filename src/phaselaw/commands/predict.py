@@ -75,8 +75,7 @@ def load_tables(args: argparse.Namespace) -> tuple[api.Loaded, Mapping[str, pl.D
     """The runs that were named, with the analysis' tables of the backends that were."""
     how = {name: getattr(args, name) for name in ("level", "models_table", "allow_different")}
     loaded = api.load(*args.run_paths, **how)
-    for line in loaded.run.notes:
-        note(line)
+    note(*loaded.run.notes)
     if args.backends is None:
         return loaded, loaded.tables
     known = loaded.rows["backend"].unique(maintain_order=True).to_list()

@@ -55,8 +55,7 @@ def show_report(
     slo_ms: tuple[float, float] | None = None,
 ) -> None:
     """Write the report into ``out`` (``None``: the run itself), print its summary (``slo_ms``: in five lines)."""
-    for line in loaded.run.notes:
-        note(line)
+    note(*loaded.run.notes)
     document, folder = api.report(loaded, out=out, beside=beside)
     if slo_ms is None:
         print_summary(document, screen())

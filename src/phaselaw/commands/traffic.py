@@ -85,8 +85,7 @@ def run(args: argparse.Namespace) -> None:
         with writing(args.out):
             write_json(args.out, document)
     if args.json:
-        for doubt in document.get("doubts", ()):
-            note(doubt)
+        note(*document.get("doubts", ()))
         print_json(document)
     else:
         print_section(section(document), screen(pipe_width=400), titled=False)
