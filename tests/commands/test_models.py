@@ -14,7 +14,7 @@ from phaselaw.errors import UsageError
 
 def run(*argv: str) -> int:
     args = build_parser("models").parse_args(["models", *argv])
-    return args.run(args)
+    return args.run(args) or 0
 
 
 def test_build_prints_where_the_models_are_and_notes_on_stderr(tmp_path: Path, capsys) -> None:

@@ -62,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(fit: Fit) -> dict[str, Any]:
-    need = {f"{of}_bytes": getattr(fit.need, of) for of in ("weights", "kv_cache", "activations")}
-    bounds = {"largest_batch": fit.largest_batch, "largest_context_tokens": fit.largest_context}
-    bounds |= {"context_bounded_by": "model" if fit.context_is_the_models else "memory"}
-    known = {"fits": fit.fits, "total_bytes": fit.total_bytes}
-    return known | need | bounds | {"beyond_positions": fit.beyond_positions}
+    known: dict[str, Any] = {"fits": fit.fits, "total_bytes": fit.total_bytes}
+    known |= {f"{of}_bytes": getattr(fit.need, of) for of in ("weights", "kv_cache", "activations")}
+    known |= {"largest_batch": fit.largest_batch, "largest_context_tokens": fit.largest_context}
+    bounded_by = "model" if fit.context_is_the_models else "memory"
+    return known | {"context_bounded_by": bounded_by, "beyond_positions": fit.beyond_positions}
 
 
 def _text(name: str, fit: Fit, batch: int, context: int) -> str:

@@ -15,7 +15,7 @@ import polars as pl
 from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
-from phaselaw.laws.draws import draw, evenly, same_draws
+from phaselaw.laws.draws import N_DRAWS, draw, evenly, same_draws
 from phaselaw.laws.physical_limit import Shape, shapes
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.regression import Floats
