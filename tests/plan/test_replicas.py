@@ -37,7 +37,8 @@ def test_the_step_time_models_own_error_widens_the_phases(simulated: tuple[Run, 
     run, analysis = simulated
     [first, *_] = replicas_of(run, analysis, 1.0)
     assert (first.backend, first.model) in step_times(analysis.tables["step_time_model"])
-    without = Analysis(tables=analysis.tables | {"step_time_model": None}, notes={}, options=analysis.options)
+    none = analysis.tables["step_time_model"].clear()
+    without = Analysis(tables=analysis.tables | {"step_time_model": none}, notes={}, options=analysis.options)
     [narrow, *_] = replicas_of(run, without, 1.0)
     assert first.decode_factor is not None and narrow.decode_factor is not None
     assert first.decode_factor[0] == narrow.decode_factor[0] == 1
