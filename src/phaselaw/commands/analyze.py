@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from phaselaw import api
 from phaselaw.commands import options as opt
@@ -11,6 +10,7 @@ from phaselaw.errors import UsageError
 from phaselaw.laws.analysis import Options
 from phaselaw.laws.sweeps import TR121_TABLES
 from phaselaw.rundir.read import runs_by_host
+from phaselaw.tables import Row
 
 DESCRIPTION = "Summaries, scaling laws with intervals, structure, warmup, verdicts: as CSV tables."
 EXAMPLES = """\
@@ -26,9 +26,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     opt.add_runs(
         parser, "a run directory, a metrics.csv, or a folder of runs gen_N; several of one study on one host are pooled"
     )
-    opt.option(
-        parser, "--out", "DIR", "where the tables go (default: RUN/analysis; asked for with several)", type=opt.a_path
-    )
+    out = "where the tables go (default: RUN/analysis; asked for with several)"
+    opt.option(parser, "--out", "DIR", out, type=opt.a_path)
     opt.add_allow_different(parser)
     opt.add_count(parser, "--bootstrap", "resamples of models (default: 1000)", default=1000)
     opt.add_count(parser, "--seed", "seed of the resamples (default: 42)", least=0, default=42)
@@ -43,14 +42,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if len(args.run_paths) > 1 and args.out is None:
         raise UsageError("several runs have no folder in common: say with --out DIR where the tables go")
-    options = Options(
-        draws=args.bootstrap,
-        seed=args.seed,
-        level=args.level,
-        include_warmup=args.include_warmup,
-        cold_start_slo_ms=args.cold_start_slo,
-        models_table=args.models_table,
-    )
+    chosen = {name: getattr(args, name) for name in ("seed", "level", "include_warmup", "models_table")}
+    options = Options(draws=args.bootstrap, cold_start_slo_ms=args.cold_start_slo, **chosen)
     hosts = [host for path in args.run_paths for host in runs_by_host(path) or [path]]
     if args.across_hosts:
         args.out = args.out or args.run_paths[0] / "analysis"
@@ -63,13 +56,10 @@ def run(args: argparse.Namespace) -> None:
     opt.answer(args.json, *_analyzed(args.run_paths, "", args, options))
 
 
-def _analyzed(
-    paths: list[Path], below: str, args: argparse.Namespace, options: Options
-) -> tuple[dict[str, Any], list[str]]:
+def _analyzed(paths: list[Path], below: str, args: argparse.Namespace, options: Options) -> tuple[Row, list[str]]:
     """Write the tables of runs, those for ``--out`` ``below`` it; what they are, as a document and as lines."""
     loaded, lines = api.load(*paths, allow_different=args.allow_different, options=options), []
-    for line in loaded.run.notes:
-        note(line)
+    note(*loaded.run.notes)
     ids, out = tuple(source.run_id for source in loaded.run.sources), args.out and args.out / below
     if loaded.run.parts:
         ids, root = api.save_sweep(loaded, out), out or loaded.home

@@ -47,7 +47,6 @@ def switch(parser: argparse._ActionsContainer, name: str, help_text: str) -> Non
 
 
 def add_runs(parser: argparse._ActionsContainer, help_text: str = RUNS) -> None:
-
     option(parser, "run_paths", "RUN", help_text, type=a_path, nargs="+")
 
 
@@ -56,19 +55,16 @@ def add_json(parser: argparse._ActionsContainer, help_text: str = "print one JSO
 
 
 def add_level(parser: argparse._ActionsContainer, of: str = "the intervals") -> None:
-
     share = number("--level", "a share between 0 and 1", lambda value: 0 < value < 1)
     option(parser, "--level", "P", f"level of {of} (default: 0.95)", type=share, default=0.95)
 
 
 def add_cold_start_slo(parser: argparse._ActionsContainer) -> None:
-
     ms = number("--cold-start-slo", "milliseconds, 0 or more", lambda value: 0 <= value < math.inf)
     option(parser, "--cold-start-slo", "MS", "what a first call may add (default: 100 ms)", type=ms, default=100.0)
 
 
 def add_models_table(parser: argparse._ActionsContainer) -> None:
-
     option(parser, "--models-table", "CSV", "architecture of models whose config is absent", type=a_path)
 
 

@@ -22,7 +22,6 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The run, where its report goes, and what stands beside it."""
     option(parser, "run_path", "RUN", "a run directory, a folder of runs gen_N, or a metrics.csv", type=a_path)
     option(parser, "--out", "DIR", "where the report goes (default: RUN)", type=a_path)
     several = {"type": a_path, "nargs": "+", "default": []}

@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ _OF_HOST = ("os", "cpu_model", "cores_logical", "gpus")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The run."""
     option(parser, "run_path", "RUN", "a run directory, or a folder of runs gen_N", type=a_path)
     add_json(parser, "print one JSON document")
     doing = parser.add_mutually_exclusive_group()
@@ -50,19 +49,15 @@ def run(args: argparse.Namespace) -> int:
         answer(args.json, {"lost": lost}, [f"{lost} damaged lines left out; all files are derived anew"])
         return 0
     if args.verify:
-        return _verify(runs, args.json)
+        found = [f"{path.name}: {fault}" if len(runs) > 1 else fault for path in runs for fault in faults(path)]
+        summed = all(scan_journal(path / JOURNAL).has_checksums for path in runs)
+        lines = found or ["sound: every file is as it was written"]
+        lines += [] if summed else ["no checksums: this run is of version 1, where a changed digit can't be seen"]
+        answer(args.json, {"faults": found, "has_checksums": summed}, lines)
+        return EXIT_DAMAGED if found else 0
     document = contents(runs[0]) if runs == [args.run_path] and not lacking else contents_of_rows(args.run_path)
     answer(args.json, document, _lines(document))
     return 0
-
-
-def _verify(runs: Sequence[Path], as_json: bool) -> int:
-    found = [f"{path.name}: {fault}" if len(runs) > 1 else fault for path in runs for fault in faults(path)]
-    summed = all(scan_journal(path / JOURNAL).has_checksums for path in runs)
-    lines = found or ["sound: every file is as it was written"]
-    lines += [] if summed else ["no checksums: this run is of version 1, where a changed digit can't be seen"]
-    answer(as_json, {"faults": found, "has_checksums": summed}, lines)
-    return EXIT_DAMAGED if found else 0
 
 
 def contents(path: Path) -> dict[str, Any]:
@@ -85,9 +80,7 @@ def contents(path: Path) -> dict[str, Any]:
         "kept_servers": study.kept_servers(),
         "started_at_unix": journal.header["created_at_unix"],
         "host": {key: host.get(key) for key in _OF_HOST},
-        "backends": [backend.name for backend in study.backends],
-        "models": [model.name for model in study.models],
-        "scenarios": [scenario.name for scenario in study.scenarios],
+        **{key: [each.name for each in getattr(study, key)] for key in ("backends", "models", "scenarios")},
         "calls_expected": study.calls_planned(),
         "calls_ok": sum(call.status == "ok" for call in journal.calls),
         "calls_failed": sum(errors.values()),
@@ -137,8 +130,7 @@ def contents_of_rows(path: Path) -> dict[str, Any]:
 
 
 def _files(path: Path) -> list[str]:
-    found = (file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    return sorted(str(file.relative_to(path)) for file in found)
+    return sorted(str(file.relative_to(path)) for file in path.rglob("[!.]*") if file.is_file())
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
