@@ -329,7 +329,9 @@ def served(at: int, clients: int) -> list[dict]:
     ttft = 120.0 if clients == 1 else 1326.0
     known = {"backend": "vllm", "backend_kind": "openai", "concurrency": clients, "rep": at, "sent_at_ms": 1e4 * at}
     known |= {"ttft_ms": ttft, "client_e2e_ms": ttft + 400, "request_ms": ttft + 400, "decode_step_ms": 20.0}
-    return phases(ttft, 400.0, **known, gen_tokens_target=20, gen_tokens_raw=20, prompt_tokens_raw=30)
+    return phases(
+        ttft, 400.0, **known, gen_tokens_target=20, gen_tokens_raw=20, prompt_tokens_raw=30, tokens_per_s=90.0
+    )
 
 
 def test_users_at_once_are_the_most_that_were_measured_within_the_limits(tmp_path: Path, finished, capsys) -> None:
@@ -350,7 +352,7 @@ def test_users_at_once_are_the_most_that_were_measured_within_the_limits(tmp_pat
 
 
 def test_a_memory_that_is_too_small_leaves_no_price(tmp_path: Path, capsys) -> None:
-    run = written(phases(1, 2, device="cpu", gen_tokens_target=20, prompt_tokens_raw=30), tmp_path / "run")
+    run = written(phases(1, 2, gen_tokens_target=20, prompt_tokens_raw=30, tokens_per_s=100.0), tmp_path / "run")
     shape = {"n_layer": 3, "n_embd": 512, "n_head": 8, "vocab_size": 50257, "weights_bytes": 100e6}
     known = {"model": "m", "kind": "hf", "backend": "b", "device": "cpu", "dtype": "fp32"}
     pl.DataFrame([known | shape | {"params_millions_measured": 25.0}]).write_csv(run / "resolved_model_params.csv")
