@@ -26,6 +26,7 @@ WANTED_S = 45.0
 """What the calls are to take; starting processes and the report come on top."""
 TRIED = Request(prompt=None, prompt_tokens=128, gen_tokens=16, batch_size=1, study_seed=0, seed=0, round=None)
 SIZES = (64, (64, 512), (1, 2, 4, 8)), (32, (32, 256), (1, 2, 4, 8)), (16, (32, 128), (1, 4, 8)), (8, (16, 64), (1, 8))
+SIZES += ((8, (16, 64), (1, 2)),)  # for a server that answers in seconds
 """Tokens generated, tokens of the two prompts, and clients, from the most to the least work."""
 
 
@@ -143,8 +144,12 @@ def _pace(server: LocalServer) -> tuple[float, float, str]:
             with closing(module_for(server.kind).create(study.backends[0])) as engine:
                 timing = engine.load(study.models[0]).generate(TRIED)
         except EngineError as error:
-            if api == "chat" or server.kind != "openai" or not error.kind.startswith("http_4"):
-                raise
+            if api == "completions" and server.kind == "openai" and error.kind.startswith("http_4"):
+                continue
+            if server.models[0] == UNNAMED:
+                unnamed = f"{server} names no model: say which with --model NAME (asked for any: {error})"
+                raise NotReadyError(unnamed) from None
+            raise
         else:
             break
     seen = timing.served

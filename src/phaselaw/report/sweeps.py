@@ -169,7 +169,8 @@ def at_once(subject: Subject) -> Iterator[str]:
         most, clients = (max(float(row[name]) for row in rows) for name in ("served_at_once", "concurrency"))
         if most < clients:
             served = "one request at a time" if most <= 1 else f"{most:g} requests at once"
-            yield f"{backend} served {served}: others waited for their first token (Ollama: OLLAMA_NUM_PARALLEL)."
+            how = " (OLLAMA_NUM_PARALLEL)" if rows[0]["backend_kind"] == "ollama" else ""
+            yield f"{backend} served {served}: others waited for their first token{how}."
 
 
 def _curves(rows: Sequence[Row], by: str, x: str, y: str, *ends: str) -> tuple[Curve, ...]:
