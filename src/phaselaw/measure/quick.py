@@ -113,7 +113,7 @@ def _openai(url: str) -> LocalServer:
 def quick_study(server: LocalServer) -> tuple[Study, float]:
     """The largest of `SIZES` that takes about `WANTED_S` where calls are answered one by one; and its seconds.
 
-    Makes one call. Raises `EngineError` where it fails, such as for want of a model's name.
+    Makes one call. Raises `EngineError` where it fails, and `NotReadyError` where that is for want of a model's name.
     """
     first_ms, step_ms, api = _pace(server)
     fits = [size for size in SIZES if not server.context or max(size[1]) + size[0] <= server.context] or SIZES[-1:]
