@@ -25,8 +25,13 @@ REPLICATES, MOST_REPETITIONS = 3, 5
 WANTED_S = 45.0
 """What the calls are to take; starting processes and the report come on top."""
 TRIED = Request(prompt=None, prompt_tokens=128, gen_tokens=16, batch_size=1, study_seed=0, seed=0, round=None)
-SIZES = (64, (64, 512), (1, 2, 4, 8)), (32, (32, 256), (1, 2, 4, 8)), (16, (32, 128), (1, 4, 8)), (8, (16, 64), (1, 8))
-SIZES += ((8, (16, 64), (1, 2)),)  # for a server that answers in seconds
+SIZES: tuple[tuple[int, tuple[int, int], tuple[int, ...]], ...] = (
+    (64, (64, 512), (1, 2, 4, 8)),
+    (32, (32, 256), (1, 2, 4, 8)),
+    (16, (32, 128), (1, 4, 8)),
+    (8, (16, 64), (1, 8)),
+    (8, (16, 64), (1, 2)),
+)
 """Tokens generated, tokens of the two prompts, and clients, from the most to the least work."""
 
 
