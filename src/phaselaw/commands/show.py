@@ -97,8 +97,9 @@ def contents_of_rows(path: Path) -> dict[str, Any]:
     """The same of a sweep, and of a run that we did not measure, as far as its rows and its manifest tell."""
     run = load(path)
     manifest, rows = run.manifest or {}, run.rows
-    host = manifest.get("host") or manifest.get("platform") or {}
-    expected = manifest.get("rows_expected") or manifest.get("records_expected") or rows.height
+    host = next((told for key in ("host", "platform") if isinstance(told := manifest.get(key), dict)), {})
+    stated = (manifest.get(key) for key in ("rows_expected", "records_expected"))
+    expected = next((rows for rows in stated if isinstance(rows, int)), rows.height)
     calls = rows.filter(pl.col("mode") == rows["mode"].mode()[0])  # a call has a row a phase
     failed = calls.filter(pl.col("status") != "ok")
     errors = Counter(failed["error"].cast(pl.String).fill_null("").to_list() if "error" in rows.columns else ())

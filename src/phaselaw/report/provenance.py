@@ -15,7 +15,7 @@ from phaselaw.report.document import Block, Code, Table
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
 from phaselaw.rundir.read import runs_of
-from phaselaw.tables import BACKEND, MODEL, Col, Row, assumed, count, counted, measured, words
+from phaselaw.tables import BACKEND, BUDGET, MODEL, Col, Row, assumed, count, counted, measured, words
 
 _FEW_MODELS = 10
 
@@ -49,7 +49,8 @@ def _facts(subject: Subject, manifest: Mapping[str, Any]) -> Iterator[tuple[str,
     yield "order of the calls", f"{subject.run.order}; seed {manifest.get('seed')}"
     numbers = {of: manifest.get(f"{key}repetitions") for of, key in (("repetition", ""), ("warmup", "warmup_"))}
     calls = ", ".join(f"{number} {of}" + ("" if number == 1 else "s") for of, number in numbers.items())
-    yield "calls a cell", f"{calls}; {manifest.get('gen_tokens')} tokens asked for"
+    budgets = subject.run.rows[BUDGET].drop_nulls().unique().sort().to_list()
+    yield "calls a cell", f"{calls}; {_plain(budgets)} tokens asked for"
     for what in manifest.get("skipped") or []:
         yield "skipped, since this machine lacked it", _plain(what)
 

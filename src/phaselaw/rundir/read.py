@@ -404,12 +404,21 @@ def _sweep(folder: Path, runs: Mapping[int, Path], *, every_column: bool) -> Run
     )
 
 
+_COUNTED = ("rows_expected", "rows_present", "records_expected")
+_OWN = ("argv", "config_sha256", "run_id", "run_name")
+
+
 def _of_all(parts: Sequence[Run]) -> dict[str, Any] | None:
-    """The first manifest with the rows of all counted, without what is of that run alone; ``None`` where one lacks."""
+    """The first manifest, rows counted over all, without what is of that run alone; ``None`` where a part has none."""
     manifests = [part.manifest for part in parts if part.manifest is not None]
     if len(manifests) < len(parts):
         return None
-    counted = [key for key in ("rows_expected", "rows_present", "records_expected") if key in manifests[0]]
-    own = [key for key in ("argv", "config_sha256", "run_id") if len({str(each.get(key)) for each in manifests}) > 1]
-    kept = {key: value for key, value in manifests[0].items() if key not in own}
-    return kept | {key: sum(int(each.get(key) or 0) for each in manifests) for key in counted}
+    kept = {}
+    for key, value in manifests[0].items():
+        values = [each.get(key) for each in manifests]
+        counts = [each for each in values if isinstance(each, int)]
+        if key in _COUNTED and len(counts) == len(values):
+            kept[key] = sum(counts)
+        elif key not in (*_COUNTED, *_OWN) or all(each == value for each in values):
+            kept[key] = value
+    return kept
