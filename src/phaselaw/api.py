@@ -27,6 +27,7 @@ from phaselaw.laws.sweeps import as_tr121
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
 from phaselaw.plan.capacity import Estimate, Headroom
 from phaselaw.plan.economics import Question, answer, assumptions, capacity_row
+from phaselaw.plan.formulas import planner
 from phaselaw.plan.inputs import positive
 from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.plan.tables import TABLES
@@ -269,13 +270,14 @@ def plan(
     return [Need(**{field.name: figure(row, field.name) for field in dataclasses.fields(Need)}) for row in rows]
 
 
-def planned(question: Question, workers: Sequence[Replica], analysis: Analysis | None) -> dict[str, Any]:
-    """The plan as the document that ``phaselaw plan --json`` prints: every table, and the assumptions.
+def planned(question: Question, workers: Sequence[Replica], analysis: Analysis | None) -> Plan:
+    """The plan as ``phaselaw plan --json`` prints it, every table and the assumptions, and what the page plans with.
 
     ``analysis`` is ``None`` for rates that were given, not measured.
     """
     tables = answer(question, workers, step_times(analysis.tables["step_time_model"]) if analysis else {})
-    return {"schema_version": PLAN_VERSION, "assumptions": assumptions(question, workers), **tables}
+    document = {"schema_version": PLAN_VERSION, "assumptions": assumptions(question, workers), **tables}
+    return Plan(document, TABLES, planner(question, workers))
 
 
 def reference_times(loaded: Loaded, *, backend: str | None, model: str | None, tell: Tell) -> timings.ReferenceTimes:
@@ -305,16 +307,19 @@ def reference_times(loaded: Loaded, *, backend: str | None, model: str | None, t
 # --- reports ---------------------------------------------------------------------------------------------------------
 
 
-def report(loaded: Loaded, *, out: Path | None = None, beside: Sequence[Loaded] = ()) -> tuple[Document, Path]:
+def report(
+    loaded: Loaded, *, out: Path | None = None, beside: Sequence[Loaded] = (), plan: Plan | None = None
+) -> tuple[Document, Path]:
     """Write ``report.md``, its plots and ``report.html`` into ``out`` (``None``: the run itself); returns where.
 
-    The laws of the runs ``beside`` it are compared with its own. Raises `RunError` where it can't be written.
+    The laws of the runs ``beside`` it are compared with its own. It is priced by the ``plan``; ``None`` is that of a
+    first load, all of it assumed. Raises `RunError` where it can't be written.
     """
     # matplotlib is heavy, and only here.
     from phaselaw.report.page import to_html
     from phaselaw.report.plots import draw
 
-    subject = _subject(loaded, beside)
+    subject = _subject(loaded, beside, plan)
     document = build(subject)
     folder = out or loaded.home
     with writing(folder, _ELSEWHERE):
@@ -332,20 +337,21 @@ def report(loaded: Loaded, *, out: Path | None = None, beside: Sequence[Loaded] 
 
 def in_short(loaded: Loaded, slo_ms: tuple[float, float]) -> list[str]:
     """A run of one or two models in five lines; users wait ``slo_ms`` at most for the first token, and for the next."""
-    return few_models.in_short(_subject(loaded, ()), slo_ms)
+    return few_models.in_short(_subject(loaded, (), None), slo_ms)
 
 
-def _subject(loaded: Loaded, beside: Sequence[Loaded]) -> Subject:
-    """The run with what a first load would need, at the defaults of ``phaselaw plan``."""
+def _subject(loaded: Loaded, beside: Sequence[Loaded], plan: Plan | None) -> Subject:
+    """The run with what a load would need: that of the ``plan``, else a first one at the defaults."""
     analysis = loaded.analysis
-    workers = replicas_of(loaded.run, analysis, TR121_USD_PER_HOUR, most=MOST_ROWS)
-    document = planned(Question(), workers, analysis)
-    if (named := analysis[REQUESTS]["model"].n_unique()) > len({each.model for each in workers}) >= MOST_ROWS:
+    if plan is None:
+        plan = planned(Question(), replicas_of(loaded.run, analysis, TR121_USD_PER_HOUR, most=MOST_ROWS), analysis)
+    planned_models = {row["model"] for row in plan.rows("rows")}
+    if (named := analysis[REQUESTS]["model"].n_unique()) > len(planned_models) >= MOST_ROWS:
         some = f"The {MOST_ROWS} fastest of {named:,} models, the smallest and the largest: phaselaw plan has all."
-        document["assumptions"]["models"] = some
+        plan.document["assumptions"]["models"] = some
     if beside:
         each = [(one.name, one.tables) for one in (loaded, *beside)]
         compared = law_differences(each, analysis.options.level)
         analysis = dataclasses.replace(analysis, tables=analysis.tables | {"laws_side_by_side": compared})
     others = tuple(Companion(name=one.name, run=one.run, analysis=one.analysis) for one in beside)
-    return Subject(run=loaded.run, analysis=analysis, plan=Plan(document, TABLES), beside=others)
+    return Subject(run=loaded.run, analysis=analysis, plan=plan, beside=others)

@@ -1,4 +1,8 @@
-"""``phaselaw plan``: what a load needs and costs, from the measured rates of a run."""
+"""``phaselaw plan``: what a load needs and costs, from the measured rates of a run; its options for a report too.
+
+The inputs of a run's last plan are kept in it, so that its next report is priced with them: `KEPT`, and beside it the
+files that were named.
+"""
 
 import argparse
 import datetime as dt
@@ -15,18 +19,20 @@ from phaselaw import api
 from phaselaw.commands import options as opt
 from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, option, print_json, switch
-from phaselaw.errors import AnalysisError, UsageError
-from phaselaw.files import amount
+from phaselaw.errors import AnalysisError, PhaselawError, UsageError
+from phaselaw.files import amount, folder_in, json_object, read_plain, write_json, write_whole
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
 from phaselaw.plan.day import Day
 from phaselaw.plan.economics import Question
 from phaselaw.plan.hosted import Tariff, listed
 from phaselaw.plan.prices import Choice, choose, read_date, read_offers
-from phaselaw.plan.replicas import Replica, replicas_of, stated
+from phaselaw.plan.replicas import Price, Replica, replicas_of, stated
 from phaselaw.plan.tables import TABLES
+from phaselaw.report.document import MOST_ROWS
 from phaselaw.report.economics import SECTIONS, Plan, in_currency, sections
 from phaselaw.report.terminal import print_fitting
+from phaselaw.rundir.journal import JOURNAL
 from phaselaw.traffic.profile import day_of, doubts_of, load_of, read_profile
 
 DESCRIPTION = "Turn measured tokens/s into workers, dollars, and what one model must do better than another."
@@ -52,7 +58,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     rate = "a worker's rate from elsewhere, in place of a run; NAME=X,... for several accelerators"
     option(parser, "--tokens-per-s", "X", rate)
     _positive(parser, "--params", "N", "the parameters of its model, such as 8B")
-    _add_inputs(parser)
+    add_inputs(parser)
+    group = parser.add_argument_group("what is printed")
+    parts = f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)"
+    option(group, "--show", "PART,...", parts)
+    switch(group, "--wide", "every column and bracket, in lines of any length (default: lines of 80 characters)")
+    opt.add_allow_different(group, "pool runs although study or host differ")
+    option(group, "--csv", "FOLDER", "write every table as FOLDER/NAME.csv, full precision", type=a_path)
+    opt.add_json(group, "print every part as one JSON document, full precision")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """What a plan is asked, of any run: for a report too."""
+    _add_load(parser)
     group = parser.add_argument_group("whole workers")
     busy = "busy share, at most, such as 70%% (default: 1)"
     share = opt.share("--utilisation")
@@ -70,7 +88,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(group, "--tiers", "DEFAULT,PREMIUM", "two models in one service, routed and cascaded")
     routed = {"type": opt.share("--premium-share"), "default": DEFAULT_PREMIUM_SHARE}
     option(group, "--premium-share", "Q", "share routed to premium (default: 0.2)", **routed)
-    group = parser.add_argument_group("what is planned and printed")
+    group = parser.add_argument_group("what is planned")
     by = "price by the run's tokens/s (default), or by the seconds that prefill and decode of --mixes take"
     option(group, "--rates-by", None, by, choices=("tokens", "phases"), default="tokens")
     opt.add_count(group, "--batch", "requests served at once, for the phase-split price")
@@ -79,12 +97,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(group, "--models", "A,B", "only these models", type=opt.names)
     spread = "assume that runs differ so much (standard deviation), instead of what was measured"
     option(group, "--between-runs", "X%", spread, type=opt.positive_number("--between-runs"))
-    parts = f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)"
-    option(group, "--show", "PART,...", parts)
-    switch(group, "--wide", "every column and bracket, in lines of any length (default: lines of 80 characters)")
-    opt.add_allow_different(group, "pool runs although study or host differ")
-    option(group, "--csv", "FOLDER", "write every table as FOLDER/NAME.csv, full precision", type=a_path)
-    opt.add_json(group, "print every part as one JSON document, full precision")
 
 
 def _add_elsewhere(parser: argparse.ArgumentParser) -> None:
@@ -104,11 +116,11 @@ def _add_elsewhere(parser: argparse.ArgumentParser) -> None:
     option(group, "--cached-share", "X%", cached, type=opt.share("--cached-share"))
 
 
-def _add_inputs(parser: argparse.ArgumentParser) -> None:
+def _add_load(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the load")
     load = group.add_mutually_exclusive_group()
     tokens = f"prompt and generated tokens (default: {DEFAULT_TOKENS_PER_MONTH:g})"
-    _positive(load, "--tokens-per-month", "N", tokens, default=DEFAULT_TOKENS_PER_MONTH)
+    _positive(load, "--tokens-per-month", "N", tokens)
     _positive(load, "--requests-per-month", "N", "requests, of the tokens of --mixes")
     _positive(load, "--requests-per-s", "R", "the same, as an average rate")
     option(load, "--traffic", "FILE", "a profile of phaselaw traffic: its rate, requests and peak", type=a_path)
@@ -136,21 +148,10 @@ def _positive(group: argparse._ActionsContainer, name: str, metavar: str, text: 
 def run(args: argparse.Namespace) -> None:
     shown = _parts_shown(args)
     loaded = _measured(args)
-    rates = _rates_given(args.tokens_per_s)
-    backends = list(rates) if loaded is None else loaded.rows["backend"].unique(maintain_order=True).to_list()
-    hour = _hour(args, backends)
-    workers = _given(args, rates, hour.prices) if loaded is None else _chosen(args, loaded, hour.prices)
-    if loaded is not None and args.accelerator is not None:
-        _same_accelerator(args, workers)
-    profile = None if args.traffic is None else read_profile(args.traffic)
-    question = _question(args, {worker.model for worker in workers}, profile, hour)
-    doubts = [] if profile is None else doubts_of(profile)
-    notes = [*doubts, *(loaded.run.notes if loaded else ()), *hour.notes]
-    document = api.planned(question, workers, loaded.analysis if loaded else None) | {"notes": notes}
-    offers = [choice.document() for choice in hour.choices]
-    document["assumptions"] |= {"baseline": args.compare or None, "price": offers[0] if len(offers) == 1 else None}
-    document["assumptions"] |= {"prices": offers, "currency": hour.currency, "between_runs": args.between_runs}
-    note(*notes)
+    plan = planned(args, loaded)
+    _keep(args)
+    document = {**plan.document, "notes": [*(loaded.run.notes if loaded else ()), *plan.document["notes"]]}
+    note(*document["notes"])
     if args.csv is not None:
         known = ((name, document.get(name)) for name in TABLES)
         api.save_tables({name: pl.DataFrame(rows, infer_schema_length=None) for name, rows in known if rows}, args.csv)
@@ -158,11 +159,108 @@ def run(args: argparse.Namespace) -> None:
         print_json(document)
         return
     console = screen(pipe_width=400)  # on a pipe nothing is wrapped or cut
-    for section in sections(Plan(document, TABLES), shown):
-        section = in_currency(section, inputs.CURRENCIES[hour.currency])
+    for section in sections(plan, shown):
+        section = in_currency(section, plan.mark)
         print_fitting(section, console, titled=len(shown) > 1, wide=args.wide)
     if others := [part for part in PARTS if part not in shown]:
         print(f"More of this plan: --show {','.join(others)} (or all).", file=sys.stderr)
+
+
+def planned(args: argparse.Namespace, loaded: api.Loaded | None, *, most: int | None = None) -> Plan:
+    """The plan that the options ask for: of a run (of ``most`` models), or of the rates that were given for ``None``.
+
+    Raises `UsageError`, and `AnalysisError` for a run without rates.
+    """
+    rates = _rates_given(args.tokens_per_s)
+    backends = list(rates) if loaded is None else loaded.rows["backend"].unique(maintain_order=True).to_list()
+    hour = _hour(args, backends)
+    workers = _given(args, rates, hour.prices) if loaded is None else _chosen(args, loaded, hour.prices, most)
+    if loaded is not None and args.accelerator is not None:
+        _same_accelerator(args, workers)
+    profile = None if args.traffic is None else read_profile(args.traffic)
+    question = _question(args, {worker.model for worker in workers}, profile, hour)
+    plan = api.planned(question, workers, loaded.analysis if loaded else None)
+    doubts, offers = [] if profile is None else doubts_of(profile), [choice.document() for choice in hour.choices]
+    document = {**plan.document, "notes": [*doubts, *hour.notes]}
+    document["assumptions"] |= {"baseline": args.compare or None, "price": offers[0] if len(offers) == 1 else None}
+    document["assumptions"] |= {"prices": offers, "currency": hour.currency, "between_runs": args.between_runs}
+    return replace(plan, document=document, mark=inputs.CURRENCIES[hour.currency])
+
+
+KEPT = Path("plan", "inputs.json")
+"""In a run: the options of its last plan."""
+KEPT_VERSION = 1
+_FILES = ("traffic", "mixes", "prices", "success_rates")
+"""Options that name a file, which is kept beside them, named by the option."""
+
+
+def _read(words: Sequence[str]) -> argparse.Namespace:
+    """The options of a plan alone; raises `UsageError` and `argparse.ArgumentError`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    add_inputs(parser)
+    parser.set_defaults(tokens_per_s=None)
+    args, others = parser.parse_known_args(words)
+    if others:
+        raise UsageError(f"it has {' '.join(others)}, which is no option of a plan")
+    return args
+
+
+def _asked(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a plan that a command line has, by name, less those at their defaults."""
+    defaults = vars(_read([]))
+    return {name: getattr(args, name) for name in defaults if getattr(args, name) != defaults[name]}
+
+
+def _keep(args: argparse.Namespace) -> None:
+    """Keep what a plan was asked in its runs, those that phaselaw measured; a note where one can't be written."""
+    options = _asked(args)
+    named = {name: Path(options[name]) for name in _FILES if options.get(name)}
+    kept = options | {name: name + path.suffix for name, path in named.items()}
+    for run in args.run_paths:
+        try:
+            if (run / JOURNAL).is_file():
+                folder = folder_in(run, KEPT.parent.name)
+                for name, path in named.items():
+                    write_whole(folder / kept[name], read_plain(path))
+                write_json(folder / KEPT.name, {"schema_version": KEPT_VERSION, "options": kept})
+        except OSError as error:
+            note(f"{run}: this plan's inputs are not kept for its next report ({error.strerror or error})")
+
+
+def _kept(run: Path) -> list[str]:
+    """The options of a run's last plan, as typed; none where it had none. Raises `UsageError` for another file."""
+    if not (run / KEPT).is_file():
+        return []
+    document = json_object(run / KEPT, UsageError, "inputs of a plan")
+    options = document.get("options")
+    if document.get("schema_version") != KEPT_VERSION or not isinstance(options, dict):
+        raise UsageError(f"{run / KEPT}: no inputs of a plan of version {KEPT_VERSION}; make the plan again")
+    # Of a file only its name counts: what is kept in a run names nothing outside of it.
+    inside = {name: run / KEPT.parent / Path(str(options[name])).name for name in _FILES if options.get(name)}
+    return [_word(name, value) for name, value in (options | inside).items()]
+
+
+def _word(name: str, value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value) + "B" * (name == "memory")
+    return f"--{name.replace('_', '-')}" + ("" if value is True else f"={text}")
+
+
+def of_report(args: argparse.Namespace, loaded: api.Loaded, run: Path) -> Plan | None:
+    """The plan of a report: what its options ask for, else what the run's last plan did; ``None`` for neither."""
+    if _asked(args):
+        plan, whose = planned(args, loaded, most=MOST_ROWS), "Your load"
+    else:
+        try:
+            if not (words := _kept(run)):
+                return None
+            plan, whose = planned(_read(words), loaded, most=MOST_ROWS), "The load of the last plan"
+        except (PhaselawError, argparse.ArgumentError) as error:
+            note(f"priced with the defaults, since the last plan's inputs can't be used: {error}")
+            return None
+        note(f"priced with the inputs of the run's last plan: {' '.join(words)}")
+    note(*plan.document["notes"])
+    plan.document["assumptions"]["whose"] = whose
+    return plan
 
 
 def _parts_shown(args: argparse.Namespace) -> list[str]:
@@ -236,9 +334,9 @@ def _given(args: argparse.Namespace, rates: Mapping[str, float], price: float | 
     return [stated(told, rate, usd[of], backend=of, params_millions=millions) for of, told, rate in named]
 
 
-def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: float | Mapping[str, float]) -> list[Replica]:
+def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: Price, most: int | None) -> list[Replica]:
     """The replicas that are planned with: those of the backends and models that were named."""
-    workers = replicas_of(loaded.run, loaded.analysis, price, between_runs=args.between_runs)
+    workers = replicas_of(loaded.run, loaded.analysis, price, between_runs=args.between_runs, most=most)
     if not workers:
         raise AnalysisError(f"{loaded.run.path}: no end-to-end rates to plan with (no ok rows of e2e_kv)")
     for name, key in (("backends", "backend"), ("models", "model")):
@@ -279,7 +377,7 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
     if two is not None and len(two) != 2:
         raise UsageError(f"--tiers {args.tiers!r}: give two models, DEFAULT,PREMIUM")
     return Question(
-        tokens_per_month=args.tokens_per_month,
+        tokens_per_month=args.tokens_per_month or DEFAULT_TOKENS_PER_MONTH,
         requests_per_s=rate,
         mixes=mixes,
         itemised=args.traffic is None or args.mixes is not None,

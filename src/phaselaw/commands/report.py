@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from phaselaw import api
+from phaselaw.commands import plan as planning
 from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, add_cold_start_slo, add_json, option, print_json
 from phaselaw.errors import UsageError
 from phaselaw.laws.analysis import Options
 from phaselaw.report.document import escape_controls, to_json
+from phaselaw.report.economics import Plan
 from phaselaw.report.terminal import print_summary
 
 DESCRIPTION = "Summarise a run on the terminal and write report.md, its plots, and report.html."
@@ -18,6 +20,10 @@ EXAMPLES = """\
   phaselaw report runs/a --out elsewhere  write them into another folder
   phaselaw report runs/a --with runs/b runs/c
                                           put the laws of three runs side by side
+  phaselaw report runs/a --traffic profile.json --usd-per-hour 2.5 --api gpt-4o-mini
+                                          price it with your own load
+
+Without an option on the load or its price a run's report takes those of its last phaselaw plan.
 """
 
 
@@ -27,6 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     several = {"type": a_path, "nargs": "+", "default": []}
     option(parser, "--with", "RUN", "further runs to compare it with", dest="beside", **several)
     add_cold_start_slo(parser)
+    planning.add_inputs(parser)
+    parser.set_defaults(tokens_per_s=None)
     add_json(parser, "print all of the report as one JSON document, full precision")
 
 
@@ -38,12 +46,13 @@ def run(args: argparse.Namespace) -> None:
         seen.add(path.resolve())
     beside = [api.load(path) for path in args.beside]
     loaded = api.load(args.run_path, options=Options(cold_start_slo_ms=args.cold_start_slo))
+    plan = planning.of_report(args, loaded, args.run_path)
     loaded.save_tables(None if args.out is None else args.out / "analysis")
     if args.json:
-        document, _ = api.report(loaded, out=args.out, beside=beside)
+        document, _ = api.report(loaded, out=args.out, beside=beside, plan=plan)
         print_json(to_json(document))
     else:
-        show_report(loaded, out=args.out, beside=beside)
+        show_report(loaded, out=args.out, beside=beside, plan=plan)
 
 
 def show_report(
@@ -51,11 +60,12 @@ def show_report(
     *,
     out: Path | None = None,
     beside: Sequence[api.Loaded] = (),
+    plan: Plan | None = None,
     slo_ms: tuple[float, float] | None = None,
 ) -> None:
     """Write the report into ``out`` (``None``: the run itself), print its summary (``slo_ms``: in five lines)."""
     note(*loaded.run.notes)
-    document, folder = api.report(loaded, out=out, beside=beside)
+    document, folder = api.report(loaded, out=out, beside=beside, plan=plan)
     if slo_ms is None:
         print_summary(document, screen())
         print(f"report: {folder / 'report.md'} and {folder / 'report.html'}")

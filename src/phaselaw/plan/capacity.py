@@ -52,9 +52,9 @@ class Headroom:
 
 
 def whole_workers(workers: Floats, headroom: Headroom) -> Floats:
-    """``ceil(workers x burst / utilisation) + spares``; no load still keeps the spares."""
+    """``ceil(workers x burst / utilisation - 1e-9) + spares``; no load still keeps the spares."""
     # A product that is whole but for rounding is whole.
-    return np.ceil(np.round(workers * headroom.burst / headroom.utilisation, 9)) + headroom.spares
+    return np.ceil(workers * headroom.burst / headroom.utilisation - 1e-9) + headroom.spares
 
 
 def mean_tokens(mixes: Sequence[Mix]) -> float:

@@ -48,7 +48,7 @@ def near(asked: float, known: float) -> bool:
 
 def within(asked: float, limits: tuple[float, float]) -> bool:
     """Whether a length lies in a measured range, or near its ends."""
-    return limits[0] * (1 - NEAR) <= asked <= limits[1] * (1 + NEAR)
+    return (limits[0] * (1 - NEAR) <= asked) & (asked <= limits[1] * (1 + NEAR))
 
 
 def span(limits: tuple[float, float]) -> str:

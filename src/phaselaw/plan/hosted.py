@@ -59,29 +59,35 @@ def break_even(carried: Floats, usd_per_worker: float, idle: int, usd_per_token:
 
     ``k`` workers with load pay from ``(k + idle) usd_per_worker / usd_per_token`` on, if they carry so much.
     """
-    margin = np.round(carried * usd_per_token / usd_per_worker - 1, 12)  # of a worker that is full
-    with np.errstate(divide="ignore", invalid="ignore"):
-        loaded = np.ceil(np.round(idle / margin, 9)) if idle else np.ones_like(margin)
-        never = (margin < 0) | ((margin == 0) & (idle > 0))
-        workers = np.where(never, np.inf, np.maximum(1, loaded)) + 0 * margin + idle
-        return workers, workers * usd_per_worker / np.float64(usd_per_token)
+    margin = carried * usd_per_token / usd_per_worker - 1  # of a worker that is full
+    never = (margin < -_NOTHING) | ((margin <= _NOTHING) & (idle > 0))
+    loaded = np.ceil(idle / np.maximum(margin, _NOTHING) - 1e-9)
+    workers = np.where(never, np.inf, np.maximum(1, loaded)) + idle
+    return workers, workers * usd_per_worker / usd_per_token
+
+
+_NOTHING = 1e-12
+"""A margin that is none but for rounding."""
+
+
+def against(replica: Replica, price: float, tokens_per_month: float, keeps: Headroom) -> dict[str, Floats | float]:
+    """What an API costs at a ``price`` of a token, what own workers save, whole and all month, and where they pay."""
+    fleet, worker = replica.fleet(tokens_per_month, keeps), HOURS_PER_MONTH * replica.usd_per_hour
+    carried = SECONDS_PER_MONTH * replica.tokens_per_s * keeps.utilisation / keeps.burst
+    workers, first = break_even(carried, worker, keeps.spares, price)
+    return {
+        "usd_per_month_api": price * tokens_per_month,
+        "saved_usd_per_month_whole": price * tokens_per_month - fleet["usd_per_month_whole"],
+        "pays_from_tokens_per_month": first,
+        "pays_from_workers": workers,
+        "always_from_tokens_per_month": break_even(carried, worker, keeps.spares + 1, price)[1] - worker / price,
+    }
 
 
 def api_row(replica: Replica, price: float, tokens_per_month: float, keeps: Headroom) -> Row:
     """One model's own workers, whole and all month, against an API at a ``price`` of a token."""
-    fleet, worker = replica.fleet(tokens_per_month, keeps), HOURS_PER_MONTH * replica.usd_per_hour
-    carried = SECONDS_PER_MONTH * replica.tokens_per_s * keeps.utilisation / keeps.burst
-    workers, first = break_even(carried, worker, keeps.spares, price)
-    saved = price * tokens_per_month - fleet["usd_per_month_whole"]
-    return row(
-        "api",
-        replica,
-        **fleet,
-        load=replica.request,
-        usd_per_month_api=exact(price * tokens_per_month),
-        saved_usd_per_month_whole=saved,
-        pays_from_tokens_per_month=first,
-        pays_from_workers=workers,
-        always_from_tokens_per_month=break_even(carried, worker, keeps.spares + 1, price)[1] - worker / price,
-        pays="never" if np.isinf(first[0]) else verdict(saved),
-    )
+    found = against(replica, price, tokens_per_month, keeps)
+    never, api = np.isinf(found["pays_from_tokens_per_month"]), exact(price * tokens_per_month)
+    pays = "never" if never[0] else verdict(np.asarray(found["saved_usd_per_month_whole"]))
+    about = replica.fleet(tokens_per_month, keeps) | found | {"usd_per_month_api": api}
+    return row("api", replica, **about, load=replica.request, pays=pays)

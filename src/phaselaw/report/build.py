@@ -60,6 +60,7 @@ def build(subject: Subject) -> Document:
         front=front.front(subject),
         chapters=tuple(_chapter(subject, title) for title in CHAPTERS),
         summary=front.summary(subject),
+        planner=subject.plan.planner and subject.plan.planner | {"mark": subject.plan.mark},
     )
 
 

@@ -5,7 +5,7 @@ All texts are plain: a renderer escapes them for its format, so a hostile model 
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from phaselaw import tables
@@ -244,6 +244,8 @@ class Front:
     pictures: tuple[Plot, ...]
     facts: tuple[tuple[str, str], ...]
     """Machine, date, engine, models, runs: each with its name."""
+    load: str = ""
+    """What the reader's own load needs and costs; empty where none was given."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -258,6 +260,8 @@ class Document:
     chapters: tuple[Chapter, ...]
     summary: tuple[Block, ...] = ()
     """What a terminal shows of it."""
+    planner: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What the page's planner works on; empty where there is none."""
 
     @property
     def sections(self) -> tuple[Section, ...]:

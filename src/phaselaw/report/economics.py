@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 from typing import Any
 
 from phaselaw import tables
-from phaselaw.report.document import IN_BRACKETS, Section, Table, section
+from phaselaw.report.document import IN_BRACKETS, DotPlot, Front, Headline, Section, Table, section
 from phaselaw.tables import Row, alike, duration, figure
 
 _WHO = ("backend", "model", "batch_size", "gen_tokens", "suspect")
@@ -21,6 +21,10 @@ class Plan:
     """What ``phaselaw plan --json`` prints: tables of rows, and ``assumptions``."""
     declared: Mapping[str, tables.Table]
     """Its tables by name (`phaselaw.plan.tables.TABLES`)."""
+    planner: dict[str, Any] = field(default_factory=dict)
+    """What a page plans with; empty without workers."""
+    mark: str = "$"
+    """What stands before an amount of money."""
 
     def rows(self, name: str) -> list[Row]:
         """The rows of a table; none where the plan lacks it."""
@@ -134,8 +138,12 @@ def price_range(plan: Plan) -> str:
     price = plan.declared["rows"].columns
     [dollars] = [column for column in price if column.key == "usd_per_1m"]
     ends = dict.fromkeys(f"${dollars.text(row)} ({row['model']} on {row['backend']})" for row in rows[:1] + rows[-1:])
-    hour = plan.document["assumptions"]["usd_per_hour"]
-    return f"A million tokens, prompt and generated, cost {' to '.join(ends)}, at ${hour:g} an hour (assumed)."
+    return f"A million tokens, prompt and generated, cost {' to '.join(ends)}, at {_hours(plan)} an hour (assumed)."
+
+
+def _hours(plan: Plan) -> str:
+    """What an hour of a worker costs, on each backend."""
+    return " and ".join(f"${value:g}" for value in sorted({row["usd_per_hour"] for row in plan.rows("rows")}))
 
 
 _SURE = ("measured", "derived", "interpolated", "given")
@@ -174,7 +182,7 @@ def deltas(plan: Plan) -> Section | None:
     else:
         kind = itemgetter("backend", "batch_size", "gen_tokens")
         cheapest: dict[tuple[Any, ...], tuple[str, str]] = {}
-        for row in sorted(plan.rows("rows"), key=itemgetter("usd_per_1m")):
+        for row in sorted(plan.rows("rows"), key=lambda row: _dollars(row)[1]):
             cheapest.setdefault(kind(row), (row["backend"], row["model"]))
         rows = [row for row in rows if (row["than_backend"], row["than_model"]) == cheapest[kind(row)]]
     return section("What choosing another model costs", plan.table("decision_deltas", rows)) if rows else None
@@ -245,16 +253,24 @@ def hosted(plan: Plan) -> Section | None:
     rows, given = plan.rows("api"), plan.document["assumptions"]
     if not rows:
         return None
-    own, pays = min(rows, key=lambda row: row["pays_from_tokens_per_month"] or math.inf), "never pay, at any volume"
-    if (volume := own["pays_from_tokens_per_month"]) is not None:
-        roughly = round(volume, 2 - int(math.log10(volume)))
-        pays = f"pay from {roughly:,.0f} tokens a month on ({own['model']}, {own['pays_from_workers']:,.0f} of them)"
     cached = (
         f"{given['mixes'][0]['cached_share']:.1%} of the prompts' tokens are cached: at the API for its price of such; "
         "on own workers without their prefill, where they go by phases (--rates-by phases)."
     )
-    lead = f"{given['api']}: ${rows[0]['usd_per_month_api'] or 0:,.2f} a month. Own workers {pays}."
-    return section("A hosted API", lead, plan.table("api"), why_words(rows), cached)
+    return section("A hosted API", _hosted_words(plan), plan.table("api"), why_words(rows), cached)
+
+
+def _hosted_words(plan: Plan) -> str:
+    """What the API costs, and from where on own workers pay; nothing where none was named."""
+    rows = plan.rows("api")
+    if not rows:
+        return ""
+    own, pays = min(rows, key=lambda row: row["pays_from_tokens_per_month"] or math.inf), "never pay, at any volume"
+    if (volume := own["pays_from_tokens_per_month"]) is not None:
+        roughly = round(volume, 2 - int(math.log10(volume)))
+        pays = f"pay from {roughly:,.0f} tokens a month on ({own['model']}, {own['pays_from_workers']:,.0f} of them)"
+    dollars = f"${rows[0]['usd_per_month_api'] or 0:,.2f} a month"
+    return f"{plan.document['assumptions']['api']}: {dollars}. Own workers {pays}."
 
 
 def day(plan: Plan) -> Section | None:
@@ -349,35 +365,48 @@ def sections(plan: Plan, chosen: Iterable[str] = tuple(SECTIONS)) -> list[Sectio
 
 
 def of_report(plan: Plan) -> list[Section]:
-    """What a report shows of a plan: the parts that need no input beyond the defaults."""
+    """What a report shows of a plan: the parts that need no input beyond the defaults, and all of the reader's own."""
     if not plan.rows("rows"):
         return [section("Capacity and price", "Not computed: no end-to-end rates.")]
-    return sections(plan, ("capacity", "compare", "mixes", "sensitivity", "tiers"))
+    if plan.document["assumptions"].get("whose") is None:
+        return sections(plan, ("capacity", "compare", "mixes", "sensitivity", "tiers"))
+    first, *others = sections(plan)
+    first = replace(first, blocks=(*first.blocks, tuple(plan.document["notes"])))
+    return [in_currency(each, plan.mark) for each in (first, *others)]
 
 
 def in_currency(part: Any, mark: str) -> Any:
-    """A section whose amounts are in another currency than dollars: its mark in place of theirs, in each text."""
-    if isinstance(part, tuple):
+    """A section, or a first screen, whose amounts are in a currency with this mark: in place of the dollar's."""
+    if type(part) is tuple:
         return tuple(in_currency(each, mark) for each in part)
-    if isinstance(part, Section | Table | tables.Col):
-        texts = (field.name for field in fields(part) if field.name != "rows")
+    if isinstance(part, Section | Table | tables.Col | Front | Headline | DotPlot):
+        texts = (field.name for field in fields(part) if field.name != "rows" or isinstance(part, DotPlot))
         return replace(part, **{name: in_currency(getattr(part, name), mark) for name in texts})
     return part.replace("$", mark) if isinstance(part, str) else part
 
 
 def load_words(plan: Plan) -> str:
-    """The load and its price in a sentence, each input named as assumed."""
+    """The load and its price in a sentence, each input named as assumed; and what stands in brackets."""
+    return f"For {_load_and_price(plan)}. {interval_words(plan)}"
+
+
+def _load_and_price(plan: Plan) -> str:
     given = plan.document["assumptions"]
     load = f"{given['tokens_per_month']:,.0f} tokens a month"
     if (rate := given.get("requests_per_s")) is not None:
         load = f"{rate:,.4g} requests/s of {given['tokens_per_request']:,.1f} tokens on average, {load}"
-    price = " and ".join(f"${value:g}" for value in sorted({row["usd_per_hour"] for row in plan.rows("rows")}))
     offers = [
         f"price of {offer['date'] or 'an unknown date'}: {offer['provider']}, {offer['accelerator']}, {offer['taken']}"
         for offer in given.get("prices", ())
     ]
-    source = "; ".join(offers) or "assumed"
-    return f"For {load} at {price} a worker's hour ({source}). {interval_words(plan)}"
+    return f"{load} at {_hours(plan)} a worker's hour ({'; '.join(offers) or 'assumed'})"
+
+
+def own_load(plan: Plan) -> str:
+    """What the reader's own load needs, for the first screen; empty where the load is the default one."""
+    if (whose := plan.document["assumptions"].get("whose")) is None:
+        return ""
+    return f"{whose} (assumed): {_load_and_price(plan)}. {cheapest_words(plan)} {_hosted_words(plan)}".strip()
 
 
 def interval_words(plan: Plan) -> str:

@@ -40,14 +40,17 @@ def rows(subject: Subject) -> tuple[Row, ...]:
     for row in found:
         ends = {"": row["tokens_per_s"], "_low": row["tokens_per_s_high"], "_high": row["tokens_per_s_low"]}
         ends |= {"_within_low": row["tokens_per_s_within_high"], "_within_high": row["tokens_per_s_within_low"]}
-        row |= {f"usd_per_1m{end}": rate and _usd_per_hour(subject) / 0.0036 / rate for end, rate in ends.items()}
+        hour = _usd_per_hour(subject, row)
+        row |= {f"usd_per_1m{end}": rate and hour and hour / 0.0036 / rate for end, rate in ends.items()}
         row |= dict(zip(_BOUND, _bound(subject, row), strict=True))
         row["bound_by"] = _bound_words([row])
     return found
 
 
-def _usd_per_hour(subject: Subject) -> float:
-    return float(subject.plan.document["assumptions"]["usd_per_hour"])
+def _usd_per_hour(subject: Subject, row: Row) -> float:
+    """What an hour of the row's backend costs; 0 where it is not planned with."""
+    hours = {each["backend"]: float(each["usd_per_hour"]) for each in subject.plan.rows("rows")}
+    return hours.get(row["backend"], float(subject.plan.document["assumptions"]["usd_per_hour"] or 0.0))
 
 
 _BOUND = "most_is", "most_share", "wall", "wall_share"
@@ -114,7 +117,7 @@ def figures(subject: Subject) -> tuple[Headline, ...]:
 
     first = found[0]
     rate = f"{digits(first['tokens_per_s'])} tokens/s {within(first, 'tokens_per_s')} over the whole call"
-    dollars = f"at ${_usd_per_hour(subject):g} an hour (assumed), one request at a time"
+    dollars = f"at ${_usd_per_hour(subject, first):g} an hour (assumed), one request at a time"
     return (
         headline(f"first token, {first['scenario']}", "ttft_ms", lambda row: f"{digits(row['ttft_ms'])} ms"),
         headline("a token after it", "step_ms", lambda row: f"{digits(row['step_ms'])} ms", rate),
@@ -128,7 +131,11 @@ def figures(subject: Subject) -> tuple[Headline, ...]:
 def pictures(subject: Subject) -> tuple[Plot | None, ...]:
     """Waits and prices by model and prompt; throughput by clients where they were swept, else the first calls."""
     priced = [row | ends(row, "usd_per_1m") for row in _named(subject)]
-    prices = dots("price-by-model", priced, on=f"{priced[0]['law']} at ${_usd_per_hour(subject):g}") if priced else None
+    prices = (
+        dots("price-by-model", priced, on=f"{priced[0]['law']} at ${_usd_per_hour(subject, priced[0]):g}")
+        if priced
+        else None
+    )
     return waits(subject), prices, next(iter(sweeps.clients(subject)), None) or performance.waits(subject)
 
 
@@ -173,7 +180,7 @@ def _closing(subject: Subject) -> Iterator[str]:
         yield f"Whole calls of {model} against {other}: {'; '.join(map(_compared, mine))}."
     basis = str(found[0]["interval_basis"] or NOT_MEASURED)
     yield f"In brackets, {subject.analysis.options.level:.0%}: {basis}."
-    yield f"Dollars: at ${_usd_per_hour(subject):g} an hour (assumed), one request at a time."
+    yield f"Dollars: at ${_usd_per_hour(subject, found[0]):g} an hour (assumed), one request at a time."
     lacking = FEWEST_OF_A_LAW - len({row["model"] for row in found})
     yield f"Laws in parameters need three models: add {lacking} more to the study."
 

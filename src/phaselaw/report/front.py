@@ -50,14 +50,17 @@ def front(subject: Subject) -> Front:
     if not figures and rows:
         figures = _figures(subject, rows)
         pictures = (_latency(subject, rows[0]), _prices(subject, rows[0]), _breaks(rows[0]))
-    return Front(
+    built = Front(
         answer=answer(subject),
         notices=notices(subject),
         trust=validity.trust(subject),
         figures=figures,
         pictures=tuple(picture for picture in pictures if picture is not None),
         facts=facts(subject),
+        load=economics.own_load(subject.plan),
     )
+    priced: Front = economics.in_currency(built, subject.plan.mark)
+    return priced
 
 
 def _doubt(subject: Subject, row: Row) -> tuple[int, int]:
@@ -131,7 +134,8 @@ def summary(subject: Subject) -> tuple[Block, ...]:
         rows = [row for _, laws in subject.laws() for row in laws]
         laws = display(_LAW, rows)
         blocks = (answer(subject), *islice(sweeps.lead(subject), 2), laws, economics.price_range(subject.plan))
-    return (*notices(subject), *blocks, f"Trust: {validity.trust(subject)}.")
+    priced = economics.in_currency((*blocks, *filter(None, [economics.own_load(subject.plan)])), subject.plan.mark)
+    return (*notices(subject), *priced, f"Trust: {validity.trust(subject)}.")
 
 
 def joined(names: Iterable[str], most: int = _MOST) -> str:

@@ -17,7 +17,7 @@ def to_markdown(document: Document) -> str:
     """The document as GitHub-flavoured Markdown; its plots are files in `PLOTS`."""
     front = document.front
     figures = tuple(f"{each.title}: {each.value} ({each.interval})" for each in front.figures)
-    blocks: list[Block] = [*front.notices, front.answer, f"Trust: {front.trust}.", figures, *front.pictures]
+    blocks: list[Block] = [*front.notices, front.answer, front.load, f"Trust: {front.trust}.", figures, *front.pictures]
     parts = [f"# {escaped(document.title)}", f"*{escaped(document.name)}*", *map(_block, blocks)]
     for chapter in document.chapters:
         picture = [_block(chapter.picture)] if chapter.picture else []

@@ -17,16 +17,12 @@ function sort(heading, down) {
   });
   table.tBodies[0].append(...rows);
 }
-for (const table of document.querySelectorAll("table")) {
-  const headings = [...table.querySelectorAll("th")];
-  for (const heading of headings) {
-    heading.setAttribute("aria-sort", "none");
-    heading.querySelector("button").addEventListener("click", () => sort(heading, heading.getAttribute("aria-sort") === "ascending"));
-  }
-  // On a narrow page rows are cards: they keep the roles of a table, and a list of columns takes the headings' place.
+// On a narrow page rows are cards: they keep the roles of a table, and each cell the words of its heading.
+function dress(table) {
   table.setAttribute("role", "table");
   table.caption.setAttribute("role", "caption");
   for (const row of table.rows) row.setAttribute("role", "row");
+  const headings = [...table.querySelectorAll("th")];
   const words = headings.map((heading) => [heading.querySelector("button").textContent, heading.querySelector(".source")?.textContent]);
   for (const row of table.tBodies[0].rows) {
     [...row.cells].forEach((cell, at) => {
@@ -35,6 +31,14 @@ for (const table of document.querySelectorAll("table")) {
       if (words[at][1]) cell.dataset.source = words[at][1];
     });
   }
+}
+for (const table of document.querySelectorAll("table")) {
+  const headings = [...table.querySelectorAll("th")];
+  for (const heading of headings) {
+    heading.setAttribute("aria-sort", "none");
+    heading.querySelector("button").addEventListener("click", () => sort(heading, heading.getAttribute("aria-sort") === "ascending"));
+  }
+  dress(table);
   if (table.tBodies[0].rows.length < 4) continue;
   const label = document.createElement("label");
   label.className = "sorter";
@@ -102,7 +106,7 @@ for (const [come, go] of [["pointerover", "pointerout"], ["focusin", "focusout"]
 }
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 // A plot is one stop of the Tab key; within it the arrow keys go from point to point.
-for (const plot of document.querySelectorAll("svg.plot")) {
+function reachable(plot) {
   const points = [...plot.querySelectorAll(".point")];
   points.forEach((point, at) => {
     point.setAttribute("role", "img");
@@ -117,6 +121,7 @@ for (const plot of document.querySelectorAll("svg.plot")) {
     });
   });
 }
+document.querySelectorAll("svg.plot").forEach(reachable);
 // A figure as one SVG with its colours in it: what is seen now, light or dark, its panels side by side.
 function drawing(figure) {
   const panels = [...figure.querySelectorAll("svg.plot")];
@@ -186,7 +191,7 @@ for (const figure of document.querySelectorAll("figure")) {
 // Folded sections open for a link into them, for print, and for a search; a search shows those alone that hold its words.
 const folded = [...document.querySelectorAll("details")];
 function open() {
-  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1).split("&")[0]));
   const place = target && target.closest("details");
   if (place) { place.open = true; target.scrollIntoView(); }
 }

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import math
 import re
 from importlib import resources
@@ -25,15 +26,28 @@ _PROSE = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(IN_PROSE, key=len, reverse=
 def to_html(document: Document) -> str:
     """The document as a page that stands alone; every text from outside is escaped."""
     files = resources.files("phaselaw.report")
-    names = ("page.html", "page.css", "plots.css", "page.js")
-    template, style, plots, script = (files.joinpath(name).read_text("utf-8") for name in names)
+    names = ("page.html", "page.css", "plots.css", "page.js", "planner.js")
+    template, style, plots, script, planner = (files.joinpath(name).read_text("utf-8") for name in names)
+    if document.planner:
+        script += document.planner["formulas"] + planner
     page = Environment(autoescape=True, undefined=StrictUndefined, finalize=_shown)
     page.filters |= {"id": _id, "prose": _prose}
     page.globals |= {"pieces": pieces, "cell": _cell, "kind_of": lambda block: type(block).__name__}
     # The page may run this script and no other, and may fetch nothing at all.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    about = {"style": style, "plots": plots, "script": script, "digest": Markup(digest)}
+    about = {
+        "style": style,
+        "plots": plots,
+        "script": script,
+        "digest": Markup(digest),
+        "data": _json(document.planner),
+    }
     return page.from_string(template).render(document=document, unexplained=lambda: set(GLOSSARY), **about) + "\n"
+
+
+def _json(data: Any) -> Markup:
+    """Data that can stand in a page, of texts that do nothing to what is around them."""
+    return Markup(escape_controls(json.dumps(data, ensure_ascii=False, allow_nan=False)).replace("<", "\\u003c"))
 
 
 def _shown(value: Any) -> Any:
