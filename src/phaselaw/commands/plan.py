@@ -189,7 +189,6 @@ def planned(args: argparse.Namespace, loaded: api.Loaded | None, *, most: int | 
 
 KEPT = Path("plan", "inputs.json")
 """In a run: the options of its last plan."""
-KEPT_VERSION = 1
 _FILES = ("traffic", "mixes", "prices", "success_rates")
 """Options that name a file, which is kept beside them, named by the option."""
 
@@ -222,7 +221,7 @@ def _keep(args: argparse.Namespace) -> None:
                 folder = folder_in(run, KEPT.parent.name)
                 for name, path in named.items():
                     write_whole(folder / kept[name], read_plain(path))
-                write_json(folder / KEPT.name, {"schema_version": KEPT_VERSION, "options": kept})
+                write_json(folder / KEPT.name, {"schema_version": 1, "options": kept})
         except OSError as error:
             note(f"{run}: this plan's inputs are not kept for its next report ({error.strerror or error})")
 
@@ -233,8 +232,8 @@ def _kept(run: Path) -> list[str]:
         return []
     document = json_object(run / KEPT, UsageError, "inputs of a plan")
     options = document.get("options")
-    if document.get("schema_version") != KEPT_VERSION or not isinstance(options, dict):
-        raise UsageError(f"{run / KEPT}: no inputs of a plan of version {KEPT_VERSION}; make the plan again")
+    if document.get("schema_version") != 1 or not isinstance(options, dict):
+        raise UsageError(f"{run / KEPT}: no inputs of a plan of version 1; make the plan again")
     # Of a file only its name counts: what is kept in a run names nothing outside of it.
     inside = {name: run / KEPT.parent / Path(str(options[name])).name for name in _FILES if options.get(name)}
     return [_word(name, value) for name, value in (options | inside).items()]

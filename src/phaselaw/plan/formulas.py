@@ -5,6 +5,7 @@ and what they compute is written out, operation by operation. Page and Python bo
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -55,11 +56,7 @@ class Symbol(NDArrayOperatorsMixin):
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, Symbol):
-        return value.text
-    if isinstance(value, bool | np.bool):
-        return str(bool(value)).lower()
-    return repr(float(value)).replace("inf", "Infinity")
+    return value.text if isinstance(value, Symbol) else json.dumps(np.asarray(value).tolist())
 
 
 def _replica(of: Any, tier: str = "") -> Replica:
@@ -71,23 +68,23 @@ def _request(of: Any) -> Mix:
     return Mix(name="", prompt_tokens=of.prompt, output_tokens=of.output, cached_share=of.cached)
 
 
+def _api(of: Any) -> dict[str, Any]:
+    price = usd_per_token(lambda _: (of.api_in, of.api_out, of.api_cached), [_request(of)])
+    return against(_replica(of), price, of.tokens_per_month, of) | {"usd_per_month_api": price * of.tokens_per_month}
+
+
 def _two(of: Any) -> dict[str, Any]:
     """Two models in one service: routed, and what the premium one must reach to pay."""
     default, premium, tokens = _replica(of), _replica(of, "premium_"), mean_tokens([_request(of)])
     tiers = Tiers(default, premium, of.tokens_per_month, tokens, of)
     alone = premium.fleet(of.tokens_per_month, of)["usd_per_month_whole"]
-    costs = tiers.costs((1 - of.share, of.share))
+    costs = tiers.costs((1 - of.premium_share, of.premium_share))
     less, more = (each.usd_per_request(tokens) for each in (default, premium))
     return costs | {
         "saved_usd_per_month_whole": alone - costs["usd_per_month_whole"],
         "needed_success_rate": needed_success_rate(of.success, less, more),
         "needed_failure_usd": needed_failure_usd(more - less, of.premium_success - of.success),
     }
-
-
-def _api(of: Any) -> dict[str, Any]:
-    price = usd_per_token(lambda _: (of.api_in, of.api_out, of.api_cached), [_request(of)])
-    return against(_replica(of), price, of.tokens_per_month, of)
 
 
 FORMULAS: Mapping[str, Callable[[Any], Any]] = {
@@ -114,10 +111,6 @@ def javascript() -> str:
     return f"const formulas = {{\n{''.join(written)}}};\n"
 
 
-MOST_WORKERS = 100
-"""Kinds of worker that a page plans with, the cheapest of more: as many as its tables have rows."""
-
-
 def planner(question: Question, workers: Sequence[Replica]) -> dict[str, Any]:
     """The workers of a plan, and its inputs, where the planner's fields begin; empty without workers.
 
@@ -126,30 +119,19 @@ def planner(question: Question, workers: Sequence[Replica]) -> dict[str, Any]:
     if not workers:
         return {}
     kinds, hours = question.mixes, {each.usd_per_hour for each in workers}
-    if question.requests_per_s is None and kinds == TR121_MIXES and (lengths := workers[0].lengths):
-        prompt, output = lengths[len(lengths) // 2]
+    if question.requests_per_s is None and kinds == TR121_MIXES and (known := workers[0].lengths):
+        prompt, output = known[len(known) // 2]
         kinds = (Mix(name="", prompt_tokens=prompt, output_tokens=output, cached_share=kinds[0].cached_share),)
     average = sum(mix.share * mix.prompt_tokens for mix in kinds) / sum(mix.share for mix in kinds)
     prices = question.api[1](average) if question.api else (None, None, None)
-    inputs = {
-        "tokens_per_month": question.volume,
-        "requests_per_s": question.requests_per_s,
-        "prompt": average,
-        "output": mean_tokens(kinds) - average,
-        "cached": kinds[0].cached_share,
-        "usd_per_hour": hours.pop() if len(hours) == 1 else None,
-        **dataclasses.asdict(question.headroom),
-        **dict(zip(("api_in", "api_out", "api_cached"), prices, strict=True)),
-        "share": question.premium_share,
-        "failure_usd": question.failure_usd,
-    }
-    some = [_worker(each) for each in sorted(workers, key=price)[:MOST_WORKERS]]
-    return {
-        "formulas": javascript(),
-        "inputs": inputs,
-        "kinds": [(mix.prompt_tokens, mix.output_tokens) for mix in kinds],
-        "workers": some,
-    }
+    inputs = {name: getattr(question, name) for name in ("requests_per_s", "premium_share", "failure_usd")}
+    inputs |= dataclasses.asdict(question.headroom) | {"tokens_per_month": question.volume, "prompt": average}
+    inputs |= {"output": mean_tokens(kinds) - average, "cached": kinds[0].cached_share}
+    inputs |= {"usd_per_hour": hours.pop() if len(hours) == 1 else None}
+    inputs |= dict(zip(("api_in", "api_out", "api_cached"), prices, strict=True))
+    some = [_worker(each) for each in sorted(workers, key=price)[:100]]  # as many as a page's tables have rows
+    lengths = [(mix.prompt_tokens, mix.output_tokens) for mix in kinds]
+    return {"formulas": javascript(), "inputs": inputs, "kinds": lengths, "workers": some}
 
 
 def _worker(replica: Replica) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from phaselaw.plan.tables import row
 from phaselaw.records import Mix
 from phaselaw.tables import Row
 
+_NOTHING = 1e-12  # a margin that is none but for rounding
 Tariff = Callable[[float], tuple[float, float, float]]
 """Dollars for a million input, output and cached input tokens of requests whose prompt has so many tokens."""
 
@@ -66,17 +67,12 @@ def break_even(carried: Floats, usd_per_worker: float, idle: int, usd_per_token:
     return workers, workers * usd_per_worker / usd_per_token
 
 
-_NOTHING = 1e-12
-"""A margin that is none but for rounding."""
-
-
-def against(replica: Replica, price: float, tokens_per_month: float, keeps: Headroom) -> dict[str, Floats | float]:
-    """What an API costs at a ``price`` of a token, what own workers save, whole and all month, and where they pay."""
+def against(replica: Replica, price: float, tokens_per_month: float, keeps: Headroom) -> dict[str, Floats]:
+    """What own workers, whole and all month, save against an API at a ``price`` of a token, and where they pay."""
     fleet, worker = replica.fleet(tokens_per_month, keeps), HOURS_PER_MONTH * replica.usd_per_hour
     carried = SECONDS_PER_MONTH * replica.tokens_per_s * keeps.utilisation / keeps.burst
     workers, first = break_even(carried, worker, keeps.spares, price)
     return {
-        "usd_per_month_api": price * tokens_per_month,
         "saved_usd_per_month_whole": price * tokens_per_month - fleet["usd_per_month_whole"],
         "pays_from_tokens_per_month": first,
         "pays_from_workers": workers,
@@ -87,7 +83,6 @@ def against(replica: Replica, price: float, tokens_per_month: float, keeps: Head
 def api_row(replica: Replica, price: float, tokens_per_month: float, keeps: Headroom) -> Row:
     """One model's own workers, whole and all month, against an API at a ``price`` of a token."""
     found = against(replica, price, tokens_per_month, keeps)
-    never, api = np.isinf(found["pays_from_tokens_per_month"]), exact(price * tokens_per_month)
-    pays = "never" if never[0] else verdict(np.asarray(found["saved_usd_per_month_whole"]))
-    about = replica.fleet(tokens_per_month, keeps) | found | {"usd_per_month_api": api}
-    return row("api", replica, **about, load=replica.request, pays=pays)
+    pays = "never" if np.isinf(found["pays_from_workers"][0]) else verdict(found["saved_usd_per_month_whole"])
+    found |= replica.fleet(tokens_per_month, keeps) | {"usd_per_month_api": exact(price * tokens_per_month)}
+    return row("api", replica, **found, load=replica.request, pays=pays)

@@ -57,9 +57,9 @@ def build(subject: Subject) -> Document:
     return Document(
         name=str(subject.manifest.get("run_name") or subject.run.path.name),
         title=front.question(subject),
-        front=front.front(subject),
+        front=economics.in_currency(front.front(subject), subject.plan.mark),
         chapters=tuple(_chapter(subject, title) for title in CHAPTERS),
-        summary=front.summary(subject),
+        summary=economics.in_currency(front.summary(subject), subject.plan.mark),
         planner=subject.plan.planner and subject.plan.planner | {"mark": subject.plan.mark},
     )
 

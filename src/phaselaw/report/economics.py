@@ -214,21 +214,17 @@ def requests(plan: Plan) -> Section:
     return section("Request economics", load_words(plan), plan.table("requests"), why_words(plan.rows("requests")))
 
 
-def budget(plan: Plan) -> Section | None:
-    """What a sum a month carries; ``None`` where none was named."""
+def budget(plan: Plan) -> Section:
+    """What a sum a month carries."""
     rows = plan.rows("budget")
-    if not rows:
-        return None
     most = sorted(rows, key=lambda row: -(row["carried_tokens_per_month"] or 0.0))
     load = f"${rows[0]['budget_usd']:,.0f} a month in whole workers, headroom kept. Fits: the load above."
     return section("Budget", load, replace(plan.table("budget"), rows=tuple(most)), why_words(rows))
 
 
-def users(plan: Plan) -> Section | None:
-    """How many users at once were measured to wait no longer than a limit; ``None`` where none was named."""
-    rows, limits = plan.rows("users"), plan.document["assumptions"].get("slo_ms")
-    if not rows or not limits:
-        return None
+def users(plan: Plan) -> Section:
+    """How many users at once were measured to wait no longer than a limit."""
+    rows, limits = plan.rows("users"), plan.document["assumptions"]["slo_ms"]
     waits = [f"{ms:,.0f} ms for {of}" for ms, of in zip(limits, _TOKENS, strict=True) if ms is not None]
     fewest = [min(mine, key=itemgetter("users")) for mine in alike(rows, "model", "backend").values()]
     told = (
@@ -248,11 +244,9 @@ def users(plan: Plan) -> Section | None:
 _TOKENS = ("the first token", "each other token")
 
 
-def hosted(plan: Plan) -> Section | None:
-    """Own workers against a hosted API; ``None`` where none was named."""
+def hosted(plan: Plan) -> Section:
+    """Own workers against a hosted API."""
     rows, given = plan.rows("api"), plan.document["assumptions"]
-    if not rows:
-        return None
     cached = (
         f"{given['mixes'][0]['cached_share']:.1%} of the prompts' tokens are cached: at the API for its price of such; "
         "on own workers without their prefill, where they go by phases (--rates-by phases)."
@@ -273,11 +267,9 @@ def _hosted_words(plan: Plan) -> str:
     return f"{plan.document['assumptions']['api']}: {dollars}. Own workers {pays}."
 
 
-def day(plan: Plan) -> Section | None:
-    """A day, hour by hour; ``None`` where none was asked for."""
-    rows, given = sorted(plan.rows("day"), key=_dollars), plan.document["assumptions"].get("day")
-    if not rows:
-        return None
+def day(plan: Plan) -> Section:
+    """A day, hour by hour."""
+    rows, given = sorted(plan.rows("day"), key=_dollars), plan.document["assumptions"]["day"]
     hours = [row for row in plan.rows("day_hours") if all(row[name] == rows[0][name] for name in _WHO)]
     by_hour = plan.table("day_hours", hours, f"{rows[0]['model']}, following the load, by the hour.")
     lead = (
@@ -294,16 +286,12 @@ def sensitivity(plan: Plan) -> Section:
     rates = ", ".join(f"{tier} ${usd:g}" for tier, usd in {row["tier"]: row["usd_per_hour"] for row in rows}.items())
     volume = rows[0]["tokens_per_month"]
     months = [row for row in rows if row["tokens_per_month"] == volume]
+    of_months = f"of whole workers for {volume:,.0f} tokens, by hourly rate."
     views = (
         ("usd_per_1m", "tier", rows, "$ per 1M tokens (lower bound) by hourly rate."),
         ("workers", "tokens_per_month", rows, "Workers (lower bound) by tokens a month."),
         ("whole_workers", "tokens_per_month", rows, "Whole workers by tokens a month."),
-        (
-            "usd_per_month_whole",
-            "tier",
-            months,
-            f"$ a month of whole workers for {volume:,.0f} tokens, by hourly rate.",
-        ),
+        ("usd_per_month_whole", "tier", months, f"$ a month {of_months}"),
     )
     return section(
         "Sensitivity to volume and hourly rate",
@@ -320,11 +308,9 @@ def quality(plan: Plan) -> Section | None:
     return section("Quality that pays", words + _request_words(plan), *found) if names else None
 
 
-def tiering(plan: Plan) -> Section | None:
-    """Two models in one service: routed tiers and the cascade (TR121 9.3); ``None`` where no backend has two."""
+def tiering(plan: Plan) -> Section:
+    """Two models in one service: routed tiers and the cascade (TR121 9.3)."""
     rows = plan.rows("tiering")
-    if not rows:
-        return None
     routed = f"Routed: {rows[0]['premium_share']:.1%} of the requests (assumed) to the premium model."
     return section(
         "Tiers",
@@ -360,8 +346,12 @@ SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {
 
 def sections(plan: Plan, chosen: Iterable[str] = tuple(SECTIONS)) -> list[Section]:
     """The chosen parts of a plan, those that are not empty."""
-    built = [SECTIONS[name](plan) for name in SECTIONS if name in set(chosen)]
-    return [section for section in built if section is not None]
+    asked = (name for name in SECTIONS if name in set(chosen) and plan.rows(_OF.get(name, "rows")))
+    return [found for name in asked if (found := SECTIONS[name](plan)) is not None]
+
+
+_OF = {"budget": "budget", "users": "users", "api": "api", "day": "day", "tiers": "tiering"}
+"""Parts that an option asks for, and the table that a plan then has."""
 
 
 def of_report(plan: Plan) -> list[Section]:
@@ -402,11 +392,11 @@ def _load_and_price(plan: Plan) -> str:
     return f"{load} at {_hours(plan)} a worker's hour ({'; '.join(offers) or 'assumed'})"
 
 
-def own_load(plan: Plan) -> str:
+def own_load(plan: Plan) -> list[str]:
     """What the reader's own load needs, for the first screen; empty where the load is the default one."""
     if (whose := plan.document["assumptions"].get("whose")) is None:
-        return ""
-    return f"{whose} (assumed): {_load_and_price(plan)}. {cheapest_words(plan)} {_hosted_words(plan)}".strip()
+        return []
+    return [f"{whose} (assumed): {_load_and_price(plan)}. {cheapest_words(plan)} {_hosted_words(plan)}".strip()]
 
 
 def interval_words(plan: Plan) -> str:

@@ -131,11 +131,8 @@ def figures(subject: Subject) -> tuple[Headline, ...]:
 def pictures(subject: Subject) -> tuple[Plot | None, ...]:
     """Waits and prices by model and prompt; throughput by clients where they were swept, else the first calls."""
     priced = [row | ends(row, "usd_per_1m") for row in _named(subject)]
-    prices = (
-        dots("price-by-model", priced, on=f"{priced[0]['law']} at ${_usd_per_hour(subject, priced[0]):g}")
-        if priced
-        else None
-    )
+    at = [f"{row['law']} at ${_usd_per_hour(subject, row):g}" for row in priced[:1]]
+    prices = dots("price-by-model", priced, on=at[0]) if priced else None
     return waits(subject), prices, next(iter(sweeps.clients(subject)), None) or performance.waits(subject)
 
 

@@ -50,17 +50,15 @@ def front(subject: Subject) -> Front:
     if not figures and rows:
         figures = _figures(subject, rows)
         pictures = (_latency(subject, rows[0]), _prices(subject, rows[0]), _breaks(rows[0]))
-    built = Front(
+    return Front(
         answer=answer(subject),
         notices=notices(subject),
         trust=validity.trust(subject),
         figures=figures,
         pictures=tuple(picture for picture in pictures if picture is not None),
         facts=facts(subject),
-        load=economics.own_load(subject.plan),
+        load=" ".join(economics.own_load(subject.plan)),
     )
-    priced: Front = economics.in_currency(built, subject.plan.mark)
-    return priced
 
 
 def _doubt(subject: Subject, row: Row) -> tuple[int, int]:
@@ -134,8 +132,7 @@ def summary(subject: Subject) -> tuple[Block, ...]:
         rows = [row for _, laws in subject.laws() for row in laws]
         laws = display(_LAW, rows)
         blocks = (answer(subject), *islice(sweeps.lead(subject), 2), laws, economics.price_range(subject.plan))
-    priced = economics.in_currency((*blocks, *filter(None, [economics.own_load(subject.plan)])), subject.plan.mark)
-    return (*notices(subject), *priced, f"Trust: {validity.trust(subject)}.")
+    return (*notices(subject), *blocks, *economics.own_load(subject.plan), f"Trust: {validity.trust(subject)}.")
 
 
 def joined(names: Iterable[str], most: int = _MOST) -> str:

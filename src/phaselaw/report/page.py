@@ -35,13 +35,8 @@ def to_html(document: Document) -> str:
     page.globals |= {"pieces": pieces, "cell": _cell, "kind_of": lambda block: type(block).__name__}
     # The page may run this script and no other, and may fetch nothing at all.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    about = {
-        "style": style,
-        "plots": plots,
-        "script": script,
-        "digest": Markup(digest),
-        "data": _json(document.planner),
-    }
+    about = {"style": style, "plots": plots, "script": script, "digest": Markup(digest)}
+    page.globals["planner_data"] = _json({**document.planner, "formulas": None})
     return page.from_string(template).render(document=document, unexplained=lambda: set(GLOSSARY), **about) + "\n"
 
 
