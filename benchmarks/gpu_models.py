@@ -170,7 +170,7 @@ def eager(model: Any, ids: torch.Tensor, gen_tokens: int) -> Callable[[], Call]:
             token = output.logits[:, -1:].argmax(-1)
             clock.mark()
         decoded = clock.read_ns()
-        peak = clock.readings().gpu_peak_mb
+        peak = clock.readings().get("gpu_peak_mb")
         return Call((prefilled - begun) / 1e6, (decoded - prefilled) / 1e6, peak, torch.cat(chosen, 1).cpu())
 
     return call

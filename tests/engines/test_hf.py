@@ -12,9 +12,10 @@ from time import perf_counter
 
 import pytest
 
-from phaselaw.engines import hf, hf_model
+from phaselaw.engines import hf
 from phaselaw.errors import EngineError, MissingExtraError
 from phaselaw.ladder.spec import LADDER
+from phaselaw.machine.probe import TORCH_DTYPES
 from phaselaw.records import Request
 from phaselaw.study.model import HfBackend, ModelEntry
 
@@ -439,13 +440,9 @@ def test_host_and_mps_clocks_never_invent_device_readings() -> None:
 
     assert isinstance(clock_of(torch.device("cpu")), CpuClock)
     assert isinstance(clock_of(torch.device("mps")), MpsClock)
-    readings = MpsClock().readings()
-    assert readings == (None, None, None, None)
+    assert MpsClock().readings() == {}
 
 
 def test_the_words_of_a_study_name_torchs_number_formats() -> None:
-    assert {word: getattr(torch, name).itemsize for word, name in hf_model.DTYPES.items()} == {
-        "fp32": 4,
-        "fp16": 2,
-        "bf16": 2,
-    }
+    sizes = {"fp32": 4, "fp64": 8, "fp16": 2, "bf16": 2}
+    assert {word: getattr(torch, name).itemsize for word, name in TORCH_DTYPES.items()} == sizes

@@ -146,7 +146,7 @@ def test_no_step_reads_the_device_back_or_sends_it_anything(family: str) -> None
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_the_number_format_is_that_of_the_parameters(dtype: str) -> None:
-    assert load(dtype).info.dtype == hf_model.DTYPES[dtype]
+    assert load(dtype).info.dtype == hf_model.TORCH_DTYPES[dtype]
 
 
 def test_weights_in_another_format_than_asked_for_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

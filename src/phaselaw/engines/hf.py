@@ -170,7 +170,6 @@ class HfEngine:
         return max(1, bisect.bisect_right(list(accumulate(sizes)), budget))
 
     def describe(self) -> EngineInfo:
-        """Versions and the settings in force, with what the models loaded so far needed."""
         import torch
         import transformers
 
@@ -224,7 +223,6 @@ class HfEngine:
         return loaded
 
     def close(self) -> None:
-        """Free every model that was loaded."""
         self.open.discard(self)
         while self._models:
             self._models.pop().close()

@@ -36,11 +36,9 @@ from phaselaw.ladder.build import WEIGHTS, shipped_checksums
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.model_config import facts_of, is_of_experts
 from phaselaw.machine.peak_memory import PeakMemory, free_bytes, resident_mb
+from phaselaw.machine.probe import TORCH_DTYPES
 from phaselaw.records import ModelInfo, Request, Timing
 from phaselaw.study.model import HfBackend
-
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-"""A study's word for a number format, and torch's."""
 
 COMPILER = "inductor"
 """What `torch.compile` hands its graphs to."""
@@ -55,15 +53,6 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can(no|')t allocat
 
 _LOADED: WeakValueDictionary[tuple[str, str, str], torch.nn.Module] = WeakValueDictionary()
 """Weights in memory by source, device and dtype: backends that differ in other settings share them."""
-
-
-class Readings(NamedTuple):
-    """What the marks of one call say, beside its wall clock."""
-
-    steps_ms: tuple[float, ...] | None = None
-    prefill_event_ms: float | None = None
-    decode_event_ms: float | None = None
-    gpu_peak_mb: float | None = None
 
 
 class Batch(NamedTuple):
@@ -109,9 +98,9 @@ class CpuClock:
         """Note this moment on the device's timeline without waiting for it."""
         self._marks.append(perf_counter_ns())
 
-    def readings(self) -> Readings:
-        """What was marked; after the call."""
-        return Readings(steps_ms=tuple((after - before) / 1e6 for before, after in pairwise(self._marks[2:])))
+    def readings(self) -> dict[str, Any]:
+        """What the marks of a call say beside its wall clock, as fields of `Timing`; after the call."""
+        return {"decode_steps_ms": tuple((after - before) / 1e6 for before, after in pairwise(self._marks[2:]))}
 
 
 class MpsClock(CpuClock):
@@ -124,8 +113,8 @@ class MpsClock(CpuClock):
     def mark(self) -> None:
         pass
 
-    def readings(self) -> Readings:
-        return Readings()
+    def readings(self) -> dict[str, Any]:
+        return {}
 
 
 class CudaClock(CpuClock):
@@ -152,18 +141,17 @@ class CudaClock(CpuClock):
     def mark(self) -> None:
         next(self._unmarked).record(self._stream)
 
-    def readings(self) -> Readings:
+    def readings(self) -> dict[str, Any]:
         begun, prefilled, *steps = self._events[: self._n_marks]
-        return Readings(
-            steps_ms=tuple(before.elapsed_time(after) for before, after in pairwise(steps)),
-            prefill_event_ms=begun.elapsed_time(prefilled),
-            decode_event_ms=steps[0].elapsed_time(steps[-1]),
-            gpu_peak_mb=torch.cuda.max_memory_allocated(self._device) / 2**20,
-        )
+        return {
+            "decode_steps_ms": tuple(before.elapsed_time(after) for before, after in pairwise(steps)),
+            "prefill_cuda_event_ms": begun.elapsed_time(prefilled),
+            "kv_decode_cuda_event_ms": steps[0].elapsed_time(steps[-1]),
+            "gpu_peak_mb": torch.cuda.max_memory_allocated(self._device) / 2**20,
+        }
 
 
 def clock_of(device: torch.device) -> CpuClock:
-    """The clock for a device."""
     if device.type == "cuda":
         return CudaClock(device)
     return MpsClock() if device.type == "mps" else CpuClock()
@@ -263,7 +251,7 @@ class HfModel:
         self._prefill_more = {} if backend.prefill_logits == "all" else self.last_only or {}
         self.attention = str(getattr(self._weights.config, "_attn_implementation", "unknown"))
         self.info = _measure(name, source, self._weights)
-        if self.info.dtype != DTYPES[backend.dtype]:
+        if self.info.dtype != TORCH_DTYPES[backend.dtype]:
             raise EngineError(f"{backend.dtype} was asked for, {self.info.dtype} came", kind="dtype")
         how: Any = {"compile": Compiled, "cuda_graph": Captured}.get(backend.execution)
         self.compiled: Compiled | Captured | None = how(self._weights) if how else None
@@ -353,19 +341,15 @@ class HfModel:
         if self.compiled and self.compiled.ran - ran < to_run:
             what = f"{self.compiled.name} did not engage: {self.compiled.ran - ran} graphs ran in {to_run} passes"
             raise EngineError(f"{self.name}: {what}; say execution: eager", kind=self.compiled.not_engaged)
-        readings = clock.readings()
         return Timing(
             prefill_ms=(prefilled - begun) / 1e6,
             kv_decode_ms=(decoded - prefilled) / 1e6,
             prompt_tokens=batch.ids.shape[1],
             prompt_tokens_total=batch.real_tokens,
             gen_tokens_raw=gen_tokens,
-            decode_steps_ms=readings.steps_ms,
-            prefill_cuda_event_ms=readings.prefill_event_ms,
-            kv_decode_cuda_event_ms=readings.decode_event_ms,
-            gpu_peak_mb=readings.gpu_peak_mb,
             rss_peak_mb=self._memory.read_mb(),
             output_sha256=hashlib.sha256(tokens.tobytes()).hexdigest(),
+            **clock.readings(),
         )
 
 
@@ -384,7 +368,7 @@ def _weights(source: Path | str, backend: HfBackend) -> Any:
     key = (str(source), backend.device, backend.dtype)
     model: Any = _LOADED.get(key)
     if model is None:
-        dtype = getattr(torch, DTYPES[backend.dtype])
+        dtype = getattr(torch, TORCH_DTYPES[backend.dtype])
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, **_LOCAL)
         model = model.to(torch.device(backend.device)).eval()
         # With a pad token the library looks for padding in each step, and waits for the device; we never pad.

@@ -271,7 +271,6 @@ class Exchange:
             yield Line(received_ns, bytes(rest).removesuffix(b"\r"))
 
     def read(self) -> bytes:
-        """The rest of the body."""
         return b"".join(data for _, data in self.pieces())
 
     def raise_for_status(self) -> None:
@@ -344,7 +343,6 @@ class _Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        """One ``recv``, stamped."""
         left_s = self.seconds_left()
         if left_s <= 0:
             raise TimeoutError

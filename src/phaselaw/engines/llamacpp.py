@@ -40,7 +40,6 @@ _SERVER_GONE = {"refused", "connection_lost"}
 
 
 def create(backend: LlamacppBackend) -> "LlamacppEngine":
-    """An engine with a backend's settings; starts nothing yet."""
     return LlamacppEngine(backend)
 
 
@@ -116,7 +115,6 @@ class LlamacppEngine:
         return 1 if self._backend.one_at_a_time else None
 
     def describe(self) -> EngineInfo:
-        """The build, the settings, what is in force of them, and how long each server took to start."""
         settings: dict[str, Any] = self._backend.model_dump(mode="json", exclude={"name", "kind"})
         settings |= {**self._observed, "decoding": "greedy", "prompt_cache": "off", "starts": self._starts}
         return EngineInfo(kind="llamacpp", name=self._backend.name, version=self._version, settings=settings)
@@ -159,7 +157,6 @@ class LlamacppEngine:
         return LlamacppModel(server, self._backend, model.name, info, context=served.count(context), process=process)
 
     def close(self) -> None:
-        """Stop every server that was started."""
         while self._processes:
             self._processes.pop().stop()
 

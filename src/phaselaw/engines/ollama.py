@@ -36,7 +36,6 @@ PROBE_WORDS, PROBE_SHORT_WORDS, PROBE_TOKENS, PROBE_TRIES = 640, 16, 8, 4
 
 
 def create(backend: OllamaBackend) -> "OllamaEngine":
-    """An engine with a backend's settings; asks the server nothing yet."""
     url = address(backend.url, os.environ)
     return OllamaEngine(backend, OllamaServer(url, limits=served.limits_of(backend), ca_file=backend.ca_file))
 
@@ -131,7 +130,6 @@ class OllamaServer(HttpClient):
             time.sleep(UNLOAD_POLL_S)
 
     def generate(self, asked: Mapping[str, Any], request: Request) -> StreamedReply:
-        """One streamed generation; raises `EngineError`."""
         with self._asking(asked["model"]):
             payload = {**asked, "stream": True}
             return served.stream(
@@ -184,7 +182,6 @@ class OllamaEngine(ServedEngine):
     server: OllamaServer
 
     def found(self) -> dict[str, Any]:
-        """The address, and what the cache probes have found so far."""
         probes = {name: model.probe for name, model in self.models.items() if model.probe}
         return super().found() | {"cache_probes": probes}
 

@@ -105,7 +105,6 @@ class OpenaiServer(HttpClient):
                 self.refused |= named or unnamed
 
     def complete(self, path: str, request: Event, gen_tokens: int, before_send: BeforeSend = None) -> StreamedReply:
-        """One streamed call; raises `EngineError`."""
         with self._hiding_the_key():
             return served.stream(self, path, self._accepted(request), gen_tokens, read_stream, before_send=before_send)
 
@@ -128,7 +127,6 @@ class OpenaiEngine(ServedEngine):
     server: OpenaiServer
 
     def found(self) -> dict[str, Any]:
-        """The address, and what the server was found to refuse."""
         return super().found() | {"refused_keys": sorted(self.server.refused)}
 
     def load_new(self, model: ModelEntry) -> "OpenaiModel":
@@ -154,7 +152,6 @@ class OpenaiModel(ServedModel):
         self.head_cached = backend.api == "chat"
 
     def send(self, prompt: str, request: Request) -> StreamedReply:
-        """Have this prompt completed."""
         asked = self.request(prompt, request.gen_tokens, request.study_seed)
         return self.server.complete(self.path, asked, request.gen_tokens, request.before_send)
 

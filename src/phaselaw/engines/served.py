@@ -301,7 +301,6 @@ class ServedEngine:
         return {"url": self.server.base_url}
 
     def describe(self) -> EngineInfo:
-        """The server's version, the settings, and what was found."""
         settings: dict[str, Any] = self.backend.model_dump(mode="json", exclude={"name", "kind"})
         settings |= self.found()
         return EngineInfo(kind=self.backend.kind, name=self.backend.name, version=self.version, settings=settings)
@@ -316,12 +315,10 @@ class ServedEngine:
         return self.models[model.name]
 
     def close(self) -> None:
-        """Close the connections."""
         self.server.close()
 
 
 def limits_of(backend: Any) -> Limits:
-    """How long a backend's calls may take."""
     return Limits(connect_s=backend.connect_timeout_s, idle_s=backend.idle_timeout_s, total_s=backend.timeout_s)
 
 

@@ -20,7 +20,6 @@ DEFAULT_LAYERS = 12
 
 
 def create(backend: SimulatedBackend) -> "SimulatedEngine":
-    """A simulated engine with the law of one backend."""
     return SimulatedEngine(backend)
 
 
@@ -42,16 +41,13 @@ class SimulatedEngine:
         self._backend = backend
 
     def most_loaded(self, _: Sequence[ModelEntry]) -> int | None:
-        """As many as there are."""
         return None
 
     def describe(self) -> EngineInfo:
-        """The law, as settings."""
         law = self._backend
         return EngineInfo(kind="simulated", name=law.name, version="1", settings=law.model_dump(mode="json"))
 
     def load(self, model: ModelEntry) -> "SimulatedModel":
-        """A simulated model: its stated parameters and layers, or defaults."""
         return SimulatedModel(self._backend, model)
 
     def close(self) -> None:

@@ -32,19 +32,6 @@ _LARGEST = 10**7
 BLOCK = 32
 """Values that q8_0 and q4_0 quantise together; a row must be a whole number of them."""
 
-_TENSORS = {
-    "wte": "token_embd",
-    "wpe": "position_embd",
-    "ln_f": "output_norm",
-    "lm_head": "output",
-    "ln_1": "attn_norm",
-    "attn.c_attn": "attn_qkv",
-    "attn.c_proj": "attn_output",
-    "ln_2": "ffn_norm",
-    "mlp.c_fc": "ffn_up",
-    "mlp.c_proj": "ffn_down",
-}
-"""GPT-2's names and GGUF's."""
 _TRANSPOSED = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 """GPT-2 keeps the matrices of its blocks as (in, out); GGUF wants (out, in)."""
 QUANTISED = ("q8_0", "q4_0")
@@ -71,7 +58,6 @@ class Gpt2Folder:
         self.tensors = _tensors(path)
 
     def number(self, name: str) -> int:
-        """A whole number of the config."""
         value = self.config.get(name)
         if type(value) is not int or not 0 <= value < _LARGEST:
             raise NotReadyError(f"{self.path}/config.json: {name} is missing, or no number that a GPT-2 has")
@@ -79,7 +65,6 @@ class Gpt2Folder:
 
     @property
     def inner_width(self) -> int:
-        """Width of the feed-forward layer."""
         return self.number("n_inner") if self.config.get("n_inner") else 4 * self.number("n_embd")
 
 
@@ -93,7 +78,6 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
 
     def read(self) -> Array:
-        """Its values in float32."""
         if self.dtype != "BF16":
             values: Array = self.reader.get_tensor(self.name)
             return values.astype("<f4", copy=False)
@@ -135,9 +119,13 @@ def write_gguf(folder: Gpt2Folder, path: Path, *, name: str, weights: Weights) -
     tied = ("lm_head.weight",) if folder.config.get("tie_word_embeddings", True) else ()
     masks = (".attn.bias", ".attn.masked_bias")
     stored = {each: tensor for each, tensor in folder.tensors.items() if not each.endswith(masks) and each not in tied}
-    kinds = {}
+    known = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, min(folder.number("n_layer"), len(stored)))
+    kinds, names = {}, {}
     for each, tensor in stored.items():
-        keeps_float = len(tensor.shape) < 2 or each == "wpe.weight"
+        prefix = "" if each.startswith("lm_head.") else "transformer."
+        if (named := known.get_name(f"{prefix}{each}", (".weight", ".bias"))) is None:
+            raise NotReadyError(f"{folder.path}: a GPT-2 has no tensor {each!r}")
+        names[each], keeps_float = named, len(tensor.shape) < 2 or each == "wpe.weight"
         kinds[each] = gguf.GGMLQuantizationType["F32" if keeps_float else weights.upper()]
     writer = gguf.GGUFWriter(path, "gpt2")
     try:
@@ -147,7 +135,7 @@ def write_gguf(folder: Gpt2Folder, path: Path, *, name: str, weights: Weights) -
             shape = tensor.shape[::-1] if each.endswith(_TRANSPOSED) else tensor.shape
             block, block_bytes = gguf.GGML_QUANT_SIZES[kinds[each]]
             size = math.prod(shape) // block * block_bytes
-            writer.add_tensor_info(_gguf_name(each, folder.path), shape, np.dtype("f4"), size, raw_dtype=kinds[each])
+            writer.add_tensor_info(names[each], shape, np.dtype("f4"), size, raw_dtype=kinds[each])
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -200,17 +188,6 @@ def _vocabulary(folder: Gpt2Folder) -> dict[str, Any]:
     tokens, types = zip(*(entries.get(index, (f"[PAD{index}]", kinds.UNUSED)) for index in ids), strict=True)
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     return {"token_list": list(tokens), "token_types": list(types), "token_merges": merges}
-
-
-def _gguf_name(name: str, folder: Path) -> str:
-    """``h.3.attn.c_attn.weight`` is ``blk.3.attn_qkv.weight``."""
-    stem, _, kind = name.rpartition(".")
-    block, parts = "", stem.split(".")
-    if parts[0] == "h" and len(parts) > 2:
-        block, stem = f"blk.{parts[1]}.", ".".join(parts[2:])
-    if stem not in _TENSORS:
-        raise NotReadyError(f"{folder}: a GPT-2 has no tensor {name!r}")
-    return f"{block}{_TENSORS[stem]}.{kind}"
 
 
 class Exported(NamedTuple):

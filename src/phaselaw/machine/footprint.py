@@ -188,7 +188,6 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All of it."""
         return self.weights + self.kv_cache + self.activations
 
 

@@ -57,7 +57,6 @@ Work = Callable[[], object]
 
 
 def measure(threads: int) -> MachineLimits:
-    """Every limit of this machine."""
     begun, now = perf_counter(), time.time()
     clock, sizes = watch(), sizes_that_fit()
     processor = DeviceLimits(
@@ -100,7 +99,6 @@ def sizes_that_fit() -> list[int]:
 
 
 def read_curve(threads: int, sizes: list[int]) -> tuple[Bandwidth, ...]:
-    """GB/s read by all threads together, for each size."""
     buffers = _buffers(threads, max(sizes))
 
     def read(size: int, index: int) -> None:
@@ -277,14 +275,12 @@ def gpu_limits() -> dict[str, DeviceLimits]:
 
 
 def gpu_names() -> list[str]:
-    """The names of the CUDA devices that torch finds, in their order."""
     import torch
 
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
 def free_gpu_bytes(device: str) -> int:
-    """Free memory of a CUDA device."""
     import torch
 
     free: int = torch.cuda.mem_get_info(torch.device(device))[0]
@@ -314,7 +310,6 @@ def gpu_traffic(size_bytes: int, *, device: str, copy: bool = False) -> Callable
 
 def gpu_rate(size: int, move: Callable[[int], None]) -> Bandwidth:
     """The rate of moving so many bytes again and again, each sample long enough to hide the wait at its end."""
-
     move(1)
     passes = max(1, round(SAMPLE_S / _seconds(partial(move, 1))))
     move(passes)

@@ -4,7 +4,7 @@ import hashlib
 import re
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -96,7 +96,7 @@ class _Driver:
         self._neighbours = Neighbours()
         self._calls_of_process = 0
         self._calls_of_model: Counter[tuple[str, str]] = Counter()
-        self._calls_of_shape: Counter[tuple[str, str, str]] = Counter()
+        self._calls_of_shape: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self._gone: set[tuple[str, str]] = set()
         self._awaited: set[str] = set()
         self._outages: Counter[str] = Counter()
@@ -143,9 +143,9 @@ class _Driver:
 
     def rewarmed(self, before: PlannedCall) -> Iterator[Rewarmed]:
         """Warm a call's cell up that this process has not called yet; yields the event where it did."""
-        cell = before.cell
-        warmups = self._study.warmup_repetitions
-        if self._calls_of_shape[_shape(cell)] or not warmups or (cell.backend, cell.model) not in self._models:
+        cell, warmups = before.cell, self._study.warmup_repetitions
+        key = (cell.backend, cell.model)
+        if self._calls_of_shape[key][cell.key] or not warmups or key not in self._models:
             return
         error = None
         for index in range(warmups):
@@ -174,7 +174,7 @@ class _Driver:
         coldness: dict[str, Any] = {
             "calls_since_process_start": self._calls_of_process,
             "calls_since_model_load": self._calls_of_model[key],
-            "calls_since_shape_first_seen": self._calls_of_shape[_shape(cell)],
+            "calls_since_shape_first_seen": self._calls_of_shape[key][cell.key],
         }
         started_at_unix, outages = time.time(), self._outages[cell.backend]
         self._neighbours.before(cell.backend)
@@ -205,8 +205,10 @@ class _Driver:
             load_ms = None
         if key in self._models:  # a load that failed costs no time, and says nothing of the backend's other models
             yield from self._judged(cell.backend, outcomes)
-        while self._gone:
-            self._forget(self._gone.pop())
+        while self._gone:  # the next call loads such a model, and finds all its shapes cold
+            gone = self._gone.pop()
+            _close(self._models.pop(gone))
+            self._calls_of_shape.pop(gone, None)
 
     def _at_once(self, together: Sequence[PlannedCall]) -> tuple[list[Outcome], float | None]:
         """The outcome of each call, and when all were let go, by the clock of ``Served.sent_at_ms``."""
@@ -257,7 +259,7 @@ class _Driver:
         )
         self._calls_of_process += 1
         self._calls_of_model[key] += 1
-        self._calls_of_shape[_shape(cell)] += 1
+        self._calls_of_shape[key][cell.key] += 1
         try:
             return _sound(self._models[key].generate(request)), None
         except Exception as error:
@@ -269,12 +271,6 @@ class _Driver:
                     self._awaited.add(cell.backend)
                     self._outages[cell.backend] += 1
             return None, _in_words(error)
-
-    def _forget(self, gone: tuple[str, str]) -> None:
-        """Let go of a model that is gone: the next call loads it, and finds all its shapes cold."""
-        _close(self._models.pop(gone))
-        for shape in [each for each in self._calls_of_shape if each[:2] == gone]:
-            del self._calls_of_shape[shape]
 
     def _judged(self, backend: str, outcomes: Sequence[Outcome]) -> Iterator[BackendEnded]:
         """Count equal errors in a row of a backend, digits aside; yields the event where it ends by them."""
@@ -292,10 +288,6 @@ class _Driver:
     def close(self) -> None:
         """Close every model and every engine."""
         _close(*self._models.values(), *self._engines.values())
-
-
-def _shape(cell: Cell) -> tuple[str, str, str]:
-    return cell.backend, cell.model, cell.key
 
 
 def _close(*open_ones: Model | Engine) -> None:

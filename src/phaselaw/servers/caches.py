@@ -38,7 +38,6 @@ class FreshPrompts:
         self._ms: dict[int, list[float]] = defaultdict(list)
 
     def add(self, tokens: int, prefill_ms: float) -> None:
-        """One more fresh prompt."""
         self._ms[tokens].append(prefill_ms)
 
     def expected_ms(self, tokens: int, repeated_ms: float | None) -> float | None:
