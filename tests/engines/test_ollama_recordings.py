@@ -1,5 +1,7 @@
 """What real Ollama servers answered, as recorded: decode steps, cache hits, queue waits, impossible durations."""
 
+from collections import defaultdict
+
 import pytest
 from recordings import GEMMA3, NEW, OLD, SMOLLM2, recorded
 
@@ -132,12 +134,12 @@ def fresh_prompts(version: str, model: str, *, raw: bool) -> FreshPrompts:
         if raw
         else ("warm, micro, 64", "warm, medium, 64")
     )
-    fresh = FreshPrompts()
+    fresh = defaultdict(list)
     for label in labels:
         reply = recorded(version)[f"{label}, {model}"].reply
         tokens, ms = reply.prompt_tokens, reply.served.prefill_ms_server
         if tokens is not None and ms is not None:
-            fresh.add(tokens, ms)
+            fresh[tokens].append(ms)
     return fresh
 
 

@@ -9,9 +9,9 @@ show. What is said while a run goes on is said again, of all its calls, when its
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from phaselaw.records import CacheCheck, Timing
 from phaselaw.servers.streams import CUT_REASONS
@@ -31,27 +31,22 @@ class Verdict(NamedTuple):
     reason: str
 
 
-class FreshPrompts:
-    """Prefill times of prompts that a model can't have seen, by their number of tokens."""
+FreshPrompts = Mapping[int, Sequence[float]]
+"""Prefill times in ms of prompts that a model can't have seen, by their number of tokens."""
 
-    def __init__(self) -> None:
-        self._ms: dict[int, list[float]] = defaultdict(list)
 
-    def add(self, tokens: int, prefill_ms: float) -> None:
-        self._ms[tokens].append(prefill_ms)
+def expected_ms(fresh: FreshPrompts, tokens: int, repeated_ms: float | None) -> float | None:
+    """What a fresh prompt of so many tokens takes at least; ``None`` where there is none to compare with.
 
-    def expected_ms(self, tokens: int, repeated_ms: float | None) -> float | None:
-        """What a fresh prompt of so many tokens takes at least; ``None`` where there is none to compare with.
-
-        The median of its own length, where enough have that. Where they are few, or all took what a repeated prompt
-        takes, other lengths say more: a prompt costs no less than a shorter one, and its share of a longer one.
-        """
-        own = self._ms.get(tokens, ())
-        enough = len(own) >= ENOUGH
-        if enough and (repeated_ms is None or median(own) >= repeated_ms / HIT_SHARE):
-            return median(own)
-        known = [(length, times) for length, times in self._ms.items() if len(times) >= (ENOUGH if enough else 1)]
-        return max((median(times) * min(1.0, tokens / length) for length, times in known), default=None)
+    The median of its own length, where enough have that. Where they are few, or all took what a repeated prompt
+    takes, other lengths say more: a prompt costs no less than a shorter one, and its share of a longer one.
+    """
+    own = fresh.get(tokens, ())
+    enough = len(own) >= ENOUGH
+    if enough and (repeated_ms is None or median(own) >= repeated_ms / HIT_SHARE):
+        return median(own)
+    known = [(length, times) for length, times in fresh.items() if len(times) >= (ENOUGH if enough else 1)]
+    return max((median(times) * min(1.0, tokens / length) for length, times in known), default=None)
 
 
 def judge(
@@ -61,7 +56,7 @@ def judge(
 
     ``repeated_ms`` is what a prompt took that was sent twice.
     """
-    expected = fresh.expected_ms(tokens, repeated_ms)
+    expected = expected_ms(fresh, tokens, repeated_ms)
     if prefill_ms is None or not expected:
         return Verdict("undecidable", "no prefill time, or no fresh prompt of this model, to judge by")
     if step_ms is None or expected < TELLING_STEPS * step_ms:
@@ -89,42 +84,26 @@ def judged(calls: Sequence[Timing], *, lone: Sequence[bool]) -> list[Timing]:
 
     ``lone``: whether a call was alone; those that were not are judged, and nothing is held against them.
     """
-    fresh, steps, probe = FreshPrompts(), [], _Probe()
+    fresh: defaultdict[int, list[float]] = defaultdict(list)
+    steps: list[float] = []
+    probe: dict[str, Any] = {}  # what its model's probe took: a short and a long fresh prompt, and the long one again
     for call, alone in zip(calls, lone, strict=True):
         served = call.served
         if served is None or not _told_by_time(call):
             continue
-        probe = probe if probe.repeated_ms else _Probe.of(call)
+        if not probe.get("repeated_ms"):
+            prefix = "cache_probe_"
+            probe = {name.removeprefix(prefix): value for name, value in call.server.items() if name.startswith(prefix)}
         if alone and served.prefill_ms_server is not None:
-            fresh.add(call.prompt_tokens, served.prefill_ms_server)
+            fresh[call.prompt_tokens].append(served.prefill_ms_server)
             # The lesser: a stall of this client makes its own figure too large.
             own = [ms for ms in (served.decode_step_ms_client, served.decode_step_ms_server) if ms is not None]
             steps += [min(own)] if own else []
-    for tokens, ms in (probe.short, probe.long):
-        if tokens and ms:
-            fresh.add(tokens, ms)
+    for tokens, ms in (("short_tokens", "short_ms"), ("tokens", "fresh_ms")):
+        if probe.get(tokens) and probe.get(ms):
+            fresh[probe[tokens]].append(probe[ms])
     step_ms = median(steps) if steps else None
     return [_judged(each, fresh, step_ms, probe) if _told_by_time(each) else each for each in calls]
-
-
-class _Probe(NamedTuple):
-    """What a model's probe took: a short and a long fresh prompt, tokens and ms, and the long one again."""
-
-    short: tuple[int | None, float | None] = (None, None)
-    long: tuple[int | None, float | None] = (None, None)
-    repeated_ms: float | None = None
-
-    @classmethod
-    def of(cls, call: Timing) -> Self:
-        """The probe that stands with a call."""
-        names = ("short_tokens", "short_ms", "tokens", "fresh_ms", "repeated_ms")
-        said: list[Any] = [call.server.get(f"cache_probe_{name}") for name in names]
-        return cls((said[0], said[1]), (said[2], said[3]), said[4])
-
-    @property
-    def disturbed(self) -> bool:
-        """Whether the prompt that was sent twice took clearly longer the second time: other work slowed it."""
-        return (self.repeated_ms or 0.0) > (self.long[1] or math.inf) / HIT_SHARE
 
 
 def _told_by_time(call: Timing) -> bool:
@@ -136,10 +115,12 @@ def _told_by_time(call: Timing) -> bool:
     return bool(served.model_was_loaded) and counts == (True, False)
 
 
-def _judged(call: Timing, fresh: FreshPrompts, step_ms: float | None, probe: _Probe) -> Timing:
+def _judged(call: Timing, fresh: FreshPrompts, step_ms: float | None, probe: Mapping[str, Any]) -> Timing:
     assert call.served is not None
-    verdict = judge(call.prompt_tokens, call.served.prefill_ms_server, fresh, step_ms, probe.repeated_ms)
-    if probe.disturbed and verdict.check == "found":
+    repeated_ms: float | None = probe.get("repeated_ms")
+    verdict = judge(call.prompt_tokens, call.served.prefill_ms_server, fresh, step_ms, repeated_ms)
+    slowed = (repeated_ms or 0.0) > (probe.get("fresh_ms") or math.inf) / HIT_SHARE
+    if slowed and verdict.check == "found":
         verdict = Verdict("undecidable", f"other work slowed the probe of this server's cache: {verdict.reason}")
     served = dataclasses.replace(call.served, cache_check=verdict.check, cache_reason=verdict.reason)
     return dataclasses.replace(call, served=served)
