@@ -104,7 +104,8 @@ class LlamacppEngine:
     def __init__(self, backend: LlamacppBackend) -> None:
         self._backend = backend
         self._processes: list[ServerProcess] = []
-        self._outside: LlamacppServer | None = None
+        url, limits, ca_file = backend.url, served.limits_of(backend), backend.ca_file
+        self._outside = None if url is None else LlamacppServer(url, limits=limits, ca_file=ca_file)
         """The server that is not ours."""
         self._version: str | None = None
         self._observed: dict[str, Any] = {}
@@ -122,14 +123,11 @@ class LlamacppEngine:
     def load(self, model: ModelEntry) -> "LlamacppModel":
         """Start a server with the model, or ask the one at ``url`` what it holds. Raises `EngineError`."""
         process = None
-        if self._backend.url is not None:
-            limits, ca_file = served.limits_of(self._backend), self._backend.ca_file
-            server = self._outside or LlamacppServer(self._backend.url, limits=limits, ca_file=ca_file)
-            self._outside = server
+        if (server := self._outside) is not None:
             server.await_return(self._backend.reconnect_s)
             server.health()
             props = server.props()
-            if (other := _other_model(model.name, props, self._backend.url)) is not None:
+            if (other := _other_model(model.name, props, server.base_url)) is not None:
                 raise EngineError(other, kind="missing_model")
             path = Path(str(props.get("model_path")))
             header, tables = read_header(path) if path.is_file() else ({}, {})
@@ -145,16 +143,13 @@ class LlamacppEngine:
             self._processes.append(process)
             self._starts[model.name] = {"load_ms": process.load_ms, "of_which_weights_ms": process.weights_ms}
             self._observed |= {"executable": process.executable, "threads_in_force": process.threads}
-            if process.package is not None:
-                self._observed["package"] = process.package
-            server = process.server
-            props = server.props()
+            self._observed |= {"package": process.package} if process.package else {}
+            server, props = process.server, process.server.props()
         self._observed["build_info"] = props.get("build_info")
         self._version = self._observed.get("package") or served.name_or_none(props.get("build_info"))
-        generation = props.get("default_generation_settings")
-        context = generation.get("n_ctx") if isinstance(generation, dict) else None
+        context = served.count(served.mapping(props["default_generation_settings"]).get("n_ctx"))
         info = model_info(server.model_meta(), props, header, tables)
-        return LlamacppModel(server, self._backend, model.name, info, context=served.count(context), process=process)
+        return LlamacppModel(server, self._backend, model.name, info, context=context, process=process)
 
     def close(self) -> None:
         while self._processes:
@@ -238,7 +233,8 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     events = served.events_of(lines, sent_ns, is_last=lambda event: bool(event.get("stop")), server_sent=True)
     final = events[-1][1] if events else {}
     with_tokens = [event for _, event in events if any(_texts(event))]
-    ids = [each for event in with_tokens for each in _tokens_of(event) if isinstance(each, int)]
+    listed = [event["tokens"] for event in with_tokens if isinstance(event.get("tokens"), list)]
+    ids = [each for tokens in listed for each in tokens if isinstance(each, int)]
     raw = "".join(str(event.get("content") or "") for event in with_tokens).encode(errors="replace")
     if len(ids) == final.get("tokens_predicted"):
         raw = struct.pack(f"<{len(ids)}q", *ids)
@@ -268,11 +264,6 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     if final.get("truncated"):
         raise EngineError("the server cut the prompt to its context", kind="prompt_cut")
     return reply
-
-
-def _tokens_of(event: Mapping[str, Any]) -> list[Any]:
-    tokens = event.get("tokens")
-    return tokens if isinstance(tokens, list) else []
 
 
 def _texts(event: Mapping[str, Any]) -> tuple[str, str]:
