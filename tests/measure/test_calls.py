@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from phaselaw.errors import EngineError, ModelGoneError
 from phaselaw.measure.calls import EQUAL_ERRORS, measure
-from phaselaw.measure.order import schedule
+from phaselaw.measure.order import schedule, schedule_of
 from phaselaw.records import (
     COLD_AGAIN,
     BackendEnded,
@@ -136,7 +136,7 @@ studies = st.builds(
 
 @given(studies, st.sets(st.sampled_from(["one", "two"])))
 def test_each_cell_has_its_warmups_and_then_each_repetition_once_in_turn(asked: Study, grouped: set[str]) -> None:
-    planned = schedule(asked, grouped_backends=grouped)
+    planned = schedule_of(asked, 0, grouped)
     by_cell: dict[str, list[tuple[int | None, int | None]]] = {}
     for call in planned:
         by_cell.setdefault(call.cell.key, []).append((call.warmup_idx, call.rep))
@@ -183,7 +183,7 @@ def models_in_turn(planned: tuple[PlannedCall, ...], backend: str, rep: int) -> 
 
 def test_a_backend_that_holds_one_model_changes_it_once_a_round_and_model() -> None:
     asked = study(models=[{"name": f"m{index}", "kind": "simulated"} for index in range(6)])
-    grouped, free = (schedule(asked, grouped_backends=names) for names in ({"one"}, set()))
+    grouped, free = (schedule_of(asked, 0, names) for names in ({"one"}, set()))
     for rep in range(3):
         assert len(models_in_turn(grouped, "one", rep)) == 6
         assert len(models_in_turn(free, "one", rep)) > 6

@@ -104,14 +104,11 @@ class CpuClock:
 
 
 class MpsClock(CpuClock):
-    """Apple's GPU: the wall clock only, since a mark inside the loop would have to wait for the device."""
+    """Apple's GPU: the wall clock only, since a mark in the loop would have to wait for the device: marks tell nothing."""
 
     def read_ns(self) -> int:
         torch.mps.synchronize()
         return perf_counter_ns()
-
-    def mark(self) -> None:
-        pass
 
     def readings(self) -> dict[str, Any]:
         return {}

@@ -282,9 +282,8 @@ class Work:
     def leave_gone_hosts(self) -> list[Event]:
         """Abandon what was begun on hosts that are not here."""
         gone = {share: name for share, name in self._begun().items() if name not in self.alive}
-        return (
-            [self._abandon(gone, f"the cluster has no {', '.join(sorted({*gone.values()}))} any more")] if gone else []
-        )
+        why = f"the cluster has no {', '.join(sorted({*gone.values()}))} any more"
+        return [self._abandon(gone, why)] if gone else []
 
     def _abandon(self, shares: Collection[Share], why: str, *more: int) -> Event:
         processes = {call.process_idx for call in self.directory.calls if _share(call) in shares}.union(more)

@@ -19,18 +19,17 @@ Turn = tuple[int, int | None, int | None]
 """In which replicate which warmup of a cell, or else which repetition."""
 
 
-def schedule(study: Study, *, grouped_backends: Collection[str] = ()) -> tuple[PlannedCall, ...]:
-    """Every call of a study in the order to run it; the same study gives the same order, on any machine.
+def schedule(study: Study) -> tuple[PlannedCall, ...]:
+    """Every call of a study in the order to run it; the same study gives the same order, on any machine."""
+    return tuple(chain.from_iterable(schedule_of(study, replicate) for replicate in range(study.replicates)))
+
+
+def schedule_of(study: Study, replicate: int, grouped_backends: Collection[str] = ()) -> list[PlannedCall]:
+    """The calls of one replicate.
 
     ``grouped_backends`` hold one model at a time: within a round their cells are shuffled by model, so that the weights
     stay loaded.
     """
-    each = (schedule_of(study, replicate, grouped_backends) for replicate in range(study.replicates))
-    return tuple(chain.from_iterable(each))
-
-
-def schedule_of(study: Study, replicate: int, grouped_backends: Collection[str]) -> list[PlannedCall]:
-    """The calls of one replicate."""
     cells = list(study.cells())
     random.Random(f"{study.seed}/cells").shuffle(cells)
     tasks = list(enumerate(cells))
