@@ -207,7 +207,7 @@ def test_a_server_that_goes_away_midway_leaves_error_rows_for_the_rest(kind: str
         nonlocal answered
         answered += 1
         # Enough for loading, and for Ollama's probe; then every connection is closed at once.
-        if answered <= 12:
+        if answered <= (20 if kind == "ollama" else 12):
             alive(connection)
 
     with scripted(dies) as url:

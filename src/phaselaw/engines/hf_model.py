@@ -104,7 +104,7 @@ class CpuClock:
 
 
 class MpsClock(CpuClock):
-    """Apple's GPU: the wall clock only, since a mark in the loop would have to wait for the device: marks tell nothing."""
+    """Apple's GPU: the wall clock only, since a mark in the loop would wait for the device; marks tell nothing."""
 
     def read_ns(self) -> int:
         torch.mps.synchronize()

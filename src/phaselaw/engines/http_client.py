@@ -66,7 +66,7 @@ class Line(NamedTuple):
 
 
 class HttpClient:
-    """Requests to one server. Connections are kept and used again; threads may share a client."""
+    """Requests to one server, each on a connection of its own; threads may share a client."""
 
     def __init__(
         self, base_url: str, *, headers: Mapping[str, str] = {}, limits: Limits = LIMITS, ca_file: str | None = None
@@ -75,7 +75,6 @@ class HttpClient:
         self.base_url = base_url.rstrip("/")
         self.limits = limits
         self._headers, self._ca_file = headers, ca_file
-        self._idle: list[tuple[_Origin, http.client.HTTPConnection]] = []
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.closed = threading.Event()
         self._origin = _origin(self.base_url)
@@ -89,8 +88,7 @@ class HttpClient:
     ) -> "Exchange":
         """Send a request, JSON where there is a ``payload``, and wait for the head of the reply.
 
-        With limits of its ``own`` it gets a connection of its own, as every measured call does: a kept one may be
-        closed under it, which only GET survives. ``before_send`` is called between connecting and sending. A 307 or
+        Its ``own`` limits replace the client's. ``before_send`` is called between connecting and sending. A 307 or
         308, and for GET any redirect, is followed at most `MAX_REDIRECTS` times; the exchange's times are the last
         request's. Any other status is returned as it is. Raises `EngineError`.
         """
@@ -100,7 +98,7 @@ class HttpClient:
         until = time.monotonic() + left.total_s
         for _ in range(MAX_REDIRECTS + 1):
             left = dataclasses.replace(left, total_s=max(0.0, until - time.monotonic()))
-            exchange = self._exchange(method, url, body, left, keeps=own is None, before_send=before_send)
+            exchange = self._exchange(method, url, body, left, before_send)
             before_send = None
             location = exchange.headers.get("location")
             follows = exchange.status in (307, 308) or (method == "GET" and exchange.status in (301, 302, 303))
@@ -127,11 +125,9 @@ class HttpClient:
         for connected in list(self._open):
             with suppress(OSError):  # past TLS, whose state another thread may be reading
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
-        while self._idle:
-            self._idle.pop()[1].close()
 
     def _exchange(
-        self, method: str, url: str, body: bytes | None, limits: Limits, *, keeps: bool, before_send: BeforeSend = None
+        self, method: str, url: str, body: bytes | None, limits: Limits, before_send: BeforeSend
     ) -> "Exchange":
         origin = _origin(url)
         headers = {"User-Agent": f"phaselaw/{__version__}", **(self._headers if origin == self._origin else {})}
@@ -140,22 +136,16 @@ class HttpClient:
         for name, value in headers.items():
             if not (value.isascii() and value.isprintable()):
                 raise EngineError(f"the value of the header {name} has characters that none may have", kind="bad_url")
-        kept, started_ns = self._kept(origin) if keeps else None, time.perf_counter_ns()
-        connection = kept or self._connected(url, limits)
+        started_ns = time.perf_counter_ns()
+        connection = self._connected(url, limits)
         self._open.add(connection.sock)
-        connect_ms = (time.perf_counter_ns() - started_ns) / 1e6 if kept is None else None
-        keep = (lambda: self._idle.append((origin, connection))) if keeps else None
+        connect_ms = (time.perf_counter_ns() - started_ns) / 1e6
         parts = urlsplit(url)
         target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
         request = (method, quote(target, safe="/?%:@!$&'()*+,;=~-._"), body, headers)
-        try:
-            if before_send is not None:
-                before_send()
-            exchange = Exchange(_without_secrets(url), connection, limits, request, keep=keep)
-        except EngineError as error:
-            if kept is None or method != "GET" or error.kind != "connection_lost":
-                raise
-            return self._exchange(method, url, body, limits, keeps=False)
+        if before_send is not None:
+            before_send()
+        exchange = Exchange(_without_secrets(url), connection, limits, request)
         exchange.connect_ms = connect_ms
         self._answered = True
         return exchange
@@ -192,36 +182,20 @@ class HttpClient:
                 raise EngineError(f"{self.base_url}: gone, and not back after {wait_s:g} s", kind="refused")
             time.sleep(POLL_S if self.gone else 0.0)
 
-    def _kept(self, wanted: _Origin) -> http.client.HTTPConnection | None:
-        """A connection of an earlier request that the server neither closed nor sent anything on unasked."""
-        while self._idle:
-            origin, connection = self._idle.pop()
-            with suppress(OSError):
-                connection.sock.settimeout(0)
-                try:
-                    connection.sock.recv(1)
-                except (BlockingIOError, ssl.SSLWantReadError):
-                    if origin == wanted:
-                        return connection
-            connection.close()
-        return None
-
 
 class Exchange:
     """One request and its reply; a context manager, so that an abandoned reply's connection is closed."""
 
-    connect_ms: float | None = None
-    """How long TCP and TLS set-up took before this request; ``None`` where a kept connection served."""
+    connect_ms: float
+    """How long TCP and TLS set-up took before this request."""
 
-    def __init__(
-        self, url: str, connection: Any, limits: Limits, request: tuple[Any, ...], *, keep: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, url: str, connection: Any, limits: Limits, request: tuple[Any, ...]) -> None:
         """Send the request (method, target, body, headers) on an open connection, and read the reply's head.
 
-        ``url`` is for messages; ``keep`` keeps the open connection at the reply's end, ``None`` closes it.
+        ``url`` is for messages.
         """
         self.url = url
-        self._connection, self._limits, self._keep = connection, limits, keep
+        self._connection, self._limits = connection, limits
         pieces: list[bytes] = []
         connection.send = pieces.append  # head and body, so that one send carries both
         self._stream = _Stream(connection.sock, url, limits)
@@ -248,12 +222,7 @@ class Exchange:
             if data:
                 yield self._stream.received_ns, data
                 continue
-            self._reply = None
-            reply.close()
-            if reply.will_close or self._keep is None:
-                self._connection.close()
-            else:
-                self._keep()
+            self.close()
 
     def lines(self) -> Iterator[Line]:
         """The body's lines as they arrive, without ``\\n`` or ``\\r\\n``; a last line may lack its end."""
@@ -289,20 +258,16 @@ class Exchange:
         raise EngineError(f"{self.url}: HTTP {self.status}{hint}: {text}", kind=f"http_{self.status}")
 
     def close(self) -> None:
-        """Give the reply up and close its connection, unless it was read to its end; safe to call twice."""
-        if self._reply is not None:
-            self._give_up()
+        """Close its connection, which gives up what of the reply was not read; safe to call twice."""
+        self._reply = None
+        self._connection.close()
+        self._stream.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _give_up(self) -> None:
-        self._reply = None
-        self._connection.close()
-        self._stream.close()
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -311,7 +276,7 @@ class Exchange:
             yield
         except BaseException as error:
             over = self._stream.seconds_left() <= 0
-            self._give_up()
+            self.close()
             if not isinstance(error, (OSError, http.client.HTTPException, ValueError)):
                 raise
             silent = f"silent for {self._limits.idle_s:g} s"

@@ -55,7 +55,7 @@ Read = Callable[[Sequence[Line], int], StreamedReply]
 def stream(
     server: HttpClient, path: str, payload: Event, gen_tokens: int, read: Read, *, before_send: BeforeSend = None
 ) -> StreamedReply:
-    """One streamed call on a connection of its own.
+    """One streamed call.
 
     ``before_send`` is called between connecting and sending. Lines are read only after the last one came, so that
     reading takes no time from the clock. Raises `EngineError`.
