@@ -32,6 +32,8 @@ def measured(name: str, *, gen_tokens: int = 16, models: int = 4, batch: int = 1
         (pl.col("tokens_total") * batch).alias("tokens_total"),
         (pl.col("tokens_per_s") * batch).alias("tokens_per_s"),
         (pl.col("latency_ms") * 0.99).alias("cuda_event_ms"),
+        (pl.col("prompt_tokens_raw") * batch).alias("prompt_tokens_raw"),
+        (pl.col("prompt_tokens_raw") * (1.25 if batch > 1 else 1.0)).alias("seq_len"),
         (100 + 4 * pl.col("params_millions_measured")).alias("gpu_peak_mb"),
     )
     return dataclasses.replace(run, rows=rows)
@@ -102,7 +104,16 @@ def test_shares_early_stops_cold_starts_and_regimes_of_each_run_stand_side_by_si
     assert "decode-fraction-of-runs.svg" in report
 
 
-def test_a_batch_is_advised_by_what_it_gains_and_overhead_is_told_in_milliseconds_too(report: str) -> None:
+def test_batches_and_buckets_are_advised_by_what_the_run_beside_shows(report: str) -> None:
+    guidance = report.split("### Guidance")[1].split("\n### ")[0]
+    batching, padding = (
+        line for line in guidance.splitlines() if line.startswith(("| Batch requests", "| Put prompts"))
+    )
+    assert "batch8, hf_gpu_fp16: batches of 8 decode of 16 tokens at 8.00 x the tokens/s of batches of 1" in batching
+    assert "batch8, hf_gpu_fp16_bs8, batch 8, 16 tokens: 20.0 % of the prompt tokens" in padding
+
+
+def test_tr121s_overhead_is_told_in_milliseconds_and_each_cell_has_its_peak(report: str) -> None:
     line = report.split("latency = a + b P, least squares in ms")[1].split("\n\n")[1]
     assert "a (ms)" in line and line.count("hf_gpu_fp16") == 3
     assert report.split("### Memory")[1].split("\n### ")[0].count("| GPU |") == 15

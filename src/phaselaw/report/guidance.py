@@ -1,6 +1,5 @@
 """What to do, by rule: each policy with the figure of this run that triggered it (TR121 section 9)."""
 
-import math
 import statistics
 from collections.abc import Iterable, Iterator
 
@@ -14,7 +13,7 @@ from phaselaw.laws.verdicts import TREND, word
 from phaselaw.laws.warmup import event_words
 from phaselaw.report.document import Block, display
 from phaselaw.report.outline import WORDING
-from phaselaw.report.subject import Subject
+from phaselaw.report.subject import Subject, table_rows
 from phaselaw.tables import BUDGET, Row, Table, alike, digits, percent, words
 
 _BUDGET_LEVER = 1.5
@@ -84,9 +83,13 @@ def _batches(rows: Iterable[Row], _: float) -> Advice:
 
 
 def _padding(rows: Iterable[Row], _: float) -> Advice:
-    """The share of prompt tokens that a batch computes for nothing, where any were."""
+    """The share of prompt tokens that a batch computes for nothing, where any were.
+
+    Some count the tokens of one prompt of a batch: then as many as the batch is large are computed, none for nothing.
+    """
     asked, computed = "prompt_tokens_raw_median", "prompt_tokens_compute_median"
-    padded = (row for row in rows if row["mode"] == "prefill" and (row[computed] or 0) > (row[asked] or math.inf))
+    known = (row for row in rows if row["mode"] == "prefill" and row[asked] and row[computed])
+    padded = (row for row in known if row[asked] < row[computed] < row[asked] * row["batch_size"])
     for (law,), mine in alike(padded, "law").items():
         worst = max(mine, key=lambda row: row[computed] / row[asked])
         share = percent(1 - worst[asked] / worst[computed])
@@ -131,7 +134,11 @@ def guidance(subject: Subject) -> Iterator[Block]:
     least, most = subject.run.rows.select(prompt.min().alias("least"), prompt.max().alias("most")).row(0)
     lengths = {"decode_fraction_summary": f", prompts of {least:,.0f} to {most:,.0f} tokens"} if most else {}
     for table, rule in _RULES.items():
-        for policy, where, because in rule(subject.rows(table), subject.analysis.options.cold_start_slo_ms):
-            row = found.setdefault(policy, {"policy": policy, "because": [], "table": table})
-            row["because"].append(f"{where}: {because}{lengths.get(table, '')}")
+        runs = {"": subject.rows(table)}
+        if rule in (_batches, _padding):  # TR121 measured larger batches in a run of their own
+            runs |= {f"{each.name}, ": table_rows(each.analysis.tables[table]) for each in subject.beside}
+        for run, rows in runs.items():
+            for policy, where, because in rule(rows, subject.analysis.options.cold_start_slo_ms):
+                row = found.setdefault(policy, {"policy": policy, "because": [], "table": table})
+                row["because"].append(f"{run}{where}: {because}{lengths.get(table, '')}")
     yield display(_TABLE, [row | {"because": "; ".join(row["because"])} for row in found.values()])
