@@ -177,6 +177,7 @@ def test_an_hours_price_for_each_backend(finished: Path, capsys) -> None:
     "words",
     [
         ["--show", "everything"], ["--tiers", "one"], ["--tiers", "models/gpt2-5m,nobody"], ["--compare", "nobody"],
+        ["--compare", "models/gpt2-5m,nobody"],
         ["--utilisation", "2"], ["--burst", "0.5"], ["--spares=-1"], ["--premium-share", "2"],
         ["--failure-usd=-1"], ["--failure-usd", "1"], ["--spot"],
         ["--accelerator", "H100"], ["--prices", "none.csv", "--accelerator", "H100"], ["--mixes", "none.csv"],

@@ -15,7 +15,8 @@ from phaselaw.rundir.columns import TR121_COLUMNS
 from simulated_runs import as_served, ladder_study, simulated
 
 DOC = Path(__file__).parents[2] / "docs" / "results" / "tr121-sections.md"
-PAST_FIRST = (pl.col("model") != "models/tiny-gpt2") & (pl.col("scenario") == "micro")
+COMPARED = ("gpt2-45m", "gpt2-5m", "tiny-gpt2")
+PAST_FIRST = (pl.col("model") != "tiny-gpt2") & (pl.col("scenario") == "micro")
 
 
 def measured(name: str, *, gen_tokens: int = 16, models: int = 4, batch: int = 1, **law: float) -> Run:
@@ -72,7 +73,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     for budget in (8, 32):
         write(root / "sweep" / f"gen_{budget}", measured("hf_gpu_fp16", gen_tokens=budget))
     beside = map(str, (family, batches, longer, root / "sweep"))
-    assert main(["report", str(primary), "--with", *beside, "--out", str(root / "out")]) == 0
+    (root / "rates.csv").write_text("model,success_rate\ngpt2-5m,0.7\ngpt2-45m,0.8\n")
+    asked = ("--success-rates", str(root / "rates.csv"), "--failure-usd", "2", "--compare", ",".join(COMPARED))
+    assert main(["report", str(primary), "--with", *beside, "--out", str(root / "out"), *asked]) == 0
     return (root / "out" / "report.md").read_text()
 
 
@@ -117,3 +120,12 @@ def test_tr121s_overhead_is_told_in_milliseconds_and_each_cell_has_its_peak(repo
     line = report.split("latency = a + b P, least squares in ms")[1].split("\n\n")[1]
     assert "a (ms)" in line and line.count("hf_gpu_fp16") == 3
     assert report.split("### Memory")[1].split("\n### ")[0].count("| GPU |") == 15
+
+
+def test_pairs_of_models_are_compared_and_a_failures_cost_decides_as_the_reader_asks(report: str) -> None:
+    deltas, quality = (
+        report.split(f"### {title}")[1].split("\n### ")[0] for title in ("What choosing", "Quality that")
+    )
+    rows = [re.findall(r"tiny-gpt2|gpt2-[0-9]+m", line) for line in deltas.splitlines()]
+    assert {frozenset(row) for row in rows if row} == {frozenset(COMPARED[:2]), frozenset(COMPARED[1:])}
+    assert "gpt2-45m" in quality and "pay" in quality

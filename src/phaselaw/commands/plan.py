@@ -82,7 +82,8 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     opt.add_count(group, "--spares", "workers on top (default: 0)", least=0, default=0)
     _add_elsewhere(parser)
     group = parser.add_argument_group("decisions")
-    option(group, "--compare", "MODEL", "each model against this one (alone: the cheapest)", nargs="?", const="")
+    pairs = "each model against this one (alone: the cheapest); A,B,C: A against B, B against C"
+    option(group, "--compare", "MODEL", pairs, nargs="?", const="")
     option(group, "--success-rates", "CSV", "your own: model, success_rate[, n tried]", type=a_path)
     _positive(group, "--failure-usd", "USD", "what one failed request costs you")
     option(group, "--tiers", "DEFAULT,PREMIUM", "two models in one service, routed and cascaded")
@@ -182,7 +183,7 @@ def planned(args: argparse.Namespace, loaded: api.Loaded | None, *, most: int | 
     plan = api.planned(question, workers, loaded.analysis if loaded else None)
     doubts, offers = [] if profile is None else doubts_of(profile), [choice.document() for choice in hour.choices]
     document = {**plan.document, "notes": [*doubts, *hour.notes]}
-    document["assumptions"] |= {"baseline": args.compare or None, "price": offers[0] if len(offers) == 1 else None}
+    document["assumptions"] |= _compared(args.compare, workers) | {"price": offers[0] if len(offers) == 1 else None}
     document["assumptions"] |= {"prices": offers, "currency": hour.currency, "between_runs": args.between_runs}
     return replace(plan, document=document, mark=inputs.CURRENCIES[hour.currency])
 
@@ -344,9 +345,17 @@ def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: Price, most: in
         workers = [worker for worker in workers if getattr(worker, key) in wanted]
     if args.memory is not None:
         workers = [replace(each, machine=replace(each.machine, memory_bytes=args.memory)) for each in workers]
-    if args.compare and args.compare not in {worker.model for worker in workers}:
-        raise UsageError(f"--compare {args.compare}: not among the models that are planned")
     return workers
+
+
+def _compared(text: str | None, workers: Sequence[Replica]) -> dict[str, Any]:
+    """The ``baseline`` that all models stand against, or those that are ``compared``, each against the next."""
+    known = {worker.model for worker in workers}
+    names = [text] if text in known else text.split(",") if text else []
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--compare {name}: not among the models that are planned")
+    return {"baseline": names[0] if len(names) == 1 else None, "compared": names if len(names) > 1 else []}
 
 
 def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, Any] | None, hour: "_Hour") -> Question:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -175,9 +176,16 @@ _REASONS = 3
 
 
 def deltas(plan: Plan) -> Section | None:
-    """What each model costs more than a baseline (TR121 8.3.1): the cheapest of its backend where none is named."""
-    rows, baseline = plan.rows("decision_deltas"), plan.document["assumptions"].get("baseline")
-    if baseline is not None:
+    """What a dearer model costs more (TR121 8.3.1): of the pairs that were named, or each against a baseline.
+
+    That is the cheapest of its backend where none is named.
+    """
+    given, rows = plan.document["assumptions"], plan.rows("decision_deltas")
+    baseline, compared = given.get("baseline"), given.get("compared")
+    if compared:
+        chosen = [*map(set, pairwise(compared))]
+        rows = [row for row in rows if {row["than_model"], row["model"]} in chosen]
+    elif baseline is not None:
         rows = [row for row in rows if baseline in (row["than_model"], row["model"])]
     else:
         kind = itemgetter("backend", "batch_size", "gen_tokens")
