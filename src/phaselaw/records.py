@@ -1,7 +1,8 @@
 """The vocabulary: what is asked of an engine, what comes back, and what is kept of each call.
 
 Every type is frozen and keyword-only; missing is ``None``, never ``-1`` or ``""``; every quantity has its unit in
-its name. Nothing here prints, saves or computes a metric: rows are made from calls in `phaselaw.rundir.columns`.
+its name. Nothing here prints, saves or computes a metric: rows are made from calls in `phaselaw.rundir.columns`, which
+says what each measured field means where nothing stands beside it here.
 
 This module imports nothing heavy.
 """
@@ -122,11 +123,9 @@ class Timing:
     kv_decode_cuda_event_ms: float | None = None
     gpu_peak_mb: float | None = None
     rss_peak_mb: float | None = None
-    """Peak resident memory (2^20 bytes) of the process that holds the model, where that is known."""
     done_reason: str | None = None
     """Why generation ended: ``length`` or ``stop``; ``None`` where the engine never stops early."""
     output_sha256: str | None = None
-    """SHA-256 of the generated token ids, so that runs can be checked to have done the same work."""
     server: Mapping[str, float | int | str | None] = dataclasses.field(default_factory=dict)
     """What a server said of itself, by its own field names with units: claims, kept raw."""
     served: "Served | None" = None
@@ -142,9 +141,7 @@ class Served:
     ttft_ms: float
     """First non-empty token minus send; holds the load and the wait of a call that had them."""
     e2e_ms: float
-    """Last token minus send."""
     wall_ms: float
-    """The reply's end minus send."""
     connect_ms: float | None
     """Connection set-up before the send; ``None`` where a kept connection served."""
     arrivals_ms: tuple[float, ...]
@@ -163,9 +160,7 @@ class Served:
     events_repeated: int = 0
     """Events whose text had come before, as hidden reasoning: no arrivals."""
     false_claims: str | None = None
-    """What of the server the client's clock contradicts, over the calls of the cell."""
     first_event_tokens: float | None = None
-    """Tokens that the first event held: TTFT is that of so many."""
     decode_step_ms_client: float | None = None
     """The span of the arrivals over the tokens that came after the first of them."""
     decode_step_ms_server: float | None = None
@@ -175,10 +170,8 @@ class Served:
     load_ms: float | None = None
     """Load time inside this call, as the server says; not zero on some warm calls."""
     model_was_loaded: bool | None = None
-    """Whether the server held the model before this call."""
     cache_check: CacheCheck | None = None
     cache_reason: str | None = None
-    """What decided `cache_check`."""
     head_cached: bool = False
     """Whether a chat template's head may have been cached, though its tokens are counted."""
     prefill_basis: Literal["server", "ttft"] = "server"
@@ -284,14 +277,10 @@ class Beside:
     own_cpus: float | None
     """By phaselaw, the servers that it started, and the local server that it calls."""
     other_cpus: float | None
-    """By all other processes and the kernel."""
     idle_cpus: float | None
     steal_cpus: float | None
-    """Taken from this virtual machine by its host."""
     involuntary_switches: int | None
-    """How often the scheduler took a processor from a thread of phaselaw's own process."""
     clock_mhz: float | None
-    """The highest clock frequency of some processors, right after the call."""
     load_average: float | None
     """Processes that ran or wanted to, over the last minute."""
 
@@ -310,18 +299,15 @@ class Call(PlannedCall):
     calls_since_process_start: int
     """Calls this process made before this one: 0 is a cold process."""
     calls_since_model_load: int
-    """Calls since this model was loaded on this backend: 0 is a cold model."""
     calls_since_shape_first_seen: int
     """Earlier calls of this model with the same prompt, batch size and budget: 0 is a cold shape."""
     load_ms: float | None
-    """Load time of the model where this is the first call after its load."""
     timing: Timing | None
     queue_delay_ms: float | None = None
     """Sent minus scheduled, by the client; known where several clients start together."""
     achieved_concurrency: float | None = None
     """Mean number of calls under way while this call's group ran; the asked one is the cell's."""
     outages: int = 0
-    """How often its server had been gone and come back before."""
     beside: Beside | None = None
     """What else the machine did, from before this call's group was sent until it had ended."""
 

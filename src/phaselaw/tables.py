@@ -47,6 +47,11 @@ def constants(table: pl.DataFrame) -> list[str]:
     return [name for name in same.columns if same[name][0]]
 
 
+def finite(value: float | None) -> float | None:
+    """A number; ``None`` where it is missing, infinite or no number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 

@@ -4,10 +4,8 @@ Everything is derived from the measured end-to-end tokens/s of a replica (a work
 replicas is a lower bound: a fleet that is busy all the time, without bursts, queues or spares. Whole replicas have the
 headroom that is asked for. A request costs what its tokens do, a prompt token as much as a generated one.
 
-A quantity of a plan is one array: the value first, then draws of what it may be in one more run, in the long run, and
-within this run (`phaselaw.laws.draws`). Every formula is written once, on such arrays, so that a value and its
-intervals come from the same arithmetic. Draws of NaN mean that no interval could be measured; they spread through all
-arithmetic, so that no interval misses some noise.
+A quantity of a plan is one array: its value, then draws (`phaselaw.laws.draws`). Draws of NaN mean that no interval
+could be measured; they spread through all arithmetic, so that no interval misses some noise.
 """
 
 import dataclasses
@@ -23,6 +21,7 @@ from phaselaw.laws.options import Options
 from phaselaw.laws.rates import INTERVALS
 from phaselaw.laws.regression import Floats
 from phaselaw.records import Mix
+from phaselaw.tables import finite
 
 SECONDS_PER_MONTH = 30 * 86_400
 """TR121's month of 30 days."""
@@ -112,16 +111,12 @@ def estimate(quantity: Floats | None) -> Estimate:
     ``None`` for a value that is absent or not finite. A limit that is infinite is ``None`` too: nothing bounds it.
     """
     quantity = np.atleast_1d(math.nan if quantity is None else quantity)
-    value = _finite(quantity[0])
+    value = finite(float(quantity[0]))
     ends: dict[str, float | None] = {}
     for name, draws in zip(INTERVALS, draws_of(quantity), strict=True):
         if value is not None and draws.size and not np.isnan(draws).any():
             with np.errstate(invalid="ignore"):
                 both = np.quantile(draws, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], method="inverted_cdf")
             prefix = f"{name}_".removeprefix("_")
-            ends |= {f"{prefix}{end}": _finite(at) for end, at in zip(("low", "high"), both, strict=True)}
+            ends |= {f"{prefix}{end}": finite(float(at)) for end, at in zip(("low", "high"), both, strict=True)}
     return Estimate(value=value, **ends)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

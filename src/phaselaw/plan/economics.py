@@ -21,7 +21,7 @@ from phaselaw.plan.phase_split import at_mixture, request_row, split, token_pric
 from phaselaw.plan.replicas import MOST_PAIRED, Replica, pairs, price
 from phaselaw.plan.tables import row
 from phaselaw.records import Mix
-from phaselaw.tables import Row, alike
+from phaselaw.tables import Row, alike, finite
 
 Tables = dict[str, list[Row]]
 
@@ -93,7 +93,7 @@ def assumptions(question: Question, replicas: Sequence[Replica]) -> dict[str, An
         "premium_share": question.premium_share,
         "phase_split_rates": question.phase_split_rates,
         "extrapolate": question.extrapolate,
-        "slo_ms": question.slo_ms and [limit if math.isfinite(limit) else None for limit in question.slo_ms],
+        "slo_ms": question.slo_ms and [finite(limit) for limit in question.slo_ms],
         "api": question.api and question.api[0],
         "day": question.day and dataclasses.asdict(question.day),
         "pairs": "each two" if len(replicas) <= MOST_PAIRED else "the cheapest of a backend with each other one",

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -202,17 +203,13 @@ def _checked_alike(parts: Sequence[Run], *, allow_different: bool) -> list[str]:
     """Notes on what could not be checked; raises `AnalysisError` where the runs are not of one study on one host."""
     trusted = "no manifest, so that it is of the same study and host is taken on trust"
     notes = [f"{part.path}: {trusted}" for part in parts if part.manifest is None]
-    known = [(part.path, part.manifest) for part in parts if part.manifest is not None]
-    lines = [
-        f"{known[0][0]} and {path} differ in {line}"
-        for path, manifest in known[1:]
-        for line in differences(known[0][1], manifest)
-    ]
+    known, lines = [(part.path, part.manifest) for part in parts if part.manifest is not None], []
+    for path, manifest in known[1:]:
+        lines += [f"{known[0][0]} and {path} differ in {line}" for line in differences(known[0][1], manifest)]
     if lines and not allow_different:
         more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
-        raise AnalysisError(
-            f"{'; '.join(lines[:4])}{more}; only runs of one study on one host are pooled (--allow-different pools)"
-        )
+        only = "only runs of one study on one host are pooled (--allow-different pools)"
+        raise AnalysisError(f"{'; '.join(lines[:4])}{more}; {only}")
     return notes + [f"pooled although {line}" for line in lines]
 
 
@@ -258,11 +255,8 @@ def read_csv(content: Path | bytes, types: Mapping[str, Any]) -> pl.DataFrame:
 
 def _names(content: Path | bytes) -> list[str]:
     """The names of a CSV's columns; ValueError where one stands twice, which polars would rename."""
-    if isinstance(content, Path):
-        with content.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-    else:
-        head = content[:_HEAD_BYTES]
+    with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as file:
+        head = file.read(_HEAD_BYTES)
     line = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].removesuffix(b"\r")
     if b"\r" in line:
         raise pl.exceptions.ComputeError("its lines end with CR alone; end them with LF")
@@ -283,12 +277,9 @@ def _unreadable(where: Path | str, error: Exception) -> AnalysisError:
 def _unescaped(table: pl.DataFrame) -> pl.DataFrame:
     """A table with the texts that `phaselaw.files.cell_text` made cells of."""
     marked = table.select(pl.selectors.string().str.starts_with("'").any())
-    escaped = f"^'[{''.join(FORMULA_STARTS)}']".replace("-", r"\-")
-    return table.with_columns(
-        pl.when(pl.col(name).str.contains(escaped)).then(pl.col(name).str.slice(1)).otherwise(pl.col(name)).alias(name)
-        for name in marked.columns
-        if marked[name][0]
-    )
+    names = [name for name in marked.columns if marked[name][0]]
+    starts = "".join(FORMULA_STARTS).replace("-", r"\-")
+    return table.with_columns(pl.col(names).str.replace(f"^'([{starts}'])", "$1"))
 
 
 def normalised(rows: pl.DataFrame, *, where: str, run: str = "run") -> pl.DataFrame:

@@ -17,7 +17,7 @@ import numpy as np
 from phaselaw.errors import AnalysisError, UsageError, reading
 from phaselaw.files import json_object
 from phaselaw.records import Mix
-from phaselaw.tables import duration
+from phaselaw.tables import duration, finite
 from phaselaw.traffic import columns as of
 from phaselaw.traffic.log import Log, opened
 from phaselaw.traffic.source import FATES, Reading
@@ -50,9 +50,8 @@ def traffic_profile(
 
 
 def _document(log: Log, reference: ReferenceTimes | None) -> dict[str, Any]:
-    [(n, first, end, cached, prompts)] = log.ask(
-        "SELECT count(*), min(sent), max(sent), sum(cached), sum(prompt) FILTER (cached IS NOT NULL) FROM requests"
-    )
+    sums = "count(*), min(sent), max(sent), sum(cached), sum(prompt) FILTER (cached IS NOT NULL)"
+    [(n, first, end, cached, prompts)] = log.ask(f"SELECT {sums} FROM requests")
     if not n:
         rest = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in log.rows.items() if count)
         raise AnalysisError(f"{log.path}: no request to plan with (rows: {rest or 'none'})")
@@ -82,9 +81,8 @@ def _document(log: Log, reference: ReferenceTimes | None) -> dict[str, Any]:
 
 def _of_requests(log: Log, first: float, end: float) -> dict[str, Any]:
     """The figures of a log whose rows are requests."""
-    n, linked, linked_logs = log.ask(
-        "SELECT count(*), corr(prompt, output), corr(ln(prompt), ln(output)) FROM requests"
-    )[0]
+    linked = "count(*), corr(prompt, output), corr(ln(prompt), ln(output))"
+    [(n, *correlations)] = log.ask(f"SELECT {linked} FROM requests")
     span = end - first
     mean = n / span if span > 0 else None
     peak = None
@@ -101,8 +99,7 @@ def _of_requests(log: Log, first: float, end: float) -> dict[str, Any]:
         **_bursts(log, first),
         **{f"{name}_tokens": found for name, found in lengths.items()},
         "tokens_per_request": sum(found["mean"] for found in lengths.values()),
-        "correlation": _finite(linked),
-        "correlation_of_logs": _finite(linked_logs),
+        **dict(zip(("correlation", "correlation_of_logs"), map(finite, correlations), strict=True)),
         "kinds": [
             {"share": count / n, "prompt_tokens": prompt, "output_tokens": output}
             for count, prompt, output in log.ask(
@@ -117,9 +114,8 @@ def _of_buckets(log: Log) -> dict[str, Any]:
     """The figures of an export of usage, whose rows count the requests of a time: no lengths of single requests."""
     if any(name not in log.columns.names for name in (of.ENDED_AT, of.BUCKET)):
         raise UsageError(f"{log.path}: buckets of requests without an end: no rate can be told")
-    [(n, first, end, prompt, output)] = log.ask(
-        "SELECT sum(requests), min(sent), max(until), sum(prompt), sum(output) FROM requests"
-    )
+    sums = "sum(requests), min(sent), max(until), sum(prompt), sum(output)"
+    [(n, first, end, prompt, output)] = log.ask(f"SELECT {sums} FROM requests")
     if not n or not end > first:
         raise AnalysisError(f"{log.path}: its buckets hold no requests, or no time")
     rates = "SELECT sent, sum(requests) / (max(until) - sent) AS rate FROM requests GROUP BY sent"
@@ -240,14 +236,8 @@ def _two_rates(log: Log, first: float, span: float) -> Iterator[str]:
     share = cuts[best] / _PARTS if quiet_head else 1 - cuts[best] / _PARTS
     times = f"{high / low:.3g} times quieter" if low else "without requests, unlike"
     where, busy = ("first", f"{hours:.4g}:") if quiet_head else ("last", f"0:{hours:.4g}")
-    yield (
-        f"the rate is not one rate: the {where} {share:.0%} of the log are {times} than the rest (a ramp, a quiet "
-        f"part, or day and night); plan with the busy part by --part {busy}"
-    )
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    rest = f"{times} than the rest (a ramp, a quiet part, or day and night); plan with the busy part by --part {busy}"
+    yield f"the rate is not one rate: the {where} {share:.0%} of the log are {rest}"
 
 
 def read_profile(path: Path) -> dict[str, Any]:

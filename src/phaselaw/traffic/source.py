@@ -117,10 +117,9 @@ class Source:
             raise UsageError("the log is empty")
         first = texts[0][1].lstrip("\ufeff").strip()
         if re.match(of.SHAPES["formats"]["text_log"], first):
-            raise UsageError(
-                f"a text log without token counts ({first[:40]!r}): log the usage that the engine answers with, as "
-                "JSON lines with its time, or give the engine's metrics page (phaselaw traffic URL/metrics)"
-            )
+            rather = "log the usage that the engine answers with, as JSON lines with its time, or give the engine's"
+            rather += " metrics page (phaselaw traffic URL/metrics)"
+            raise UsageError(f"a text log without token counts ({first[:40]!r}): {rather}")
         if first[0] in "{[":
             return self._json(path, [text for _, text in texts])
         cut = max(",;\t|", key=first.count)
@@ -153,9 +152,8 @@ class Source:
         object_of = "CASE WHEN json_type(j) = 'OBJECT' THEN json_extract_string(j, $paths) END"
         self._table = f"SELECT number, {object_of} AS f FROM ({rows})"
         # Fields that only later records have, such as an error's, are found too.
-        [(structure,)] = self._ask(
-            f"SELECT json_group_structure(j)::VARCHAR FROM ({rows}) WHERE json_type(j) = 'OBJECT'"
-        )
+        objects = f"({rows}) WHERE json_type(j) = 'OBJECT'"
+        [(structure,)] = self._ask(f"SELECT json_group_structure(j)::VARCHAR FROM {objects}")
         for record in (*records, _record(structure or "") or {}):
             for path, value in _paths(record):
                 name = ".".join(path)
@@ -188,10 +186,8 @@ class Source:
                 f"CASE WHEN json_array_length(j, '/results') = 0 THEN ['{none}'::JSON] ELSE "
                 "from_json(json_extract(j, '/results'), '[\"JSON\"]') END"
             )
-            self._ask(
-                "CREATE OR REPLACE TABLE docs AS SELECT json_merge_patch(j, r, '{\"results\": null}') AS j "
-                f"FROM (SELECT j, unnest({each}) AS r FROM docs)"
-            )
+            merged = "json_merge_patch(j, r, '{\"results\": null}') AS j"
+            self._ask(f"CREATE OR REPLACE TABLE docs AS SELECT {merged} FROM (SELECT j, unnest({each}) AS r FROM docs)")
 
     def rejected(self) -> list[int]:
         """The lines that DuckDB could not take as text in the last reading, which it then forgets."""
@@ -232,10 +228,8 @@ class Source:
         if self._reading.timestamp_format is not None:
             return f"epoch_us(try_strptime(replace({x}, ', ', ' '), $formats)) / 1e6"
         iso = f"TRY_CAST(regexp_replace(replace({x}, ',', '.'), ' +([+-]\\d\\d:?\\d\\d)$', '\\1') AS TIMESTAMPTZ)"
-        dates = f"coalesce(TRY_CAST({x} AS TIMESTAMPTZ), {iso}, try_strptime({x}, $formats))"
-        return (
-            f"CASE WHEN epoch_us({dates}) / 1e6 BETWEEN {CENTURY[0]} AND {CENTURY[1]} THEN epoch_us({dates}) / 1e6 END"
-        )
+        seconds = f"epoch_us(coalesce(TRY_CAST({x} AS TIMESTAMPTZ), {iso}, try_strptime({x}, $formats))) / 1e6"
+        return f"CASE WHEN {seconds} BETWEEN {CENTURY[0]} AND {CENTURY[1]} THEN {seconds} END"
 
     def _formats(self) -> list[str]:
         asked, known = self._reading.timestamp_format, of.SHAPES["formats"]
@@ -248,32 +242,26 @@ class Source:
         names = self._names
         times = [meaning for meaning in (of.TIMESTAMP, of.FIRST_AT, of.ENDED_AT) if meaning in names]
         counts = [meaning for meaning in (of.PROMPT, of.OUTPUT, *of.DURATIONS) if meaning in names]
-        said = ", ".join(self._said(names[meaning]) for meaning in (*times, *counts))
+        looked_at = (*times, *counts)
+        said = ", ".join(self._said(names[meaning]) for meaning in looked_at)
         rows = self._ask(f"SELECT {said} FROM ({self._table}) LIMIT {_SAMPLE}")
         self.rejected()
-        texts = {
-            meaning: [str(row[at]).strip() for row in rows if row[at]] for at, meaning in enumerate((*times, *counts))
-        }
+        texts = {meaning: [str(row[at]).strip() for row in rows if row[at]] for at, meaning in enumerate(looked_at)}
         everything = [text for column in texts.values() for text in column]
         grouped, lengths = re.compile(r"[1-9]\d{0,2}(,\d{3})+"), texts[of.PROMPT] + texts[of.OUTPUT]
         # A comma is a decimal point where it can't part thousands; a point parts them where tokens would be fractions.
         self._comma = any(re.fullmatch(r"-?\d+,\d+", text) and not grouped.fullmatch(text) for text in everything)
         self._comma |= any(re.fullmatch(r"\d{1,3}(\.\d{3})+", text) and text[-4:] != ".000" for text in lengths)
-        self._dated = {
-            meaning: sum(_float(text) is None for text in texts[meaning]) * 2 > len(texts[meaning]) for meaning in times
-        }
+        numbers = {meaning: [_float(text) for text in texts[meaning]] for meaning in times}
+        self._dated = {meaning: found.count(None) * 2 > len(found) for meaning, found in numbers.items()}
         moments = [text for text in texts[of.TIMESTAMP] if re.match(r"\d{1,2}[/.-]\d{1,2}[/.-]\d", text)]
         if self._reading.timestamp_format is None and len(moments) * 2 > len(texts[of.TIMESTAMP]):
-            ways = "day-first, month-first or a pattern such as %d.%m.%y"
-            raise UsageError(
-                f"{names[of.TIMESTAMP]}: {moments[0]!r} may be read in two ways: say --timestamp-format {ways}"
-            )
+            ways = "two ways: say --timestamp-format day-first, month-first or a pattern such as %d.%m.%y"
+            raise UsageError(f"{names[of.TIMESTAMP]}: {moments[0]!r} may be read in {ways}")
         if self._native:
             self._dated |= {meaning: True for meaning in times if self._native[names[meaning]][1] == "time"}
-        numbers = [
-            number for text in texts[of.TIMESTAMP] if (number := _float(text)) is not None and abs(number) < 1e30
-        ]
-        self._ascends = len(set(numbers)) < 20 or np.corrcoef(numbers, np.arange(len(numbers)))[0, 1] > 0.5
+        stamps = [number for number in numbers[of.TIMESTAMP] if number is not None and abs(number) < 1e30]
+        self._ascends = len(set(stamps)) < 20 or np.corrcoef(stamps, np.arange(len(stamps)))[0, 1] > 0.5
 
     def _tokens(self, meaning: str) -> str:
         """A count of tokens; ``NULL`` where the text is none that is believed."""
@@ -286,11 +274,8 @@ class Source:
     def _values_of_a_row(self) -> dict[str, str]:
         """The expression of every value that is kept of a row, by its name in the table."""
         names = self._names
-        found = {
-            "stamp": self._moment(of.TIMESTAMP),
-            "prompt": self._tokens(of.PROMPT),
-            "output": self._tokens(of.OUTPUT),
-        }
+        found = {"stamp": self._moment(of.TIMESTAMP)}
+        found |= {"prompt": self._tokens(of.PROMPT), "output": self._tokens(of.OUTPUT)}
         for meaning in (of.CACHED, of.WRITTEN):
             found |= {meaning: f"coalesce({self._tokens(meaning)}, 0)"} if meaning in names else {}
         for meaning in (of.FIRST_AT, of.ENDED_AT):
@@ -301,9 +286,8 @@ class Source:
         for meaning, words in _COLD.items():
             if meaning in names:
                 said = f"lower(trim({self._said(names[meaning])}))"
-                found["called_cold"] = (
-                    f"CASE WHEN {said} NOT IN ('', 'none', 'null', 'nan') THEN {said} ~ '{words}' END"
-                )
+                known = f"{said} NOT IN ('', 'none', 'null', 'nan')"
+                found["called_cold"] = f"CASE WHEN {known} THEN {said} ~ '{words}' END"
         return found
 
     def _judged(self, chosen: str, also: str = "") -> str:
@@ -343,10 +327,9 @@ class Source:
             return
         since = {unit: f"stamp BETWEEN {CENTURY[0] / size!r} AND {CENTURY[1] / size!r}" for unit, size in UNITS.items()}
         counts = ", ".join(f"count_if({window})" for window in since.values())
-        [found] = self._ask(
-            f"SELECT count(stamp), count_if(stamp <> floor(stamp)), {counts} FROM {table} WHERE fate < {OTHER}"
-        )
-        total, fractions, by_unit = found[0], found[1], dict(zip(UNITS, (n or 0 for n in found[2:]), strict=True))
+        counts = f"count(stamp), count_if(stamp <> floor(stamp)), {counts}"
+        [(total, fractions, *found)] = self._ask(f"SELECT {counts} FROM {table} WHERE fate < {OTHER}")
+        by_unit = dict(zip(UNITS, (n or 0 for n in found), strict=True))
         if not total:
             return
         named = self.columns.seconds.get(of.TIMESTAMP)
@@ -376,9 +359,8 @@ class Source:
             unit = unit if unit != "fractions" else "s" if fractions else "ms"
             return UNITS[unit], f"{unit} from the log's start, as {shape['name']} logs count them"
         if not fractions:
-            raise UsageError(
-                f"{field}: small whole numbers whose unit is not known: say --timestamp-unit s, ms, us or ns"
-            )
+            units = "say --timestamp-unit s, ms, us or ns"
+            raise UsageError(f"{field}: small whole numbers whose unit is not known: {units}")
         self.doubt = f"{field}: taken for seconds from the log's start: say --timestamp-unit where it is another unit"
         return 1.0, "s from the log's start, since they have fractions"
 
@@ -418,9 +400,8 @@ class Source:
         """The first rows that can't be read, with lines and reasons; and what several have in common."""
         said = {fate: self._names[meaning] for fate, meaning in BY_VALUE.items() if meaning in self._names}
         also = "".join(f", {self._said(field)} AS said{fate}" for fate, field in said.items())
-        judged = self._judged(
-            ", ".join(["number", "why", *(f"said{fate}" for fate in said)]), f", {self._why} AS why{also}"
-        )
+        chosen = ", ".join(["number", "why", *(f"said{fate}" for fate in said)])
+        judged = self._judged(chosen, f", {self._why} AS why{also}")
         cases = " ".join(f"WHEN {fate} THEN said{fate}" for fate in said)
         faults = f"SELECT number, fate, CASE fate WHEN {BROKEN} THEN why {cases} END AS x FROM ({judged})"
         self._ask(f"CREATE OR REPLACE TABLE faults AS {faults} WHERE fate >= {BROKEN}")
