@@ -101,33 +101,21 @@ def other_latencies(a: Run, b: Run) -> dict[str, str]:
     Served rows with ``kv_decode_ms_equiv`` have decodes scaled to the tokens asked for in ``latency_ms``, those without
     as long as they ran.
     """
-    scaled = [
-        dict(
-            run.rows.filter(pl.col("mode") == "kv_decode", pl.col("backend_kind") == "ollama")
-            .group_by("backend")
-            .agg(pl.col("kv_decode_ms_equiv").is_not_null().any())
-            .iter_rows()
-        )
-        for run in (a, b)
-    ]
-    return {
-        name: f"{name}: latency_ms is scaled to the tokens asked on one side (with kv_decode_ms_equiv), as it ran "
-        "on the other; its decode and end-to-end rows are not compared"
-        for name in scaled[0].keys() & scaled[1].keys()
-        if scaled[0][name] != scaled[1][name]
-    }
+    decodes = (run.rows.filter(pl.col("mode") == "kv_decode", pl.col("backend_kind") == "ollama") for run in (a, b))
+    scaled = pl.col("kv_decode_ms_equiv").is_not_null().any()
+    first, other = (dict(rows.group_by("backend").agg(scaled).iter_rows()) for rows in decodes)
+    what = "latency_ms is scaled to the tokens asked on one side (with kv_decode_ms_equiv), as it ran on the other; "
+    what += "its decode and end-to-end rows are not compared"
+    return {name: f"{name}: {what}" for name in first.keys() & other.keys() if first[name] != other[name]}
 
 
 def prompt_differences(a: Run, b: Run) -> list[str]:
     """Scenarios of one name whose prompts differ in tokens, a line each: where no study says what was asked."""
     names = ["backend", "model", "scenario", "batch_size"]
-    asked = [
-        run.rows.filter((pl.col("mode") == "prefill") & pl.col("tokens_total").is_finite())
-        .group_by(names, maintain_order=True)
-        .agg(pl.col("tokens_total").median())
-        for run in (a, b)
-    ]
-    both = asked[0].join(asked[1], on=names, suffix="_b", maintain_order="left")
+    prefills = (run.rows.filter(pl.col("mode") == "prefill", pl.col("tokens_total").is_finite()) for run in (a, b))
+    median = pl.col("tokens_total").median()
+    first, other = (rows.group_by(names, maintain_order=True).agg(median) for rows in prefills)
+    both = first.join(other, on=names, suffix="_b", maintain_order="left")
     return [
         f"prompt of {row['scenario']} for {row['model']} on {row['backend']}: {row['tokens_total']:g} and "
         f"{row['tokens_total_b']:g} tokens"

@@ -87,7 +87,8 @@ Device = Annotated[
     _matching(DEVICE_PATTERN, "should be cpu, cuda, cuda:N or mps"),
 ]
 ServerUrl = Annotated[str, Field(json_schema_extra={"pattern": URL_PATTERN}), AfterValidator(_http_address)]
-Prompt = Annotated[str, Field(min_length=1, max_length=1_000_000)]
+Text = Annotated[str, Field(min_length=1)]
+Prompt = Annotated[Text, Field(max_length=1_000_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Values = Some[Count] | None
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -97,6 +98,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)]
 Deviation = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 Clients = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=100, strict=False)]
+Exported = Literal["f32", "f16", "q8_0", "q4_0"]
 CacheFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 Kind = Literal["hf", "simulated", "ollama", "llamacpp", "openai"]
 Options = dict[str, str | int | float | bool | list[str]]
@@ -212,12 +214,8 @@ class LlamacppBackend(ServedBackend):
 
     kind: Literal["llamacpp"] = Field(description="llama.cpp's server.")
     url: ServerUrl | None = key(None, "A server that runs already; left out: one is started.")
-    server: Annotated[str, Field(min_length=1)] | None = key(
-        None, "Path of llama-server, or `xllamacpp`; left out: PATH's, else the package's."
-    )
-    weights: Literal["f32", "f16", "q8_0", "q4_0"] = key(
-        "f32", "How a ladder model or GPT-2 folder is exported; a GGUF file is as it is."
-    )
+    server: Text | None = key(None, "Path of llama-server, or `xllamacpp`; left out: PATH's, else the package's.")
+    weights: Exported = key("f32", "How a ladder model or GPT-2 folder is exported; a GGUF file is as it is.")
     threads: Count | None = key(None, "CPU threads; left out: the server's own choice.")
     context_length: Count | None = key(None, "Context in tokens; left out: the model's own.")
     batch: Count | None = key(None, "Prompt tokens handed over at once (`--batch-size`).")
