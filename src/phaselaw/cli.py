@@ -3,8 +3,7 @@
 Each command is a file of `phaselaw.commands` (`Command`). Only the file of the chosen command is loaded, so
 ``phaselaw --help`` loads none.
 
-Exit codes, a contract: 0 done; 1 failure; 2 usage; 3 done, and the answer is the bad one (calls failed, regression,
-does not fit, damage found); 130 interrupted.
+Exit codes are a contract; `EXAMPLES` says them.
 """
 
 import argparse

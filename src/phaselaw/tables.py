@@ -1,18 +1,7 @@
 """One declaration a table: its columns in order, what they hold, and how they read in a report.
 
-A table of the analysis is declared once, beside the function that computes it. The CSV, the report's table and the docs
-follow from the declaration::
-
-    SERVER_CLOCK = Table(
-        name="server_clock",
-        holds="a server's decode time against the client's clock",
-        caption="A server's decode time against the client's clock.",
-        why_empty="no served calls whose steps both clocks know",
-        columns=(LAW_BACKEND, words("model", "model"), counted("n", "calls"), measured("step_ms", "step (ms)")),
-        order=("backend", "model"),
-    )
-    table = SERVER_CLOCK.frame(rows)        # typed, ordered, sorted: what is written as server_clock.csv
-    SERVER_CLOCK.reported(rows)             # the columns that a report shows
+A table of the analysis is declared once, beside the function that computes it (CONTRIBUTING.md shows one). The CSV
+(`Table.frame`), the report's table (`Table.reported`) and the docs follow from the declaration.
 """
 
 import dataclasses

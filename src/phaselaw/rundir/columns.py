@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from phaselaw.records import PHASES, Call, Cell, Phase, Timing
 from phaselaw.servers.caches import judged
 from phaselaw.servers.streams import settled
+from phaselaw.tables import finite
 
 SCHEMA_VERSION = 2
 """Version of the run directory. 2 has replicates and hashes; a run of version 1 is read as one replicate."""
@@ -81,8 +82,7 @@ def tokens_per_s(tokens_total: float, latency_ms: float) -> float:
 
 
 def _step_ms(call: Call) -> float | None:
-    step = math.nan if call.timing is None else decode_step_ms(call.timing)
-    return None if math.isnan(step) else step
+    return None if call.timing is None else finite(decode_step_ms(call.timing))
 
 
 def _projected(call: Call, tokens: int) -> float | None:
@@ -114,8 +114,7 @@ def _request_ms(call: Call) -> float | None:
     steps = call.cell.gen_tokens - 1
     if timing is None or first is None or (timing.served is not None and "e2e_kv" in timing.served.faults):
         return None
-    rest = decode_step_ms(timing) * steps if steps else 0.0
-    return None if math.isnan(rest) else first + rest
+    return finite(first + (decode_step_ms(timing) * steps if steps else 0.0))
 
 
 def _half_ms(call: Call, half: int) -> float | None:

@@ -110,11 +110,11 @@ def _resolve(data: dict[str, Any], document: Document) -> None:
     for key, known in BARE_NAMES.items():
         entries: list[Any] = data[key] if isinstance(data.get(key), list) else []
         for index, entry in enumerate(entries):
-            name = _full_name(entry) if key == "models" and isinstance(entry, str) else entry
-            if isinstance(name, str) and name not in known:
-                hint = f"{did_you_mean(name, known)}; give it as a mapping with name: and its settings"
-                raise document.fault((key, index), f"no known entry {display(name)}{hint}")
-            if isinstance(name, str):
+            if isinstance(entry, str):
+                name = _full_name(entry) if key == "models" else entry
+                if name not in known:
+                    hint = f"{did_you_mean(name, known)}; give it as a mapping with name: and its settings"
+                    raise document.fault((key, index), f"no known entry {display(name)}{hint}")
                 entries[index] = copy.deepcopy(known[name])
     axes = data.setdefault("axes", {}) if "gen_tokens_list" in data else None
     if isinstance(axes, dict):
