@@ -46,37 +46,33 @@ def traffic_profile(
 ) -> dict[str, Any]:
     """The profile of a request log. Raises as `Log` does, and `AnalysisError` where it has no request to plan with."""
     with opened(paths, reading) as log:
-        return _document(log, reference)
-
-
-def _document(log: Log, reference: ReferenceTimes | None) -> dict[str, Any]:
-    sums = "count(*), min(sent), max(sent), sum(cached), sum(prompt) FILTER (cached IS NOT NULL)"
-    [(n, first, end, cached, prompts)] = log.ask(f"SELECT {sums} FROM requests")
-    if not n:
-        rest = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in log.rows.items() if count)
-        raise AnalysisError(f"{log.path}: no request to plan with (rows: {rest or 'none'})")
-    of_buckets = of.BUCKET in log.columns.names
-    figures = _of_buckets(log) if of_buckets else _of_requests(log, first, end)
-    absolute = not any(source.relative for source in log.sources)
-    hours = _hours(log, first, first + (figures["span_s"] or 0.0), absolute)
-    apart = {name: log.rows[name] for name in FATES[1:] if log.rows[name]}
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "source": "usage by the hour" if of_buckets else "request log",
-        "doubts": [],
-        **figures,
-        "rows": {"in_log": sum(log.rows.values()), "apart": apart},
-        "rows_not_read": {"count": log.rows["not_read"], "first": log.faults},
-        "columns": dict(log.columns.names),
-        "timestamps": log.timestamps,
-        # In UTC; not known where the log counts from its own start.
-        "starts_at": dt.datetime.fromtimestamp(first, tz=dt.UTC).isoformat() if absolute else None,
-        "gap_cv_unknown": "buckets count requests, they do not say when they came" if of_buckets else None,
-        "cached_prompt_share": cached / prompts if prompts else None,
-        **hours,
-        "timings": None if of_buckets else timings(log, reference),
-    }
-    return document | {"doubts": [*log.doubts, *_doubts(log, document, first)]}
+        sums = "count(*), min(sent), max(sent), sum(cached), sum(prompt) FILTER (cached IS NOT NULL)"
+        [(n, first, end, cached, prompts)] = log.ask(f"SELECT {sums} FROM requests")
+        if not n:
+            rest = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in log.rows.items() if count)
+            raise AnalysisError(f"{log.path}: no request to plan with (rows: {rest or 'none'})")
+        of_buckets = of.BUCKET in log.columns.names
+        figures = _of_buckets(log) if of_buckets else _of_requests(log, first, end)
+        absolute = not any(source.relative for source in log.sources)
+        hours = _hours(log, first, first + (figures["span_s"] or 0.0), absolute)
+        apart = {name: log.rows[name] for name in FATES[1:] if log.rows[name]}
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "source": "usage by the hour" if of_buckets else "request log",
+            "doubts": [],
+            **figures,
+            "rows": {"in_log": sum(log.rows.values()), "apart": apart},
+            "rows_not_read": {"count": log.rows["not_read"], "first": log.faults},
+            "columns": dict(log.columns.names),
+            "timestamps": log.timestamps,
+            # In UTC; not known where the log counts from its own start.
+            "starts_at": dt.datetime.fromtimestamp(first, tz=dt.UTC).isoformat() if absolute else None,
+            "gap_cv_unknown": "buckets count requests, they do not say when they came" if of_buckets else None,
+            "cached_prompt_share": cached / prompts if prompts else None,
+            **hours,
+            "timings": None if of_buckets else timings(log, reference),
+        }
+        return document | {"doubts": [*log.doubts, *_doubts(log, document, first)]}
 
 
 def _of_requests(log: Log, first: float, end: float) -> dict[str, Any]:

@@ -83,7 +83,8 @@ def scrape_profile(
     requests, prompt, output = (_total(counted, *names) for names in (REQUESTS, PROMPT, OUTPUT))
     if prompt is None and output is None:
         raise AnalysisError("the page counts no tokens")
-    means = {"prompt_tokens": _ratio(prompt, requests), "output_tokens": _ratio(output, requests)}
+    tokens = {"prompt_tokens": prompt, "output_tokens": output}
+    means = {name: _ratio(total, requests) for name, total in tokens.items()}
     both = [mean for mean in means.values() if mean is not None]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -92,20 +93,16 @@ def scrape_profile(
         "requests": requests,
         "span_s": seconds,
         "requests_per_s": _ratio(requests, seconds),
-        "prompt_tokens_total": prompt,
-        "output_tokens_total": output,
-        "prompt_tokens_per_s": _ratio(prompt, seconds),
-        "output_tokens_per_s": _ratio(output, seconds),
-        "peak_minute": None,
-        "gap_cv": None,
+        **{f"{name}_total": total for name, total in tokens.items()},
+        **{f"{name}_per_s": _ratio(total, seconds) for name, total in tokens.items()},
+        **dict.fromkeys(("peak_minute", "gap_cv")),
         "gap_cv_unknown": "a page counts requests, it does not say when they came",
         **{
             name: None if mean is None else (_histogram(counted, name) or {}) | {"mean": mean}
             for name, mean in means.items()
         },
         "tokens_per_request": sum(both) if len(both) == 2 else None,
-        "correlation": None,
-        "correlation_of_logs": None,
+        **dict.fromkeys(("correlation", "correlation_of_logs")),
         "kinds": [{"share": 1.0, **means}] if len(both) == 2 else [],
         "latencies": {name: _histogram(counted, name) for name in ("ttft_s", "decode_step_s", "e2e_s")},
         **{name: _ratio(_total(counted, of), _total(counted, over)) for name, (of, over) in RATES.items()},

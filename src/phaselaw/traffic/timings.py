@@ -70,11 +70,11 @@ def timings(log: Log, reference: ReferenceTimes | None = None) -> dict[str, Any]
     counts = {tuple(at): n for at, n in log.ask(f"SELECT {key}, count(*) FROM timed GROUP BY 1 ORDER BY 1")}
     if not counts:
         return None
-    latencies = {name: _quantiles(log, key, name) for name in ("ttft", "step", "e2e")}
+    latencies = [_quantiles(log, key, name) for name in ("ttft", "step", "e2e")]
     return {
         "cold_rule": f"called cold by the log, else worker age under {COLD_AGE_S:g} s or idle {COLD_IDLE_S:g} s",
         "batch_size_known": any(at[2] >= 0 for at in counts),
-        "buckets": [_bucket_row(at, n, *(each.get(at, {}) for each in latencies.values())) for at, n in counts.items()],
+        "buckets": [_bucket_row(at, n, [each.get(at, {}) for each in latencies]) for at, n in counts.items()],
         "against": None if reference is None else _against(log, reference),
     }
 
@@ -89,9 +89,8 @@ def _quantiles(log: Log, key: str, name: str) -> dict[tuple[int, ...], dict[str,
     return {tuple(at): dict(zip(_SHARES, values, strict=True)) for at, *values in rows}
 
 
-def _bucket_row(
-    key: tuple[int, ...], requests: int, ttft: dict[str, float], step: dict[str, float], e2e: dict[str, float]
-) -> dict[str, Any]:
+def _bucket_row(key: tuple[int, ...], requests: int, latencies: Sequence[dict[str, float]]) -> dict[str, Any]:
+    ttft, step, e2e = latencies
     return {
         "start": _STARTS[key[-1]],
         **{name: _limits(at, edges) for at, (name, edges) in zip(key, EDGES.items(), strict=False)},
