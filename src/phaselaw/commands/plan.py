@@ -306,10 +306,8 @@ def _same_accelerator(args: argparse.Namespace, workers: Sequence[Replica]) -> N
     asked, count = args.accelerator, args.accelerators_per_worker
     for backend, machine in {worker.backend: worker.machine for worker in workers}.items():
         if not machine.used(asked, count):
-            raise UsageError(
-                f"--accelerator {asked}: {backend} was measured on {machine}; give the rate of {count} x {asked} "
-                "(--tokens-per-s), or a run on it"
-            )
+            rather = f"give the rate of {count} x {asked} (--tokens-per-s), or a run on it"
+            raise UsageError(f"--accelerator {asked}: {backend} was measured on {machine}; {rather}")
 
 
 GIVEN = "given"  # the backend of a rate without a name
