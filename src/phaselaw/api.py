@@ -345,8 +345,8 @@ def _subject(loaded: Loaded, beside: Sequence[Loaded], plan: Plan | None) -> Sub
     analysis = loaded.analysis
     if plan is None:
         plan = planned(Question(), replicas_of(loaded.run, analysis, TR121_USD_PER_HOUR, most=MOST_ROWS), analysis)
-    planned_models = {row["model"] for row in plan.rows("rows")}
-    if (named := analysis[REQUESTS]["model"].n_unique()) > len(planned_models) >= MOST_ROWS:
+    models = {row["model"] for row in plan.rows("rows")}
+    if (named := analysis[REQUESTS]["model"].n_unique()) > len(models) >= MOST_ROWS:
         some = f"The {MOST_ROWS} fastest of {named:,} models, the smallest and the largest: phaselaw plan has all."
         plan.document["assumptions"]["models"] = some
     if beside:

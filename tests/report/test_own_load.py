@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from phaselaw import api
 from phaselaw.cli import main
+from phaselaw.commands.plan import _read, of_report
+from phaselaw.report.economics import own_load
 
 PROFILE = {
     "schema_version": 2,
@@ -62,9 +65,9 @@ def test_the_next_report_takes_the_inputs_of_the_last_plan_and_says_so(run: Path
 
 
 def test_a_load_of_its_own_goes_before_the_last_plans(run: Path) -> None:
-    assert main(["plan", str(run), "--tokens-per-month", "5e9"]) == 0
-    assert main(["report", str(run), "--tokens-per-month", "1e9"]) == 0
-    assert "Your load (assumed): 1,000,000,000 tokens a month at $1.006" in first_screen(run)
+    plan = of_report(_read(["--tokens-per-month", "1e9"]), api.load(run), run)
+    [told] = own_load(plan)
+    assert told.startswith("Your load (assumed): 1,000,000,000 tokens a month at $1.006 a worker's hour (assumed).")
 
 
 @pytest.mark.parametrize(
@@ -78,10 +81,9 @@ def test_a_load_of_its_own_goes_before_the_last_plans(run: Path) -> None:
 )
 def test_inputs_that_cant_be_used_are_told_and_the_defaults_serve(run: Path, kept: dict, why: str, capsys) -> None:
     (run / "plan" / "inputs.json").write_text(json.dumps(kept))
-    assert main(["report", str(run), "--out", str(run.parent / "out")]) == 0
+    assert of_report(_read([]), api.load(run), run) is None
     error = capsys.readouterr().err
     assert "note: priced with the defaults, since the last plan's inputs can't be used" in error and why in error
-    assert "load" not in first_screen(run.parent / "out")
 
 
 def test_nothing_is_written_into_a_run_that_phaselaw_did_not_measure(run: Path, tmp_path: Path) -> None:

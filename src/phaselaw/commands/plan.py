@@ -1,7 +1,6 @@
 """``phaselaw plan``: what a load needs and costs, from the measured rates of a run; its options for a report too.
 
-The inputs of a run's last plan are kept in it, so that its next report is priced with them: `KEPT`, and beside it the
-files that were named.
+The inputs of a run's last plan are kept in it (`KEPT`), files among them: its next report is priced with them.
 """
 
 import argparse
@@ -168,10 +167,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def planned(args: argparse.Namespace, loaded: api.Loaded | None, *, most: int | None = None) -> Plan:
-    """The plan that the options ask for: of a run (of ``most`` models), or of the rates that were given for ``None``.
-
-    Raises `UsageError`, and `AnalysisError` for a run without rates.
-    """
+    """The plan that the options ask for, of a run (``most`` of its models) or of given rates; raises `UsageError`."""
     rates = _rates_given(args.tokens_per_s)
     backends = list(rates) if loaded is None else loaded.rows["backend"].unique(maintain_order=True).to_list()
     hour = _hour(args, backends)
@@ -188,10 +184,8 @@ def planned(args: argparse.Namespace, loaded: api.Loaded | None, *, most: int | 
     return replace(plan, document=document, mark=inputs.CURRENCIES[hour.currency])
 
 
-KEPT = Path("plan", "inputs.json")
-"""In a run: the options of its last plan."""
-_FILES = ("traffic", "mixes", "prices", "success_rates")
-"""Options that name a file, which is kept beside them, named by the option."""
+KEPT = Path("plan", "inputs.json")  # in a run: the options of its last plan
+_FILES = ("traffic", "mixes", "prices", "success_rates")  # options that name one, which is kept by the option's name
 
 
 def _read(words: Sequence[str]) -> argparse.Namespace:

@@ -6,7 +6,9 @@ and what they compute is written out, operation by operation. Page and Python bo
 
 import dataclasses
 import json
+from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,7 +91,6 @@ def _two(of: Any) -> dict[str, Any]:
 
 FORMULAS: Mapping[str, Callable[[Any], Any]] = {
     "tokens_per_month": lambda of: Question(requests_per_s=of.requests_per_s, mixes=(_request(of),)).volume,
-    "requests_per_s": lambda of: of.tokens_per_month / Question(requests_per_s=1.0, mixes=(_request(of),)).volume,
     "fleet": lambda of: _replica(of).fleet(of.tokens_per_month, of),
     "api": _api,
     "two": _two,
@@ -137,6 +138,12 @@ def planner(question: Question, workers: Sequence[Replica]) -> dict[str, Any]:
 def _worker(replica: Replica) -> dict[str, Any]:
     """What the planner must know of a worker; of its rate also the interval: of one more run, else of this one."""
     rate = estimate(replica.tokens_per_s)
-    names = ("backend", "model", "batch_size", "gen_tokens", "usd_per_hour", "lengths", "context_tokens", "suspect")
-    known = {name: getattr(replica, name) for name in (*names, "incomplete", "params_millions")}
+    names = ("backend", "model", "batch_size", "gen_tokens", "usd_per_hour", "lengths", "suspect", "incomplete")
+    known = {name: getattr(replica, name) for name in (*names, "params_millions")}
+    # What context and memory hold, however short the prompt.
+    asked, at_once = partial(Mix, name="", prompt_tokens=0.0), replica.batch_size * replica.clients
+    held = bisect(
+        range(1, 2**30), 0, key=lambda n: bool(coverage.cannot_hold(replica, asked(output_tokens=n), at_once))
+    )
+    known["most_tokens"] = held
     return known | {"tokens_per_s": (rate.value, *(rate.reach or ())), "one_more_run": rate.low is not None}

@@ -119,7 +119,8 @@ def _rates(subject: Subject) -> DotPlot | None:
     """The price of 1M tokens by model, at each hourly rate."""
     rows = subject.plan.rows("sensitivity")
     volume = rows[0]["tokens_per_month"] if rows else None
-    named = [row | {"named": few_models.short_name(row["model"])} for row in rows if row["tokens_per_month"] == volume]
+    at = (row for row in rows if row["tokens_per_month"] == volume)
+    named = [row | {"named": few_models.short_name(row["model"]) + economics.mark(row)} for row in at]
     return dots("price-by-rate", named)
 
 

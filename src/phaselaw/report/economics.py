@@ -57,6 +57,11 @@ _MARKS = {"interpolated": " int.", "extrapolated": " ext.", "given": " given"}
 """Behind a figure that was not measured, where there is no column that says so."""
 
 
+def mark(row: Row) -> str:
+    """What stands behind a price of a row that was not measured."""
+    return _MARKS.get(row["rate_status"], "")
+
+
 def _marked(key: str, title: str, show: tables.Show) -> tables.Col:
     """A figure that says what it stands on."""
     plain = figure(key, title, show)
@@ -138,7 +143,8 @@ def price_range(plan: Plan) -> str:
         return "No model has a price: no call end to end was measured."
     price = plan.declared["rows"].columns
     [dollars] = [column for column in price if column.key == "usd_per_1m"]
-    ends = dict.fromkeys(f"${dollars.text(row)} ({row['model']} on {row['backend']})" for row in rows[:1] + rows[-1:])
+    told = (f"${dollars.text(row)}{mark(row)} ({row['model']} on {row['backend']})" for row in rows[:1] + rows[-1:])
+    ends = dict.fromkeys(told)
     return f"A million tokens, prompt and generated, cost {' to '.join(ends)}, at {_hours(plan)} an hour (assumed)."
 
 
@@ -294,17 +300,17 @@ def sensitivity(plan: Plan) -> Section:
     rates = ", ".join(f"{tier} ${usd:g}" for tier, usd in {row["tier"]: row["usd_per_hour"] for row in rows}.items())
     volume = rows[0]["tokens_per_month"]
     months = [row for row in rows if row["tokens_per_month"] == volume]
-    of_months = f"of whole workers for {volume:,.0f} tokens, by hourly rate."
+    said = f"$ a month of whole workers for {volume:,.0f} tokens, by hourly rate."
     views = (
         ("usd_per_1m", "tier", rows, "$ per 1M tokens (lower bound) by hourly rate."),
         ("workers", "tokens_per_month", rows, "Workers (lower bound) by tokens a month."),
         ("whole_workers", "tokens_per_month", rows, "Whole workers by tokens a month."),
-        ("usd_per_month_whole", "tier", months, f"$ a month {of_months}"),
+        ("usd_per_month_whole", "tier", months, said),
     )
     return section(
         "Sensitivity to volume and hourly rate",
         f"Hourly rates (assumed): {rates}. Whole workers keep the headroom that was asked for.",
-        *(plan.side_by_side("sensitivity", on, by=by, key=key, caption=said) for key, by, on, said in views),
+        *(plan.side_by_side("sensitivity", on, by=by, key=key, caption=text) for key, by, on, text in views),
     )
 
 
@@ -358,8 +364,7 @@ def sections(plan: Plan, chosen: Iterable[str] = tuple(SECTIONS)) -> list[Sectio
     return [found for name in asked if (found := SECTIONS[name](plan)) is not None]
 
 
-_OF = {"budget": "budget", "users": "users", "api": "api", "day": "day", "tiers": "tiering"}
-"""Parts that an option asks for, and the table that a plan then has."""
+_OF = {"budget": "budget", "users": "users", "api": "api", "day": "day", "tiers": "tiering"}  # tables of an option
 
 
 def of_report(plan: Plan) -> list[Section]:
@@ -369,7 +374,7 @@ def of_report(plan: Plan) -> list[Section]:
     if plan.document["assumptions"].get("whose") is None:
         return sections(plan, ("capacity", "compare", "mixes", "sensitivity", "tiers"))
     first, *others = sections(plan)
-    first = replace(first, blocks=(*first.blocks, tuple(plan.document["notes"])))
+    first = replace(first, blocks=(*first.blocks, *filter(None, [tuple(plan.document["notes"])])))
     return [in_currency(each, plan.mark) for each in (first, *others)]
 
 

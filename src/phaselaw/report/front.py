@@ -166,6 +166,8 @@ def _figures(subject: Subject, rows: Sequence[Row]) -> tuple[Headline, ...]:
     main, ends, prices, law = rows[0], _ends(subject, rows[0]), _priced(subject, rows[0]), _law(subject, rows[0])
     rates = [f"{digits(each['rate'])} {within(each, 'tokens_per_s')}".strip() for each in ends]
     hourly = f"at ${prices[0]['usd_per_hour']:g} an hour (assumed)" if prices else "no end-to-end rate"
+    doubt = sorted({row["rate_status"] for row in prices} - {"measured", "derived"})
+    hourly = ", ".join((hourly, *doubt))
     ranges = [text for row in prices[-1:] if (text := within(row, "usd_per_1m"))]
     cold = "no first call was much slower"
     if main["cold_ratio_max"]:
@@ -224,7 +226,8 @@ def _prices(subject: Subject, main: Row) -> DotPlot | None:
         return None
     if len(rows) > _MOST_MODELS:
         rows = [rows[round(at * (len(rows) - 1) / (_MOST_MODELS - 1))] for at in range(_MOST_MODELS)]
-    told = [f"{short_name(row['model'])}  ${digits(row['usd_per_1m'])} {within(row, 'usd_per_1m')}" for row in rows]
+    of = "usd_per_1m"
+    told = [f"{short_name(row['model'])}  ${digits(row[of])} {within(row, of)}{economics.mark(row)}" for row in rows]
     named = [row | ends(row, "usd_per_1m") | {"named": name} for name, row in zip(told, rows, strict=True)]
     return dots("price-by-model", named, on=f"{main['law']} at ${rows[0]['usd_per_hour']:g}")
 

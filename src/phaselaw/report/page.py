@@ -36,13 +36,9 @@ def to_html(document: Document) -> str:
     # The page may run this script and no other, and may fetch nothing at all.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     about = {"style": style, "plots": plots, "script": script, "digest": Markup(digest)}
-    page.globals["planner_data"] = _json({**document.planner, "formulas": None})
+    data = json.dumps({**document.planner, "formulas": None}, ensure_ascii=False, allow_nan=False)
+    page.globals["planner_data"] = Markup(escape_controls(data).replace("<", "\\u003c"))  # no name ends the script
     return page.from_string(template).render(document=document, unexplained=lambda: set(GLOSSARY), **about) + "\n"
-
-
-def _json(data: Any) -> Markup:
-    """Data that can stand in a page, of texts that do nothing to what is around them."""
-    return Markup(escape_controls(json.dumps(data, ensure_ascii=False, allow_nan=False)).replace("<", "\\u003c"))
 
 
 def _shown(value: Any) -> Any:

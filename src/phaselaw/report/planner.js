@@ -4,9 +4,9 @@ const planner = document.getElementById("planner");
 const known = JSON.parse(document.getElementById("planner-data").textContent);
 const STATUS = ["measured", "interpolated", "extrapolated", "not possible"];
 const EXTRAPOLATED = 2, NOT_POSSIBLE = 3;
-// What a price of such a request stands on (phaselaw.plan.coverage).
+// What a price of such a request stands on (phaselaw.plan.coverage); `most_tokens` fit into context and memory.
 function standing(worker, [prompt, output]) {
-  if (worker.context_tokens !== null && prompt + output > worker.context_tokens) return NOT_POSSIBLE;
+  if (prompt + output > worker.most_tokens) return NOT_POSSIBLE;
   const near = (asked, length) => formulas.near({ asked, known: length });
   if (worker.lengths.some(([p, o]) => near(prompt, p) && near(output, o))) return 0;
   const within = (asked, at) => {
@@ -54,6 +54,7 @@ function planned(given) {
   return { inputs, rows, two: { small, big, status, ...figures(both, status, { ...inputs, ...premium }, ["two"]) } };
 }
 
+const requests = (inputs) => inputs.tokens_per_month / formulas.tokens_per_month({ ...inputs, requests_per_s: 1 });
 const digits = (value) => (value == null ? "–" : value.toLocaleString("en-US", { maximumSignificantDigits: 3 }));
 const whole = (value) => (value == null ? "–" : value.toLocaleString("en-US"));
 const money = (value) => (value == null ? "–" : value.toLocaleString("en-US", { maximumFractionDigits: Math.abs(value) >= 100 ? 0 : 2 }));
@@ -88,11 +89,11 @@ function fill(rows) {
   if (by) sort(by, by.getAttribute("aria-sort") === "descending");
 }
 function said({ inputs, rows, two }) {
-  const load = `${digits(inputs.tokens_per_month)} tokens a month (${digits(formulas.requests_per_s(inputs))} requests/s)`;
+  const load = `${digits(inputs.tokens_per_month)} tokens a month (${digits(requests(inputs))} requests/s)`;
   const [best] = rows;
   const lines = [best.usd_per_month_whole == null
     ? `No model can serve ${load} of such requests.`
-    : `Cheapest for ${load}: ${named(best.worker)}, ${usd(best.usd_per_month_whole)} a month, ${whole(best.whole_workers)} workers, ${STATUS[best.status]}.`];
+    : `Cheapest for ${load}: ${named(best.worker)}, ${usd(best.usd_per_month_whole)} a month, ${whole(best.whole_workers)} worker${best.whole_workers === 1 ? "" : "s"}, ${STATUS[best.status]}.`];
   if (best.usd_per_month_api != null) {
     const pays = rows.filter((row) => row.pays_from_tokens_per_month != null).sort((a, b) => a.pays_from_tokens_per_month - b.pays_from_tokens_per_month)[0];
     const from = pays ? `pay from ${digits(pays.pays_from_tokens_per_month)} tokens a month on (${named(pays.worker)}, ${STATUS[pays.status]})` : "never pay";
@@ -101,7 +102,7 @@ function said({ inputs, rows, two }) {
   if (two.small !== two.big) {
     const who = `${named(two.small)} and ${named(two.big)}`;
     lines.push(two.usd_per_month_whole == null ? `${who}: not possible for such requests.`
-      : `${who}, routed: ${usd(two.usd_per_month_whole)} a month, ${whole(two.whole_workers_default)} + ${whole(two.whole_workers_premium)} workers, ${usd(two.saved_usd_per_month_whole)} saved against the premium model alone (${STATUS[two.status]}; the value alone, since what both are off by goes together: phaselaw plan --tiers).`);
+      : `${who}, routed: ${usd(two.usd_per_month_whole)} a month, ${whole(two.whole_workers_default)} + ${whole(two.whole_workers_premium)} workers, ${usd(Math.abs(two.saved_usd_per_month_whole))} ${two.saved_usd_per_month_whole < 0 ? "more" : "less"} than the premium model alone (${STATUS[two.status]}; the value alone, since what both are off by goes together: phaselaw plan --tiers).`);
     if (inputs.success !== null && two.needed_success_rate != null) {
       const needs = two.needed_success_rate > 1 ? "impossible" : `${digits(100 * two.needed_success_rate)} %`;
       lines.push(`To pay by its successes alone the premium model must succeed in: ${needs}.`);
@@ -189,7 +190,7 @@ function plan() {
   }
   const found = planned(inputsNow());
   const other = anchor === "requests_per_s" ? "tokens_per_month" : "requests_per_s";
-  field(other).value = Number((other === "tokens_per_month" ? found.inputs.tokens_per_month : formulas.requests_per_s(found.inputs)).toPrecision(6));
+  field(other).value = Number((other === "tokens_per_month" ? found.inputs.tokens_per_month : requests(found.inputs)).toPrecision(6));
   fields.forEach(follow);
   found.rows.sort((a, b) => (a.usd_per_month_whole ?? Infinity) - (b.usd_per_month_whole ?? Infinity) || 0);
   said(found);
