@@ -105,7 +105,6 @@ def json_object(path: Path, error: Callable[[str], Exception], what: str = "JSON
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -8,7 +8,7 @@ import pytest
 from phaselaw.engines.gguf_header import read_header
 from phaselaw.errors import NotReadyError, UsageError
 from phaselaw.ladder.build import resolve
-from phaselaw.ladder.gguf import Exported, Gpt2Folder, export, exportable
+from phaselaw.ladder.gguf import Exported, Gpt2Folder, export, exportable, values_of
 
 gguf = pytest.importorskip("gguf", reason="exporting needs phaselaw[llamacpp]")
 
@@ -28,9 +28,9 @@ def test_its_header_says_what_the_model_is(exported: Exported) -> None:
 def test_f32_keeps_every_bit_of_every_tensor(exported: Exported) -> None:
     source = Gpt2Folder(Path(resolve("models/gpt2-5m")))
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(exported.path).tensors}
-    embedding = source.tensors["wte.weight"].read()
+    embedding = values_of(source.tensors["wte.weight"])
     assert np.array_equal(tensors["token_embd.weight"].data.reshape(embedding.shape), embedding)
-    up = source.tensors["h.3.mlp.c_fc.weight"].read()
+    up = values_of(source.tensors["h.3.mlp.c_fc.weight"])
     assert np.array_equal(tensors["blk.3.ffn_up.weight"].data, up.T), "GPT-2 keeps it the other way round"
     assert sum(int(np.prod(tensor.shape)) for tensor in tensors.values()) == 5_036_720
 

@@ -18,8 +18,8 @@ from weakref import WeakSet
 from phaselaw.errors import EngineError, MissingExtraError
 from phaselaw.ladder.build import resolve
 from phaselaw.ladder.spec import ladder_model
+from phaselaw.ladder.weights import tensors_in
 from phaselaw.machine.footprint import VALUE_BYTES
-from phaselaw.machine.model_config import tensors_in
 from phaselaw.machine.peak_memory import MB
 from phaselaw.records import EngineInfo
 from phaselaw.study.model import HfBackend, ModelEntry
@@ -136,7 +136,7 @@ def _weights_bytes(name: str, dtype: str) -> float:
     try:
         tensors = tensors_in(folder) if folder else {}
         return float(sum(math.prod(each["shape"]) for each in tensors.values()) * VALUE_BYTES[dtype])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return 0.0
 
 

@@ -10,8 +10,7 @@ import hashlib
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -23,6 +22,7 @@ from phaselaw.files import cache_folder, json_object, replacing, sha256_of, writ
 from phaselaw.ladder.build import WEIGHTS as WEIGHTS_FILE
 from phaselaw.ladder.build import chosen, one_process_at_a_time, resolve, shipped_checksums
 from phaselaw.ladder.spec import LadderModel, ladder_model
+from phaselaw.ladder.weights import tensors_in
 
 Weights = Literal["f32", "f16", "q8_0", "q4_0"]
 """How the weight matrices are kept."""
@@ -34,6 +34,8 @@ BLOCK = 32
 
 _TRANSPOSED = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 """GPT-2 keeps the matrices of its blocks as (in, out); GGUF wants (out, in)."""
+_STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+"""Number formats of safetensors, and numpy's, which has no bfloat16."""
 QUANTISED = ("q8_0", "q4_0")
 FORMATS: tuple[Weights, ...] = get_args(Weights)
 EXPORTER = 2
@@ -68,48 +70,25 @@ class Gpt2Folder:
         return self.number("n_inner") if self.config.get("n_inner") else 4 * self.number("n_embd")
 
 
-class Stored(NamedTuple):
-    """A tensor of a safetensors file, read when it is asked for."""
-
-    file: Path
-    reader: Any
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    def read(self) -> Array:
-        if self.dtype != "BF16":
-            values: Array = self.reader.get_tensor(self.name)
-            return values.astype("<f4", copy=False)
-        # numpy has no bfloat16, which is the upper half of a float32.
-        raw = dict(_deserialized(self.file))[self.name]["data"]
-        return (np.frombuffer(raw, dtype="<u2").astype("<u4") << 16).view("<f4").reshape(self.shape)
-
-
-@cache
-def _deserialized(file: Path) -> Any:
-    import safetensors
-
-    deserialize: Any = safetensors.deserialize
-    return deserialize(file.read_bytes())
-
-
-def _tensors(folder: Path) -> dict[str, Stored]:
+def _tensors(folder: Path) -> dict[str, dict[str, Any]]:
     """Every tensor of numbers of a folder's safetensors files by its name without ``transformer.``."""
-    import safetensors
-
-    found: dict[str, Stored] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with reading(file, NotReadyError, safetensors.SafetensorError):
-            reader: Any = safetensors.safe_open(file, framework="numpy")
-        for name in reader.keys():  # noqa: SIM118
-            part = reader.get_slice(name)
-            if part.get_dtype() in ("F32", "F16", "BF16"):  # masks are stored as booleans or bytes
-                stored = Stored(file, reader, name, part.get_dtype(), tuple(part.get_shape()))
-                found[name.removeprefix("transformer.")] = stored
+    found = {
+        name.removeprefix("transformer."): tensor
+        for name, tensor in tensors_in(folder).items()
+        if tensor["dtype"] in _STORED  # masks are stored as booleans or bytes
+    }
     if not found:
         raise NotReadyError(f"{folder}: no weights as safetensors; put them there")
     return found
+
+
+def values_of(tensor: Mapping[str, Any]) -> Array:
+    """A stored tensor in float32, in the file's layout."""
+    begin = tensor["data"] + tensor["data_offsets"][0]
+    stored = np.memmap(tensor["file"], _STORED[tensor["dtype"]], "r", begin, tuple(tensor["shape"]))
+    if tensor["dtype"] == "BF16":  # the upper half of a float32
+        return (stored.astype("<u4") << 16).view("<f4")
+    return stored.astype("<f4", copy=False)
 
 
 def write_gguf(folder: Gpt2Folder, path: Path, *, name: str, weights: Weights) -> None:
@@ -125,14 +104,14 @@ def write_gguf(folder: Gpt2Folder, path: Path, *, name: str, weights: Weights) -
         prefix = "" if each.startswith("lm_head.") else "transformer."
         if (named := known.get_name(f"{prefix}{each}", (".weight", ".bias"))) is None:
             raise NotReadyError(f"{folder.path}: a GPT-2 has no tensor {each!r}")
-        names[each], keeps_float = named, len(tensor.shape) < 2 or each == "wpe.weight"
+        names[each], keeps_float = named, len(tensor["shape"]) < 2 or each == "wpe.weight"
         kinds[each] = gguf.GGMLQuantizationType["F32" if keeps_float else weights.upper()]
     writer = gguf.GGUFWriter(path, "gpt2")
     try:
         for fact, value in _metadata(folder, name=name, weights=weights).items():
             getattr(writer, f"add_{fact}")(value)
         for each, tensor in stored.items():
-            shape = tensor.shape[::-1] if each.endswith(_TRANSPOSED) else tensor.shape
+            shape = tensor["shape"][::-1] if each.endswith(_TRANSPOSED) else tensor["shape"]
             block, block_bytes = gguf.GGML_QUANT_SIZES[kinds[each]]
             size = math.prod(shape) // block * block_bytes
             writer.add_tensor_info(names[each], shape, np.dtype("f4"), size, raw_dtype=kinds[each])
@@ -140,7 +119,7 @@ def write_gguf(folder: Gpt2Folder, path: Path, *, name: str, weights: Weights) -
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for each, tensor in stored.items():
-            values = tensor.read().T if each.endswith(_TRANSPOSED) else tensor.read()
+            values = values_of(tensor).T if each.endswith(_TRANSPOSED) else values_of(tensor)
             writer.write_tensor_data(gguf.quants.quantize(np.ascontiguousarray(values), kinds[each]))
     finally:
         writer.close()

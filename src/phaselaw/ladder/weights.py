@@ -1,4 +1,4 @@
-"""The ladder's weights: seeded noise, bit for bit the same on any machine, written as safetensors.
+"""The ladder's weights: seeded noise, bit for bit the same on any machine, as safetensors: written, and heads read.
 
 numpy promises that a bit generator's raw stream never changes, but not what its distributions make of it. So
 raw integers are mapped by hand: 24 random bits become an odd integer between -2^24 and 2^24, which float32
@@ -11,6 +11,8 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -95,3 +97,20 @@ def _tensor_chunks(model: LadderModel, name: str, count: int) -> Iterator[bytes]
         for first, last in UNSPEAKABLE if name == _EMBEDDING else ():
             numbers[max(0, first * model.n_embd - start) : max(0, (last + 1) * model.n_embd - start)] = 0.0
         yield numbers.astype("<f4", copy=False).tobytes()
+
+
+def tensors_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """Type and shape of each tensor of a folder's safetensors files, by their heads; raises `OSError`, `ValueError`.
+
+    The format: 8 bytes of length, then JSON, from whose end, ``data``, the offsets into the ``file`` count.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError(f"{path} is no safetensors file")
+            head = json.loads(file.read(length))
+        head.pop("__metadata__", None)
+        found |= {name: {**each, "file": path, "data": 8 + length} for name, each in head.items()}
+    return found

@@ -7,12 +7,10 @@ arXiv:2412.06464). A config with a sign of a kind that no rule here knows is *no
 a guess would be several times off.
 """
 
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 _NAMES = {
@@ -237,19 +235,3 @@ def _states(config: Mapping[str, Any], stated: Stated) -> list[Cached]:
         inputs = heads * width + 2 * groups * state
         return [Cached(1, inputs * stated("mamba_d_conv", "conv_kernel"), 0), Cached(1, heads * width * state, 0, True)]
     raise LookupError("it has linear layers of a kind that no rule here reads")
-
-
-def tensors_in(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """Type and shape of each tensor of a folder's safetensors files, by their heads; raises `OSError`, `ValueError`.
-
-    The format: 8 bytes of length, then JSON.
-    """
-    found: dict[str, Mapping[str, Any]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > path.stat().st_size:
-                raise ValueError(f"{path} is no safetensors file")
-            found |= json.loads(file.read(length))
-    found.pop("__metadata__", None)
-    return found

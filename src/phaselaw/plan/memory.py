@@ -18,8 +18,9 @@ from phaselaw.engines.llamacpp import model_info
 from phaselaw.errors import AnalysisError, UsageError, reading
 from phaselaw.files import json_object
 from phaselaw.ladder.spec import PREFIX, ladder_model
+from phaselaw.ladder.weights import tensors_in
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, Memory, memory
-from phaselaw.machine.model_config import facts_of, is_of_experts, tensors_in
+from phaselaw.machine.model_config import facts_of, is_of_experts
 from phaselaw.rundir import read as runs
 
 LARGEST = 1 << 24
