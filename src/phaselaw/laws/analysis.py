@@ -105,12 +105,10 @@ class Context(Mapping[str, pl.DataFrame]):
 
     @property
     def cells(self) -> pl.DataFrame:
-        """Figures of each cell."""
         return self[summary.CELLS]
 
     @property
     def per_model(self) -> pl.DataFrame:
-        """Figures of each model."""
         return self[summary.PER_MODEL]
 
     @cached_property

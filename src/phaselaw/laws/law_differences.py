@@ -202,6 +202,5 @@ def _difference(law: Row, tables: Tables, first: Tables, level: float) -> Row:
 
 
 def _models(tables: Tables, law: Row) -> pl.DataFrame:
-    """The models that a law is fitted to."""
     mine = like(tables["summary_by_model_backend_mode_agg"], law, ("backend", "batch_size", BUDGET, "mode"))
     return mine.filter(pl.col("params_millions_effective") > 0, pl.col("latency_geomean_ms") > 0)

@@ -51,12 +51,10 @@ class Fit:
 
     @property
     def total_bytes(self) -> float:
-        """All that is needed."""
         return self.need.total + self.reserve_bytes
 
     @property
     def fits(self) -> bool:
-        """Whether it fits as asked."""
         return self.total_bytes <= self.memory_bytes and not self.beyond_positions
 
 

@@ -265,7 +265,6 @@ class Document:
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        """Every section, in order."""
         return tuple(section for chapter in self.chapters for section in chapter.sections)
 
     def plots(self) -> tuple[Plot, ...]:

@@ -194,7 +194,6 @@ def pooled(parts: Sequence[Run], *, allow_different: bool = False) -> Run:
 
 
 def _models_of(parts: Sequence[Run]) -> pl.DataFrame:
-    """The models of several runs."""
     models = [part.models for part in parts if part.models.width]
     return pl.concat(models, how="diagonal_relaxed").unique(maintain_order=True) if models else parts[0].models
 

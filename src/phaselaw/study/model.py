@@ -392,7 +392,6 @@ class Study(Strict):
         return {scenario.name: scenario for scenario in self.scenarios}[name]
 
     def models_of(self, backend: str) -> tuple[ModelEntry, ...]:
-        """The models that run on a backend."""
         return tuple(model for model in self.models if model.runs_on(self.backend(backend)))
 
     def resolved(self) -> dict[str, Any]:

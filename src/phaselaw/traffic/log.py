@@ -69,7 +69,6 @@ class Log:
             raise AnalysisError(f"{self.path}: can't be read: {reason}") from None
 
     def close(self) -> None:
-        """Let go of the files."""
         self._db.close()
 
     def _types(self, statement: str, values: Any) -> list[tuple[str, Any]]:

@@ -27,5 +27,4 @@ CHECKS = (
 
 
 def check_run(evidence: Evidence) -> list[CheckResult]:
-    """Every check's outcome."""
     return [check(evidence) for check in CHECKS]

@@ -132,7 +132,6 @@ class CheckResult:
 
     @property
     def n_findings(self) -> int:
-        """How many findings there are."""
         return len(self.findings)
 
     @property
