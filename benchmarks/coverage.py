@@ -318,7 +318,9 @@ def of_rates(case: Case, n: int, simulated: Simulated) -> Iterator[Share]:
     name = "tokens/s, long-run mean of runs (default)" if pooled else "tokens/s within a run, from rounds (default)"
     # What passes on from one to the next looks alike: its scatter can't tell how far all of it is off. And models that
     # scatter unequally have variances that are drawn together: the loud ones' intervals are short, the others' long.
-    kind: Kind = "exception" if case.ar1 or case.loud > 1 or case.round_tilt >= 0.05 else "default"
+    # So do runs that tilt the law, which move its ends most: where they are two, or move models by nothing else.
+    tilted = case.round_tilt >= 0.05 or (case.run_tilt > 0 and (case.runs == 2 or case.run_rest == 0))
+    kind: Kind = "exception" if case.ar1 or case.loud > 1 or tilted else "default"
     held = _rates(simulated, in_rounds=True)
     if held[1]:  # two runs of few models need a third
         yield _share(name, kind, case, n, held)
