@@ -144,6 +144,23 @@ def dots(name: str, rows: Iterable[Row], *, on: str = "") -> DotPlot | None:
     return DotPlot(axis=axis, rows=shown, **about) if shown else None
 
 
+MOST_CURVES = 6
+"""Curves of one plot; of more models, those at even steps of size are drawn."""
+
+
+def curves(rows: Sequence[Row], by: str, x: str, y: str, *ends: str) -> tuple[Curve, ...]:
+    """A curve for each ``by``, or where they are too many for one plot some at even steps, first and last included."""
+    curves: dict[str, list[Point]] = {}
+    for row in rows:
+        label = str(row[by])
+        interval: dict[str, Any] = dict(zip(("low", "high"), (row[end] for end in ends), strict=True))
+        curves.setdefault(label, []).append(Point(label=label, x=row[x], y=row[y], **interval))
+    names = list(curves)
+    if len(names) > MOST_CURVES:
+        names = [names[round(at * (len(names) - 1) / (MOST_CURVES - 1))] for at in range(MOST_CURVES)]
+    return tuple(Curve(label=name, points=tuple(curves[name])) for name in names)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Code:
     """Commands, as typed."""

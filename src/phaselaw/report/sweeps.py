@@ -6,15 +6,13 @@ from typing import Any
 from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT
 from phaselaw.laws.sweep_relations import DECODE_BY_CONTEXT
 from phaselaw.laws.sweeps import EXPONENT_BY_AXIS, EXPONENT_STABILITY, SWEEP_CHANGES, SWEEP_CURVES, held_words, in_order
-from phaselaw.report.document import Axis, Block, Curve, CurvePlot, Point, display
+from phaselaw.report.document import Axis, Block, CurvePlot, curves, display
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject, law_words
 from phaselaw.tables import BUDGET, Row, Table, alike
 
 AXIS_WORDS = WORDING["axes"]
 _MOST_SENTENCES = 12
-_MOST_CURVES = 6
-"""Curves of one plot; of more models, those at even steps of size are drawn."""
 _MOST_PLOTS = 3
 """Plots of one kind, each of another setting."""
 
@@ -106,7 +104,7 @@ def decode_share(name: str, rows: Sequence[Row]) -> Iterator[CurvePlot]:
         caption="Decode's share of the whole, by backend: median over models, band between quartiles; line at 95 %.",
         x=Axis(title="generated tokens", log=True),
         y=Axis(title="decode / end to end", percent=True),
-        curves=_curves(swept, "named", BUDGET, "decode_fraction_median", "decode_fraction_p25", "decode_fraction_p75"),
+        curves=curves(swept, "named", BUDGET, "decode_fraction_median", "decode_fraction_p25", "decode_fraction_p75"),
         reference=0.95,
     )
 
@@ -122,7 +120,7 @@ def _exponents(subject: Subject) -> Iterator[Block]:
                 caption=f"Exponent (end to end) against {title}, with t intervals over models.",
                 x=Axis(title=title, log=True),
                 y=Axis(title="exponent"),
-                curves=_curves(known, "setting", "value", "slope", "slope_t_ci_low", "slope_t_ci_high"),
+                curves=curves(known, "setting", "value", "slope", "slope_t_ci_low", "slope_t_ci_high"),
                 reference=0.0,
             )
     yield from _table(EXPONENT_STABILITY, [row for _, rows in _along(subject, EXPONENT_STABILITY) for row in rows])
@@ -142,7 +140,7 @@ def _by_model(subject: Subject, axis: str, mode: str, key: str, title: str) -> I
             caption=f"{title[:1].upper()}{title[1:]} against {AXIS_WORDS[axis]} on {setting}, a curve for each model.",
             x=Axis(title=AXIS_WORDS[axis], log=True),
             y=Axis(title=title, log=True),
-            curves=_curves(group, "model", "value", key, low, high),
+            curves=curves(group, "model", "value", key, low, high),
             title=setting,
         )
 
@@ -158,7 +156,7 @@ def clients(subject: Subject) -> Iterator[CurvePlot]:
             caption="Throughput against clients, a curve for each model, with t intervals over groups of calls.",
             x=Axis(title="clients", log=True),
             y=Axis(title="output tokens/s", log=True),
-            curves=_curves(rows, "named", "concurrency", *keys),
+            curves=curves(rows, "named", "concurrency", *keys),
         )
 
 
@@ -171,16 +169,3 @@ def at_once(subject: Subject) -> Iterator[str]:
             served = "one request at a time" if most <= 1 else f"{most:g} requests at once"
             how = " (OLLAMA_NUM_PARALLEL)" if rows[0]["backend_kind"] == "ollama" else ""
             yield f"{backend} served {served}: others waited for their first token{how}."
-
-
-def _curves(rows: Sequence[Row], by: str, x: str, y: str, *ends: str) -> tuple[Curve, ...]:
-    """A curve for each ``by``, or where they are too many for one plot some at even steps, first and last included."""
-    curves: dict[str, list[Point]] = {}
-    for row in rows:
-        label = str(row[by])
-        interval: dict[str, Any] = dict(zip(("low", "high"), (row[end] for end in ends), strict=True))
-        curves.setdefault(label, []).append(Point(label=label, x=row[x], y=row[y], **interval))
-    names = list(curves)
-    if len(names) > _MOST_CURVES:
-        names = [names[round(at * (len(names) - 1) / (_MOST_CURVES - 1))] for at in range(_MOST_CURVES)]
-    return tuple(Curve(label=name, points=tuple(curves[name])) for name in names)
