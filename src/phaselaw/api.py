@@ -7,7 +7,7 @@ them. Errors are `phaselaw.errors.PhaselawError`, each message one line.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from phaselaw.plan.tables import TABLES
 from phaselaw.records import Run
 from phaselaw.report import few_models
 from phaselaw.report.build import build
-from phaselaw.report.document import MOST_ROWS, Document, Plot
+from phaselaw.report.document import MOST_ROWS, Document
 from phaselaw.report.economics import Plan
 from phaselaw.report.markdown import PLOTS, to_markdown
 from phaselaw.report.subject import Companion, Subject
@@ -304,18 +304,6 @@ def reference_times(loaded: Loaded, *, backend: str | None, model: str | None, t
     )
 
 
-def save_plots(plots: Iterable[Plot], root: Path, *below: str) -> Path:
-    """Draw plots as SVGs into a folder, or one below it, which is made; returns it, or raises `RunError`."""
-    # matplotlib is heavy, and only here.
-    from phaselaw.report.plots import draw
-
-    with writing(root, _ELSEWHERE):
-        folder = folder_in(root, *below)
-        for plot in plots:
-            write_whole(folder / f"{plot.name}.svg", draw(plot))
-    return folder
-
-
 # --- reports ---------------------------------------------------------------------------------------------------------
 
 
@@ -327,15 +315,18 @@ def report(
     The laws of the runs ``beside`` it are compared with its own. It is priced by the ``plan``; ``None`` is that of a
     first load, all of it assumed. Raises `RunError` where it can't be written.
     """
-    # Jinja2 is heavy, and only here.
+    # matplotlib is heavy, and only here.
     from phaselaw.report.page import to_html
+    from phaselaw.report.plots import draw
 
     subject = _subject(loaded, beside, plan)
     document = build(subject)
     folder = out or loaded.home
     with writing(folder, _ELSEWHERE):
         analysis = folder_in(folder, PLOTS.parts[0])
-        save_plots(document.plots(), folder, *PLOTS.parts)
+        plots = folder_in(folder, *PLOTS.parts)
+        for plot in document.plots():
+            write_whole(plots / f"{plot.name}.svg", draw(plot))
         if beside:
             compared = subject.analysis.tables["laws_side_by_side"]
             write_csv(analysis / "laws_side_by_side.csv", compared.columns, compared.iter_rows(named=True))

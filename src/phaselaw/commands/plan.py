@@ -300,8 +300,9 @@ def _same_accelerator(args: argparse.Namespace, workers: Sequence[Replica]) -> N
     asked, count = args.accelerator, args.accelerators_per_worker
     for backend, machine in {worker.backend: worker.machine for worker in workers}.items():
         if not machine.used(asked, count):
+            was = f"{backend} was measured on {', '.join(machine.accelerators)}"
             rather = f"give the rate of {count} x {asked} (--tokens-per-s), or a run on it"
-            raise UsageError(f"--accelerator {asked}: {backend} was measured on {machine}; {rather}")
+            raise UsageError(f"--accelerator {asked}: {was}; {rather}")
 
 
 GIVEN = "given"  # the backend of a rate without a name

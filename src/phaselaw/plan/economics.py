@@ -15,7 +15,7 @@ from phaselaw.plan.capacity import HOURS_PER_MONTH, SECONDS_PER_MONTH, UNKNOWN, 
 from phaselaw.plan.coverage import Coverage, of_load, own_requests
 from phaselaw.plan.day import Day, day_rows
 from phaselaw.plan.decisions import Tiers, break_even, cascade_row, decision_delta, routed_row, success_row
-from phaselaw.plan.hosted import Tariff, api_row, usd_per_token
+from phaselaw.plan.hosted import Tariff, api_row, by_volume, usd_per_token
 from phaselaw.plan.inputs import TR121_MIXES, TR121_TIERS, TR121_VOLUMES
 from phaselaw.plan.phase_split import at_mixture, request_row, split, token_prices
 from phaselaw.plan.replicas import MOST_PAIRED, Replica, pairs, price
@@ -135,8 +135,10 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
         if not tables["users"]:
             raise UsageError("--slo-ttft, --slo-tpot: no run swept clients: measure a server with concurrency: 1,2,4,8")
     if question.api is not None:
-        price = usd_per_token(question.api[1], question.mixes)
-        tables["api"] = [api_row(each, price, volume, question.headroom) for each in known]
+        against = (usd_per_token(question.api[1], question.mixes), volume, question.headroom)
+        tables["api"] = [api_row(each, *against) for each in known]
+        shown = sorted(known, key=price)[:6]  # as many as one picture shows
+        tables["api_by_volume"] = [line for each in shown for line in by_volume(each, *against)]
     if question.day is not None:
         days = [day_rows(each, question.day, tokens, question.headroom) for each in known]
         for at, name in enumerate(("day", "day_hours")):

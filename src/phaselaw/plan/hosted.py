@@ -86,3 +86,11 @@ def api_row(replica: Replica, price: float, tokens_per_month: float, keeps: Head
     pays = "never" if np.isinf(found["pays_from_workers"][0]) else verdict(found["saved_usd_per_month_whole"])
     found |= replica.fleet(tokens_per_month, keeps) | {"usd_per_month_api": exact(price * tokens_per_month)}
     return row("api", replica, **found, load=replica.request, pays=pays)
+
+
+def by_volume(replica: Replica, price: float, tokens_per_month: float, keeps: Headroom) -> list[Row]:
+    """A month of own workers and of the API, from a hundredth of the load to a hundred times it."""
+    volumes = [tokens_per_month * 10.0 ** (step / 10) for step in range(-20, 21)]
+    months = ({"tokens_per_month": each, "usd_per_month_api": exact(price * each)} for each in volumes)
+    fleets = (month | replica.fleet(month["tokens_per_month"], keeps) for month in months)
+    return [row("api_by_volume", replica, load=replica.request, **each) for each in fleets]

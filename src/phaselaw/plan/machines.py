@@ -1,7 +1,5 @@
 """What a backend's rates were measured on, as far as a run says: a CPU or GPUs, how many, and their memory."""
 
-from __future__ import annotations
-
 import dataclasses
 from urllib.parse import urlsplit
 
@@ -11,6 +9,7 @@ from phaselaw.machine.identity import gpus_of
 from phaselaw.plan.prices import is_named
 from phaselaw.records import Run
 
+CPU = "a CPU"
 LOCAL = (None, "127.0.0.1", "localhost", "::1")
 
 
@@ -19,19 +18,13 @@ class Machine:
     """What one replica ran on."""
 
     accelerators: tuple[str, ...] = ()
-    """Names of its GPUs; none for a CPU, or where it is not known."""
-    cpu: bool = False
+    """Names of its GPUs, or `CPU`; none where it is not known."""
     memory_bytes: float | None = None
     """Of all its GPUs, or of the host for a CPU; ``None`` where it is not known."""
 
-    def __str__(self) -> str:
-        return "a CPU" if self.cpu else ", ".join(self.accelerators)
-
     def used(self, asked: str, count: int) -> bool:
         """Whether so many of an accelerator are what it ran on; yes where it is not known what that is."""
-        if self.cpu:
-            return "cpu" in asked.lower() and count == 1
-        alike = any(is_named(asked, name) for name in self.accelerators)
+        alike = any(is_named(asked, name) or ("cpu" in asked.lower() and name == CPU) for name in self.accelerators)
         return not self.accelerators or (alike and count <= len(self.accelerators))
 
 
@@ -49,12 +42,10 @@ def machines_of(run: Run) -> dict[str, Machine]:
         url = settings.get(backend, {}).get("url") or ""
         here = kind in ("ollama", "llamacpp") and urlsplit(url).hostname in LOCAL
         device = _device(run, backend) if kind == "hf" else "cpu" if here and host.get("cpu_model") and not gpus else ""
-        of = gpus if here else gpus[:1] if device.startswith("cuda") else []
-        if device == "cpu":
-            found[backend] = Machine(cpu=True, memory_bytes=host.get("memory_bytes"))
-        elif of:
-            size = sum((mb or 0.0) * 2**20 for _, mb in of) or None
-            found[backend] = Machine(accelerators=tuple(name for name, _ in of), memory_bytes=size)
+        cpu = [(CPU, (host.get("memory_bytes") or 0.0) / 2**20)]
+        on = cpu if device == "cpu" else gpus if here else gpus[:1] if device.startswith("cuda") else []
+        size = sum(mb or 0.0 for _, mb in on) * 2**20
+        found[backend] = Machine(accelerators=tuple(name for name, _ in on), memory_bytes=size or None)
     return found
 
 

@@ -199,7 +199,7 @@ def replicas_of(
                 suspect=marks[key][SUSPECT],
                 suspect_prefill=marks.get((*key[:4], "prefill"), {SUSPECT: ""})[SUSPECT],
                 by_clients=tuple(by_clients.get((backend, model, gen_tokens), ())),
-                machine=machines.get(backend, UNKNOWN_MACHINE),
+                machine=machines[backend],
                 shape=sized.get((backend, model)),
                 context_tokens=contexts.get(model),
                 lengths=lengths.get(key[:4], ()),

@@ -156,6 +156,7 @@ TABLES = {
             "always_from_tokens_per_month",
             "saved_usd_per_month_whole whole_workers usd_per_hour",
         ),
+        _table("api_by_volume", "", "tokens_per_month usd_per_month_whole usd_per_month_api"),
         _table(
             "day",
             "Fleets over the day.",

@@ -149,11 +149,11 @@ MOST_CURVES = 6
 
 
 def curves(rows: Sequence[Row], by: str, x: str, y: str, *ends: str) -> tuple[Curve, ...]:
-    """A curve for each ``by``, or where they are too many for one plot some at even steps, first and last included."""
+    """A curve for each ``by``, its intervals between ``ends`` if any; of too many for one plot some at even steps."""
     curves: dict[str, list[Point]] = {}
     for row in rows:
         label = str(row[by])
-        interval: dict[str, Any] = dict(zip(("low", "high"), (row[end] for end in ends), strict=True))
+        interval: dict[str, Any] = dict(zip(("low", "high"), (row[end] for end in ends), strict=False))
         curves.setdefault(label, []).append(Point(label=label, x=row[x], y=row[y], **interval))
     names = list(curves)
     if len(names) > MOST_CURVES:

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
 from phaselaw import tables
-from phaselaw.report.document import IN_BRACKETS, DotPlot, Front, Headline, Section, Table, section
+from phaselaw.report.document import IN_BRACKETS, Axis, CurvePlot, Section, Table, curves, section
 from phaselaw.tables import Row, alike, duration, figure
 
 _WHO = ("backend", "model", "batch_size", "gen_tokens", "suspect")
@@ -239,7 +239,8 @@ def budget(plan: Plan) -> Section:
 def users(plan: Plan) -> Section:
     """How many users at once were measured to wait no longer than a limit."""
     rows, limits = plan.rows("users"), plan.document["assumptions"]["slo_ms"]
-    waits = [f"{ms:,.0f} ms for {of}" for ms, of in zip(limits, _TOKENS, strict=True) if ms is not None]
+    limits = dict(zip(("the first token", "each other token"), limits, strict=True))
+    waits = [f"{ms:,.0f} ms for {of}" for of, ms in limits.items() if ms is not None]
     fewest = [min(mine, key=itemgetter("users")) for mine in alike(rows, "model", "backend").values()]
     told = (
         f"{row['users']:,.0f}{'' if row['next_clients'] else ' or more'} of {row['model']} on {row['backend']}"
@@ -255,9 +256,6 @@ def users(plan: Plan) -> Section:
     )
 
 
-_TOKENS = ("the first token", "each other token")
-
-
 def hosted(plan: Plan) -> Section:
     """Own workers against a hosted API."""
     rows, given = plan.rows("api"), plan.document["assumptions"]
@@ -265,7 +263,25 @@ def hosted(plan: Plan) -> Section:
         f"{given['mixes'][0]['cached_share']:.1%} of the prompts' tokens are cached: at the API for its price of such; "
         "on own workers without their prefill, where they go by phases (--rates-by phases)."
     )
-    return section("A hosted API", _hosted_words(plan), plan.table("api"), why_words(rows), cached)
+    return section("A hosted API", _hosted_words(plan), _by_volume(plan), plan.table("api"), why_words(rows), cached)
+
+
+def _by_volume(plan: Plan) -> CurvePlot | None:
+    """A month at the API and on own workers against the volume; ``None`` where no model can serve it."""
+    rows = [row | {"named": f"{row['model']} on {row['backend']}"} for row in plan.rows("api_by_volume")]
+    rows = [row for row in rows if row["usd_per_month_whole"] is not None]
+    if not rows:
+        return None
+    at, whole = "tokens_per_month", "usd_per_month_whole"
+    own = curves(rows, "named", at, whole, f"{whole}_low", f"{whole}_high")
+    [api] = curves(rows[: len(own[0].points)], "backend", at, "usd_per_month_api")
+    return CurvePlot(
+        name="api-by-volume",
+        caption="A month by volume: at the API, and on own whole workers, which pay where they lie below its line.",
+        x=Axis(title="tokens a month", log=True),
+        y=Axis(title="$ a month", log=True),
+        curves=tuple(replace(each, dots=False) for each in (replace(api, label="the API", dashed=True), *own)),
+    )
 
 
 def _hosted_words(plan: Plan) -> str:
@@ -382,9 +398,8 @@ def in_currency(part: Any, mark: str) -> Any:
     """A section, or a first screen, whose amounts are in a currency with this mark: in place of the dollar's."""
     if type(part) is tuple:
         return tuple(in_currency(each, mark) for each in part)
-    if isinstance(part, Section | Table | tables.Col | Front | Headline | DotPlot):
-        texts = (field.name for field in fields(part) if field.name != "rows" or isinstance(part, DotPlot))
-        return replace(part, **{name: in_currency(getattr(part, name), mark) for name in texts})
+    if is_dataclass(part) and not isinstance(part, type):
+        return replace(part, **{each.name: in_currency(getattr(part, each.name), mark) for each in fields(part)})
     return part.replace("$", mark) if isinstance(part, str) else part
 
 

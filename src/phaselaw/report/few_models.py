@@ -42,7 +42,7 @@ def rows(subject: Subject) -> tuple[Row, ...]:
         ends |= {"_within_low": row["tokens_per_s_within_high"], "_within_high": row["tokens_per_s_within_low"]}
         hour = _usd_per_hour(subject, row)
         row |= {f"usd_per_1m{end}": rate and hour and hour / 0.0036 / rate for end, rate in ends.items()}
-        row |= dict(zip(_BOUND, _bound(subject, row), strict=True))
+        row |= _bound(subject, row)
         row["bound_by"] = _bound_words([row])
     return found
 
@@ -53,19 +53,17 @@ def _usd_per_hour(subject: Subject, row: Row) -> float:
     return hours.get(row["backend"], float(subject.plan.document["assumptions"]["usd_per_hour"] or 0.0))
 
 
-_BOUND = "most_is", "most_share", "wall", "wall_share"
-
-
-def _bound(subject: Subject, row: Row) -> tuple[str | None, float, str | None, float]:
-    """The phase that takes most of a call and its share, the limit that it meets and its share; ``None``: not known."""
+def _bound(subject: Subject, row: Row) -> Row:
+    """The phase that takes most of a call, the limit that it meets, and the shares of both; ``None``: not known."""
     if not row["request_ms"] or not row["ttft_ms"]:
-        return None, 0.0, None, 0.0
+        return {"most_is": None, "wall": None}
     first = row["ttft_ms"] / row["request_ms"]
     mode, doing = ("prefill", "reading the prompt") if first > 0.5 else ("kv_decode", "generating")
     about = {name: row[name] for name in ("law", "model", "scenario")}
     limits = (each for each in subject.rows(PHYSICAL_LIMIT.name, mode=mode, **about) if each["wall"])
-    met = next(((_WALLS[each["wall"]], max(each["bandwidth_share"], each["compute_share"])) for each in limits), None)
-    return doing, max(first, 1 - first), *(met or (None, 0.0))
+    shares = {_WALLS[each["wall"]]: max(each["bandwidth_share"], each["compute_share"]) for each in limits}
+    wall, of_limit = next(iter(shares.items()), (None, 0.0))
+    return {"most_is": doing, "most_share": max(first, 1 - first), "wall": wall, "wall_share": of_limit}
 
 
 def _bound_words(rows: Sequence[Row]) -> str:

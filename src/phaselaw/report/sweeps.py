@@ -1,7 +1,6 @@
 """Sweeps: decode's share, exponents, rates and times along each axis, and where something changes (TR121 section 6)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT
 from phaselaw.laws.sweep_relations import DECODE_BY_CONTEXT
