@@ -95,9 +95,10 @@ def decode_share(name: str, rows: Sequence[Row]) -> Iterator[CurvePlot]:
 
     Nothing of what was measured at one budget alone.
     """
-    swept = [each for mine in alike(rows, "named").values() if len(mine) > 1 for each in mine]
-    if not swept:
+    series = [mine for mine in alike(rows, "named").values() if len(mine) > 1]
+    if not series:
         return
+    swept = [each for mine in series for each in mine]
     yield CurvePlot(
         name=name,
         caption="Decode's share of the whole, by backend: median over models, band between quartiles; line at 95 %.",
@@ -105,6 +106,7 @@ def decode_share(name: str, rows: Sequence[Row]) -> Iterator[CurvePlot]:
         y=Axis(title="decode / end to end", percent=True),
         curves=curves(swept, "named", BUDGET, "decode_fraction_median", "decode_fraction_p25", "decode_fraction_p75"),
         reference=0.95,
+        title=str(swept[0]["named"]) if len(series) == 1 else "",
     )
 
 
