@@ -186,6 +186,17 @@ def test_two_sweeps_of_one_study_are_runs_whose_difference_is_noise(sweep: Path,
     assert len(fit(pooled)) == len(fit(load(sweep)))
 
 
+def test_runs_of_a_sweep_on_two_machines_are_said_to_be(sweep: Path, tmp_path: Path) -> None:
+    for budget, processor in ((8, "one"), (32, "another")):
+        folder = tmp_path / f"gen_{budget}"
+        folder.mkdir()
+        (folder / "metrics.csv").write_bytes((sweep / folder.name / "metrics.csv").read_bytes())
+        (folder / "manifest.json").write_text(json.dumps({"platform": {"processor": processor}, "records_expected": 9}))
+    run = load(tmp_path).run
+    assert f"{tmp_path}: its runs differ in host cpu_model: one and another" in run.notes
+    assert run.manifest is not None and run.manifest["records_expected"] == 18
+
+
 def test_plan_predict_and_show_take_a_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(sweep), "--json"]) == 0
     assert {row["gen_tokens"] for row in json.loads(capsys.readouterr().out)["rows"]} == set(BUDGETS)
@@ -223,6 +234,8 @@ def test_a_sweep_of_our_own_runs_is_shown_verified_and_counted(
     assert (shown["calls_expected"], shown["calls_ok"], shown["complete"]) == (12, 12, True)
     assert shown["host"]["cores_logical"]
     assert main(["show", str(tmp_path / "ours"), "--verify"]) == 0
+    assert main(["plan", str(tmp_path / "ours"), "--usd-per-hour", "2"]) == 0
+    assert json.loads((tmp_path / "ours" / "plan" / "inputs.json").read_text())["options"] == {"usd_per_hour": "2"}
     (tmp_path / "ours" / "gen_4" / "metrics.csv").write_text("changed")
     assert main(["show", str(tmp_path / "ours"), "--verify"]) == 3
     assert "gen_4: " in capsys.readouterr().out

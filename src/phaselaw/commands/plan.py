@@ -32,6 +32,7 @@ from phaselaw.report.document import MOST_ROWS
 from phaselaw.report.economics import SECTIONS, Plan, in_currency, sections
 from phaselaw.report.terminal import print_fitting
 from phaselaw.rundir.journal import JOURNAL
+from phaselaw.rundir.read import runs_of
 from phaselaw.traffic.profile import day_of, doubts_of, load_of, read_profile
 
 DESCRIPTION = "Turn measured tokens/s into workers, dollars, and what one model must do better than another."
@@ -212,7 +213,7 @@ def _keep(args: argparse.Namespace) -> None:
     kept = options | {name: name + path.suffix for name, path in named.items()}
     for run in args.run_paths:
         try:
-            if (run / JOURNAL).is_file():
+            if any((part / JOURNAL).is_file() for part in (run, *runs_of(run).values())):
                 folder = folder_in(run, KEPT.parent.name)
                 for name, path in named.items():
                     write_whole(folder / kept[name], read_plain(path))

@@ -382,13 +382,15 @@ def _sweep(folder: Path, runs: Mapping[int, Path], *, every_column: bool) -> Run
         so_far = {name: first + 1 + most[name] for name, first in so_far.items()}
     name = folder.resolve().name
     manifest = _of_all(parts)
+    lines = (line for part in parts[1:] for line in differences(parts[0].manifest or {}, part.manifest or {}))
+    unlike = dict.fromkeys(f"{folder}: its runs differ in {line}" for line in lines if line.startswith("host "))
     return Run(
         path=folder,
         rows=pl.concat(numbered, how="diagonal_relaxed").with_columns(pl.lit(name).alias("run")),
         models=_models_of(parts),
         manifest=manifest,
         sources=(Source(run_id=name, path=folder, manifest=manifest),),
-        notes=tuple(note for part in parts for note in part.notes),
+        notes=(*(note for part in parts for note in part.notes), *unlike),
         unfinished=tuple(line for part in parts for line in part.unfinished),
         parts=tuple(parts),
     )
