@@ -296,12 +296,8 @@ def reference_times(loaded: Loaded, *, backend: str | None, model: str | None, t
     replica = replicas.get((backend, model))
     if replica and replica.suspect_prefill:
         tell(f"prefill times of {model} in {loaded.run.path} are doubted: {replica.suspect_prefill}")
-    return timings.ReferenceTimes(
-        name=f"{model} on {backend}",
-        times=times[backend, model],
-        prefill_factor=replica.prefill_factor if replica else None,
-        decode_factor=replica.decode_factor if replica else None,
-    )
+    factors = {name: getattr(replica, name, None) for name in ("prefill_factor", "decode_factor")}
+    return timings.ReferenceTimes(name=f"{model} on {backend}", times=times[backend, model], **factors)
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------

@@ -39,9 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         one = actions.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
         what = "models, comma-separated (default: all)"
         if name == "export":
-            one.description = (
-                "Write models as GGUF files, with a Modelfile beside each for: ollama create NAME -f MODELFILE"
-            )
+            beside = "with a Modelfile beside each for: ollama create NAME -f MODELFILE"
+            one.description = f"Write models as GGUF files, {beside}"
             what = "ladder models or GPT-2 folders, comma-separated (default: the ladder)"
             option(one, "--format", None, "the file format (default: gguf)", choices=("gguf",), default="gguf")
             option(one, "--quantize", "LIST", "write these beside f32, comma-separated: f16, q8_0, q4_0", default="")

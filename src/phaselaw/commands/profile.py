@@ -42,9 +42,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     try:
-        backend = HfBackend(
-            name="profile", kind="hf", device=args.device, dtype=args.dtype, batch_size=args.batch, threads=args.threads
-        )
+        how = {name: getattr(args, name) for name in ("device", "dtype", "threads")}
+        backend = HfBackend(name="profile", kind="hf", batch_size=args.batch, **how)
         model = ModelEntry(name=args.model, kind="hf")
     except ValidationError as error:
         fault = error.errors()[0]

@@ -72,9 +72,8 @@ def _check(args: argparse.Namespace) -> int:
     lacking, calls = lacks(study, connect=args.connect), study.calls_planned()
     unasked = [] if args.connect else [backend.name for backend in study.backends if runs_elsewhere(backend)]
     counts = {"replicates": study.replicates, "calls": calls, "rows": calls * len(PHASES)}
-    document = {"study": study.run_name, "sha256": study.sha256, **counts}
-    document["not_asked"] = unasked
-    document["lacking"] = [dataclasses.asdict(lack) for lack in lacking]
+    missing = {"not_asked": unasked, "lacking": [dataclasses.asdict(lack) for lack in lacking]}
+    document = {"study": study.run_name, "sha256": study.sha256, **counts, **missing}
     hints = {"optional": " (optional)", "doubt": " (a warning)"}
     lines = [lack.what + "".join(hint for key, hint in hints.items() if getattr(lack, key)) for lack in lacking]
     lacking = [lack for lack in lacking if not lack.doubt]

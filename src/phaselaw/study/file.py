@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from phaselaw.errors import StudyError
-from phaselaw.study.model import MAX_ITEMS, SCHEMA_VERSION, AnyBackend, Axes, ModelEntry, Scenario, ServedBackend, Study
+from phaselaw.study.model import SCHEMA_VERSION, AnyBackend, Axes, ModelEntry, Scenario, ServedBackend, Study
 from phaselaw.study.text import Document, KeyPath, apply_settings, display, parse, printable, read_text
 
 MAX_CALLS = 1_000_000
@@ -317,14 +317,8 @@ def study_schema() -> dict[str, Any]:
         short = [name.removeprefix(LADDER) for name in known if name.startswith(LADDER)]
         by_name = {"enum": sorted([*known, *short]), "description": "A name of TR121's scaling study."}
         properties[key] = {**properties[key], "items": {"anyOf": [entry, by_name]}}
-    properties["gen_tokens_list"] = {
-        "type": "array",
-        "items": {"type": "integer", "minimum": 1, "maximum": 1_000_000},
-        "minItems": 1,
-        "maxItems": MAX_ITEMS,
-        "uniqueItems": True,
-        "description": "TR121's name for axes.gen_tokens; give one of the two.",
-    }
+    described = {"uniqueItems": True, "description": "TR121's name for axes.gen_tokens; give one of the two."}
+    properties["gen_tokens_list"] = definitions["Axes"]["properties"]["gen_tokens"]["anyOf"][0] | described
     with_budgets = {"type": "object", "required": ["gen_tokens"]}
     both_names_of_the_axis = {"required": ["gen_tokens_list", "axes"], "properties": {"axes": with_budgets}}
     with_prompts = {"required": ["prompt_tokens"], "properties": {"prompt_tokens": {"type": "array"}}}
