@@ -94,7 +94,6 @@ class Request:
     round: int | None
     """The repetition this call belongs to; ``None`` in a warmup."""
     replicate: int = 0
-    """The replicate this call belongs to."""
     prompts: tuple[str, ...] | None = None
     before_send: Callable[[], object] | None = None
     """What a served engine calls between connecting and sending: it waits there for the other clients."""

@@ -70,7 +70,6 @@ def fixed(value: Any, places: int = 3) -> str:
 
 
 def two_places(value: Any) -> str:
-    """A number with two decimal places."""
     return fixed(value, 2)
 
 
@@ -80,7 +79,6 @@ def count(value: Any) -> str:
 
 
 def percent(value: Any, places: int = 1) -> str:
-    """A share as a percentage."""
     return MISSING if value is None else f"{100 * value:.{places}f} %"
 
 
@@ -199,7 +197,6 @@ def like(table: pl.DataFrame, row: Mapping[str, Any], names: Iterable[str]) -> p
 LAW = words("backend", "backend", reads="law")
 """The backend; a report adds its batch size, and its budget where a run has several."""
 BACKEND = words("backend", "backend")
-"""The backend alone."""
 MODEL = words("model", "model")
 PHASE = words("mode", "phase", reads="phase")
 DOUBT = words(SUSPECT, "suspect", of_row=lambda row: f"⚠ {row[SUSPECT]}" if row.get(SUSPECT) else "")

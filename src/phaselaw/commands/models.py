@@ -56,14 +56,12 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def build_models(args: argparse.Namespace) -> None:
-    """Build what is missing or damaged and print where each model is."""
     paths = build(_names(args), args.out, progress_on(sys.stderr))
     document = {"models": [{"name": path.name, "path": str(path)} for path in paths]}
     answer(args.json, document, map(str, paths), indent=1)
 
 
 def list_models(args: argparse.Namespace) -> None:
-    """Print the ladder: architecture, parameters, and whether each model is built."""
     rows = _described(args, every_byte=False)
     lines = [f"{'model':<18}{'params':>12}{'layers':>8}{'width':>7}{'heads':>7}{'inner':>7}  state"]
     for row in rows:

@@ -132,7 +132,6 @@ def size(text: str) -> float:
 
 
 def a_path(text: str) -> Path:
-    """The value of an option that is a path."""
     if not text:  # Path("") is the current folder, which nobody asked for
         raise UsageError("a path is empty (''); give the name of a file or folder, or . for this folder")
     return Path(text)

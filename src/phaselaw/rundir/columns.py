@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter, sub
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from phaselaw.records import PHASES, Call, Cell, Phase, Timing
 from phaselaw.servers.caches import judged
@@ -21,8 +21,6 @@ from phaselaw.tables import finite
 
 SCHEMA_VERSION = 2
 """Version of the run directory. 2 has replicates and hashes; a run of version 1 is read as one replicate."""
-
-N = TypeVar("N", int, float)
 
 Read = Literal["number", "text", "optional text", "bulk", "unread"]
 """How analysis reads a column. Numbers and ``optional text`` are empty where a file lacks them; ``bulk`` is text that
@@ -55,7 +53,7 @@ def decode_step_ms(timing: Timing) -> float:
     return timing.kv_decode_ms / timing.gen_tokens_raw
 
 
-def _by_phase(prefill: N, decode: N) -> dict[Phase, N]:
+def _by_phase(prefill: float, decode: float) -> dict[Phase, float]:
     """What adds up over the phases: times, and tokens (TR121 2.2)."""
     return {"prefill": prefill, "kv_decode": decode, "e2e_kv": prefill + decode}
 
