@@ -59,7 +59,11 @@ const digits = (value) => (value == null ? "–" : value.toLocaleString("en-US",
 const whole = (value) => (value == null ? "–" : value.toLocaleString("en-US"));
 const money = (value) => (value == null ? "–" : value.toLocaleString("en-US", { maximumFractionDigits: Math.abs(value) >= 100 ? 0 : 2 }));
 const usd = (value) => (value == null ? "–" : `${value < 0 ? "-" : ""}${known.mark}${money(Math.abs(value))}`);
-const named = ({ model, backend, batch_size }) => `${model.split("/").pop()} on ${backend}${batch_size > 1 ? `, batch ${batch_size}` : ""}`;
+const budgets = new Set(known.workers.map((worker) => worker.gen_tokens)).size > 1;
+function named({ model, backend, batch_size, gen_tokens }) {
+  const more = [batch_size > 1 && `batch ${batch_size}`, budgets && gen_tokens !== null && `${gen_tokens} output tokens`];
+  return [`${model.split("/").pop()} on ${backend}`, ...more.filter(Boolean)].join(", ");
+}
 const COLUMNS = [
   ["usd_per_month_whole", money], ["status"], ["whole_workers", whole], ["usd_per_1m_whole", digits], ["usd_per_1m", digits],
   ["saved_usd_per_month_whole", money], ["pays_from_tokens_per_month", digits], ["workers", digits],
