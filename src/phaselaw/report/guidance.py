@@ -69,7 +69,7 @@ def _early_stops(rows: Iterable[Row], _: float) -> Advice:
 
 def _batches(rows: Iterable[Row], _: float) -> Advice:
     """What the largest batch that was measured gains over the smallest (TR121 4.4, 9.2)."""
-    known = [row | {"stem": stem(row["backend"])} for row in rows if row["mode"] == "kv_decode" and row["batch_size"]]
+    known = [row | {"stem": stem(row["backend"])} for row in rows]
     for (backend, budget), mine in alike(known, "stem", BUDGET).items():
         least, most = (end(row["batch_size"] for row in mine) for end in (min, max))
         rates = {size: {row["model"]: row["tokens_per_s_geomean"] for row in mine if row["batch_size"] == size}
@@ -88,7 +88,7 @@ def _padding(rows: Iterable[Row], _: float) -> Advice:
     Some count the tokens of one prompt of a batch: then as many as the batch is large are computed, none for nothing.
     """
     asked, computed = "prompt_tokens_raw_median", "prompt_tokens_compute_median"
-    known = (row for row in rows if row["mode"] == "prefill" and row[asked] and row[computed])
+    known = (row for row in rows if row[asked] and row[computed])
     padded = (row for row in known if row[asked] < row[computed] < row[asked] * row["batch_size"])
     for (law,), mine in alike(padded, "law").items():
         worst = max(mine, key=lambda row: row[computed] / row[asked])
@@ -125,6 +125,11 @@ _RULES = {
     "scaling_fits": _trends,
 }
 """By table, the rule that reads its rows (with the SLO of a first call, in ms)."""
+_OF_BATCHES = {
+    "summary_by_model_backend_mode_agg": pl.col("mode") == "kv_decode",
+    "summary_by_model_backend_mode": (pl.col("mode") == "prefill") & (pl.col("batch_size") > 1),
+}
+"""Rules on batches read the runs beside this one, too, and only these rows: a run may have thousands of cells."""
 
 
 def guidance(subject: Subject) -> Iterator[Block]:
@@ -134,9 +139,11 @@ def guidance(subject: Subject) -> Iterator[Block]:
     least, most = subject.run.rows.select(prompt.min().alias("least"), prompt.max().alias("most")).row(0)
     lengths = {"decode_fraction_summary": f", prompts of {least:,.0f} to {most:,.0f} tokens"} if most else {}
     for table, rule in _RULES.items():
-        runs = {"": subject.rows(table)}
-        if rule in (_batches, _padding):  # TR121 measured larger batches in a run of their own
-            runs |= {f"{each.name}, ": table_rows(each.analysis.tables[table]) for each in subject.beside}
+        if (needed := _OF_BATCHES.get(table)) is None:
+            runs = {"": subject.rows(table)}
+        else:  # TR121 measured larger batches in a run of their own
+            several = {"": subject.analysis} | {f"{each.name}, ": each.analysis for each in subject.beside}
+            runs = {run: table_rows(each.tables[table].filter(needed)) for run, each in several.items()}
         for run, rows in runs.items():
             for policy, where, because in rule(rows, subject.analysis.options.cold_start_slo_ms):
                 row = found.setdefault(policy, {"policy": policy, "because": [], "table": table})
