@@ -31,7 +31,8 @@ def commands() -> list[list[str]]:
         for path in (ECONOMICS, TRAFFIC)
         for block in re.findall(r"^```sh\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     ]
-    return [shlex.split(line) for block in blocks for line in block.splitlines() if line.startswith("phaselaw ")]
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("phaselaw ")]
+    return [shlex.split(line, comments=True) for line in lines]
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
