@@ -66,17 +66,21 @@ for (const table of document.querySelectorAll("table")) {
   table.after(unfold);
 }
 // A table that is wider than its place is set tighter; one that still is can be scrolled, by the keyboard too.
+// All are measured together, and once a frame: a search opens many sections at once.
 function reach() {
-  for (const place of document.querySelectorAll(".scroll")) {
-    const { classList } = place.querySelector("table");
-    classList.remove("tight");
-    if (place.scrollWidth > place.clientWidth) classList.add("tight");
-    const wide = place.scrollWidth > place.clientWidth;
+  const places = [...document.querySelectorAll(".scroll")];
+  const wide = () => new Set(places.filter((place) => place.scrollWidth > place.clientWidth));
+  for (const place of places) place.querySelector("table").classList.remove("tight");
+  for (const place of wide()) place.querySelector("table").classList.add("tight");
+  const still = wide();
+  for (const place of places) {
     for (const [name, value] of [["tabindex", "0"], ["role", "region"], ["aria-label", place.querySelector("caption").textContent]]) {
-      if (wide) place.setAttribute(name, value); else place.removeAttribute(name);
+      if (still.has(place)) place.setAttribute(name, value); else place.removeAttribute(name);
     }
   }
 }
+let due = 0;
+function reachSoon() { due ||= requestAnimationFrame(() => { due = 0; reach(); }); }
 window.addEventListener("resize", reach);
 // What a point or a word says, when the pointer or the keyboard comes to it.
 const tip = document.getElementById("tip");
@@ -200,7 +204,7 @@ open();
 let before = [];
 window.addEventListener("beforeprint", () => { before = folded.map((each) => each.open); folded.forEach((each) => { each.open = true; }); });
 window.addEventListener("afterprint", () => { folded.forEach((each, at) => { each.open = before[at]; }); });
-for (const each of folded) each.addEventListener("toggle", reach);
+for (const each of folded) each.addEventListener("toggle", reachSoon);
 const search = Object.assign(document.createElement("input"), { type: "search", placeholder: "Search tables" });
 search.setAttribute("aria-label", "Search all tables");
 search.addEventListener("input", () => {
