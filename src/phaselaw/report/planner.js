@@ -186,14 +186,14 @@ function inputsNow() {
   return { ...inputs, requests_per_s: anchor === "requests_per_s" ? inputs.requests_per_s : null };
 }
 function plan() {
-  const wrong = fields.filter((each) => !each.validity.valid);
+  const other = anchor === "requests_per_s" ? "tokens_per_month" : "requests_per_s"; // it follows from the rest
+  const wrong = fields.filter((each) => !each.validity.valid && each.name !== other);
   fields.forEach((each) => each.setAttribute("aria-invalid", wrong.includes(each)));
   if (wrong.length) {
     document.getElementById("plan-said").textContent = `Not a value: ${wrong.map((each) => each.labels[0].textContent).join(", ")}.`;
     return fill([]);
   }
   const found = planned(inputsNow());
-  const other = anchor === "requests_per_s" ? "tokens_per_month" : "requests_per_s";
   field(other).value = Number((other === "tokens_per_month" ? found.inputs.tokens_per_month : requests(found.inputs)).toPrecision(6));
   fields.forEach(follow);
   found.rows.sort((a, b) => (a.usd_per_month_whole ?? Infinity) - (b.usd_per_month_whole ?? Infinity) || 0);
