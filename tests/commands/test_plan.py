@@ -368,9 +368,12 @@ def test_a_hosted_api_is_set_beside_own_workers(finished: Path, tmp_path: Path, 
     for row in plan(finished, *words, capsys=capsys)["api"]:
         assert row["usd_per_month_api"] == pytest.approx(2 * 2_592_000 * (832 * 1 + 360 * 4) / 1e6)
         assert row["pays_from_tokens_per_month"] == pytest.approx(72 / (832 * 1 + 360 * 4) * 1192 * 1e6)
-    assert main(["report", str(finished), *words, "--out", str(tmp_path)]) == 0
-    drawn = (tmp_path / "analysis" / "plots" / "api-by-volume.svg").read_text()
-    assert all(words in drawn for words in ("the API", "models/gpt2-5m on", "$ a month"))
+    shown("report", str(finished), *words, "--out", str(tmp_path), capsys=capsys)
+    assert "(analysis/plots/api-by-volume.svg)" in (tmp_path / "report.md").read_text()
+    months = plan(finished, *words, capsys=capsys)["api_by_volume"]
+    assert len(months) == 6 * 41 and months[40]["tokens_per_month"] == pytest.approx(
+        1e4 * months[0]["tokens_per_month"]
+    )
     out = shown("plan", str(finished), *words, "--show", "api", capsys=capsys)
     assert "The API, at the prices given: $11,778.05 a month. Own workers pay from 37,800,000 tokens" in out
     assert "never pay, at any volume" in shown("plan", str(finished), "--api", "gpt-4o-mini", capsys=capsys)
