@@ -200,6 +200,12 @@ def test_runs_of_a_sweep_on_two_machines_are_said_to_be(sweep: Path, tmp_path: P
 def test_plan_predict_and_show_take_a_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(sweep), "--json"]) == 0
     assert {row["gen_tokens"] for row in json.loads(capsys.readouterr().out)["rows"]} == set(BUDGETS)
+    assert main(["plan", str(sweep)]) == 0
+    told = capsys.readouterr().out
+    # A model stands once for each budget: rows of 80 characters, and the answer, say which.
+    lines = [line.split() for line in told.splitlines() if len(line.split()) > 6 and line.split()[1] in {"8", "128"}]
+    assert len({tuple(line[:2]) for line in lines}) == len(lines) > 2
+    assert "8 tokens generated, $" in " ".join(told.split())
     assert main(["predict", str(sweep), "--params", "5M", "--json"]) == 0
     assert {row["gen_tokens_target"] for row in json.loads(capsys.readouterr().out)["rows"]} == set(BUDGETS)
     assert main(["show", str(sweep)]) == 0

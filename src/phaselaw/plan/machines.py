@@ -41,7 +41,8 @@ def machines_of(run: Run) -> dict[str, Machine]:
     for backend, kind in run.rows.select("backend", "backend_kind").unique().iter_rows():
         url = settings.get(backend, {}).get("url") or ""
         here = kind in ("ollama", "llamacpp") and urlsplit(url).hostname in LOCAL
-        device = _device(run, backend) if kind == "hf" else "cpu" if here and host.get("cpu_model") and not gpus else ""
+        on_its_cpu = here and host.get("cpu_model") and not gpus
+        device = _device(run, backend) if kind in ("hf", "simulated") else "cpu" if on_its_cpu else ""
         cpu = [(CPU, (host.get("memory_bytes") or 0.0) / 2**20)]
         on = cpu if device == "cpu" else gpus if here else gpus[:1] if device.startswith("cuda") else []
         size = sum(mb or 0.0 for _, mb in on) * 2**20

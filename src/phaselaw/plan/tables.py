@@ -93,7 +93,7 @@ def _table(name: str, caption: str, shows: str, more: str = "", **titles: str) -
         name=name,
         caption=caption,
         columns=tuple(dataclasses.replace(each, title=titles.get(each.key, each.title)) for each in columns),
-        shows=f"model {shows} backend batch_size gen_tokens",
+        shows=f"model backend batch_size gen_tokens {shows}",
     )
 
 

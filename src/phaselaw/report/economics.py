@@ -129,11 +129,11 @@ def cheapest_words(plan: Plan) -> str:
     if not rows:
         return "No model can serve this load."
     if not sure:
-        return f"No model is measured for this load without a doubt; the cheapest is {_told(rows[0])}."
+        return f"No model is measured for this load without a doubt; the cheapest is {_told(plan, rows[0])}."
     large = max(sure, key=lambda row: row.get("params_millions") or 0.0)
-    premium = "" if large["model"] == sure[0]["model"] else f" The largest: {_told(large)}."
+    premium = "" if large["model"] == sure[0]["model"] else f" The largest: {_told(plan, large)}."
     measured = " that is measured" if sure[0]["rate_status"] in ("measured", "derived") else ""
-    return f"Cheapest{measured} for this load: {_told(sure[0])}.{premium}"
+    return f"Cheapest{measured} for this load: {_told(plan, sure[0])}.{premium}"
 
 
 def price_range(plan: Plan) -> str:
@@ -143,7 +143,7 @@ def price_range(plan: Plan) -> str:
         return "No model has a price: no call end to end was measured."
     price = plan.declared["rows"].columns
     [dollars] = [column for column in price if column.key == "usd_per_1m"]
-    told = (f"${dollars.text(row)}{mark(row)} ({row['model']} on {row['backend']})" for row in rows[:1] + rows[-1:])
+    told = (f"${dollars.text(row)}{mark(row)} ({_named(plan, row)})" for row in rows[:1] + rows[-1:])
     ends = dict.fromkeys(told)
     return f"A million tokens, prompt and generated, cost {' to '.join(ends)}, at {_hours(plan)} an hour (assumed)."
 
@@ -156,12 +156,18 @@ def _hours(plan: Plan) -> str:
 _SURE = ("measured", "derived", "interpolated", "given")
 
 
-def _told(row: Row) -> str:
+def _named(plan: Plan, row: Row) -> str:
+    """A model with its backend, and with the tokens that it generates where the plan's rows differ in them."""
+    where = "" if row["backend"] == row["model"] else f" on {row['backend']}"
+    several = len({each["gen_tokens"] for each in plan.rows("rows")}) > 1
+    return f"{row['model']}{where}" + (f", {row['gen_tokens']} tokens generated" if several else "")
+
+
+def _told(plan: Plan, row: Row) -> str:
     dollars, whole = row["usd_per_month_whole"], row["whole_workers"]
     workers = f"{whole:,.0f} worker{'' if whole == 1 else 's'}"
     workers += f" at batch {row['batch_size']}" if row["batch_size"] > 1 else ""
-    where = "" if row["backend"] == row["model"] else f" on {row['backend']}"
-    return f"{row['model']}{where}, ${dollars:,.0f} a month ({workers}, {row['rate_status']})"
+    return f"{_named(plan, row)}, ${dollars:,.0f} a month ({workers}, {row['rate_status']})"
 
 
 def why_words(rows: Sequence[Row]) -> list[str] | None:
