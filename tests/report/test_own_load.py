@@ -68,6 +68,8 @@ def test_a_load_of_its_own_goes_before_the_last_plans(run: Path) -> None:
     plan = of_report(_read(["--tokens-per-month", "1e9"]), api.load(run), run)
     [told] = own_load(plan)
     assert told.startswith("Your load (assumed): 1,000,000,000 tokens a month at $1.006 a worker's hour (assumed).")
+    [told] = own_load(of_report(_read(["--usd-per-hour", "2"]), api.load(run), run))
+    assert told.startswith("The default load, with your options (assumed): 1,000,000,000 tokens a month at $2 a")
 
 
 @pytest.mark.parametrize(

@@ -240,10 +240,14 @@ def _word(name: str, value: Any) -> str:
     return f"--{name.replace('_', '-')}" + ("" if value is True else f"={text}")
 
 
+_LOADS = {"tokens_per_month", "requests_per_month", "requests_per_s", "traffic"}
+
+
 def of_report(args: argparse.Namespace, loaded: api.Loaded, run: Path) -> Plan | None:
     """The plan of a report: what its options ask for, else what the run's last plan did; ``None`` for neither."""
-    if _asked(args):
-        plan, whose = planned(args, loaded, most=MOST_ROWS), "Your load"
+    if asked := _asked(args):
+        plan = planned(args, loaded, most=MOST_ROWS)
+        whose = "Your load" if asked.keys() & _LOADS else "The default load, with your options"
     else:
         try:
             if not (words := _kept(run)):

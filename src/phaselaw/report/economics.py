@@ -143,8 +143,8 @@ def price_range(plan: Plan) -> str:
         return "No model has a price: no call end to end was measured."
     price = plan.declared["rows"].columns
     [dollars] = [column for column in price if column.key == "usd_per_1m"]
-    told = (f"${dollars.text(row)}{mark(row)} ({_named(plan, row)})" for row in rows[:1] + rows[-1:])
-    ends = dict.fromkeys(told)
+    two = ((row, "" if row["rate_status"] == "measured" else f", {row['rate_status']}") for row in rows[:1] + rows[-1:])
+    ends = dict.fromkeys(f"${dollars.text(row)} ({_named(plan, row)}{status})" for row, status in two)
     return f"A million tokens, prompt and generated, cost {' to '.join(ends)}, at {_hours(plan)} an hour (assumed)."
 
 
