@@ -10,11 +10,13 @@ reader: executions, CPU seconds, and the failing input where there is one.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import logging
 import os
 import re
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -31,6 +33,7 @@ READERS: dict[str, Reader] = {}
 SEEDS: dict[str, tuple[bytes, ...]] = {}
 PLACE = Path(tempfile.gettempdir()) / f"phaselaw-fuzz-{os.getpid()}"
 """What a reader of files is given lies here."""
+atexit.register(shutil.rmtree, PLACE, ignore_errors=True)
 
 
 def reader(*seeds: bytes | str) -> Callable[[Reader], Reader]:
@@ -378,12 +381,12 @@ def fuzz_here(name: str, seconds: float, corpus: Path) -> None:
 
 def fuzzed(name: str, seconds: float) -> dict[str, object]:
     """Fuzz one reader in a process of its own: executions, CPU seconds, and what failed."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as place:
         for at, seed in enumerate(SEEDS[name]):
             (Path(folder) / f"seed{at}").write_bytes(seed)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, str(HERE / "readers.py"), name, "--seconds", str(seconds), "--corpus", folder]
-        done = subprocess.run(command, capture_output=True, check=False)
+        done = subprocess.run(command, capture_output=True, check=False, env=os.environ | {"TMPDIR": place})
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         said = done.stderr.decode(errors="replace") + done.stdout.decode(errors="replace")
         counts = re.findall(r"^(?:#|Done )(\d+)", said, re.MULTILINE)

@@ -1,6 +1,7 @@
 """A run over many hosts: who measures what, and, where ray is installed, that a cluster of three nodes does it."""
 
 import csv
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -26,12 +27,13 @@ from phaselaw.engines import module_for
 from phaselaw.errors import RunError, UsageError
 from phaselaw.measure.begin import Lack
 from phaselaw.measure.calls import measure
-from phaselaw.measure.on_ray import Host, Hosts, Work
+from phaselaw.measure.on_ray import Host, Hosts, Work, too_small_for
 from phaselaw.measure.order import schedule
 from phaselaw.records import Call
 from phaselaw.rundir.derive import faults
 from phaselaw.rundir.journal import JOURNAL, read_journal
 from phaselaw.study.file import load_study
+from phaselaw.study.model import Study
 
 # --- who measures what ---
 
@@ -76,6 +78,26 @@ def test_backends_go_to_the_hosts_that_have_what_they_need(tmp_path: Path) -> No
     assert made.shares_for(b) == [(0, "one")]
     made.begin(a, made.shares_for(a))
     assert made.shares_for(b) == [(0, "two")]
+
+
+def test_a_backend_goes_to_the_hosts_with_memory_for_its_weights_or_to_any_where_none_has(tmp_path: Path) -> None:
+    small, large = host("small"), host("large")
+    small = dataclasses.replace(small, facts={**small.facts, "too_small_for": ["two"]})
+    made = work(tmp_path / "run", small, large, replicates=1)
+    assert made.shares_for(small) == [(0, "one")]
+    made.begin(small, made.shares_for(small))
+    assert made.shares_for(large) == [(0, "two")]
+    assert work(tmp_path / "alone", small, replicates=1).shares_for(small) == [(0, "one"), (0, "two")]
+
+
+def test_weights_are_held_against_the_memory_of_the_device_that_they_are_for() -> None:
+    backends = [{"name": "cpu", "kind": "hf", "dtype": "fp32"}, {"name": "gpu", "kind": "hf", "device": "cuda:1"}]
+    asked = Study.model_validate(
+        study().resolved() | {"backends": backends, "models": [{"name": "models/gpt2-25m", "kind": "hf"}]}
+    )
+    gpus = [{"name": "A", "memory": "24576 MiB"}, {"name": "B", "memory": "10 MiB"}]
+    assert too_small_for(asked, {"memory_bytes": 90e6, "gpus": gpus}) == ["cpu", "gpu"]
+    assert too_small_for(asked, {"memory_bytes": 16e9, "gpus": gpus[:1]}) == []
 
 
 def test_what_no_host_can_run_is_refused_with_how_to_go_on(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def no_tokenizer(name: str) -> list[str]:
     return [f"model {name}: its folder has no tokenizer for a text; give prompts as prompt_tokens, or put it there"]
 
 
-def _weights_bytes(name: str, dtype: str) -> float:
+def weights_bytes(name: str, dtype: str) -> float:
     """Bytes of a model's weights in a number format, by its files' heads; 0 where they can't be read."""
     ladder, folder = ladder_model(name), _folder(name)
     if ladder is not None:
@@ -166,7 +166,7 @@ class HfEngine:
         if not budget:
             beside = sum(each._backend.device == self._backend.device for each in self.open)
             budget = FREE_SHARE * hf_model.free_bytes_of(self._backend.device) / beside
-        sizes = sorted((_weights_bytes(model.name, self._backend.dtype) for model in models), reverse=True)
+        sizes = sorted((weights_bytes(model.name, self._backend.dtype) for model in models), reverse=True)
         return max(1, bisect.bisect_right(list(accumulate(sizes)), budget))
 
     def describe(self) -> EngineInfo:

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from phaselaw import __version__
+from phaselaw.engines.hf import weights_bytes
 from phaselaw.engines.permits import KEY_HOSTS, PROGRAMS, TYPED_HOSTS
 from phaselaw.errors import MissingExtraError, NotReadyError, RunError, UsageError
 from phaselaw.machine import identity
@@ -27,7 +28,7 @@ from phaselaw.measure.order import schedule
 from phaselaw.measure.replicates import LostProcessError, Measured, ShouldStop, in_a_fresh_process
 from phaselaw.records import Abandoned, Call, Event, PlannedCall
 from phaselaw.rundir.write import RunDirectory
-from phaselaw.study.model import Study
+from phaselaw.study.model import HfBackend, Study
 
 HERE = "local"
 """The address of a cluster of this machine alone, which is started for the run."""
@@ -63,7 +64,8 @@ class _Worker:
         if os.getpriority(os.PRIO_PROCESS, 0) > 0:
             told.append("calls run at a low priority; start its node with RAY_worker_niceness=0")
         facts = {"machine_id": identity.machine_id(), "ray_auth_mode": os.environ.get("RAY_AUTH_MODE")}
-        return facts | begin.host_of(asked, tell=told.append), lacking, told
+        facts |= begin.host_of(asked, tell=told.append)
+        return facts | {"too_small_for": too_small_for(asked, facts)}, lacking, told
 
     def begin(self, study: dict[str, Any], wait_s: float | None, which: dict[str, Any]) -> None:
         """Be ready to measure a part of a study, as `replicates.measure` has it."""
@@ -103,6 +105,20 @@ class Host:
         """What it lacks for a backend of a study."""
         models = {None, *(model.name for model in study.models_of(backend))}
         return [each for each in self.lacking if each.backend == backend and each.model in models and not each.doubt]
+
+
+def too_small_for(study: Study, host: Mapping[str, Any]) -> list[str]:
+    """The backends of a study of which a model's weights alone are more than the memory of their device on a host."""
+    gpus = identity.gpus_of({"host": host})
+    found = []
+    for backend in (each for each in study.backends if isinstance(each, HfBackend)):
+        kind, _, index = backend.device.partition(":")
+        at = int(index or 0)
+        has = host.get("memory_bytes") if kind == "cpu" else (gpus[at][1] or 0.0) * 2**20 if at < len(gpus) else None
+        needs = max((weights_bytes(each.name, backend.dtype) for each in study.models_of(backend.name)), default=0.0)
+        if has and needs > has:
+            found.append(backend.name)
+    return found
 
 
 def connected(address: str) -> Any:
@@ -229,8 +245,10 @@ class Work:
         """The hosts that shares were lost with."""
         able: dict[frozenset[str], list[str]] = {}
         for backend in directory.study.backends:
-            names = frozenset(host.name for host in hosts if not host.lacks(directory.study, backend.name))
-            able.setdefault(names, []).append(backend.name)
+            here = [host for host in hosts if not host.lacks(directory.study, backend.name)]
+            # Where no host has the memory, all may try: what does not load is out of memory, as on one machine.
+            roomy = [host for host in here if backend.name not in host.facts.get("too_small_for", ())]
+            able.setdefault(frozenset(host.name for host in roomy or here), []).append(backend.name)
         self._together = list(able.items())
         """Backends that the same hosts can run: they are measured together, in the order of the study."""
 
