@@ -106,6 +106,8 @@ class Box:
 
 def _ended(command: Sequence[str], output: IO[str], limit_s: float) -> int | None:
     """A command's exit code; ``None`` where it was stopped at its limit, with all that it started."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of a shell's background job: parts would not heed it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         list(command),
         stdout=output,

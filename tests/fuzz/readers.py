@@ -284,7 +284,7 @@ def http_reply(data: bytes) -> None:
 
     from phaselaw.engines import http_client
 
-    def connected(url: str, *_: object) -> http.client.HTTPConnection:
+    def connected(_: object, url: str, *__: object) -> http.client.HTTPConnection:
         http_client._origin(url)
         ours, theirs = socket.socketpair()
         theirs.sendall(data[:100_000])
@@ -294,7 +294,8 @@ def http_reply(data: bytes) -> None:
         return connection
 
     with (
-        mock.patch.object(http_client, "_connected", connected),  # only here: tests run in this process, too
+        # Only here: tests run in this process, too.
+        mock.patch.object(http_client.HttpClient, "_connected", connected),
         closing(http_client.HttpClient("http://fuzz", limits=http_client.QUICK)) as client,
     ):
         client.json("GET", "/x")

@@ -34,7 +34,11 @@ def hostile(opener: Opener, hostile_run: Path):
     return opener(hostile_run, WIDE)
 
 
-OPEN = "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
+OPEN = """async () => {
+  document.querySelectorAll("details").forEach((each) => { each.open = true; });
+  // The page hears of it, and measures its tables in the frame after.
+  for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
+}"""
 
 
 def table_of(page, title: str):

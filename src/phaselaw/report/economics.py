@@ -82,6 +82,7 @@ def _dollars(row: Row) -> tuple[float, float]:
 def _shown(table: tables.Table, rows: Sequence[Row], caption: str) -> Table:
     worked_out = any(row.get("rate_status", "measured") != "measured" for row in rows)
     says_something = {key: len({row[key] for row in rows}) > 1 for key in ("backend", "batch_size", "gen_tokens")}
+    says_something["backend"] &= any(row["backend"] != row["model"] for row in rows)
     says_something["on_failure_cost"] = any(row.get("failure_usd") for row in rows)
     says_something["than_backend"] = any(row.get("than_backend") != row["backend"] for row in rows)
     columns = tuple(
