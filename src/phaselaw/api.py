@@ -277,7 +277,7 @@ def planned(question: Question, workers: Sequence[Replica], analysis: Analysis |
     """
     tables = answer(question, workers, step_times(analysis.tables["step_time_model"]) if analysis else {})
     document = {"schema_version": PLAN_VERSION, "assumptions": assumptions(question, workers), **tables}
-    return Plan(document, TABLES, planner(question, workers))
+    return Plan(document, TABLES, functools.partial(planner, question, workers))
 
 
 def reference_times(loaded: Loaded, *, backend: str | None, model: str | None, tell: Tell) -> timings.ReferenceTimes:

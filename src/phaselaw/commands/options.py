@@ -71,7 +71,6 @@ def add_models_table(parser: argparse._ActionsContainer) -> None:
 def add_allow_different(
     parser: argparse._ActionsContainer, help_text: str = "pool runs although their study or host differs, with a note"
 ) -> None:
-
     switch(parser, "--allow-different", help_text)
 
 
@@ -121,14 +120,14 @@ def duration(option: str) -> Callable[[str], float]:
 
 def size(text: str) -> float:
     """``16GB`` (1e9) or ``16GiB`` (2^30) in bytes; a bare number is refused, since 16 of what is not said."""
-    found = re.fullmatch(r"(.*?[\d.])\s*(B|[KMGT]I?B?)", text.strip().upper())
+    found = re.fullmatch(r"(.*?[\d.])\s*(?:B|([KMGT])(I?)B?)", text.strip().upper())
     value = amount(found[1]) if found else math.nan
     if text.strip() == "0":
         return 0.0
     if found is None or not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 16GB or 16GiB")
-    power, base = " KMGT".index(found[2][0].replace("B", " ")), 1024 if "I" in found[2] else 1000
-    return value * float(base) ** power
+    power = "KMGT".index(found[2]) + 1 if found[2] else 0
+    return value * (1024.0 if found[3] else 1000.0) ** power
 
 
 def a_path(text: str) -> Path:

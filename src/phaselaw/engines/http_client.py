@@ -98,7 +98,7 @@ class HttpClient:
         until = time.monotonic() + left.total_s
         for _ in range(MAX_REDIRECTS + 1):
             left = dataclasses.replace(left, total_s=max(0.0, until - time.monotonic()))
-            exchange = self._exchange(method, url, body, left, before_send)
+            exchange = self._exchange(method, url, body, left, before_send=before_send)
             before_send = None
             location = exchange.headers.get("location")
             follows = exchange.status in (307, 308) or (method == "GET" and exchange.status in (301, 302, 303))
@@ -127,7 +127,7 @@ class HttpClient:
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
     def _exchange(
-        self, method: str, url: str, body: bytes | None, limits: Limits, before_send: BeforeSend
+        self, method: str, url: str, body: bytes | None, limits: Limits, *, before_send: BeforeSend
     ) -> "Exchange":
         origin = _origin(url)
         headers = {"User-Agent": f"phaselaw/{__version__}", **(self._headers if origin == self._origin else {})}

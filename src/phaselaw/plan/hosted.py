@@ -68,11 +68,11 @@ def break_even(carried: Floats, usd_per_worker: float, idle: int, usd_per_token:
 
 
 def against(replica: Replica, price: float, tokens_per_month: float, keeps: Headroom) -> dict[str, Floats]:
-    """What own workers, whole and all month, save against an API at a ``price`` of a token, and where they pay."""
+    """Own workers, whole and all month; what they save against an API at a ``price`` of a token, and where they pay."""
     fleet, worker = replica.fleet(tokens_per_month, keeps), HOURS_PER_MONTH * replica.usd_per_hour
     carried = SECONDS_PER_MONTH * replica.tokens_per_s * keeps.utilisation / keeps.burst
     workers, first = break_even(carried, worker, keeps.spares, price)
-    return {
+    return fleet | {
         "saved_usd_per_month_whole": price * tokens_per_month - fleet["usd_per_month_whole"],
         "pays_from_tokens_per_month": first,
         "pays_from_workers": workers,
@@ -84,8 +84,8 @@ def api_row(replica: Replica, price: float, tokens_per_month: float, keeps: Head
     """One model's own workers, whole and all month, against an API at a ``price`` of a token."""
     found = against(replica, price, tokens_per_month, keeps)
     pays = "never" if np.isinf(found["pays_from_workers"][0]) else verdict(found["saved_usd_per_month_whole"])
-    found |= replica.fleet(tokens_per_month, keeps) | {"usd_per_month_api": exact(price * tokens_per_month)}
-    return row("api", replica, **found, load=replica.request, pays=pays)
+    dollars = exact(price * tokens_per_month)
+    return row("api", replica, **found, usd_per_month_api=dollars, load=replica.request, pays=pays)
 
 
 def by_volume(replica: Replica, price: float, tokens_per_month: float, keeps: Headroom) -> list[Row]:

@@ -1,16 +1,15 @@
 """What a backend's rates were measured on, as far as a run says: a CPU or GPUs, how many, and their memory."""
 
 import dataclasses
-from urllib.parse import urlsplit
 
 import polars as pl
 
+from phaselaw.engines.permits import host_of, is_here
 from phaselaw.machine.identity import gpus_of
 from phaselaw.plan.prices import is_named
 from phaselaw.records import Run
 
 CPU = "a CPU"
-LOCAL = (None, "127.0.0.1", "localhost", "::1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +38,8 @@ def machines_of(run: Run) -> dict[str, Machine]:
     settings = {each.get("name"): each.get("settings") or {} for each in manifest.get("engines") or []}
     found = {}
     for backend, kind in run.rows.select("backend", "backend_kind").unique().iter_rows():
-        url = settings.get(backend, {}).get("url") or ""
-        here = kind in ("ollama", "llamacpp") and urlsplit(url).hostname in LOCAL
+        at = host_of(settings.get(backend, {}).get("url") or "")
+        here = kind in ("ollama", "llamacpp") and (not at or is_here(at))
         on_its_cpu = here and host.get("cpu_model") and not gpus
         device = _device(run, backend) if kind in ("hf", "simulated") else "cpu" if on_its_cpu else ""
         cpu = [(CPU, (host.get("memory_bytes") or 0.0) / 2**20)]

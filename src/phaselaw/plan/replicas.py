@@ -155,7 +155,7 @@ def replicas_of(
     drawn = draw(rows, in_rounds=run.order == "rounds", between_runs=between_runs, models=models)
     waited = rows.filter(pl.col("mode") == "e2e_kv").group_by("backend", "model", "batch_size", BUDGET, "mode")
     waits = {row[:5]: row[5] for row in waited.agg((pl.col("ttft_ms") - pl.col("prefill_ms")).median()).iter_rows()}
-    errors, contexts, lengths = _model_errors(analysis, models), {}, _lengths(rows)
+    errors, contexts, lengths = _model_errors(analysis, models), _contexts(run.models), _lengths(rows)
     swept = analysis.tables["concurrency_throughput"]
     loads, at_best = _loads(run.rows), _at_best_clients(swept)
     machines, sized = machines_of(run), shapes(run)
@@ -164,9 +164,6 @@ def replicas_of(
         (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row
         for row in analysis.tables["summary_by_model_backend_mode_agg"].iter_rows(named=True)
     }
-    if {"model", "n_positions"} <= set(run.models.columns):
-        positions = run.models.select("model", "n_positions").drop_nulls().iter_rows()
-        contexts = {model: int(float(tokens)) for model, tokens in positions}
     found = []
     for key, end_to_end in drawn.items():
         backend, model, batch_size, gen_tokens, phase = key
@@ -207,6 +204,14 @@ def replicas_of(
             )
         )
     return found
+
+
+def _contexts(models: pl.DataFrame) -> dict[str, int]:
+    """The tokens that a request of each model may have, where the table of models says."""
+    if not {"model", "n_positions"} <= set(models.columns):
+        return {}
+    positions = models.select("model", "n_positions").drop_nulls().iter_rows()
+    return {model: int(float(tokens)) for model, tokens in positions}
 
 
 def _loads(rows: pl.DataFrame) -> dict[tuple[str, str], float]:

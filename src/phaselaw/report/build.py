@@ -60,7 +60,7 @@ def build(subject: Subject) -> Document:
         front=economics.in_currency(front.front(subject), subject.plan.mark),
         chapters=tuple(_chapter(subject, title) for title in CHAPTERS),
         summary=economics.in_currency(front.summary(subject), subject.plan.mark),
-        planner=subject.plan.planner and subject.plan.planner | {"mark": subject.plan.mark},
+        planner=(known := subject.plan.planner()) and known | {"mark": subject.plan.mark},
     )
 
 

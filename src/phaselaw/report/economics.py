@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
@@ -22,8 +22,8 @@ class Plan:
     """What ``phaselaw plan --json`` prints: tables of rows, and ``assumptions``."""
     declared: Mapping[str, tables.Table]
     """Its tables by name (`phaselaw.plan.tables.TABLES`)."""
-    planner: dict[str, Any] = field(default_factory=dict)
-    """What a page plans with; empty without workers."""
+    planner: Callable[[], dict[str, Any]] = dict
+    """Works out what a page plans with, which nobody else needs; empty without workers."""
     mark: str = "$"
     """What stands before an amount of money."""
 

@@ -71,10 +71,10 @@ def _batches(rows: Iterable[Row], _: float) -> Advice:
     """What the largest batch that was measured gains over the smallest (TR121 4.4, 9.2)."""
     known = [row | {"stem": stem(row["backend"])} for row in rows]
     for (backend, budget), mine in alike(known, "stem", BUDGET).items():
-        least, most = (end(row["batch_size"] for row in mine) for end in (min, max))
-        rates = {size: {row["model"]: row["tokens_per_s_geomean"] for row in mine if row["batch_size"] == size}
-                 for size in (least, most)}  # fmt: skip
-        gains = [rates[most][model] / rate for model, rate in rates[least].items() if rates[most].get(model) and rate]
+        by_size = sorted(alike(mine, "batch_size").items())
+        ((least,), of_least), ((most,), of_most) = by_size[0], by_size[-1]
+        before, after = ({row["model"]: row["tokens_per_s_geomean"] for row in each} for each in (of_least, of_most))
+        gains = [after[model] / rate for model, rate in before.items() if after.get(model) and rate]
         if least < most and gains:
             gain, tokens = statistics.median(gains), "" if budget is None else f" of {budget} tokens"
             policy = WORDING["advice"]["batching" if gain >= _BATCHING_PAYS else "no batching"]

@@ -23,11 +23,11 @@ function worst(worker, { prompt, output }) {
 const finite = (value) => (Number.isFinite(value) ? value : null);
 // Figures with their ends: all grow or all fall with the rate, so the ends of the rate give theirs. Outside of what was
 // measured there is no interval, and beyond the model's context no figure.
-function figures(worker, status, inputs, names) {
+function figures(worker, status, inputs, name) {
   if (status === NOT_POSSIBLE) return {};
   const usd_per_hour = inputs.usd_per_hour ?? worker.usd_per_hour;
   const rates = status === EXTRAPOLATED ? worker.tokens_per_s.slice(0, 1) : worker.tokens_per_s;
-  const each = rates.map((tokens_per_s) => Object.assign({}, ...names.map((name) => formulas[name]({ ...inputs, usd_per_hour, tokens_per_s }))));
+  const each = rates.map((tokens_per_s) => formulas[name]({ ...inputs, usd_per_hour, tokens_per_s }));
   const row = {};
   for (const key of Object.keys(each[0])) {
     const [value, ...ends] = each.map((found) => found[key]);
@@ -45,13 +45,13 @@ function planned(given) {
   if (inputs.requests_per_s !== null) inputs.tokens_per_month = formulas.tokens_per_month(inputs);
   const rows = known.workers.map((worker) => {
     const status = worst(worker, inputs);
-    return { worker, status, ...figures(worker, status, inputs, hosted ? ["fleet", "api"] : ["fleet"]) };
+    return { worker, status, ...figures(worker, status, inputs, hosted ? "api" : "fleet") };
   });
   const [small, big] = [known.workers[inputs.default], known.workers[inputs.premium]];
   const both = { tokens_per_s: small.tokens_per_s.slice(0, 1), usd_per_hour: small.usd_per_hour };
   const premium = { premium_tokens_per_s: big.tokens_per_s[0], premium_usd_per_hour: inputs.usd_per_hour ?? big.usd_per_hour };
   const status = Math.max(worst(small, inputs), worst(big, inputs));
-  return { inputs, rows, two: { small, big, status, ...figures(both, status, { ...inputs, ...premium }, ["two"]) } };
+  return { inputs, rows, two: { small, big, status, ...figures(both, status, { ...inputs, ...premium }, "two") } };
 }
 
 const requests = (inputs) => inputs.tokens_per_month / formulas.tokens_per_month({ ...inputs, requests_per_s: 1 });
@@ -130,7 +130,7 @@ function chart({ inputs, rows }) {
   const at = (step) => volume * span ** (step / 100 - 1);
   const steps = [...Array(201).keys()];
   const lines = rows.filter((row) => row.status !== NOT_POSSIBLE).slice(0, 5).map((row) => {
-    const dollars = (step) => figures(row.worker, EXTRAPOLATED, { ...inputs, tokens_per_month: at(step) }, ["fleet"]).usd_per_month_whole;
+    const dollars = (step) => figures(row.worker, EXTRAPOLATED, { ...inputs, tokens_per_month: at(step) }, "fleet").usd_per_month_whole;
     return { name: named(row.worker), dashed: row.status === EXTRAPOLATED, points: steps.map((step) => [at(step), dollars(step)]), pays: row.pays_from_tokens_per_month };
   });
   const api = rows.find((row) => row.usd_per_month_api > 0);
