@@ -7,7 +7,7 @@
 #   benchmarks/gpu_wheels.sh 3.13 manylinux_2_28_aarch64 manylinux_2_17_aarch64 manylinux2014_aarch64
 #
 # Versions are those of constraints.txt. What a machine for machine learning has is not among them (numpy, scipy,
-# matplotlib, Jinja2 with PyTorch, pytest and so on); gpu_site.py says on that machine what is still missing. Wheels and tree together must
+# Jinja2 with PyTorch, pytest and so on); gpu_site.py says on that machine what is still missing. Wheels and tree together must
 # stay within 64 MiB.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -24,7 +24,6 @@ FLOORS = [
 HOMES = {
     "torch": {"machine/probe.py", *(f"engines/{name}.py" for name in ("hf", "hf_model", "hf_profile"))},
     "transformers": {"engines/hf.py", "engines/hf_model.py"},
-    "matplotlib": {"report/plots.py"},
     "duckdb": {"traffic/log.py"},
     "prometheus_client": {"traffic/prometheus.py"},
     "genai_prices": {"plan/hosted.py"},
@@ -79,7 +78,7 @@ def test_a_heavy_library_has_one_home(library: str, homes: set[str]) -> None:
     assert users == homes
 
 
-HEAVY = {"torch", "transformers", "scipy", "matplotlib", "polars", "numpy", "pydantic", "yaml", "rich", "pandas"}
+HEAVY = {"torch", "transformers", "scipy", "polars", "numpy", "pydantic", "yaml", "rich", "pandas"}
 
 
 def loaded_by(script: str) -> tuple[set[str], str]:

@@ -37,6 +37,7 @@ from phaselaw.report.build import build
 from phaselaw.report.document import MOST_ROWS, Document
 from phaselaw.report.economics import Plan
 from phaselaw.report.markdown import PLOTS, to_markdown
+from phaselaw.report.plots import draw
 from phaselaw.report.subject import Companion, Subject
 from phaselaw.rundir import read as runs
 from phaselaw.rundir.conditions import differences, host_is_known, other_latencies, prompt_differences
@@ -311,9 +312,7 @@ def report(
     The laws of the runs ``beside`` it are compared with its own. It is priced by the ``plan``; ``None`` is that of a
     first load, all of it assumed. Raises `RunError` where it can't be written.
     """
-    # matplotlib is heavy, and only here.
-    from phaselaw.report.page import to_html
-    from phaselaw.report.plots import draw
+    from phaselaw.report.page import to_html  # its templates are slow to load, and only for this
 
     subject = _subject(loaded, beside, plan)
     document = build(subject)

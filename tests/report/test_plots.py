@@ -2,7 +2,6 @@
 
 from xml.etree import ElementTree
 
-import matplotlib as mpl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -194,13 +193,6 @@ def test_twelve_models_in_a_heap_are_all_named_and_the_panel_is_small() -> None:
 def test_a_folder_is_left_out_of_a_name_and_a_long_one_is_cut() -> None:
     names = {one.text for one in of_class(heap("models/gpt2-5m", "x" * 100, "a\u202eb\nc", "模型"), "name")}
     assert names == {"far", "gpt2-5m", "x" * (LONGEST - 1) + "…", "a<U+202E>b c", "模型"}
-
-
-def test_what_a_users_matplotlibrc_says_changes_nothing() -> None:
-    before = draw(plot())
-    pieces.cache_clear()
-    with mpl.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": False, "svg.hashsalt": None}):
-        assert draw(plot()) == before
 
 
 def test_a_point_of_a_file_has_a_title_and_that_of_a_page_has_its_label_alone() -> None:

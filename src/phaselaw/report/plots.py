@@ -1,26 +1,18 @@
-"""Plots, drawn by matplotlib: data in, SVG out, whose points say their values and whose text stays text."""
+"""Plots: data in, SVG out, whose points say their values and whose text stays text.
 
+An axis, its ticks and where names stand are worked out here; `svg` writes the shapes.
+"""
+
+import dataclasses
 import functools
-import io
+import itertools
 import math
-import unicodedata
-import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import NamedTuple
 
-import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import XAxis, YAxis
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.lines import Line2D
-from matplotlib.textpath import text_to_path
-from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox, IdentityTransform
-
-from phaselaw.report import svg_pages
+from phaselaw.report import svg
 from phaselaw.report.document import Axis, Curve, CurvePlot, DotPlot, Panels, Plot, Point, escape_controls
+from phaselaw.report.svg import Drawing
 
 WIDTH, HEIGHT = 400.0, 300.0
 """Of a panel, in pixels: as wide as a telephone, so that its text is never scaled down to where it can't be read."""
@@ -28,9 +20,23 @@ MOST_DRAWN, MOST_NAMED = 200, 40
 LONGEST = 24
 """Characters of a model's name that are drawn; a pointer shows the rest."""
 
-_DPI = 72
-"""matplotlib's SVG has as many pixels to the inch; text sizes below are pixels, the same as in `plots.css`."""
 _FONT, _TITLE_FONT, _NAME_HEIGHT, _LINE = 10.5, 12.5, 12.5, 15.0
+"""Text sizes are pixels, the same as in `plots.css`."""
+_EMS = {
+    letter: width
+    for width, letters in {
+        0.29: "'IJijl",
+        0.318: " ,.",
+        0.41: "!()-/:;[\\]frt|",
+        0.55: '"*?_`csz',
+        0.636: "$0123456789EFLPSTYabdeghknopquvxy{}",
+        0.79: "&ABCDGHKNOQRUVXZ",
+    }.items()
+    for letter in letters
+}
+"""How wide letters are as a share of the text's size, in DejaVu Sans: the widest font that a page may have."""
+_BOLD = 1.15
+"""Times as wide, of a title."""
 _ROW = 36.0
 """Height of a row of a dot plot: its label, and its dots under it."""
 _COLOURS = 6
@@ -43,19 +49,11 @@ _RIGHT, _BOTTOM = 12.0, 40.0
 """Margins of the axes, in pixels; the left one is as wide as the values there."""
 _LEAST_SPAN = 2e-3
 """Of an axis, as a share of its values."""
-_STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
-    "svg.hashsalt": "phaselaw",  # the same plot gives the same bytes
-    "text.parse_math": False,  # a dollar sign in a model's name is a dollar sign
-    "font.family": "DejaVu Sans",
-    "font.size": _FONT,
-    "axes.axisbelow": True,
-}
 
 
 def draw(plot: Plot) -> str:
     """A plot as an SVG file with its own colours, its panels side by side."""
-    return svg_pages.file(pieces(plot), plot.caption, columns=3)
+    return svg.file(pieces(plot), plot.caption, columns=3)
 
 
 @functools.lru_cache(maxsize=512)
@@ -64,14 +62,29 @@ def pieces(plot: Plot) -> tuple[str, ...]:
 
     Kept, since a report shows each plot twice: in its page and in a file.
     """
-    with mpl.rc_context(), warnings.catch_warnings():
-        # A name may have letters that matplotlib's font lacks; a browser finds them in another.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        mpl.rcdefaults()  # what a user's matplotlibrc says is of their plots
-        mpl.rcParams.update(_STYLE)
-        if isinstance(plot, DotPlot):
-            return (_dots(plot),)
-        return tuple(map(_curves, plot.panels if isinstance(plot, Panels) else (plot,)))
+    if isinstance(plot, DotPlot):
+        return (_dots(plot),)
+    return tuple(map(_curves, plot.panels if isinstance(plot, Panels) else (plot,)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Scale:
+    """From the values of an axis to pixels."""
+
+    axis: Axis
+    low: float
+    high: float
+    start: float
+    """Where ``low`` stands, in pixels."""
+    end: float
+
+    def at(self, value: float) -> float:
+        """Where a value stands; one that the axis can't show, far outside it."""
+        low, high, here = (
+            (math.log(each) if each > 0 else -math.inf) if self.axis.log else each
+            for each in (self.low, self.high, value)
+        )
+        return self.start + min(9.0, max(-9.0, (here - low) / (high - low))) * (self.end - self.start)
 
 
 def _curves(plot: CurvePlot) -> str:
@@ -84,7 +97,8 @@ def _curves(plot: CurvePlot) -> str:
     one_of = -(-max((len(curve.points) for curve in plot.curves), default=0) // MOST_DRAWN) or 1
     drawn = f"one point of {one_of} is drawn" if one_of > 1 else ""
     lines = [(plot.title, "title"), (warning, "warned"), (drawn, "said")]
-    pane, top = _pane(HEIGHT, lines, labelled if len(plot.curves) > 1 else ())
+    out = Drawing(". ".join(filter(None, (plot.title, plot.caption, plot.warning))), WIDTH, HEIGHT)
+    top = _head(out, lines, labelled if len(plot.curves) > 1 else ())
     some = [(curve, curve.points[:: one_of if curve.dots else 1]) for curve in plot.curves]
     shown = [(curve, [p for p in points if _shows(x, p.x) and _shows(y, p.y)]) for curve, points in some]
     points = [point for _, those in shown for point in those]
@@ -92,20 +106,22 @@ def _curves(plot: CurvePlot) -> str:
     reference = plot.reference if plot.reference is not None and _shows(y, plot.reference) else None
     if reference is not None and points:
         heights.append(reference)
-    high = HEIGHT - _BOTTOM - top
-    widest = _axis(pane.yaxis, y, heights, high, margin=0.16)
-    _axis(pane.xaxis, x, [point.x for point in points], _place(pane, 26.0 + widest, high), margin=0.09)
+    down = _Scale(y, *_limits(heights, y, 0.16), HEIGHT - _BOTTOM, top)
+    ticks = _ticks(down, across=False)
+    left = 26.0 + max((_width(text) for _, text in ticks), default=0.0)
+    across = _Scale(x, *_limits([point.x for point in points], x, 0.09), left, WIDTH - _RIGHT)
+    _across(out, across, down)
+    _up(out, across, down, ticks)
     if reference is not None:
-        pane.axhline(reference, gid="class:reference", clip_on=False)
-    labels: list[str] = []
+        out.path("reference", [(left, down.at(reference)), (across.end, down.at(reference))])
+    out.window(left, top, across.end, down.start)
     for curve, those in shown:
-        colour = _colour(plot, curve)
-        _line(pane, curve, those, colour)
-        if curve.dots and those:
-            _points(pane, [(point.x, point.y) for point in those], colour)
-            labels += [_label(point, plot, curve) for point in those]
-    _names(pane, [point for curve, those in shown if curve.named for point in those])
-    return _svg(pane, ". ".join(filter(None, (plot.title, plot.caption, plot.warning))), labels)
+        _line(out, curve, [_placed(point, across, down) for point in those], _stroke(curve, _colour(plot, curve)))
+    for curve, those in shown:
+        for point in those if curve.dots else ():
+            out.point(f"c{_colour(plot, curve)}", across.at(point.x), down.at(point.y), _label(point, plot, curve))
+    _names(out, across, down, [point for curve, those in shown if curve.named for point in those])
+    return str(out)
 
 
 def _colour(plot: CurvePlot, curve: Curve) -> int:
@@ -123,79 +139,78 @@ def _dots(plot: DotPlot) -> str:
     told = 1 < len(kinds) <= _COLOURS and max(len(points) for _, points in rows) > 1
     legend = [(at, Curve(label=kind, points=())) for at, kind in enumerate(kinds)] if told else []
     height = _ROW * max(1, len(rows)) + _LINE * (bool(plot.title) + len(legend)) + 12 + _BOTTOM
-    pane, top = _pane(height, [(plot.title, "title")], legend)
+    out = Drawing(plot.caption, WIDTH, height)
+    top = _head(out, [(plot.title, "title")], legend)
     found = [value for _, points in rows for point in points for value in (point.x, point.low, point.high)]
     ends = [value for value in (*found, plot.reference) if value is not None and _shows(plot.axis, value)]
-    _axis(pane.xaxis, plot.axis, ends, _place(pane, 14.0, height - _BOTTOM - top), margin=0.04)
-    pane.set_ylim(max(1, len(rows)), 0)
-    pane.yaxis.set_visible(False)
-    if plot.reference is not None:
-        pane.axvline(plot.reference, gid="class:reference", clip_on=False)
-    labels: list[str] = []
+    across = _Scale(plot.axis, *_limits(ends, plot.axis, 0.04), 14.0, WIDTH - _RIGHT)
+    down = _Scale(Axis(title=""), max(1, len(rows)), 0, height - _BOTTOM, top)
+    _across(out, across, down)
+    reference = None if plot.reference is None else across.at(plot.reference)
+    if reference is not None:
+        out.path("reference", [(reference, down.start), (reference, top)])
+    out.window(across.start, top, across.end, down.start)
     for row, (label, points) in enumerate(rows):
-        across = pane.get_yaxis_transform()
-        pane.text(0.005, row + 0.36, _fitting(label, WIDTH - 28), gid="class:name", transform=across)
+        out.text("name", across.start + 1.9, down.at(row + 0.36), _fitting(label, WIDTH - 28))
         for at, point in enumerate(points):
             # Apart, so that equal values don't hide each other.
-            down, colour = (
-                row + 0.7 + 0.1 * (at % 5 - min(len(points) - 1, 4) / 2),
-                kinds.index(point.label) if told else 0,
-            )
-            if plot.bars and plot.reference is not None:
-                pane.fill_between((plot.reference, point.x), down - 0.13, down + 0.13, gid=f"class:bar c{row}")
+            here = row + 0.7 + 0.1 * (at % 5 - min(len(points) - 1, 4) / 2)
+            colour, value = f"c{kinds.index(point.label) if told else 0}", across.at(point.x)
+            if plot.bars and reference is not None:
+                _area(out, f"bar c{row}", (reference, value), (down.at(here - 0.13), down.at(here + 0.13)))
             if point.low is not None and point.high is not None:
-                bar = _within(pane.get_xlim(), (point.low, point.high), log=plot.axis.log)
-                pane.fill_between(bar, down - 0.08, down + 0.08, gid=f"class:band c{colour}")
-                pane.plot(bar, (down, down), gid=f"class:line c{colour}")
-            _points(pane, [(point.x, down)], colour)
-            labels.append(f"{point.label}: {_value(point.x, plot.axis)}{_bracket(point, plot.axis)}")
-    return _svg(pane, plot.caption, labels)
+                interval = across.at(point.low), across.at(point.high)
+                _area(out, f"band {colour}", interval, (down.at(here - 0.08), down.at(here + 0.08)))
+                out.path(f"line {colour}", [(end, down.at(here)) for end in interval], within=True)
+            said = f"{point.label}: {_value(point.x, plot.axis)}{_bracket(point, plot.axis)}"
+            out.point(colour, value, down.at(here), said)
+    return str(out)
 
 
-def _pane(height: float, lines: Sequence[tuple[str, str]], legend: Sequence[tuple[int, Curve]]) -> tuple[Axes, float]:
-    """Axes under lines of words, each with its class, and a legend; and where their top is, in pixels."""
-    figure, down = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI), 0.0
+def _area(out: Drawing, classes: str, x: tuple[float, float], y: tuple[float, float]) -> None:
+    out.path(classes, [(x[0], y[0]), (x[0], y[1]), (x[1], y[1]), (x[1], y[0])], within=True)
+
+
+def _head(out: Drawing, lines: Sequence[tuple[str, str]], legend: Sequence[tuple[int, Curve]]) -> float:
+    """Lines of words, each with its class, and a legend in as many columns as its labels leave room for.
+
+    Returns where axes may begin under it, in pixels.
+    """
+    down = 0.0
     for text, name in lines:
         if text:
             down += _LINE
             size = _TITLE_FONT if name == "title" else _FONT
-            short = _fitting(text, WIDTH - 14, size)
-            figure.text(10 / WIDTH, 1 - down / height, short, gid=f"class:{name}", fontsize=size)
-    if legend:
-        down += _legend(figure, legend, height - down - 7)
-    pane = figure.add_subplot()
-    pane.tick_params(length=0)
-    _place(pane, 14.0, height - _BOTTOM - down - 12)
-    return pane, down + 12
+            out.text(name, 10, down, _fitting(text, WIDTH - 14, size))
+    labels = [_fitting(curve.label, WIDTH - 50) for _, curve in legend]
+    wide = max(map(_width, labels), default=0.0) + 34
+    columns = max(1, int((WIDTH - 10) // wide))
+    for at, ((colour, curve), label) in enumerate(zip(legend, labels, strict=True)):
+        left = 10 + wide * (at % columns)
+        down += _LINE * (at % columns == 0)
+        out.path(_stroke(curve, colour), [(left, down - 3.5), (left + 16, down - 3.5)])
+        out.text("said", left + 20, down, label)
+    return down + 12
 
 
-def _place(pane: Axes, left: float, high: float) -> float:
-    """Put the axes so many pixels from the left, so high, over the title below; their width in pixels."""
-    width, height = cast(Figure, pane.figure).get_size_inches() * _DPI
-    across = float(width) - left - _RIGHT
-    pane.set_position((left / width, _BOTTOM / height, across / width, high / height))
-    return across
+def _across(out: Drawing, x: _Scale, y: _Scale) -> None:
+    """The axis below: a grid from round values upwards, a frame and a title."""
+    for spot, text in _ticks(x, across=True):
+        out.path("grid", [(spot, y.start), (spot, y.end)])
+        out.text("tick", spot, y.start + 11.5, text, text_anchor="middle")
+    title = _fitting(x.axis.title, x.end - x.start)
+    out.text("said", (x.start + x.end) / 2, y.start + 30, title, text_anchor="middle")
+    out.path("frame", [(x.start, y.start), (x.end, y.start)])
 
 
-def _svg(pane: Axes, alt: str, labels: Sequence[str]) -> str:
-    out = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    cast(Figure, pane.figure).savefig(out, format="svg", metadata=nothing)
-    return svg_pages.part_of_page(out.getvalue(), alt, labels)
-
-
-def _legend(figure: Figure, curves: Sequence[tuple[int, Curve]], top: float) -> float:
-    """A legend from a height downwards, in as many columns as its labels leave room for; its height in pixels."""
-    labels = [_fitting(curve.label, WIDTH - 50) for _, curve in curves]
-    columns = min(len(curves), max(1, int((WIDTH - 10) // (max(map(_width, labels)) + 34))))
-    where: Any = {"loc": "upper left", "bbox_to_anchor": (10, top), "bbox_transform": IdentityTransform()}
-    room: Any = {"borderpad": 0, "borderaxespad": 0, "labelspacing": 0.27, "handlelength": 1.5, "handletextpad": 0.4}
-    handles = [Line2D([], []) for _ in curves]
-    legend = figure.legend(handles, labels, ncols=columns, frameon=False, columnspacing=1.0, **where, **room)
-    for (colour, curve), line, text in zip(curves, legend.get_lines(), legend.get_texts(), strict=True):
-        line.set_gid(_stroke(curve, colour))
-        text.set_gid("class:said")
-    return _LINE * -(-len(curves) // columns)
+def _up(out: Drawing, x: _Scale, y: _Scale, ticks: Sequence[tuple[float, str]]) -> None:
+    """The axis on the left, likewise."""
+    for spot, text in ticks:
+        out.path("grid", [(x.start, spot), (x.end, spot)])
+        out.text("tick", x.start - 3.5, spot + 4, text, text_anchor="end")
+    middle, title = (y.start + y.end) / 2, _fitting(y.axis.title, y.start - y.end)
+    out.text("said", 16, middle, title, text_anchor="middle", transform=f"rotate(-90 16 {middle:g})")
+    out.path("frame", [(x.start, y.start), (x.start, y.end)])
 
 
 def _shows(axis: Axis, value: float) -> bool:
@@ -212,35 +227,22 @@ def _heights(points: Sequence[Point], *, log: bool) -> list[float]:
     return heights + [min(max(end, floor), ceiling) for end in ends]
 
 
-def _axis(drawn: XAxis | YAxis, axis: Axis, values: Sequence[float], length: float, *, margin: float) -> float:
-    """Limits that show these values, round ticks, as many as don't touch, a grid, a frame and a title.
-
-    Returns the width of the widest tick's text, in pixels.
-    """
-    pane, across = drawn.axes, drawn.axis_name == "x"
-    (pane.set_xscale if across else pane.set_yscale)("log" if axis.log else "linear")
-    low, high = (pane.set_xlim if across else pane.set_ylim)(_limits(values, axis, margin))
-    for locator in _locators(axis, low, high):
-        ticks = np.array([tick for tick in locator.tick_values(low, high) if low <= tick <= high])
-        spots = drawn.get_transform().transform(np.array([low, high, *ticks]))
-        spots = length * (spots[2:] - spots[0]) / (spots[1] - spots[0])
-        sizes = np.full(len(ticks), _ROOM_OF_TICK)
-        if across:
-            sizes = np.array([_width(_tick_text(tick, axis)) + 6 for tick in ticks.tolist()])
-            inside = (spots - sizes / 2 > length + _RIGHT - WIDTH) & (spots + sizes / 2 < length + _RIGHT)
-            ticks, spots, sizes = ticks[inside], spots[inside], sizes[inside]
-        if 2 <= len(ticks) <= _MOST_TICKS and (np.diff(spots) >= (sizes[1:] + sizes[:-1]) / 2).all():
+def _ticks(scale: _Scale, *, across: bool) -> list[tuple[float, str]]:
+    """Round values, as many as don't touch: where each stands, in pixels, and its text."""
+    found: list[tuple[float, str]] = []
+    for values in _round_values(scale):
+        shown = [value for value in values if scale.low <= value <= scale.high]
+        ticks = [(scale.at(value), _tick_text(value, scale.axis)) for value in shown]
+        rooms = [_width(text) + 6 if across else _ROOM_OF_TICK for _, text in ticks]
+        if across:  # no text sticks out of the picture
+            inside = [room / 2 < spot < WIDTH - room / 2 for (spot, _), room in zip(ticks, rooms, strict=True)]
+            ticks, rooms = [*itertools.compress(ticks, inside)], [*itertools.compress(rooms, inside)]
+        found = ticks if len(ticks) > 1 else found
+        apart = [abs(after - before) for (before, _), (after, _) in itertools.pairwise(ticks)]
+        needed = [(before + after) / 2 for before, after in itertools.pairwise(rooms)]
+        if 2 <= len(ticks) <= _MOST_TICKS and all(map(float.__ge__, apart, needed)):
             break
-    texts = [_tick_text(tick, axis) for tick in ticks.tolist()]
-    drawn.set_ticks(ticks, texts)
-    drawn.set_minor_locator(NullLocator())
-    for tick in drawn.get_major_ticks():
-        tick.gridline.set(visible=True, clip_on=False, gid="class:grid")
-        tick.label1.set_gid("class:tick")
-    pane.spines["bottom" if across else "left"].set_gid("class:frame")
-    drawn.set_label_text(_fitting(axis.title, length), gid="class:said")
-    drawn.labelpad = 8 if across else 4
-    return max(map(_width, texts), default=0.0)
+    return found
 
 
 def _limits(values: Sequence[float], axis: Axis, margin: float) -> tuple[float, float]:
@@ -262,13 +264,18 @@ def _limits(values: Sequence[float], axis: Axis, margin: float) -> tuple[float, 
     return min(low, middle - room), max(high, middle + room)
 
 
-def _locators(axis: Axis, low: float, high: float) -> Iterator[Locator]:
+def _round_values(scale: _Scale) -> Iterator[list[float]]:
     """Ways to find ticks, the best first: parts of decades on a log axis that spans about one, or more."""
-    if axis.log and high > 8 * low:
-        yield LogLocator(subs=(1, 2, 5))
-        yield LogLocator(subs=(1, 3))
-        yield from (LogLocator(numticks=most) for most in (8, 6, 5, 4, 3))
-    yield from (MaxNLocator(most, steps=[1, 2, 5, 10]) for most in (6, 5, 4, 3, 2))
+    low, high = scale.low, scale.high
+    if scale.axis.log and high > 8 * low:
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        for parts, every in ((1, 2, 5), 1), ((1, 3), 1), *(((1,), every) for every in range(1, 10)):
+            powers = range(first - first % every, last + 1, every)
+            yield [part * 10.0**power for power in powers for part in parts]
+    decade = 10.0 ** math.floor(math.log10(high - low))
+    for step in (decade * part for part in (0.2, 0.5, 1, 2, 5)):
+        if step >= (high - low) / 6:
+            yield [at * step for at in range(math.floor(low / step), math.ceil(high / step) + 1)]
 
 
 def _tick_text(value: float, axis: Axis) -> str:
@@ -280,69 +287,83 @@ def _tick_text(value: float, axis: Axis) -> str:
     return f"{value:,.10f}".rstrip("0").rstrip(".")
 
 
-def _line(pane: Axes, curve: Curve, points: Sequence[Point], colour: int) -> None:
-    """A curve's line and the band of its intervals, or their bars where it is not joined."""
-    ranges = [
-        (point.x, *_within(pane.get_ylim(), (point.low, point.high), log=pane.get_yscale() == "log"))
-        for point in points
-        if point.low is not None and point.high is not None
-    ]
+def _line(out: Drawing, curve: Curve, points: Sequence[tuple[float, ...]], stroke: str) -> None:
+    """A curve's line and the band of its intervals, or their bars where it is not joined, by x, y and interval."""
+    ranges = [point for point in points if len(point) == 4]
     if not curve.joined:
-        for x, low, high in ranges:
-            pane.plot((x, x), (low, high), gid=f"class:line c{colour}")
+        for x, _, low, high in ranges:
+            out.path(stroke, [(x, low), (x, high)], within=True)
         return
     if len(ranges) > 1:
-        pane.fill_between(*np.array(ranges).T, gid=f"class:band c{colour}")
-    pane.plot([p.x for p in points], [p.y for p in points], gid=_stroke(curve, colour))
+        edge = [(x, low) for x, _, low, _ in ranges] + [(x, high) for x, _, _, high in reversed(ranges)]
+        out.path(stroke.replace("line", "band").removesuffix(" dashed"), edge, within=True)
+    if points:
+        out.path(stroke, [(x, y) for x, y, *_ in points], within=True)
 
 
 def _stroke(curve: Curve, colour: int) -> str:
-    return f"class:line c{colour}" + (" dashed" if curve.dashed else "")
+    return f"line c{colour}" + (" dashed" if curve.dashed else "")
 
 
-def _within(limits: tuple[float, float], ends: tuple[float, float], *, log: bool) -> list[float]:
-    """The ends of an interval; one that an axis can't show, or that has none, far outside it."""
-    low, high = limits
-    far = (low / 1e6, high * 1e6) if log else (low - 1e3 * (high - low), high + 1e3 * (high - low))
-    return [min(max(end, far[0]), far[1]) for end in ends]
+def _placed(point: Point, across: _Scale, down: _Scale) -> tuple[float, ...]:
+    """Where a point stands, and the ends of its interval if it has one."""
+    ends = () if point.low is None or point.high is None else (down.at(point.low), down.at(point.high))
+    return across.at(point.x), down.at(point.y), *ends
 
 
-def _points(pane: Axes, at: Sequence[tuple[float, float]], colour: int) -> None:
-    pane.plot(*zip(*at, strict=True), "o", gid=f"class:point c{colour}", clip_on=False, zorder=2.5)
+class _Box(NamedTuple):
+    """What a name or a point covers, in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def within(self, other: "_Box") -> bool:
+        return (
+            self.left >= other.left
+            and self.right <= other.right
+            and self.top >= other.top
+            and self.bottom <= other.bottom
+        )
+
+    def meets(self, other: "_Box") -> bool:
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
 
 
-def _names(pane: Axes, points: Sequence[Point]) -> None:
+def _names(out: Drawing, across: _Scale, down: _Scale, points: Sequence[Point]) -> None:
     """Each point's name where it hides neither a point nor another name; with a line to it where that is not near.
 
     Of more than `MOST_NAMED` points so many are named, evenly: all of them say their names under the pointer.
     """
     points = points[:: max(1, -(-len(points) // MOST_NAMED))]
-    within = pane.get_window_extent()
-    within = Bbox.from_extents(within.x0 + 2, within.y0 + 2, WIDTH - 1, within.y1)
-    places = [pane.transData.transform((point.x, point.y)).tolist() for point in points]
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
-    leader = {"arrowstyle": "-", "gid": "class:leader", "shrinkA": 0, "shrinkB": 0}
-    for (x, y), point in sorted(zip(places, points, strict=True), key=lambda pair: (pair[0][0], -pair[0][1])):
+    room = _Box(across.start + 2, down.end, WIDTH - 1, down.start - 2)
+    placed = sorted((across.at(point.x), down.at(point.y), point.label) for point in points)
+    taken = [_Box(x - 5, y - 5, x + 5, y + 5) for x, y, _ in placed]
+    for x, y, label in placed:
         # A model's name without the folders before it, cut where it is very long.
-        text = _one_line(point.label.rstrip("/").rsplit("/", 1)[-1] or point.label)
+        text = _one_line(label.rstrip("/").rsplit("/", 1)[-1] or label)
         text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
         for ring, box in _spots(x, y, _width(text)):
-            inside = within.x0 <= box.x0 and box.x1 <= within.x1 and within.y0 <= box.y0 and box.y1 <= within.y1
-            if inside and not box.count_overlaps(taken):
-                at, arrow = (box.x0, box.y0 + 3), leader if ring else None
-                pane.annotate(text, (point.x, point.y), at, "data", "figure pixels", arrow, gid="class:name")
+            if box.within(room) and not any(map(box.meets, taken)):
+                if ring:
+                    end = min(max(x, box.left), box.right), min(max(y, box.top), box.bottom)
+                    out.path("leader", [end, (x, y)])
+                out.text("name", box.left, box.bottom - 3, text)
                 taken.append(box)
                 break
 
 
-def _spots(x: float, y: float, width: float) -> Iterator[tuple[int, Bbox]]:
+def _spots(x: float, y: float, width: float) -> Iterator[tuple[int, _Box]]:
     """Where a name may stand: in rings around its point, the best first; the first ring is beside it."""
     for ring in range(24):
         gap = 7 + 13 * ring
         for angle in map(math.radians, _ANGLES):
             left = x + math.cos(angle) * (width / 2 + gap) - width / 2
-            low = y + math.sin(angle) * (_NAME_HEIGHT / 2 + gap) - _NAME_HEIGHT / 2
-            yield ring, Bbox.from_bounds(left, low, width, _NAME_HEIGHT)
+            top = y - math.sin(angle) * (_NAME_HEIGHT / 2 + gap) - _NAME_HEIGHT / 2
+            yield ring, _Box(left, top, left + width, top + _NAME_HEIGHT)
 
 
 def _one_line(text: str) -> str:
@@ -357,12 +378,9 @@ def _fitting(text: str, width: float, size: float = _FONT) -> str:
     return text + end
 
 
-@functools.lru_cache(maxsize=4096)
 def _width(text: str, size: float = _FONT) -> float:
-    """How wide a text is, in pixels, in DejaVu Sans: the widest that a page may have; it lacks ideographs."""
-    full = "".join("@" if unicodedata.east_asian_width(char) in {"W", "F"} else char for char in text)
-    font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if size == _TITLE_FONT else "normal")
-    return float(text_to_path.get_text_width_height_descent(full, font, ismath=False)[0])
+    """How wide a text is at most, in pixels."""
+    return sum(_EMS.get(letter, 1.0) for letter in text) * size * (_BOLD if size == _TITLE_FONT else 1)
 
 
 def _value(value: float, axis: Axis) -> str:
