@@ -15,6 +15,9 @@ settings.register_profile("phaselaw", deadline=None)
 settings.load_profile("phaselaw")
 # The processes that tests start find the source compiled: without that each compiles it for itself.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Two workers share the processors: a thread of torch that waits for another sleeps, and leaves its processor to the
+# other worker's, where OpenMP's default keeps it busy with waiting (six times the processor time, and of the wait).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
