@@ -4,11 +4,15 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from phaselaw.engines import permits
+
+if TYPE_CHECKING:
+    from phaselaw.laws.analysis import Analysis
 
 # How long an example takes is no property of what is tested: a busy machine must fail nothing.
 settings.register_profile("phaselaw", deadline=None)
@@ -66,26 +70,34 @@ def nothing_stays_allowed() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def ladder_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this session that its workers share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def ladder_cache(of_all_workers: Path) -> Iterator[Path]:
     """A model cache with the two smallest models built: ``$PHASELAW_CACHE``, or else a fresh one."""
     from phaselaw.files import CACHE_VARIABLE
     from phaselaw.ladder.build import build, cache_directory
 
     with pytest.MonkeyPatch.context() as patch:
         if not os.environ.get(CACHE_VARIABLE):
-            patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("phaselaw-cache")))
+            patch.setenv(CACHE_VARIABLE, str(of_all_workers / "phaselaw-cache"))
         build(["tiny-gpt2", "gpt2-5m"])
         yield cache_directory()
 
 
 @pytest.fixture(scope="session")
-def measured_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def measured_cache(of_all_workers: Path) -> Path:
     """A cache folder in which this machine's limits are kept, really measured by ``phaselaw host``."""
     from phaselaw.cli import main
     from phaselaw.files import CACHE_VARIABLE
+    from phaselaw.ladder.build import one_process_at_a_time
 
-    folder = tmp_path_factory.mktemp("measured-cache")
-    with pytest.MonkeyPatch.context() as patch:
+    folder = of_all_workers / "measured-cache"
+    with one_process_at_a_time(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(folder))
         assert main(["host"]) == 0
     return folder
@@ -99,3 +111,24 @@ def reference_data() -> Path:
     if not (found / "tr121" / "primary_run" / "metrics.csv").is_file():
         pytest.skip(f"the reference data is not at hand ({found})")
     return found
+
+
+@pytest.fixture(scope="session")
+def tr121(reference_data: Path) -> "Analysis":
+    """TR121's primary run, analysed; many ask about it and none changes it."""
+    from phaselaw.laws.analysis import analyze
+    from phaselaw.rundir.read import load
+
+    return analyze(load(reference_data / "tr121" / "primary_run"))
+
+
+@pytest.fixture(scope="session")
+def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default study's dry run, without pictures: for who asks about it and leaves it as it is."""
+    from phaselaw.cli import main
+
+    run = tmp_path_factory.mktemp("dry") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("phaselaw.report.plots.draw", lambda _: "")
+        assert main(["run", "--dry-run", "--out", str(run)]) == 0
+    return run

@@ -12,21 +12,14 @@ from phaselaw.errors import AnalysisError, UsageError
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("api") / "run"
-    assert main(["run", "--dry-run", "--out", str(run)]) == 0
-    return run
+def loaded(dry_run: Path) -> Loaded:
+    return phaselaw.load(dry_run)
 
 
-@pytest.fixture(scope="module")
-def loaded(finished: Path) -> Loaded:
-    return phaselaw.load(finished)
-
-
-def test_a_run_is_loaded_as_rows_models_and_every_table(finished: Path, loaded: Loaded) -> None:
+def test_a_run_is_loaded_as_rows_models_and_every_table(dry_run: Path, loaded: Loaded) -> None:
     assert loaded.rows.height == 126 * 3
     assert loaded.models.height == 7
-    assert {path.stem for path in (finished / "analysis").glob("*.csv")} == set(loaded.tables)
+    assert {path.stem for path in (dry_run / "analysis").glob("*.csv")} == set(loaded.tables)
 
 
 def test_fit_gives_the_laws_of_the_table(loaded: Loaded) -> None:
@@ -38,8 +31,8 @@ def test_fit_gives_the_laws_of_the_table(loaded: Loaded) -> None:
         assert law.verdict.startswith("supported")
 
 
-def test_predict_is_what_the_command_prints(finished: Path, loaded: Loaded, capsys) -> None:
-    assert main(["predict", str(finished), "--params", "30M", "--layers", "6", "--json"]) == 0
+def test_predict_is_what_the_command_prints(dry_run: Path, loaded: Loaded, capsys) -> None:
+    assert main(["predict", str(dry_run), "--params", "30M", "--layers", "6", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     found = predict(loaded, params=30e6, layers=6)
     assert [(row.mode, row.predictor, row.latency_ms_low, row.used) for row in found.rows] == [
@@ -47,8 +40,8 @@ def test_predict_is_what_the_command_prints(finished: Path, loaded: Loaded, caps
     ]
 
 
-def test_plan_is_what_the_command_prints(finished: Path, loaded: Loaded, capsys) -> None:
-    assert main(["plan", str(finished), "--tokens-per-month", "2e9", "--usd-per-hour", "0.5", "--json"]) == 0
+def test_plan_is_what_the_command_prints(dry_run: Path, loaded: Loaded, capsys) -> None:
+    assert main(["plan", str(dry_run), "--tokens-per-month", "2e9", "--usd-per-hour", "0.5", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     needs = plan(loaded, tokens_per_month=2e9, usd_per_hour=0.5)
     assert [(need.model, need.workers.value) for need in needs] == [(row["model"], row["workers"]) for row in rows]
@@ -70,8 +63,8 @@ def test_what_makes_no_sense_is_one_line(loaded: Loaded, wrong: dict[str, float]
         predict(loaded, **wrong)
 
 
-def test_nothing_and_a_level_that_is_none_are_refused(finished: Path) -> None:
+def test_nothing_and_a_level_that_is_none_are_refused(dry_run: Path) -> None:
     with pytest.raises(AnalysisError, match="no run given"):
         load()
     with pytest.raises(UsageError, match="level"):
-        load(finished, level=95)
+        load(dry_run, level=95)

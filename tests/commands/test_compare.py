@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from measured import measured
 
 from phaselaw.cli import main
 from phaselaw.rundir.derive import sealed
+from phaselaw.study.file import load_study
 
 STUDY = """\
 run_name: compared
@@ -35,9 +37,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for study in ("a", "b"):
         for seed in (1, 2, 3):
-            found[f"{study}{seed}"] = folder / f"{study}{seed}"
-            words = ["run", str(folder / f"{study}.yaml"), "--out", str(found[f"{study}{seed}"])]
-            assert main([*words, "--set", f"seed={seed}"]) == 0
+            asked = load_study(str(folder / f"{study}.yaml"), settings=[f"seed={seed}"])
+            found[f"{study}{seed}"] = measured(asked, folder / f"{study}{seed}")
     return found
 
 
@@ -121,8 +122,7 @@ def test_what_can_not_be_followed_is_a_usage_error(runs: dict[str, Path], wrong:
 def test_runs_with_no_cell_in_common_are_told_in_one_line(runs: dict[str, Path], tmp_path: Path, capsys) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(STUDY.replace("name: sim", "name: another"))
-    assert main(["run", str(other), "--out", str(tmp_path / "other")]) == 0
-    capsys.readouterr()
+    measured(load_study(str(other)), tmp_path / "other")
     assert main([*words(runs, "compare", "a1"), str(tmp_path / "other"), "--allow-different"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and "no cell in common" in captured.err and captured.err.count("\n") == 1

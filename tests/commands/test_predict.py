@@ -9,12 +9,7 @@ from phaselaw.cli import main
 from phaselaw.commands.predict import PARAMS
 from phaselaw.errors import UsageError
 
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("predict") / "run"
-    assert main(["run", "--dry-run", "--out", str(run)]) == 0
-    return run
+pytestmark = pytest.mark.usefixtures("each_run_is_read_once")
 
 
 @pytest.mark.parametrize(
@@ -30,8 +25,8 @@ def test_what_is_no_count_of_parameters_is_a_usage_error(text: str) -> None:
         PARAMS(text)
 
 
-def test_the_json_holds_every_law_at_full_precision_and_says_which_is_used(finished: Path, capsys) -> None:
-    assert main(["predict", str(finished), "--params", "30M", "--layers", "6", "--json"]) == 0
+def test_the_json_holds_every_law_at_full_precision_and_says_which_is_used(dry_run: Path, capsys) -> None:
+    assert main(["predict", str(dry_run), "--params", "30M", "--layers", "6", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema_version"] == 1
     assert document["model"] == {"params_millions": 30.0, "n_layer": 6.0, "n_embd": None}
@@ -45,19 +40,19 @@ def test_the_json_holds_every_law_at_full_precision_and_says_which_is_used(finis
     assert workload["tokens"]["kv_decode"] == pytest.approx(64)
 
 
-def test_the_table_says_what_the_rates_are_of_and_why_a_law_is_used(finished: Path, capsys) -> None:
-    assert main(["predict", str(finished), "--params", "30M"]) == 0
+def test_the_table_says_what_the_rates_are_of_and_why_a_law_is_used(dry_run: Path, capsys) -> None:
+    assert main(["predict", str(dry_run), "--params", "30M"]) == 0
     out = capsys.readouterr().out
     assert "prediction intervals" in out and "left out" in out
     assert "64.0 generated tokens" in out and "scenarios" in out
 
 
-def test_outside_the_range_it_is_refused_in_one_line_that_says_how_to_insist(finished: Path, capsys) -> None:
-    assert main(["predict", str(finished), "--params", "3e9", "--layers", "28"]) == 1
+def test_outside_the_range_it_is_refused_in_one_line_that_says_how_to_insist(dry_run: Path, capsys) -> None:
+    assert main(["predict", str(dry_run), "--params", "3e9", "--layers", "28"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert "0.103 to 96.1" in captured.err and "--extrapolate" in captured.err
-    assert main(["predict", str(finished), "--params", "3e9", "--layers", "28", "--extrapolate"]) == 0
+    assert main(["predict", str(dry_run), "--params", "3e9", "--layers", "28", "--extrapolate"]) == 0
     out = capsys.readouterr().out
     assert out.count("extrapolated") >= 9 and "EXTRAPOLATED on hf_cpu_fp32" in out
 
@@ -72,22 +67,22 @@ def test_too_few_models_are_refused_without_the_advice_to_extrapolate(tmp_path: 
     assert "--extrapolate" not in said and "outside" not in said
 
 
-def test_validate_shows_each_model_and_how_many_intervals_held(finished: Path, capsys) -> None:
-    assert main(["validate", str(finished)]) == 0
+def test_validate_shows_each_model_and_how_many_intervals_held(dry_run: Path, capsys) -> None:
+    assert main(["validate", str(dry_run)]) == 0
     out = capsys.readouterr().out
     assert out.count("models/gpt2-45m") == 3
     assert "intervals that held" in out
-    assert main(["validate", str(finished), "--json"]) == 0
+    assert main(["validate", str(dry_run), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert {row["predictor"] for row in document["coverage"]} == {"chosen", "params", "depth", "params+depth"}
     assert len([row for row in document["predictions"] if row["predictor"] == "chosen"]) == 21
 
 
 @pytest.mark.parametrize("command", [["predict", "--params", "3e7"], ["validate"]])
-def test_an_unknown_backend_and_a_wrong_level_are_usage_errors(finished: Path, command: list[str], capsys) -> None:
-    assert main([command[0], str(finished), *command[1:], "--backends", "nobody"]) == 2
+def test_an_unknown_backend_and_a_wrong_level_are_usage_errors(dry_run: Path, command: list[str], capsys) -> None:
+    assert main([command[0], str(dry_run), *command[1:], "--backends", "nobody"]) == 2
     assert "it has: hf_cpu_fp32" in capsys.readouterr().err
-    assert main([command[0], str(finished), *command[1:], "--level", "1.5"]) == 2
+    assert main([command[0], str(dry_run), *command[1:], "--level", "1.5"]) == 2
 
 
 def test_a_range_that_only_some_backends_cover_is_predicted_on_those(reference_data: Path, capsys) -> None:

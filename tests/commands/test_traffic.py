@@ -20,21 +20,14 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("traffic") / "run"
-    assert main(["run", "--dry-run", "--out", str(path)]) == 0
-    return path
-
-
-def test_a_profile_is_printed_and_written_and_planned_with(log: Path, run: Path, tmp_path: Path, capsys) -> None:
+def test_a_profile_is_printed_and_written_and_planned_with(log: Path, dry_run: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "profile.json"
     assert main(["traffic", str(log), "--out", str(out), "--json"]) == 0
     told = capsys.readouterr()
     document = json.loads(told.out)
     assert document == json.loads(out.read_text())
     assert "1 of 301 rows (0.33%) can't be read, such as line 2: timestamp is 'broken'" in told.err
-    assert main(["plan", str(run), "--traffic", str(out), "--json"]) == 0
+    assert main(["plan", str(dry_run), "--traffic", str(out), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert "traffic: 1 of 301 rows" in plan["notes"][0] and "5.0 min of traffic, taken as a month" in plan["notes"][1]
     assert plan["assumptions"]["requests_per_s"] == document["requests_per_s"]
@@ -57,8 +50,8 @@ def test_without_its_library_the_extra_is_named(log: Path, monkeypatch: pytest.M
     assert "reading a request log needs an optional part: pip install 'phaselaw[traffic]'" in capsys.readouterr().err
 
 
-def test_production_is_held_against_a_run(log: Path, run: Path, capsys) -> None:
-    words = ["traffic", str(log), "--against", str(run)]
+def test_production_is_held_against_a_run(log: Path, dry_run: Path, capsys) -> None:
+    words = ["traffic", str(log), "--against", str(dry_run)]
     assert main(words) == 2
     assert "--against-model" in capsys.readouterr().err
     assert main([*words, "--against-model", "models/gpt2-25m", "--json"]) == 0

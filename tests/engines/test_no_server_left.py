@@ -149,14 +149,14 @@ def test_a_run_that_is_stopped_leaves_no_server(
 def test_a_run_that_was_killed_goes_on_and_leaves_no_server_in_the_end(
     study: Callable[[int], Path], start: Start, tmp_path: Path
 ) -> None:
-    killed = start(study(8), "--out", tmp_path / "run")
+    killed = start(study(3), "--out", tmp_path / "run")
     killed.after_a_call(tmp_path / "run")
     kill_the_group(killed)
     killed.process.wait(60)
     before = killed.calls(tmp_path / "run")
     resumed = start("--resume", tmp_path / "run")
     assert resumed.process.wait(240) == 0
-    assert before < resumed.calls(tmp_path / "run") == 16
+    assert before < resumed.calls(tmp_path / "run") == 6
     assert killed.nothing_left() and resumed.nothing_left()
 
 
@@ -195,14 +195,14 @@ def test_a_script_in_the_place_of_a_server_is_ended_with_what_it_started(tmp_pat
 def test_a_server_that_is_killed_costs_a_call_and_is_started_again(
     study: Callable[[int], Path], start: Start, tmp_path: Path
 ) -> None:
-    run = start(study(6), "--out", tmp_path / "run")
+    run = start(study(3), "--out", tmp_path / "run")
     run.after_a_call(tmp_path / "run")
     server = next(each for each in run.servers() if "phaselaw.engines.llamacpp_package" in each.cmdline())
     server.kill()
     assert run.process.wait(240) == 3
     journal = read_journal(tmp_path / "run" / "journal.jsonl")
     failed = [call for call in journal.calls if call.status != "ok"]
-    assert len(journal.calls) == 12 and len(failed) == 1
+    assert len(journal.calls) == 6 and len(failed) == 1
     assert failed[0].error.startswith("server_died: llama-server ended with exit code")
     assert Counter(loaded.model for loaded in journal.models)[failed[0].cell.model] == 2
     assert start("--resume", tmp_path / "run", "--retry-failed").process.wait(240) == 0

@@ -21,8 +21,12 @@ def server() -> Iterator[str]:
         yield url
 
 
-def ask(rep: int, *, prompt: str = "Explain the difference between latency and throughput.") -> Request:
-    return Request(prompt=prompt, prompt_tokens=None, gen_tokens=48, batch_size=1, study_seed=42, seed=1, round=rep)
+def ask(
+    rep: int, *, prompt: str = "Explain the difference between latency and throughput.", gen_tokens: int = 48
+) -> Request:
+    return Request(
+        prompt=prompt, prompt_tokens=None, gen_tokens=gen_tokens, batch_size=1, study_seed=42, seed=1, round=rep
+    )
 
 
 def agree(timings: list[Timing]) -> None:
@@ -62,12 +66,12 @@ def test_the_ollama_engine_agrees_and_its_nonces_keep_the_cache_out(front: str) 
 def test_a_repeated_prompt_is_found_answered_from_the_cache(front: str) -> None:
     model = ollama.create(OllamaBackend(name="o", kind="ollama", url=front)).load(ModelEntry(name=MODEL, kind="ollama"))
     prompt = "Explain the difference between latency and throughput in simple terms for engineers. " * 12
-    model.generate(ask(0, prompt=prompt))
+    model.generate(ask(0, prompt=prompt, gen_tokens=2))
     model._nonces = Nonces()
     model._nonces._left = ["Same"]
-    first = model.generate(ask(1, prompt=prompt)).served
+    first = model.generate(ask(1, prompt=prompt, gen_tokens=2)).served
     model._nonces._left = ["Same", "More"]
-    again = model.generate(ask(2, prompt=prompt)).served
+    again = model.generate(ask(2, prompt=prompt, gen_tokens=2)).served
     assert first is not None and again is not None
     assert (first.cache_check, again.cache_check) == ("fresh", "found"), (first.cache_reason, again.cache_reason)
     assert set(again.faults) == {"prefill", "e2e_kv"}

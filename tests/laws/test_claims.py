@@ -20,26 +20,21 @@ BOTH_PHASES = {
 """Slope of prefill minus slope of decode of TR121's rows, with its 95 % interval."""
 
 
-@pytest.fixture(scope="module")
-def primary(reference_data: Path) -> Analysis:
-    return analyze(runs.load(reference_data / "tr121" / "primary_run"))
-
-
 def of(analysis: Analysis, claim: str) -> list[dict[str, object]]:
     return analysis.tables["claims"].filter(pl.col("claim") == claim).to_dicts()
 
 
 @pytest.mark.parametrize(("backend", "figures"), BOTH_PHASES.items())
-def test_phases_of_one_backend_are_not_told_apart_in_tr121(primary, backend: str, figures) -> None:
-    [row] = [row for row in of(primary, c.ONE_EXPONENT) if row["backend"] == backend]
+def test_phases_of_one_backend_are_not_told_apart_in_tr121(tr121, backend: str, figures) -> None:
+    [row] = [row for row in of(tr121, c.ONE_EXPONENT) if row["backend"] == backend]
     assert (row["estimate"], row["low"], row["high"]) == pytest.approx(figures, abs=6e-4)
     assert row["status"] == c.NOT_DISTINGUISHABLE
     assert f"at most {max(map(abs, figures)):.3f} apart" in str(row["evidence"])
 
 
-def test_backends_differ_in_tr121_and_the_cpu_alone_of_hf_has_a_law(primary) -> None:
-    assert {row["status"] for row in of(primary, c.ONE_ACROSS_BACKENDS)} == {c.REFUTED}
-    assert {row["backend"]: row["status"] for row in of(primary, c.PARAMS_PREDICT)} == {
+def test_backends_differ_in_tr121_and_the_cpu_alone_of_hf_has_a_law(tr121) -> None:
+    assert {row["status"] for row in of(tr121, c.ONE_ACROSS_BACKENDS)} == {c.REFUTED}
+    assert {row["backend"]: row["status"] for row in of(tr121, c.PARAMS_PREDICT)} == {
         "hf_cpu_fp32": "supported (trend) (rests on models/tiny-gpt2)",
         "hf_gpu_fp16": c.NOT_SUPPORTED,
         "ollama": "supported (trend) (rests on gemma3:270m)",
@@ -50,8 +45,8 @@ def cold(analysis: Analysis) -> dict[tuple[object, ...], dict[str, object]]:
     return {(row["backend"], row["coldness"], row["mode"]): row for row in of(analysis, c.MEAN_IS_SAFE)}
 
 
-def test_cold_starts_of_tr121_are_unsafe_by_their_worst_event_with_the_p95_rule_beside(primary) -> None:
-    rows = cold(primary)
+def test_cold_starts_of_tr121_are_unsafe_by_their_worst_event_with_the_p95_rule_beside(tr121) -> None:
+    rows = cold(tr121)
     gpu = rows["hf_gpu_fp16", "process-cold", "prefill"]
     assert gpu["status"] == c.UNSAFE
     assert "models/tiny-gpt2, medium: 1,241 ms for 4.30 ms, 405 ms of it loading" in gpu["evidence"]
@@ -63,18 +58,18 @@ def test_cold_starts_of_tr121_are_unsafe_by_their_worst_event_with_the_p95_rule_
     }  # fmt: skip
 
 
-def test_ollamas_load_is_in_the_verdict_of_tr121_as_its_7_1_1_prints_it(primary) -> None:
-    row = cold(primary)["ollama", "model-cold", "prefill"]
+def test_ollamas_load_is_in_the_verdict_of_tr121_as_its_7_1_1_prints_it(tr121) -> None:
+    row = cold(tr121)["ollama", "model-cold", "prefill"]
     assert row["estimate"] == pytest.approx(54.0, abs=0.05)
     assert "gpt-oss-20b:latest, micro: 14,363 ms for 266 ms, 12,135 ms of it loading); 8 of 8 unsafe" in row["evidence"]
-    [first] = primary.tables["what_breaks_first"].filter(pl.col("backend") == "ollama").to_dicts()
+    [first] = tr121.tables["what_breaks_first"].filter(pl.col("backend") == "ollama").to_dicts()
     assert (first["first"], first["coldness"], first["cold_mode"]) == ("cold start", "model-cold", "prefill")
     assert (first["cold_ratio_max"], first["cold_load_ms"]) == pytest.approx((54.05, 12135.3), abs=0.05)
 
 
-def test_decode_dominates_and_depth_explains_the_gpu_in_tr121(primary) -> None:
-    assert {row["status"] for row in of(primary, c.DECODE_DOMINATES)} == {c.HOLDS}
-    assert {row["backend"]: row["status"] for row in of(primary, c.DEPTH_EXPLAINS)} == {
+def test_decode_dominates_and_depth_explains_the_gpu_in_tr121(tr121) -> None:
+    assert {row["status"] for row in of(tr121, c.DECODE_DOMINATES)} == {c.HOLDS}
+    assert {row["backend"]: row["status"] for row in of(tr121, c.DEPTH_EXPLAINS)} == {
         "hf_cpu_fp32": c.NOT_SUPPORTED,
         "hf_gpu_fp16": c.HOLDS,
         "ollama": c.NOT_CHECKED,

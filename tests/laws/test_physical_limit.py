@@ -10,13 +10,12 @@ from rows import row_of
 from rows import run_of as rows_of
 
 from phaselaw.cli import main
-from phaselaw.laws.analysis import analyze
+from phaselaw.laws.analysis import Analysis
 from phaselaw.laws.physical_limit import BANDWIDTH, COMPUTE, OVERHEAD, limits_in, physical_limit, wall_of
 from phaselaw.laws.summary import by_cell, usable
 from phaselaw.machine.footprint import Architecture, decode_step, prefill
 from phaselaw.machine.limits import LIMITS_VERSION
 from phaselaw.records import Run
-from phaselaw.rundir import read as runs
 
 MB = 1 << 20
 MODEL = {
@@ -155,10 +154,9 @@ def test_limits_are_found_in_an_earlier_process_where_the_last_has_none() -> Non
     assert limits_in(None) is None
 
 
-def test_without_limits_the_table_is_empty_and_says_why(reference_data: Path) -> None:
-    analysis = analyze(runs.load(reference_data / "tr121" / "primary_run"))
-    assert analysis.tables["physical_limit"].is_empty()
-    assert "no limits of the machine" in analysis.notes["physical_limit"]
+def test_without_limits_the_table_is_empty_and_says_why(tr121: Analysis) -> None:
+    assert tr121.tables["physical_limit"].is_empty()
+    assert "no limits of the machine" in tr121.notes["physical_limit"]
 
 
 STUDY = """

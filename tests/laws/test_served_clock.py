@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from rows import phases, run_of
 
-from phaselaw.laws.analysis import analyze
+from phaselaw.laws.analysis import Analysis, analyze
 
 PARAMS = {"small": 100.0, "middle": 400.0, "large": 1600.0}
 
@@ -77,10 +77,8 @@ def test_a_run_of_engines_in_process_has_neither() -> None:
     assert all(found[name].is_empty() for name in ("server_clock", "scaling_fits_by_basis", "prompt_cache_checks"))
 
 
-def test_tr121s_own_ollama_law_moves_little_with_the_basis(reference_data: Any) -> None:
-    from phaselaw.rundir.read import load
-
-    fits = analyze(load(reference_data / "tr121" / "primary_run")).tables["scaling_fits_by_basis"]
+def test_tr121s_own_ollama_law_moves_little_with_the_basis(tr121: Analysis) -> None:
+    fits = tr121.tables["scaling_fits_by_basis"]
     slopes = fits.filter((pl.col("mode") == "kv_decode") & (pl.col("backend") == "ollama"))
     assert dict(zip(slopes["latency_basis"], slopes["slope"].round(3), strict=True)) == {
         "step_true": 0.646,

@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from phaselaw.laws.analysis import Analysis
 from phaselaw.laws.structure import bits_of, sizes, structure_predictors, structured
 from phaselaw.records import Run
-from phaselaw.rundir.read import load
 
 ROWS = pl.DataFrame(
     {
@@ -68,10 +68,8 @@ def test_of_a_mixture_whose_experts_are_not_known_it_is_not_told_what_a_token_re
     assert table.select("read_bytes", "params_millions_active").row(0) == (None, None)
 
 
-def test_each_law_of_the_reference_has_every_predictor_that_is_known_and_one_best(reference_data: Path) -> None:
-    from phaselaw.laws.analysis import analyze
-
-    table = analyze(load(reference_data / "tr121" / "primary_run")).tables["structure_predictors"]
+def test_each_law_of_the_reference_has_every_predictor_that_is_known_and_one_best(tr121: Analysis) -> None:
+    table = tr121.tables["structure_predictors"]
     for (backend, _), group in table.group_by("backend", "mode"):
         names = group["predictor"].to_list()
         assert names[:2] == ["mean", "params"] and "bytes_per_token" in names

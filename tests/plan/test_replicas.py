@@ -69,9 +69,8 @@ def test_of_many_models_the_fastest_the_smallest_and_the_largest_are_planned_as_
     )
 
 
-def test_doubted_prefills_of_tr121s_servers_are_known(reference_data: Path) -> None:
-    run = runs.load(reference_data / "tr121" / "primary_run")
-    replicas = replicas_of(run, analyze(run), 1.006)
+def test_doubted_prefills_of_tr121s_servers_are_known(reference_data: Path, tr121: Analysis) -> None:
+    replicas = replicas_of(runs.load(reference_data / "tr121" / "primary_run"), tr121, 1.006)
     doubted = {replica.backend for replica in replicas if replica.suspect_prefill}
     assert doubted == {"ollama"}
     assert all("prompt cache" in str(replica.suspect_prefill) for replica in replicas if replica.backend == "ollama")

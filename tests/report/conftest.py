@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from in_process import phaselaw
 
 from browser import CHROMIUM, FLAGS, SLOW, Opener
 from phaselaw.cli import main
@@ -52,6 +53,15 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study.write_text(STUDY + models)
     assert main(["run", str(study), "--out", str(folder / "run")]) == 0
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def tr121_reported(reference_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The report of TR121's own data: its folder, and what the terminal shows of it."""
+    out = tmp_path_factory.mktemp("tr121")
+    done = phaselaw("report", reference_data / "tr121" / "primary_run", "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
 
 
 @pytest.fixture(scope="session")

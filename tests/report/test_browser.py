@@ -6,17 +6,14 @@ from pathlib import Path
 import pytest
 
 from browser import SLOW, Opener
-from phaselaw.cli import main
 
 WIDE, NARROW = 1280, 390
 
 
 @pytest.fixture(scope="module")
-def reference_report(reference_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference_report(tr121_reported: tuple[Path, str]) -> Path:
     """The report of TR121's own data."""
-    out = tmp_path_factory.mktemp("reference")
-    assert main(["report", str(reference_data / "tr121" / "primary_run"), "--out", str(out)]) == 0
-    return out
+    return tr121_reported[0]
 
 
 @pytest.fixture(scope="module", params=["hostile_run", "reference_report"])

@@ -26,11 +26,10 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory, reference_data: Path) -> dict[str, Path]:
+def reports(tmp_path_factory: pytest.TempPathFactory, tr121_reported: tuple[Path, str]) -> dict[str, Path]:
     """The reports by what they are of."""
     folder = tmp_path_factory.mktemp("reports")
-    found = {"TR121": folder / "tr121"}
-    assert main(["report", str(reference_data / "tr121" / "primary_run"), "--out", str(found["TR121"])]) == 0
+    found = {"TR121": tr121_reported[0]}
     for name, words in RUNS.items():
         found[name] = folder / name.replace(" ", "-")
         assert main(["run", *words.split(), "--dry-run", "--out", str(found[name])]) == 0

@@ -9,10 +9,8 @@ from phaselaw.cli import main
 
 
 @pytest.fixture(scope="module")
-def reported(reference_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    out = tmp_path_factory.mktemp("tr121")
-    assert main(["report", str(reference_data / "tr121" / "primary_run"), "--out", str(out)]) == 0
-    parts = re.split(r"\n##+ ", (out / "report.md").read_text())
+def reported(tr121_reported: tuple[Path, str]) -> dict[str, str]:
+    parts = re.split(r"\n##+ ", (tr121_reported[0] / "report.md").read_text())
     return {part.partition("\n")[0]: part for part in parts[1:]}
 
 
@@ -49,9 +47,8 @@ def test_claims_carry_the_marks_of_their_laws(reported) -> None:
     assert "suspected" not in of_cpu
 
 
-def test_the_terminal_shows_what_was_found(reference_data: Path, tmp_path: Path, capsys) -> None:
-    assert main(["report", str(reference_data / "tr121" / "primary_run"), "--out", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
+def test_the_terminal_shows_what_was_found(tr121_reported: tuple[Path, str]) -> None:
+    _, out = tr121_reported
     assert "Trust: suspect (25 findings: prompt cache, " in out and "far off the law" in out
 
 
