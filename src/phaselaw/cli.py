@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol, TextIO, cast
 
 from phaselaw import __version__
-from phaselaw.errors import PhaselawError
+from phaselaw.errors import DONE, FAILED, INTERRUPTED, PhaselawError
 
 COMMANDS = {
     "quick": "one model of a server that runs already, in a minute",
@@ -42,8 +42,6 @@ COMMANDS = {
     "completion": "the script with which bash, zsh or fish completes all this",
 }
 """Each command with its line of ``phaselaw --help``, in the order of that; its file bears its name."""
-
-EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 DESCRIPTION = (
     "Measure LLM inference by phase, fit scaling laws with honest intervals, turn them into workers and dollars."
@@ -121,12 +119,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             # The options before a command take no values, so the first word that is none is the command.
             args = build_parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
-            code: int = args.run(args) or EXIT_DONE
+            code: int = args.run(args) or DONE
             sys.stdout.flush()
         except BrokenPipeError:
             # The reader of our output (head, less) went away: nothing is wrong.
             _silence(sys.stdout)
-            return EXIT_DONE
+            return DONE
         except (PhaselawError, OSError, MemoryError) as error:
             if "--debug" in words:
                 raise
@@ -134,12 +132,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if isinstance(error, OSError):  # a full disk under our output: Python must not complain of it at exit
                 with contextlib.suppress(OSError):
                     sys.stdout.flush()
-                    return EXIT_FAILED
+                    return FAILED
                 _silence(sys.stdout)
-            return error.exit_code if isinstance(error, PhaselawError) else EXIT_FAILED
+            return error.exit_code if isinstance(error, PhaselawError) else FAILED
         except KeyboardInterrupt:
             sys.stderr.write("phaselaw: interrupted\n")
-            return EXIT_INTERRUPTED
+            return INTERRUPTED
     return code
 
 

@@ -8,6 +8,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+DONE, FAILED, USAGE, BAD_ANSWER, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes, a contract; `BAD_ANSWER`: done, and calls failed, something is slower, damaged, or does not fit."""
+
 HIDDEN = "***"
 
 SHORTEST_SECRET = 8
@@ -49,7 +52,7 @@ def redacted_words(words: Sequence[str]) -> list[str]:
 class PhaselawError(Exception):
     """Something a person must know; its message is one line and its ``exit_code`` the process's."""
 
-    exit_code = 1
+    exit_code = FAILED
 
     def __str__(self) -> str:
         return redacted(super().__str__())
@@ -84,7 +87,7 @@ def writing(what: object, then: str = "") -> Iterator[None]:
 class UsageError(PhaselawError):
     """The command line can't be followed."""
 
-    exit_code = 2
+    exit_code = USAGE
 
 
 class StudyError(UsageError):

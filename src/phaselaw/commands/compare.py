@@ -6,7 +6,7 @@ import math
 from phaselaw import api
 from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, add_allow_different, add_json, add_level, number, option, print_json
-from phaselaw.errors import AnalysisError, UsageError
+from phaselaw.errors import BAD_ANSWER, DONE, AnalysisError, UsageError
 from phaselaw.report.comparison import run_against_run
 from phaselaw.report.terminal import print_tables
 
@@ -20,8 +20,6 @@ A ratio is B / A: above 1, B is slower. A regression is a ratio above 1 + thresh
 Each model is held against the others of its runs; what a run does to all models is a question of its own.
 exit codes: 0 none, or it can't be told; 1 the runs can't be compared; 2 usage; 3 a significant regression.
 """
-JSON_VERSION = 1
-REGRESSION = 3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise AnalysisError("A and B have no cell in common: backend, model, scenario, batch size and budget alike")
     paths = {name: [str(source.path) for source in side.run.sources] for name, side in (("a", a), ("b", b))}
     if args.json:
-        document = {"schema_version": JSON_VERSION, **paths, "threshold": found.threshold, "level": found.level}
+        document = {"schema_version": 1, **paths, "threshold": found.threshold, "level": found.level}
         document |= {"interval_basis": found.basis, "judged": found.judged, "outcome": found.outcome}
         document |= {"runs_needed": found.runs_needed, "regressions": found.n_slower, "notes": notes}
         names = ("whole", "models", "cells", "only_in_a", "only_in_b")
@@ -59,4 +57,4 @@ def run(args: argparse.Namespace) -> int:
             print(f"{name.upper()}: {', '.join(of_side)}")
         print_tables(*run_against_run(found), screen())
         note(*notes)
-    return REGRESSION if found.n_slower else 0
+    return BAD_ANSWER if found.n_slower else DONE

@@ -24,8 +24,6 @@ Each figure is a median over repeats, with its quartiles in brackets. What is ke
 where reports set latencies against it. Measure on an idle machine: what other programs take is missing here.
 """
 
-JSON_VERSION = 1
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     switch(parser, "--refresh", "measure again, whatever was kept")
@@ -37,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     host = identity.host()
     with notes_console().status("measuring this machine (a few seconds)"):
         limits = limits_of(host, threads=args.threads, refresh=args.refresh)
-    document = {"schema_version": JSON_VERSION, "host": host, "limits": asdict(limits)}
+    document = {"schema_version": 1, "host": host, "limits": asdict(limits)}
     answer(args.json, document, _lines(host, limits))
 
 

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from phaselaw.commands.options import add_count, add_json, answer, option, size
+from phaselaw.errors import BAD_ANSWER, DONE, FAILED
 from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES
 from phaselaw.plan.memory import Fit, fit, shapes_of
 
@@ -20,9 +21,7 @@ runtime itself takes. A run's report sets the same prediction beside the peak th
 Exit code: 0 all fit, 3 one does not fit, 1 it is not known of any.
 """
 
-JSON_VERSION = 1
 DEFAULT_RESERVE = "0.5GB"
-EXIT_FITS, EXIT_NOT_KNOWN, EXIT_DOES_NOT_FIT = 0, 1, 3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
         rows.append({"model": name, **_row(found), "positions": sized.model.n_positions, **formats})
         lines.append(_text(name, found, args.batch, args.context))
         lines += [] if sized.model.n_positions else ["  its positions are not stated: memory alone bounds its context"]
-    answer(args.json, {"schema_version": JSON_VERSION, "assumptions": asked, "rows": rows}, lines)
+    answer(args.json, {"schema_version": 1, "assumptions": asked, "rows": rows}, lines)
     fits = {row["fits"] for row in rows}
-    return EXIT_DOES_NOT_FIT if False in fits else EXIT_FITS if True in fits else EXIT_NOT_KNOWN
+    return BAD_ANSWER if False in fits else DONE if True in fits else FAILED
 
 
 def _row(fit: Fit) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from phaselaw.commands.options import a_path, add_json, answer, option
-from phaselaw.errors import UsageError
+from phaselaw.errors import BAD_ANSWER, DONE, UsageError
 from phaselaw.ladder.build import Progress, build, cache_directory, chosen, faults
 from phaselaw.ladder.gguf import FORMATS, export, exportable
 from phaselaw.ladder.spec import PREFIX
@@ -24,8 +24,6 @@ EXAMPLES = """\
 The models are TR121's seven GPT-2 variants with seeded random weights: right for timing, not for text. A
 study names them models/NAME. The cache is the platform's user cache folder, or $PHASELAW_CACHE.
 """
-
-EXIT_FAULTS = 3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +76,7 @@ def verify_models(args: argparse.Namespace) -> int:
     answer(args.json, {"models": rows}, lines, indent=1)
     if not rows and not args.json:
         sys.stderr.write("nothing is built yet: phaselaw models build\n")
-    return EXIT_FAULTS if any(row["faults"] for row in rows) else 0
+    return BAD_ANSWER if any(row["faults"] for row in rows) else DONE
 
 
 def export_models(args: argparse.Namespace) -> None:

@@ -26,7 +26,6 @@ EXAMPLES = """\
 
 The interval is where the latency of one new model lies: it holds how far models scatter about the law.
 """
-JSON_VERSION = 1
 PARAMS = opt.number("--params", "a count of parameters, such as 3e9, 3B or 135M", lambda value: 0 < value < math.inf)
 
 
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     if not predictions.rows:
         raise AnalysisError(_refusal(predictions))
     if args.json:
-        opt.print_json(finite({"schema_version": JSON_VERSION, **dataclasses.asdict(predictions)}))
+        opt.print_json(finite({"schema_version": 1, **dataclasses.asdict(predictions)}))
         return
     print_tables([predicted(predictions)], reading(predictions), screen())
     for refused in predictions.refused:

@@ -25,8 +25,6 @@ A step whose device is busy a small part of the time waits for Python and dispat
 won't make it faster. This pass is slowed by the profiler, and is no measurement for a law.
 """
 
-JSON_VERSION = 1
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "model", "MODEL", "a ladder model (models/NAME), or a model folder")
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     with notes_console().status(f"profiling {args.model}"):
         found = profile_decode(backend, model, tokens=args.tokens, prompt_tokens=args.prompt_tokens)
     per_layer = {"calls_per_token_and_layer": found.calls_per_token_and_layer}
-    document = {"schema_version": JSON_VERSION, **dataclasses.asdict(found), **per_layer}
+    document = {"schema_version": 1, **dataclasses.asdict(found), **per_layer}
     answer(args.json, document, _lines(found, args.top))
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from phaselaw.commands.console import RunProgress, format_duration, notes_console
 from phaselaw.commands.options import a_path, add_count, add_permits, duration, names, option, switch, take_permits
-from phaselaw.errors import NotReadyError, StudyError, UsageError
+from phaselaw.errors import BAD_ANSWER, DONE, INTERRUPTED, NotReadyError, StudyError, UsageError
 from phaselaw.ladder.spec import LADDER
 from phaselaw.measure import begin, replicates
 from phaselaw.measure.on_ray import HERE, Hosts
@@ -39,7 +39,6 @@ Ctrl-C ends after the current call with everything kept; a second Ctrl-C ends at
 SloMs = tuple[float, float]
 """What a user waits at most: to the first token, and from one token to the next."""
 QUICK_SLO_MS: SloMs = 500.0, 50.0
-EXIT_OK, EXIT_SOME_CALLS_FAILED, EXIT_INTERRUPTED = 0, 3, 130
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +122,7 @@ def _reported(run: RunDirectory, notes: Console, *, stopped: bool, left: int, sl
     path, failed = run.path, sum(call.status != "ok" for call in run.calls)
     if stopped and left:
         notes.print(f"stopped; everything measured is kept. Go on with: phaselaw run --resume {path}", markup=False)
-        return EXIT_INTERRUPTED
+        return INTERRUPTED
     # Loaded when all is measured: no call waits for what only the analysis needs.
     from phaselaw import api
     from phaselaw.commands.report import show_report
@@ -136,8 +135,8 @@ def _reported(run: RunDirectory, notes: Console, *, stopped: bool, left: int, sl
     if failed or left:
         lost = f"{failed} calls failed{f', {left} were not made' if left else ''}; why: phaselaw show {path}"
         notes.print(f"{lost}. Make them: phaselaw run --resume {path} --retry-failed", markup=False, soft_wrap=True)
-        return EXIT_SOME_CALLS_FAILED
-    return EXIT_OK
+        return BAD_ANSWER
+    return DONE
 
 
 def _directory(args: argparse.Namespace, notes: Console, tell: begin.Tell, look: begin.Look | None) -> RunDirectory:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from phaselaw.commands.options import a_path, add_json, answer, option, switch
-from phaselaw.errors import RunError
+from phaselaw.errors import BAD_ANSWER, DONE, RunError
 from phaselaw.rundir.columns import settled_calls
 from phaselaw.rundir.conditions import of_replicates
 from phaselaw.rundir.derive import faults, kept_study
@@ -26,7 +26,6 @@ EXAMPLES = """\
   phaselaw show runs/a --verify   is everything as it was written? exit 3 with each place where it is not
   phaselaw show runs/a --salvage  keep all sound lines of a damaged journal, and derive its files anew
 """
-EXIT_DAMAGED = 3
 _OF_HOST = ("os", "cpu_model", "cores_logical", "gpus")
 
 
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         lines = found or ["sound: every file is as it was written"]
         lines += [] if summed else ["no checksums: this run is of version 1, where a changed digit can't be seen"]
         answer(args.json, {"faults": found, "has_checksums": summed}, lines)
-        return EXIT_DAMAGED if found else 0
+        return BAD_ANSWER if found else DONE
     document = contents(runs[0]) if runs == [args.run_path] and not lacking else contents_of_rows(args.run_path)
     answer(args.json, document, _lines(document))
     return 0

@@ -6,6 +6,7 @@ import json
 import sys
 
 from phaselaw.commands.options import add_json, add_permits, answer, option, switch, take_permits
+from phaselaw.errors import DONE, FAILED
 from phaselaw.measure.begin import lacks, runs_elsewhere
 from phaselaw.records import PHASES
 from phaselaw.study.file import load_study, shipped_studies, study_path, study_schema
@@ -20,7 +21,6 @@ EXAMPLES = """\
 
 check exits 0 when all is there, 1 with a list when only this machine lacks something, 2 for a fault of the file.
 """
-EXIT_LACKING = 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -87,4 +87,4 @@ def _check(args: argparse.Namespace) -> int:
         lines.append(f"not asked, since nothing was connected to: {', '.join(unasked)}; --connect asks")
         sound = sound.replace("all is there", "all else is there")
     answer(args.json, document, lines if lacking else [*lines, sound])
-    return EXIT_LACKING if lacking else 0
+    return FAILED if lacking else DONE

@@ -18,7 +18,6 @@ EXAMPLES = """\
   phaselaw validate runs/a                          is what ``phaselaw predict`` says of this run to be trusted?
   phaselaw validate runs/a --backends hf_cpu_fp32 --json
 """
-JSON_VERSION = 1
 add_options = add_shared
 
 
@@ -29,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     if validation.is_empty():
         raise AnalysisError("nothing to validate: it takes four measured models, three to predict the fourth from")
     if args.json:
-        document = {"schema_version": JSON_VERSION, "level": args.level}
+        document = {"schema_version": 1, "level": args.level}
         print_json(finite(document | {"predictions": validation.to_dicts(), "coverage": coverage.to_dicts()}))
     else:
         shown = [left_out(table_rows(validation)), display(PREDICTION_COVERAGE, table_rows(coverage))]
