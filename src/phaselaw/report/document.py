@@ -148,17 +148,20 @@ MOST_CURVES = 6
 """Curves of one plot; of more models, those at even steps of size are drawn."""
 
 
+def at_even_steps(items: Sequence[Any], most: int) -> Sequence[Any]:
+    """Of more than ``most`` so many, the first and the last among them."""
+    some = range(most if len(items) > most else 0)
+    return [items[round(at * (len(items) - 1) / (most - 1))] for at in some] or items
+
+
 def curves(rows: Sequence[Row], by: str, x: str, y: str, *ends: str) -> tuple[Curve, ...]:
     """A curve for each ``by``, its intervals between ``ends`` if any; of too many for one plot some at even steps."""
-    curves: dict[str, list[Point]] = {}
-    for row in rows:
-        label = str(row[by])
-        interval: dict[str, Any] = dict(zip(("low", "high"), (row[end] for end in ends), strict=False))
-        curves.setdefault(label, []).append(Point(label=label, x=row[x], y=row[y], **interval))
-    names = list(curves)
-    if len(names) > MOST_CURVES:
-        names = [names[round(at * (len(names) - 1) / (MOST_CURVES - 1))] for at in range(MOST_CURVES)]
-    return tuple(Curve(label=name, points=tuple(curves[name])) for name in names)
+    found = []
+    for (name,), mine in at_even_steps([*tables.alike(rows, by).items()], MOST_CURVES):
+        intervals = [dict(zip(("low", "high"), (row[end] for end in ends), strict=False)) for row in mine]
+        points = (Point(label=str(name), x=row[x], y=row[y], **of) for row, of in zip(mine, intervals, strict=True))
+        found.append(Curve(label=str(name), points=tuple(points)))
+    return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

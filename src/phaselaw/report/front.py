@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -16,7 +16,7 @@ from phaselaw.laws.verdicts import SUPPORTED, TREND, WEAK, word
 from phaselaw.laws.warmup import LOADED, always_cold
 from phaselaw.machine.identity import gpus_of
 from phaselaw.report import economics, few_models, scaling, sweeps, validity
-from phaselaw.report.document import Axis, Block, CurvePlot, DotPlot, Front, Headline, Point, display, dots
+from phaselaw.report.document import Axis, Block, DotPlot, Front, Headline, Point, at_even_steps, display, dots
 from phaselaw.report.few_models import ends, short_name, within
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
@@ -49,7 +49,9 @@ def front(subject: Subject) -> Front:
     figures, pictures = few_models.figures(subject), few_models.pictures(subject)
     if not figures and rows:
         figures = _figures(subject, rows)
-        pictures = (_latency(subject, rows[0]), _prices(subject, rows[0]), _breaks(rows[0]))
+        laws = dict(subject.laws()).get(rows[0]["law"])
+        latency = scaling.by_phase(subject, rows[0]["law"], laws) if laws else None
+        pictures = (latency, _prices(subject, rows[0]), _breaks(rows[0]))
     return Front(
         answer=answer(subject),
         notices=notices(subject),
@@ -158,11 +160,6 @@ def _ends(subject: Subject, row: Row) -> list[Row]:
 
 def _figures(subject: Subject, rows: Sequence[Row]) -> tuple[Headline, ...]:
     """The four figures of the first backend, each with those of some others beside it."""
-
-    def headline(title: str, told: Callable[[Subject, Row], str], interval: str) -> Headline:
-        beside = (f"{row['law']}: {told(subject, row)}" for row in rows[1:_MOST])
-        return Headline(title=title, value=told(subject, rows[0]), interval=interval, beside=tuple(beside))
-
     main, ends, prices, law = rows[0], _ends(subject, rows[0]), _priced(subject, rows[0]), _law(subject, rows[0])
     rates = [f"{digits(each['rate'])} {within(each, 'tokens_per_s')}".strip() for each in ends]
     hourly = f"at ${prices[0]['usd_per_hour']:g} an hour (assumed)" if prices else "no end-to-end rate"
@@ -178,30 +175,32 @@ def _figures(subject: Subject, rows: Sequence[Row]) -> tuple[Headline, ...]:
     low, high = (None if end is None else 10 ** min(end, 99.0) for end in grown)
     names = " – ".join(short_name(each["model"]) for each in ends)
     growth = f"{bracket(low, high, two_digits)} {law.get('verdict', '')}"
-    return (
-        headline(f"ms a token, {names}", _step, f"{' – '.join(rates)} tokens/s"),
-        headline("a cold start adds, at worst", _cold, cold),
-        headline("1M tokens, smallest – largest model", _price, "; ".join([*ranges, hourly])),
-        headline("a model 10 times as big takes", _growth, growth),
+    titles = {
+        f"ms a token, {names}": f"{' – '.join(rates)} tokens/s",
+        "a cold start adds, at worst": cold,
+        "1M tokens, smallest – largest model": "; ".join([*ranges, hourly]),
+        "a model 10 times as big takes": growth,
+    }
+    values = zip(*(_values(subject, row) for row in rows[:_MOST]), strict=True)
+    return tuple(
+        Headline(
+            title=title,
+            value=value,
+            interval=interval,
+            beside=tuple(f"{row['law']}: {told}" for row, told in zip(rows[1:], others, strict=False)),
+        )
+        for (title, interval), (value, *others) in zip(titles.items(), values, strict=True)
     )
 
 
-def _step(subject: Subject, row: Row) -> str:
-    return f"{' – '.join(digits(each['step_ms']) for each in _ends(subject, row)) or MISSING} ms"
-
-
-def _cold(_: Subject, row: Row) -> str:
-    return f"+{digits(row['cold_added_ms_max'])} ms" if row["cold_added_ms_max"] else "no unsafe call"
-
-
-def _price(subject: Subject, row: Row) -> str:
-    prices = _priced(subject, row)
-    return " – ".join(f"${digits(price['usd_per_1m'])}" for price in (*prices[:1], *prices[1:][-1:])) or MISSING
-
-
-def _growth(subject: Subject, row: Row) -> str:
-    slope = _law(subject, row).get("slope")
-    return MISSING if slope is None else f"{two_digits(10 ** min(slope, 99.0))} x as long"
+def _values(subject: Subject, row: Row) -> tuple[str, str, str, str]:
+    """A backend's four figures: a decode step, a cold start, the price, growth with size."""
+    steps = " – ".join(digits(each["step_ms"]) for each in _ends(subject, row)) or MISSING
+    cold = f"+{digits(row['cold_added_ms_max'])} ms" if row["cold_added_ms_max"] else "no unsafe call"
+    prices, slope = _priced(subject, row), _law(subject, row).get("slope")
+    dollars = " – ".join(f"${digits(price['usd_per_1m'])}" for price in (*prices[:1], *prices[1:][-1:])) or MISSING
+    growth = MISSING if slope is None else f"{two_digits(10 ** min(slope, 99.0))} x as long"
+    return f"{steps} ms", cold, dollars, growth
 
 
 def _priced(subject: Subject, row: Row) -> list[Row]:
@@ -214,21 +213,15 @@ def _priced(subject: Subject, row: Row) -> list[Row]:
     return sorted(rows, key=lambda price: price["params_millions"] or 0.0)
 
 
-def _latency(subject: Subject, main: Row) -> CurvePlot | None:
-    laws = dict(subject.laws()).get(main["law"], ())
-    return scaling.by_phase(subject, main["law"], laws) if laws else None
-
-
 def _prices(subject: Subject, main: Row) -> DotPlot | None:
     """Dollars per 1M tokens by model, each with its interval."""
     rows = _priced(subject, main)
     if not rows:
         return None
-    if len(rows) > _MOST_MODELS:
-        rows = [rows[round(at * (len(rows) - 1) / (_MOST_MODELS - 1))] for at in range(_MOST_MODELS)]
-    of = "usd_per_1m"
-    told = [f"{short_name(row['model'])}  ${digits(row[of])} {within(row, of)}{economics.mark(row)}" for row in rows]
-    named = [row | ends(row, "usd_per_1m") | {"named": name} for name, row in zip(told, rows, strict=True)]
+    named = []
+    for row in at_even_steps(rows, _MOST_MODELS):
+        price = f"${digits(row['usd_per_1m'])} {within(row, 'usd_per_1m')}{economics.mark(row)}"
+        named.append(row | ends(row, "usd_per_1m") | {"named": f"{short_name(row['model'])}  {price}"})
     return dots("price-by-model", named, on=f"{main['law']} at ${rows[0]['usd_per_hour']:g}")
 
 
