@@ -349,4 +349,4 @@ def _subject(loaded: Loaded, beside: Sequence[Loaded], plan: Plan | None) -> Sub
         compared = law_differences(each, analysis.options.level)
         analysis = dataclasses.replace(analysis, tables=analysis.tables | {"laws_side_by_side": compared})
     others = tuple(Companion(name=one.name, run=one.run, analysis=one.analysis) for one in beside)
-    return Subject(run=loaded.run, analysis=analysis, plan=plan, beside=others)
+    return Subject(name=loaded.name, run=loaded.run, analysis=analysis, plan=plan, beside=others)

@@ -131,6 +131,13 @@ class Col:
 
 words = partial(Col, type=pl.String, show=as_is)
 """A column of names or words."""
+
+
+def texts(**titles: str) -> tuple[Col, ...]:
+    """Columns of names or words: each with its title."""
+    return tuple(words(key, title) for key, title in titles.items())
+
+
 counted = partial(Col, type=pl.Int64, provenance="measured", show=count)
 """A column of whole numbers of things."""
 measured = partial(Col, provenance="measured")

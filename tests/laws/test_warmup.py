@@ -97,6 +97,6 @@ def test_a_study_of_cold_starts_has_its_first_request_against_itself_less_the_lo
     analysis = analyze(run, Options(draws=5))
     [row] = analysis.tables["what_breaks_first"].to_dicts()
     assert (row["cold_ratio_max"], row["cold_n_unsafe"]) == (pytest.approx(560 / 60), 4)
-    headline = answer(Subject(run=run, analysis=analysis, plan=None))
+    headline = answer(Subject(name="cold", run=run, analysis=analysis, plan=None))
     assert "a study of cold starts: the first token of a request comes after 560 ms (median), 9.33 x" in headline
     assert "500 ms of it loading: 3 of 3 are unsafe" in headline

@@ -29,7 +29,7 @@ from phaselaw.plan.prices import Choice, choose, read_date, read_offers
 from phaselaw.plan.replicas import Price, Replica, replicas_of, stated
 from phaselaw.plan.tables import TABLES
 from phaselaw.report.document import MOST_ROWS
-from phaselaw.report.economics import SECTIONS, Plan, in_currency, sections
+from phaselaw.report.economics import SECTIONS, Plan, sections
 from phaselaw.report.terminal import print_fitting
 from phaselaw.rundir.journal import JOURNAL
 from phaselaw.rundir.read import runs_of
@@ -161,7 +161,6 @@ def run(args: argparse.Namespace) -> None:
         return
     console = screen(pipe_width=400)  # on a pipe nothing is wrapped or cut
     for section in sections(plan, shown):
-        section = in_currency(section, plan.mark)
         print_fitting(section, console, titled=len(shown) > 1, wide=args.wide)
     if others := [part for part in PARTS if part not in shown]:
         print(f"More of this plan: --show {','.join(others)} (or all).", file=sys.stderr)

@@ -16,6 +16,7 @@ from phaselaw.laws.prediction import Predictions
 from phaselaw.report.prediction import predicted, reading
 from phaselaw.report.subject import law_words
 from phaselaw.report.terminal import print_tables
+from phaselaw.tables import alike
 
 DESCRIPTION = "Predict latency and tokens/s by backend and phase, inside the range that was measured."
 EXAMPLES = """\
@@ -86,10 +87,9 @@ def load_tables(args: argparse.Namespace) -> tuple[api.Loaded, Mapping[str, pl.D
 def _refusal(predictions: Predictions) -> str:
     if not predictions.refused:
         return "no law to predict by: no model has both a parameter count and a usable latency"
-    reasons: dict[str, dict[str, None]] = {}
-    for refused in predictions.refused:
-        reasons.setdefault(refused.reason, {})[_where(refused)] = None
-    why = "; ".join(f"{', '.join(where)}: {reason}" for reason, where in reasons.items())
+    refused = alike(({"reason": each.reason, "where": _where(each)} for each in predictions.refused), "reason")
+    places = {reason: dict.fromkeys(each["where"] for each in mine) for (reason,), mine in refused.items()}
+    why = "; ".join(f"{', '.join(where)}: {reason}" for reason, where in places.items())
     if not any(refused.outside for refused in predictions.refused):
         return why
     return f"the model lies outside of what was measured: {why}; --extrapolate predicts it all the same, labelled"

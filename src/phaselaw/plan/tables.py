@@ -10,7 +10,7 @@ from typing import Any
 from phaselaw.plan.capacity import estimate
 from phaselaw.plan.coverage import worst
 from phaselaw.plan.replicas import Replica
-from phaselaw.tables import Col, Provenance, Row, Show, Table, count, digits, figure, fixed, flag, percent, words
+from phaselaw.tables import Col, Provenance, Row, Show, Table, count, digits, figure, fixed, flag, percent, texts, words
 from phaselaw.tables import two_places as hundredths
 
 
@@ -24,19 +24,15 @@ def count_roughly(value: Any) -> str:
     return fixed(None if value is None else float(f"{value:.3g}"), 0)
 
 
-def _words(**titles: str) -> tuple[Col, ...]:
-    return tuple(words(key, title) for key, title in titles.items())
-
-
 def _figures(show: Show, provenance: Provenance = "derived", **titles: str) -> tuple[Col, ...]:
     """Columns of figures that read alike, by key."""
     return tuple(figure(key, title, show, provenance) for key, title in titles.items())
 
 
 _NAMES = (
-    *_words(backend="backend", model="model", batch_size="batch", gen_tokens="output tokens", suspect=""),
+    *texts(backend="backend", model="model", batch_size="batch", gen_tokens="output tokens", suspect=""),
     flag("incomplete"),
-    *_words(rate_status="price is", status="", why="", params_millions="", clients=""),
+    *texts(rate_status="price is", status="", why="", params_millions="", clients=""),
 )
 """Who a row is about, the checks that speak against its rates, whether it lacks a scenario that others have, and what
 its prices and counts stand on (`phaselaw.plan.coverage`); ``status`` is the older name of ``rate_status``."""
@@ -47,8 +43,8 @@ _PER_REQUEST = (
 """Figures of one request; the others are of the load, or of the run's own calls."""
 _COLUMNS = (
     *_NAMES,
-    *_words(than_model="in place of", than_backend="on", premium_model="premium", mix="kind", pays="verdict"),
-    *_words(on_success="on success alone", on_failure_cost="on failure cost", fits="fits"),
+    *texts(than_model="in place of", than_backend="on", premium_model="premium", mix="kind", pays="verdict"),
+    *texts(on_success="on success alone", on_failure_cost="on failure cost", fits="fits"),
     *_figures(digits, "measured", tokens_per_s="tokens/s"),
     *_figures(digits, prefill_s="prefill (s)", decode_s="decode (s)", worker_s_per_request="worker seconds a request"),
     *_figures(digits, mean_latency_s="mean latency (s)", escalated_latency_s="escalated latency (s)"),
@@ -69,10 +65,10 @@ _COLUMNS = (
     *_figures(dollars, delta_usd_per_month="", saved_usd_per_month="", delta_usd_per_month_whole="$ a month more"),
     *_figures(dollars, saved_usd_per_month_whole="saved a month", usd_per_month_api="$ a month, API"),
     *_figures(count_roughly, waited_requests="requests that waited", waited_in_worst_hour="in its worst hour"),
-    *_words(fleet="fleet", hour="hour", worst_hour="worst hour"),
+    *texts(fleet="fleet", hour="hour", worst_hour="worst hour"),
     *_figures(count_roughly, pays_from_tokens_per_month="pays from tokens a month"),
     *_figures(count_roughly, always_from_tokens_per_month="always from tokens a month"),
-    *_words(scenario="prompt"),
+    *texts(scenario="prompt"),
     *_figures(count, "measured", users="users", next_clients="the next", n_calls="calls"),
     *_figures(digits, "measured", ttft_ms_p95="first token p95 (ms)", step_ms_p95="token p95 (ms)"),
     *_figures(digits, "measured", next_ttft_ms_p95="first token p95 (ms)", next_step_ms_p95="token p95 (ms)"),

@@ -173,13 +173,11 @@ def _told(plan: Plan, row: Row) -> str:
 
 def why_words(rows: Sequence[Row]) -> list[str] | None:
     """What prices stand on, and why they are not measured, with the models that it is about."""
-    reasons: dict[str, list[str]] = {}
-    for row in rows:
-        if row["why"]:
-            reasons.setdefault(f"{row['rate_status'].replace('_', ' ')}: {row['why']}", []).append(row["model"])
-    every = len({row["model"] for row in rows})
-    about = {why: "" if len(set(models)) == every else f" ({', '.join(models)})" for why, models in reasons.items()}
-    told = [f"{why[0].upper()}{why[1:]}{models}." for why, models in about.items()]
+    every, told = {row["model"] for row in rows}, []
+    for (status, why), mine in alike((row for row in rows if row["why"]), "rate_status", "why").items():
+        models = [row["model"] for row in mine]
+        about = "" if set(models) == every else f" ({', '.join(models)})"
+        told.append(f"{status.replace('_', ' ').capitalize()}: {why}{about}.")
     more = [f"And {len(told) - _REASONS} more such reasons (--json has them all)."] if len(told) > _REASONS else []
     return [*told[:_REASONS], *more] or None
 
@@ -216,17 +214,17 @@ def mixes(plan: Plan) -> Section:
     average = f" (the average of {many} kinds)" if many > len(kinds) else ""
     by_phases = ("phase_split", "token_prices")
     measured = {name: [row for row in plan.rows(name) if row["rate_status"] != "not_possible"] for name in by_phases}
-    reasons: dict[str, list[str]] = {}
-    for row in plan.rows("token_prices"):
-        if row["rate_status"] == "not_possible":
-            reasons.setdefault(row["why"], []).append(f"{row['model']} ({row['backend']})")
+    lacking = [row for row in plan.rows("token_prices") if row["rate_status"] == "not_possible"]
+    not_priced = {
+        why: [f"{row['model']} ({row['backend']})" for row in of] for (why,), of in alike(lacking, "why").items()
+    }
     return section(
         "Requests",
         f"Kinds of request (assumed): {'; '.join(f'{kind} {words}' for kind, words in kinds.items())}{average}.",
         plan.side_by_side("request_mixes", rows, by="mix", key="usd_per_1k_requests"),
         why_words(rows),
         *(plan.table(name, found) for name, found in measured.items() if found),
-        *(f"By phases, not measured for {', '.join(models)}: {why}." for why, models in reasons.items()),
+        *(f"By phases, not measured for {', '.join(models)}: {why}." for why, models in not_priced.items()),
     )
 
 
@@ -382,9 +380,9 @@ SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {
 
 
 def sections(plan: Plan, chosen: Iterable[str] = tuple(SECTIONS)) -> list[Section]:
-    """The chosen parts of a plan, those that are not empty."""
+    """The chosen parts of a plan, those that are not empty, in its currency."""
     asked = (name for name in SECTIONS if name in set(chosen) and plan.rows(_OF.get(name, "rows")))
-    return [found for name in asked if (found := SECTIONS[name](plan)) is not None]
+    return [in_currency(found, plan.mark) for name in asked if (found := SECTIONS[name](plan)) is not None]
 
 
 _OF = {"budget": "budget", "users": "users", "api": "api", "day": "day", "tiers": "tiering"}  # tables of an option
@@ -397,8 +395,7 @@ def of_report(plan: Plan) -> list[Section]:
     if plan.document["assumptions"].get("whose") is None:
         return sections(plan, ("capacity", "compare", "mixes", "sensitivity", "tiers"))
     first, *others = sections(plan)
-    first = replace(first, blocks=(*first.blocks, *filter(None, [tuple(plan.document["notes"])])))
-    return [in_currency(each, plan.mark) for each in (first, *others)]
+    return [replace(first, blocks=(*first.blocks, *filter(None, [tuple(plan.document["notes"])]))), *others]
 
 
 def in_currency(part: Any, mark: str) -> Any:

@@ -11,7 +11,7 @@ from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT, users_within
 from phaselaw.laws.physical_limit import BANDWIDTH, COMPUTE, OVERHEAD, PHYSICAL_LIMIT
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.requests import MODELS_BY_PROMPT, REQUESTS_BY_PROMPT
-from phaselaw.report import document, performance, sweeps, validity
+from phaselaw.report import performance, sweeps, validity
 from phaselaw.report.document import Block, DotPlot, Headline, Plot, display, dots
 from phaselaw.report.subject import Subject
 from phaselaw.tables import LAW, MODEL, Row, Table, alike, bracket, digits, percent, two_places
@@ -196,11 +196,6 @@ def by_prompt(subject: Subject) -> Iterator[Block]:
     yield from [display(table, found)] if (found := rows(subject)) else []
 
 
-def _by_clients(subject: Subject, who: str = "") -> document.Table:
-    clients = subject.rows(CONCURRENCY_THROUGHPUT.name)
-    return display(dataclasses.replace(CONCURRENCY_THROUGHPUT, shows=who + _BY_CLIENTS), clients)
-
-
 def summary(subject: Subject) -> Sequence[Block]:
     """The same for a terminal, in narrow tables; empty with more models."""
     found, clients = rows(subject), subject.rows(CONCURRENCY_THROUGHPUT.name)
@@ -212,8 +207,10 @@ def summary(subject: Subject) -> Sequence[Block]:
     whole = [step if column is _OF["step_ms"] and who else column for column in _WHOLE]
     tables = [display(Table(columns=(*who, *columns)), found) for columns in (_WAITS, whole)]
     named = () if who else (f"{found[0]['model']} on {found[0]['law']}:",)
-    by_clients = [_by_clients(subject, "model " if who else "")] if clients else []
-    return (*named, *tables, *by_clients, *sweeps.at_once(subject), *_closing(subject))
+    if clients:
+        shows = ("model " if who else "") + _BY_CLIENTS
+        tables.append(display(dataclasses.replace(CONCURRENCY_THROUGHPUT, shows=shows), clients))
+    return (*named, *tables, *sweeps.at_once(subject), *_closing(subject))
 
 
 def in_short(subject: Subject, slo_ms: tuple[float, float]) -> list[str]:

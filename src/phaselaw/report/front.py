@@ -85,8 +85,13 @@ def answer(subject: Subject) -> str:
     """The answer in one plain sentence."""
     rows = subject.rows("what_breaks_first")
     told = _of_cold_starts(subject) or " ".join(few_models.answers(subject))
-    if told or not rows:
-        return told or f"No law could be fitted: {_why_no_law(subject)}."
+    if told:
+        return told
+    if not rows:
+        unsized = subject.run.rows.filter((pl.col("status") == "ok") & pl.col("params_millions_effective").is_null())
+        names = joined(unsized["model"].unique(maintain_order=True).to_list())
+        why = f"nothing says the parameters of {names}; give the study's params_millions for each"
+        return f"No law could be fitted: {why if names else 'no model has a usable end-to-end latency'}."
     sentences = []
     for (first, then), alike_rows in alike(rows, "first", "then").items():
         names = [row["law"] for row in alike_rows]
@@ -118,13 +123,6 @@ def _of_cold_starts(subject: Subject) -> str:
         for row in subject.rows("cold_starts", mode="prefill", coldness=LOADED)
         if row["backend"] in backends
     )
-
-
-def _why_no_law(subject: Subject) -> str:
-    unsized = subject.run.rows.filter((pl.col("status") == "ok") & pl.col("params_millions_effective").is_null())
-    names = joined(unsized["model"].unique(maintain_order=True).to_list())
-    why = f"nothing says the parameters of {names}; give the study's params_millions for each"
-    return why if names else "no model has a usable end-to-end latency"
 
 
 def summary(subject: Subject) -> tuple[Block, ...]:

@@ -8,11 +8,12 @@ from scipy import stats
 
 from phaselaw.laws import decisions, overhead, scaling
 from phaselaw.laws.noise import ALL
+from phaselaw.laws.physical_limit import PHYSICAL_LIMIT, limits_in
 from phaselaw.laws.regression import Floats
-from phaselaw.report.document import Axis, Block, Curve, CurvePlot, Panels, Point, Table
+from phaselaw.report.document import Axis, Block, Curve, CurvePlot, Panels, Point, Table, display
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
-from phaselaw.tables import SUSPECT, Row, digits, fixed
+from phaselaw.tables import SUSPECT, Row, alike, digits, fixed
 
 _MOST_PANELS = 12
 """Beyond these the page would take long to draw and to load."""
@@ -47,7 +48,8 @@ def by_phase(subject: Subject, title: str, laws: Sequence[Row]) -> CurvePlot:
 
 def _curves(subject: Subject, law: Row, colour: int, named: bool) -> Iterator[Curve]:
     """A law between the smallest and the largest model, with its band; and the models that it was fitted to."""
-    known = [row for row in subject.models_of(law) if (row["params_millions_effective"] or 0) > 0]
+    models_of = subject.rows("summary_by_model_backend_mode_agg", mode=law["mode"], law=law["law"])
+    known = [row for row in models_of if (row["params_millions_effective"] or 0) > 0]
     points = tuple(
         Point(label=row["model"], x=row["params_millions_effective"], y=row["latency_geomean_ms"]) for row in known
     )
@@ -128,3 +130,38 @@ def regimes(subject: Subject) -> Iterator[Table]:
 def with_meaning(rows: Iterable[Row]) -> list[Row]:
     """Rows of ``regimes``, each with what its regime means."""
     return [row | {"meaning": WORDING["regimes"][row["regime"]]} for row in rows]
+
+
+def limits_of_machine(subject: Subject) -> Iterator[Block]:
+    """How near latency comes to what the machine can do: each cell's wall, with the figures that decided."""
+    phases = [row for row in subject.rows(PHYSICAL_LIMIT.name) if row["mode"] != "e2e_kv"]
+    if phases:
+        yield from _rooflines(subject, [row for row in phases if row["mode"] == "kv_decode"])
+        yield display(PHYSICAL_LIMIT, phases)
+
+
+def _rooflines(subject: Subject, decodes: Sequence[Row]) -> Iterator[CurvePlot]:
+    """For each device: the bandwidth that decode reaches against the machine's, by working-set size."""
+    limits = limits_in(subject.manifest)
+    for (device,), of_device in alike(decodes, "device").items():
+        known = limits.device(device) if limits else None
+        roof = [
+            Point(label="read bandwidth", x=at.working_set_bytes / 1e6, y=rate.median, low=rate.p25, high=rate.p75)
+            for at in (known.read if known else ())
+            for rate in (at.gb_per_s,)
+        ]
+        if not roof:
+            continue
+        measured = []
+        for (law,), rows in alike(of_device, "law").items():
+            places = ((row, row["working_set_mb"], row["bandwidth_gb_per_s"]) for row in rows)
+            points = tuple(Point(label=f"{row['model']}, {row['scenario']}", x=x, y=y) for row, x, y in places)
+            measured.append(Curve(label=law, joined=False, points=points))
+        yield CurvePlot(
+            name=f"roofline-{device.replace(':', '')}",
+            caption=f"Decode against the machine's read bandwidth ({device}). Far below the line a step waits for "
+            "something else than memory; near it, fewer or smaller weights are the only way to be faster.",
+            x=Axis(title="working set (MB)", log=True),
+            y=Axis(title="read bandwidth (GB/s)", log=True),
+            curves=(Curve(label="this machine", points=tuple(roof)), *measured),
+        )

@@ -18,7 +18,7 @@ PHASE_WORDS = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end to en
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Companion:
-    """A further run, analysed."""
+    """A run, analysed."""
 
     name: str
     run: Run
@@ -26,11 +26,9 @@ class Companion:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Subject:
+class Subject(Companion):
     """Everything that the sections of a report draw on."""
 
-    run: Run
-    analysis: Analysis
     plan: Plan
     """What a first load would need and cost, at the defaults of ``phaselaw plan``."""
     beside: tuple[Companion, ...] = ()
@@ -71,10 +69,6 @@ class Subject:
         order = {mode: at for at, mode in enumerate(PHASE_WORDS)}
         for (law,), rows in tables.alike(self.rows("scaling_fits", scenario="__all__"), "law").items():
             yield law, tuple(sorted(rows, key=lambda row: order.get(row["mode"], len(order))))
-
-    def models_of(self, law: Row) -> tuple[Row, ...]:
-        """The models that a law over all scenarios was fitted to, with their latencies."""
-        return self.rows("summary_by_model_backend_mode_agg", mode=law["mode"], law=law["law"])
 
     @property
     def manifest(self) -> Mapping[str, Any]:

@@ -33,7 +33,8 @@ def sweeps(subject: Subject) -> Iterator[Block]:
     if _lengths_swept(subject):
         yield from _by_model(subject, "prompt_tokens", "prefill", "latency_ms", "prefill (ms)")
     contexts = [row for row in subject.rows(DECODE_BY_CONTEXT.name) if row["value_last"] >= 4 * row["value_first"]]
-    yield from _table(DECODE_BY_CONTEXT, contexts)
+    if contexts:
+        yield display(DECODE_BY_CONTEXT, contexts)
     yield from clients(subject)
 
 
@@ -45,32 +46,24 @@ def lead(subject: Subject) -> Iterator[str]:
 
 def _lengths_swept(subject: Subject) -> bool:
     """Whether prompt lengths were an axis, rather than TR121's few prompts."""
-    lengths: dict[str, set[float]] = {}
-    for row in subject.rows(EXPONENT_BY_AXIS.name, axis="prompt_tokens"):
-        # By backend: tokenizers count the same few prompts differently.
-        lengths.setdefault(row["backend"], set()).add(row["value"])
-    return any(len(values) > 3 for values in lengths.values()) or any(
+    # By backend: tokenizers count the same few prompts differently.
+    by_backend = alike(subject.rows(EXPONENT_BY_AXIS.name, axis="prompt_tokens"), "backend").values()
+    return any(len({row["value"] for row in rows}) > 3 for rows in by_backend) or any(
         str(scenario).startswith("prompt_") for scenario in subject.run.rows["scenario"].unique()
     )
 
 
 def _along(subject: Subject, table: Table) -> Iterator[tuple[str, list[Row]]]:
     """A table's rows by axis, each with its ``setting`` in words; those along prompts only where lengths were swept."""
-    rows = subject.rows(table.name)
-    for axis in dict.fromkeys(row["axis"] for row in rows):
+    for (axis,), rows in alike(subject.rows(table.name), "axis").items():
         if axis != "prompt_tokens" or _lengths_swept(subject):
-            yield str(axis), [_with_setting(row) for row in rows if row["axis"] == axis]
+            yield axis, [*map(_with_setting, rows)]
 
 
 def _with_setting(row: Row) -> Row:
     """A row with what was held beside its axis in words."""
     held = held_words(row)
     return row | {"setting": f"{row['backend']}, {held}" if held else str(row["backend"])}
-
-
-def _table(table: Table, rows: Sequence[Row]) -> list[Block]:
-    """A table, where it has rows."""
-    return [display(table, rows)] if rows else []
 
 
 def _changes(subject: Subject) -> Iterator[Block]:
@@ -124,18 +117,17 @@ def _exponents(subject: Subject) -> Iterator[Block]:
                 curves=curves(known, "setting", "value", "slope", "slope_t_ci_low", "slope_t_ci_high"),
                 reference=0.0,
             )
-    yield from _table(EXPONENT_STABILITY, [row for _, rows in _along(subject, EXPONENT_STABILITY) for row in rows])
+    if stability := [row for _, rows in _along(subject, EXPONENT_STABILITY) for row in rows]:
+        yield display(EXPONENT_STABILITY, stability)
 
 
 def _by_model(subject: Subject, axis: str, mode: str, key: str, title: str) -> Iterator[CurvePlot]:
     """A plot of ``key`` along an axis for each of the first settings, with a curve for each model."""
-    settings: dict[str, list[Row]] = {}
-    rows = subject.rows(SWEEP_CURVES.name, axis=axis, mode=mode)
-    for row in sorted(rows, key=lambda each: (each["params_millions_effective"] or 0, each["value"])):
-        settings.setdefault(_with_setting(row)["setting"], []).append(row)
+    rows = map(_with_setting, subject.rows(SWEEP_CURVES.name, axis=axis, mode=mode))
+    by_size = sorted(rows, key=lambda row: (row["params_millions_effective"] or 0, row["value"]))
+    settings = sorted(alike(by_size, "setting").items(), key=lambda group: in_order(group[0][0]))
     low, high = (f"{key.removesuffix('_ms')}_ci_{end}" for end in ("low", "high"))
-    for at, setting in enumerate(sorted(settings, key=in_order)[:_MOST_PLOTS], start=1):
-        group = settings[setting]
+    for at, ((setting,), group) in enumerate(settings[:_MOST_PLOTS], start=1):
         yield CurvePlot(
             name=f"{key.replace('_', '-')}-by-{axis.replace('_', '-')}-{at}",
             caption=f"{title[:1].upper()}{title[1:]} against {AXIS_WORDS[axis]} on {setting}, a curve for each model.",

@@ -23,16 +23,15 @@ def print_summary(document: Document, console: Console) -> None:
     for most in range(MOST_LINES, 0, -1):
         out = io.StringIO()
         narrow = Console(file=out, width=_AT_MOST, highlight=False, force_terminal=console.is_terminal)
-        blocks = [_fitting(_first(block, most)) if isinstance(block, Table) else block for block in document.summary]
+        blocks = (
+            _fitting(dataclasses.replace(block, rows=block.rows[:most])) if isinstance(block, Table) else block
+            for block in document.summary
+        )
         print_section(Section(title="", blocks=tuple(blocks)), narrow, titled=False, wrapped=True)
         text = out.getvalue().rstrip()
         if text.count("\n") < MOST_LINES:
             break
     console.file.write(f"{text}\n")
-
-
-def _first(table: Table, most: int) -> Table:
-    return dataclasses.replace(table, rows=table.rows[:most])
 
 
 def print_section(section: Section, console: Console, *, titled: bool, wrapped: bool = False) -> None:

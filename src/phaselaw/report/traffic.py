@@ -5,7 +5,7 @@ from typing import Any
 
 from phaselaw import tables
 from phaselaw.report.document import Block, Section, display
-from phaselaw.tables import Row, bracket, count, counted, derived, digits, duration, fixed, measured, words
+from phaselaw.tables import Row, bracket, count, counted, derived, digits, duration, fixed, measured, texts, words
 
 Profile = Mapping[str, Any]
 
@@ -16,10 +16,7 @@ _LATENCIES = tables.Table(
     columns=(words("of", "of"), *(derived(name, name) for name in ("mean", "p50", "p90", "p95", "p99"))),
 )
 _TIMINGS = (
-    words("start", "start"),
-    words("prompt_tokens", "prompt"),
-    words("output_tokens", "output"),
-    words("batch_size", "batch"),
+    *texts(start="start", prompt_tokens="prompt", output_tokens="output", batch_size="batch"),
     counted("requests", "requests"),
     measured("ttft_s_p50", "TTFT p50 (s)"),
     measured("ttft_s_p95", "TTFT p95 (s)"),

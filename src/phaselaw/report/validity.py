@@ -7,20 +7,12 @@ from phaselaw.laws.disturbed import WITHOUT_DISTURBED
 from phaselaw.laws.off_rounds import WITHOUT_OFF_ROUNDS
 from phaselaw.report.document import Block, Table, Trust
 from phaselaw.report.subject import PHASE_WORDS, Subject
-from phaselaw.tables import MISSING, Row, words
+from phaselaw.tables import MISSING, Row, alike, texts
 
 _NAMED = 3
 """More places than this are counted, not named."""
-_TITLES = {
-    "check": "check",
-    "status": "outcome",
-    "place": "where",
-    "evidence": "evidence",
-    "laws": "laws touched",
-    "other_reading": "other reading",
-    "next_step": "next step",
-}
-_COLUMNS = tuple(words(key, title) for key, title in _TITLES.items())
+_FINDING = texts(check="check", status="outcome", place="where", evidence="evidence")
+_MORE = texts(laws="laws touched", other_reading="other reading", next_step="next step")
 
 
 def validity(subject: Subject) -> Iterator[Block]:
@@ -29,12 +21,9 @@ def validity(subject: Subject) -> Iterator[Block]:
     if not findings:
         yield "No check spoke up."
         return
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in findings:
-        groups.setdefault((row["check"], row["status"], row["law"]), []).append(row)
-    grouped = tuple(_group(subject, rows) for rows in groups.values())
-    yield Table(caption="What the checks found.", columns=_COLUMNS, rows=grouped)
-    yield Table(caption="Each finding with its evidence.", columns=_COLUMNS[:4], rows=findings)
+    grouped = tuple(_group(subject, rows) for rows in alike(findings, "check", "status", "law").values())
+    yield Table(caption="What the checks found.", columns=(*_FINDING, *_MORE), rows=grouped)
+    yield Table(caption="Each finding with its evidence.", columns=_FINDING, rows=findings)
     yield from (table for each in (WITHOUT_OFF_ROUNDS, WITHOUT_DISTURBED) if (table := subject.table(each)).rows)
 
 
