@@ -37,6 +37,13 @@ def test_the_table_of_models_says_on_which_device_one_in_process_ran() -> None:
     assert on("hf", {"host": HOST | {"gpus": [RTX, RTX]}}, models).accelerators == ("RTX 4080",)
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cuda", ("RTX 4080",)), ("cuda:1", ("A100",)), ("cuda:2", ())])
+def test_of_several_gpus_it_is_the_one_whose_number_the_device_has(device: str, expected: tuple[str, ...]) -> None:
+    models = [{"backend": "b", "model": "m", "kind": "hf", "device": device}]
+    gpus = [RTX, {"name": "A100", "memory": "80 GiB"}]
+    assert on("hf", {"host": HOST | {"gpus": gpus}}, models).accelerators == expected
+
+
 @pytest.mark.parametrize(
     ("machine", "asked", "count", "expected"),
     [

@@ -28,7 +28,7 @@ where reports set latencies against it. Measure on an idle machine: what other p
 def add_options(parser: argparse.ArgumentParser) -> None:
     switch(parser, "--refresh", "measure again, whatever was kept")
     add_count(parser, "--threads", "threads to use (default: all that there are)")
-    add_json(parser, "print one JSON document, full precision")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:

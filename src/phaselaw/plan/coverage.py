@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from phaselaw.machine.footprint import VALUE_BYTES, memory
 from phaselaw.records import Mix
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from phaselaw.plan.replicas import Replica
 
 RateStatus = Literal["measured", "derived", "given", "interpolated", "extrapolated", "not_possible"]
-_WORSE: tuple[RateStatus, ...] = ("measured", "derived", "given", "interpolated", "extrapolated", "not_possible")
 """From the surest to the least sure."""
 
 NEAR = 0.1
@@ -38,7 +37,7 @@ MEASURED = Coverage()
 
 def worst(found: Iterable[Coverage]) -> Coverage:
     """The least sure of several."""
-    return max(found, key=lambda each: _WORSE.index(each.status))
+    return max(found, key=lambda each: get_args(RateStatus).index(each.status))
 
 
 def near(asked: float, known: float) -> bool:

@@ -30,8 +30,9 @@ class Machine:
 def machines_of(run: Run) -> dict[str, Machine]:
     """By backend, what its models ran on.
 
-    In process that is the device that the table of models names, else a GPU where calls have a peak of its memory. A
-    local server is taken to use all GPUs of its host, or its CPU where it has none; of others nothing is known.
+    In process that is the device that the table of models names (``cuda``: the first GPU), else the first GPU where
+    calls have a peak of its memory. A local server is taken to use all GPUs of its host, or its CPU where it has none;
+    of others nothing is known.
     """
     manifest = run.manifest or {}
     host, gpus = manifest.get("host") or {}, gpus_of(manifest)
@@ -43,7 +44,9 @@ def machines_of(run: Run) -> dict[str, Machine]:
         on_its_cpu = here and host.get("cpu_model") and not gpus
         device = _device(run, backend) if kind in ("hf", "simulated") else "cpu" if on_its_cpu else ""
         cpu = [(CPU, (host.get("memory_bytes") or 0.0) / 2**20)]
-        on = cpu if device == "cpu" else gpus if here else gpus[:1] if device.startswith("cuda") else []
+        number = int(device[5:]) if device[5:].isdecimal() else 0  # of a GPU: cuda:1
+        one = gpus[number : number + 1] if device.startswith("cuda") else []
+        on = cpu if device == "cpu" else gpus if here else one
         size = sum(mb or 0.0 for _, mb in on) * 2**20
         found[backend] = Machine(accelerators=tuple(name for name, _ in on), memory_bytes=size or None)
     return found

@@ -109,11 +109,6 @@ def _explained(subject: Subject) -> str:
     return " ".join(few_models.bound(subject)) or f"Governed by {'; by '.join(told) or 'nothing that was measured'}."
 
 
-def _cost(subject: Subject) -> str:
-    priced = subject.plan.rows("rows")
-    return economics.cheapest_words(subject.plan) if priced else "No price: no end-to-end rate was measured."
-
-
 def _rates(subject: Subject) -> DotPlot | None:
     """The price of 1M tokens by model, at each hourly rate."""
     rows = subject.plan.rows("sensitivity")
@@ -121,11 +116,6 @@ def _rates(subject: Subject) -> DotPlot | None:
     at = (row for row in rows if row["tokens_per_month"] == volume)
     named = [row | {"named": few_models.short_name(row["model"]) + economics.mark(row)} for row in at]
     return dots("price-by-rate", named)
-
-
-def _everything(subject: Subject) -> str:
-    measured = f"{subject.run.rows.height:,} rows of {subject.run.rows['model'].n_unique():,} models"
-    return f"{measured}: what was asked, on which machine, and how to do it again."
 
 
 _FIRST: dict[str, tuple[Callable[[Subject], str], Callable[[Subject], Plot | None]]] = {
@@ -139,7 +129,13 @@ _FIRST: dict[str, tuple[Callable[[Subject], str], Callable[[Subject], Plot | Non
         _explained,
         lambda subject: dots("which-property", subject.rows("structure_predictors", mode="e2e_kv")),
     ),
-    "Cost": (_cost, _rates),
-    "Everything": (_everything, lambda subject: dots("prompts", provenance.prompts(subject))),
+    "Cost": (lambda of: economics.cheapest_words(of.plan), _rates),
+    "Everything": (
+        lambda of: (
+            f"{of.run.rows.height:,} rows of {of.run.rows['model'].n_unique():,} models: what was asked, on which "
+            "machine, and how to do it again."
+        ),
+        lambda of: dots("prompts", provenance.prompts(of)),
+    ),
 }
 """By chapter, the sentence and the picture that it opens with."""

@@ -198,15 +198,12 @@ MOST_ROWS = 100
 
 def section(title: str, *contents: Block | list[str] | None) -> Section:
     """A section of blocks, long tables cut to `MOST_ROWS`; ``None`` is left out."""
-    blocks = (tuple(each) if isinstance(each, list) else each for each in contents if each is not None)
-    return Section(title=title, blocks=tuple(_cut(each) if isinstance(each, Table) else each for each in blocks))
-
-
-def _cut(table: Table) -> Table:
-    if len(table.rows) <= MOST_ROWS:
-        return table
-    caption = f"{table.caption} The first {MOST_ROWS} of {len(table.rows):,} rows; all: {table.whole}."
-    return dataclasses.replace(table, caption=caption, rows=table.rows[:MOST_ROWS])
+    blocks: list[Block] = [tuple(each) if isinstance(each, list) else each for each in contents if each is not None]
+    for at, each in enumerate(blocks):
+        if isinstance(each, Table) and len(each.rows) > MOST_ROWS:
+            caption = f"{each.caption} The first {MOST_ROWS} of {len(each.rows):,} rows; all: {each.whole}."
+            blocks[at] = dataclasses.replace(each, caption=caption, rows=each.rows[:MOST_ROWS])
+    return Section(title=title, blocks=tuple(blocks))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

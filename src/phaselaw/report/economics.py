@@ -128,7 +128,7 @@ def cheapest_words(plan: Plan) -> str:
     rows = sorted((row for row in plan.rows("rows") if row["usd_per_month_whole"] is not None), key=_dollars)
     sure = [row for row in rows if row["rate_status"] in _SURE and not row["suspect"] and not row["incomplete"]]
     if not rows:
-        return "No model can serve this load."
+        return "No model can serve this load." if plan.rows("rows") else "No price: no end-to-end rate was measured."
     if not sure:
         return f"No model is measured for this load without a doubt; the cheapest is {_told(plan, rows[0])}."
     large = max(sure, key=lambda row: row.get("params_millions") or 0.0)
@@ -408,8 +408,18 @@ def in_currency(part: Any, mark: str) -> Any:
 
 
 def load_words(plan: Plan) -> str:
-    """The load and its price in a sentence, each input named as assumed; and what stands in brackets."""
-    return f"For {_load_and_price(plan)}. {interval_words(plan)}"
+    """The load and its price, each input named as assumed; and what stands in brackets, or why nothing does."""
+    load = f"For {_load_and_price(plan)}."
+    if all(row["rate_status"] == "given" for row in plan.rows("rows")):
+        return f"{load} A given rate has no interval."
+    told = {str(row["interval_basis"]): row["tokens_per_s_low"] is not None for row in plan.rows("rows")}
+    brackets = [f"{IN_BRACKETS} {basis}." for basis, known in told.items() if known]
+    lacking = [basis for basis, known in told.items() if not known]
+    nothing = (
+        f"What another run would give is not measured ({'; '.join(lacking)}), so counts and prices have no interval: "
+        "measure replicates, pool runs, or assume how far runs differ (--between-runs 20%)."
+    )
+    return " ".join([load, *brackets, *([nothing] if lacking else [])])
 
 
 def _load_and_price(plan: Plan) -> str:
@@ -429,17 +439,3 @@ def own_load(plan: Plan) -> list[str]:
     if (whose := plan.document["assumptions"].get("whose")) is None:
         return []
     return [f"{whose} (assumed): {_load_and_price(plan)}. {cheapest_words(plan)} {_hosted_words(plan)}".strip()]
-
-
-def interval_words(plan: Plan) -> str:
-    """What stands in brackets, or why nothing does."""
-    if all(row["rate_status"] == "given" for row in plan.rows("rows")):
-        return "A given rate has no interval."
-    told = {str(row["interval_basis"]): row["tokens_per_s_low"] is not None for row in plan.rows("rows")}
-    brackets = [f"{IN_BRACKETS} {basis}." for basis, known in told.items() if known]
-    lacking = [basis for basis, known in told.items() if not known]
-    nothing = (
-        f"What another run would give is not measured ({'; '.join(lacking)}), so counts and prices have no interval: "
-        "measure replicates, pool runs, or assume how far runs differ (--between-runs 20%)."
-    )
-    return " ".join([*brackets, *([nothing] if lacking else [])])

@@ -89,9 +89,9 @@ def answer(subject: Subject) -> str:
         return told
     if not rows:
         unsized = subject.run.rows.filter((pl.col("status") == "ok") & pl.col("params_millions_effective").is_null())
-        names = joined(unsized["model"].unique(maintain_order=True).to_list())
-        why = f"nothing says the parameters of {names}; give the study's params_millions for each"
-        return f"No law could be fitted: {why if names else 'no model has a usable end-to-end latency'}."
+        unknown = joined(unsized["model"].unique(maintain_order=True).to_list())
+        why = f"nothing says the parameters of {unknown}; give the study's params_millions for each"
+        return f"No law could be fitted: {why if unknown else 'no model has a usable end-to-end latency'}."
     sentences = []
     for (first, then), alike_rows in alike(rows, "first", "then").items():
         names = [row["law"] for row in alike_rows]

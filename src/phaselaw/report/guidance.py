@@ -30,19 +30,19 @@ Advice = Iterator[tuple[str, str, str]]
 """Of each row that calls for one: a policy, where it applies, and because of which figure."""
 
 
-def _regimes(rows: Iterable[Row], _: float) -> Advice:
+def _regimes(rows: Iterable[Row]) -> Advice:
     for row in rows:
         yield WORDING["policies"][row["regime"]], f"{row['law']}, {row['phase']}", row["reason"]
 
 
-def _decode(rows: Iterable[Row], _: float) -> Advice:
+def _decode(rows: Iterable[Row]) -> Advice:
     for row in rows:
         share = row["decode_fraction_median"]
         because = f"decode is {percent(share)} of end to end at {row['gen_tokens_target']} tokens (median model)"
         yield WORDING["advice"]["decode" if share >= DOMINATES else "phases"], row["law"], because
 
 
-def _loads(rows: Iterable[Row], _: float) -> Advice:
+def _loads(rows: Iterable[Row]) -> Advice:
     """Unsafe first calls that are loading for the most part: residency is a setting, not an accident."""
     policy = WORDING["advice"]["loads"]
     unsafe = (row for row in rows if row["mode"] == "prefill" and row["n_unsafe"])
@@ -51,7 +51,7 @@ def _loads(rows: Iterable[Row], _: float) -> Advice:
         yield policy, law, event_words(max(mine, key=lambda row: float(row["worst_load_ms"])))
 
 
-def _prices(rows: Iterable[Row], _: float) -> Advice:
+def _prices(rows: Iterable[Row]) -> Advice:
     policy = WORDING["advice"]["price"]
     for row in rows:
         if {row["first"], row["then"]} & {LATENCY, PRICE, ALIKE} and (row["price_factor"] or 0) >= _BUDGET_LEVER:
@@ -59,7 +59,7 @@ def _prices(rows: Iterable[Row], _: float) -> Advice:
             yield policy, row["law"], because + row["smallest_model"]
 
 
-def _early_stops(rows: Iterable[Row], _: float) -> Advice:
+def _early_stops(rows: Iterable[Row]) -> Advice:
     policy = WORDING["advice"]["early stops"]
     for (law,), mine in alike((row for row in rows if row["early_stop_rate"]), "law").items():
         worst = max(mine, key=lambda row: float(row["early_stop_rate"]))
@@ -67,7 +67,7 @@ def _early_stops(rows: Iterable[Row], _: float) -> Advice:
         yield policy, law, f"{calls} stopped before {worst['gen_tokens_target']} tokens"
 
 
-def _batches(rows: Iterable[Row], _: float) -> Advice:
+def _batches(rows: Iterable[Row]) -> Advice:
     """What the largest batch that was measured gains over the smallest (TR121 4.4, 9.2)."""
     known = [row | {"stem": stem(row["backend"])} for row in rows]
     for (backend, budget), mine in alike(known, "stem", BUDGET).items():
@@ -82,7 +82,7 @@ def _batches(rows: Iterable[Row], _: float) -> Advice:
             yield policy, backend, f"{because} (median of {len(gains)} models)"
 
 
-def _padding(rows: Iterable[Row], _: float) -> Advice:
+def _padding(rows: Iterable[Row]) -> Advice:
     """The share of prompt tokens that a batch computes for nothing, where any were.
 
     Some count the tokens of one prompt of a batch: then as many as the batch is large are computed, none for nothing.
@@ -96,7 +96,7 @@ def _padding(rows: Iterable[Row], _: float) -> Advice:
         yield WORDING["advice"]["padding"], law, f"{share} of the prompt tokens on {worst['scenario']} are padding"
 
 
-def _suspects(rows: Iterable[Row], _: float) -> Advice:
+def _suspects(rows: Iterable[Row]) -> Advice:
     doubts = (row for row in rows if row["status"] != "caution")
     for (check, step), found in alike(doubts, "check", "next_step").items():
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -105,7 +105,7 @@ def _suspects(rows: Iterable[Row], _: float) -> Advice:
         yield policy, where, f"{check} {found[0]['status']}: {found[0]['evidence']}{more}"
 
 
-def _trends(rows: Iterable[Row], _: float) -> Advice:
+def _trends(rows: Iterable[Row]) -> Advice:
     policy = WORDING["advice"]["trend"]
     for row in rows:
         over_all = row["mode"] == "e2e_kv" and row["scenario"] == ALL
@@ -124,7 +124,7 @@ _RULES = {
     "validity_findings": _suspects,
     "scaling_fits": _trends,
 }
-"""By table, the rule that reads its rows (with the SLO of a first call, in ms)."""
+"""By table, the rule that reads its rows."""
 _OF_BATCHES = {
     "summary_by_model_backend_mode_agg": pl.col("mode") == "kv_decode",
     "summary_by_model_backend_mode": (pl.col("mode") == "prefill") & (pl.col("batch_size") > 1),
@@ -145,7 +145,7 @@ def guidance(subject: Subject) -> Iterator[Block]:
             several = {"": subject.analysis} | {f"{each.name}, ": each.analysis for each in subject.beside}
             runs = {run: table_rows(each.tables[table].filter(needed)) for run, each in several.items()}
         for run, rows in runs.items():
-            for policy, where, because in rule(rows, subject.analysis.options.cold_start_slo_ms):
+            for policy, where, because in rule(rows):
                 row = found.setdefault(policy, {"policy": policy, "because": [], "table": table})
                 row["because"].append(f"{run}{where}: {because}{lengths.get(table, '')}")
     yield display(_TABLE, [row | {"because": "; ".join(row["because"])} for row in found.values()])

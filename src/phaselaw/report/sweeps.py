@@ -26,7 +26,12 @@ def sweeps(subject: Subject) -> Iterator[Block]:
         )
     shares = [row | {"named": law_words(row, budget=False)} for row in subject.rows("decode_fraction_summary")]
     yield from decode_share("decode-fraction-by-gen-tokens", shares)
-    yield from _changes(subject)
+    for axis, rows in _along(subject, SWEEP_CHANGES):
+        sentences = _sentences(rows)
+        more = len(sentences) - _MOST_SENTENCES
+        yield f"Along {AXIS_WORDS[axis]}:"
+        rest = (f"{more} more stand in analysis/sweep_changes.csv.",) if more > 0 else ()
+        yield (*(f"{sentence}." for sentence in sentences[:_MOST_SENTENCES]), *rest)
     yield from _exponents(subject)
     for axis in ("batch_size", "threads"):
         yield from _by_model(subject, axis, "kv_decode", "tokens_per_s", "generated tokens/s")
@@ -64,15 +69,6 @@ def _with_setting(row: Row) -> Row:
     """A row with what was held beside its axis in words."""
     held = held_words(row)
     return row | {"setting": f"{row['backend']}, {held}" if held else str(row["backend"])}
-
-
-def _changes(subject: Subject) -> Iterator[Block]:
-    for axis, rows in _along(subject, SWEEP_CHANGES):
-        sentences = _sentences(rows)
-        more = len(sentences) - _MOST_SENTENCES
-        yield f"Along {AXIS_WORDS[axis]}:"
-        rest = (f"{more} more stand in analysis/sweep_changes.csv.",) if more > 0 else ()
-        yield (*(f"{sentence}." for sentence in sentences[:_MOST_SENTENCES]), *rest)
 
 
 def _sentences(rows: Sequence[Row]) -> list[str]:

@@ -64,7 +64,8 @@ def print_fitting(section: Section, console: Console, *, titled: bool, wide: boo
         print_section(section, console, titled=titled)
         return
     blocks = [_fitting(block) if isinstance(block, Table) else block for block in section.blocks]
-    if not any(_has_brackets(block) for block in blocks if isinstance(block, Table)):
+    cells = (col.text(row) for each in blocks if isinstance(each, Table) for col in each.columns for row in each.rows)
+    if not any(re.search(_BRACKETS, cell) for cell in cells):
         blocks = [block.replace(IN_BRACKETS, _HIDDEN) if isinstance(block, str) else block for block in blocks]
     narrow = Console(file=console.file, width=_AT_MOST, highlight=False, force_terminal=console.is_terminal)
     print_section(dataclasses.replace(section, blocks=tuple(blocks)), narrow, titled=titled, wrapped=True)
@@ -97,10 +98,6 @@ def _needs(column: Col, rows: Sequence[Row]) -> int:
 
 _BRACKETS = r" [\[(].*[\])]"
 _HIDDEN = "With --wide in brackets, with 95 % confidence:"
-
-
-def _has_brackets(table: Table) -> bool:
-    return any(re.search(_BRACKETS, column.text(row)) for column in table.columns for row in table.rows)
 
 
 def _replaced(column: Col, pattern: str, by: str) -> Col:

@@ -17,10 +17,13 @@ _MORE = texts(laws="laws touched", other_reading="other reading", next_step="nex
 
 def validity(subject: Subject) -> Iterator[Block]:
     """The findings and the laws that they touch."""
-    findings = tuple(row | {"place": _place(row)} for row in subject.rows(VALIDITY_FINDINGS.name))
+    findings = subject.rows(VALIDITY_FINDINGS.name)
     if not findings:
         yield "No check spoke up."
         return
+    for row in findings:
+        places = row["law"], row["model"], row["scenario"], PHASE_WORDS.get(row["modes"])
+        row["place"] = ", ".join(filter(None, places))
     grouped = tuple(_group(subject, rows) for rows in alike(findings, "check", "status", "law").values())
     yield Table(caption="What the checks found.", columns=(*_FINDING, *_MORE), rows=grouped)
     yield Table(caption="Each finding with its evidence.", columns=_FINDING, rows=findings)
@@ -55,8 +58,3 @@ def _group(subject: Subject, rows: list[Row]) -> Row:
         if law["law"].startswith(strongest["law"]) and mark in (law.get("suspect") or "").split(", ")
     ]
     return strongest | {"place": where, "evidence": evidence, "laws": "; ".join(laws) or MISSING}
-
-
-def _place(row: Row) -> str:
-    """The backend, model, scenario and phase that a finding names."""
-    return ", ".join(filter(None, (row["law"], row["model"], row["scenario"], PHASE_WORDS.get(row["modes"]))))
