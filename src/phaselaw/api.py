@@ -32,15 +32,15 @@ from phaselaw.plan.inputs import positive
 from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.plan.tables import TABLES
 from phaselaw.records import Run
-from phaselaw.report import few_models
 from phaselaw.report.build import build
-from phaselaw.report.document import MOST_ROWS, Document
+from phaselaw.report.document import Document
 from phaselaw.report.economics import Plan
 from phaselaw.report.markdown import PLOTS, to_markdown
 from phaselaw.report.plots import draw
 from phaselaw.report.subject import Companion, Subject
 from phaselaw.rundir import read as runs
 from phaselaw.rundir.conditions import differences, host_is_known, other_latencies, prompt_differences
+from phaselaw.tables import MOST_ROWS
 from phaselaw.traffic import timings
 
 __all__ = ["Headroom", "Law", "Loaded", "Need", "compare", "fit", "load", "plan", "predict"]
@@ -179,9 +179,8 @@ def save_sweep(loaded: Loaded, folder: Path | None = None) -> tuple[str, ...]:
     """Of a sweep, beside its tables: TR121's three at its root, and each run's own in its folder; returns those."""
     root = folder or loaded.home
     save_tables(as_tr121(loaded.tables), root)
-    for part in loaded.run.parts:
-        of_part = analyses.analyze(part, loaded.options)
-        save_tables(of_part.as_written(), root, part.path.name, "analysis")
+    for part in loaded.analysis.parts:
+        save_tables(analyses.analysed(part).as_written(), root, part.run.path.name, "analysis")
     return tuple(part.path.name for part in loaded.run.parts)
 
 
@@ -305,17 +304,23 @@ def reference_times(loaded: Loaded, *, backend: str | None, model: str | None, t
 
 
 def report(
-    loaded: Loaded, *, out: Path | None = None, beside: Sequence[Loaded] = (), plan: Plan | None = None
+    loaded: Loaded,
+    *,
+    out: Path | None = None,
+    beside: Sequence[Loaded] = (),
+    plan: Plan | None = None,
+    slo_ms: tuple[float, float] | None = None,
 ) -> tuple[Document, Path]:
     """Write ``report.md``, its plots and ``report.html`` into ``out`` (``None``: the run itself); returns where.
 
     The laws of the runs ``beside`` it are compared with its own. It is priced by the ``plan``; ``None`` is that of a
-    first load, all of it assumed. Raises `RunError` where it can't be written.
+    first load, all of it assumed. With ``slo_ms``, what users wait at most for the first token and for the next, the
+    document's summary is a run of one or two models in five lines. Raises `RunError` where it can't be written.
     """
     from phaselaw.report.page import to_html  # its templates are slow to load, and only for this
 
     subject = _subject(loaded, beside, plan)
-    document = build(subject)
+    document = build(subject, slo_ms)
     folder = out or loaded.home
     with writing(folder, _ELSEWHERE):
         analysis = folder_in(folder, PLOTS.parts[0])
@@ -328,11 +333,6 @@ def report(
         write_whole(folder / "report.md", to_markdown(document))
         write_whole(folder / "report.html", to_html(document))
     return document, folder
-
-
-def in_short(loaded: Loaded, slo_ms: tuple[float, float]) -> list[str]:
-    """A run of one or two models in five lines; users wait ``slo_ms`` at most for the first token, and for the next."""
-    return few_models.in_short(_subject(loaded, (), None), slo_ms)
 
 
 def _subject(loaded: Loaded, beside: Sequence[Loaded], plan: Plan | None) -> Subject:

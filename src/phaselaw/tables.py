@@ -19,6 +19,8 @@ Row = dict[str, Any]
 Show = Callable[[Any], str]
 """How one value reads."""
 
+MOST_ROWS, MOST_CURVES = 100, 6
+"""Rows of a table, and curves of a plot, that a report shows; the files have all."""
 MISSING = "–"
 BUDGET = "gen_tokens_target"
 """The column of the decode budget: output tokens asked for. A CSV of a run with one budget leaves it out."""
@@ -69,8 +71,7 @@ def fixed(value: Any, places: int = 3) -> str:
     return MISSING if _missing(value) else f"{value:,.{places}f}"
 
 
-def two_places(value: Any) -> str:
-    return fixed(value, 2)
+two_places = partial(fixed, places=2)
 
 
 def count(value: Any) -> str:

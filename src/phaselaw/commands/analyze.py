@@ -23,9 +23,7 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    opt.add_runs(
-        parser, "a run directory, a metrics.csv, or a folder of runs gen_N; several of one study on one host are pooled"
-    )
+    opt.add_runs(parser)
     out = "where the tables go (default: RUN/analysis; asked for with several)"
     opt.option(parser, "--out", "DIR", out, type=opt.a_path)
     opt.add_allow_different(parser)

@@ -46,8 +46,8 @@ def switch(parser: argparse._ActionsContainer, name: str, help_text: str) -> Non
     parser.add_argument(name, action="store_true", help=help_text)
 
 
-def add_runs(parser: argparse._ActionsContainer, help_text: str = RUNS) -> None:
-    option(parser, "run_paths", "RUN", help_text, type=a_path, nargs="+")
+def add_runs(parser: argparse._ActionsContainer) -> None:
+    option(parser, "run_paths", "RUN", RUNS, type=a_path, nargs="+")
 
 
 def add_json(parser: argparse._ActionsContainer, help_text: str = "print one JSON document, full precision") -> None:

@@ -28,11 +28,11 @@ from phaselaw.plan.hosted import Tariff, listed
 from phaselaw.plan.prices import Choice, choose, read_date, read_offers
 from phaselaw.plan.replicas import Price, Replica, replicas_of, stated
 from phaselaw.plan.tables import TABLES
-from phaselaw.report.document import MOST_ROWS
 from phaselaw.report.economics import SECTIONS, Plan, sections
 from phaselaw.report.terminal import print_fitting
 from phaselaw.rundir.journal import JOURNAL
 from phaselaw.rundir.read import runs_of
+from phaselaw.tables import MOST_ROWS
 from phaselaw.traffic.profile import day_of, doubts_of, load_of, read_profile
 
 DESCRIPTION = "Turn measured tokens/s into workers, dollars, and what one model must do better than another."
@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parts = f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)"
     option(group, "--show", "PART,...", parts)
     switch(group, "--wide", "every column and bracket, in lines of any length (default: lines of 80 characters)")
-    opt.add_allow_different(group, "pool runs although study or host differ")
+    opt.add_allow_different(group)
     option(group, "--csv", "FOLDER", "write every table as FOLDER/NAME.csv, full precision", type=a_path)
     opt.add_json(group, "print every part as one JSON document, full precision")
 

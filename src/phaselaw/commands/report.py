@@ -65,10 +65,10 @@ def show_report(
 ) -> None:
     """Write the report into ``out`` (``None``: the run itself), print its summary (``slo_ms``: in five lines)."""
     note(*loaded.run.notes)
-    document, folder = api.report(loaded, out=out, beside=beside, plan=plan)
+    document, folder = api.report(loaded, out=out, beside=beside, plan=plan, slo_ms=slo_ms)
     if slo_ms is None:
         print_summary(document, screen())
         print(f"report: {folder / 'report.md'} and {folder / 'report.html'}")
     else:
-        print("\n".join(map(escape_controls, api.in_short(loaded, slo_ms))))
+        print("\n".join(escape_controls(str(line)) for line in document.summary))
         print(f"report      phaselaw report {folder}\nplan        phaselaw plan {folder} --tokens-per-month 1e9")

@@ -154,12 +154,18 @@ class Context(Mapping[str, pl.DataFrame]):
         return step_time.step_time_points(self.measured)
 
     @cached_property
+    def parts(self) -> tuple["Context", ...]:
+        """Of a sweep, each of its runs."""
+        return tuple(Context(part, self.options) for part in self.run.parts)
+
+    @cached_property
     def outcomes(self) -> list[CheckResult]:
         """What every validity check says of the run; of a sweep, of each of its runs: their calls have no one order."""
-        if self.run.parts:
-            of_parts = {part.rows[BUDGET][0]: Context(part, self.options).outcomes for part in self.run.parts}
-            each = zip(*of_parts.values(), strict=True)
-            return [CheckResult.of_sweep(dict(zip(of_parts, results, strict=True))) for results in each]
+        if self.parts:
+            budgets, each = [part.run.rows[BUDGET][0] for part in self.parts], (part.outcomes for part in self.parts)
+            return [
+                CheckResult.of_sweep(dict(zip(budgets, results, strict=True))) for results in zip(*each, strict=True)
+            ]
         ok, per_model, linearity = self.with_warmups, self.per_model, self[served.DECODE_LINEARITY]
         return check_run(Evidence(run=self.run, ok=ok, measured=self.alone, per_model=per_model, linearity=linearity))
 
@@ -265,6 +271,8 @@ class Analysis:
     options: Options
     one_budget: bool = False
     """Whether every call had the same decode budget: then a CSV leaves its column out, but where TR121 has it."""
+    parts: tuple[Context, ...] = ()
+    """Of a sweep, its runs, with what was computed of each."""
 
     def __getitem__(self, table: Table) -> pl.DataFrame:
         return self.tables[table.name]
@@ -279,8 +287,12 @@ class Analysis:
 
 def analyze(run: Run, options: Options | None = None) -> Analysis:
     """Every table of a run, what stands on suspect rows marked; of one that is empty ``notes`` says why."""
-    context = Context(run, options or Options())
-    outcomes = context.outcomes
+    return analysed(Context(run, options or Options()))
+
+
+def analysed(context: Context) -> Analysis:
+    """The same of a context, which keeps what was computed."""
+    run, outcomes = context.run, context.outcomes
     found = {
         table.name: context[table] if table is frame.VALIDITY_FINDINGS else frame.marked(context[table], outcomes)
         for table, _ in TABLES
@@ -289,7 +301,7 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
     if physical_limit.PHYSICAL_LIMIT.name in notes and physical_limit.limits_in(run.manifest) is None:
         notes[physical_limit.PHYSICAL_LIMIT.name] = physical_limit.NO_LIMITS
     one_budget = run.rows[BUDGET].n_unique() <= 1
-    return Analysis(tables=found, notes=notes, options=context.options, one_budget=one_budget)
+    return Analysis(tables=found, notes=notes, options=context.options, one_budget=one_budget, parts=context.parts)
 
 
 def write(tables: Mapping[str, pl.DataFrame], directory: Path) -> None:

@@ -21,7 +21,7 @@ from phaselaw.plan.phase_split import at_mixture, request_row, split, token_pric
 from phaselaw.plan.replicas import MOST_PAIRED, Replica, pairs, price
 from phaselaw.plan.tables import row
 from phaselaw.records import Mix
-from phaselaw.tables import Row, alike, finite
+from phaselaw.tables import MOST_CURVES, Row, alike, finite
 
 Tables = dict[str, list[Row]]
 
@@ -134,7 +134,7 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
     if question.api is not None:
         against = (usd_per_token(question.api[1], question.mixes), volume, question.headroom)
         tables["api"] = [api_row(each, *against) for each in known]
-        shown = sorted(known, key=price)[:6]  # as many as one picture shows
+        shown = sorted(known, key=price)[:MOST_CURVES]
         tables["api_by_volume"] = [line for each in shown for line in by_volume(each, *against)]
     if question.day is not None:
         days = [day_rows(each, question.day, tokens, question.headroom) for each in known]

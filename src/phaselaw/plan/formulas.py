@@ -22,6 +22,7 @@ from phaselaw.plan.hosted import against, usd_per_token
 from phaselaw.plan.inputs import TR121_MIXES
 from phaselaw.plan.replicas import Replica, price
 from phaselaw.records import Mix
+from phaselaw.tables import MOST_ROWS
 
 _BETWEEN = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "less": "<", "less_equal": "<="}
 _BETWEEN |= {"greater": ">", "equal": "===", "bitwise_and": "&&", "bitwise_or": "||"}
@@ -130,7 +131,7 @@ def planner(question: Question, workers: Sequence[Replica]) -> dict[str, Any]:
     inputs |= {"output": mean_tokens(kinds) - average, "cached": kinds[0].cached_share}
     inputs |= {"usd_per_hour": hours.pop() if len(hours) == 1 else None}
     inputs |= dict(zip(("api_in", "api_out", "api_cached"), prices, strict=True))
-    some = [_worker(each) for each in sorted(workers, key=price)[:100]]  # as many as a page's tables have rows
+    some = [_worker(each) for each in sorted(workers, key=price)[:MOST_ROWS]]
     lengths = [(mix.prompt_tokens, mix.output_tokens) for mix in kinds]
     return {"formulas": javascript(), "inputs": inputs, "kinds": lengths, "workers": some}
 

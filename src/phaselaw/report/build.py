@@ -51,14 +51,15 @@ _MADE: dict[str, Callable[[Subject], Iterable[Block | None]]] = {
 """By title, what a section shows beside the tables that the outline names."""
 
 
-def build(subject: Subject) -> Document:
-    """The report of a run as a document."""
+def build(subject: Subject, slo_ms: tuple[float, float] | None = None) -> Document:
+    """The report of a run as a document; its summary is in five lines where users wait ``slo_ms`` at most."""
+    summary = front.summary(subject) if slo_ms is None else tuple(few_models.in_short(subject, slo_ms))
     return Document(
         name=str(subject.manifest.get("run_name") or subject.run.path.name),
         title=front.question(subject),
         front=economics.in_currency(front.front(subject), subject.plan.mark),
         chapters=tuple(_chapter(subject, title) for title in CHAPTERS),
-        summary=economics.in_currency(front.summary(subject), subject.plan.mark),
+        summary=economics.in_currency(summary, subject.plan.mark),
         planner=(known := subject.plan.planner()) and known | {"mark": subject.plan.mark},
     )
 
@@ -121,10 +122,7 @@ def _rates(subject: Subject) -> DotPlot | None:
 _FIRST: dict[str, tuple[Callable[[Subject], str], Callable[[Subject], Plot | None]]] = {
     "Speed": (_speed, lambda subject: few_models.waits(subject) or scaling.picture(subject)),
     "Cold start": (_cold_start, performance.waits),
-    "Trust": (
-        lambda of: f"The run is {validity.trust(of)}.",
-        lambda of: dots("exponents", [row for _, laws in of.laws() for row in laws]),
-    ),
+    "Trust": (lambda of: f"The run is {validity.trust(of)}.", lambda of: dots("exponents", of.laws())),
     "What explains it": (
         _explained,
         lambda subject: dots("which-property", subject.rows("structure_predictors", mode="e2e_kv")),

@@ -23,7 +23,7 @@ from phaselaw.laws.summary import DECODE_FRACTION_SUMMARY
 from phaselaw.laws.warmup import COLD_STARTS
 from phaselaw.report import performance, scaling, sweeps
 from phaselaw.report.document import Block, Table, display, dots
-from phaselaw.report.subject import PHASE_WORDS, Companion, Subject, law_words, table_rows
+from phaselaw.report.subject import Companion, Subject, in_order, law_words, table_rows
 from phaselaw.tables import BUDGET, MISSING, Col, Row, bracket, counted, digits, fixed, two_places, words
 from phaselaw.tables import Table as Declared
 
@@ -54,9 +54,8 @@ def side_by_side(subject: Subject) -> Iterator[Block]:
     found = subject.analysis.tables.get(LAWS_SIDE_BY_SIDE.name)
     if found is None or not subject.beside:
         return
-    order = list(PHASE_WORDS)
     rows = table_rows(found, budget=found[BUDGET].n_unique() > 1)
-    rows = tuple(sorted(rows, key=lambda row: (stem(row["backend"]), order.index(row["mode"]))))
+    rows = tuple(sorted(rows, key=lambda row: (stem(row["backend"]), in_order(row["mode"]))))
     runs = (subject, *subject.beside)
     yield display(_RUNS, [_run(each) for each in runs])
     yield display(LAWS_SIDE_BY_SIDE, rows)

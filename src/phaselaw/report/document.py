@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from phaselaw import tables
 from phaselaw.report.outline import DOTS
-from phaselaw.tables import Col, Row
+from phaselaw.tables import MOST_CURVES, MOST_ROWS, Col, Row
 
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\uffff\ud800-\udfff]"
@@ -144,10 +144,6 @@ def dots(name: str, rows: Iterable[Row], *, on: str = "") -> DotPlot | None:
     return DotPlot(axis=axis, rows=shown, **about) if shown else None
 
 
-MOST_CURVES = 6
-"""Curves of one plot; of more models, those at even steps of size are drawn."""
-
-
 def at_even_steps(items: Sequence[Any], most: int) -> Sequence[Any]:
     """Of more than ``most`` so many, the first and the last among them."""
     some = range(most if len(items) > most else 0)
@@ -192,8 +188,6 @@ class Section:
 
 IN_BRACKETS = "In brackets, with 95 % confidence:"
 """How a sentence on intervals begins; a terminal that has no room for them says so instead."""
-MOST_ROWS = 100
-"""Rows of a table that a report shows; its CSV has all."""
 
 
 def section(title: str, *contents: Block | list[str] | None) -> Section:

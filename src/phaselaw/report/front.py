@@ -49,7 +49,7 @@ def front(subject: Subject) -> Front:
     figures, pictures = few_models.figures(subject), few_models.pictures(subject)
     if not figures and rows:
         figures = _figures(subject, rows)
-        laws = dict(subject.laws()).get(rows[0]["law"])
+        laws = [law for law in subject.laws() if law["law"] == rows[0]["law"]]
         latency = scaling.by_phase(subject, rows[0]["law"], laws) if laws else None
         pictures = (latency, _prices(subject, rows[0]), _breaks(rows[0]))
     return Front(
@@ -129,9 +129,8 @@ def summary(subject: Subject) -> tuple[Block, ...]:
     """What a terminal shows: the answer, the laws or the figures of one or two models, trust, and the price."""
     blocks: Sequence[Block] = few_models.summary(subject)
     if not blocks:
-        rows = [row for _, laws in subject.laws() for row in laws]
-        laws = display(_LAW, rows)
-        blocks = (answer(subject), *islice(sweeps.lead(subject), 2), laws, economics.price_range(subject.plan))
+        laws, price = display(_LAW, subject.laws()), economics.price_range(subject.plan)
+        blocks = (answer(subject), *islice(sweeps.lead(subject), 2), laws, price)
     return (*notices(subject), *blocks, *economics.own_load(subject.plan), f"Trust: {validity.trust(subject)}.")
 
 

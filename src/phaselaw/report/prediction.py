@@ -16,7 +16,7 @@ from phaselaw.laws.prediction import (
 from phaselaw.laws.structure import MEAN
 from phaselaw.report.document import Block, Table, display
 from phaselaw.report.outline import WORDING
-from phaselaw.report.subject import PHASE_WORDS, Subject, law_words
+from phaselaw.report.subject import PHASE_WORDS, Subject, in_order, law_words
 from phaselaw.tables import LAW, PHASE, Row
 
 READING = tuple(WORDING["left_out"].values())
@@ -54,12 +54,11 @@ def left_out(rows: Sequence[Row]) -> Table:
 
 def predicted(predictions: Predictions) -> Table:
     """The table of predictions: the law that is used first, the others beside it."""
-    phases = list(PHASE_WORDS)
     rows = [
         row | {"choice": "used" if row["used"] else "beside", "beyond": row["provenance"] if row["outside"] else ""}
         for row in map(_row, predictions.rows)
     ]
-    rows.sort(key=lambda row: (row["law"], phases.index(row["mode"]), not row["used"]))
+    rows.sort(key=lambda row: (row["law"], in_order(row["mode"]), not row["used"]))
     beyond = " beyond" if any(row["beyond"] for row in rows) else ""
     return display(dataclasses.replace(_PREDICTED, shows=_SHOWN + beyond), rows)
 

@@ -25,7 +25,7 @@ _CAPTION = (
 
 def picture(subject: Subject) -> Panels | None:
     """A panel a backend, its phases in one; ``None`` without laws."""
-    panels = [by_phase(subject, name, rows) for name, rows in subject.laws()]
+    panels = [by_phase(subject, name, laws) for (name,), laws in alike(subject.laws(), "law").items()]
     rest = len(panels) - _MOST_PANELS
     caption = f"{_CAPTION} {rest} more are in the tables alone." if rest > 0 else _CAPTION
     return Panels(name="scaling", caption=caption, panels=tuple(panels[:_MOST_PANELS])) if panels else None
@@ -101,7 +101,7 @@ def overhead_and_compute(subject: Subject) -> Iterator[Table]:
 
 def exponents(subject: Subject) -> Iterator[Block]:
     """One exponent a backend and phase."""
-    rows = tuple(row for _, laws in subject.laws() for row in laws)
+    rows = subject.laws()
     if all(row["slope"] is None for row in rows):
         return
     yield subject.table(

@@ -1,7 +1,8 @@
 """What a report is about: a run, its tables, and the plan that was made of it."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -14,6 +15,11 @@ from phaselaw.report.economics import Plan
 from phaselaw.tables import Row
 
 PHASE_WORDS = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end to end"}
+
+
+def in_order(mode: Any) -> int:
+    """The place of a phase; before all of them what is of none."""
+    return [None, *PHASE_WORDS].index(mode if mode in PHASE_WORDS else None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,19 +49,20 @@ class Subject(Companion):
     def ordered(self, table: str, **equal: Any) -> tuple[Row, ...]:
         """`rows` as people read them: by backend, phase (prefill first), size of model, and length of prompt."""
         rows = self.rows(table, **equal)
-        laws = {law: at for at, law in enumerate(dict.fromkeys(row["law"] for row in rows))}
-        phases = {mode: at for at, mode in enumerate(PHASE_WORDS)}
-        # The scenarios, the shortest prompt first.
-        lengths = self.run.rows.group_by("scenario", maintain_order=True).agg(pl.col("prompt_tokens_raw").median())
-        shortest_first = lengths.sort("prompt_tokens_raw", "scenario")["scenario"]
-        scenarios = {scenario: at for at, scenario in enumerate(shortest_first)}
+        laws, scenarios = list(dict.fromkeys(row["law"] for row in rows)), self._scenarios
 
         def key(row: Row) -> tuple[float, ...]:
             size = row.get("params_millions_effective") or row.get("params_millions_effective_median") or 0.0
-            phase, scenario = phases.get(row.get("mode", ""), -1), scenarios.get(row.get("scenario"), -1)
-            return laws[row["law"]], phase, size, scenario
+            return laws.index(row["law"]), in_order(row.get("mode")), size, scenarios.get(row.get("scenario"), -1)
 
         return tuple(sorted(rows, key=key))
+
+    @functools.cached_property
+    def _scenarios(self) -> dict[Any, int]:
+        """The place of each scenario, the shortest prompt first."""
+        lengths = self.run.rows.group_by("scenario", maintain_order=True).agg(pl.col("prompt_tokens_raw").median())
+        shortest_first = lengths.sort("prompt_tokens_raw", "scenario")["scenario"]
+        return {scenario: at for at, scenario in enumerate(shortest_first)}
 
     def table(self, table: tables.Table, rows: Sequence[Row] | None = None, **changes: Any) -> Table:
         """A declared table as the report shows it: of these rows, or all of the run's, with changes of its declaration.
@@ -64,11 +71,9 @@ class Subject(Companion):
         """
         return display(dataclasses.replace(table, **changes), self.ordered(table.name) if rows is None else rows)
 
-    def laws(self) -> Iterator[tuple[str, tuple[Row, ...]]]:
-        """Each backend (at one batch size and budget) with the laws of its phases on all scenarios together."""
-        order = {mode: at for at, mode in enumerate(PHASE_WORDS)}
-        for (law,), rows in tables.alike(self.rows("scaling_fits", scenario="__all__"), "law").items():
-            yield law, tuple(sorted(rows, key=lambda row: order.get(row["mode"], len(order))))
+    def laws(self) -> tuple[Row, ...]:
+        """The laws of each backend (at one batch size and budget) and phase, on all scenarios together."""
+        return self.ordered("scaling_fits", scenario="__all__")
 
     @property
     def manifest(self) -> Mapping[str, Any]:
