@@ -391,15 +391,12 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
         tiers=tiers,
         day=day,
         success_rates=inputs.read_success_rates(args.success_rates, models) if args.success_rates else {},
-        failure_usd=args.failure_usd,
         budget_usd=args.budget,
         slo_ms=(first, further) if min(first, further) < math.inf else None,
         api=_api(args, hour.currency),
         tier_models=two,
-        premium_share=args.premium_share,
-        batch=args.batch,
-        extrapolate=args.extrapolate,
         phase_split_rates=args.rates_by == "phases",
+        **{name: getattr(args, name) for name in ("failure_usd", "premium_share", "batch", "extrapolate")},
     )
 
 

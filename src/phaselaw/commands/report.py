@@ -39,11 +39,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    seen = {args.run_path.resolve()}
+    named = [path.resolve() for path in (args.run_path, *args.beside)]
     for path in args.beside:
-        if path.resolve() in seen:
+        if named.count(path.resolve()) > 1:
             raise UsageError(f"--with {path}: given twice; name each run once")
-        seen.add(path.resolve())
     beside = [api.load(path) for path in args.beside]
     loaded = api.load(args.run_path, options=Options(cold_start_slo_ms=args.cold_start_slo))
     plan = planning.of_report(args, loaded, args.run_path)

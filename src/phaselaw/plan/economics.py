@@ -261,10 +261,19 @@ def _phase_split(
 
 
 def _tier_pairs(question: Question, replicas: Sequence[Replica]) -> list[tuple[Replica, Replica]]:
-    """The default and the premium model: those that were named, else the smallest and the largest of each backend."""
-    if question.tier_models is not None:
-        default, premium = (_named(name, replicas) for name in question.tier_models)
-        return [(default, premium)]
+    """The default and the premium model: those that were named, else the smallest and the largest of each backend.
+
+    A name is a model's, or ``BACKEND/MODEL``; where it fits several replicas, the cheapest is meant.
+    """
+    named = []
+    for name in question.tier_models or ():
+        fitting = [each for each in replicas if name in (each.model, f"{each.backend}/{each.model}")]
+        if not fitting:
+            known = ", ".join(dict.fromkeys(replica.model for replica in replicas))
+            raise UsageError(f"--tiers {name}: not in this run; it has: {known}")
+        named.append(min(fitting, key=price))
+    if named:
+        return [(named[0], named[1])]
     backends: defaultdict[Any, list[Replica]] = defaultdict(list)
     for replica in replicas:
         backends[replica.backend, replica.batch_size, replica.gen_tokens].append(replica)
@@ -274,12 +283,3 @@ def _tier_pairs(question: Question, replicas: Sequence[Replica]) -> list[tuple[R
 def _size(replica: Replica) -> tuple[float, float]:
     """By which models are smaller and larger: their parameters, where they are known, then their price."""
     return replica.params_millions or 0.0, price(replica)
-
-
-def _named(name: str, replicas: Sequence[Replica]) -> Replica:
-    """The replica of a model, or of ``BACKEND/MODEL``; the cheapest where several are."""
-    fitting = [replica for replica in replicas if name in (replica.model, f"{replica.backend}/{replica.model}")]
-    if not fitting:
-        known = ", ".join(dict.fromkeys(replica.model for replica in replicas))
-        raise UsageError(f"--tiers {name}: not in this run; it has: {known}")
-    return min(fitting, key=price)

@@ -150,7 +150,7 @@ def _outcome(comparison: RegressionTest) -> str:
     said = [*_findings(comparison, SLOWER), *_findings(comparison, FASTER)]
     if comparison.n_slower:
         return f"REGRESSION of {beyond}: {'; '.join(said)}."
-    found = f" {'; '.join(said).capitalize()}." if said else ""
+    found = f" And {'; '.join(said)}." if said else ""
     if comparison.outcome == CANT_TELL:
         needed = comparison.runs_needed
         runs = f"that takes {needed} runs a side" if needed else "no number of runs up to a thousand would tell"

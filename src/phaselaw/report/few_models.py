@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from phaselaw import tables as col
 from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT, users_within
@@ -108,22 +108,23 @@ def figures(subject: Subject) -> tuple[Headline, ...]:
     if not found:
         return ()
 
-    def headline(title: str, key: str, text: Callable[[Row], str], more: str = "") -> Headline:
-        others = (row for row in found[1:4] if row[key] is not None)
-        beside = tuple(f"{short_name(row['model'])}, {row['scenario']}: {text(row)}" for row in others)
-        return Headline(title=title, value=text(found[0]), interval=f"{within(found[0], key)} {more}", beside=beside)
-
-    first = found[0]
+    first, headlines = found[0], []
     rate = f"{digits(first['tokens_per_s'])} tokens/s {within(first, 'tokens_per_s')} over the whole call"
     dollars = f"at ${_usd_per_hour(subject, first):g} an hour (assumed), one request at a time"
-    return (
-        headline(f"first token, {first['scenario']}", "ttft_ms", lambda row: f"{digits(row['ttft_ms'])} ms"),
-        headline("a token after it", "step_ms", lambda row: f"{digits(row['step_ms'])} ms", rate),
-        headline(
-            "first token when cold", "cold_ms", lambda row: f"{digits(row['cold_ms'])} ms", first["coldness"] or ""
-        ),
-        headline("1M generated tokens", "usd_per_1m", lambda row: f"${digits(row['usd_per_1m'])}", dollars),
-    )
+    for key, title, text, more in (
+        ("ttft_ms", f"first token, {first['scenario']}", "{} ms", ""),
+        ("step_ms", "a token after it", "{} ms", rate),
+        ("cold_ms", "first token when cold", "{} ms", first["coldness"] or ""),
+        ("usd_per_1m", "1M generated tokens", "${}", dollars),
+    ):
+        value, *others = (
+            f"{short_name(row['model'])}, {row['scenario']}: " * (row is not first) + text.format(digits(row[key]))
+            for row in found[:4]
+            if row is first or row[key] is not None
+        )
+        interval = f"{within(first, key)} {more}"
+        headlines.append(Headline(title=title, value=value, interval=interval, beside=tuple(others)))
+    return tuple(headlines)
 
 
 def pictures(subject: Subject) -> tuple[Plot | None, ...]:

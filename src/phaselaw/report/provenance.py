@@ -15,7 +15,7 @@ from phaselaw.report.document import Block, Code, Table
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
 from phaselaw.rundir.read import runs_of
-from phaselaw.tables import BACKEND, BUDGET, MODEL, Col, Row, assumed, count, counted, measured, words
+from phaselaw.tables import BACKEND, BUDGET, MODEL, Col, Row, assumed, count, counted, measured, texts, words
 
 _FEW_MODELS = 10
 
@@ -26,8 +26,7 @@ def environment(subject: Subject) -> Iterator[Block | None]:
         yield "Not recorded: these rows came without a manifest."
         return
     facts = tuple({"what": what, "value": value} for what, value in _facts(subject, subject.manifest))
-    columns = (words("what", "what"), words("value", "value"))
-    yield Table(caption="Machine, software and order.", columns=columns, rows=facts)
+    yield Table(caption="Machine, software and order.", columns=texts(what="what", value="value"), rows=facts)
     yield _models(subject.run.models)
 
 
@@ -177,12 +176,12 @@ def reproduce(subject: Subject) -> Iterator[Block]:
 
 def index(subject: Subject) -> Iterator[Table | None]:
     """Every file that the report draws on or comes with: what it contains, and for raw data its size and hash."""
-    file, holds, notes = words("file", "file"), words("holds", "holds"), subject.analysis.notes
-    columns = (file, holds, counted("bytes", "bytes"), words("sha256", "SHA-256"))
+    file, notes = texts(file="file", holds="holds"), subject.analysis.notes
+    columns = (*file, counted("bytes", "bytes"), words("sha256", "SHA-256"))
     raw = Table(caption="What was measured.", columns=columns, rows=tuple(_raw(subject)))
     analysed = Table(
         caption="What was worked out. Plots are in analysis/plots, the report also as report.md.",
-        columns=(file, holds, counted("rows", "rows", provenance="derived"), words("note", "why empty")),
+        columns=(*file, counted("rows", "rows", provenance="derived"), words("note", "why empty")),
         rows=tuple(
             {"file": f"analysis/{name}.csv", "holds": DECLARED[name].holds, "rows": found.height}
             | {"note": notes.get(name, "")}

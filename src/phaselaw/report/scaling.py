@@ -135,14 +135,8 @@ def with_meaning(rows: Iterable[Row]) -> list[Row]:
 def limits_of_machine(subject: Subject) -> Iterator[Block]:
     """How near latency comes to what the machine can do: each cell's wall, with the figures that decided."""
     phases = [row for row in subject.rows(PHYSICAL_LIMIT.name) if row["mode"] != "e2e_kv"]
-    if phases:
-        yield from _rooflines(subject, [row for row in phases if row["mode"] == "kv_decode"])
-        yield display(PHYSICAL_LIMIT, phases)
-
-
-def _rooflines(subject: Subject, decodes: Sequence[Row]) -> Iterator[CurvePlot]:
-    """For each device: the bandwidth that decode reaches against the machine's, by working-set size."""
-    limits = limits_in(subject.manifest)
+    limits, decodes = limits_in(subject.manifest), [row for row in phases if row["mode"] == "kv_decode"]
+    # For each device: the bandwidth that decode reaches against the machine's, by working-set size.
     for (device,), of_device in alike(decodes, "device").items():
         known = limits.device(device) if limits else None
         roof = [
@@ -165,3 +159,5 @@ def _rooflines(subject: Subject, decodes: Sequence[Row]) -> Iterator[CurvePlot]:
             y=Axis(title="read bandwidth (GB/s)", log=True),
             curves=(Curve(label="this machine", points=tuple(roof)), *measured),
         )
+    if phases:
+        yield display(PHYSICAL_LIMIT, phases)
