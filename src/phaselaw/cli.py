@@ -59,10 +59,7 @@ damage found); 130 interrupted.
 
 
 class Command(Protocol):
-    """What the file of a command defines."""
-
-    DESCRIPTION: str
-    EXAMPLES: str
+    """What the file of a command defines; its docstring is what ``--help`` says: what it does, then examples."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None: ...
 
@@ -101,8 +98,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             subparsers.add_parser(name, help=line)
             continue
         command = cast(Command, importlib.import_module(f"phaselaw.commands.{name}"))
-        about: dict[str, Any] = {"description": command.DESCRIPTION, "epilog": f"examples:\n{command.EXAMPLES}"}
-        of_command = subparsers.add_parser(name, help=line, formatter_class=plain, **about)
+        what, _, examples = (command.__doc__ or "").partition("\n\n")
+        about: dict[str, Any] = {"description": " ".join(what.split()), "epilog": examples, "formatter_class": plain}
+        of_command = subparsers.add_parser(name, help=line, **about)
         command.add_options(of_command)
         of_command.set_defaults(run=command.run, whole=build_parser)  # for who completes it all
     return parser

@@ -1,4 +1,12 @@
-"""``phaselaw analyze``: every table of a run, as CSV."""
+"""Summaries, scaling laws with intervals, structure, warmup, verdicts: as CSV tables.
+
+examples:
+  phaselaw analyze runs/a                           write runs/a/analysis/*.csv
+  phaselaw analyze runs/a runs/b runs/c --out abc   pool runs of one study: the intervals then hold run-to-run noise
+  phaselaw analyze sweeps/decode                    a decode sweep: a folder with the runs gen_8, gen_32, ...
+  phaselaw analyze other/metrics.csv --out tables   analyse rows measured elsewhere (TR121's format)
+  phaselaw analyze runs/a --bootstrap 10000 --seed 7
+"""
 
 import argparse
 from pathlib import Path
@@ -11,15 +19,6 @@ from phaselaw.laws.analysis import Options
 from phaselaw.laws.sweeps import TR121_TABLES
 from phaselaw.rundir.read import runs_by_host
 from phaselaw.tables import Row
-
-DESCRIPTION = "Summaries, scaling laws with intervals, structure, warmup, verdicts: as CSV tables."
-EXAMPLES = """\
-  phaselaw analyze runs/a                           write runs/a/analysis/*.csv
-  phaselaw analyze runs/a runs/b runs/c --out abc   pool runs of one study: the intervals then hold run-to-run noise
-  phaselaw analyze sweeps/decode                    a decode sweep: a folder with the runs gen_8, gen_32, ...
-  phaselaw analyze other/metrics.csv --out tables   analyse rows measured elsewhere (TR121's format)
-  phaselaw analyze runs/a --bootstrap 10000 --seed 7
-"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,14 @@
-"""``phaselaw compare``: what became slower from some runs to others, by more than runs of the same thing differ."""
+"""Latency of the runs B over that of the runs A, cell by cell, with what of it is significant.
+
+examples:
+  phaselaw compare runs/before runs/after                     ratios; one run a side can't show a regression
+  phaselaw compare runs/a1 runs/a2 --with runs/b1 runs/b2     two runs or more a side: exit 3 on a regression
+  phaselaw compare runs/a1 runs/a2 --with runs/b1 runs/b2 --threshold 0.1 --json
+
+A ratio is B / A: above 1, B is slower. A regression is a ratio above 1 + threshold that runs of one side don't explain.
+Each model is held against the others of its runs; what a run does to all models is a question of its own.
+exit codes: 0 none, or it can't be told; 1 the runs can't be compared; 2 usage; 3 a significant regression.
+"""
 
 import argparse
 import math
@@ -9,17 +19,6 @@ from phaselaw.commands.options import a_path, add_allow_different, add_json, add
 from phaselaw.errors import BAD_ANSWER, DONE, AnalysisError, UsageError
 from phaselaw.report.comparison import run_against_run
 from phaselaw.report.terminal import print_tables
-
-DESCRIPTION = "Latency of the runs B over that of the runs A, cell by cell, with what of it is significant."
-EXAMPLES = """\
-  phaselaw compare runs/before runs/after                     ratios; one run a side can't show a regression
-  phaselaw compare runs/a1 runs/a2 --with runs/b1 runs/b2     two runs or more a side: exit 3 on a regression
-  phaselaw compare runs/a1 runs/a2 --with runs/b1 runs/b2 --threshold 0.1 --json
-
-A ratio is B / A: above 1, B is slower. A regression is a ratio above 1 + threshold that runs of one side don't explain.
-Each model is held against the others of its runs; what a run does to all models is a question of its own.
-exit codes: 0 none, or it can't be told; 1 the runs can't be compared; 2 usage; 3 a significant regression.
-"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,15 +1,14 @@
-"""``phaselaw completion``: what a shell needs to complete commands, options and files."""
+"""Print the script with which a shell completes phaselaw's commands, options and files.
+
+examples:
+  phaselaw completion bash > ~/.local/share/bash-completion/completions/phaselaw
+"""
 
 import argparse
 
 import shtab
 
 from phaselaw.commands.options import a_path
-
-DESCRIPTION = "Print the script with which a shell completes phaselaw's commands, options and files."
-EXAMPLES = """\
-  phaselaw completion bash > ~/.local/share/bash-completion/completions/phaselaw
-"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,15 @@
-"""``phaselaw host``: what this machine is, and what it can do at most."""
+"""Measure what this machine can do: read bandwidth by working-set size, FLOP/s by number format, the timer and its
+jitter.
+
+examples:
+  phaselaw host                 what this machine can do; measured in a few seconds, then kept
+  phaselaw host --refresh       measure it again
+  phaselaw host --threads 1     the limits of one thread
+  phaselaw host --json
+
+Each figure is a median over repeats, with its quartiles in brackets. What is kept goes into the manifest of each run,
+where reports set latencies against it. Measure on an idle machine: what other programs take is missing here.
+"""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -9,20 +20,6 @@ from phaselaw.commands.console import notes_console
 from phaselaw.commands.options import add_count, add_json, answer, switch
 from phaselaw.machine import identity
 from phaselaw.machine.limits import MachineLimits, Spread, limits_of
-
-DESCRIPTION = (
-    "Measure what this machine can do: read bandwidth by working-set size, FLOP/s by number format, "
-    "the timer and its jitter."
-)
-EXAMPLES = """\
-  phaselaw host                 what this machine can do; measured in a few seconds, then kept
-  phaselaw host --refresh       measure it again
-  phaselaw host --threads 1     the limits of one thread
-  phaselaw host --json
-
-Each figure is a median over repeats, with its quartiles in brackets. What is kept goes into the manifest of each run,
-where reports set latencies against it. Measure on an idle machine: what other programs take is missing here.
-"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,15 +1,6 @@
-"""``phaselaw memory``: does a model fit a memory, and the largest batch or context that does."""
+"""Predict a model's memory from its shape: weights, cache and activations, against a memory.
 
-import argparse
-from typing import Any
-
-from phaselaw.commands.options import add_count, add_json, answer, option, size
-from phaselaw.errors import BAD_ANSWER, DONE, FAILED
-from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES
-from phaselaw.plan.memory import Fit, fit, shapes_of
-
-DESCRIPTION = "Predict a model's memory from its shape: weights, cache and activations, against a memory."
-EXAMPLES = """\
+examples:
   phaselaw memory models/gpt2-100m --memory 2GB
   phaselaw memory model-folder --memory 24GB --dtype bf16 --batch 8 --context 4096
   phaselaw memory model-q4_0.gguf --memory 8GB --kv-cache q8_0
@@ -20,6 +11,14 @@ vectors, states), or not known with the reason. Positions are a limit whatever t
 runtime itself takes. A run's report sets the same prediction beside the peak that was measured.
 Exit code: 0 all fit, 3 one does not fit, 1 it is not known of any.
 """
+
+import argparse
+from typing import Any
+
+from phaselaw.commands.options import add_count, add_json, answer, option, size
+from phaselaw.errors import BAD_ANSWER, DONE, FAILED
+from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES
+from phaselaw.plan.memory import Fit, fit, shapes_of
 
 DEFAULT_RESERVE = "0.5GB"
 

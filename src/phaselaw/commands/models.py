@@ -1,4 +1,16 @@
-"""``phaselaw models``: build, list, verify and export the model ladder."""
+"""The model ladder: TR121's seven GPT-2 variants, built offline, the same anywhere.
+
+examples:
+  phaselaw models list                                what the ladder has, and what of it is built
+  phaselaw models build                               build all seven into the cache (1.2 GB, seconds)
+  phaselaw models build gpt2-25m,tiny-gpt2 --out dir  build two of them into a folder of your own
+  phaselaw models verify                              read every file that is built against its checksum
+  phaselaw models export --quantize q8_0,q4_0         GGUF files for llama.cpp and Ollama: F32, and quantised
+  phaselaw models export my-gpt2/ --out dir           any GPT-2 in a folder, as transformers keeps it
+
+The models are TR121's seven GPT-2 variants with seeded random weights: right for timing, not for text. A
+study names them models/NAME. The cache is the platform's user cache folder, or $PHASELAW_CACHE.
+"""
 
 import argparse
 import dataclasses
@@ -11,19 +23,6 @@ from phaselaw.errors import BAD_ANSWER, DONE, UsageError
 from phaselaw.ladder.build import Progress, build, cache_directory, chosen, faults
 from phaselaw.ladder.gguf import FORMATS, export, exportable
 from phaselaw.ladder.spec import PREFIX
-
-DESCRIPTION = "The model ladder: TR121's seven GPT-2 variants, built offline, the same anywhere."
-EXAMPLES = """\
-  phaselaw models list                                what the ladder has, and what of it is built
-  phaselaw models build                               build all seven into the cache (1.2 GB, seconds)
-  phaselaw models build gpt2-25m,tiny-gpt2 --out dir  build two of them into a folder of your own
-  phaselaw models verify                              read every file that is built against its checksum
-  phaselaw models export --quantize q8_0,q4_0         GGUF files for llama.cpp and Ollama: F32, and quantised
-  phaselaw models export my-gpt2/ --out dir           any GPT-2 in a folder, as transformers keeps it
-
-The models are TR121's seven GPT-2 variants with seeded random weights: right for timing, not for text. A
-study names them models/NAME. The cache is the platform's user cache folder, or $PHASELAW_CACHE.
-"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

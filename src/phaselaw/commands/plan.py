@@ -1,6 +1,17 @@
-"""``phaselaw plan``: what a load needs and costs, from the measured rates of a run; its options for a report too.
+"""Turn measured tokens/s into workers, dollars, and what one model must do better than another.
 
-The inputs of a run's last plan are kept in it (`KEPT`), files among them: its next report is priced with them.
+examples:
+  phaselaw plan runs/a --tokens-per-month 1e9 --usd-per-hour 1.006
+  phaselaw plan runs/a runs/b runs/c --utilisation 0.7 --burst 1.5 --spares 1     intervals of one more run
+  phaselaw plan runs/a --requests-per-s 5.5 --mixes my-mixes.csv                  requests of your own kinds
+  phaselaw plan runs/a --prices gpus.csv --accelerator 'A100 80GB' --compare      a price list; model against model
+  phaselaw plan runs/a --tiers models/gpt2-5m,models/gpt2-100m --success-rates rates.csv --failure-usd 2
+  phaselaw plan runs/a --traffic profile.json --rates-by phases                   your own traffic, by its phases
+  phaselaw plan --tokens-per-s 10755 --params 8B --usd-per-hour 2.5               a rate from elsewhere, no run
+
+Each count and price stands with the 95 % interval of one more run, from two runs or replicates on; one run alone can't
+tell (--between-runs 20% assumes). Workers as a fraction are a lower bound: busy all the time, with no bursts, no queue
+and no spares. More: docs/economics.md.
 """
 
 import argparse
@@ -34,21 +45,6 @@ from phaselaw.rundir.journal import JOURNAL
 from phaselaw.rundir.read import runs_of
 from phaselaw.tables import MOST_ROWS
 from phaselaw.traffic.profile import day_of, doubts_of, load_of, read_profile
-
-DESCRIPTION = "Turn measured tokens/s into workers, dollars, and what one model must do better than another."
-EXAMPLES = """\
-  phaselaw plan runs/a --tokens-per-month 1e9 --usd-per-hour 1.006
-  phaselaw plan runs/a runs/b runs/c --utilisation 0.7 --burst 1.5 --spares 1     intervals of one more run
-  phaselaw plan runs/a --requests-per-s 5.5 --mixes my-mixes.csv                  requests of your own kinds
-  phaselaw plan runs/a --prices gpus.csv --accelerator 'A100 80GB' --compare      a price list; model against model
-  phaselaw plan runs/a --tiers models/gpt2-5m,models/gpt2-100m --success-rates rates.csv --failure-usd 2
-  phaselaw plan runs/a --traffic profile.json --rates-by phases                   your own traffic, by its phases
-  phaselaw plan --tokens-per-s 10755 --params 8B --usd-per-hour 2.5               a rate from elsewhere, no run
-
-Each count and price stands with the 95 % interval of one more run, from two runs or replicates on; one run alone can't
-tell (--between-runs 20% assumes). Workers as a fraction are a lower bound: busy all the time, with no bursts, no queue
-and no spares. More: docs/economics.md.
-"""
 
 PARTS = tuple(SECTIONS)
 
@@ -184,7 +180,8 @@ def planned(args: argparse.Namespace, loaded: api.Loaded | None, *, most: int | 
     return replace(plan, document=document, mark=inputs.CURRENCIES[hour.currency])
 
 
-KEPT = Path("plan", "inputs.json")  # in a run: the options of its last plan
+# In a run: the options of its last plan, the files among them beside it. Its next report is priced with them.
+KEPT = Path("plan", "inputs.json")
 _FILES = ("traffic", "mixes", "prices", "success_rates")  # options that name one, which is kept by the option's name
 
 

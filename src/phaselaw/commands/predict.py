@@ -1,4 +1,13 @@
-"""``phaselaw predict``: the latency of a model that was not measured, with a prediction interval."""
+"""Predict latency and tokens/s by backend and phase, inside the range that was measured.
+
+examples:
+  phaselaw predict runs/a --params 60M                          by the law in parameters
+  phaselaw predict runs/a --params 60M --layers 6               by whichever law predicts best; the others beside it
+  phaselaw predict runs/a --params 3B --layers 28 --extrapolate outside the measured range: labelled, don't plan with it
+  phaselaw predict runs/a runs/b --params 6e7 --json            runs of one study, pooled
+
+The interval is where the latency of one new model lies: it holds how far models scatter about the law.
+"""
 
 import argparse
 import dataclasses
@@ -18,15 +27,6 @@ from phaselaw.report.subject import law_words
 from phaselaw.report.terminal import print_tables
 from phaselaw.tables import alike
 
-DESCRIPTION = "Predict latency and tokens/s by backend and phase, inside the range that was measured."
-EXAMPLES = """\
-  phaselaw predict runs/a --params 60M                          by the law in parameters
-  phaselaw predict runs/a --params 60M --layers 6               by whichever law predicts best; the others beside it
-  phaselaw predict runs/a --params 3B --layers 28 --extrapolate outside the measured range: labelled, don't plan with it
-  phaselaw predict runs/a runs/b --params 6e7 --json            runs of one study, pooled
-
-The interval is where the latency of one new model lies: it holds how far models scatter about the law.
-"""
 PARAMS = opt.number("--params", "a count of parameters, such as 3e9, 3B or 135M", lambda value: 0 < value < math.inf)
 
 

@@ -1,4 +1,14 @@
-"""``phaselaw profile``: what a decode step is made of, and how busy the device is in it."""
+"""Profile decode steps of a model under transformers: operators (CPU) or kernels (CUDA) a token and layer, and the
+share of a step in which the device computes.
+
+examples:
+  phaselaw profile models/gpt2-5m                    operators a token and layer, and the device-busy share
+  phaselaw profile models/gpt2-100m --device cuda --dtype fp16
+  phaselaw profile model-folder --tokens 64 --json
+
+A step whose device is busy a small part of the time waits for Python and dispatch: a faster device, or fewer weights,
+won't make it faster. This pass is slowed by the profiler, and is no measurement for a law.
+"""
 
 import argparse
 import dataclasses
@@ -11,19 +21,6 @@ from phaselaw.commands.options import add_count, add_json, answer, option
 from phaselaw.engines.hf_profile import Profile, profile_decode
 from phaselaw.errors import UsageError
 from phaselaw.study.model import HfBackend, ModelEntry
-
-DESCRIPTION = (
-    "Profile decode steps of a model under transformers: operators (CPU) or kernels (CUDA) a token and "
-    "layer, and the share of a step in which the device computes."
-)
-EXAMPLES = """\
-  phaselaw profile models/gpt2-5m                    operators a token and layer, and the device-busy share
-  phaselaw profile models/gpt2-100m --device cuda --dtype fp16
-  phaselaw profile model-folder --tokens 64 --json
-
-A step whose device is busy a small part of the time waits for Python and dispatch: a faster device, or fewer weights,
-won't make it faster. This pass is slowed by the profiler, and is no measurement for a law.
-"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,11 @@
-"""``phaselaw quick``: what a server that runs already gives, in about a minute."""
+"""Measure one model of a server that runs already, for about a minute: speed, users it serves, trust.
+
+examples:
+  phaselaw quick                              the first server found on this machine
+  phaselaw quick qwen2.5:7b                   a model that one of them has
+  phaselaw quick http://gpu-box:8000 --slo-ttft 1s
+                                              another server, and what its users wait at most
+"""
 
 import argparse
 
@@ -7,18 +14,10 @@ from phaselaw.commands.options import a_path, duration, option
 from phaselaw.engines import permits
 from phaselaw.measure.quick import PORTS, serving
 
-DESCRIPTION = "Measure one model of a server that runs already, for about a minute: speed, users it serves, trust."
-EXAMPLES = f"""\
-  phaselaw quick                              the first server found on this machine
-  phaselaw quick qwen2.5:7b                   a model that one of them has
-  phaselaw quick http://gpu-box:8000 --slo-ttft 1s
-                                              another server, and what its users wait at most
-
-Looked for here: {", ".join(f"{name} ({port})" for port, name in PORTS.items())}.
-"""
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    here = ", ".join(f"{name} ({port})" for port, name in PORTS.items())
+    parser.epilog = f"{parser.epilog}\nLooked for here: {here}.\n"
     option(parser, "target", "URL or MODEL", "a server's address, or a model of a server here", nargs="?")
     option(parser, "--model", "NAME", "which of the server's models (default: the first that is loaded)")
     option(parser, "--out", "DIR", "run directory (default: runs/quick/TIME)", type=a_path)

@@ -1,4 +1,15 @@
-"""``phaselaw report``: what a run says, on the terminal, as ``report.md`` with its plots, and as ``report.html``."""
+"""Summarise a run on the terminal and write report.md, its plots, and report.html.
+
+examples:
+  phaselaw report runs/a                  print the summary, write runs/a/report.md and .html
+  phaselaw report runs/a --out elsewhere  write them into another folder
+  phaselaw report runs/a --with runs/b runs/c
+                                          put the laws of three runs side by side
+  phaselaw report runs/a --traffic profile.json --usd-per-hour 2.5 --api gpt-4o-mini
+                                          price it with your own load
+
+Without an option on the load or its price a run's report takes those of its last phaselaw plan.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -13,18 +24,6 @@ from phaselaw.laws.analysis import Options
 from phaselaw.report.document import escape_controls, to_json
 from phaselaw.report.economics import Plan
 from phaselaw.report.terminal import print_summary
-
-DESCRIPTION = "Summarise a run on the terminal and write report.md, its plots, and report.html."
-EXAMPLES = """\
-  phaselaw report runs/a                  print the summary, write runs/a/report.md and .html
-  phaselaw report runs/a --out elsewhere  write them into another folder
-  phaselaw report runs/a --with runs/b runs/c
-                                          put the laws of three runs side by side
-  phaselaw report runs/a --traffic profile.json --usd-per-hour 2.5 --api gpt-4o-mini
-                                          price it with your own load
-
-Without an option on the load or its price a run's report takes those of its last phaselaw plan.
-"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,18 @@
-"""``phaselaw run``: measure a study, analyse it and report, in one command."""
+"""Measure a study call by call, fit its laws and write the report.
+
+examples:
+  phaselaw run                                      the default study: seven GPT-2 sizes, this CPU
+  phaselaw run --dry-run                            the same schedule with simulated latencies, in seconds
+  phaselaw run my-study.yaml --out runs/a           your own study, into a folder of your choice
+  phaselaw run --models models/tiny-gpt2 --set repetitions=5
+  phaselaw run qwen2.5:7b                           a model of a server that runs here, as `phaselaw quick` has it
+  phaselaw run --resume runs/a                      go on with what an interrupted run still lacks
+  phaselaw run --wait-quiet 5min                    begin when nothing else keeps this machine busy
+  phaselaw run --resume runs/a --retry-failed       make its failed calls again too
+  phaselaw run my-study.yaml --ray auto             on all hosts of a Ray cluster: docs/many-machines.md
+
+Ctrl-C ends after the current call with everything kept; a second Ctrl-C ends at once.
+"""
 
 import argparse
 import signal
@@ -22,20 +36,6 @@ from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.file import full_names, load_study, study_path
 
 DEFAULT_STUDY = "gpt2-ladder-cpu"
-DESCRIPTION = "Measure a study call by call, fit its laws and write the report."
-EXAMPLES = """\
-  phaselaw run                                      the default study: seven GPT-2 sizes, this CPU
-  phaselaw run --dry-run                            the same schedule with simulated latencies, in seconds
-  phaselaw run my-study.yaml --out runs/a           your own study, into a folder of your choice
-  phaselaw run --models models/tiny-gpt2 --set repetitions=5
-  phaselaw run qwen2.5:7b                           a model of a server that runs here, as `phaselaw quick` has it
-  phaselaw run --resume runs/a                      go on with what an interrupted run still lacks
-  phaselaw run --wait-quiet 5min                    begin when nothing else keeps this machine busy
-  phaselaw run --resume runs/a --retry-failed       make its failed calls again too
-  phaselaw run my-study.yaml --ray auto             on all hosts of a Ray cluster: docs/many-machines.md
-
-Ctrl-C ends after the current call with everything kept; a second Ctrl-C ends at once.
-"""
 SloMs = tuple[float, float]
 """What a user waits at most: to the first token, and from one token to the next."""
 QUICK_SLO_MS: SloMs = 500.0, 50.0

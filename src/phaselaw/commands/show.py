@@ -1,4 +1,11 @@
-"""``phaselaw show``: what a run directory holds."""
+"""Study, host, order, calls by status, errors and files of a run.
+
+examples:
+  phaselaw show runs/a            study, host, calls, errors, files
+  phaselaw show runs/a --json
+  phaselaw show runs/a --verify   is everything as it was written? exit 3 with each place where it is not
+  phaselaw show runs/a --salvage  keep all sound lines of a damaged journal, and derive its files anew
+"""
 
 import argparse
 from collections import Counter
@@ -19,13 +26,6 @@ from phaselaw.rundir.read import load, runs_of
 from phaselaw.rundir.write import salvage
 from phaselaw.tables import BUDGET
 
-DESCRIPTION = "Study, host, order, calls by status, errors and files of a run."
-EXAMPLES = """\
-  phaselaw show runs/a            study, host, calls, errors, files
-  phaselaw show runs/a --json
-  phaselaw show runs/a --verify   is everything as it was written? exit 3 with each place where it is not
-  phaselaw show runs/a --salvage  keep all sound lines of a damaged journal, and derive its files anew
-"""
 _OF_HOST = ("os", "cpu_model", "cores_logical", "gpus")
 
 

@@ -1,4 +1,14 @@
-"""``phaselaw study``: check a study file, list and show the shipped ones, print the schema for editors."""
+"""Study files: what to measure.
+
+examples:
+  phaselaw study list                       the studies that ship with phaselaw
+  phaselaw study show gpt2-ladder-cpu       one of them, as a start for your own
+  phaselaw study check my-study.yaml        is the file right, and can this machine run it? connects nowhere
+  phaselaw study check my-study.yaml --connect     and do its servers answer, with its models?
+  phaselaw study schema > study.json        the JSON schema, for an editor's completion
+
+check exits 0 when all is there, 1 with a list when only this machine lacks something, 2 for a fault of the file.
+"""
 
 import argparse
 import dataclasses
@@ -10,17 +20,6 @@ from phaselaw.errors import DONE, FAILED
 from phaselaw.measure.begin import lacks, runs_elsewhere
 from phaselaw.records import PHASES
 from phaselaw.study.file import load_study, shipped_studies, study_path, study_schema
-
-DESCRIPTION = "Study files: what to measure."
-EXAMPLES = """\
-  phaselaw study list                       the studies that ship with phaselaw
-  phaselaw study show gpt2-ladder-cpu       one of them, as a start for your own
-  phaselaw study check my-study.yaml        is the file right, and can this machine run it? connects nowhere
-  phaselaw study check my-study.yaml --connect     and do its servers answer, with its models?
-  phaselaw study schema > study.json        the JSON schema, for an editor's completion
-
-check exits 0 when all is there, 1 with a list when only this machine lacks something, 2 for a fault of the file.
-"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

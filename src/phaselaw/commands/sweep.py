@@ -1,15 +1,6 @@
-"""``phaselaw sweep``: measure a study along one axis or several. A run like any other, with the axis put in."""
+"""Measure a study along an axis: how laws, shares and times move with it.
 
-import argparse
-
-from phaselaw.commands import run as measuring
-from phaselaw.commands.options import option
-from phaselaw.errors import UsageError
-from phaselaw.study.file import load_study
-
-AXES = ("gen_tokens", "batch_size", "prompt_tokens", "threads", "concurrency")
-DESCRIPTION = "Measure a study along an axis: how laws, shares and times move with it."
-EXAMPLES = """\
+examples:
   phaselaw sweep decode-sweep-cpu                              a shipped sweep, as it is
   phaselaw sweep gpt2-ladder-cpu --axis gen_tokens=8,32,64,128
   phaselaw sweep gpt2-ladder-cpu --axis batch_size=1,2,4,8 --axis prompt_tokens=16,256
@@ -19,6 +10,15 @@ EXAMPLES = """\
 Axes: gen_tokens, batch_size (engines in process), prompt_tokens, threads (hf, llamacpp), concurrency (servers). Two
 axes make a grid. Each value is a cell of one run directory; weights are loaded once for all values.
 """
+
+import argparse
+
+from phaselaw.commands import run as measuring
+from phaselaw.commands.options import option
+from phaselaw.errors import UsageError
+from phaselaw.study.file import load_study
+
+AXES = ("gen_tokens", "batch_size", "prompt_tokens", "threads", "concurrency")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,18 @@
-"""``phaselaw traffic``: a request log, or an engine's Prometheus page, to a traffic profile that plans go by."""
+"""Summarise real traffic: rate, bursts, lengths, latencies; for phaselaw plan --traffic.
+
+examples:
+  phaselaw traffic requests.csv.gz --out profile.json            a log of any size, in little memory
+  phaselaw traffic monday.csv tuesday.csv                        several logs as one; - is standard input
+  phaselaw traffic log.csv --part 2.5:26.5                       only the day that begins 2.5 hours in
+  phaselaw traffic log.jsonl --timestamp-column at --prompt-tokens-column usage.prompt --against runs/a
+  phaselaw traffic http://127.0.0.1:8000/metrics --window 60      an engine's Prometheus page, read twice
+  phaselaw traffic before.prom after.prom --window 3600           two pages saved an hour apart
+  phaselaw plan runs/a --traffic profile.json                    plan with it
+
+Logs are CSV, JSON or Parquet, plain, gzipped or zstd, with the time and the lengths of each request. Columns are known
+by common names: Azure's, BurstGPT's, Mooncake's, Vidur's, LiteLLM's, Langfuse's, Helicone's, Bedrock's, OpenAI's,
+Anthropic's, OpenTelemetry's, AIPerf's. What is not sure is said first or refused. More: docs/traffic.md.
+"""
 
 import argparse
 import time
@@ -17,21 +31,6 @@ from phaselaw.report.traffic import section
 from phaselaw.traffic.profile import traffic_profile
 from phaselaw.traffic.prometheus import looks_like_a_page, parse, scrape_profile
 from phaselaw.traffic.source import UNITS, Reading
-
-DESCRIPTION = "Summarise real traffic: rate, bursts, lengths, latencies; for phaselaw plan --traffic."
-EXAMPLES = """\
-  phaselaw traffic requests.csv.gz --out profile.json            a log of any size, in little memory
-  phaselaw traffic monday.csv tuesday.csv                        several logs as one; - is standard input
-  phaselaw traffic log.csv --part 2.5:26.5                       only the day that begins 2.5 hours in
-  phaselaw traffic log.jsonl --timestamp-column at --prompt-tokens-column usage.prompt --against runs/a
-  phaselaw traffic http://127.0.0.1:8000/metrics --window 60      an engine's Prometheus page, read twice
-  phaselaw traffic before.prom after.prom --window 3600           two pages saved an hour apart
-  phaselaw plan runs/a --traffic profile.json                    plan with it
-
-Logs are CSV, JSON or Parquet, plain, gzipped or zstd, with the time and the lengths of each request. Columns are known
-by common names: Azure's, BurstGPT's, Mooncake's, Vidur's, LiteLLM's, Langfuse's, Helicone's, Bedrock's, OpenAI's,
-Anthropic's, OpenTelemetry's, AIPerf's. What is not sure is said first or refused. More: docs/traffic.md.
-"""
 
 COLUMN_OPTIONS = {
     "timestamp": "when the request was sent",

@@ -1,4 +1,9 @@
-"""``phaselaw validate``: each measured model left out in turn and predicted from the others."""
+"""Leave each model out, predict it from the others, and set that beside what was measured.
+
+examples:
+  phaselaw validate runs/a                          is what ``phaselaw predict`` says of this run to be trusted?
+  phaselaw validate runs/a --backends hf_cpu_fp32 --json
+"""
 
 import argparse
 
@@ -13,11 +18,6 @@ from phaselaw.report.subject import table_rows
 from phaselaw.report.terminal import print_tables
 from phaselaw.tables import BUDGET
 
-DESCRIPTION = "Leave each model out, predict it from the others, and set that beside what was measured."
-EXAMPLES = """\
-  phaselaw validate runs/a                          is what ``phaselaw predict`` says of this run to be trusted?
-  phaselaw validate runs/a --backends hf_cpu_fp32 --json
-"""
 add_options = add_shared
 
 
