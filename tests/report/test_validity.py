@@ -2,10 +2,13 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from phaselaw.cli import main
+from phaselaw.laws.checks.frame import VALIDITY_FINDINGS
+from phaselaw.report.validity import validity
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +69,21 @@ def test_a_users_slo_decides_what_a_first_call_may_add(hostile_run: Path, tmp_pa
     assert unsafe not in (tmp_path / "report.md").read_text()
     assert main(["report", str(hostile_run), "--cold-start-slo", "nan"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "modes", "expected"),
+    [
+        (("a", "b"), ("prefill", "kv_decode"), "b: 4 cells of 2 models"),
+        ((None,), ("prefill", "kv_decode"), "b: 2 models"),
+    ],
+)
+def test_many_places_are_counted_by_what_they_are(
+    scenarios: tuple[str | None, ...], modes: tuple[str, ...], expected: str
+) -> None:
+    known = {"check": "drift", "status": "found", "law": "b", "evidence": "", "value": 1.0}
+    each = [(model, scenario, mode) for model in ("m", "n") for scenario in scenarios for mode in modes]
+    rows = [known | {"model": model, "scenario": scenario, "modes": mode} for model, scenario, mode in each]
+    shown = {VALIDITY_FINDINGS.name: rows}
+    found = next(validity(SimpleNamespace(rows=lambda name, **_: shown.get(name, ()))))
+    assert found.rows[0]["place"] == expected

@@ -360,7 +360,7 @@ def tiering(plan: Plan) -> Section:
 
 def _request_words(plan: Plan) -> str:
     tokens = plan.document["assumptions"]["tokens_per_request"]
-    return f"A request is of {tokens:,.0f} tokens, the average of --mixes (assumed)."
+    return f"A request is of {tokens:,.0f} tokens, the average of its kinds (assumed)."
 
 
 SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {

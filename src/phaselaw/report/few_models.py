@@ -183,10 +183,10 @@ def _closing(subject: Subject) -> Iterator[str]:
 
 def _compared(row: Row) -> str:
     """On one prompt, which is faster and whether that is real."""
-    slower, ratio = row["ratio"] >= 1, row["ratio"]
-    ends = sorted(end if slower else 1 / end for end in (row["ratio_low"], row["ratio_high"]) if end)
-    times = f"{digits(ratio if slower else 1 / ratio)} x {'slower' if slower else 'faster'}"
-    return f"{row['scenario']} {times} {[*map(digits, ends)]}, {row['verdict']}".replace("'", "").replace("[]", "")
+    slower = row["ratio"] >= 1
+    ratio, *ends = (end if slower else 1 / end for end in (row["ratio"], row["ratio_low"], row["ratio_high"]) if end)
+    interval = f" {bracket(min(ends), max(ends), digits)}" if len(ends) == 2 else ""
+    return f"{row['scenario']} {digits(ratio)} x {'slower' if slower else 'faster'}{interval}, {row['verdict']}"
 
 
 def by_prompt(subject: Subject) -> Iterator[Block]:

@@ -47,8 +47,10 @@ def _group(subject: Subject, rows: list[Row]) -> Row:
     places = list(dict.fromkeys(row["place"] for row in rows))
     where, evidence = "; ".join(places), strongest["evidence"]
     if len(places) > _NAMED:
+        cells = {(row["model"], row["scenario"]) for row in rows if row["scenario"] is not None}
         models = len({row["model"] for row in rows})
-        where = f"{rows[0]['law']}: {len(places)} cells of {models} model{'s' * (models > 1)}"
+        counted = f"{models} model{'s' * (models > 1)}"
+        where = f"{rows[0]['law']}: " + (f"{len(cells)} cells of {counted}" if cells else counted)
     if len(places) > 1:
         evidence = f"{strongest['place']}: {evidence}"
     mark = strongest["check"] if strongest["status"] == "found" else f"{strongest['check']} {strongest['status']}"
