@@ -5,34 +5,15 @@ A request is *measured* where one of its lengths was (within `NEAR`), *interpola
 phases is *derived*. A rate that a person gave is *given*.
 """
 
-from __future__ import annotations
-
-import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, get_args
 
 from phaselaw.machine.footprint import VALUE_BYTES, memory
+from phaselaw.plan.replicas import Coverage, RateStatus, Replica
 from phaselaw.records import Mix
-
-if TYPE_CHECKING:
-    from phaselaw.plan.replicas import Replica
-
-RateStatus = Literal["measured", "derived", "given", "interpolated", "extrapolated", "not_possible"]
-"""From the surest to the least sure."""
 
 NEAR = 0.1
 """A length that is off by no more than this share of a measured one counts as that."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Coverage:
-    """What a figure stands on, and why."""
-
-    status: RateStatus = "measured"
-    why: str | None = None
-
-
-MEASURED = Coverage()
 
 
 def worst(found: Iterable[Coverage]) -> Coverage:

@@ -12,13 +12,13 @@ from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH
 from phaselaw.plan.capacity import HOURS_PER_MONTH, SECONDS_PER_MONTH, UNKNOWN, Headroom, exact, mean_tokens
-from phaselaw.plan.coverage import Coverage, of_load, own_requests
+from phaselaw.plan.coverage import of_load, own_requests
 from phaselaw.plan.day import Day, day_rows
 from phaselaw.plan.decisions import Tiers, break_even, cascade_row, decision_delta, routed_row, success_row
 from phaselaw.plan.hosted import Tariff, api_row, by_volume, usd_per_token
 from phaselaw.plan.inputs import TR121_MIXES, TR121_TIERS, TR121_VOLUMES
 from phaselaw.plan.phase_split import at_mixture, request_row, split, token_prices
-from phaselaw.plan.replicas import MOST_PAIRED, Replica, pairs, price
+from phaselaw.plan.replicas import MOST_PAIRED, Coverage, Replica, pairs, price
 from phaselaw.plan.tables import row
 from phaselaw.records import Mix
 from phaselaw.tables import MOST_CURVES, Row, alike, finite

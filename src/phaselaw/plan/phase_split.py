@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import PhaseTime, StepTimes
 from phaselaw.plan.capacity import UNKNOWN, exact
-from phaselaw.plan.coverage import Coverage, RateStatus, cannot_hold, near, of_kinds, span, within, worst
-from phaselaw.plan.replicas import Replica
+from phaselaw.plan.coverage import cannot_hold, near, of_kinds, span, within, worst
+from phaselaw.plan.replicas import Coverage, RateStatus, Replica
 from phaselaw.plan.tables import row
 from phaselaw.records import Mix
 from phaselaw.tables import Row

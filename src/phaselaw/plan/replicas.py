@@ -8,7 +8,7 @@ import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations, product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -21,12 +21,23 @@ from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import REQUESTS, as_requests, usable
 from phaselaw.plan.capacity import HOURS_PER_MONTH, SECONDS_PER_MONTH, UNKNOWN, Headroom, exact, whole_workers
-from phaselaw.plan.coverage import MEASURED, Coverage
 from phaselaw.plan.machines import Machine, machines_of
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, SUSPECT, Row, alike, grouped
 
-NO_HEADROOM, UNKNOWN_MACHINE = Headroom(), Machine()
+RateStatus = Literal["measured", "derived", "given", "interpolated", "extrapolated", "not_possible"]
+"""From the surest to the least sure."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """What a figure stands on, and why."""
+
+    status: RateStatus = "measured"
+    why: str | None = None
+
+
+NO_HEADROOM, UNKNOWN_MACHINE, MEASURED = Headroom(), Machine(), Coverage()
 Price = float | Mapping[str, float]
 
 
