@@ -52,6 +52,8 @@ def test_the_first_screen_shows_answer_band_price_and_doubt(
     plots = [box for box in seen("#top svg.plot:has(.band)") if box["width"] >= 250 and box["height"] >= 120]
     assert plots, [box["text"] for box in seen("svg.plot")]
     assert any("$" in box["text"] for box in seen(".figures .value"))
+    if name == "default":  # an interval says of which of two prices it is
+        assert any(box["text"].startswith("largest: [") for box in seen(".figures .interval"))
     [trust] = seen(".trust strong")
     assert trust["text"].lower() in ("sound", "with cautions", "suspect")
     if size == "desk":

@@ -162,7 +162,8 @@ def _figures(subject: Subject, rows: Sequence[Row]) -> tuple[Headline, ...]:
     hourly = f"at ${prices[0]['usd_per_hour']:g} an hour (assumed)" if prices else "no end-to-end rate"
     doubt = sorted({row["rate_status"] for row in prices} - {"measured", "derived"})
     hourly = ", ".join((hourly, *doubt))
-    ranges = [text for row in prices[-1:] if (text := within(row, "usd_per_1m"))]
+    dearest = within(prices[-1], "usd_per_1m") if prices else ""
+    dearest = f"largest: {dearest}" if dearest and len(prices) > 1 else dearest
     cold = "no first call was much slower"
     if main["cold_ratio_max"]:
         cold = (
@@ -175,7 +176,7 @@ def _figures(subject: Subject, rows: Sequence[Row]) -> tuple[Headline, ...]:
     titles = {
         f"ms a token, {names}": f"{' – '.join(rates)} tokens/s",
         "a cold start adds, at worst": cold,
-        "1M tokens, smallest – largest model": "; ".join([*ranges, hourly]),
+        "1M tokens, smallest – largest model": "; ".join(filter(None, (dearest, hourly))),
         "a model 10 times as big takes": growth,
     }
     values = zip(*(_values(subject, row) for row in rows[:_MOST]), strict=True)
