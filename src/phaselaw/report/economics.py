@@ -178,8 +178,9 @@ def why_words(rows: Sequence[Row]) -> list[str] | None:
         models = [row["model"] for row in mine]
         about = "" if set(models) == every else f" ({', '.join(models)})"
         told.append(f"{status.replace('_', ' ').capitalize()}: {why}{about}.")
-    more = [f"And {len(told) - _REASONS} more such reasons (--json has them all)."] if len(told) > _REASONS else []
-    return [*told[:_REASONS], *more] or None
+    if (more := len(told) - _REASONS) > 0:
+        told[_REASONS:] = [f"And {more} more such reason{'s' * (more > 1)} (--json has them all)."]
+    return told or None
 
 
 _REASONS = 3

@@ -70,8 +70,8 @@ def reading(predictions: Predictions) -> tuple[str, ...]:
     laws = [law for law in LAWS if law in found]
     return (
         f"In brackets: {rows[0]['level']:.0%} prediction intervals, where the latency of one new model lies: how far "
-        "models scatter about the law, and the law's own uncertainty, in one more run or in this run only, as the last "
-        "column says. Latencies are of calls that run alone.",
+        "models scatter about the law, and the law's own uncertainty, in one more run or in this run only, as "
+        "'intervals hold' says. Latencies are of calls that run alone.",
         "Used is the law that is off by the least when a measured model is left out (typical error, a factor), of "
         f"those that the stated properties allow: {', '.join(laws)}."
         + (" Its interval is wider for having been chosen." if len(laws) > 1 else ""),
