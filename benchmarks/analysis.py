@@ -101,7 +101,7 @@ def _piece(calls: np.ndarray[Any, np.dtype[np.int64]], rng: np.random.Generator)
 def ours(path: Path) -> float:
     """Read, summarised and fitted by phaselaw; seconds."""
     from phaselaw.laws import summary
-    from phaselaw.laws.noise import points_of, replicates_of
+    from phaselaw.laws.noise import points_of, units_of
     from phaselaw.laws.options import Options
     from phaselaw.laws.scaling import scaling_fits
     from phaselaw.rundir import read as runs
@@ -111,7 +111,7 @@ def ours(path: Path) -> float:
     rows = summary.usable(run.rows)
     cells = summary.by_cell(rows)
     per_model = summary.by_model(cells)
-    replicates = replicates_of(rows, in_rounds=run.order == "rounds")
+    replicates = units_of(rows, in_rounds=run.order == "rounds").for_laws
     fits = scaling_fits(points_of(cells, per_model), replicates, Options(draws=DRAWS))
     seconds = perf_counter() - begun
     of_scenarios = fits.filter(pl.col("aggregation") == "scenario")

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw.laws import prediction, structure, summary
-from phaselaw.laws.noise import ALL, log_matrices, points_of, replicates_of, units_of
+from phaselaw.laws.noise import ALL, log_matrices, points_of, units_of
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import LINEAR, POWER, overhead_compute_fits
 from phaselaw.laws.rates import throughput_intervals
@@ -270,7 +270,7 @@ def _held(table: pl.DataFrame, low: str, high: str, truth: float | str) -> tuple
 def of_laws(case: Case, n: int, simulated: Simulated) -> Iterator[Share]:
     """The intervals of an exponent."""
     points = points_of(simulated.cells, simulated.per_model).filter(pl.col("scenario") == ALL)
-    replicates = replicates_of(simulated.run.rows, in_rounds=True)
+    replicates = units_of(simulated.run.rows, in_rounds=True).for_laws
     fits = scaling_fits(points, replicates, Options(draws=400))
     pooled = case.runs > 1
     kind: Kind = "unequal" if case.small != 1.0 else _kind(case)
@@ -304,7 +304,7 @@ def of_two_variables(case: Case, n: int, simulations: int) -> Iterator[Share]:
     weights = per_model.select("backend", "model", "params_millions_effective").unique()
     unknown = weights.with_columns(weights_bytes=pl.lit(None, dtype=pl.Float64))
     series = structure.structured(per_model, architecture, unknown)
-    replicates = replicates_of(simulated.run.rows, in_rounds=True)
+    replicates = units_of(simulated.run.rows, in_rounds=True).for_laws
     fits = structure.multivariate_fits(series, replicates, Options(draws=2))
     for name, truth in (("beta", SLOPE), ("gamma", GAMMA)):
         what = "parameters" if name == "beta" else "layers"
@@ -359,7 +359,7 @@ def of_predictions(case: Case, n: int, simulations: int) -> Iterator[Share]:
     simulated = simulate(case, n + 1, simulations)
     left, others = f"model {(n + 1) // 2}", pl.col("model") != f"model {(n + 1) // 2}"
     per_model = simulated.per_model.with_columns(latency=pl.col("latency_geomean_ms"), n_layer=None, n_embd=None)
-    replicates = replicates_of(simulated.run.rows, in_rounds=True) if case.runs > 1 else None
+    replicates = units_of(simulated.run.rows, in_rounds=True).for_laws if case.runs > 1 else None
     in_runs = None if replicates is None else replicates.by_model().partition_by("backend", as_dict=True)
     rates = {(backend, model): rate for backend, model, rate in simulated.rates.iter_rows()}
     inside = []

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from scipy import stats
 
 from phaselaw.laws import summary
-from phaselaw.laws.checks import check_run
+from phaselaw.laws.checks import CHECKS
 from phaselaw.laws.checks.frame import CheckResult, Evidence, Finding
 from phaselaw.laws.served import decode_linearity, served_rows
 from phaselaw.records import PHASES, Run
@@ -59,15 +59,14 @@ def checked(run: Run) -> list[CheckResult]:
     """What every check says of a run."""
     ok = summary.usable(run.rows, include_warmup=True)
     measured = ok.filter(~ok["is_warmup"])
-    return check_run(
-        Evidence(
-            run=run,
-            ok=ok,
-            measured=measured,
-            per_model=summary.by_model(summary.by_cell(measured)),
-            linearity=decode_linearity(served_rows(ok)),
-        )
+    evidence = Evidence(
+        run=run,
+        ok=ok,
+        measured=measured,
+        per_model=summary.by_model(summary.by_cell(measured)),
+        linearity=decode_linearity(served_rows(ok)),
     )
+    return [check(evidence) for check in CHECKS]
 
 
 def alarms(outcome: CheckResult) -> int:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from phaselaw.laws.analysis import analyze
 from phaselaw.laws.engine_ratios import CALLS, CONSTANT, EXPONENT, NOTHING, UNITS, engine_laws, engine_ratios
-from phaselaw.laws.noise import replicates_of
+from phaselaw.laws.noise import units_of
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.summary import by_cell, median_variance, usable
 from phaselaw.laws.verdicts import TOO_FEW
@@ -59,7 +59,7 @@ def run_of(
 
 def ratios_of(run: Run) -> pl.DataFrame:
     rows = usable(run.rows)
-    replicates = replicates_of(rows, in_rounds=run.order == "rounds")
+    replicates = units_of(rows, in_rounds=run.order == "rounds").for_laws
     return engine_ratios(by_cell(rows), replicates, run, level=0.95)
 
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from rows import row_of, table_of
 
-from phaselaw.laws.noise import replicates_of
+from phaselaw.laws.noise import units_of
 from phaselaw.laws.summary import by_cell, by_cell_and_unit, unit_of
 
 
@@ -54,12 +54,12 @@ def test_a_run_of_a_pool_is_the_mean_of_its_replicates() -> None:
 
 
 def test_the_noise_is_that_of_units_and_within_one_of_rounds() -> None:
-    found = replicates_of(ONE, in_rounds=True)
+    found = units_of(ONE, in_rounds=True).for_laws
     assert found is not None and (found.kind, found.n) == ("replicates", 2)
     assert found.logs["latency"].exp().to_list() == pytest.approx([1.0, 4.0])
-    pooled = replicates_of(pl.concat([ONE, TWO]), in_rounds=True)
+    pooled = units_of(pl.concat([ONE, TWO]), in_rounds=True).for_laws
     assert pooled is not None and (pooled.kind, pooled.n) == ("runs", 2)
-    alone = replicates_of(ONE.filter(replicate=0), in_rounds=True)
+    alone = units_of(ONE.filter(replicate=0), in_rounds=True).for_laws
     assert alone is not None and alone.kind == "rounds"
 
 

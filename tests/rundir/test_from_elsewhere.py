@@ -160,6 +160,8 @@ def test_a_doubled_column_of_a_manifests_error_can_do_nothing_to_a_terminal(tmp_
         ({"host": [1]}, "host of the document is of type list, not dict"),
         ({"host": {"limits": 5}}, "limits of host of the document is of type int"),
         ({"processes": [{"host": 5}]}, "host of an entry of processes of the document is of type int"),
+        ({"processes": [None]}, "an entry of processes of the document is empty"),
+        ({"study": {"backends": [{"cold": True}]}}, "an entry of backends of study of the document has no name"),
         ({"engines": 5}, "engines of the document is of type int, not list"),
         ({"engines": [{"kind": "hf"}]}, "an entry of engines of the document has no name"),
         ({"kept_servers": [1]}, "an entry of kept_servers of the document is of type int, not str"),

@@ -37,7 +37,7 @@ from phaselaw.laws import (
     sweeps,
     warmup,
 )
-from phaselaw.laws.checks import check_run, frame
+from phaselaw.laws.checks import CHECKS, frame
 from phaselaw.laws.checks.frame import CheckResult, Evidence
 from phaselaw.laws.options import Options
 from phaselaw.records import Run
@@ -56,15 +56,14 @@ class Context(Mapping[str, pl.DataFrame]):
         self.run = structure.with_given_sizes(run, options.models_table)
         self.options = options
         self.level = options.level
+        self.in_rounds = self.run.order == "rounds"
         self.slo_ms = options.cold_start_slo_ms
         self._kept: dict[str, pl.DataFrame] = {}
 
     def __getitem__(self, table: Table | str) -> pl.DataFrame:
         name = table if isinstance(table, str) else table.name
         if name not in self._kept:
-            declared, compute = _BY_NAME[name]
-            found = compute(self)
-            self._kept[name] = declared.frame(found) if declared.columns else found
+            self._kept[name] = _BY_NAME[name](self)
         return self._kept[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -126,7 +125,7 @@ class Context(Mapping[str, pl.DataFrame]):
     @cached_property
     def units(self) -> noise.Replicates:
         """The runs, replicates, rounds or repetitions over which figures scatter."""
-        return noise.units_of(self.rows, in_rounds=self.run.order == "rounds")
+        return noise.units_of(self.rows, in_rounds=self.in_rounds)
 
     @property
     def replicates(self) -> noise.Replicates | None:
@@ -167,7 +166,8 @@ class Context(Mapping[str, pl.DataFrame]):
                 CheckResult.of_sweep(dict(zip(budgets, results, strict=True))) for results in zip(*each, strict=True)
             ]
         ok, per_model, linearity = self.with_warmups, self.per_model, self[served.DECODE_LINEARITY]
-        return check_run(Evidence(run=self.run, ok=ok, measured=self.alone, per_model=per_model, linearity=linearity))
+        evidence = Evidence(run=self.run, ok=ok, measured=self.alone, per_model=per_model, linearity=linearity)
+        return [check(evidence) for check in CHECKS]
 
 
 TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
@@ -176,15 +176,15 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (summary.REQUESTS, lambda of: of.requests.per_model),
     (noise.SUMMARY_BY_MODEL_AND_RUN, lambda of: noise.by_model_and_run(of.replicates)),
     (scaling.SCALING_FITS, lambda of: scaling.scaling_fits(of.points, of.replicates, of.options)),
-    (scaling.SCALING_FITS_BY_FAMILY, lambda of: scaling.by_family(of.per_model, of.run, of.options, of.replicates)),
+    (scaling.SCALING_FITS_BY_FAMILY, lambda of: scaling.by_family(of.points, of.run, of.options, of.replicates)),
     (structure.MODEL_ARCHITECTURE, lambda of: structure.architectures(of.run, of.options.models_table)),
     (structure.ARCHITECTURE_CORRELATIONS, lambda of: structure.architecture_correlations(of.structured)),
     (structure.MULTIVARIATE_FITS, lambda of: structure.multivariate_fits(of.structured, of.replicates, of.options)),
     (structure.STRUCTURE_PREDICTORS, lambda of: structure.structure_predictors(of.structured)),
-    (overhead.OVERHEAD_COMPUTE_FITS, lambda of: overhead.overhead_compute_fits(of.per_model, level=of.level)),
+    (overhead.OVERHEAD_COMPUTE_FITS, lambda of: overhead.overhead_compute_fits(of.per_model, of.level)),
     (
         rates.THROUGHPUT_INTERVALS,
-        lambda of: rates.throughput_intervals(of.requests.units, of.requests.per_model, level=of.level),
+        lambda of: rates.throughput_intervals(of.requests.units, of.requests.per_model, of.level),
     ),
     (summary.DECODE_FRACTION_BY_MODEL, lambda of: summary.decode_fractions(of.per_model)),
     (summary.DECODE_FRACTION_SUMMARY, lambda of: summary.decode_fraction_summary(of[summary.DECODE_FRACTION_BY_MODEL])),
@@ -202,50 +202,40 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     ),
     (warmup.WARMUP_EFFECT, lambda of: warmup.warmup_effect(of.with_warmups)),
     (summary.CUDA_EVENT_GAP_SUMMARY, lambda of: summary.cuda_event_gap_summary(of.with_warmups)),
-    (
-        engine_ratios.ENGINE_RATIOS,
-        lambda of: engine_ratios.engine_ratios(of.cells, of.replicates, of.run, level=of.level),
-    ),
-    (engine_ratios.ENGINE_LAWS, lambda of: engine_ratios.engine_laws(of[engine_ratios.ENGINE_RATIOS], level=of.level)),
+    (engine_ratios.ENGINE_RATIOS, lambda of: engine_ratios.engine_ratios(of.cells, of.replicates, of.run, of.level)),
+    (engine_ratios.ENGINE_LAWS, lambda of: engine_ratios.engine_laws(of[engine_ratios.ENGINE_RATIOS], of.level)),
     (memory.MEMORY_PEAKS, lambda of: memory.memory_peaks(of.run, of.ok)),
     (memory.MEMORY_LAWS, lambda of: memory.memory_laws(of[memory.MEMORY_PEAKS], of.options.level)),
     (physical_limit.PHYSICAL_LIMIT, lambda of: physical_limit.physical_limit(of.run, of.cells)),
-    (concurrency.CONCURRENCY_THROUGHPUT, lambda of: concurrency.concurrency_throughput(of.ok, level=of.level)),
+    (concurrency.CONCURRENCY_THROUGHPUT, lambda of: concurrency.concurrency_throughput(of.ok, of.level)),
     (concurrency.CONCURRENCY_FITS, lambda of: concurrency.concurrency_fits(of[concurrency.CONCURRENCY_THROUGHPUT])),
     (warmup.WARMUP_EFFECT_SUMMARY, lambda of: warmup.warmup_effect_summary(of[warmup.WARMUP_EFFECT], slo_ms=of.slo_ms)),
     (warmup.COLD_STARTS, lambda of: warmup.cold_starts(of.first_calls)),
     (
         requests.REQUESTS_BY_PROMPT,
-        lambda of: requests.requests_by_prompt(
-            of.alone, of.first_calls, in_rounds=of.run.order == "rounds", level=of.level
-        ),
+        lambda of: requests.requests_by_prompt(of.alone, of.first_calls, in_rounds=of.in_rounds, level=of.level),
     ),
-    (
-        requests.MODELS_BY_PROMPT,
-        lambda of: requests.models_by_prompt(of.alone, in_rounds=of.run.order == "rounds", level=of.level),
-    ),
+    (requests.MODELS_BY_PROMPT, lambda of: requests.models_by_prompt(of.alone, in_rounds=of.in_rounds, level=of.level)),
     (decisions.REGIMES, decisions.regimes),
     (sweeps.DECODE_SWEEP_SUMMARY, lambda of: sweeps.decode_sweep_summary(of[scaling.SCALING_FITS])),
     (sweeps.EXPONENT_BY_AXIS, lambda of: sweeps.exponent_by_axis(of[scaling.SCALING_FITS], of.prompt_lengths)),
-    (sweeps.EXPONENT_STABILITY, lambda of: sweeps.exponent_stability(of.points, of.prompt_lengths, level=of.level)),
-    (sweeps.SWEEP_CURVES, lambda of: sweeps.sweep_curves(of.cells, of.per_model, of.prompt_lengths, level=of.level)),
-    (sweep_relations.DECODE_BY_BATCH, lambda of: sweep_relations.decode_by_batch(of.step_points, level=of.level)),
-    (sweep_relations.DECODE_BY_CONTEXT, lambda of: sweep_relations.decode_by_context(of.step_points, level=of.level)),
-    (sweep_relations.PREFILL_BY_LENGTH, lambda of: sweep_relations.prefill_by_length(of.step_points, level=of.level)),
+    (sweeps.EXPONENT_STABILITY, lambda of: sweeps.exponent_stability(of.points, of.prompt_lengths, of.level)),
+    (sweeps.SWEEP_CURVES, lambda of: sweeps.sweep_curves(of.cells, of.per_model, of.prompt_lengths, of.level)),
+    (sweep_relations.DECODE_BY_BATCH, lambda of: sweep_relations.decode_by_batch(of.step_points, of.level)),
+    (sweep_relations.DECODE_BY_CONTEXT, lambda of: sweep_relations.decode_by_context(of.step_points, of.level)),
+    (sweep_relations.PREFILL_BY_LENGTH, lambda of: sweep_relations.prefill_by_length(of.step_points, of.level)),
     (step_time.STEP_TIME_MODEL, lambda of: step_time.step_time_model(of.step_points)),
-    (sweeps.SWEEP_CHANGES, lambda of: sweeps.sweep_changes(of, of.prompt_lengths, level=of.level)),
-    (prediction.PREDICTION_VALIDATION, lambda of: prediction.prediction_validation(of, level=of.level)),
+    (sweeps.SWEEP_CHANGES, lambda of: sweeps.sweep_changes(of, of.prompt_lengths, of.level)),
+    (prediction.PREDICTION_VALIDATION, lambda of: prediction.prediction_validation(of, of.level)),
     (
         prediction.PREDICTION_COVERAGE,
-        lambda of: prediction.prediction_coverage(of[prediction.PREDICTION_VALIDATION], level=of.level),
+        lambda of: prediction.prediction_coverage(of[prediction.PREDICTION_VALIDATION], of.level),
     ),
     (decisions.WHAT_BREAKS_FIRST, decisions.what_breaks_first),
     (claims.CLAIMS, lambda of: claims.claims(of, of.options, of.replicates)),
     (
         off_rounds.WITHOUT_OFF_ROUNDS,
-        lambda of: off_rounds.without_off_rounds(
-            of.alone, off_rounds.off_rounds(of.alone, in_rounds=of.run.order == "rounds"), of.options
-        ),
+        lambda of: off_rounds.without_off_rounds(of.alone, of.options, in_rounds=of.in_rounds),
     ),
     (
         disturbed.WITHOUT_DISTURBED,
@@ -256,7 +246,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
 )
 """Every table of a run with the function that computes it, in the order in which they are told."""
 
-_BY_NAME = {table.name: (table, compute) for table, compute in TABLES}
+_BY_NAME = {table.name: compute for table, compute in TABLES}
 
 DECLARED = {table.name: table for table in (*(table for table, _ in TABLES), law_differences.LAWS_SIDE_BY_SIDE)}
 """Every table's declaration by name, the one of several runs side by side among them."""

@@ -17,7 +17,7 @@ from phaselaw.laws.noise import Replicates
 from phaselaw.laws.options import Options
 from phaselaw.laws.regression import exponential
 from phaselaw.laws.structure import STRUCTURE_PREDICTORS
-from phaselaw.laws.summary import DECODE_FRACTION_SUMMARY, PER_MODEL
+from phaselaw.laws.summary import DECODE_FRACTION_SUMMARY, PER_MODEL, SETTING
 from phaselaw.laws.verdicts import NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
 from phaselaw.laws.warmup import COLD_STARTS, UNSAFE_RATIO, WARMUP_EFFECT_SUMMARY, event_words
 from phaselaw.tables import BUDGET, Col, Row, Table, counted, grouped, plain, words
@@ -34,8 +34,6 @@ HOLDS, NOT_SUPPORTED, UNSAFE, NOT_CHECKED = "holds", "not supported", "unsafe", 
 
 DOMINATES = 0.9
 """A decode that takes this share of the whole, at the median model, dominates it."""
-
-_BACKEND = ["backend", "backend_kind", "batch_size", BUDGET]
 
 
 def _about(row: Row) -> str:
@@ -55,8 +53,7 @@ CLAIMS = Table(
         *plain("estimate low high"),
         counted("n_models"),
         words("source_table", "tables"),
-        words("backend"),
-        words("other_backend"),
+        *plain("backend other_backend", pl.String),
         counted("batch_size"),
         words("mode"),
         counted(BUDGET),
@@ -97,14 +94,14 @@ def _words(about: Row) -> str:
 
 def _of_difference(about: Row, found: SlopeDifference, what: str, over: str, more: str = "") -> Row:
     """A row by whether two exponents are distinct."""
-    apart = "" if found.distinct else f", at most {found.at_most:.3f} apart"
+    apart = "" if found.distinct else f", at most {max(abs(found.low), abs(found.high)):.3f} apart"
     evidence = f"{what} {found.difference:+.3f} [{found.low:.3f}, {found.high:.3f}] {over}{apart}{more}"
     ends = {"estimate": found.difference, "low": found.low, "high": found.high, "n_models": found.n_models}
     return _row(about, REFUTED if found.distinct else NOT_DISTINGUISHABLE, evidence, **ends)
 
 
 def _one_exponent(tables: Mapping[str, pl.DataFrame], level: float, replicates: Replicates | None) -> Iterator[Row]:
-    for about, group in grouped(tables[PER_MODEL.name], _BACKEND):
+    for about, group in grouped(tables[PER_MODEL.name], SETTING):
         prefill, decode = (group.filter(pl.col("mode") == mode) for mode in ("prefill", "kv_decode"))
         found = paired_slope_difference(prefill, decode, level, replicates=replicates)
         shares = ""
@@ -121,7 +118,7 @@ def _one_exponent(tables: Mapping[str, pl.DataFrame], level: float, replicates: 
 
 def _across_backends(tables: Mapping[str, pl.DataFrame], level: float, replicates: Replicates | None) -> Iterator[Row]:
     """Each pair of backends on end-to-end latency: the models they share, or, where too few, law against law."""
-    groups = list(grouped(tables[PER_MODEL.name].filter(pl.col("mode") == "e2e_kv"), _BACKEND))
+    groups = list(grouped(tables[PER_MODEL.name].filter(pl.col("mode") == "e2e_kv"), SETTING))
     laws = end_to_end_laws(tables)
     for (one, first), (other, second) in itertools.combinations(groups, 2):
         alike = one["batch_size"] == other["batch_size"] and one[BUDGET] == other[BUDGET]
@@ -177,7 +174,7 @@ def _figure(value: float | None) -> str:
 def _mean_is_safe(tables: Mapping[str, pl.DataFrame], slo_ms: float) -> Iterator[Row]:
     starts = tables[COLD_STARTS.name]
     if starts.is_empty():
-        for about, _ in grouped(tables[PER_MODEL.name], _BACKEND):
+        for about, _ in grouped(tables[PER_MODEL.name], SETTING):
             yield _row(about, NOT_CHECKED, COLD_STARTS.why_empty)
     for row in starts.iter_rows(named=True):
         evidence = f"{event_words(row)} (from {UNSAFE_RATIO:g} x and {slo_ms:g} ms on)"
@@ -199,7 +196,7 @@ def _decode_dominates(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
 
 
 def _depth_explains(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
-    for about, group in grouped(tables[STRUCTURE_PREDICTORS.name].filter(pl.col("mode") == "e2e_kv"), _BACKEND):
+    for about, group in grouped(tables[STRUCTURE_PREDICTORS.name].filter(pl.col("mode") == "e2e_kv"), SETTING):
         rows = {row["predictor"]: row for row in group.iter_rows(named=True) if row["loo_rmse_log"] is not None}
         if not {structure.DEPTH, structure.PARAMS} <= set(rows):
             yield _row(about, NOT_CHECKED, "layers of three models or more that differ are not known")

@@ -13,17 +13,16 @@ import polars as pl
 from scipy.optimize import nnls
 
 from phaselaw import tables as col
-from phaselaw.laws.regression import Floats, log_interval
+from phaselaw.laws.rates import with_ends
+from phaselaw.laws.regression import Floats
+from phaselaw.laws.step_time import OF_MODEL
 from phaselaw.laws.summary import BUDGET, median_variance
-from phaselaw.tables import BACKEND, MODEL, Row, Table, grouped
+from phaselaw.tables import Row, Table, grouped
 
 _LAWS = {"amdahl": 2, "universal_scalability": 3}
 """Law to the number of its parameters; one value of N more is needed to fit it."""
 _ONE = "no served backend was called by different numbers of clients"
-_GROUP = (
-    *(BACKEND, col.words("backend_kind"), MODEL, *col.plain("params_millions_effective")),
-    *(col.words("scenario", "scenario"), col.counted(BUDGET)),
-)
+_GROUP = (*OF_MODEL, col.words("scenario", "scenario"), col.counted(BUDGET))
 
 CONCURRENCY_THROUGHPUT = Table(
     name="concurrency_throughput",
@@ -65,7 +64,7 @@ _KEYS = [column.key for column in _GROUP]
 _CELL = [*_KEYS, "concurrency"]
 
 
-def concurrency_throughput(rows: pl.DataFrame, *, level: float = 0.95) -> pl.DataFrame:
+def concurrency_throughput(rows: pl.DataFrame, level: float = 0.95) -> pl.DataFrame:
     """Per cell and number of clients: output tokens/s, the concurrency achieved, TTFT, ITL, e2e and queue delay.
 
     A group is the calls made at once; its throughput is their tokens over the time from the first send to the last
@@ -110,11 +109,10 @@ def concurrency_throughput(rows: pl.DataFrame, *, level: float = 0.95) -> pl.Dat
         )
         .sort(_CELL)
     )
-    groups, medians = table["n_groups"].to_numpy(), table["output_tokens_per_s_median"].to_numpy()
-    se = table["log_sd"].cast(pl.Float64).to_numpy() * np.array([median_variance(int(n)) ** 0.5 for n in groups])
-    low, high = log_interval(medians, se, groups - 1, level)
-    ends = pl.Series("output_tokens_per_s_ci_low", low), pl.Series("output_tokens_per_s_ci_high", high)
-    return CONCURRENCY_THROUGHPUT.frame(table.with_columns(*ends))
+    deviations = pl.Series(np.sqrt(median_variance(table["n_groups"].to_numpy())))
+    table = table.with_columns(se=pl.col("log_sd") * deviations, degrees=pl.col("n_groups") - 1)
+    table = with_ends(table, "output_tokens_per_s_median", level, named="output_tokens_per_s_ci")
+    return CONCURRENCY_THROUGHPUT.frame(table)
 
 
 def users_within(cells: Sequence[Row], slo_ms: tuple[float, float]) -> tuple[Row | None, Row | None]:

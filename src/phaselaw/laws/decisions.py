@@ -16,7 +16,7 @@ from phaselaw.laws import structure
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.overhead import LINEAR, OVERHEAD_COMPUTE_FITS, POWER
 from phaselaw.laws.scaling import SCALING_FITS
-from phaselaw.laws.summary import GROUP_COLUMNS, REQUESTS
+from phaselaw.laws.summary import GROUP_COLUMNS, REQUESTS, SETTING
 from phaselaw.laws.verdicts import NARROW, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
 from phaselaw.laws.warmup import COLD_STARTS, WARMUP_EFFECT_SUMMARY, event_words
 from phaselaw.tables import BUDGET, Col, Row, Table, grouped, like
@@ -31,7 +31,6 @@ OVERHEAD_SHARE = 0.5
 ALIKE_WITHIN = 1.05
 """Growth factors of latency and price that differ by less than this factor are alike."""
 
-_KEYS = ["backend", "backend_kind", "batch_size", BUDGET]
 
 REGIMES = Table(
     name="regimes",
@@ -79,17 +78,14 @@ WHAT_BREAKS_FIRST = Table(
         *col.plain("law_factor"),
         *col.interval("law_factor_low", "law_factor_high", "by the law", col.digits),
         *col.plain("slowest_to_fastest"),
-        col.words("cold_mode"),
-        col.words("cold_model"),
-        *col.plain("cold_params_millions"),
-        *col.plain("cold_ratio_p95 cold_added_ms_p95"),
+        *col.plain("cold_mode cold_model", pl.String),
+        *col.plain("cold_params_millions cold_ratio_p95 cold_added_ms_p95"),
         col.counted(BUDGET),
         col.words("coldness"),
         col.derived("cold_ratio_max", "worst first call", col.factor),
         col.derived("cold_added_ms_max", "added (ms)"),
         col.measured("cold_load_ms", "of which loading"),
-        col.counted("cold_n_calls"),
-        col.counted("cold_n_unsafe"),
+        *col.plain("cold_n_calls cold_n_unsafe", pl.Int64),
     ),
     shows="backend first then largest_params_millions largest_latency_ms latency_factor law_factor_low price_factor "
     "cold_ratio_max cold_added_ms_max cold_load_ms",
@@ -98,7 +94,7 @@ WHAT_BREAKS_FIRST = Table(
 
 def of_group(table: pl.DataFrame, about: Mapping[str, Any], *names: str) -> list[Row]:
     """The rows of a table that are about the same backend, batch size and budget, and alike in ``names`` too."""
-    known = [name for name in (*_KEYS, *names) if name in about and name in table.columns]
+    known = [name for name in (*SETTING, *names) if name in about and name in table.columns]
     return like(table, about, known).to_dicts()
 
 
@@ -130,7 +126,7 @@ def regimes(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
             | {f"loo_{name}": errors.get(predictor) for name, predictor in _LOO.items()}
             | {f"overhead_share{end}": line.get(f"relative_share_at_median{end}") for end in _ENDS}
         )
-    for about, starts in grouped(_unsafe(tables), [*_KEYS, "mode"]):
+    for about, starts in grouped(_unsafe(tables), [*SETTING, "mode"]):
         events = starts.sort("added_ms_max", descending=True).to_dicts()
         cold = {"regime": COLD_START, "reason": "; ".join(map(event_words, events))}
         cold |= {f"cold_{name}": events[0][name] for name in ("ratio_max", "added_ms_max")}
@@ -189,7 +185,7 @@ def what_breaks_first(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     sized = pl.col("params_millions_effective").is_finite() & (pl.col("params_millions_effective") > 0)
     latency = tables[REQUESTS.name].filter((pl.col("mode") == "e2e_kv") & sized).sort("params_millions_effective")
     laws, rows = end_to_end_laws(tables), []
-    for about, group in grouped(latency, _KEYS):
+    for about, group in grouped(latency, SETTING):
         law = next(iter(of_group(laws, about)), {})
         row = about | _growth(group.to_dicts(), law) | _cold(tables, about)
         rows.append(row | _order(row, word(str(law.get("verdict"))), law.get("slope")))
@@ -230,13 +226,11 @@ def _cold(tables: Mapping[str, pl.DataFrame], about: Row) -> Row:
     smallest = min(alike, key=lambda row: float(row["smallest_params_millions"] or math.inf))
     old = next(iter(of_group(tables[WARMUP_EFFECT_SUMMARY.name], worst, "mode")), {})
     return {
-        "cold_mode": worst["mode"],
+        **{f"cold_{name}": worst[name] for name in ("mode", "ratio_max", "added_ms_max")},
         "coldness": worst["coldness"],
+        "cold_load_ms": worst["worst_load_ms"],
         "cold_model": smallest["smallest_model"],
         "cold_params_millions": smallest["smallest_params_millions"],
-        "cold_ratio_max": worst["ratio_max"],
-        "cold_added_ms_max": worst["added_ms_max"],
-        "cold_load_ms": worst["worst_load_ms"],
         "cold_n_calls": sum(row["n_calls"] for row in of_group(tables[COLD_STARTS.name], worst, "mode")),
         "cold_n_unsafe": sum(row["n_unsafe"] for row in alike),
         "cold_ratio_p95": old.get("ratio_p95"),

@@ -7,7 +7,7 @@ so did others of its cell at other times: one slow stretch is drift.
 
 import polars as pl
 
-from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, as_requests
+from phaselaw.laws.summary import BUDGET, CELL, GROUP_COLUMNS, ORDER, as_requests
 from phaselaw.machine.neighbours import BUSY_SHARE
 from phaselaw.tables import Table, counted, derived, factor, measured, plain, words
 
@@ -42,9 +42,9 @@ WITHOUT_DISTURBED = Table(
         *plain("params_millions_effective"),
         counted(BUDGET),
     ),
-    order=("check", "backend", "batch_size", BUDGET, "mode", "params_millions_effective", "model", "scenario"),
+    order=("check", *ORDER, "params_millions_effective", "model", "scenario"),
 )
-_CELL = [*GROUP, *MODEL, "scenario"]
+
 _CALL = ["run", "call_idx"]
 _OF_BACKEND = ["backend", "batch_size"]
 
@@ -72,7 +72,7 @@ def disturbed_calls(rows: pl.DataFrame) -> pl.DataFrame:
     calls = calls.with_columns(busy=pl.col("busy") & _enough("busy", _OF_BACKEND))
     calls = _shared_server(calls)
     check = pl.when("busy").then(pl.lit(BUSY)).when("shared").then(pl.lit(SHARED))
-    return calls.select(*_CALL, *_CELL, check=check).filter(pl.col("check").is_not_null())
+    return calls.select(*_CALL, *CELL, check=check).filter(pl.col("check").is_not_null())
 
 
 def _enough(flag: str, of: list[str]) -> pl.Expr:
@@ -82,7 +82,7 @@ def _enough(flag: str, of: list[str]) -> pl.Expr:
 
 def _shared_server(calls: pl.DataFrame) -> pl.DataFrame:
     """The calls with the flag ``shared``; slow ones beside more work of other processes become ``busy`` instead."""
-    cell = [*_CELL, "run"]
+    cell = [*CELL, "run"]
     ttft, client, server = (pl.col(name) for name in ("ttft_ms", "decode_step_ms_client", "decode_step_ms_server"))
     waited = ttft - pl.col("ollama_load_ms").fill_null(0.0)
     late = waited - waited.quantile(0.25).over(cell) >= pl.max_horizontal(LEAST_WAIT_MS, ttft.median().over(cell) / 2)
@@ -110,7 +110,7 @@ def without_disturbed(rows: pl.DataFrame, disturbed: pl.DataFrame) -> pl.DataFra
         return WITHOUT_DISTURBED.frame()
     latency, quiet = pl.col("latency_ms"), pl.col("check").is_null()
     marked = as_requests(rows).join(disturbed.select(*_CALL, "check"), on=_CALL, how="left")
-    found = marked.group_by(_CELL, maintain_order=True).agg(
+    found = marked.group_by(CELL, maintain_order=True).agg(
         pl.col("check").drop_nulls().mode().sort().first(),
         n=pl.len(),
         n_disturbed=(~quiet).sum(),

@@ -20,9 +20,9 @@ import polars as pl
 from scipy import stats
 
 from phaselaw.laws import rates
-from phaselaw.laws.noise import MODEL_KEYS, units_of
+from phaselaw.laws.noise import units_of
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.summary import by_cell, by_model
+from phaselaw.laws.summary import MODEL_KEYS, by_cell, by_model
 from phaselaw.tables import BUDGET, Row
 
 N_DRAWS = 8180
@@ -60,11 +60,7 @@ def draw(
     per_model = by_model(by_cell(rows))
     known = {}
     for of in ("latency", "rate"):
-        scatter = units.scatter(of)
-        if between_runs is None:
-            found = rates.deviations(units, scatter)
-        else:
-            found = rates.assumed_deviations(units, scatter, between_runs)
+        found = rates.deviations(units, units.scatter(of), between_runs)
         table = per_model.join(found, on=MODEL_KEYS, how="left", nulls_equal=True, maintain_order="left")
         known[of] = (table if models is None else table.filter(pl.col("model").is_in(list(models)))).to_dicts()
     joint = _Joint(known["rate"])
@@ -83,7 +79,10 @@ class _Joint:
 
     def __init__(self, models: list[Row]) -> None:
         names = dict.fromkeys(name for row in models for name in (row["backend"], (row["backend"], row["model"])))
-        uniform = _uniform(len(names) + 1)
+        power = (N_DRAWS - 1).bit_length()
+        points = stats.qmc.Sobol(len(names) + 1, scramble=True, rng=np.random.default_rng(SEED)).random_base2(power)
+        tiny = 0.5 / (2**53)
+        uniform = np.clip(points[:N_DRAWS], tiny, 1 - tiny)  # points of the open unit cube, evenly spread
         self._uniform = uniform[:, 0]
         self._normal = dict(zip(names, stats.norm.ppf(uniform[:, 1:]).T, strict=True))
         self._widths: dict[float, tuple[Floats, Floats]] = {}
@@ -137,11 +136,3 @@ def draws_of(quantity: Floats) -> list[Floats]:
 def thinned(quantity: Floats, n: int) -> Floats:
     """The quantity with the first ``n`` draws of each interval, which are evenly spread by themselves."""
     return np.concatenate([quantity[:1], *(each[:n] for each in draws_of(quantity))])
-
-
-def _uniform(dimensions: int) -> Floats:
-    """`N_DRAWS` points of the open unit cube, evenly spread."""
-    power = (N_DRAWS - 1).bit_length()
-    points = stats.qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(SEED)).random_base2(power)
-    tiny = 0.5 / (2**53)
-    return np.clip(points[:N_DRAWS], tiny, 1 - tiny)

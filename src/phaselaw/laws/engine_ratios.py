@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 
 from phaselaw import tables as col
-from phaselaw.laws.noise import Kind, Replicates, scatter_by
-from phaselaw.laws.rates import NOT_MEASURED, deviations, with_ends
+from phaselaw.laws.noise import Kind, Replicates
+from phaselaw.laws.rates import NOT_MEASURED, deviations_of, with_ends
 from phaselaw.laws.regression import fit_line, t_half_width
-from phaselaw.laws.summary import floats
+from phaselaw.laws.summary import floats, stated
 from phaselaw.laws.verdicts import MIN_MODELS, TOO_FEW
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, Table, grouped
@@ -92,7 +92,7 @@ ENGINE_LAWS = Table(
 )
 
 
-def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, *, level: float) -> pl.DataFrame:
+def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, level: float) -> pl.DataFrame:
     """Each model's latency on each engine over that on the reference, per phase: the geometric mean over scenarios.
 
     ``cells`` and ``replicates`` are of the usable rows. The interval is a t interval on the log: over replicates, each
@@ -118,7 +118,10 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
         )
     )
     if replicates is not None:
-        over = _over_units(_ratios(replicates.logs.join(names, on=["backend", "model"]), pairs), replicates)
+        ratios = _ratios(replicates.logs.join(names, on=["backend", "model"]), pairs)
+        over = deviations_of(replicates, ratios, _PAIR, ["identity"])
+        basis = pl.lit(UNITS.get(replicates.kind, replicates.kind))
+        over = over.with_columns(se=pl.coalesce("se_mean", "se_within"), basis=basis).drop_nulls("se")
         points = points.join(over, on=_POINT, how="left", nulls_equal=True, suffix="_over").with_columns(
             pl.coalesce(f"{name}_over", name).alias(name) for name in ("n", "se", "degrees", "basis")
         )
@@ -141,12 +144,10 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
 
 def identities(run: Run) -> pl.DataFrame:
     """``backend``, ``model``, its ``identity`` across engines and how its weights are kept, one row each."""
-    names = ["backend", "model", "identity", *_WEIGHTS]
-    stated = run.models.select(pl.selectors.by_name(names, require_all=False).cast(pl.String))
-    nothing = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
-    stated = pl.concat([nothing, stated], how="diagonal").unique(names[:2])
-    models = run.rows.select(names[:2]).unique(maintain_order=True).join(stated, on=names[:2], how="left")
-    return models.select(*names[:2], identity=pl.coalesce("identity", "model"), weights=pl.coalesce(_WEIGHTS))
+    on = ["backend", "model"]
+    told = stated(run.models, [*on, "identity", *_WEIGHTS]).unique(on)
+    models = run.rows.select(on).unique(maintain_order=True).join(told, on=on, how="left")
+    return models.select(*on, identity=pl.coalesce("identity", "model"), weights=pl.coalesce(_WEIGHTS))
 
 
 def _paired(cells: pl.DataFrame, run: Run) -> pl.DataFrame:
@@ -194,15 +195,6 @@ def _scatter_within_cells() -> dict[str, pl.Expr]:
     return {"se": se, "degrees": degrees, "n": fewest}
 
 
-def _over_units(ratios: pl.DataFrame, units: Replicates) -> pl.DataFrame:
-    """The standard error of each point's mean log ratio over units, where their scatter can be told."""
-    log = pl.col("log")
-    centre = log.mean() if units.between_runs else log.median()
-    scatter = scatter_by(ratios.with_columns(log - centre.over(_POINT)), _PAIR, ["identity"], units.kind)
-    found = deviations(units, scatter).with_columns(se=pl.coalesce("se_mean", "se_within"))
-    return found.filter(pl.col("se").is_not_null()).with_columns(basis=pl.lit(UNITS.get(units.kind, units.kind)))
-
-
 def _ratios(logs: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
     """The ``log`` ratio of each point in each replicate in which both engines measured all of the point's scenarios."""
     key = [*_SIDE, "identity", "scenario"]
@@ -216,7 +208,7 @@ def _ratios(logs: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
     return points.agg(pl.col("wanted").first(), log=log, n=pl.len()).filter(pl.col("n") == pl.col("wanted"))
 
 
-def engine_laws(ratios: pl.DataFrame, *, level: float) -> pl.DataFrame:
+def engine_laws(ratios: pl.DataFrame, level: float) -> pl.DataFrame:
     """Whether an engine changes a law's exponent or only its constant, per phase, over the models that all engines ran.
 
     All engines: those that share `MIN_MODELS` models or more with the reference. By the paired fit: the difference of

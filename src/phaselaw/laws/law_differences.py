@@ -40,11 +40,6 @@ class SlopeDifference:
         """Whether the interval leaves out 0."""
         return self.low > 0 or self.high < 0
 
-    @property
-    def at_most(self) -> float:
-        """So far apart the two are at most."""
-        return max(abs(self.low), abs(self.high))
-
 
 def paired_slope_difference(
     first: pl.DataFrame, second: pl.DataFrame, level: float, *, replicates: Replicates | None = None
@@ -166,14 +161,10 @@ def stem(backend: str) -> str:
     return _BATCH.sub("", backend)
 
 
-def _most_alike(law: Row, others: Sequence[Row]) -> Row | None:
-    same = [one for one in others if (stem(one["backend"]), one["mode"]) == (stem(law["backend"]), law["mode"])]
-    alike = ("backend", "batch_size", BUDGET)
-    return max(same, key=lambda one: sum(one.get(key) == law.get(key) for key in alike), default=None)
-
-
 def _difference(law: Row, tables: Tables, first: Tables, level: float) -> Row:
-    reference = _most_alike(law, _laws(first))
+    same = [one for one in _laws(first) if (stem(one["backend"]), one["mode"]) == (stem(law["backend"]), law["mode"])]
+    alike = ("backend", "batch_size", BUDGET)
+    reference = max(same, key=lambda one: sum(one[key] == law[key] for key in alike), default=None)
     if reference is None or law["slope"] is None or reference["slope"] is None:
         return {}
     mine, theirs = _models(tables, law), _models(first, reference)

@@ -11,7 +11,7 @@ import polars as pl
 
 from phaselaw import tables as col
 from phaselaw.laws.physical_limit import CELL, CELL_KEYS, Shape, shapes
-from phaselaw.laws.regression import fit_plane, t_half_width
+from phaselaw.laws.regression import ends, fit_line, t_half_width
 from phaselaw.machine.footprint import VALUE_BYTES, memory
 from phaselaw.machine.peak_memory import MB
 from phaselaw.records import Run
@@ -93,14 +93,13 @@ def memory_laws(peaks: pl.DataFrame, level: float) -> pl.DataFrame:
         own_mb=own.max(), params=pl.col("params_millions_effective").first()
     )
     for key, group in grouped(models.drop_nulls(), [*MEMORY_LAWS.order, "backend_kind"]):
-        params = group["params"].to_numpy() * 1e6
-        line = fit_plane(params[:, None], group["own_mb"].to_numpy() * MB)
+        line = fit_line(group["params"].to_numpy() * 1e6, group["own_mb"].to_numpy() * MB)
         if group.height > 2 and line.determined:
             half = t_half_width(line.standard_errors, line.degrees, level)
             found: Row = {"n_models": group.height, "r2": line.r2}
             for at, name, unit in ((0, "base_mb", MB), (1, "bytes_per_param", 1)):
-                ends = {"": 0.0, "_low": -half[at], "_high": half[at]}
-                found |= {f"{name}{end}": (line.coefficients[at] + off) / unit for end, off in ends.items()}
+                found[name] = line.coefficients[at] / unit
+                found |= ends(name, found[name], half[at] / unit)
             rows.append(key | found)
     return MEMORY_LAWS.frame(rows)
 

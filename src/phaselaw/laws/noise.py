@@ -36,10 +36,10 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import special
+from scipy import optimize, special
 
 from phaselaw.laws.regression import Floats, t_half_width
-from phaselaw.laws.summary import GROUP, MODEL, by_cell_and_unit, median_variance, unit_of
+from phaselaw.laws.summary import CELL, GROUP, MODEL, MODEL_KEYS, by_cell_and_unit, median_variance, unit_of
 from phaselaw.tables import BUDGET, Table, grouped, plain, words
 
 Kind = Literal["hosts", "runs", "replicates", "rounds", "repetitions"]
@@ -54,8 +54,7 @@ KEYS = [*GROUP, "scenario", "aggregation"]
 BETWEEN_RUNS: tuple[Kind, ...] = ("hosts", "runs", "replicates")
 """Units that tell what another run may give; the others know this run only."""
 
-MODEL_KEYS = [*GROUP, *MODEL]
-_CELL = [*MODEL_KEYS, "scenario"]
+
 _FEWEST: dict[Kind, int] = {"hosts": 2, "runs": 2, "replicates": 2, "rounds": 3, "repetitions": 3}
 """Replicates that an interval takes notice of: two rounds would make every interval of a run with two repetitions
 wide."""
@@ -101,31 +100,28 @@ class Replicates:
         """What a law takes notice of; ``None`` for repetitions, which can't see what befell all of a cell."""
         return None if self.kind == "repetitions" else self
 
+    def centred(self, logs: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+        """Rows with each ``log`` less its centre over units, by ``names``; those without one are left out.
+
+        That is the mean over runs, the median over rounds, as the point that it is the noise of.
+        """
+        log = pl.col("log")
+        centre = log.mean() if self.between_runs else log.median()
+        return logs.filter(log.is_not_null()).with_columns(log - centre.over(names))
+
     def scatter(self, of: Literal["latency", "rate"]) -> pl.DataFrame:
         """How far each model's log latency, or rate, scatters over units, by `GROUP` and `MODEL` (`scatter_by`).
 
-        In each unit it stands relative to its cells' centres, so that a call that failed does not shift its unit: the
-        mean over runs, the median over rounds, as the point that it is the noise of.
+        In each unit it stands relative to its cells' centres, so that a call that failed does not shift its unit.
         """
-        log = pl.col(of)
-        centre = log.mean() if self.between_runs else log.median()
-        logs = (
-            self.logs.filter(log.is_not_null())
-            .select(*MODEL_KEYS, "replicate", (log - centre.over(_CELL)).alias("log"))
-            .group_by([*MODEL_KEYS, "replicate"], maintain_order=True)
-            .agg(pl.col("log").mean())
-        )
-        return scatter_by(logs, GROUP, MODEL, self.kind)
+        cells = self.centred(self.logs.with_columns(log=of), CELL)
+        models = cells.group_by([*MODEL_KEYS, "replicate"], maintain_order=True)
+        return scatter_by(models.agg(pl.col("log").mean()), GROUP, MODEL, self.kind)
 
 
-def point_variance(n: int, kind: Kind) -> float:
+def point_variance(n: int | NDArray[np.int64], kind: Kind) -> Floats:
     """Variance of a point made of ``n`` units of variance 1: a mean over runs, or a median of rounds."""
-    return 1.0 / n if kind in BETWEEN_RUNS else median_variance(n)
-
-
-def replicates_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates | None:
-    """The units of usable rows that a law takes notice of."""
-    return units_of(rows, in_rounds=in_rounds).for_laws
+    return 1.0 / np.asarray(n) if kind in BETWEEN_RUNS else median_variance(n)
 
 
 def units_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates:
@@ -140,7 +136,7 @@ def units_of(rows: pl.DataFrame, *, in_rounds: bool) -> Replicates:
         replicate = pl.format("{} {}", "run", "rep")
     latency, rate = (pl.when(pl.col(name) > 0).then(pl.col(name).log()).mean() for name in figures)
     logs = (
-        rows.group_by([*_CELL, replicate.alias("replicate")], maintain_order=True)
+        rows.group_by([*CELL, replicate.alias("replicate")], maintain_order=True)
         .agg(latency=latency, rate=rate)
         .with_columns(n_scenarios=pl.col("scenario").n_unique().over(MODEL_KEYS))
         .filter(pl.col("replicate").is_not_null())
@@ -162,12 +158,12 @@ def _points(of_all: pl.DataFrame, of_scenario: pl.DataFrame, figures: list[str])
     return pl.concat(each.select(*KEYS, *MODEL, *figures) for each in (of_all, of_scenario))
 
 
-def log_matrices(logs: pl.DataFrame, keys: Sequence[str]) -> Callable[[pl.DataFrame], Floats | None]:
-    """From rows such as `points`: of the models of one law, alike in ``keys``, their ``log`` by replicate.
+def log_matrices(logs: pl.DataFrame | None, keys: Sequence[str]) -> Callable[[pl.DataFrame], Floats | None]:
+    """From rows such as `points`, if any: of the models of one law, alike in ``keys``, their ``log`` by replicate.
 
     That is a matrix (replicates, models) in the order of the models, of the replicates that hold all of them.
     """
-    of_laws = logs.partition_by(keys, as_dict=True)
+    of_laws = {} if logs is None else logs.partition_by(keys, as_dict=True)
 
     def matrix(models: pl.DataFrame) -> Floats | None:
         mine = of_laws.get(models.select(keys).row(0)) if models.height else None
@@ -244,14 +240,6 @@ def noise_of(at: Floats, columns: Floats, logs: Floats | None, *, kind: Kind) ->
     return Noise(kind=kind, n=n, between=float(between * factor), shared=float(shared * factor))
 
 
-def call_noise_of_slope(x: Floats, log_variance: Floats) -> float:
-    """Standard error that the points' own variances (of natural logs) give a slope; NaN where one is unknown."""
-    dx = x - x.mean()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        weights = dx / (dx @ dx) / math.log(10)
-    return math.sqrt(float((weights * weights) @ log_variance))
-
-
 class Scatter(NamedTuple):
     """How far one unit's value of each model scatters, arrays of shape (..., models)."""
 
@@ -282,7 +270,9 @@ def scatter_of(off: Floats, *, about_medians: bool = False) -> Scatter:
     rest = each.sum(axis=-1) - units
     shared = (of_unit * means**2).sum(axis=-1)
     own = np.maximum((off**2).sum(axis=(-2, -1)) - shared, 0.0)
-    total, terms = shared + own, _sum_of_squares(n) if about_medians else each
+    total, terms = shared + own, each
+    if about_medians:  # what the squares of n normal values about their median sum to, on average
+        terms = np.maximum(n - 2 + n * median_variance(n), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = total / terms.sum(axis=-1)
         squares = shared**2 / units + np.where(rest > 0, own**2 / rest, 0.0)
@@ -293,13 +283,6 @@ def scatter_of(off: Floats, *, about_medians: bool = False) -> Scatter:
     degrees = np.where(enough, degrees, np.nan)[..., None] * np.ones(n.shape)
     found = Scatter(variance[..., None] * np.ones(n.shape), degrees, of_shared[..., None] * np.ones(n.shape))
     return _moderated(found, (off**2).sum(axis=-1) / np.maximum(terms, 1e-9), each) if about_medians else found
-
-
-def _sum_of_squares(n: NDArray[np.int64]) -> Floats:
-    """What the squares of ``n`` normal values of variance 1 about their median sum to, on average."""
-    medians = np.array([median_variance(int(size)) if size else 0.0 for size in n.ravel()]).reshape(n.shape)
-    found: Floats = np.maximum(n - 2 + n * medians, 0.0)
-    return found
 
 
 def _moderated(pooled: Scatter, own: Floats, degrees: Floats) -> Scatter:
@@ -319,19 +302,11 @@ def _moderated(pooled: Scatter, own: Floats, degrees: Floats) -> Scatter:
     beyond = float(logs.var(ddof=1) - special.polygamma(1, half).mean())
     if beyond <= 0:
         return pooled
-    prior = 2 * _inverse_trigamma(beyond)
+    # Where the trigamma function is so large; it is less than 1/x + 1/x^2, and more than 1/x.
+    prior = 2 * optimize.brentq(lambda x: special.polygamma(1, x) - beyond, 1 / beyond, 1 / beyond + 1, xtol=1e-15)
     centre = math.exp(logs.mean() + special.digamma(prior / 2) - math.log(prior / 2))
     variance = (prior * centre + degrees * own) / (prior + degrees)
     return Scatter(variance, np.minimum(prior + degrees, pooled.degrees), np.minimum(pooled.shared, variance))
-
-
-def _inverse_trigamma(value: float) -> float:
-    """Where the trigamma function has this value (Newton's method, as Smyth has it)."""
-    at = 0.5 + 1 / value
-    for _ in range(50):
-        trigamma = float(special.polygamma(1, at))
-        at += trigamma * (1 - trigamma / value) / float(special.polygamma(2, at))
-    return at
 
 
 def scatter_by(logs: pl.DataFrame, group: Sequence[str], each: Sequence[str], kind: Kind) -> pl.DataFrame:

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import polars as pl
 
-from phaselaw.laws.noise import ALL, points_of
+from phaselaw.laws.noise import points_of
 from phaselaw.laws.options import Options
 from phaselaw.laws.scaling import scaling_fits
-from phaselaw.laws.summary import CELLS, GROUP, GROUP_COLUMNS, by_cell, by_model
+from phaselaw.laws.summary import CELLS, GROUP, GROUP_COLUMNS, ORDER, by_cell, by_model
 from phaselaw.tables import BUDGET, Table, counted, derived, digits, factor, grouped, words
 
 FAR, USUAL, SCALES = 1.25, 0.05, 5.0
@@ -33,7 +33,7 @@ WITHOUT_OFF_ROUNDS = Table(
         derived("price_factor", "price without them", factor),
         counted(BUDGET),
     ),
-    order=("backend", "batch_size", BUDGET, "mode", "figure", "model"),
+    order=(*ORDER, "figure", "model"),
 )
 
 
@@ -71,8 +71,9 @@ def _off(calls: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     return levels.select(keys).with_columns(factor=np.exp(off)).filter(pl.Series(far)).sort(keys)
 
 
-def without_off_rounds(rows: pl.DataFrame, off: pl.DataFrame, options: Options) -> pl.DataFrame:
+def without_off_rounds(rows: pl.DataFrame, options: Options, *, in_rounds: bool) -> pl.DataFrame:
     """``laws_without_off_rounds``: each law's exponent, each model's end-to-end rate, and the price that follows."""
+    off = off_rounds(rows, in_rounds=in_rounds)
     if off.is_empty():
         return WITHOUT_OFF_ROUNDS.frame()
     touched = rows.join(off, on=["backend", "batch_size"], how="semi")
@@ -85,10 +86,8 @@ def without_off_rounds(rows: pl.DataFrame, off: pl.DataFrame, options: Options) 
 
 def _figures(rows: pl.DataFrame, options: Options) -> pl.DataFrame:
     per_model = by_model(by_cell(rows))
-    laws = scaling_fits(points_of(CELLS.frame(), per_model), None, options).filter(pl.col("scenario") == ALL)
-    no_model, names = pl.lit(None, dtype=pl.String).alias("model"), [*GROUP]
-    of_laws = laws.select(*names, no_model, pl.lit(EXPONENT).alias("figure"), value="slope")
+    laws = scaling_fits(points_of(CELLS.frame(), per_model), None, options)
+    laws = laws.with_columns(model=pl.lit(None, pl.String), figure=pl.lit(EXPONENT), value="slope")
     rates = per_model.filter(pl.col("mode") == "e2e_kv")
-    return pl.concat(
-        [of_laws, rates.select(*names, "model", pl.lit(RATE).alias("figure"), value="tokens_per_s_geomean")]
-    )
+    rates = rates.with_columns(figure=pl.lit(RATE), value="tokens_per_s_geomean")
+    return pl.concat(each.select(*GROUP, "model", "figure", "value") for each in (laws, rates))

@@ -18,7 +18,7 @@ from scipy import optimize, stats
 
 from phaselaw import tables as col
 from phaselaw.laws.regression import Floats, fit_line
-from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, by_size
+from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, ORDER, by_size
 from phaselaw.tables import BUDGET, Row, Table, grouped
 
 LINEAR, POWER = "lat = a + b*P", "lat = a + b*P^s"
@@ -50,13 +50,13 @@ OVERHEAD_COMPUTE_FITS = Table(
         *col.interval("relative_share_at_median_ci_low", "relative_share_at_median_ci_high", "interval", col.percent),
         col.counted(BUDGET),
     ),
-    order=("backend", "batch_size", BUDGET, "mode", "fit"),
+    order=(*ORDER, "fit"),
     shows="backend mode fit relative_a_ms relative_a_ci_low relative_s relative_s_ci_low relative_share_at_median "
     "relative_share_at_median_ci_low r2",
 )
 
 
-def overhead_compute_fits(per_model: pl.DataFrame, *, level: float) -> pl.DataFrame:
+def overhead_compute_fits(per_model: pl.DataFrame, level: float) -> pl.DataFrame:
     """The table ``overhead_compute_fits``: both forms for each group's aggregate, TR121's columns first, then ours."""
     points = by_size(per_model.with_columns(latency="latency_geomean_ms"), GROUP)
     return OVERHEAD_COMPUTE_FITS.frame(
@@ -89,37 +89,18 @@ def _power_fit(params_millions: Floats, latency_ms: Floats) -> tuple[float, floa
     """
     scale = float(params_millions.max())
 
-    def fits(s: Floats) -> tuple[Floats, Floats, Floats]:
-        return _nonnegative((params_millions / scale) ** s[:, None], latency_ms)
+    def fit(s: float) -> tuple[Floats, float]:
+        """The best a and b, and the norm of what they leave."""
+        return optimize.nnls(np.stack([np.ones_like(latency_ms), (params_millions / scale) ** s], axis=1), latency_ms)
 
-    def error(s: float) -> float:
-        return float(fits(np.array([s]))[2][0])
-
-    grid = np.linspace(0.0, MAX_EXPONENT, 801)
-    at = int(fits(grid)[2].argmin())
+    grid = np.linspace(0.0, MAX_EXPONENT, 201)
+    at = int(np.argmin([fit(s)[1] for s in grid]))
     about = (grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)])
-    refined = optimize.minimize_scalar(error, bounds=about, method="bounded", options={"xatol": 1e-12})
-    s = min(float(grid[at]), float(refined.x), key=error)
-    a, b, sse = (float(value[0]) for value in fits(np.array([s])))
+    refined = optimize.minimize_scalar(lambda s: fit(s)[1], bounds=about, method="bounded", options={"xatol": 1e-12})
+    s = min(float(grid[at]), float(refined.x), key=lambda s: fit(s)[1])
+    (a, b), rest = fit(s)
     total = float(((latency_ms - latency_ms.mean()) ** 2).sum())
-    return a, b / scale**s, s, 1 - sse / total if total > 0 else math.nan
-
-
-def _nonnegative(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
-    """Exact least squares of ``a + b x`` with a, b >= 0 for each row of ``x``: a, b and the sum of squares."""
-    n = x.shape[1]
-    mean, y_mean = x.mean(axis=1), y.mean()
-    dx = x - mean[:, None]
-    sxx = (dx * dx).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = np.where(sxx > 1e-14 * n, dx @ (y - y_mean) / sxx, 0.0)
-    slope = np.maximum(slope, 0.0)  # b = 0 leaves a the mean of y, which is positive
-    a = y_mean - slope * mean
-    through_origin = (x @ y) / (x * x).sum(axis=1)
-    b = np.where(a < 0, through_origin, slope)
-    a = np.maximum(a, 0.0)
-    residual = y - a[:, None] - b[:, None] * x
-    return a, b, (residual * residual).sum(axis=1)
+    return float(a), float(b) / scale**s, s, 1 - rest**2 / total if total > 0 else math.nan
 
 
 class _Problem:
@@ -170,7 +151,7 @@ class _Problem:
         return np.where(whole, end, inside)
 
 
-def _relative_fit(problem: _Problem, *, level: float) -> dict[str, float | None]:
+def _relative_fit(problem: _Problem, level: float) -> dict[str, float | None]:
     """Least squares of log latency on ``a + b P^s``, with profile intervals.
 
     ``log_r2`` is of log latency, ``share_at_median`` the overhead's share of the fitted latency at the median
@@ -242,19 +223,14 @@ def _interval_of_s(problem: _Problem, best: float, limit: float) -> tuple[float,
     """The least and the greatest exponent whose best fit is within the limit."""
     s = np.unique(np.append(np.linspace(*problem.exponents, 41), best))
     within = problem.best_t(s)[1] <= limit
-    inside = s[within] if within.any() else np.array([best])
-    edges = []
-    for end, beyond in ((inside.min(), s[s < inside.min()]), (inside.max(), s[s > inside.max()])):
-        near = float(end)
-        far = near if len(beyond) == 0 else float(beyond.max() if beyond.max() < near else beyond.min())
-        edges.append(_crossing(problem, near, far, limit))
-    return edges[0], edges[1]
+    inside = np.flatnonzero(within if within.any() else s == best)
+    first, last = inside[0], inside[-1]
+    beyond = max(first - 1, 0), min(last + 1, len(s) - 1)
+    return _crossing(problem, s[first], s[beyond[0]], limit), _crossing(problem, s[last], s[beyond[1]], limit)
 
 
 def _crossing(problem: _Problem, inside: float, outside: float, limit: float) -> float:
-    """Where between two exponents the profile crosses the limit."""
-    if inside == outside:
-        return inside
+    """Where between two exponents, or at both, the profile crosses the limit."""
     for _ in range(4):
         s = np.linspace(inside, outside, 8)
         beyond = np.flatnonzero(problem.best_t(s)[1] > limit)

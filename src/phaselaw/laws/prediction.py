@@ -15,14 +15,14 @@ import polars as pl
 from scipy import stats
 
 from phaselaw import tables as col
-from phaselaw.laws.noise import Kind, Noise, log_matrices, noise_of, scatter_of
+from phaselaw.laws.noise import ALL, Kind, Noise, log_matrices, noise_of, scatter_of
 from phaselaw.laws.rates import BASIS
 from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, left_out, sum_of_variances, t_half_width
-from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH
-from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size, floats
+from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH, logs_of
+from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size
 from phaselaw.laws.verdicts import MIN_MODELS
 from phaselaw.records import PHASES
-from phaselaw.tables import Row, Table, grouped
+from phaselaw.tables import SUSPECT, Row, Table, grouped, like
 
 LAWS = (PARAMS, DEPTH, WIDTH, BOTH)
 """The laws that predict, in the order in which they win ties."""
@@ -38,10 +38,6 @@ CHOSEN = "chosen"
 _FEW = "no law over four models, so that three are left to predict one from"
 
 
-def _signed(error: float | None) -> str:
-    return col.MISSING if error is None else f"{100 * error:+.0f} %"
-
-
 PREDICTION_VALIDATION = Table(
     name="prediction_validation",
     holds="each model predicted from the others (of more than 100, 100 over the range of sizes)",
@@ -53,7 +49,7 @@ PREDICTION_VALIDATION = Table(
         col.measured("latency_measured_ms", "measured ms"),
         col.derived("latency_predicted_ms", "predicted ms"),
         *col.interval("latency_predicted_ms_low", "latency_predicted_ms_high", "interval", col.digits),
-        col.derived("error", "error", _signed),
+        col.derived("error", "error", lambda error: col.MISSING if error is None else f"{100 * error:+.0f} %"),
         col.Col(key="inside", title="measured lies", type=pl.Boolean, show=lambda held: ("OUTSIDE", "inside")[held]),
         col.Col(key="extrapolated", type=pl.Boolean, show=lambda beyond: "extrapolated" if beyond else ""),
         col.counted(BUDGET),
@@ -208,8 +204,7 @@ class LawFit:
         at = np.log(np.array([properties[name] for name in COLUMNS[self.law]], dtype=float))
         charged = 1.0 if chosen_of > 1 and self.plane.degrees > 1 else 0.0
         se, degrees = self.plane.new_point_error(at, charged=charged)
-        columns, _ = _logs(self.models, self.law)
-        noise = noise_of(np.append(1.0, at), columns, runs, kind="runs")
+        noise = noise_of(np.append(1.0, at), logs_of(self.models, COLUMNS[self.law]), runs, kind="runs")
         value, parts = self.plane.at(at), [tuple(map(float, noise.variance(se, degrees)))]
         found = {"latency_ms": exponential(value)}
         if runs is None:
@@ -227,7 +222,7 @@ def _ends(name: str, log: float, parts: Sequence[tuple[float, ...]], level: floa
 
 
 def predict(
-    tables: Mapping[str, pl.DataFrame], model: NewModel, *, level: float = 0.95, extrapolate: bool = False
+    tables: Mapping[str, pl.DataFrame], model: NewModel, level: float = 0.95, extrapolate: bool = False
 ) -> Predictions:
     """What a run's analysis (its ``tables``) predicts of ``model``, per backend, batch size, budget and phase.
 
@@ -239,12 +234,12 @@ def predict(
     several = cells[BUDGET].n_unique() > 1
     workloads = workloads_of(cells if several else cells.with_columns(pl.lit(None, dtype=pl.Int64).alias(BUDGET)))
     tokens = {(each.backend, each.batch_size, each.gen_tokens_target): each.tokens for each in workloads}
-    suspects = _suspects(tables["scaling_fits"])
+    laws = tables["scaling_fits"].filter(pl.col("scenario") == ALL)
     logs = pl.col("latency_geomean_ms").log().alias("log")
     runs = tables["summary_by_model_and_run"].with_columns(logs, pl.col("run").alias("replicate"))
     kind: Kind = "replicates" if tables["throughput_intervals"]["n_replicates"].is_not_null().any() else "runs"
     for key, points in groups(tables):
-        suspect = suspects.get(tuple(key[name] for name in GROUP))
+        suspect = next((law.get(SUSPECT) for law in like(laws, key, GROUP).to_dicts()), None) or None
         key = key if several else key | {BUDGET: None}
         where = {name: key[name] for name in ("backend", "batch_size", BUDGET)}
         outside = outside_range(points, model.properties())
@@ -279,7 +274,7 @@ def groups(tables: Mapping[str, pl.DataFrame]) -> list[tuple[Row, pl.DataFrame]]
 def fit(points: pl.DataFrame, law: str) -> LawFit | None:
     """A law fitted to the models whose properties are known; ``None`` where they leave no scatter to judge it by."""
     known = _known(points, [law])
-    plane = fit_plane(*_logs(known, law)) if known.height else None
+    plane = _plane(known, law) if known.height else None
     return LawFit(law=law, plane=plane, models=known) if plane and plane.determined and plane.degrees > 0 else None
 
 
@@ -295,7 +290,7 @@ def fitted_laws(
     laws = (law for law in LAWS if all(properties.get(name) for name in COLUMNS[law]))
     fits = {law: fitted for law in laws if (fitted := fit(points, law)) is not None}
     known = _known(points, list(fits))
-    errors = {law: left_out(fit_plane(*_logs(known, law))).root_mean_square for law in (MEAN, *fits) if known.height}
+    errors = {law: left_out(_plane(known, law)).root_mean_square for law in (MEAN, *fits) if known.height}
     factors = {law: exponential(error) for law, error in errors.items() if math.isfinite(error)}
     return fits, factors, min(fits, key=lambda law: factors.get(law, math.inf), default=None)
 
@@ -375,27 +370,18 @@ def workloads_of(cells: pl.DataFrame) -> list[Workload]:
     return found
 
 
-def _suspects(fits: pl.DataFrame) -> dict[tuple[Any, ...], str | None]:
-    """The mark of each group's law over all scenarios."""
-    laws = fits.filter(pl.col("scenario") == "__all__")
-    marks = laws["suspect"].to_list() if "suspect" in laws.columns else [None] * laws.height
-    return {key: mark or None for key, mark in zip(laws.select(GROUP).iter_rows(), marks, strict=True)}
-
-
 def _known(points: pl.DataFrame, laws: Sequence[str]) -> pl.DataFrame:
     """The models for which every property of these laws is known."""
     names = dict.fromkeys(name for law in laws for name in COLUMNS[law])
     return points.filter(*(pl.col(name) > 0 for name in names)) if names else points
 
 
-def _logs(points: pl.DataFrame, law: str) -> tuple[Floats, Floats]:
-    """The logs of a law's columns, (models, k), and of latency, (models,)."""
-    names = COLUMNS.get(law, ())
-    columns = np.array([floats(points, name) for name in names]).reshape(len(names), points.height).T
-    return np.log(columns), np.log(points["latency"].to_numpy())
+def _plane(points: pl.DataFrame, law: str) -> Plane:
+    """A law's plane in the logs of its columns through these models' log latencies."""
+    return fit_plane(logs_of(points, COLUMNS.get(law, ())), logs_of(points, ["latency"])[:, 0])
 
 
-def prediction_validation(tables: Mapping[str, pl.DataFrame], *, level: float) -> pl.DataFrame:
+def prediction_validation(tables: Mapping[str, pl.DataFrame], level: float) -> pl.DataFrame:
     """The table ``prediction_validation``: each model predicted from the others, by each law and by the `CHOSEN` one.
 
     ``error`` is predicted / measured - 1; ``inside`` says whether the measured latency lies in the interval;
@@ -436,7 +422,7 @@ def _left_out(points: pl.DataFrame, level: float) -> Iterator[Row]:
         yield shared | by_mean | {"latency_predicted_ms": mean, "error": mean / latency - 1}
 
 
-def prediction_coverage(validation: pl.DataFrame, *, level: float) -> pl.DataFrame:
+def prediction_coverage(validation: pl.DataFrame, level: float) -> pl.DataFrame:
     """The table ``prediction_coverage``: of how many left-out models the interval held the latency, by law.
 
     ``coverage_low`` and ``coverage_high`` are Clopper and Pearson's interval at the same level, as if the models were

@@ -5,12 +5,14 @@ What they are made of is in `phaselaw.laws.noise`.
 """
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 
-from phaselaw.laws.noise import FEWEST_MODELS, MODEL_KEYS, Kind, Replicates, point_variance
-from phaselaw.laws.regression import log_interval
-from phaselaw.laws.summary import INCOMPLETE, floats
+from phaselaw.laws.noise import FEWEST_MODELS, Kind, Replicates, point_variance, scatter_by
+from phaselaw.laws.regression import t_half_width
+from phaselaw.laws.summary import INCOMPLETE, MODEL_KEYS, floats
 from phaselaw.tables import BUDGET, Table, plain, words
 
 NOT_MEASURED = "not measured"
@@ -44,32 +46,29 @@ THROUGHPUT_INTERVALS = Table(
 )
 
 
-def deviations(units: Replicates, scatter: pl.DataFrame) -> pl.DataFrame:
+def deviations(units: Replicates, scatter: pl.DataFrame, between_runs: float | None = None) -> pl.DataFrame:
     """The standard error of a log figure for each of `INTERVALS`, beside its `Replicates.scatter`; null where none.
 
-    ``basis`` says which intervals there are, or why there are none.
+    ``basis`` says which intervals there are, or why there are none. ``between_runs`` is given where the standard
+    deviation between runs, of the log, is assumed and not measured: it is taken for each model's own, and known
+    exactly. How far this run's own scatter goes stays as it was measured.
     """
-    known, n = pl.when(pl.col("degrees") > 0), pl.col("n")
-    of_point = n.replace_strict({size: point_variance(size, units.kind) for size in scatter["n"].unique() if size})
+    known = pl.when(pl.col("degrees") > 0)
+    of_point = pl.lit(pl.Series(point_variance(scatter["n"].to_numpy(), units.kind)))
     variances = dict.fromkeys(INTERVALS, pl.lit(None, pl.Float64)) | (
         {"": 1 + of_point, "_mean": of_point} if units.between_runs else {"_within": of_point}
     )
     few = f"{NOT_MEASURED}: {units.n} {units.kind} of fewer than {FEWEST_MODELS} models need a third"
     why = pl.lit(few if units.n == 2 else NOT_MEASURED)
-    return scatter.with_columns(
+    found = scatter.with_columns(
         *(known.then((pl.col("variance") * factor).sqrt()).alias(f"se{name}") for name, factor in variances.items()),
         degrees_within=pl.col("degrees"),
         basis=known.then(pl.lit(BASIS[units.kind])).otherwise(why),
     )
-
-
-def assumed_deviations(units: Replicates, scatter: pl.DataFrame, between_runs: float) -> pl.DataFrame:
-    """`deviations` where the standard deviation between runs, of the log, is not measured but given.
-
-    It is taken for each model's own, and known exactly. How far this run's own scatter goes stays as it was measured.
-    """
+    if between_runs is None:
+        return found
     runs = units.n if units.kind in ("hosts", "runs") else 1
-    return deviations(units, scatter).with_columns(
+    return found.with_columns(
         degrees=pl.lit(math.inf),
         shared=pl.lit(0.0),
         variance=pl.lit(between_runs**2),
@@ -79,7 +78,12 @@ def assumed_deviations(units: Replicates, scatter: pl.DataFrame, between_runs: f
     )
 
 
-def throughput_intervals(units: Replicates, per_model: pl.DataFrame, *, level: float) -> pl.DataFrame:
+def deviations_of(units: Replicates, logs: pl.DataFrame, group: Sequence[str], each: Sequence[str]) -> pl.DataFrame:
+    """`deviations` of the ``log`` of each ``group`` and ``each`` in each unit; the group shares one variance."""
+    return deviations(units, scatter_by(units.centred(logs, [*group, *each]), group, each, units.kind))
+
+
+def throughput_intervals(units: Replicates, per_model: pl.DataFrame, level: float) -> pl.DataFrame:
     """Tokens/s of each model and phase (TR121's geometric mean over scenarios) with t intervals on its log.
 
     ``interval_basis`` says which there are, or why none; ``n_rounds`` (or repetitions), ``n_replicates`` and ``n_runs``
@@ -96,8 +100,13 @@ def throughput_intervals(units: Replicates, per_model: pl.DataFrame, *, level: f
     return THROUGHPUT_INTERVALS.frame(table.with_columns(interval_basis=basis, **counts))
 
 
-def with_ends(table: pl.DataFrame, value: str, level: float, name: str = "") -> pl.DataFrame:
-    """The table with both ends of an interval of ``value``: a t interval of its log by ``se{name}`` and ``degrees``."""
-    se, degrees = floats(table, f"se{name}"), floats(table, "degrees")
-    low, high = (pl.Series(values).fill_nan(None) for values in log_interval(floats(table, value), se, degrees, level))
-    return table.with_columns(low.alias(f"{value}{name}_low"), high.alias(f"{value}{name}_high"))
+def with_ends(table: pl.DataFrame, value: str, level: float, name: str = "", *, named: str = "") -> pl.DataFrame:
+    """The table with both ends of an interval of ``value``: a t interval of its log by ``se{name}`` and ``degrees``.
+
+    They are ``named`` so, else as the value and the interval are.
+    """
+    named = named or f"{value}{name}"
+    half = t_half_width(floats(table, f"se{name}"), floats(table, "degrees"), level)
+    for end, factor in (("low", np.exp(-half)), ("high", np.exp(half))):
+        table = table.with_columns(pl.Series(f"{named}_{end}", floats(table, value) * factor).fill_nan(None))
+    return table

@@ -226,10 +226,9 @@ def sum_of_variances(parts: Floats, degrees: Floats) -> tuple[Floats, Floats]:
     return total, np.where(total > 0, freedom, np.where(total == 0, np.inf, 0.0))
 
 
-def log_interval(values: Floats, log_se: Floats, degrees: Floats, level: float) -> tuple[Floats, Floats]:
-    """Both ends of a t interval on the log of each value; NaN without degrees of freedom."""
-    half = t_half_width(log_se, degrees, level)
-    return values * np.exp(-half), values * np.exp(half)
+def ends(name: str, middle: float, half: float) -> dict[str, float]:
+    """Both ends of an interval, by the name of each."""
+    return {f"{name}_low": middle - half, f"{name}_high": middle + half}
 
 
 def resamples(n: int, draws: int, seed: int) -> Floats:

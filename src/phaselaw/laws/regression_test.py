@@ -170,7 +170,12 @@ def regression_test(a: Run, b: Run, *, threshold: float = 0.05, level: float = 0
     With two or more runs a side, or replicates where each side is one run, a ratio is *slower* where it exceeds
     ``1 + threshold``, *faster* where it is below ``1 / (1 + threshold)``, at Holm's corrected level.
     """
-    basis, unit = _basis_of(a, b)
+    # What tells how far the same thing differs, and the column of it: runs, else replicates of one run a side.
+    runs, replicates = ([run.rows[name].n_unique() for run in (a, b)] for name in ("run", "replicate"))
+    unit: Unit = "run"
+    basis: Basis = BETWEEN_RUNS if min(runs) >= MIN_RUNS else WITHIN_RUNS
+    if max(runs) == 1 and min(replicates) >= MIN_RUNS:
+        basis, unit = BETWEEN_REPLICATES, "replicate"
     units = [run.rows[unit].unique().sort() for run in (a, b)]
     sides = [by_cell_and_unit(usable(run.rows), unit) for run in (a, b)]
     phase = pl.col("mode").replace_strict(PHASES, list(range(len(PHASES))), default=len(PHASES))
@@ -206,15 +211,6 @@ def regression_test(a: Run, b: Run, *, threshold: float = 0.05, level: float = 0
         level=level,
         basis=basis,
     )
-
-
-def _basis_of(a: Run, b: Run) -> tuple[Basis, Unit]:
-    """What tells how far the same thing differs, and the column of it: runs, else replicates of one run a side."""
-    runs, replicates = ([run.rows[name].n_unique() for run in (a, b)] for name in ("run", "replicate"))
-    if min(runs) >= MIN_RUNS:
-        return BETWEEN_RUNS, "run"
-    several = max(runs) == 1 and min(replicates) >= MIN_RUNS
-    return (BETWEEN_REPLICATES, "replicate") if several else (WITHIN_RUNS, "run")
 
 
 def _in_units(names: pl.DataFrame, medians: pl.DataFrame, units: pl.Series) -> Floats:

@@ -5,16 +5,14 @@ Intervals of medians are `phaselaw.laws.rates`' t intervals on the log, of each 
 p95 is of order statistics: of few calls its upper end is not known.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import polars as pl
 from scipy import stats
 
 from phaselaw import tables as col
 from phaselaw.laws import rates
-from phaselaw.laws.noise import Replicates, scatter_by, units_of
-from phaselaw.laws.summary import BUDGET, GROUP, MODEL, by_cell
+from phaselaw.laws.noise import units_of
+from phaselaw.laws.summary import BUDGET, CELL, GROUP, MODEL, by_cell
 from phaselaw.laws.warmup import SHAPE
 from phaselaw.tables import LAW, PHASE, Col, Row, Table
 
@@ -63,7 +61,7 @@ MODELS_BY_PROMPT = Table(
     ),
     shows="model other_model scenario mode latency_ms other_latency_ms ratio ratio_low verdict",
 )
-_KEYS = [name for name in (*GROUP, *MODEL, "scenario") if name != "mode"]
+_KEYS = [name for name in CELL if name != "mode"]
 _SIDE = ["backend", "batch_size", "model"]
 _FIGURES = {"prefill": "ttft_ms", "kv_decode": "step_ms", "e2e_kv": "request_ms"}
 
@@ -84,8 +82,8 @@ def requests_by_prompt(rows: pl.DataFrame, firsts: pl.DataFrame, *, in_rounds: b
     """
     rows = as_users_wait(rows)
     units = units_of(rows, in_rounds=in_rounds)
-    known = _deviations(units, units.logs.rename({"latency": "log"}), GROUP, [*MODEL, "scenario"])
-    cells = by_cell(rows).join(known, on=[*GROUP, *MODEL, "scenario"], how="left", nulls_equal=True, suffix="_units")
+    known = rates.deviations_of(units, units.logs.rename({"latency": "log"}), GROUP, [*MODEL, "scenario"])
+    cells = by_cell(rows).join(known, on=CELL, how="left", nulls_equal=True, suffix="_units")
     prompt = pl.col("prompt_tokens_raw_median").first() / pl.col("batch_size").first()
     table = cells.group_by(_KEYS, maintain_order=True).agg(prompt_tokens=prompt)
     for mode, name in _FIGURES.items():
@@ -104,13 +102,6 @@ def requests_by_prompt(rows: pl.DataFrame, firsts: pl.DataFrame, *, in_rounds: b
     table = table.join(cold, on=[*_SIDE, BUDGET], how="left", nulls_equal=True)
     table = table.join(_p95_ends(rows, level), on=_KEYS, how="left", nulls_equal=True)
     return REQUESTS_BY_PROMPT.frame(table.with_columns(interval_basis="basis", **rate))
-
-
-def _deviations(units: Replicates, logs: pl.DataFrame, group: Sequence[str], each: Sequence[str]) -> pl.DataFrame:
-    """`rates.deviations` of the ``log`` of each ``group`` and ``each``, whose variance the group shares."""
-    centre = pl.col("log").mean() if units.between_runs else pl.col("log").median()
-    off = logs.filter(pl.col("log").is_not_null()).with_columns(pl.col("log") - centre.over(*group, *each))
-    return rates.deviations(units, scatter_by(off, group, each, units.kind))
 
 
 def _p95_ends(rows: pl.DataFrame, level: float) -> pl.DataFrame:
@@ -147,7 +138,7 @@ def models_by_prompt(rows: pl.DataFrame, *, in_rounds: bool, level: float) -> pl
 
     logs = paired(units.logs, "replicate").with_columns(log=pl.col("latency") - pl.col("latency_other"))
     group = ["mode", BUDGET, "backend", "batch_size"]
-    known = _deviations(units, logs, group, ["scenario"])
+    known = rates.deviations_of(units, logs, group, ["scenario"])
     figures = {"latency_ms": "latency_median_ms", "other_latency_ms": "latency_median_ms_other"}
     table = paired(cells).join(known, on=[*group, "scenario"], how="left", nulls_equal=True).with_columns(**figures)
     ratio = pl.col("latency_ms") / pl.col("other_latency_ms")

@@ -13,6 +13,7 @@ import polars as pl
 
 from phaselaw import tables as col
 from phaselaw.laws.regression import fit_line, p_of_zero_at
+from phaselaw.records import PHASES
 from phaselaw.tables import BUDGET, LAW, Table, grouped
 
 _CELL = (LAW, col.MODEL, col.words("scenario", "scenario"))
@@ -155,7 +156,7 @@ STEP_TRUE, TR121 = "step_true", "tr121"
 LONG_MS = 300.0
 """Decode time of a call from which on one late wake-up of the client no longer shows."""
 
-_DECODES = ["kv_decode", "e2e_kv"]
+
 _RAW, _TARGET, _DECODE_MS = (pl.col(name) for name in ("gen_tokens_raw", BUDGET, "kv_decode_ms"))
 _KEYS = [column.key for column in _MODEL]
 
@@ -166,13 +167,6 @@ def served_rows(ok_rows: pl.DataFrame) -> pl.DataFrame:
     if not names:
         return ok_rows.clear().with_columns(pl.lit(None, dtype=pl.String).alias(REASON))
     return ok_rows.with_columns(pl.coalesce(names).alias(REASON)).filter(pl.col(REASON).is_not_null())
-
-
-def length_limited(served: pl.DataFrame, *, whole_calls: bool) -> pl.DataFrame:
-    """Rows without those of calls that stopped early: their decode and e2e rows (TR121's filter), or all of them."""
-    short = _RAW < _TARGET
-    dropped = short if whole_calls else short & pl.col("mode").is_in(_DECODES)
-    return served.filter(~dropped.fill_null(False))
 
 
 def warmup_breakdown(served: pl.DataFrame) -> pl.DataFrame:
@@ -267,22 +261,21 @@ def _timed_decodes(served: pl.DataFrame) -> pl.DataFrame:
     return _decodes(served).filter((_DECODE_MS > 0) & (_RAW > 0))
 
 
-def by_basis(served: pl.DataFrame) -> pl.DataFrame:
-    """The rows of served calls twice, with the latency of each basis and its name in the column `BASIS`.
+def by_each_basis(served: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The rows of served calls with the latency of each basis, by its name.
 
     Rows without the figures of both are left out, so that two laws differ by the basis alone.
     """
     shorter = pl.when((_RAW > 1) & (_DECODE_MS > 0)).then(_DECODE_MS / (_RAW - 1))
     both = served.with_columns(pl.coalesce("decode_step_ms", shorter).alias("step")).filter(
-        (pl.col("step") > 0) & (pl.col("kv_decode_ms_equiv") > 0) & pl.col("mode").is_in(["prefill", *_DECODES])
+        (pl.col("step") > 0) & (pl.col("kv_decode_ms_equiv") > 0) & pl.col("mode").is_in(PHASES)
     )
     bases = {STEP_TRUE: pl.col("step") * _TARGET.cast(pl.Float64), TR121: pl.col("kv_decode_ms_equiv")}
     prefill = pl.when(pl.col("mode") == "kv_decode").then(0.0).otherwise(pl.col("prefill_ms"))
     is_prefill = pl.when(pl.col("mode") == "prefill").then(pl.col("latency_ms"))
-    return pl.concat(
-        both.with_columns(is_prefill.otherwise(prefill + decode).alias("latency_ms"), pl.lit(name).alias(BASIS))
-        for name, decode in bases.items()
-    ).drop("step")
+    return {
+        name: both.with_columns(latency_ms=is_prefill.otherwise(prefill + decode)) for name, decode in bases.items()
+    }
 
 
 def server_clock(served: pl.DataFrame) -> pl.DataFrame:

@@ -30,7 +30,8 @@ from phaselaw import tables as col
 from phaselaw.laws.regression import Floats
 from phaselaw.tables import BACKEND, MODEL, PHASE, Row, Table, grouped
 
-KEYS = ("backend", "backend_kind", "model", "params_millions_effective")
+OF_MODEL = (BACKEND, col.words("backend_kind"), MODEL, *col.plain("params_millions_effective"))
+KEYS = [column.key for column in OF_MODEL]
 
 Mode = Literal["prefill", "kv_decode"]
 
@@ -68,7 +69,7 @@ STEP_TIME_MODEL = Table(
     "points left out lie between two others.",
     why_empty="no measured prefills or decodes whose prompt tokens are known",
     columns=(
-        *(BACKEND, col.words("backend_kind"), MODEL, *col.plain("params_millions_effective"), PHASE),
+        *(*OF_MODEL, PHASE),
         *(col.words("form", "form"), *col.plain(" ".join(COEFFICIENTS))),
         *(*col.plain("knots knot_ms", pl.String), col.counted("n_points", "points")),
         *(*col.plain("residual_rms residual_max"), col.counted("n_left_out")),

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws import regression
 from phaselaw.laws.noise import Kind, Replicates, log_matrices, noise_of
 from phaselaw.laws.options import Options
-from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL, by_size
+from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL, ORDER, by_size, floats
 from phaselaw.laws.verdicts import verdict
 from phaselaw.machine.footprint import Architecture
 from phaselaw.machine.model_config import facts_of
@@ -62,7 +62,7 @@ _CORRELATED = {
     "layers": ("n_layer_vs_log_latency", "n_layer"),
     "width": ("n_embd_vs_log_latency", "n_embd"),
 }
-_ORDER = ("backend", "batch_size", BUDGET, "mode")
+
 _NO_LAYERS = "no models whose layers are known (config, resolved_model_params.csv, ladder or --models-table)"
 MODEL_ARCHITECTURE = Table(
     name="hf_model_architecture",
@@ -105,7 +105,7 @@ ARCHITECTURE_CORRELATIONS = Table(
         col.words("backend_kind"),
         col.counted(BUDGET),
     ),
-    order=_ORDER,
+    order=ORDER,
 )
 MULTIVARIATE_FITS = Table(
     name="hf_multivariate_fits",
@@ -119,8 +119,7 @@ MULTIVARIATE_FITS = Table(
         col.derived("gamma_log_layers", "layers exponent", col.fixed),
         col.derived("r2", "R2", col.fixed),
         *col.plain("beta_ci_low beta_ci_high gamma_ci_low gamma_ci_high r2_ci_low r2_ci_high"),
-        col.counted("boot_n_used"),
-        col.counted("boot_n_requested"),
+        *col.plain("boot_n_used boot_n_requested", pl.Int64),
         *col.interval("beta_t_ci_low", "beta_t_ci_high", "interval"),
         *col.interval("gamma_t_ci_low", "gamma_t_ci_high", "interval"),
         col.words("beta_verdict", "verdict"),
@@ -128,7 +127,7 @@ MULTIVARIATE_FITS = Table(
         col.words("interval_holds", "intervals hold"),
         col.counted(BUDGET),
     ),
-    order=_ORDER,
+    order=ORDER,
     shows="backend mode n_models beta_log_params beta_t_ci_low beta_verdict gamma_log_layers gamma_t_ci_low "
     "gamma_verdict r2 interval_holds",
 )
@@ -149,14 +148,15 @@ STRUCTURE_PREDICTORS = Table(
         col.words("warning"),
         col.counted(BUDGET),
     ),
-    order=_ORDER,
+    order=ORDER,
 )
 
 
 def architectures(run: Run, models_table: Path | None) -> pl.DataFrame:
     """The table ``hf_model_architecture``: a model of the run whose layers are known, ``source`` naming the source."""
-    given, resolved = _given(models_table), _by_model(run.models)
-    found = []
+    given, found, columns = _given(models_table), [], run.models.columns
+    told = sorted(run.models.to_dicts() if "model" in columns else (), key=lambda row: row.get("n_layer") is None)
+    resolved = {(row["model"], row.get("kind")): row for row in reversed(told)}  # the first that knows its layers
     for name, kind, params in run.rows.select(MODEL).unique().sort(pl.all()).iter_rows():
         row = resolved.get((name, kind)) or resolved.get((name, None)) or {}
         about = {"model": name, "model_kind": kind, "params_millions_effective": params}
@@ -228,14 +228,6 @@ def _sources(
     yield "models table", given.get(name, {})
 
 
-def _by_model(models: pl.DataFrame) -> dict[tuple[str, str | None], Row]:
-    """The run's model table by name and kind; the first row that knows the layers stands for a model."""
-    if "model" not in models.columns:
-        return {}
-    best_first = sorted(models.iter_rows(named=True), key=lambda row: row.get("n_layer") is None)
-    return {(row["model"], row.get("kind")): row for row in reversed(best_first)}
-
-
 def _given(path: Path | None) -> dict[str, dict[str, Any]]:
     """The ``--models-table``; raises `AnalysisError` where it can't be read or lacks a column."""
     if path is None:
@@ -275,7 +267,7 @@ def architecture_correlations(points: pl.DataFrame) -> pl.DataFrame:
         if models.height >= 3:
             row = key | {"n_models": models.height}
             for name, column in _CORRELATED.values():
-                ranks = regression.spearman(_log(models, column), _log(models, "latency"))
+                ranks = regression.spearman(*logs_of(models, [column, "latency"]).T)
                 row[f"spearman_rho_{name}"], row[f"spearman_p_{name}"] = ranks
             rows.append(row)
     return ARCHITECTURE_CORRELATIONS.frame(rows)
@@ -289,10 +281,10 @@ def multivariate_fits(points: pl.DataFrame, replicates: Replicates | None, optio
     verdict of each coefficient by it.
     """
     rows = []
-    kind: Kind = "runs" if replicates is None else replicates.kind
-    matrix = None if replicates is None else log_matrices(replicates.by_model(), GROUP)
+    kind: Kind = replicates.kind if replicates else "runs"
+    matrix = log_matrices(replicates.by_model() if replicates else None, GROUP)
     for key, models in grouped(points.filter(pl.col("n_layer") > 0), GROUP):
-        columns, latency = np.column_stack([_log(models, name) for name in COLUMNS[BOTH]]), _log(models, "latency")
+        columns, latency = logs_of(models, COLUMNS[BOTH]), logs_of(models, ["latency"])[:, 0]
         plane = regression.fit_plane(columns, latency)
         if not plane.determined:
             continue
@@ -309,14 +301,13 @@ def multivariate_fits(points: pl.DataFrame, replicates: Replicates | None, optio
         }
         for index, name in enumerate(("beta", "gamma", "r2")):
             row |= {f"{name}_ci_low": low[index], f"{name}_ci_high": high[index]}
-        logs = None if matrix is None else matrix(models)
         for index, name in enumerate(("beta", "gamma"), start=1):
-            noise = noise_of(np.eye(3)[index], columns, logs, kind=kind)
+            noise = noise_of(np.eye(3)[index], columns, matrix(models), kind=kind)
             half = float(noise.half_width(plane.standard_errors[index], plane.degrees, options.level))
-            ends = {"low": plane.coefficients[index] - half, "high": plane.coefficients[index] + half}
-            row |= {f"{name}_t_ci_{end}": value for end, value in ends.items()}
+            least, most = plane.coefficients[index] - half, plane.coefficients[index] + half
             span = float(np.exp(np.ptp(columns[:, index - 1])))
-            row[f"{name}_verdict"] = verdict(n_models=models.height, **ends, r2=plane.r2, rho=1.0, span=span)
+            said = verdict(n_models=models.height, low=least, high=most, r2=plane.r2, rho=1.0, span=span)
+            row |= {f"{name}_t_ci_low": least, f"{name}_t_ci_high": most, f"{name}_verdict": said}
         rows.append(row | {"interval_holds": noise.holds})
     return MULTIVARIATE_FITS.frame(rows)
 
@@ -343,14 +334,14 @@ def structure_predictors(points: pl.DataFrame) -> pl.DataFrame:
 
 def _compared(points: pl.DataFrame) -> Iterator[Row]:
     """One row for each predictor that all of these models have."""
-    latency, n = _log(points, "latency"), points.height
+    latency, n = logs_of(points, ["latency"])[:, 0], points.height
     for predictor, names in {MEAN: (), **COLUMNS}.items():
         if any((points[name].fill_null(0) <= 0).any() for name in names):
             continue
         if predictor == ACTIVE and (points[ACTIVE_PARAMS] == points["params_millions_effective"]).all():
             continue  # no mixture of experts: it is the same
         row: Row = {"predictor": predictor, "n_models": n}
-        columns = np.array([_log(points, name) for name in names]).reshape(len(names), n).T
+        columns = logs_of(points, names)
         plane = regression.fit_plane(columns, latency)
         rmse = regression.left_out(plane).root_mean_square
         if math.isfinite(rmse):
@@ -364,6 +355,7 @@ def _compared(points: pl.DataFrame) -> Iterator[Row]:
         yield row
 
 
-def _log(points: pl.DataFrame, column: str) -> regression.Floats:
-    values: regression.Floats = np.log(points[column].cast(pl.Float64).to_numpy())
-    return values
+def logs_of(points: pl.DataFrame, names: Sequence[str]) -> regression.Floats:
+    """The logs of columns, of shape (points, columns)."""
+    values = np.array([floats(points, name) for name in names]).reshape(len(names), points.height)
+    return np.asarray(np.log(values.T))

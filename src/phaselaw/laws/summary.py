@@ -5,7 +5,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from phaselaw import tables as col
 from phaselaw.laws.regression import Floats
@@ -14,8 +16,14 @@ from phaselaw.tables import IS_LATENCY, LAW, PHASE, Table, constants
 
 GROUP = ["backend", "backend_kind", "batch_size", BUDGET, "mode"]
 """What one law is about: a backend at one batch size and decode budget, in one phase."""
+SETTING = GROUP[:4]
+"""The same in all phases."""
+ORDER = ("backend", "batch_size", BUDGET, "mode")
+"""The order in which laws stand in a table."""
 
 MODEL = ["model", "model_kind", "params_millions_effective"]
+MODEL_KEYS = [*GROUP, *MODEL]
+CELL = [*MODEL_KEYS, "scenario"]
 _MODEL_COLUMNS = (col.words("model"), col.words("model_kind"), *col.plain("params_millions_effective"))
 
 _TOKENS = ["tokens_per_s", "tokens_per_s_compute", "tokens_total", "tokens_total_compute"]
@@ -31,7 +39,7 @@ GROUP_COLUMNS = (LAW, col.words("backend_kind"), col.counted("batch_size"), PHAS
 _ASKED = col.counted(BUDGET)
 _VARIANCES = col.plain("latency_log_variance tokens_per_s_log_variance")
 INCOMPLETE = col.words("incomplete", doc="the scenarios that the model lacks and others have; empty: none")
-_SORTED = ("backend", "batch_size", BUDGET, "mode", "params_millions_effective", "model", "model_kind")
+_BY_SIZE = ("params_millions_effective", "model", "model_kind")
 
 CELLS = Table(
     name="summary_by_model_backend_mode",
@@ -47,7 +55,7 @@ CELLS = Table(
         *_VARIANCES,
         _ASKED,
     ),
-    order=(*_SORTED[:4], "scenario", *_SORTED[4:]),
+    order=(*ORDER, "scenario", *_BY_SIZE),
 )
 PER_MODEL = Table(
     name="summary_by_model_backend_mode_agg",
@@ -63,7 +71,7 @@ PER_MODEL = Table(
         _ASKED,
         INCOMPLETE,
     ),
-    order=_SORTED,
+    order=(*ORDER, *_BY_SIZE),
 )
 REQUESTS = dataclasses.replace(
     PER_MODEL, name="requests_by_model", holds="the same, end to end as a request's user waits (`request_ms`)"
@@ -119,12 +127,13 @@ CUDA_EVENT_GAP_SUMMARY = Table(
     order=("backend", "backend_kind", "mode", "is_warmup", "batch_size", BUDGET),
 )
 
-_MEDIAN_VARIANCES = (1.0, 0.5, 0.4487, 0.2982, 0.2868, 0.2147, 0.2104, 0.1682, 0.1661, 0.1383)
+_MEDIAN_VARIANCES = np.array([0.0, 1.0, 0.5, 0.4487, 0.2982, 0.2868, 0.2147, 0.2104, 0.1682, 0.1661, 0.1383])
+"""Of none to ten values."""
 
 
-def median_variance(n: int) -> float:
+def median_variance(n: int | NDArray[np.int64]) -> Floats:
     """Variance of the median of ``n`` normal values of variance 1 (order statistics; pi / 2n beyond ten values)."""
-    return _MEDIAN_VARIANCES[n - 1] if n <= len(_MEDIAN_VARIANCES) else math.pi / (2 * n)
+    return np.where(np.less(n, 11), _MEDIAN_VARIANCES[np.minimum(n, 10)], math.pi / (2 * np.maximum(n, 1)))
 
 
 def floats(table: pl.DataFrame, column: str) -> Floats:
@@ -133,14 +142,17 @@ def floats(table: pl.DataFrame, column: str) -> Floats:
     return found
 
 
-def by_size(points: pl.DataFrame, keys: Sequence[str], *, by_name: bool = False) -> pl.DataFrame:
-    """The points that have a parameter count and a positive ``latency``, law after law (``keys``).
+def stated(models: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Columns of a run's table of models as text, empty where it lacks them."""
+    lacking = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    known = models.select(pl.selectors.by_name(names, require_all=False).cast(pl.String))
+    return pl.concat([lacking, known], how="diagonal")
 
-    A law's models are in ascending order of parameters, or, ``by_name``, in that of their names.
-    """
-    order = ["params_millions_effective", "model", "model_kind"]
+
+def by_size(points: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """The points that have a parameter count and a positive ``latency``, law after law, models ascending in size."""
     sound = (pl.col(name).is_finite() & (pl.col(name) > 0) for name in ("params_millions_effective", "latency"))
-    return points.filter(*sound).sort([*keys, *(["model", *order] if by_name else order)])
+    return points.filter(*sound).sort([*keys, *_BY_SIZE])
 
 
 def usable(rows: pl.DataFrame, *, include_warmup: bool = False) -> pl.DataFrame:
@@ -167,9 +179,8 @@ def unit_of(rows: pl.DataFrame) -> tuple[Unit, int]:
     return ("replicate", replicates) if replicates > 1 >= runs else ("run", runs)
 
 
-_CELL = [*GROUP, *MODEL, "scenario"]
 _LOG_VARIANCES = ["latency_log_variance", "tokens_per_s_log_variance"]
-_MODEL = [*GROUP, *MODEL]
+
 _OVER_UNITS = ["latency_median_ms", "tokens_per_s_median", "tokens_per_s_compute_median"]
 """Medians that are geometric means over runs, or replicates, where there are several."""
 
@@ -191,7 +202,7 @@ def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
     latency = pl.col("latency_ms")
     cells = _grouped(
         rows,
-        _CELL,
+        CELL,
         latency.mean().alias("latency_mean_ms"),
         latency.quantile(0.95, "linear").alias("latency_p95_ms"),
         latency.quantile(0.99, "linear").alias("latency_p99_ms"),
@@ -199,8 +210,8 @@ def by_cell(rows: pl.DataFrame) -> pl.DataFrame:
     )
     unit, n = unit_of(rows)
     if n > 1:
-        over_units = _mean_over(by_cell_and_unit(rows, unit), _CELL).drop("n")
-        cells = cells.drop(*_OVER_UNITS, *_LOG_VARIANCES).join(over_units, on=_CELL, nulls_equal=True)
+        over_units = _mean_over(by_cell_and_unit(rows, unit), CELL).drop("n")
+        cells = cells.drop(*_OVER_UNITS, *_LOG_VARIANCES).join(over_units, on=CELL, nulls_equal=True)
     return CELLS.frame(cells)
 
 
@@ -211,8 +222,8 @@ def by_cell_and_unit(rows: pl.DataFrame, unit: Unit) -> pl.DataFrame:
     """
     rates = (pl.col(_MEDIANS[name]).median().alias(name) for name in _OVER_UNITS[1:])
     several = unit == "run" and rows["replicate"].n_unique() > 1
-    each = _grouped(rows, [*_CELL, unit, "replicate"] if several else [*_CELL, unit], *rates)
-    return (_mean_over(each, [*_CELL, unit]) if several else each).sort(*CELLS.order, unit)
+    each = _grouped(rows, [*CELL, unit, "replicate"] if several else [*CELL, unit], *rates)
+    return (_mean_over(each, [*CELL, unit]) if several else each).sort(*CELLS.order, unit)
 
 
 def _mean_over(each: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
@@ -244,8 +255,7 @@ def _grouped(rows: pl.DataFrame, keys: list[str], *figures: pl.Expr) -> pl.DataF
         )
     )
     found = grouped.select(*keys, pl.exclude(keys)).cast(dict.fromkeys(texts, pl.String)).collect()
-    factors = {n: median_variance(n) for n in found["n"].unique()}
-    return found.with_columns(pl.col(_LOG_VARIANCES) * pl.col("n").replace_strict(factors, return_dtype=pl.Float64))
+    return found.with_columns(pl.col(_LOG_VARIANCES) * pl.Series(median_variance(found["n"].to_numpy())))
 
 
 def _mean_variance(name: str) -> pl.Expr:
@@ -262,11 +272,11 @@ def by_model(cells: pl.DataFrame, *, as_is: bool = False) -> pl.DataFrame:
     """
     lacking = _lacking(cells)
     cells = _beside_complete_models(
-        cells.join(lacking.drop("lacking"), on=_MODEL, nulls_equal=True, maintain_order="left")
+        cells.join(lacking.drop("lacking"), on=MODEL_KEYS, nulls_equal=True, maintain_order="left")
     )
     own = {name: pl.col(name).log().mean() for name in _OVER_UNITS}
     beside = {name: own[name] + (0.0 if as_is else pl.col(f"{name}_beside").first()) for name in own}
-    found = cells.group_by(_MODEL, maintain_order=True).agg(
+    found = cells.group_by(MODEL_KEYS, maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("n_scenarios"),
         pl.col("latency_median_ms").median().alias("latency_median_of_medians_ms"),
         *(log.exp().alias(name.replace("median", "geomean")) for name, log in beside.items()),
@@ -274,16 +284,16 @@ def by_model(cells: pl.DataFrame, *, as_is: bool = False) -> pl.DataFrame:
         *(_mean_variance(name) for name in _LOG_VARIANCES),
     )
     words = pl.format("lacks {}", pl.col("lacking").list.join(", "))
-    lacks = lacking.select(*_MODEL, incomplete=pl.when(~pl.col("complete")).then(words))
-    return PER_MODEL.frame(found.join(lacks, on=_MODEL, nulls_equal=True, maintain_order="left"))
+    lacks = lacking.select(*MODEL_KEYS, incomplete=pl.when(~pl.col("complete")).then(words))
+    return PER_MODEL.frame(found.join(lacks, on=MODEL_KEYS, nulls_equal=True, maintain_order="left"))
 
 
 def _lacking(cells: pl.DataFrame) -> pl.DataFrame:
     """A row a model: the scenarios that it is ``lacking`` and others have, and whether it is ``complete``."""
     each = pl.col("scenario").unique()
-    own, of_all = cells.group_by(_MODEL).agg(own=each), cells.group_by(GROUP).agg(of_all=each)
+    own, of_all = cells.group_by(MODEL_KEYS).agg(own=each), cells.group_by(GROUP).agg(of_all=each)
     lacking = pl.col("of_all").list.set_difference("own").list.sort()
-    found = own.join(of_all, on=GROUP, nulls_equal=True).select(*_MODEL, lacking=lacking)
+    found = own.join(of_all, on=GROUP, nulls_equal=True).select(*MODEL_KEYS, lacking=lacking)
     return found.with_columns(complete=pl.col("lacking").list.len() == 0)
 
 
@@ -297,7 +307,7 @@ def _beside_complete_models(cells: pl.DataFrame) -> pl.DataFrame:
     cells = cells.with_columns(log.over([*GROUP, "scenario"]).alias(f"{name}_typical") for name, log in typical.items())
     return cells.with_columns(
         pl.when(~complete)
-        .then(log.over(GROUP) - pl.col(f"{name}_typical").mean().over(_MODEL))
+        .then(log.over(GROUP) - pl.col(f"{name}_typical").mean().over(MODEL_KEYS))
         .fill_null(0.0)
         .alias(f"{name}_beside")
         for name, log in typical.items()

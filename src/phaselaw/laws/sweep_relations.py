@@ -13,13 +13,13 @@ import polars as pl
 from scipy import stats
 
 from phaselaw import tables as col
-from phaselaw.laws.regression import Floats
-from phaselaw.laws.step_time import KEYS, relative_fit
-from phaselaw.tables import BACKEND, MODEL, Row, Table, grouped
+from phaselaw.laws.regression import Floats, ends
+from phaselaw.laws.step_time import KEYS, OF_MODEL, relative_fit
+from phaselaw.tables import Row, Table, grouped
 
 NOT_ZERO, MAY_BE_ZERO = "not zero", "may be zero"
 
-_MODEL = (BACKEND, col.words("backend_kind"), MODEL, *col.plain("params_millions_effective"))
+
 _VALUES = (col.counted("n_values"), *col.plain("value_first value_last"))
 
 DECODE_BY_BATCH = Table(
@@ -28,7 +28,7 @@ DECODE_BY_BATCH = Table(
     caption="A decode step against the batch.",
     why_empty="fewer than three batch sizes at one length (phaselaw sweep --axis batch_size=1,2,4,8)",
     columns=(
-        *(*_MODEL, col.measured("tokens", "context (tokens)", col.count), *_VALUES),
+        *(*OF_MODEL, col.measured("tokens", "context (tokens)", col.count), *_VALUES),
         col.derived("constant_ms", "step (ms)"),
         col.derived("per_unit_ms", "and for each sequence (ms)"),
         *col.interval("per_unit_ci_low", "per_unit_ci_high", "95 % CI", col.digits),
@@ -44,7 +44,7 @@ DECODE_BY_CONTEXT = Table(
     caption="A decode step against the context.",
     why_empty="fewer than three context lengths at one batch size",
     columns=(
-        *(*_MODEL, col.measured("batch", "batch", col.count), *_VALUES),
+        *(*OF_MODEL, col.measured("batch", "batch", col.count), *_VALUES),
         col.derived("constant_ms", "step without context (ms)"),
         col.derived("per_unit_ms", "ms for 1,000 tokens", lambda ms: col.digits(1e3 * ms)),
         *col.plain("per_unit_ci_low per_unit_ci_high"),
@@ -60,7 +60,7 @@ PREFILL_BY_LENGTH = Table(
     caption="Prefill against prompt length: attention's square.",
     why_empty="fewer than four prompt lengths at one batch size (phaselaw sweep --axis prompt_tokens=...)",
     columns=(
-        *(*_MODEL, col.measured("batch", "batch", col.count), *_VALUES, *col.plain("constant_ms")),
+        *(*OF_MODEL, col.measured("batch", "batch", col.count), *_VALUES, *col.plain("constant_ms")),
         col.derived("per_token_ms", "ms for each token"),
         col.derived("per_pair_ms", "ms for each pair"),
         *col.interval("per_pair_ci_low", "per_pair_ci_high", "95 % CI", col.digits),
@@ -73,7 +73,7 @@ PREFILL_BY_LENGTH = Table(
 )
 
 
-def decode_by_batch(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
+def decode_by_batch(points: pl.DataFrame, level: float) -> pl.DataFrame:
     """``decode step = constant + per_unit x batch``, per model and length, where three batch sizes were measured.
 
     ``equal_at`` is the batch at which the sequences cost as much as the step itself: there a step makes half of the
@@ -82,7 +82,7 @@ def decode_by_batch(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
     return DECODE_BY_BATCH.frame(_lines(_one_a_call(points), "batch", "tokens", level))
 
 
-def decode_by_context(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
+def decode_by_context(points: pl.DataFrame, level: float) -> pl.DataFrame:
     """``decode step = constant + per_unit x context tokens``, per model and batch, where three lengths were measured.
 
     ``equal_at`` is the context at which it costs as much as all the rest of the step.
@@ -96,7 +96,7 @@ def decode_by_context(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
     return DECODE_BY_CONTEXT.frame(_lines(best.sort([*held, "tokens"]), "tokens", "batch", level))
 
 
-def prefill_by_length(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
+def prefill_by_length(points: pl.DataFrame, level: float) -> pl.DataFrame:
     """``prefill = constant + per_token n + per_pair n^2``, per model and batch, where four lengths were measured.
 
     ``half_at_tokens`` is the length at which the square is half of the prefill; its interval comes from fitting the
@@ -109,17 +109,15 @@ def prefill_by_length(points: pl.DataFrame, *, level: float) -> pl.DataFrame:
             continue
         figures, (constant, linear, square), spread = _polynomial(n, ms, 2, level)
         half, last = math.sqrt(spread[2, 2]), float(n.max())
-        low, high = square - half, square + half
         about |= figures | {
             "per_token_ms": linear,
             "per_pair_ms": square,
-            "per_pair_ci_low": low,
-            "per_pair_ci_high": high,
-            "quadratic": NOT_ZERO if low > 0 else MAY_BE_ZERO,
+            **ends("per_pair_ci", square, half),
+            "quadratic": NOT_ZERO if square > half else MAY_BE_ZERO,
             "quadratic_share_at_last": square * last**2 / (constant + linear * last + square * last**2),
             "half_at_tokens": _half_at(constant, linear, square),
-            "half_at_ci_low": _half_with(n, ms, high),
-            "half_at_ci_high": _half_with(n, ms, low),
+            "half_at_ci_low": _half_with(n, ms, square + half),
+            "half_at_ci_high": _half_with(n, ms, square - half),
         }
         rows.append(about)
     return PREFILL_BY_LENGTH.frame(rows)
@@ -139,19 +137,14 @@ def _lines(points: pl.DataFrame, axis: str, held: str, level: float) -> Iterator
             continue
         figures, (constant, slope), spread = _polynomial(group[axis].to_numpy(), group["ms"].to_numpy(), 1, level)
         half, (low, high) = math.sqrt(spread[1, 1]), _ratio_interval(constant, slope, spread)
-        yield (
-            about
-            | figures
-            | {
-                "per_unit_ms": slope,
-                "per_unit_ci_low": slope - half,
-                "per_unit_ci_high": slope + half,
-                "growth": NOT_ZERO if abs(slope) > half else MAY_BE_ZERO,
-                "equal_at": constant / slope if slope > 0 and constant > 0 else None,
-                "equal_at_ci_low": low,
-                "equal_at_ci_high": high,
-            }
-        )
+        figures |= ends("per_unit_ci", slope, half) | {
+            "per_unit_ms": slope,
+            "growth": NOT_ZERO if abs(slope) > half else MAY_BE_ZERO,
+            "equal_at": constant / slope if slope > 0 and constant > 0 else None,
+            "equal_at_ci_low": low,
+            "equal_at_ci_high": high,
+        }
+        yield about | figures
 
 
 def _polynomial(x: Floats, y: Floats, degree: int, level: float) -> tuple[Row, Floats, Floats]:

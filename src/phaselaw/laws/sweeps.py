@@ -17,11 +17,12 @@ from scipy import stats
 from phaselaw import tables as col
 from phaselaw.laws.decisions import COLD_START
 from phaselaw.laws.noise import ALL
-from phaselaw.laws.regression import Floats, fit_line, log_interval, t_half_width
+from phaselaw.laws.rates import with_ends
+from phaselaw.laws.regression import Floats, ends, fit_line, t_half_width
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import BUDGET, MODEL
 from phaselaw.laws.verdicts import word
-from phaselaw.tables import PHASE, SUSPECT, Row, Table, grouped
+from phaselaw.tables import PHASE, SUSPECT, Row, Table, alike, grouped
 
 AXES = {"gen_tokens": BUDGET, "batch_size": "batch_size", "prompt_tokens": "scenario", "threads": "threads"}
 """Each axis and the column that it varies."""
@@ -146,8 +147,7 @@ def prompt_lengths(rows: pl.DataFrame, study: Mapping[str, Any]) -> pl.DataFrame
 
     Of synthetic prompts alone, by the study or their names: texts differ in more than their length.
     """
-    asked = (each for each in study.get("scenarios") or () if isinstance(each, dict))
-    synthetic = [str(each.get("name")) for each in asked if each.get("prompt_tokens")]
+    synthetic = [each["name"] for each in study.get("scenarios") or () if each.get("prompt_tokens")]
     rows = rows.filter(pl.col("scenario").is_in(synthetic) | pl.col("scenario").str.contains(_PROMPTS))
     length = pl.coalesce(pl.col("seq_len"), pl.col("prompt_tokens_raw") / pl.col("batch_size"))
     names = ["backend", "scenario"]
@@ -204,7 +204,7 @@ def in_order(words: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", words)]
 
 
-def sweep_curves(cells: pl.DataFrame, per_model: pl.DataFrame, lengths: pl.DataFrame, *, level: float) -> pl.DataFrame:
+def sweep_curves(cells: pl.DataFrame, per_model: pl.DataFrame, lengths: pl.DataFrame, level: float) -> pl.DataFrame:
     """Per axis, model, phase and value: median latency and tokens/s, each with a t interval from its calls' scatter.
 
     Along every axis but the prompt's a model's figures are its geometric means over prompts, as in the laws. A token of
@@ -230,11 +230,8 @@ def sweep_curves(cells: pl.DataFrame, per_model: pl.DataFrame, lengths: pl.DataF
     swept = along_axes(pl.concat([of_cells, of_models]), lengths, ["mode", *MODEL])
     for value in ("latency_ms", "tokens_per_s"):
         name = value.removesuffix("_ms")
-        values, variance, degrees = (
-            swept[column].cast(pl.Float64).to_numpy() for column in (value, f"{name}_log_variance", "degrees")
-        )
-        low, high = log_interval(values, np.sqrt(variance), degrees, level)
-        swept = swept.with_columns(pl.Series(f"{name}_ci_low", low), pl.Series(f"{name}_ci_high", high))
+        swept = swept.with_columns(se=pl.col(f"{name}_log_variance").sqrt())
+        swept = with_ends(swept, value, level, named=f"{name}_ci")
     return SWEEP_CURVES.frame(swept.with_columns((1e3 / pl.col("tokens_per_s")).alias("ms_per_token")))
 
 
@@ -243,7 +240,7 @@ def exponent_by_axis(fits: pl.DataFrame, lengths: pl.DataFrame) -> pl.DataFrame:
     return EXPONENT_BY_AXIS.frame(along_axes(fits.filter(pl.col("slope").is_not_null()), lengths, ["mode"]))
 
 
-def exponent_stability(points: pl.DataFrame, lengths: pl.DataFrame, *, level: float) -> pl.DataFrame:
+def exponent_stability(points: pl.DataFrame, lengths: pl.DataFrame, level: float) -> pl.DataFrame:
     """Whether the exponent moves along each axis (TR121 6.2), over the models that were measured at every value.
 
     ``points`` are those of the laws (`phaselaw.laws.noise.points_of`). The test is paired over models. Along the axis
@@ -267,7 +264,7 @@ def exponent_stability(points: pl.DataFrame, lengths: pl.DataFrame, *, level: fl
     return EXPONENT_STABILITY.frame(rows)
 
 
-def stability_of(values: Floats, params: Floats, latencies: Floats, *, level: float) -> dict[str, Any]:
+def stability_of(values: Floats, params: Floats, latencies: Floats, level: float) -> dict[str, Any]:
     """The figures of ``exponent_stability`` for an axis's values (v,), models' parameters (m,), latencies (m, v)."""
     models, sizes, logs = len(params), np.log10(params), np.log10(latencies)
     first, last = (fit_line(sizes, logs[:, at]).slope for at in (0, -1))
@@ -283,14 +280,13 @@ def stability_of(values: Floats, params: Floats, latencies: Floats, *, level: fl
         "exponent_first": first,
         "exponent_last": last,
         "change_per_tenfold": change,
-        "change_ci_low": change - half if np.isfinite(half) else None,
-        "change_ci_high": change + half if np.isfinite(half) else None,
+        **ends("change_ci", change, half),
         "p": p,
         "stability": TOO_FEW if models < 3 else MOVES if p is not None and p < 1 - level else NO_TREND,
     }
 
 
-def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, *, level: float) -> pl.DataFrame:
+def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, level: float) -> pl.DataFrame:
     """A row for each change along an axis, or one for none found, for each backend.
 
     ``tables`` are those of the run by name: the laws, regimes and shares that may change. What is judged at each value
@@ -335,10 +331,7 @@ def _of_labels(swept: pl.DataFrame, label: str, what: str) -> Iterator[Row]:
 def _walls(limits: pl.DataFrame, lengths: pl.DataFrame) -> Iterator[Row]:
     """Where the physical limit that cells are at becomes another; models in which it does alike share a row."""
     swept = along_axes(limits.filter(pl.col("wall").is_not_null()), lengths, ["mode", "model"], by_prompt=True)
-    alike: dict[tuple[Any, ...], list[Row]] = {}
-    for row in _of_labels(swept, "wall", "the wall"):
-        alike.setdefault(tuple(row.get(name) for name in SWEEP_CHANGES.schema), []).append(row)
-    for rows in alike.values():
+    for rows in alike(_of_labels(swept, "wall", "the wall"), "axis", "backend", "held", "mode", "said").values():
         yield rows[0] | {"said": f"{rows[0]['said']} for {', '.join(row['model'] for row in rows)}"}
 
 
@@ -380,7 +373,7 @@ def dominance_budget(fractions: pl.DataFrame, share: float, level: float) -> tup
     middle = float(logs.mean()) + float(np.log(share / (1 - share)))
     if len(logs) < 2 or not np.isfinite(middle):
         return float(np.exp(middle)), None, None
-    half = float(stats.t.ppf(0.5 + level / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
+    half = float(t_half_width(logs.std(ddof=1) / np.sqrt(len(logs)), len(logs) - 1, level))
     return float(np.exp(middle)), float(np.exp(middle - half)), float(np.exp(middle + half))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 import polars as pl
 
-from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL
+from phaselaw.laws.summary import CELL, GROUP, GROUP_COLUMNS, MODEL, ORDER
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, LAW, PHASE, Row, Table, counted, derived, digits, flag, measured, plain, words
 
@@ -59,13 +59,12 @@ WARMUP_EFFECT_SUMMARY = Table(
         derived("added_ms_median"),
         derived("added_ms_p95", "p95 added (ms)"),
         derived("added_ms_max", "most added (ms)"),
-        words("worst_model"),
-        words("worst_scenario"),
+        *plain("worst_model worst_scenario", pl.String),
         *plain("worst_warmup_ms worst_measured_ms"),
         flag("cold_start"),
         counted(BUDGET),
     ),
-    order=("backend", "batch_size", BUDGET, "mode"),
+    order=ORDER,
 )
 COLD_STARTS = Table(
     name="cold_starts",
@@ -88,9 +87,8 @@ COLD_STARTS = Table(
         *plain("smallest_params_millions"),
         counted(BUDGET),
     ),
-    order=("backend", "batch_size", BUDGET, "mode", "coldness"),
+    order=(*ORDER, "coldness"),
 )
-_CELL = [*GROUP, *MODEL, "scenario", "run"]
 
 
 def first_calls(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection[str] = ()) -> pl.DataFrame:
@@ -102,10 +100,11 @@ def first_calls(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection
     """
     cold, load, first, warm = (pl.col(name) for name in ("coldness", "load", "first", "warm"))
     firsts, rest = _first_calls(ok_rows, always_cold)
-    typical = rest.filter(~pl.col("is_warmup")).group_by(_CELL).agg(warm=first.median(), usual=load.median())
+    cell = [*CELL, "run"]
+    typical = rest.filter(~pl.col("is_warmup")).group_by(cell).agg(warm=first.median(), usual=load.median())
     # Whatever the order says: a call whose load is well above the warm calls' loaded its model.
     again = (load - pl.col("usual") >= max(slo_ms, 1.0)) & cold.ne_missing(PROCESS)
-    calls = pl.concat([firsts, rest.filter(load >= slo_ms)]).join(typical, on=_CELL, how="left", nulls_equal=True)
+    calls = pl.concat([firsts, rest.filter(load >= slo_ms)]).join(typical, on=cell, how="left", nulls_equal=True)
     waits = pl.col("mode") != "kv_decode"
     return (
         calls.with_columns(pl.when(again).then(pl.lit(LOADED)).otherwise(cold).alias("coldness"))
@@ -143,7 +142,7 @@ def cold_starts(firsts: pl.DataFrame) -> pl.DataFrame:
 def always_cold(run: Run) -> list[str]:
     """The backends whose study asks for a cold start in each call (``cold: true``)."""
     backends = ((run.manifest or {}).get("study") or {}).get("backends") or ()
-    return [each["name"] for each in backends if isinstance(each, dict) and each.get("cold")]
+    return [each["name"] for each in backends if each.get("cold")]
 
 
 def _first_calls(rows: pl.DataFrame, always_cold: Collection[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -165,8 +164,7 @@ def _first_calls(rows: pl.DataFrame, always_cold: Collection[str]) -> tuple[pl.D
     always = pl.col("backend").is_in(list(always_cold))
     candidate = (always | (since_model == 0) | (since_shape == 0)) if told else always | pl.col("is_warmup")
     rows = rows.select(
-        *[pl.col(name) for name in (*_CELL, "process_idx", "is_warmup")],
-        *(since_model, since_shape),
+        *(*CELL, "run", "process_idx", "is_warmup", "calls_since_model_load", "calls_since_shape_first_seen"),
         candidate=candidate,
         place=pl.int_range(pl.len()).over("mode") if order is None else pl.col(order),
         coldness=pl.lit(None, dtype=pl.String),
@@ -197,15 +195,10 @@ def warmup_effect(ok_rows: pl.DataFrame) -> pl.DataFrame:
     return WARMUP_EFFECT.frame(
         ok_rows.group_by(WARMUP_EFFECT.order, maintain_order=True)
         .agg(
-            cold.len().alias("warmup_n"),
-            cold.median().alias("warmup_median_ms"),
-            warm.len().alias("measured_n"),
-            warm.median().alias("measured_median_ms"),
+            warmup_n=cold.len(), warmup_median_ms=cold.median(), measured_n=warm.len(), measured_median_ms=warm.median()
         )
         .filter((pl.col("warmup_n") > 0) & (pl.col("measured_n") > 0))
-        .with_columns(
-            (cold_ms / warm_ms).alias("warmup_to_measured_ratio"), (cold_ms - warm_ms).alias("warmup_minus_measured_ms")
-        )
+        .with_columns(warmup_to_measured_ratio=cold_ms / warm_ms, warmup_minus_measured_ms=cold_ms - warm_ms)
     )
 
 
@@ -226,7 +219,7 @@ def warmup_effect_summary(effect: pl.DataFrame, *, slo_ms: float) -> pl.DataFram
     ``cold_start`` is TR121's verdict, by p95: whether it reaches `UNSAFE_RATIO` and ``slo_ms``.
     """
     figures = {"ratio": pl.col("warmup_to_measured_ratio"), "added_ms": pl.col("warmup_minus_measured_ms")}
-    worst = figures["ratio"].arg_max()
+    worst = pl.col("warmup_to_measured_ratio").arg_max()
     unsafe = (pl.col("ratio_p95") >= UNSAFE_RATIO) & (pl.col("added_ms_p95") >= slo_ms)
     return WARMUP_EFFECT_SUMMARY.frame(
         effect.group_by(GROUP, maintain_order=True)
@@ -236,8 +229,8 @@ def warmup_effect_summary(effect: pl.DataFrame, *, slo_ms: float) -> pl.DataFram
             *(each.quantile(0.95, "linear").alias(f"{name}_p95") for name, each in figures.items()),
             *(each.max().alias(f"{name}_max") for name, each in figures.items()),
             pl.col("model", "scenario").get(worst).name.prefix("worst_"),
-            pl.col("warmup_median_ms").get(worst).alias("worst_warmup_ms"),
-            pl.col("measured_median_ms").get(worst).alias("worst_measured_ms"),
+            worst_warmup_ms=pl.col("warmup_median_ms").get(worst),
+            worst_measured_ms=pl.col("measured_median_ms").get(worst),
         )
-        .with_columns(unsafe.alias("cold_start"))
+        .with_columns(cold_start=unsafe)
     )

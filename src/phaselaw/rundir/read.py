@@ -45,7 +45,8 @@ _MODEL_TYPES = {"model": pl.String} | dict.fromkeys(("n_layer", "n_embd", "n_hea
 
 _RELIED_ON: dict[str, Any] = {"host": {"limits": dict}, "processes": [{"host": {"limits": dict}}], HASHES: dict}
 _RELIED_ON |= {"engines": [{"name!": str, "kind!": str, "settings": dict}], "rows_expected": int, "rows_present": int}
-_RELIED_ON |= {"study": {"scenarios": [{"name!": str, "prompt_tokens": int}]}, "status": str, "order": str}
+_RELIED_ON |= {"study": {"scenarios": [{"name!": str, "prompt_tokens": int}], "backends": [{"name!": str}]}}
+_RELIED_ON |= {"status": str, "order": str}
 _RELIED_ON |= {key: [str] for key in ("argv", "skipped", "kept_servers", "backends")}
 """What is relied on in a manifest, by type: the entries of a list are alike, and what has a ``!`` is there."""
 
@@ -135,6 +136,8 @@ def _misfits(value: Any, kinds: Any, place: str) -> Iterator[str]:
     elif isinstance(value, list):
         for each in value if isinstance(kinds, list) else ():
             yield from _misfits(each, kinds[0], f"an entry of {place}")
+            if each is None:
+                yield f"an entry of {place} is empty"
     elif isinstance(value, dict):
         for key, inner in kinds.items() if isinstance(kinds, dict) else ():
             if key.endswith("!") and value.get(key[:-1]) is None:

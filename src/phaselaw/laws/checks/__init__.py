@@ -1,7 +1,6 @@
 """Validity checks: rules that say which rows, and so which laws, should not be trusted as they stand (method 3)."""
 
 from phaselaw.laws.checks import calls, disturbed, models, served
-from phaselaw.laws.checks.frame import CheckResult, Evidence
 
 CHECKS = (
     served.prompt_cache,
@@ -24,7 +23,3 @@ CHECKS = (
     calls.comparable,
 )
 """All checks, in the order of ``validity_checks``."""
-
-
-def check_run(evidence: Evidence) -> list[CheckResult]:
-    return [check(evidence) for check in CHECKS]

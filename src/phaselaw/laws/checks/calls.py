@@ -51,19 +51,17 @@ def drift(evidence: Evidence) -> Findings:
     round, so that what a round does to all cells is no drift. Where a cell's calls ran back to back: each cell's log
     median on its place, with a level for each model and each scenario. A t test of the slope.
     """
-    n = 0
     for key, rows in grouped(_end_to_end(evidence), ["backend", "batch_size", "run"]):
         if not back_to_back(rows):
             slope, p = _trend(rows.filter(pl.col("rep").is_not_null()), CELL, ["replicate", "rep"])
         else:
             cells = rows.group_by(CELL, maintain_order=True).agg(pl.col("place").mean(), pl.col("latency_ms").median())
             slope, p = _trend(cells, ["model"], ["scenario", BUDGET])
-        n += math.isfinite(p)
+        yield int(math.isfinite(p))
         change = math.expm1(slope)
         if p < ALPHA and abs(change) >= LEAST:
             said = f"end-to-end latency changed by {change:+.0%} from the first call to the last (p {p:.2g})"
             yield Finding(key, change, said)
-    return n
 
 
 @check(
@@ -89,7 +87,7 @@ def off_as_a_whole(evidence: Evidence) -> Findings:
         )
     unit = pl.struct("replicate", "rep") if in_rounds else pl.col("replicate")
     units = calls.group_by("backend", "batch_size", "run").agg(unit.n_unique().alias("n"))
-    return units.filter(pl.col("n") >= LEAST_ROUNDS).height
+    yield units.filter(pl.col("n") >= LEAST_ROUNDS).height
 
 
 def _end_to_end(evidence: Evidence) -> pl.DataFrame:
@@ -170,28 +168,21 @@ def _without_levels(values: Floats, levels: Sequence[NDArray[np.int64]]) -> Floa
 )
 def throttling(evidence: Evidence) -> Findings:
     """Calls that slow down inside their cell, over all cells of a backend whose calls ran back to back."""
-    n = 0
+    at, log = pl.int_range(pl.len()).cast(pl.Float64), pl.col("latency_ms").log()
+    # Of log latency, from a cell's first call to its last along its regression line.
+    rise = (at - at.mean()).dot(log) / (at - at.mean()).dot(at) * (pl.len() - 1)
     for key, rows in grouped(_end_to_end(evidence), ["backend", "batch_size"]):
-        rises = _rises(rows)
+        cells = rows.group_by(_PART, maintain_order=True).agg(n=pl.len(), rise=rise)
+        rises = cells.filter(pl.col("n") >= 3)["rise"].to_numpy()
         if len(rises) < 5 or not back_to_back(rows):
             continue
-        n += 1
+        yield 1
         mean, se = float(rises.mean()), float(rises.std(ddof=1)) / math.sqrt(len(rises))
         p = float(stats.t.sf(mean / se, len(rises) - 1)) if se > 0 else float(mean <= 0)
         growth = math.expm1(mean)
         if p < ALPHA and growth >= LEAST:
             over = f"over {len(rises)} cells (p {p:.2g})"
             yield Finding(key, growth, f"calls grow {growth:.0%} slower from a cell's first to its last, {over}")
-    return n
-
-
-def _rises(rows: pl.DataFrame) -> Floats:
-    """Of each cell of 3 calls or more, the rise of log latency from its first to its last along its regression line."""
-    at, log = pl.int_range(pl.len()).cast(pl.Float64), pl.col("latency_ms").log()
-    rise = (at - at.mean()).dot(log) / (at - at.mean()).dot(at) * (pl.len() - 1)
-    cells = rows.group_by(_PART, maintain_order=True).agg(n=pl.len(), rise=rise)
-    rises: Floats = cells.filter(pl.col("n") >= 3)["rise"].to_numpy()
-    return rises
 
 
 @check(
@@ -214,9 +205,9 @@ def repetitions(evidence: Evidence) -> Findings:
     cells = evidence.measured.group_by([*CELL, "mode"], maintain_order=True).agg(
         n=pl.len(), deviation=(log - log.median()).abs().median()
     )
-    groups, load = 0, _load(evidence.measured)
+    load = _load(evidence.measured)
     for key, group in grouped(cells, [name for name in GROUP if name != "backend_kind"]):
-        groups += 1
+        yield 1
         several = group.filter(pl.col("n") > 1)
         if several.is_empty():
             more, said = "give the study 3 repetitions or more", "one call a cell: its spread is unknown"
@@ -237,7 +228,6 @@ def repetitions(evidence: Evidence) -> Findings:
             if known_to((row["deviation"] / rare[row["n"]]) ** 2, row["n"]) > WANTED:
                 typical_sd = row["deviation"] / medians[row["n"]]
                 yield _scattered(row | {"variance": typical_sd**2}, load)
-    return groups
 
 
 @functools.cache
@@ -281,16 +271,8 @@ def _scattered(row: Row, load: str) -> Finding:
 )
 def comparable(evidence: Evidence) -> Findings:
     """Models that lack scenarios, and cells of one model that differ in its size or weights, prompt, host or study."""
-    yield from _incomplete(evidence)
-    for row, differs, next_step in (*_several_values(evidence), *_changed(evidence)):
-        yield Finding(row, None, differs, next_step=next_step)
-    return evidence.per_model.select("backend", "batch_size", "model").n_unique()
-
-
-def _incomplete(evidence: Evidence) -> Iterator[Finding]:
-    """Models that lack a scenario which others of the backend have: they failed on it, or it was never asked."""
     lacking = evidence.per_model.filter(pl.col("incomplete").is_not_null())
-    for row, phases in grouped(lacking, [*GROUP_OF_MODEL, "incomplete"]):
+    for row, phases in grouped(lacking, [*GROUP_OF_MODEL, "incomplete"]):  # it failed on one, or it was never asked
         failed = like(evidence.run.rows, row, ("backend", "model")).filter(pl.col("status") != "ok")
         said = f"; {failed.height} of its rows failed" if failed.height else ""
         yield Finding(
@@ -301,20 +283,19 @@ def _incomplete(evidence: Evidence) -> Iterator[Finding]:
             modes=tuple(phases["mode"]),
             next_step="measure what it lacks, or compare single scenarios only (scaling_fits has a law of each)",
         )
+    yield from _several_values(evidence)
+    yield from _changed(evidence)
+    yield evidence.per_model.select("backend", "batch_size", "model").n_unique()
 
 
-Differing = Iterator[tuple[Row, str, str]]
-"""The rows that differ, by name; in what; and the next step."""
-
-
-def _several_values(evidence: Evidence) -> Differing:
+def _several_values(evidence: Evidence) -> Iterator[Finding]:
     """Models of several sizes, settings or weights under one name, and scenarios of several prompts."""
     per_model, models, measured = evidence.per_model, evidence.run.models, evidence.measured
     for row, group in grouped(per_model, ["backend", "batch_size", "model"]):
         sizes = _distinct(group, "params_millions_effective")
         if len(sizes) > 1:
-            listed = ", ".join(f"{size:g} M" for size in sizes)
-            yield row, f"one name, {len(sizes)} sizes: {listed}", "give each model a name of its own"
+            differs = f"one name, {len(sizes)} sizes: {', '.join(f'{size:g} M' for size in sizes)}"
+            yield Finding(row, None, differs, next_step="give each model a name of its own")
     known = set(per_model.select("backend", "model").iter_rows())
     if "backend" in models.columns:
         for row, group in grouped(models, ["backend", "model"]):
@@ -322,12 +303,13 @@ def _several_values(evidence: Evidence) -> Differing:
                 values = [str(value)[:16] for value in _distinct(group, name)]
                 if len(values) > 1 and tuple(row.values()) in known:
                     differs = f"one name, several settings ({name}): {', '.join(values)}"
-                    yield row, differs, "measure each setting as a backend of its own"
+                    yield Finding(row, None, differs, next_step="measure each setting as a backend of its own")
     if "prompt" in measured.columns:
         for row, group in grouped(measured.filter(pl.col("mode") == pl.col("mode").first()), ["backend", "scenario"]):
             n = group["prompt"].drop_nulls().n_unique()
             if n > 1:
-                yield row, f"one scenario, {n} prompts", "give each prompt a scenario of its own"
+                differs = f"one scenario, {n} prompts"
+                yield Finding(row, None, differs, next_step="give each prompt a scenario of its own")
 
 
 def _distinct(rows: pl.DataFrame, name: str) -> list[Any]:
@@ -335,14 +317,14 @@ def _distinct(rows: pl.DataFrame, name: str) -> list[Any]:
     return rows[name].drop_nulls().unique().sort().to_list() if name in rows.columns else []
 
 
-def _changed(evidence: Evidence) -> Differing:
+def _changed(evidence: Evidence) -> Iterator[Finding]:
     """What changed between the processes of a resumed run, by its manifest."""
-    processes = [entry for entry in evidence.manifest.get("processes") or [] if isinstance(entry, dict)]
     changes: list[str] = []
-    for before, after in pairwise(processes):
+    for before, after in pairwise(evidence.manifest.get("processes") or []):
         changes += host_differences(before.get("host") or {}, after.get("host") or {})
         changes += ["the study"] if before.get("study_sha256") != after.get("study_sha256") else []
     next_step = "measure it again in one go, or compare only cells of one process (column process_idx)"
     backends = evidence.per_model["backend"].unique(maintain_order=True)
     for changed, backend in product(dict.fromkeys(changes), backends):
-        yield {"backend": backend}, f"the run was resumed after a change: {changed}", next_step
+        said = f"the run was resumed after a change: {changed}"
+        yield Finding({"backend": backend}, None, said, next_step=next_step)

@@ -36,7 +36,7 @@ def busy_machine(evidence: Evidence) -> Findings:
             f"{calls.height} of {n} calls shared their cores: other work took {taken:.1f} processors while hardly any "
             f"was idle{_slower(mine, calls)}; {_FIGURES}",
         )
-    return known.select("backend", "batch_size").n_unique()
+    yield known.select("backend", "batch_size").n_unique()
 
 
 @check(
@@ -62,7 +62,7 @@ def shared_server(evidence: Evidence) -> Findings:
             f"{calls.height} of {mine.height} calls waited or ran slowly, at several times of the run: first token "
             f"after {first:.0f} ms, in the others {other:.0f} ms{_slower(mine, calls)}; {_FIGURES}",
         )
-    return known.select(CELL).n_unique()
+    yield known.select(CELL).n_unique()
 
 
 @check(
@@ -81,12 +81,11 @@ def measured_loads(evidence: Evidence) -> Findings:
     calls = calls.filter(~pl.col("backend").is_in(always_cold(evidence.run)))
     first = pl.coalesce("ttft_ms", load + pl.col("latency_ms"))
     models = calls.group_by(GROUP_OF_MODEL, maintain_order=True).agg(load=load.median(), first=first.median())
-    for row in models.filter(
-        pl.col("load") > pl.max_horizontal(LEAST_LOAD_MS, LEAST_OF_TTFT * pl.col("first"))
-    ).to_dicts():
+    long = pl.col("load") > pl.max_horizontal(LEAST_LOAD_MS, LEAST_OF_TTFT * pl.col("first"))
+    for row in models.filter(long).to_dicts():
         said = f"warm calls spend {row['load']:.0f} ms loading, of {row['first']:.0f} ms to the first token"
         yield Finding(row, row["load"], said)
-    return models.height
+    yield models.height
 
 
 def _slower(rows: pl.DataFrame, calls: pl.DataFrame) -> str:

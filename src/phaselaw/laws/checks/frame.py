@@ -1,14 +1,14 @@
 """What a validity check is, what it finds, and the marks that findings leave on every other table (method 3).
 
-A check is a function that yields its findings and returns how many things it looked at::
+A check is a function that yields its findings and, as numbers, how many things it looked at::
 
     @check("drift", unit="backends", false_alarm_rate=0.01, rests_on="if calls scatter independently of each other",
            not_checked="too few cells or rounds", next_step="measure again on a quiet machine")
     def drift(evidence: Evidence) -> Findings:
         for key, rows in grouped(evidence.measured, ["backend", "batch_size"]):
             ...
+            yield 1
             yield Finding(key, change, f"latency changed by {change:.0%}")
-        return n
 
 Findings mark rows in the column ``suspect``, last in every table that has a column ``backend``: a text, never null,
 empty where no check suspects the row, else the names of those that do: ``prompt cache suspected, far off the law``.
@@ -18,7 +18,7 @@ Cautions mark nothing. No row is ever dropped for its mark.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import polars as pl
@@ -67,9 +67,7 @@ VALIDITY_FINDINGS = Table(
     holds="each finding with its evidence and the next step",
     why_empty="no check spoke up",
     columns=(
-        words("check"),
-        words("status"),
-        words("backend"),
+        *plain("check status backend", pl.String),
         *plain("batch_size", pl.Int64),
         *plain("model scenario modes", pl.String),
         derived("value", doc="the figure that decided, in the check's own unit"),
@@ -105,8 +103,8 @@ class Finding:
         return dataclasses.replace(self, **lacking)
 
 
-Findings = Generator[Finding, None, int]
-"""What a check yields, and at its end returns: how many things it looked at."""
+Findings = Iterator[Finding | int]
+"""What a check yields: its findings, and how many things it looked at, one by one or together."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,14 +199,10 @@ def check(
     def made(function: Callable[[Evidence], Findings]) -> Check:
         @functools.wraps(function)
         def checked(evidence: Evidence) -> CheckResult:
-            looked_at = 0
-
-            def found() -> Iterator[Finding]:
-                nonlocal looked_at
-                looked_at = yield from function(evidence)
-
+            told = list(function(evidence))
+            looked_at = sum(each for each in told if isinstance(each, int))
             shared = {"status": status, "modes": modes, "other_reading": other_reading, "next_step": next_step}
-            findings = tuple(each.declared(**shared) for each in found())
+            findings = tuple(each.declared(**shared) for each in told if isinstance(each, Finding))
             return CheckResult(
                 check=name,
                 unit=unit,

@@ -13,7 +13,7 @@ from phaselaw.laws.overhead import least_log_error
 from phaselaw.laws.regression import Floats, fit_line, left_out
 from phaselaw.laws.scaling import KINDS, kinds_of
 from phaselaw.laws.structure import bits_of
-from phaselaw.laws.summary import GROUP, by_size
+from phaselaw.laws.summary import GROUP, SETTING, by_size
 from phaselaw.machine.identity import gpus_of
 from phaselaw.tables import Row, grouped
 
@@ -60,9 +60,9 @@ def far_off(evidence: Evidence) -> Findings:
     """
     cached = {(each.where["backend"], each.where["model"], "prefill") for each in prompt_cache(evidence).findings}
     fresh = [each not in cached for each in evidence.per_model.select("backend", "model", "mode").iter_rows()]
-    laws, n = by_size(evidence.per_model.filter(fresh).with_columns(latency="latency_geomean_ms"), GROUP), 0
+    laws = by_size(evidence.per_model.filter(fresh).with_columns(latency="latency_geomean_ms"), GROUP)
     for key, models in grouped(laws, GROUP):
-        n += models.height >= 4
+        yield int(models.height >= 4)
         params, ms = models["params_millions_effective"].to_numpy(), models["latency"].to_numpy()
         for index, factor, p in outliers(params, ms):
             slow = _LARGE_AND_SLOW if index == models.height - 1 else _SLOW
@@ -77,7 +77,6 @@ def far_off(evidence: Evidence) -> Findings:
                 other_reading=f"likely: {reason}",
                 next_step=step,
             )
-    return n
 
 
 def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, float, float]]:
@@ -117,23 +116,20 @@ def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, flo
 def heterogeneous(evidence: Evidence) -> Findings:
     """Laws over models of several families, quantisations or tokenizers: the exponent mixes size with what differs."""
     kinds = kinds_of(evidence.run)
-    known, law = 0, GROUP[:4]
-    for key, group in grouped(evidence.per_model.filter(pl.col("mode") == pl.col("mode").max().over(law)), law):
+    for key, group in grouped(evidence.per_model.filter(pl.col("mode") == pl.col("mode").max().over(SETTING)), SETTING):
         mine = group.join(kinds, on=["backend", "model", "model_kind"], how="left")
         values = {word: sorted(set(mine[name].drop_nulls())) for name, word in KINDS.items()}
         texts = _unlike_counts(evidence.measured, key["backend"], key["batch_size"])
-        known += any(values.values()) or texts is not None
         several = {word: those for word, those in values.items() if len(those) > 1}
         mixed = [f"{len(those)} {word} ({', '.join(those)})" for word, those in several.items()]
         mixed += [f"several tokenizers or templates ({texts})"] if texts else []
         mixtures = _mixtures(evidence.run.models, key["backend"], group["model"].to_list())
-        known += bool(mixtures) and not any(values.values()) and texts is None
+        yield int(any(values.values()) or texts is not None or bool(mixtures))
         if 0 < len(mixtures) < group["model"].n_unique():
             mixed.append(f"mixtures of experts beside dense models ({', '.join(mixtures)}), by all their parameters")
         if mixed:
             over = f"one law over {'; '.join(mixed)}: its exponent is of these models as they are, not of size alone"
             yield Finding(key, float(max([2, *map(len, several.values())])), over)
-    return known
 
 
 def _mixtures(models: pl.DataFrame, backend: str, names: list[str]) -> list[str]:
@@ -178,7 +174,6 @@ def labels(evidence: Evidence) -> Findings:
     """Parameter counts of a label that what was measured contradicts, or the shipped ladder's model of that name."""
     label = pl.coalesce("params_millions_config", "params_millions")
     models = evidence.run.rows.filter(label > 0).group_by(GROUP_OF_MODEL, maintain_order=True)
-    known = 0
     for row in models.agg(label=label.median(), measured=pl.col("params_millions_measured").median()).rows(named=True):
         measured, source = row["measured"], "were measured; laws use the measured figure"
         ladder = ladder_model(row["model"].replace("\\", "/").rsplit("/", 1)[-1])
@@ -186,12 +181,11 @@ def labels(evidence: Evidence) -> Findings:
             measured, source = ladder.params / 1e6, "has the ladder's model of that name; laws use the label"
         if not measured:
             continue
-        known += 1
+        yield 1
         if abs(math.log(row["label"] / measured)) > math.log1p(MISLABELLED):
             said = f"the label says {row['label']:g} M parameters, {measured:g} M {source}"
             # Where a measured figure is at hand, laws use it: nothing of theirs is off.
             yield Finding(row, row["label"] / measured, said, modes=() if row["measured"] else ALL_PHASES)
-    return known
 
 
 @check(
@@ -208,7 +202,7 @@ def from_the_name(evidence: Evidence) -> Findings:
     for row in models.iter_rows(named=True):
         said = f"its name says {row['size']:g} M parameters; the server counts none, and the study states none"
         yield Finding(row, row["size"], said)
-    return models.height
+    yield models.height
 
 
 @check(
@@ -221,20 +215,17 @@ def from_the_name(evidence: Evidence) -> Findings:
 )
 def spill(evidence: Evidence) -> Findings:
     """Models whose weights, or peak memory, do not fit the accelerator, so that part of them lies elsewhere."""
-    gpus, own = [size for _, size in gpus_of(evidence.manifest) if size], {}
-    for each in evidence.manifest.get("engines") or []:
-        if memory := (each.get("settings") or {}).get("device_memory_mb"):
-            # Of the one device that an engine in this process used.
-            own[each.get("name")] = memory
-    known = 0
+    gpus, engines = [size for _, size in gpus_of(evidence.manifest) if size], evidence.manifest.get("engines") or []
+    # Of the one device that an engine in this process used.
+    own = {each["name"]: (each.get("settings") or {}).get("device_memory_mb") for each in engines}
     for row in _on_accelerator(evidence).iter_rows(named=True):
-        memory = own.get(row["backend"], max(gpus, default=None))
-        spread = len(gpus) > 1 and row["backend"] not in own
+        memory = own.get(row["backend"]) or max(gpus, default=None)
+        spread = len(gpus) > 1 and not own.get(row["backend"])
         if memory is None:
             continue
         weights, measured = _weights_mb(row, evidence.run.models)
         peak = row["peak_mb"]
-        known += weights is not None or peak is not None
+        yield int(weights is not None or peak is not None)
         if weights is not None and weights >= FULL * memory:
             sure, size = measured and weights >= memory, weights
             words = "weights take" if measured else "weights take, by its quantisation, about"
@@ -254,7 +245,6 @@ def spill(evidence: Evidence) -> Findings:
             status="found" if sure and not spread else "suspected",
             other_reading=reading,
         )
-    return known
 
 
 def _on_accelerator(evidence: Evidence) -> pl.DataFrame:

@@ -48,7 +48,7 @@ def prompt_cache(evidence: Evidence) -> Findings:
     )
     if not evidence.ours:
         yield from _suspected(evidence)
-    return prefills.select(CELL).n_unique()
+    yield prefills.select(CELL).n_unique()
 
 
 def _of_error_rows_too(rows: pl.DataFrame, what: str, next_step: str) -> Iterator[Finding]:
@@ -131,7 +131,7 @@ def count_convention(evidence: Evidence) -> Findings:
             # In our own runs latencies are computed from the steps that ran, so they are right.
             modes=() if evidence.ours else DECODE,
         )
-    return rows.height
+    yield rows.height
 
 
 _CLAIMS = {
@@ -179,7 +179,7 @@ def server_claim(evidence: Evidence) -> Findings:
             ratio = claimed / seen if claimed is not None and seen else None
             said = f"{says.format(claimed, seen)}, at the median of {calls.height} calls"
             yield Finding(cell, ratio, said, next_step=_NEXT_STEPS.get(claim, ""))
-    return rows.select(CELL).n_unique()
+    yield rows.select(CELL).n_unique()
 
 
 @check(
@@ -201,7 +201,7 @@ def clients_in_step(evidence: Evidence) -> Findings:
             "clients start together and every answer has the same length, so that all prompts are read at once and all "
             "answers end at once",
         )
-    return backends.height
+    yield backends.height
 
 
 @check(
@@ -222,15 +222,13 @@ def prompt_cut(evidence: Evidence) -> Findings:
         "raise the context length (options: {num_ctx: ...}) or shorten the prompt",
     )
     scenarios = (evidence.manifest.get("study") or {}).get("scenarios") or []
-    stated = [each for each in scenarios if isinstance(each, dict) and each.get("prompt_tokens")]
-    asked = {str(each.get("name")): int(each["prompt_tokens"]) for each in stated}
+    asked = {each["name"]: each["prompt_tokens"] for each in scenarios if each.get("prompt_tokens")}
     tells = (chars > 0) | pl.col("scenario").is_in([*asked])
     used = rows.filter((pl.col("status") == "ok") & (tokens > 0) & tells).group_by(CELL, maintain_order=True)
-    n = 0
     for _, model in grouped(used.agg(chars=chars.median(), tokens=tokens.median()), GROUP_OF_MODEL):
         texts = model.filter(pl.col("chars") > 0).sort("chars").rows(named=True)
         synthetic = [row for row in model.iter_rows(named=True) if row["scenario"] in asked]
-        n += len(texts) > 1 or bool(synthetic)
+        yield int(len(texts) > 1 or bool(synthetic))
         for row in synthetic:
             wanted = row["batch_size"] * asked[row["scenario"]]
             if row["tokens"] < wanted * LEAST_OF_ASKED[row["backend_kind"] in SERVED]:
@@ -242,7 +240,6 @@ def prompt_cut(evidence: Evidence) -> Findings:
                     "it had",
                 )
         yield from _cut_text(texts)
-    return n
 
 
 def _cut_text(texts: list[Row]) -> Iterator[Finding]:
