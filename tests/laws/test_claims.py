@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from rows import row_of, written
 
-from phaselaw.laws import claims as c
+from phaselaw.laws import decisions as c
 from phaselaw.laws.analysis import Analysis, Options, analyze
 from phaselaw.rundir import read as runs
 

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from phaselaw.laws.memory import GPU, RESIDENT, memory_laws, memory_peaks
+from phaselaw.laws.physical_limit import GPU, RESIDENT, memory_laws, memory_peaks
 from phaselaw.records import Run
 from phaselaw.rundir import read as runs
 

@@ -14,15 +14,12 @@ import polars as pl
 
 from phaselaw.files import write_csv
 from phaselaw.laws import (
-    claims,
     concurrency,
     decisions,
     disturbed,
     engine_ratios,
     law_differences,
-    memory,
     noise,
-    off_rounds,
     overhead,
     physical_limit,
     prediction,
@@ -204,8 +201,8 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (summary.CUDA_EVENT_GAP_SUMMARY, lambda of: summary.cuda_event_gap_summary(of.with_warmups)),
     (engine_ratios.ENGINE_RATIOS, lambda of: engine_ratios.engine_ratios(of.cells, of.replicates, of.run, of.level)),
     (engine_ratios.ENGINE_LAWS, lambda of: engine_ratios.engine_laws(of[engine_ratios.ENGINE_RATIOS], of.level)),
-    (memory.MEMORY_PEAKS, lambda of: memory.memory_peaks(of.run, of.ok)),
-    (memory.MEMORY_LAWS, lambda of: memory.memory_laws(of[memory.MEMORY_PEAKS], of.options.level)),
+    (physical_limit.MEMORY_PEAKS, lambda of: physical_limit.memory_peaks(of.run, of.ok)),
+    (physical_limit.MEMORY_LAWS, lambda of: physical_limit.memory_laws(of[physical_limit.MEMORY_PEAKS], of.level)),
     (physical_limit.PHYSICAL_LIMIT, lambda of: physical_limit.physical_limit(of.run, of.cells)),
     (concurrency.CONCURRENCY_THROUGHPUT, lambda of: concurrency.concurrency_throughput(of.ok, of.level)),
     (concurrency.CONCURRENCY_FITS, lambda of: concurrency.concurrency_fits(of[concurrency.CONCURRENCY_THROUGHPUT])),
@@ -232,10 +229,10 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
         lambda of: prediction.prediction_coverage(of[prediction.PREDICTION_VALIDATION], of.level),
     ),
     (decisions.WHAT_BREAKS_FIRST, decisions.what_breaks_first),
-    (claims.CLAIMS, lambda of: claims.claims(of, of.options, of.replicates)),
+    (decisions.CLAIMS, lambda of: decisions.claims(of, of.options, of.replicates)),
     (
-        off_rounds.WITHOUT_OFF_ROUNDS,
-        lambda of: off_rounds.without_off_rounds(of.alone, of.options, in_rounds=of.in_rounds),
+        disturbed.WITHOUT_OFF_ROUNDS,
+        lambda of: disturbed.without_off_rounds(of.alone, of.options, in_rounds=of.in_rounds),
     ),
     (
         disturbed.WITHOUT_DISTURBED,

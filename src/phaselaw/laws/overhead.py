@@ -11,9 +11,11 @@ given both, the scale of the latencies is a mean of logs, exactly.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from phaselaw import tables as col
@@ -140,15 +142,15 @@ class _Problem:
             t = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 9)
         return best, least
 
-    def edge_t(self, s: Floats, start: Floats, end: float, limit: float) -> Floats:
-        """For each of ``s``: how far from ``start`` towards ``end`` the sum of squares stays within ``limit``."""
-        inside, outside = start.copy(), np.full_like(start, end)
-        whole = self.evaluate(s, outside)[0] <= limit
-        for _ in range(18):
-            middle = (inside + outside) / 2
-            within = self.evaluate(s, middle)[0] <= limit
-            inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
-        return np.where(whole, end, inside)
+
+def _edge(inside: Floats, outside: Floats, holds: Callable[[Floats], NDArray[np.bool_]]) -> Floats:
+    """How far from ``inside``, where a condition holds, towards ``outside`` it does, elementwise, by halving."""
+    near, far = inside, outside
+    for _ in range(18):
+        middle = (near + far) / 2
+        within = holds(middle)
+        near, far = np.where(within, middle, near), np.where(within, far, middle)
+    return np.where(holds(outside), outside, near)
 
 
 def _relative_fit(problem: _Problem, level: float) -> dict[str, float | None]:
@@ -199,13 +201,17 @@ def _intervals(problem: _Problem, best: tuple[float, float], limit: float) -> di
 
     Given s and t, the log scale may be off its best by sqrt(slack / n) and still stay within the limit.
     """
-    s_low, s_high = _interval_of_s(problem, best[0], limit)
+    s = np.unique(np.append(np.linspace(*problem.exponents, 41), best[0]))
+    within = problem.best_t(s)[1] <= limit
+    inside = np.flatnonzero(within if within.any() else s == best[0])[[0, -1]]
+    beyond = np.clip(inside + np.array([-1, 1]), 0, len(s) - 1)
+    s_low, s_high = _edge(s[inside], s[beyond], lambda s: problem.best_t(s)[1] <= limit)
     s = np.unique(np.append(np.linspace(s_low, s_high, 41), best[0]))
     t, errors = problem.best_t(s)
     s, t = s[errors <= limit], t[errors <= limit]
     if len(s) == 0:  # the limit is within rounding of the best fit
         s, t = np.array([best[0]]), np.array([best[1]])
-    low, high = problem.edge_t(s, t, -_T, limit), problem.edge_t(s, t, _T, limit)
+    low, high = (_edge(t, np.full_like(t, end), lambda t: problem.evaluate(s, t)[0] <= limit) for end in (-_T, _T))
     grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 31)
     wide = np.broadcast_to(s[:, None], grid.shape)
     slack = np.maximum(limit - problem.evaluate(wide, grid)[0], 0)
@@ -214,26 +220,6 @@ def _intervals(problem: _Problem, best: tuple[float, float], limit: float) -> di
     return {
         "a": (float((a / factor).min()), float((a * factor).max())),
         "b": (float((b / factor).min()), float((b * factor).max())),
-        "s": (s_low, s_high),
+        "s": (float(s_low), float(s_high)),
         "share_at_median": (float(share.min()), float(share.max())),
     }
-
-
-def _interval_of_s(problem: _Problem, best: float, limit: float) -> tuple[float, float]:
-    """The least and the greatest exponent whose best fit is within the limit."""
-    s = np.unique(np.append(np.linspace(*problem.exponents, 41), best))
-    within = problem.best_t(s)[1] <= limit
-    inside = np.flatnonzero(within if within.any() else s == best)
-    first, last = inside[0], inside[-1]
-    beyond = max(first - 1, 0), min(last + 1, len(s) - 1)
-    return _crossing(problem, s[first], s[beyond[0]], limit), _crossing(problem, s[last], s[beyond[1]], limit)
-
-
-def _crossing(problem: _Problem, inside: float, outside: float, limit: float) -> float:
-    """Where between two exponents, or at both, the profile crosses the limit."""
-    for _ in range(4):
-        s = np.linspace(inside, outside, 8)
-        beyond = np.flatnonzero(problem.best_t(s)[1] > limit)
-        at = int(beyond[0]) if len(beyond) else len(s) - 1
-        inside, outside = float(s[max(at - 1, 0)]), float(s[at])
-    return inside

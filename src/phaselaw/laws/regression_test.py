@@ -59,22 +59,14 @@ _FIGURES = (
     col.Col(key="verdict", title="verdict", type=pl.String, show=lambda it: it.upper() if it == SLOWER else it),
 )
 _NEEDED = col.counted("runs_needed", "runs needed", provenance="derived")
+_ASKED = (col.counted("n_cells", "cells"), *_FIGURES, _NEEDED, col.flag("unclear"))
 WHOLE = Table(
     caption="Everything: the middle of the models' ratios, of the cells that every run has.",
-    columns=(col.LAW, col.PHASE, col.counted("n_cells", "cells"), *_FIGURES, _NEEDED, col.flag("unclear")),
+    columns=(col.LAW, col.PHASE, *_ASKED),
 )
 MODELS = Table(
     caption="Each model beside the others of its runs: its ratio over the median of theirs.",
-    columns=(
-        col.LAW,
-        col.PHASE,
-        col.MODEL,
-        col.counted("n_cells", "cells"),
-        *_FIGURES,
-        _NEEDED,
-        col.flag("unclear"),
-        col.flag("relative"),
-    ),
+    columns=(col.LAW, col.PHASE, col.MODEL, *_ASKED, col.flag("relative")),
 )
 _SIZES = col.plain(f"batch_size {BUDGET}", pl.Int64)
 EACH_CELL = Table(

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import polars as pl
 
-from phaselaw.laws.claims import DOMINATES
-from phaselaw.laws.decisions import ALIKE, LATENCY, PRICE
+from phaselaw.laws.decisions import ALIKE, DOMINATES, LATENCY, PRICE
 from phaselaw.laws.law_differences import stem
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.verdicts import TREND, word

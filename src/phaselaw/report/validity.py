@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from phaselaw.laws.checks.frame import NOT_CHECKED, VALIDITY_CHECKS, VALIDITY_FINDINGS
-from phaselaw.laws.disturbed import WITHOUT_DISTURBED
-from phaselaw.laws.off_rounds import WITHOUT_OFF_ROUNDS
+from phaselaw.laws.disturbed import WITHOUT_DISTURBED, WITHOUT_OFF_ROUNDS
 from phaselaw.report.document import Block, Table, Trust
 from phaselaw.report.subject import PHASE_WORDS, Subject
 from phaselaw.tables import MISSING, Row, alike, texts

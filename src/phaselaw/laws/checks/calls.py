@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from itertools import count, pairwise, product
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -13,11 +13,10 @@ from scipy import stats
 
 from phaselaw.laws import summary
 from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, check
+from phaselaw.laws.disturbed import LEAST_ROUNDS, USUAL, off_rounds
 from phaselaw.laws.noise import ALL
-from phaselaw.laws.off_rounds import LEAST as LEAST_ROUNDS
-from phaselaw.laws.off_rounds import USUAL, off_rounds
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.summary import BUDGET, GROUP, median_variance
+from phaselaw.laws.summary import BUDGET, GROUP, median_variance, stated
 from phaselaw.machine.identity import host_differences
 from phaselaw.tables import Row, grouped, like
 
@@ -290,31 +289,27 @@ def comparable(evidence: Evidence) -> Findings:
 
 def _several_values(evidence: Evidence) -> Iterator[Finding]:
     """Models of several sizes, settings or weights under one name, and scenarios of several prompts."""
-    per_model, models, measured = evidence.per_model, evidence.run.models, evidence.measured
+    per_model, measured = evidence.per_model, evidence.measured
     for row, group in grouped(per_model, ["backend", "batch_size", "model"]):
-        sizes = _distinct(group, "params_millions_effective")
+        sizes = group["params_millions_effective"].drop_nulls().unique().sort()
         if len(sizes) > 1:
             differs = f"one name, {len(sizes)} sizes: {', '.join(f'{size:g} M' for size in sizes)}"
             yield Finding(row, None, differs, next_step="give each model a name of its own")
-    known = set(per_model.select("backend", "model").iter_rows())
-    if "backend" in models.columns:
-        for row, group in grouped(models, ["backend", "model"]):
-            for name in ("device", "dtype", "quantization_level", "weights_sha256"):
-                values = [str(value)[:16] for value in _distinct(group, name)]
-                if len(values) > 1 and tuple(row.values()) in known:
-                    differs = f"one name, several settings ({name}): {', '.join(values)}"
-                    yield Finding(row, None, differs, next_step="measure each setting as a backend of its own")
+    settings = ("device", "dtype", "quantization_level", "weights_sha256")
+    models = stated(evidence.run.models, ["backend", "model", *settings])
+    models = models.join(per_model, on=["backend", "model"], how="semi", maintain_order="left")
+    for row, group in grouped(models, ["backend", "model"]):
+        for name in settings:
+            values = [value[:16] for value in group[name].drop_nulls().unique().sort()]
+            if len(values) > 1:
+                differs = f"one name, several settings ({name}): {', '.join(values)}"
+                yield Finding(row, None, differs, next_step="measure each setting as a backend of its own")
     if "prompt" in measured.columns:
         for row, group in grouped(measured.filter(pl.col("mode") == pl.col("mode").first()), ["backend", "scenario"]):
             n = group["prompt"].drop_nulls().n_unique()
             if n > 1:
                 differs = f"one scenario, {n} prompts"
                 yield Finding(row, None, differs, next_step="give each prompt a scenario of its own")
-
-
-def _distinct(rows: pl.DataFrame, name: str) -> list[Any]:
-    """The values of a column that the rows may lack, each once, in order."""
-    return rows[name].drop_nulls().unique().sort().to_list() if name in rows.columns else []
 
 
 def _changed(evidence: Evidence) -> Iterator[Finding]:

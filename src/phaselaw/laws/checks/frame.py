@@ -120,8 +120,13 @@ class CheckResult:
     """Where nothing is wrong, at most this share of what was looked at is *found*; 0: nothing is inferred."""
     rests_on: str = ""
     """What that rate assumes, or does not cover."""
-    not_checked: str | None = None
-    """Why nothing could be looked at; ``None`` where something was."""
+    why_not: str = ""
+    """Why nothing can be looked at, where that is so."""
+
+    @property
+    def not_checked(self) -> str | None:
+        """Why nothing could be looked at; ``None`` where something was."""
+        return None if self.n_checked or self.findings else self.why_not
 
     @property
     def status(self) -> str:
@@ -146,9 +151,8 @@ class CheckResult:
             for budget, result in results.items()
             for finding in result.findings
         ]
-        first, looked_at = next(iter(results.values())), sum(result.n_checked for result in results.values())
-        why_not = None if looked_at or findings else first.not_checked
-        return dataclasses.replace(first, n_checked=looked_at, findings=tuple(findings), not_checked=why_not)
+        looked_at = sum(result.n_checked for result in results.values())
+        return dataclasses.replace(next(iter(results.values())), n_checked=looked_at, findings=tuple(findings))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,17 +204,15 @@ def check(
         @functools.wraps(function)
         def checked(evidence: Evidence) -> CheckResult:
             told = list(function(evidence))
-            looked_at = sum(each for each in told if isinstance(each, int))
             shared = {"status": status, "modes": modes, "other_reading": other_reading, "next_step": next_step}
-            findings = tuple(each.declared(**shared) for each in told if isinstance(each, Finding))
             return CheckResult(
                 check=name,
                 unit=unit,
-                n_checked=looked_at,
-                findings=findings,
+                n_checked=sum(each for each in told if isinstance(each, int)),
+                findings=tuple(each.declared(**shared) for each in told if isinstance(each, Finding)),
                 false_alarm_rate=false_alarm_rate,
                 rests_on=rests_on,
-                not_checked=None if looked_at or findings else not_checked,
+                why_not=not_checked,
             )
 
         return checked
