@@ -7,7 +7,8 @@ from scipy import stats
 from simulated_run import run_of, swept
 
 from phaselaw.laws.analysis import analyze
-from phaselaw.laws.sweeps import MOVES, NO_TREND, TOO_FEW, stability_of
+from phaselaw.laws.sweeps import MOVES, NO_TREND, stability_of
+from phaselaw.laws.verdicts import TOO_FEW
 
 VALUES = np.array([8.0, 32.0, 64.0, 128.0])
 PARAMS = np.array([5.0, 25.0, 45.0, 50.0, 75.0, 100.0])

@@ -24,7 +24,7 @@ from phaselaw.laws import regression
 from phaselaw.laws.noise import ALL, KEYS, SLOPE, Kind, Noise, Replicates, log_matrices, noise_of, points_of, units_of
 from phaselaw.laws.options import Options
 from phaselaw.laws.regression import Floats, Plane, ends, fit_line
-from phaselaw.laws.served import BASIS, by_each_basis
+from phaselaw.laws.served import BASIS, by_each_basis, served_rows
 from phaselaw.laws.summary import CELLS, GROUP, GROUP_COLUMNS, ORDER, by_cell, by_model, by_size, floats, stated
 from phaselaw.laws.verdicts import MIN_MODELS, NARROW, TOO_FEW, TREND, out_of_order, resting_on, verdict
 from phaselaw.records import Run
@@ -271,22 +271,23 @@ def by_family(points: pl.DataFrame, run: Run, options: Options, replicates: Repl
     return SCALING_FITS_BY_FAMILY.frame(_laws_of(known, replicates, options, keys=[*KEYS, "family"]))
 
 
-def length_limited(served: pl.DataFrame, run: Run, options: Options, *, whole_calls: bool = False) -> pl.DataFrame:
-    """The laws over all scenarios, without what calls that stopped early left (method 3).
+def length_limited(rows: pl.DataFrame, run: Run, options: Options, *, whole_calls: bool = False) -> pl.DataFrame:
+    """The laws over all scenarios of served engines, without what calls that stopped early left (method 3).
 
     That is without their decode and e2e rows (TR121's filter), or without any of theirs.
     """
     short = pl.col("gen_tokens_raw") < pl.col(BUDGET)
     dropped = short if whole_calls else short & pl.col("mode").is_in(["kv_decode", "e2e_kv"])
     name = "length_limited_calls" if whole_calls else "length_limited_decode_only"
-    fits = _of_rows(served.filter(~dropped.fill_null(False)), run, options, resample_by_name=True)
+    fits = _of_rows(served_rows(rows).filter(~dropped.fill_null(False)), run, options, resample_by_name=True)
     return LENGTH_LIMITED.frame(row | {"filter": name} for row in fits)
 
 
-def by_basis(served: pl.DataFrame, run: Run, options: Options) -> pl.DataFrame:
+def by_basis(rows: pl.DataFrame, run: Run, options: Options) -> pl.DataFrame:
     """The laws over all scenarios of served engines, by the steps that ran and by TR121's projection (method 3)."""
+    parts = by_each_basis(served_rows(rows))
     return SCALING_FITS_BY_BASIS.frame(
-        row | {BASIS: basis} for basis, rows in by_each_basis(served).items() for row in _of_rows(rows, run, options)
+        row | {BASIS: basis} for basis, part in parts.items() for row in _of_rows(part, run, options)
     )
 
 

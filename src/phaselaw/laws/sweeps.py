@@ -21,7 +21,7 @@ from phaselaw.laws.rates import with_ends
 from phaselaw.laws.regression import Floats, ends, fit_line, t_half_width
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import BUDGET, MODEL
-from phaselaw.laws.verdicts import word
+from phaselaw.laws.verdicts import TOO_FEW, word
 from phaselaw.tables import PHASE, SUSPECT, Row, Table, alike, grouped
 
 AXES = {"gen_tokens": BUDGET, "batch_size": "batch_size", "prompt_tokens": "scenario", "threads": "threads"}
@@ -29,7 +29,7 @@ AXES = {"gen_tokens": BUDGET, "batch_size": "batch_size", "prompt_tokens": "scen
 CLIENTS = "concurrency"
 """The axis of clients, which has tables of its own (`phaselaw.laws.concurrency`)."""
 
-MOVES, NO_TREND, TOO_FEW = "moves", "no trend found", "too few models"
+MOVES, NO_TREND = "moves", "no trend found"
 NOTHING = "nothing changes"
 DOMINANT_SHARES = (0.9, 0.95)
 """Shares of end-to-end latency from which on decode dominates it (method 3), and is nearly all of it."""

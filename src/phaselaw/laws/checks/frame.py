@@ -26,14 +26,14 @@ import polars as pl
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.served import BASIS, STEP_TRUE
 from phaselaw.laws.summary import BUDGET
-from phaselaw.records import Run
+from phaselaw.records import PHASES, Run
 from phaselaw.tables import SUSPECT, Row, Table, counted, derived, plain, words
 
 Status = Literal["found", "suspected", "caution"]
 """``found``: the data show it; ``suspected``: another reading is named; ``caution``: no row is wrong, but read on."""
 CLEAR, NOT_CHECKED = "clear", "not checked"
 
-PREFILL, DECODE, ALL_PHASES = ("prefill", "e2e_kv"), ("kv_decode", "e2e_kv"), ("prefill", "kv_decode", "e2e_kv")
+PREFILL, DECODE = ("prefill", "e2e_kv"), ("kv_decode", "e2e_kv")
 
 SERVED = ("ollama", "openai", "llamacpp")
 """Kinds of engine that are servers: only they can reuse, cut or count prompts in a way of their own."""
@@ -191,7 +191,7 @@ def check(
     not_checked: str,
     false_alarm_rate: float = 0.0,
     status: Status = "found",
-    modes: tuple[str, ...] = ALL_PHASES,
+    modes: tuple[str, ...] = PHASES,
     other_reading: str | None = None,
     next_step: str = "",
 ) -> Callable[[Callable[[Evidence], Findings]], Check]:

@@ -7,7 +7,7 @@ import polars as pl
 from scipy import stats
 
 from phaselaw.ladder.spec import ladder_model
-from phaselaw.laws.checks.frame import ALL_PHASES, GROUP_OF_MODEL, NAMED, SERVED, Evidence, Finding, Findings, check
+from phaselaw.laws.checks.frame import GROUP_OF_MODEL, NAMED, SERVED, Evidence, Finding, Findings, check
 from phaselaw.laws.checks.served import prompt_cache
 from phaselaw.laws.overhead import least_log_error
 from phaselaw.laws.regression import Floats, fit_line, left_out
@@ -15,6 +15,7 @@ from phaselaw.laws.scaling import KINDS, kinds_of
 from phaselaw.laws.structure import bits_of
 from phaselaw.laws.summary import GROUP, SETTING, by_size
 from phaselaw.machine.identity import gpus_of
+from phaselaw.records import PHASES
 from phaselaw.tables import Row, grouped
 
 ALPHA = 0.05
@@ -185,7 +186,7 @@ def labels(evidence: Evidence) -> Findings:
         if abs(math.log(row["label"] / measured)) > math.log1p(MISLABELLED):
             said = f"the label says {row['label']:g} M parameters, {measured:g} M {source}"
             # Where a measured figure is at hand, laws use it: nothing of theirs is off.
-            yield Finding(row, row["label"] / measured, said, modes=() if row["measured"] else ALL_PHASES)
+            yield Finding(row, row["label"] / measured, said, modes=() if row["measured"] else PHASES)
 
 
 @check(
