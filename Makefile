@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Without --no-compile pip spends half its time on compiling modules of which few are ever loaded.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 ENGINE ?= hf
 STUDY := $(if $(filter hf,$(ENGINE)),gpt2-ladder-cpu,gpt2-ladder-$(ENGINE))
 DEMO_OUT ?= runs/demo$(if $(filter hf,$(ENGINE)),,-$(ENGINE))

@@ -12,6 +12,7 @@ The draws are a scrambled Sobol sequence: repeatable, and quantiles settle with 
 """
 
 import dataclasses
+import math
 from collections.abc import Collection
 from operator import itemgetter
 
@@ -21,6 +22,7 @@ from scipy import stats
 
 from phaselaw.laws import rates
 from phaselaw.laws.noise import units_of
+from phaselaw.laws.options import Options
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import MODEL_KEYS, by_cell, by_model
 from phaselaw.tables import BUDGET, Row
@@ -29,6 +31,8 @@ N_DRAWS = 8180
 """Draws of one interval: of so many evenly spread ones the ends of a 95 % interval are two themselves, without rounding
 (the 205th and the 7976th: 204.5 / 8180 = 0.025), so that a price's interval is exactly that of the rate it is from."""
 SEED = 42
+_ENDS = 0.5 - Options().level / 2, 0.5 + Options().level / 2
+"""The shares of draws up to an interval's ends."""
 
 Key = tuple[str, str, int, int | None, str]
 """Backend, model, batch size, decode budget, phase."""
@@ -102,7 +106,9 @@ class _Joint:
         of_all, own = self._normal[row["backend"]], self._normal[row["backend"], row["model"]]
         width, deviates = self._of_degrees(degrees)
         joint = (np.sqrt(share) * of_all + np.sqrt(1 - share) * own) * width
-        return deviates[np.argsort(np.argsort(joint))]
+        ordered = np.empty(N_DRAWS)
+        ordered[np.argsort(joint)] = deviates
+        return ordered
 
     def _of_degrees(self, degrees: float) -> tuple[Floats, Floats]:
         """What makes normal draws a t's, the same for all models, and the t's own evenly spread values."""
@@ -131,6 +137,19 @@ def same_draws(value: float, draws: Floats) -> Floats:
 def draws_of(quantity: Floats) -> list[Floats]:
     """The draws of each interval of `rates.INTERVALS`, empty where a quantity is given and not measured."""
     return np.split(quantity[1:], len(rates.INTERVALS))
+
+
+def ends_of(quantity: Floats) -> Floats:
+    """The quantity with the two ends of each interval alone; NaN where an interval is not known.
+
+    What only grows, or only falls, with the quantity has for its ends what is worked out from these.
+    """
+    draws = quantity[1:].reshape(len(rates.INTERVALS), -1)
+    ends = np.full((len(draws), 2), np.nan)
+    if draws.size:
+        known, at = ~np.isnan(draws).any(axis=1), [math.ceil(draws.shape[1] * share) - 1 for share in _ENDS]
+        ends[known] = np.partition(draws[known], at)[:, at]
+    return np.concatenate([quantity[:1], *ends])
 
 
 def thinned(quantity: Floats, n: int) -> Floats:

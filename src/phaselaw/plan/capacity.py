@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 
 from phaselaw.errors import UsageError
-from phaselaw.laws.draws import draws_of
-from phaselaw.laws.options import Options
-from phaselaw.laws.rates import INTERVALS
+from phaselaw.laws.draws import ends_of
 from phaselaw.laws.regression import Floats
 from phaselaw.records import Mix
 from phaselaw.tables import finite
@@ -26,8 +24,6 @@ from phaselaw.tables import finite
 SECONDS_PER_MONTH = 30 * 86_400
 """TR121's month of 30 days."""
 HOURS_PER_MONTH = SECONDS_PER_MONTH / 3600
-LEVEL = Options().level
-"""Level of every interval of a plan."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,14 +74,12 @@ class Estimate:
 
     def named(self, name: str) -> dict[str, Any]:
         """As keys of a row: ``workers``, ``workers_low``, ``workers_mean_low``, and so on."""
-        ends = dataclasses.asdict(self)
-        return {name: ends.pop("value")} | {f"{name}_{end}": value for end, value in ends.items()}
+        return {name: self.value} | {f"{name}_{end}": getattr(self, end) for end in _ENDS}
 
     @classmethod
     def of(cls, row: Mapping[str, Any], name: str) -> "Estimate":
         """A figure of a row, back from its keys."""
-        ends = [field.name for field in dataclasses.fields(cls) if field.name != "value"]
-        return cls(value=row[name], **{end: row[f"{name}_{end}"] for end in ends})
+        return cls(value=row[name], **{end: row[f"{name}_{end}"] for end in _ENDS})
 
     @property
     def reach(self) -> tuple[float, float] | None:
@@ -94,6 +88,9 @@ class Estimate:
             if low is not None and high is not None:
                 return low, high
         return None
+
+
+_ENDS = tuple(field.name for field in dataclasses.fields(Estimate) if field.name != "value")
 
 
 def exact(value: float) -> Floats:
@@ -110,13 +107,5 @@ def estimate(quantity: Floats | None) -> Estimate:
 
     ``None`` for a value that is absent or not finite. A limit that is infinite is ``None`` too: nothing bounds it.
     """
-    quantity = np.atleast_1d(math.nan if quantity is None else quantity)
-    value = finite(float(quantity[0]))
-    ends: dict[str, float | None] = {}
-    for name, draws in zip(INTERVALS, draws_of(quantity), strict=True):
-        if value is not None and draws.size and not np.isnan(draws).any():
-            with np.errstate(invalid="ignore"):
-                both = np.quantile(draws, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], method="inverted_cdf")
-            prefix = f"{name}_".removeprefix("_")
-            ends |= {f"{prefix}{end}": finite(float(at)) for end, at in zip(("low", "high"), both, strict=True)}
-    return Estimate(value=value, **ends)
+    value, *ends = map(finite, ends_of(np.atleast_1d(math.nan if quantity is None else quantity)).tolist())
+    return Estimate(value=value, **dict(zip(_ENDS, ends if value is not None else (), strict=False)))

@@ -8,6 +8,7 @@ from typing import Any
 
 from phaselaw.errors import UsageError
 from phaselaw.laws.concurrency import users_within
+from phaselaw.laws.draws import ends_of
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH
@@ -156,7 +157,9 @@ def capacity_row(replica: Replica, tokens_per_month: float, headroom: Headroom) 
 
 def sensitivity(replica: Replica, question: Question) -> list[Row]:
     """How replicas and dollars move with the volume and with what an hour costs (TR121 8.5)."""
-    priced = {tier: dataclasses.replace(replica, usd_per_hour=usd) for tier, usd in question.tiers.items()}
+    # A fleet's figures only fall as its rate grows: the ends of the rate's intervals give theirs.
+    few = dataclasses.replace(replica, tokens_per_s=ends_of(replica.tokens_per_s))
+    priced = {tier: dataclasses.replace(few, usd_per_hour=usd) for tier, usd in question.tiers.items()}
     return [
         row("sensitivity", each, tokens_per_month=volume, tier=tier, **each.fleet(volume, question.headroom))
         for volume in question.volumes

@@ -66,9 +66,11 @@ for (const table of document.querySelectorAll("table")) {
   table.after(unfold);
 }
 // A table that is wider than its place is set tighter; one that still is can be scrolled, by the keyboard too.
-// All are measured together, and once a frame: a search opens many sections at once.
+// Those that are on the screen, or soon will be, are measured together and once a frame: the browser lays out no others
+// (content-visibility), so that a search which opens every section is as quick as one that opens few.
+const seen = new Set();
 function reach() {
-  const places = [...document.querySelectorAll(".scroll")];
+  const places = [...seen];
   const wide = () => new Set(places.filter((place) => place.scrollWidth > place.clientWidth));
   for (const place of places) place.querySelector("table").classList.remove("tight");
   for (const place of wide()) place.querySelector("table").classList.add("tight");
@@ -81,7 +83,11 @@ function reach() {
 }
 let due = 0;
 function reachSoon() { due ||= requestAnimationFrame(() => { due = 0; reach(); }); }
-window.addEventListener("resize", reach);
+document.addEventListener("contentvisibilityautostatechange", ({ target, skipped }) => {
+  if (target.matches(".scroll")) seen[skipped ? "delete" : "add"](target);
+  reachSoon();
+}, true);
+window.addEventListener("resize", reachSoon);
 // What a point or a word says, when the pointer or the keyboard comes to it.
 const tip = document.getElementById("tip");
 function show(over, words) {
@@ -204,7 +210,6 @@ open();
 let before = [];
 window.addEventListener("beforeprint", () => { before = folded.map((each) => each.open); folded.forEach((each) => { each.open = true; }); });
 window.addEventListener("afterprint", () => { folded.forEach((each, at) => { each.open = before[at]; }); });
-for (const each of folded) each.addEventListener("toggle", reachSoon);
 const search = Object.assign(document.createElement("input"), { type: "search", placeholder: "Search tables" });
 search.setAttribute("aria-label", "Search all tables");
 search.addEventListener("input", () => {
@@ -217,4 +222,3 @@ search.addEventListener("input", () => {
   }
 });
 document.querySelector("nav").append(search);
-reach();

@@ -4,7 +4,6 @@ An axis, its ticks and where names stand are worked out here; `svg` writes the s
 """
 
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -56,12 +55,8 @@ def draw(plot: Plot) -> str:
     return svg.file(pieces(plot), plot.caption, columns=3)
 
 
-@functools.lru_cache(maxsize=512)
 def pieces(plot: Plot) -> tuple[str, ...]:
-    """A plot's panels as parts of a page, which colours them and stacks them where it is narrow.
-
-    Kept, since a report shows each plot twice: in its page and in a file.
-    """
+    """A plot's panels as parts of a page, which colours them and stacks them where it is narrow."""
     if isinstance(plot, DotPlot):
         return (_dots(plot),)
     return tuple(map(_curves, plot.panels if isinstance(plot, Panels) else (plot,)))
@@ -320,17 +315,12 @@ class _Box(NamedTuple):
     bottom: float
 
     def within(self, other: "_Box") -> bool:
-        return (
-            self.left >= other.left
-            and self.right <= other.right
-            and self.top >= other.top
-            and self.bottom <= other.bottom
-        )
+        across = other.left <= self.left and self.right <= other.right
+        return across and other.top <= self.top and self.bottom <= other.bottom
 
     def meets(self, other: "_Box") -> bool:
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
+        across = other.left < self.right and self.left < other.right
+        return across and other.top < self.bottom and self.top < other.bottom
 
 
 def _names(out: Drawing, across: _Scale, down: _Scale, points: Sequence[Point]) -> None:
