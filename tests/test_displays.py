@@ -59,6 +59,14 @@ def test_an_answer_that_cant_be_written_is_told_in_one_line(place: Path, command
     assert (done.returncode, done.stderr) == (1, "phaselaw: error: the output: No space left on device\n")
 
 
+@pytest.mark.parametrize(("command", "code"), [("plan xy", 0), ("show torn --verify", 3)])
+def test_a_reader_that_goes_away_changes_no_exit_code(place: Path, command: str, code: int) -> None:
+    shutil.copytree(place / "xy", place / "torn", dirs_exist_ok=True)
+    (place / "torn" / "metrics.csv").write_text("")
+    done = shell(f"phaselaw {command} | true; exit ${{PIPESTATUS[0]}}", place)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+
+
 def test_four_reports_of_one_run_at_once_all_succeed(place: Path) -> None:
     command = [sys.executable, "-m", "phaselaw", "report", "xy"]
     each = [subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL) for _ in range(4)]

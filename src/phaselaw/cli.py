@@ -110,7 +110,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     _open_standard_streams()
-    with warnings.catch_warnings(), contextlib.redirect_stderr(cast(TextIO, _Unfailing(sys.stderr))):
+    # The reader of our output (head, less) may go away: the answer, and the exit code that says it, stay what they are.
+    out, err = _Unfailing(sys.stdout, (BrokenPipeError,)), _Unfailing(sys.stderr)
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(cast(TextIO, out)),
+        contextlib.redirect_stderr(cast(TextIO, err)),
+    ):
         if "--debug" not in words:  # a library's warning is not for who uses the tool
             warnings.simplefilter("ignore")
             logging.getLogger().addHandler(logging.NullHandler())
@@ -119,10 +125,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = build_parser(next((word for word in words if not word.startswith("-")), "")).parse_args(words)
             code: int = args.run(args) or DONE
             sys.stdout.flush()
-        except BrokenPipeError:
-            # The reader of our output (head, less) went away: nothing is wrong.
-            _silence(sys.stdout)
-            return DONE
         except (PhaselawError, OSError, MemoryError) as error:
             if "--debug" in words:
                 raise
@@ -161,10 +163,10 @@ def _open_standard_streams() -> None:
 
 
 class _Unfailing:
-    """stderr as a display: where it can't be written (a full disk, a closed pipe), work goes on without."""
+    """A stream as a display: where it can't be written (a full disk, a closed pipe), work goes on without."""
 
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None, faults: tuple[type[Exception], ...] = (OSError, ValueError)) -> None:
+        self._stream, self._faults = stream, faults
 
     def write(self, text: str) -> int:
         self._do("write", text)
@@ -176,7 +178,7 @@ class _Unfailing:
     def _do(self, what: str, *arguments: str) -> None:
         try:
             getattr(self._stream, what)(*arguments)
-        except (OSError, ValueError):
+        except self._faults:
             _silence(self._stream)
         except AttributeError:  # the process was started without it
             pass

@@ -58,6 +58,11 @@ def test_one_run_shows_no_bracket_in_any_part_of_the_plan(finished: Path, capsys
     assert "[" not in out
 
 
+def test_a_plan_of_simulated_latencies_says_so(finished: Path, capsys) -> None:
+    assert main(["plan", str(finished)]) == 0
+    assert "SIMULATED: latencies come from a stated law, nothing was measured" in capsys.readouterr().err
+
+
 def test_one_run_shows_no_bracket_in_a_reports_prices(finished: Path) -> None:
     assert main(["report", str(finished)]) == 0
     for name in ("report.md", "report.html"):
@@ -400,7 +405,8 @@ def test_a_day_of_the_log_hour_by_hour(finished: Path, tmp_path: Path, capsys) -
     assert reactive["usd_per_month_whole"] < static["usd_per_month_whole"]
     assert spot["usd_per_month_whole"] == pytest.approx(0.4 * static["usd_per_month_whole"])
     assert reactive["worst_hour"] == "08:00" and reactive["waited_requests"] > 0 == static["waited_requests"]
-    assert "A day" in shown("plan", str(finished), *words, capsys=capsys)
+    told = shown("plan", str(finished), *words, "--show", "day,mixes", capsys=capsys)
+    assert "A day" in told and "Kinds of request (of the traffic profile)" in told
     assert main(["plan", str(finished), "--day"]) == 2
 
 

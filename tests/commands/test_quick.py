@@ -118,4 +118,14 @@ def test_nothing_to_measure_is_exit_code_1_and_what_to_start(monkeypatch: pytest
     assert main(["quick"]) == 1
     assert "llama-server -m MODEL.gguf" in capsys.readouterr().err
     assert main(["run", "no-such-model"]) == 2
-    assert "no such study file" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no such study file" in told and "and as a model: no model server answers" in told
+    assert main(["quick", f"127.0.0.1:{port}"]) == 1  # an address as people write it
+    assert f"no model server answers at http://127.0.0.1:{port}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["ftp://127.0.0.1:1", "http://me:pa55word@127.0.0.1:1"])
+def test_an_address_that_is_never_asked_is_said_to_be_none(address: str, capsys) -> None:
+    assert main(["quick", address]) == 1
+    told = capsys.readouterr().err
+    assert "no model server" not in told and "pa55word" not in told and "address" in told

@@ -411,6 +411,22 @@ def test_a_time_that_is_no_number_or_negative_becomes_an_error_row(impossible: d
     assert (call.error or "").startswith("bad_timing: ")
 
 
+@pytest.mark.parametrize("count", [1e18, math.inf, 10**400])
+def test_a_model_whose_server_counts_what_no_table_can_hold_has_error_rows_and_no_record(count: float) -> None:
+    engine = ScriptedEngine()
+    load = engine.load
+
+    def lying(entry: ModelEntry) -> ScriptedModel:
+        model = load(entry)
+        model.info = ModelInfo(params_millions_measured=count)
+        return model
+
+    engine.load = lying
+    events = drive(study(), engine)
+    assert not [event for event in events if isinstance(event, ModelLoaded)] and not engine.open
+    assert {(call.error or "").partition(": ")[0] for call in calls(events)} == {"bad_model"}
+
+
 def test_ctrl_c_is_no_failure_of_a_call() -> None:
     with pytest.raises(KeyboardInterrupt):
         drive(study(), ScriptedEngine(answer=raising(KeyboardInterrupt())))

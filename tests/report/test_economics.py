@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from phaselaw.plan import economics as plan
 from phaselaw.plan.capacity import Headroom, exact
 from phaselaw.plan.replicas import Replica, stated
 from phaselaw.plan.tables import TABLES
 from phaselaw.report.document import Section, Table
-from phaselaw.report.economics import Plan, of_report, sections
+from phaselaw.report.economics import Plan, load_words, of_report, sections
 
 WORKERS = [stated("<b>small", 141.3, 1.006), stated("big", 52.4, 1.006)]
 
@@ -23,6 +25,13 @@ def of(question: plan.Question, workers: list[Replica]) -> Plan:
 
 def texts(section: Section) -> str:
     return " ".join(block for block in section.blocks if isinstance(block, str))
+
+
+@pytest.mark.parametrize(("basis", "why"), [("not measured", ""), ("not measured: 2 runs", " (2 runs)")])
+def test_that_the_next_run_is_not_measured_is_said_once(basis: str, why: str) -> None:
+    row = {"rate_status": "measured", "interval_basis": basis, "tokens_per_s_low": None, "usd_per_hour": 1}
+    words = load_words(Plan({"rows": [row], "assumptions": document().document["assumptions"]}, TABLES))
+    assert f"What another run would give is not measured{why}, so counts" in words
 
 
 def test_every_number_says_where_it_is_from() -> None:

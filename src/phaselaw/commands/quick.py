@@ -8,6 +8,7 @@ examples:
 """
 
 import argparse
+import re
 
 from phaselaw.commands import run as measuring
 from phaselaw.commands.options import a_path, duration, option
@@ -28,7 +29,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Find the server, measure, print; returns 0, or 3 where some calls failed, or 130 where it was interrupted."""
-    address = args.target if args.target and "://" in args.target else None
+    bare = re.fullmatch(r"[^/:]+:\d{4,5}(/.*)?", args.target or "")  # a model's tag has no four digits
+    address = f"http://{args.target}" if bare else args.target if "://" in (args.target or "") else None
     permits.allow(key_hosts=(), settings=[f"url={address}"] if address else (), programs=False)
     server = serving(args.model or (None if address else args.target), address)
     return measuring.quick(server, out=args.out, slo_ms=(1e3 * args.slo_ttft, 1e3 * args.slo_tpot))

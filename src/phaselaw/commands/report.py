@@ -24,6 +24,7 @@ from phaselaw.laws.analysis import Options
 from phaselaw.report.document import escape_controls, to_json
 from phaselaw.report.economics import Plan
 from phaselaw.report.terminal import print_summary
+from phaselaw.rundir.read import SIMULATED
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +63,7 @@ def show_report(
     slo_ms: tuple[float, float] | None = None,
 ) -> None:
     """Write the report into ``out`` (``None``: the run itself), print its summary (``slo_ms``: in five lines)."""
-    note(*loaded.run.notes)
+    note(*(line for line in loaded.run.notes if not line.endswith(SIMULATED)))  # the report says it first of all
     document, folder = api.report(loaded, out=out, beside=beside, plan=plan, slo_ms=slo_ms)
     if slo_ms is None:
         print_summary(document, screen())

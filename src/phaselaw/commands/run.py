@@ -109,11 +109,13 @@ def quick(server: LocalServer, *, out: Path | None, slo_ms: SloMs = QUICK_SLO_MS
 
 def _served_here(name: str | None) -> LocalServer | None:
     """The server here that has a model of this name, where it is the name of no study."""
-    with suppress(NotReadyError):
+    try:
+        study_path(name or DEFAULT_STUDY)
+    except StudyError as unknown:
         try:
-            study_path(name or DEFAULT_STUDY)
-        except StudyError:
             return serving(name)
+        except NotReadyError as error:
+            raise StudyError(f"{unknown}; and as a model: {error}") from None
     return None
 
 

@@ -248,7 +248,8 @@ def predict(
             continue
         found = list(_by_each_law(points, model.properties(), level, runs, kind))
         if not found:
-            few = f"{points.height} models measured: a prediction interval takes {MIN_MODELS} of different sizes"
+            measured = f"{points.height} model{'s' * (points.height > 1)} measured"
+            few = f"{measured}: a prediction interval takes {MIN_MODELS} of different sizes"
             refused[Refusal(**where, reason=few, outside=False)] = None
         provenance = "extrapolated" if outside else "derived"
         shared = key | {"level": level, "outside": outside, "provenance": provenance, "suspect": suspect}

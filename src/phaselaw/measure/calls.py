@@ -120,26 +120,28 @@ class _Driver:
             self._awaited.remove(cell.backend)
             at_most_s = getattr(self._study.backend(cell.backend), "reconnect_s", 0.0)
             yield ServerAwaited(backend=cell.backend, process_idx=self._process_idx, at_most_s=at_most_s)
-        started = time.perf_counter_ns()
+        started, model = time.perf_counter_ns(), None
         try:
             model = engine.load(self._study.model(cell.model, cell.backend_kind))
             load_ms = (time.perf_counter_ns() - started) / 1e6
-            settings = engine.describe()
+            event = ModelLoaded(
+                backend=cell.backend,
+                model=cell.model,
+                process_idx=self._process_idx,
+                load_ms=load_ms,
+                info=model.info,
+                engine=engine.describe(),
+            )
+            _keepable(event, "model")
         except Exception as error:
             self._load_errors[key] = _in_words(error)
+            _close(*([] if model is None else [model]))
             return
         self._models[key], self._load_ms[key] = model, load_ms
         self._calls_of_model[key] = 0
-        if "url" in settings.settings:
-            self._neighbours.serves(cell.backend, settings.settings["url"])
-        yield ModelLoaded(
-            backend=cell.backend,
-            model=cell.model,
-            process_idx=self._process_idx,
-            load_ms=load_ms,
-            info=model.info,
-            engine=settings,
-        )
+        if "url" in event.engine.settings:
+            self._neighbours.serves(cell.backend, event.engine.settings["url"])
+        yield event
 
     def rewarmed(self, before: PlannedCall) -> Iterator[Rewarmed]:
         """Warm a call's cell up that this process has not called yet; yields the event where it did."""
@@ -301,11 +303,16 @@ def _sound(timing: Timing) -> Timing:
     """The timing, if it can be one; `EngineError` for a time that is negative, or a number that no table can hold."""
     if (timing.prefill_ms or 0) < 0 or (timing.kv_decode_ms or 0) < 0:
         raise EngineError(f"a negative time: {timing.prefill_ms} ms, {timing.kv_decode_ms} ms", kind="bad_timing")
-    try:
-        from_jsonable(Timing, to_jsonable(timing))
-    except (TypeError, ValueError) as error:
-        raise EngineError(f"a timing that can't be kept: {error}", kind="bad_timing") from None
+    _keepable(timing, "timing")
     return timing
+
+
+def _keepable(record: Any, what: str) -> None:
+    """Raise `EngineError` for a record that the journal would not be read with: a number that no table can hold."""
+    try:
+        from_jsonable(type(record), to_jsonable(record))
+    except (TypeError, ValueError) as error:
+        raise EngineError(f"a {what} that can't be kept: {error}", kind=f"bad_{what}") from None
 
 
 def _achieved_concurrency(timings: Sequence[Timing]) -> float | None:

@@ -73,8 +73,11 @@ def serving(model: str | None = None, url: str | None = None) -> LocalServer:
 def _at(url: str) -> LocalServer | None:
     """What answers at an address: asked as Ollama, as llama.cpp, then by OpenAI's protocol; ``None`` for nothing."""
     for ask in (_ollama, _llamacpp, _openai):
-        with suppress(EngineError):
+        try:
             return ask(url.rstrip("/").removesuffix("/v1"))
+        except EngineError as error:
+            if error.kind == "bad_url":  # nothing was asked
+                raise
     return None
 
 

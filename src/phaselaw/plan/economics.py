@@ -96,6 +96,7 @@ def assumptions(question: Question, replicas: Sequence[Replica]) -> dict[str, An
         "day": question.day and dataclasses.asdict(question.day),
         "pairs": "each two" if len(replicas) <= MOST_PAIRED else "the cheapest of a backend with each other one",
         "mixes": [dataclasses.asdict(mix) for mix in question.mixes],
+        "itemised": question.itemised,
     }
 
 

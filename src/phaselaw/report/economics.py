@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from phaselaw import tables
+from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.report.document import IN_BRACKETS, Axis, CurvePlot, Section, Table, curves, section
 from phaselaw.tables import Row, alike, duration, figure
 
@@ -221,7 +222,7 @@ def mixes(plan: Plan) -> Section:
     }
     return section(
         "Requests",
-        f"Kinds of request (assumed): {'; '.join(f'{kind} {words}' for kind, words in kinds.items())}{average}.",
+        f"Kinds of request ({_whose(plan)}): {'; '.join(f'{kind} {words}' for kind, words in kinds.items())}{average}.",
         plan.side_by_side("request_mixes", rows, by="mix", key="usd_per_1k_requests"),
         why_words(rows),
         *(plan.table(name, found) for name, found in measured.items() if found),
@@ -361,7 +362,12 @@ def tiering(plan: Plan) -> Section:
 
 def _request_words(plan: Plan) -> str:
     tokens = plan.document["assumptions"]["tokens_per_request"]
-    return f"A request is of {tokens:,.0f} tokens, the average of its kinds (assumed)."
+    return f"A request is of {tokens:,.0f} tokens, the average of its kinds ({_whose(plan)})."
+
+
+def _whose(plan: Plan) -> str:
+    """Where the kinds of request are from."""
+    return "assumed" if plan.document["assumptions"]["itemised"] else "of the traffic profile"
 
 
 SECTIONS: Mapping[str, Callable[[Plan], Section | None]] = {
@@ -416,8 +422,9 @@ def load_words(plan: Plan) -> str:
     told = {str(row["interval_basis"]): row["tokens_per_s_low"] is not None for row in plan.rows("rows")}
     brackets = [f"{IN_BRACKETS} {basis}." for basis, known in told.items() if known]
     lacking = [basis for basis, known in told.items() if not known]
+    why = "; ".join(basis.removeprefix(NOT_MEASURED).removeprefix(": ") for basis in lacking)
     nothing = (
-        f"What another run would give is not measured ({'; '.join(lacking)}), so counts and prices have no interval: "
+        f"What another run would give is {NOT_MEASURED}{why and f' ({why})'}, so counts and prices have no interval: "
         "measure replicates, pool runs, or assume how far runs differ (--between-runs 20%)."
     )
     return " ".join([load, *brackets, *([nothing] if lacking else [])])

@@ -20,6 +20,7 @@ from phaselaw.report.document import Axis, Block, DotPlot, Front, Headline, Poin
 from phaselaw.report.few_models import ends, short_name, within
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
+from phaselaw.rundir.read import SIMULATED
 from phaselaw.tables import MISSING, SUSPECT, Row, alike, bracket, digits, words
 
 _VERDICT = words("verdict", "verdict", of_row=lambda row: word(row["verdict"]))
@@ -77,7 +78,7 @@ def _law(subject: Subject, row: Row, mode: str = "e2e_kv") -> Row:
 
 def notices(subject: Subject) -> tuple[str, ...]:
     """What must be known before any figure."""
-    simulated = ("SIMULATED: latencies come from a stated law, nothing was measured.",) if subject.simulated else ()
+    simulated = (f"{SIMULATED}.",) if subject.simulated else ()
     return (*(f"UNFINISHED: {line}." for line in subject.run.unfinished), *simulated)
 
 

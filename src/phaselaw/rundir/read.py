@@ -39,6 +39,7 @@ NUMBERS, OPTIONAL_TEXT = (
 _TYPES = {name: pl.Float64 if read == "number" else pl.String for name, read in _READ.items() if read != "unread"}
 """Columns of known type; the others are left to other readers, and read only where all columns are asked for."""
 
+SIMULATED = "SIMULATED: latencies come from a stated law, nothing was measured"
 _EMPTY = ["", "nan", "NaN"]
 _READ_WHOLE_BYTES, _HEAD_BYTES = 2**29, 2**20
 _MODEL_TYPES = {"model": pl.String} | dict.fromkeys(("n_layer", "n_embd", "n_head", "n_positions"), pl.Int64)
@@ -80,6 +81,8 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     odd = rows.filter((pl.col("status") == "ok") & ~IS_LATENCY.fill_null(False)).height
     unfinished = tuple(_unfinished(path, manifest or {}))
     notes = (*unfinished, *(f"{path}: {what}" for what in of_replicates(manifest or {})))
+    if (rows["backend_kind"] == "simulated").any():
+        notes += (f"{path}: {SIMULATED}",)
     if odd:
         notes += (f"{metrics}: {odd} row(s) are ok and have no latency; they are left out",)
     alone = rows.filter(pl.col("concurrency").fill_null(1) == 1, pl.col("call_idx").is_not_null())

@@ -91,7 +91,7 @@ Text = Annotated[str, Field(min_length=1)]
 Prompt = Annotated[Text, Field(max_length=1_000_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Values = Some[Count] | None
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Exponent = Annotated[float, Field(ge=-4, le=4)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
