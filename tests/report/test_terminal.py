@@ -6,8 +6,8 @@ import io
 from documents import document
 from rich.console import Console
 
-from phaselaw.report.document import Table
-from phaselaw.report.terminal import print_summary
+from phaselaw.report.document import Section, Table
+from phaselaw.report.terminal import print_fitting, print_summary
 from phaselaw.tables import DOUBT, derived, measured, words
 
 ROWS = (
@@ -43,6 +43,14 @@ def test_a_suspect_row_says_that_it_is_suspect() -> None:
         TABLE, columns=(words("n", "name" * 10), *TABLE.columns[1:3], words("w", "w" * 20), DOUBT)
     )
     assert "⚠" in printed(wide) and "far off" not in printed(wide)
+
+
+def test_columns_that_a_plan_leaves_out_are_named() -> None:
+    wide = dataclasses.replace(TABLE, columns=(*TABLE.columns[:3], *(words(each, each * 60) for each in "ef")))
+    for of, told in ((TABLE, ""), (wide, f"Left out for want of room (--wide): {'e' * 60}; {'f' * 60}.")):
+        out = io.StringIO()
+        print_fitting(Section(title="", blocks=(of,)), Console(file=out, width=200), titled=False, wide=False)
+        assert " ".join(out.getvalue().partition("Left")[2].split()) == told.removeprefix("Left").strip()
 
 
 def test_names_obey_nobody() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from phaselaw.report.document import IN_BRACKETS, Document, Section, Table, escape_controls
+from phaselaw.report.document import IN_BRACKETS, Block, Document, Section, Table, escape_controls
 from phaselaw.tables import SUSPECT, Col, Row
 
 MOST_LINES = 29
@@ -58,12 +58,19 @@ def print_fitting(section: Section, console: Console, *, titled: bool, wide: boo
     """Print a section in lines of 80 characters, the same on a terminal and on a pipe; or all of it, ``wide``.
 
     Where a table is too wide, checks' names behind a suspect mark give way first, then brackets, the last column's
-    before the others', then the last columns.
+    before the others', then the last columns, which are named.
     """
     if wide:
         print_section(section, console, titled=titled)
         return
-    blocks = [_fitting(block) if isinstance(block, Table) else block for block in section.blocks]
+    blocks: list[Block] = []
+    for block in section.blocks:
+        fitted = _fitting(block) if isinstance(block, Table) else block
+        blocks.append(fitted)
+        if isinstance(fitted, Table) and isinstance(block, Table) and len(fitted.columns) < len(block.columns):
+            kept = {column.key for column in fitted.columns}
+            left_out = "; ".join(column.title for column in block.columns if column.key not in kept)
+            blocks.append(f"Left out for want of room (--wide): {left_out}.")
     cells = (col.text(row) for each in blocks if isinstance(each, Table) for col in each.columns for row in each.rows)
     if not any(re.search(_BRACKETS, cell) for cell in cells):
         blocks = [block.replace(IN_BRACKETS, _HIDDEN) if isinstance(block, str) else block for block in blocks]
