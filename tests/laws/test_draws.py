@@ -9,9 +9,8 @@ import pytest
 from rows import row_of, table_of
 from scipy import stats
 
-from phaselaw.laws.draws import Draws, draw, draws_of
 from phaselaw.laws.noise import units_of
-from phaselaw.laws.rates import BASIS, INTERVALS, NOT_MEASURED, throughput_intervals
+from phaselaw.laws.rates import BASIS, INTERVALS, NOT_MEASURED, Draws, draw, draws_of, throughput_intervals
 from phaselaw.laws.summary import by_cell, by_model
 from phaselaw.plan.capacity import estimate
 

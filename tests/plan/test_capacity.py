@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
-from phaselaw.laws.draws import same_draws
+from phaselaw.laws.rates import same_draws
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom, estimate, exact, mean_tokens, whole_workers
 from phaselaw.plan.economics import Question, capacity_row
 from phaselaw.plan.inputs import TR121_MIXES

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
-from phaselaw.laws.draws import same_draws
+from phaselaw.laws.rates import same_draws
 from phaselaw.laws.regression import Floats
 from phaselaw.plan.capacity import Headroom, exact
 from phaselaw.plan.decisions import (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from step_time_law import PREFILL_MS, STEP_MS, times
 
-from phaselaw.laws.draws import same_draws
+from phaselaw.laws.rates import same_draws
 from phaselaw.plan.phase_split import at_mixture, split, token_prices
 from phaselaw.plan.replicas import Replica
 from phaselaw.records import Mix

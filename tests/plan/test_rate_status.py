@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from step_time_law import times
 
-from phaselaw.laws.draws import same_draws
 from phaselaw.laws.physical_limit import Shape
+from phaselaw.laws.rates import same_draws
 from phaselaw.machine.footprint import Architecture
 from phaselaw.machine.model_config import Cached
 from phaselaw.plan.coverage import of_kind, of_load

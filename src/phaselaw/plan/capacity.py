@@ -4,7 +4,7 @@ Everything is derived from the measured end-to-end tokens/s of a replica (a work
 replicas is a lower bound: a fleet that is busy all the time, without bursts, queues or spares. Whole replicas have the
 headroom that is asked for. A request costs what its tokens do, a prompt token as much as a generated one.
 
-A quantity of a plan is one array: its value, then draws (`phaselaw.laws.draws`). Draws of NaN mean that no interval
+A quantity of a plan is one array: its value, then draws (`phaselaw.laws.rates`). Draws of NaN mean that no interval
 could be measured; they spread through all arithmetic, so that no interval misses some noise.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from phaselaw.errors import UsageError
-from phaselaw.laws.draws import ends_of
+from phaselaw.laws.rates import ends_of
 from phaselaw.laws.regression import Floats
 from phaselaw.records import Mix
 from phaselaw.tables import finite

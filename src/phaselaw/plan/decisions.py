@@ -15,7 +15,7 @@ import numpy as np
 
 from phaselaw.errors import UsageError
 from phaselaw.laws.checks.frame import suspicions
-from phaselaw.laws.draws import thinned
+from phaselaw.laws.rates import thinned
 from phaselaw.laws.regression import Floats
 from phaselaw.plan.capacity import Headroom, estimate
 from phaselaw.plan.coverage import worst

@@ -8,7 +8,7 @@ from typing import Any
 
 from phaselaw.errors import UsageError
 from phaselaw.laws.concurrency import users_within
-from phaselaw.laws.draws import ends_of
+from phaselaw.laws.rates import ends_of
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH

@@ -9,7 +9,7 @@ from scipy import stats
 
 from phaselaw.errors import UsageError
 from phaselaw.files import amount, plain_text
-from phaselaw.laws.draws import evenly, same_draws
+from phaselaw.laws.rates import evenly, same_draws
 from phaselaw.laws.regression import Floats
 from phaselaw.records import Mix
 

@@ -15,9 +15,8 @@ import polars as pl
 from scipy import stats
 
 from phaselaw.laws.analysis import Analysis
-from phaselaw.laws.draws import N_DRAWS, draw, evenly, same_draws
 from phaselaw.laws.physical_limit import Shape, shapes
-from phaselaw.laws.rates import NOT_MEASURED
+from phaselaw.laws.rates import N_DRAWS, NOT_MEASURED, draw, evenly, same_draws
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import REQUESTS, as_requests, usable
 from phaselaw.plan.capacity import HOURS_PER_MONTH, SECONDS_PER_MONTH, UNKNOWN, Headroom, exact, whole_workers

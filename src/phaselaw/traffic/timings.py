@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from phaselaw.laws.draws import draws_of
 from phaselaw.laws.options import Options
+from phaselaw.laws.rates import draws_of
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import PhaseTime, StepTimes
 from phaselaw.traffic.log import Log

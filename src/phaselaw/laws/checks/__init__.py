@@ -1,6 +1,6 @@
 """Validity checks: rules that say which rows, and so which laws, should not be trusted as they stand (method 3)."""
 
-from phaselaw.laws.checks import calls, disturbed, models, served
+from phaselaw.laws.checks import calls, models, served
 
 CHECKS = (
     served.prompt_cache,
@@ -16,9 +16,9 @@ CHECKS = (
     calls.drift,
     calls.off_as_a_whole,
     calls.throttling,
-    disturbed.busy_machine,
-    disturbed.shared_server,
-    disturbed.measured_loads,
+    calls.busy_machine,
+    calls.shared_server,
+    calls.measured_loads,
     calls.repetitions,
     calls.comparable,
 )
