@@ -36,6 +36,7 @@ def tables(
     layers: Sequence[int | None] = LAYERS,
     suspect: str | None = None,
     runs: Sequence[Sequence[float]] = (),
+    basis: str = "one more run",
 ) -> dict[str, pl.DataFrame]:
     """The tables of an analysis, as far as predictions read them: one backend, end to end, two scenarios."""
     group = {"backend": "cpu", "backend_kind": "hf", "batch_size": 1, "gen_tokens_target": 64, "mode": "e2e_kv"}
@@ -51,7 +52,7 @@ def tables(
     cells = [{"scenario": name, "tokens_total_median": tokens} for name, tokens in (("short", 65.0), ("long", 260.0))]
     return {
         "requests_by_model": models.with_columns(*keys, pl.Series("latency_geomean_ms", latencies, dtype=pl.Float64)),
-        "throughput_intervals": pl.DataFrame({"n_replicates": [None]}),
+        "throughput_intervals": pl.DataFrame({"interval_basis": [basis]}),
         "summary_by_model_and_run": pl.concat(in_runs) if in_runs else none,
         "hf_model_architecture": models.with_columns(
             pl.Series("n_layer", layers, dtype=pl.Float64), n_embd=pl.lit(None, dtype=pl.Float64)
@@ -130,6 +131,10 @@ def test_runs_that_differ_throughout_are_in_the_interval_though_models_lie_on_th
     more = stats.t.ppf(0.975, degrees) * math.log(1.2) * math.sqrt(1 / 3 + 1)
     assert row.latency_ms_high / row.latency_ms == pytest.approx(math.exp(more))
     assert row.interval_holds == "one more run: models, calls and 3 runs"
+    on_hosts = tables(latencies, runs=[latencies] * 3, basis="one more host")
+    assert used(predict(on_hosts, NewModel(params_millions=30))).interval_holds == (
+        "one more host: models, calls and 3 hosts"
+    )
     alone = used(predict(tables(latencies), NewModel(params_millions=30)))
     assert alone.interval_holds == "this run only: models and calls" and alone.latency_ms_mean_low is None
 

@@ -222,7 +222,7 @@ def _ends(name: str, log: float, parts: Sequence[tuple[float, ...]], level: floa
 
 
 def predict(
-    tables: Mapping[str, pl.DataFrame], model: NewModel, level: float = 0.95, extrapolate: bool = False
+    tables: Mapping[str, pl.DataFrame], model: NewModel, *, level: float = 0.95, extrapolate: bool = False
 ) -> Predictions:
     """What a run's analysis (its ``tables``) predicts of ``model``, per backend, batch size, budget and phase.
 
@@ -237,7 +237,9 @@ def predict(
     laws = tables["scaling_fits"].filter(pl.col("scenario") == ALL)
     logs = pl.col("latency_geomean_ms").log().alias("log")
     runs = tables["summary_by_model_and_run"].with_columns(logs, pl.col("run").alias("replicate"))
-    kind: Kind = "replicates" if tables["throughput_intervals"]["n_replicates"].is_not_null().any() else "runs"
+    told = "; ".join(tables["throughput_intervals"]["interval_basis"].unique())
+    several_of: tuple[Kind, ...] = ("hosts", "replicates")
+    kind = next((kind for kind in several_of if BASIS[kind] in told or f" {kind} of fewer" in told), "runs")
     for key, points in groups(tables):
         suspect = next((law.get(SUSPECT) for law in like(laws, key, GROUP).to_dicts()), None) or None
         key = key if several else key | {BUDGET: None}
