@@ -239,7 +239,7 @@ def predict(
     runs = tables["summary_by_model_and_run"].with_columns(logs, pl.col("run").alias("replicate"))
     told = "; ".join(tables["throughput_intervals"]["interval_basis"].unique())
     several_of: tuple[Kind, ...] = ("hosts", "replicates")
-    kind = next((kind for kind in several_of if BASIS[kind] in told or f" {kind} of fewer" in told), "runs")
+    kind: Kind = next((each for each in several_of if BASIS[each] in told or f" {each} of fewer" in told), "runs")
     for key, points in groups(tables):
         suspect = next((law.get(SUSPECT) for law in like(laws, key, GROUP).to_dicts()), None) or None
         key = key if several else key | {BUDGET: None}
