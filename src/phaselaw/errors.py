@@ -5,6 +5,8 @@ Also the one place that takes secrets out of texts: of every message here, of wh
 
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -123,3 +125,27 @@ class EngineError(PhaselawError):
 
 class ModelGoneError(EngineError):
     """The model went with the call, as with a server that died: it must be loaded again before the next one."""
+
+
+@contextmanager
+def within(seconds: float, what: str) -> Iterator[None]:
+    """What is done in here may take so long: then `NotReadyError`, that it was not done, whatever it waits for.
+
+    It goes by an alarm of the process, which only the main thread gets: in another one there is no limit.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def over(*_: object) -> None:
+        raise NotReadyError(f"{what}: not done after {seconds:g} s")
+
+    handler = signal.signal(signal.SIGALRM, over)
+    before = signal.setitimer(
+        signal.ITIMER_REAL, seconds, min(seconds, 1.0)
+    )  # again and again: a library may swallow the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *before)
+        signal.signal(signal.SIGALRM, handler)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import pytest
 
@@ -334,6 +334,14 @@ def test_a_failure_inside_the_library_is_this_calls_error_of_one_line(
         tiny.generate(ask())
     assert error.value.kind == kind
     assert "\n" not in str(error.value)
+
+
+def test_a_load_that_takes_longer_than_its_limit_is_a_failed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phaselaw.engines.hf_model.HfModel", lambda *_: sleep(60))
+    monkeypatch.setattr(hf, "LONGEST_LOAD_S", 0.1)
+    with pytest.raises(EngineError, match=r"can't load .*its weights: not done after 0\.1 s") as told:
+        hf.create(backend()).load(model("models/tiny-gpt2"))
+    assert told.value.kind == "load"
 
 
 def test_an_interrupt_is_not_taken_for_a_failed_call(tiny, monkeypatch: pytest.MonkeyPatch) -> None:

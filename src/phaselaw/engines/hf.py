@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
-from phaselaw.errors import EngineError, MissingExtraError
+from phaselaw.errors import EngineError, MissingExtraError, within
 from phaselaw.ladder.build import resolve
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.ladder.weights import tensors_in
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from phaselaw.engines.hf_model import HfModel
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "GPTModel")
+LONGEST_LOAD_S = 3600.0
 FREE_SHARE = 0.8
 """Of the memory that is free at the start, for weights; the rest is for caches, activations and loading."""
 
@@ -217,7 +218,11 @@ class HfEngine:
         for fault in _model_faults(model.name):
             raise EngineError(f"model {model.name}: {fault}", kind="missing_model")
         hf_model.resident_runtime_mb()
-        with hf_model.failures_as_engine_errors(f"can't load {model.name}", kind="load"):
+        what = f"can't load {model.name}"
+        with (
+            hf_model.failures_as_engine_errors(what, kind="load"),
+            within(LONGEST_LOAD_S, "its weights"),
+        ):
             loaded = hf_model.HfModel(model.name, resolve(model.name), self._backend)
         self._models.append(loaded)
         return loaded

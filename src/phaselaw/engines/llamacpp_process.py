@@ -172,7 +172,7 @@ class ServerProcess:
         try:
             answered_ns = self._wait_until_healthy()
             healthy_ns = time.perf_counter_ns()
-            ours = self.server.props().get("model_alias", alias) == alias
+            ours = LlamacppServer(self.server.base_url, limits=_QUICK).props().get("model_alias", alias) == alias
         except BaseException:
             self.stop()
             raise

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from phaselaw.errors import NotReadyError, UsageError
+from phaselaw.errors import NotReadyError, UsageError, within
 from phaselaw.files import cache_folder, lock, sha256_of
 from phaselaw.ladder.spec import LADDER, PREFIX, LadderModel, ladder_model
 from phaselaw.ladder.weights import STD, safetensors_chunks
@@ -31,6 +31,7 @@ TOKENIZER = "tokenizer.json.xz"
 END_OF_TEXT = "<|endoftext|>"
 _LOOK_AGAIN_S = 0.05
 """How often a process that waits for another one looks."""
+LONGEST_WAIT_S = 1800.0
 
 
 class Checksum(NamedTuple):
@@ -109,8 +110,9 @@ def one_process_at_a_time(path: Path) -> Iterator[None]:
     """One process at a time writes at a path, whose folder is made; the lock dies with its process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("ab") as file:
-        while not lock(file.fileno()):
-            time.sleep(_LOOK_AGAIN_S)
+        with within(LONGEST_WAIT_S, f"{path}: another phaselaw is writing it"):
+            while not lock(file.fileno()):
+                time.sleep(_LOOK_AGAIN_S)
         yield
 
 

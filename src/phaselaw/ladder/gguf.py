@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from phaselaw.errors import MissingExtraError, NotReadyError, UsageError, reading
+from phaselaw.errors import MissingExtraError, NotReadyError, UsageError, reading, within
 from phaselaw.files import cache_folder, json_object, replacing, sha256_of, write_json, write_whole
 from phaselaw.ladder.build import WEIGHTS as WEIGHTS_FILE
 from phaselaw.ladder.build import chosen, one_process_at_a_time, resolve, shipped_checksums
@@ -38,6 +38,7 @@ _STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Number formats of safetensors, and numpy's, which has no bfloat16."""
 QUANTISED = ("q8_0", "q4_0")
 FORMATS: tuple[Weights, ...] = get_args(Weights)
+LONGEST_EXPORT_S = 1800.0
 EXPORTER = 2
 """Raised when what is written changes: older files of the cache are then written anew."""
 
@@ -238,7 +239,7 @@ def export(name: str, weights: Weights, out: Path | None = None, note: Callable[
     stem = Path(source).resolve().name if model is None else model.name
     exported = _place(stem, weights, out)
     try:
-        with reading(source, NotReadyError):
+        with within(LONGEST_EXPORT_S, f"exporting {source}"), reading(source, NotReadyError):
             folder = Gpt2Folder(Path(source))
             why = refusal(stem, weights, folder.number("n_embd"), folder.inner_width)
             if why is not None:
