@@ -219,10 +219,7 @@ class HfEngine:
             raise EngineError(f"model {model.name}: {fault}", kind="missing_model")
         hf_model.resident_runtime_mb()
         what = f"can't load {model.name}"
-        with (
-            hf_model.failures_as_engine_errors(what, kind="load"),
-            within(LONGEST_LOAD_S, "its weights"),
-        ):
+        with hf_model.failures_as_engine_errors(what, kind="load"), within(LONGEST_LOAD_S, "its weights"):
             loaded = hf_model.HfModel(model.name, resolve(model.name), self._backend)
         self._models.append(loaded)
         return loaded
