@@ -31,9 +31,9 @@ while time.process_time() < 20:
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def busy_server() -> Iterator[int]:
-    """The port of a server whose child takes a processor."""
+    """The port of a server whose child takes a processor, no longer than a test needs it."""
     with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         runner, port = map(int, process.stdout.readline().split())

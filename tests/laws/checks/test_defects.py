@@ -1,6 +1,7 @@
 """Each defect put into a clean simulated run is caught by its check, and the clean run is not."""
 
 import dataclasses
+import functools
 
 import polars as pl
 import pytest
@@ -8,6 +9,7 @@ from scipy import stats
 
 import false_alarms
 from phaselaw.laws.analysis import analyze
+from phaselaw.laws.checks.frame import CheckResult
 from phaselaw.records import Run
 from simulated_runs import DEFECTS, as_served, ladder_study, simulated, slow_first_calls
 
@@ -16,34 +18,40 @@ OF_SERVERS = false_alarms.SERVED_DEFECTS
 STATEMENTS = ("label contradicts measurement", "heterogeneous law", "cells not comparable")
 
 
-@pytest.fixture(scope="module")
-def clean() -> Run:
+@functools.cache
+def clean(kind: str = "in process") -> Run:
+    """A clean run of each kind."""
+    if kind == "of many rounds":
+        return simulated(ladder_study(QUIET, 5, order="rounds"))
+    if kind == "served":
+        settings = QUIET | {"early_stop_rate": 0.4, "call_noise": 0.005, "cold_start_ms": 0.0}
+        return as_served(simulated(ladder_study(settings, 3, order="cells")))
     return simulated(ladder_study(QUIET, 3, order="cells"))
 
 
-@pytest.fixture(scope="module")
-def clean_served() -> Run:
-    settings = QUIET | {"early_stop_rate": 0.4, "call_noise": 0.005, "cold_start_ms": 0.0}
-    return as_served(simulated(ladder_study(settings, 3, order="cells")))
+def kind_for(check: str) -> str:
+    """The kind of run in which the check has something to look at."""
+    return "of many rounds" if check == "off as a whole" else "served" if check in OF_SERVERS else "in process"
 
 
-def of_kind(check: str, clean: Run, clean_served: Run) -> Run:
-    """A clean run in which the check has something to look at."""
-    if check == "off as a whole":
-        return simulated(ladder_study(QUIET, 5, order="rounds"))
-    return clean_served if check in OF_SERVERS else clean
+def outcomes(run: Run) -> dict[str, CheckResult]:
+    return {each.check: each for each in false_alarms.checked(run)}
 
 
-def outcome(run: Run, check: str):
-    [found] = [each for each in false_alarms.checked(run) if each.check == check]
-    return found
+@functools.cache
+def of_clean(kind: str) -> dict[str, CheckResult]:
+    return outcomes(clean(kind))
+
+
+@functools.cache
+def of_defect(defect: str) -> dict[str, CheckResult]:
+    return outcomes(DEFECTS[defect](clean(kind_for(defect))))
 
 
 @pytest.mark.parametrize("check", DEFECTS)
-def test_a_defect_is_caught_and_its_absence_is_clear(check: str, clean: Run, clean_served: Run) -> None:
-    run = of_kind(check, clean, clean_served)
-    assert outcome(run, check).findings == ()
-    findings = outcome(DEFECTS[check](run), check).findings
+def test_a_defect_is_caught_and_its_absence_is_clear(check: str) -> None:
+    assert of_clean(kind_for(check))[check].findings == ()
+    findings = of_defect(check)[check].findings
     assert findings
     for finding in findings:
         assert finding.evidence and finding.next_step
@@ -51,17 +59,16 @@ def test_a_defect_is_caught_and_its_absence_is_clear(check: str, clean: Run, cle
 
 
 @pytest.mark.parametrize("check", DEFECTS)
-def test_every_check_was_tried_and_says_how_often_it_errs(check: str, clean: Run, clean_served: Run) -> None:
-    found = outcome(DEFECTS[check](of_kind(check, clean, clean_served)), check)
+def test_every_check_was_tried_and_says_how_often_it_errs(check: str) -> None:
+    found = of_defect(check)[check]
     assert found.n_checked > 0
     assert found.false_alarms
     assert (found.false_alarm_rate == 0) == (check in (*STATEMENTS, "prompt cache", "prompt cut", "spill"))
 
 
-def test_a_defect_touches_no_other_check(clean: Run) -> None:
+def test_a_defect_touches_no_other_check() -> None:
     for check in ("far off the law", *STATEMENTS):
-        others = [each for each in false_alarms.checked(DEFECTS[check](clean)) if each.findings]
-        assert [each.check for each in others] == [check]
+        assert [name for name, found in of_defect(check).items() if found.findings] == [check]
 
 
 @pytest.mark.parametrize(
@@ -70,8 +77,8 @@ def test_a_defect_touches_no_other_check(clean: Run) -> None:
 )
 def test_a_drift_is_told_from_the_noise_of_rounds_and_of_replicates(noise: dict, study: dict) -> None:
     run = simulated(ladder_study(QUIET | noise, 5, order="rounds", **study))
-    assert outcome(run, "drift").findings == ()
-    [found] = outcome(DEFECTS["drift"](run), "drift").findings
+    assert outcomes(run)["drift"].findings == ()
+    [found] = outcomes(DEFECTS["drift"](run))["drift"].findings
     assert found.value == pytest.approx(0.3, abs=0.15)
 
 
@@ -82,10 +89,10 @@ def test_clean_runs_raise_no_more_false_alarms_than_stated() -> None:
 
 def test_short_prefills_after_slow_first_calls_are_no_cache_in_process_or_where_the_engine_looked() -> None:
     run = slow_first_calls(simulated(ladder_study(QUIET, 4)), 4)
-    assert outcome(run, "prompt cache").findings == ()
+    assert outcomes(run)["prompt cache"].findings == ()
     ours = dataclasses.replace(as_served(run), manifest=run.manifest)
-    assert outcome(ours, "prompt cache").findings == ()
-    assert {each.status for each in outcome(as_served(run), "prompt cache").findings} == {"suspected"}
+    assert outcomes(ours)["prompt cache"].findings == ()
+    assert {each.status for each in outcomes(as_served(run))["prompt cache"].findings} == {"suspected"}
 
 
 def test_the_marks_of_a_defect_are_on_the_laws_of_its_phases_alone(clean_served: Run) -> None:
