@@ -28,9 +28,11 @@ import numpy as np
 import polars as pl
 
 from phaselaw.engines.simulated import step_ms
-from phaselaw.laws.analysis import Options, analyze
+from phaselaw.laws.analysis import Analysis, Context, Options
+from phaselaw.laws.checks import frame
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import step_times
+from phaselaw.laws.summary import REQUESTS
 from phaselaw.plan.capacity import exact
 from phaselaw.plan.economics import Question, Tables, answer
 from phaselaw.plan.replicas import Replica, replicas_of, stated
@@ -53,6 +55,8 @@ PROMPTS = (32, 128, 512)
 STEPS = 16
 TIMES = ("latency_ms", "prefill_ms", "kv_decode_ms", "decode_step_ms", "kv_decode_ms_per_token", "kv_decode_ms_equiv",
          "request_ms")  # fmt: skip
+NEEDED = (REQUESTS.name, "concurrency_throughput", "summary_by_model_backend_mode_agg", "step_time_model")
+"""The tables that a plan is made of; the others, and what the checks say of them, are half of an analysis's time."""
 MIX = Mix(name="chat", prompt_tokens=128, output_tokens=STEPS)
 ASKED_OF_THE_PLAN = Question(
     mixes=(MIX,), success_rates={"small": exact(0.7), "big": exact(0.95)}, tier_models=("small", "big")
@@ -97,7 +101,9 @@ def truth() -> Tables:
 def planned(runs: Sequence[Run]) -> tuple[Tables, list[Replica]]:
     """The plan of pooled runs, the whole way."""
     run = pooled(list(runs), allow_different=True)
-    analysis = analyze(run, Options(draws=1))
+    context = Context(run, Options(draws=1))
+    tables = {table: frame.marked(context[table], []) for table in NEEDED}
+    analysis = Analysis(tables=tables, notes={}, options=context.options)
     workers = [dataclasses.replace(worker, suspect_prefill="") for worker in replicas_of(run, analysis, 1.006)]
     return answer(ASKED_OF_THE_PLAN, workers, step_times(analysis.tables["step_time_model"])), workers
 

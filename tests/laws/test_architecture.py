@@ -6,9 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 from rows import hard_rows as rows
+from rows import tables_of
 
 from phaselaw.ladder.spec import LADDER
-from phaselaw.laws.analysis import Options, analyze
+from phaselaw.laws.analysis import Options
 from phaselaw.laws.structure import architectures
 from phaselaw.rundir import read as runs
 
@@ -76,5 +77,5 @@ def test_a_size_that_no_row_tells_is_taken_from_the_table(tmp_path: Path) -> Non
     sizes = [round(10e6 * 4**at) for at in range(4)]
     table = pl.DataFrame({"model": [f"m{at}" for at in range(4)], "n_layer": [1, 2, 3, 4], "params": sizes})
     table.write_csv(tmp_path / "models.csv")
-    fits = analyze(runs.load(tmp_path), Options(models_table=tmp_path / "models.csv")).tables["scaling_fits"]
+    fits = tables_of(runs.load(tmp_path), Options(models_table=tmp_path / "models.csv"))["scaling_fits"]
     assert fits["slope"].to_list() == pytest.approx([0.5] * fits.height)

@@ -1,14 +1,15 @@
 """The claim table: TR121's own figures, and statuses by rule on runs whose laws are known."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 import pytest
-from rows import row_of, written
+from rows import row_of, tables_of, written
 
 from phaselaw.laws import decisions as c
-from phaselaw.laws.analysis import Analysis, Options, analyze
+from phaselaw.laws.analysis import Context, Options, analyze
 from phaselaw.rundir import read as runs
 
 PHASES = ("prefill", "kv_decode", "e2e_kv")
@@ -20,33 +21,33 @@ BOTH_PHASES = {
 """Slope of prefill minus slope of decode of TR121's rows, with its 95 % interval."""
 
 
-def of(analysis: Analysis, claim: str) -> list[dict[str, object]]:
-    return analysis.tables["claims"].filter(pl.col("claim") == claim).to_dicts()
+def of(tables: Mapping[str, pl.DataFrame], claim: str) -> list[dict[str, object]]:
+    return tables["claims"].filter(pl.col("claim") == claim).to_dicts()
 
 
 @pytest.mark.parametrize(("backend", "figures"), BOTH_PHASES.items())
 def test_phases_of_one_backend_are_not_told_apart_in_tr121(tr121, backend: str, figures) -> None:
-    [row] = [row for row in of(tr121, c.ONE_EXPONENT) if row["backend"] == backend]
+    [row] = [row for row in of(tr121.tables, c.ONE_EXPONENT) if row["backend"] == backend]
     assert (row["estimate"], row["low"], row["high"]) == pytest.approx(figures, abs=6e-4)
     assert row["status"] == c.NOT_DISTINGUISHABLE
     assert f"at most {max(map(abs, figures)):.3f} apart" in str(row["evidence"])
 
 
 def test_backends_differ_in_tr121_and_the_cpu_alone_of_hf_has_a_law(tr121) -> None:
-    assert {row["status"] for row in of(tr121, c.ONE_ACROSS_BACKENDS)} == {c.REFUTED}
-    assert {row["backend"]: row["status"] for row in of(tr121, c.PARAMS_PREDICT)} == {
+    assert {row["status"] for row in of(tr121.tables, c.ONE_ACROSS_BACKENDS)} == {c.REFUTED}
+    assert {row["backend"]: row["status"] for row in of(tr121.tables, c.PARAMS_PREDICT)} == {
         "hf_cpu_fp32": "supported (trend) (rests on models/tiny-gpt2)",
         "hf_gpu_fp16": c.NOT_SUPPORTED,
         "ollama": "supported (trend) (rests on gemma3:270m)",
     }
 
 
-def cold(analysis: Analysis) -> dict[tuple[object, ...], dict[str, object]]:
-    return {(row["backend"], row["coldness"], row["mode"]): row for row in of(analysis, c.MEAN_IS_SAFE)}
+def cold(tables: Mapping[str, pl.DataFrame]) -> dict[tuple[object, ...], dict[str, object]]:
+    return {(row["backend"], row["coldness"], row["mode"]): row for row in of(tables, c.MEAN_IS_SAFE)}
 
 
 def test_cold_starts_of_tr121_are_unsafe_by_their_worst_event_with_the_p95_rule_beside(tr121) -> None:
-    rows = cold(tr121)
+    rows = cold(tr121.tables)
     gpu = rows["hf_gpu_fp16", "process-cold", "prefill"]
     assert gpu["status"] == c.UNSAFE
     assert "models/tiny-gpt2, medium: 1,241 ms for 4.30 ms, 405 ms of it loading" in gpu["evidence"]
@@ -59,7 +60,7 @@ def test_cold_starts_of_tr121_are_unsafe_by_their_worst_event_with_the_p95_rule_
 
 
 def test_ollamas_load_is_in_the_verdict_of_tr121_as_its_7_1_1_prints_it(tr121) -> None:
-    row = cold(tr121)["ollama", "model-cold", "prefill"]
+    row = cold(tr121.tables)["ollama", "model-cold", "prefill"]
     assert row["estimate"] == pytest.approx(54.0, abs=0.05)
     assert "gpt-oss-20b:latest, micro: 14,363 ms for 266 ms, 12,135 ms of it loading); 8 of 8 unsafe" in row["evidence"]
     [first] = tr121.tables["what_breaks_first"].filter(pl.col("backend") == "ollama").to_dicts()
@@ -68,8 +69,8 @@ def test_ollamas_load_is_in_the_verdict_of_tr121_as_its_7_1_1_prints_it(tr121) -
 
 
 def test_decode_dominates_and_depth_explains_the_gpu_in_tr121(tr121) -> None:
-    assert {row["status"] for row in of(tr121, c.DECODE_DOMINATES)} == {c.HOLDS}
-    assert {row["backend"]: row["status"] for row in of(tr121, c.DEPTH_EXPLAINS)} == {
+    assert {row["status"] for row in of(tr121.tables, c.DECODE_DOMINATES)} == {c.HOLDS}
+    assert {row["backend"]: row["status"] for row in of(tr121.tables, c.DEPTH_EXPLAINS)} == {
         "hf_cpu_fp32": c.NOT_SUPPORTED,
         "hf_gpu_fp16": c.HOLDS,
         "ollama": c.NOT_CHECKED,
@@ -77,18 +78,19 @@ def test_decode_dominates_and_depth_explains_the_gpu_in_tr121(tr121) -> None:
 
 
 def test_a_users_slo_takes_the_place_of_the_100_ms(reference_data: Path) -> None:
-    loose = analyze(runs.load(reference_data / "tr121" / "primary_run"), Options(draws=10, cold_start_slo_ms=450.0))
+    run = runs.load(reference_data / "tr121" / "primary_run")
+    loose = tables_of(run, Options(draws=10, cold_start_slo_ms=450.0))
     unsafe = {key for key, row in cold(loose).items() if row["status"] == c.UNSAFE}
     assert ("hf_gpu_fp16", "model-cold", "prefill") in unsafe
     assert ("hf_cpu_fp32", "shape-cold", "prefill") not in unsafe  # 115 ms are added
-    regimes = loose.tables["regimes"].filter(pl.col("regime") == "cold start")
+    regimes = loose["regimes"].filter(pl.col("regime") == "cold start")
     assert set(regimes.select("backend", "mode").iter_rows()) == {(backend, mode) for backend, _, mode in unsafe}
 
 
 def run_of(
     folder: Path, *, exponents=(0.5, 0.5), models: int = 5, scenarios=("a", "b"), warmups: bool = True,
     modes=PHASES, cold: float = 1.0, backends=("x",),
-) -> Analysis:  # fmt: skip
+) -> Context:  # fmt: skip
     """A run whose phases follow the exponents exactly, but for a fixed scatter of 1 %."""
     rows = []
     for backend in backends:
@@ -108,7 +110,7 @@ def run_of(
                                 gen_tokens_target=16, tokens_per_s=1.0,
                             )
                         )  # fmt: skip
-    return analyze(runs.load(written(rows, folder)), Options(draws=10))
+    return tables_of(runs.load(written(rows, folder)), Options(draws=10))
 
 
 def test_two_exponents_that_were_put_in_refute_that_one_describes_both(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_one_scenario_and_no_warmups_leave_cold_start_unchecked(tmp_path: Path) 
 
 @pytest.mark.parametrize("modes", [("prefill",), ("kv_decode", "e2e_kv"), ("e2e_kv",)])
 def test_a_missing_phase_leaves_its_claims_out_and_breaks_none(modes, tmp_path: Path) -> None:
-    analysis = run_of(tmp_path, modes=modes)
+    analysis = analyze(run_of(tmp_path, modes=modes).run, Options(draws=10)).tables
     [row] = of(analysis, c.ONE_EXPONENT)
     assert row["status"] == "too few models"
     assert row["estimate"] is None
@@ -155,6 +157,6 @@ def test_the_same_backend_twice_is_not_told_apart(tmp_path: Path) -> None:
 
 
 def test_five_claims_of_tr121_come_first(tmp_path: Path) -> None:
-    order = list(dict.fromkeys(run_of(tmp_path, backends=("x", "y")).tables["claims"]["claim"]))
+    order = list(dict.fromkeys(run_of(tmp_path, backends=("x", "y"))["claims"]["claim"]))
     assert order == [c.ONE_EXPONENT, c.ONE_ACROSS_BACKENDS, c.PARAMS_PREDICT, c.MEAN_IS_SAFE, c.DECODE_DOMINATES,
                      c.DEPTH_EXPLAINS]  # fmt: skip

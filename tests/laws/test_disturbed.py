@@ -169,11 +169,12 @@ def test_what_the_user_of_a_request_waits_for_is_in_rates_and_plans_and_no_phase
         for row in loads(150.0)
     ]
     run = run_of(rows)
-    tables = analyze(run, Options(draws=5)).tables
+    analysis = analyze(run, Options(draws=5))
+    tables = analysis.tables
     [request] = tables["requests_by_model"].filter(mode="e2e_kv").to_dicts()
     [phases_of] = tables["summary_by_model_backend_mode_agg"].filter(mode="e2e_kv").to_dicts()
     assert (request["latency_geomean_ms"], phases_of["latency_geomean_ms"]) == pytest.approx((714.0, 60.0 + 64 * 8.0))
     [rate] = tables["throughput_intervals"].filter(mode="e2e_kv").to_dicts()
     assert rate["tokens_per_s"] == pytest.approx(74 / 0.714)
-    [replica] = replicas_of(run, analyze(run, Options(draws=5)), 1.0)
+    [replica] = replicas_of(run, analysis, 1.0)
     assert (replica.e2e_s[0], replica.tokens_per_s[0], replica.wait_s) == pytest.approx((0.714, 74 / 0.714, 0.15))

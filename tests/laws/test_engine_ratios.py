@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from rows import row_of
+from rows import row_of, tables_of
 from rows import run_of as rows_of
 from scipy import stats
 
@@ -184,7 +184,7 @@ def test_a_model_all_of_whose_prompts_differ_has_no_ratio_and_is_named_all_the_s
     found = ratios_of(run)
     assert found["ratio"].null_count() == found.height == 5 and set(found["n_scenarios"]) == {0}
     assert found["weights"].null_count() in (0, 5) and found["params_millions_effective"].null_count() == 0
-    assert analyze(run).tables["engine_laws"].is_empty()
+    assert tables_of(run)["engine_laws"].is_empty()
 
 
 def test_the_words_that_an_engine_of_ours_puts_before_a_prompt_are_not_counted() -> None:

@@ -2,9 +2,9 @@
 
 import polars as pl
 import pytest
-from rows import call, run_of
+from rows import call, run_of, tables_of
 
-from phaselaw.laws.analysis import Options, analyze
+from phaselaw.laws.analysis import Options
 
 LAWS = {"a": 0.9, "b": 0.2}
 
@@ -19,7 +19,7 @@ def analysed(families: dict[str, int]) -> pl.DataFrame:
             ms = 10 * params ** LAWS[family]
             rows += [row for rep in range(2) for row in call(rep, model=name, params_millions_measured=params,
                      kv_decode_ms=ms, prefill_ms=ms / 50)]  # fmt: skip
-    return analyze(run_of(rows, models), Options(draws=10)).tables["scaling_fits_by_family"]
+    return tables_of(run_of(rows, models), Options(draws=10))["scaling_fits_by_family"]
 
 
 def test_each_family_of_three_models_has_its_own_law() -> None:

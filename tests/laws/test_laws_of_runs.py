@@ -3,10 +3,9 @@
 import numpy as np
 import polars as pl
 import pytest
-from rows import row_of, run_of
+from rows import row_of, run_of, tables_of
 from scipy import stats
 
-from phaselaw.laws.analysis import analyze
 from phaselaw.laws.law_differences import INDEPENDENT, NONE, PAIRED, law_differences, stem
 from phaselaw.records import PHASES
 
@@ -28,7 +27,7 @@ def tables(
         for mode in PHASES
         for rep in range(3)
     ]  # fmt: skip
-    return analyze(run_of(rows)).tables
+    return tables_of(run_of(rows))
 
 
 def e2e(compared: pl.DataFrame, run: str) -> dict:

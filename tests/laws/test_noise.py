@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rows import row_of, written
+from rows import row_of, tables_of, written
 from scipy import stats
 
 from phaselaw.laws.analysis import Options, analyze
@@ -247,11 +247,11 @@ def a_run(folder: Path, factor: float, tilt: float = 0.0) -> Path:
 
 def test_pooled_runs_weigh_the_same_and_their_noise_is_in_every_interval(tmp_path: Path) -> None:
     paths = [a_run(tmp_path / str(n), factor) for n, factor in enumerate((1.0, 1.1, 1.21))]
-    analysis = analyze(runs.load_all(paths), Options(draws=20))
-    cell = analysis.tables["summary_by_model_backend_mode"].row(0, named=True)
+    analysis = tables_of(runs.load_all(paths), Options(draws=20))
+    cell = analysis["summary_by_model_backend_mode"].row(0, named=True)
     assert cell["n"] == 9
     assert cell["latency_median_ms"] == pytest.approx(1.1 * cell["params_millions_effective"] ** 0.5 * 1.01)
-    rate = analysis.tables["throughput_intervals"].row(0, named=True)
+    rate = analysis["throughput_intervals"].row(0, named=True)
     assert rate["interval_basis"] == "one more run"
     assert rate["n_runs"] == 3
     # All models alike: the t of two degrees of freedom, of one more run and of the long-run mean.
@@ -263,7 +263,7 @@ def test_pooled_runs_weigh_the_same_and_their_noise_is_in_every_interval(tmp_pat
 
 def test_pooled_runs_have_a_table_of_each_models_latency_in_each_run(tmp_path: Path) -> None:
     paths = [a_run(tmp_path / str(n), factor) for n, factor in enumerate((1.0, 1.1))]
-    pooled = analyze(runs.load_all(paths), Options(draws=20)).tables["summary_by_model_and_run"]
+    pooled = tables_of(runs.load_all(paths), Options(draws=20))["summary_by_model_and_run"]
     assert pooled.height == 2 * 3 * len(MODELS)
     of_model = pooled.filter(model="m0", mode="prefill").sort("run")["latency_geomean_ms"].to_list()
     assert of_model[1] / of_model[0] == pytest.approx(1.1)
@@ -273,12 +273,12 @@ def test_pooled_runs_have_a_table_of_each_models_latency_in_each_run(tmp_path: P
 
 
 def test_a_run_alone_is_within_this_run_only(tmp_path: Path) -> None:
-    analysis = analyze(runs.load(a_run(tmp_path / "one", 1.0)), Options(draws=20))
-    rate = analysis.tables["throughput_intervals"].row(0, named=True)
+    analysis = tables_of(runs.load(a_run(tmp_path / "one", 1.0)), Options(draws=20))
+    rate = analysis["throughput_intervals"].row(0, named=True)
     assert rate["interval_basis"] == "this run only, over repetitions"
     assert rate["tokens_per_s_low"] is None and rate["tokens_per_s_mean_low"] is None
     assert rate["tokens_per_s_within_low"] < rate["tokens_per_s"] < rate["tokens_per_s_within_high"]
-    assert analysis.tables["scaling_fits"]["between_run_noise"].unique().to_list() == ["not measured"]
+    assert analysis["scaling_fits"]["between_run_noise"].unique().to_list() == ["not measured"]
 
 
 def test_runs_that_each_measured_another_budget_are_not_pooled(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_runs_that_each_measured_another_budget_are_not_pooled(tmp_path: Path) -
         path = a_run(tmp_path / str(budget), 1.0 + budget / 100) / "metrics.csv"
         pl.read_csv(path).with_columns(pl.lit(budget).alias("gen_tokens_target")).write_csv(path)
     sweep = runs.load_all([tmp_path / "8", tmp_path / "64"], allow_different=True)
-    analysis = analyze(sweep, Options(draws=20))
-    assert analysis.tables["scaling_fits"]["between_run_noise"].unique().to_list() == ["not measured"]
-    bases = analysis.tables["throughput_intervals"]["interval_basis"].unique().to_list()
+    analysis = tables_of(sweep, Options(draws=20))
+    assert analysis["scaling_fits"]["between_run_noise"].unique().to_list() == ["not measured"]
+    bases = analysis["throughput_intervals"]["interval_basis"].unique().to_list()
     assert bases == ["this run only, over repetitions"]

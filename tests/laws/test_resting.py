@@ -6,9 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from benchmark import benchmark
-from rows import phases, run_of
-
-from phaselaw.laws.analysis import analyze
+from rows import phases, run_of, tables_of
 
 
 def law(sizes: Sequence[float], latencies: Sequence[float]) -> dict:
@@ -19,9 +17,9 @@ def law(sizes: Sequence[float], latencies: Sequence[float]) -> dict:
         for rep in range(2)
         for row in phases(0.1 * ms, 0.9 * ms, model=f"m{at}", params_millions=params, rep=rep, gen_tokens_target=16)
     ]
-    found = analyze(run_of(rows))
-    laws = found.tables["scaling_fits"].filter(pl.col("scenario") == "__all__", pl.col("mode") == "e2e_kv")
-    claim = found.tables["claims"].filter(claim="parameters predict latency on this backend")
+    found = tables_of(run_of(rows))
+    laws = found["scaling_fits"].filter(pl.col("scenario") == "__all__", pl.col("mode") == "e2e_kv")
+    claim = found["claims"].filter(claim="parameters predict latency on this backend")
     return laws.row(0, named=True) | {"claim": claim.row(0, named=True)}
 
 

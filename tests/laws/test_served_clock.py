@@ -4,9 +4,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-from rows import phases, run_of
+from rows import phases, run_of, tables_of
 
-from phaselaw.laws.analysis import Analysis, analyze
+from phaselaw.laws.analysis import Analysis, Context
 
 PARAMS = {"small": 100.0, "middle": 400.0, "large": 1600.0}
 
@@ -32,8 +32,8 @@ def rows(*, steps_missing: int = 1, client: bool = True) -> list[dict[str, Any]]
     return found
 
 
-def tables(found: list[dict[str, Any]]) -> dict[str, pl.DataFrame]:
-    return analyze(run_of(found)).tables
+def tables(found: list[dict[str, Any]]) -> Context:
+    return tables_of(run_of(found))
 
 
 def test_a_server_that_spans_one_step_less_is_seen_so() -> None:

@@ -4,16 +4,21 @@ from typing import Any
 
 import polars as pl
 import pytest
-from rows import call
+from rows import call, tables_of
 from rows import run_of as rows_as_run
 from simulated_run import run_of, swept
 
-from phaselaw.laws.analysis import Analysis, analyze
+from phaselaw.laws.analysis import Context, analyze
 from phaselaw.laws.sweeps import held_words
+from phaselaw.records import Run
 
 
-def analysed(**axes: Any) -> Analysis:
-    return analyze(run_of(swept({}, sizes=(1.0, 10.0, 100.0), repetitions=2, **axes)))
+def of_sweep(**axes: Any) -> Run:
+    return run_of(swept({}, sizes=(1.0, 10.0, 100.0), repetitions=2, **axes))
+
+
+def analysed(**axes: Any) -> Context:
+    return tables_of(of_sweep(**axes))
 
 
 def sweeps_of(table: pl.DataFrame) -> dict[str, list[float]]:
@@ -28,7 +33,7 @@ def sweeps_of(table: pl.DataFrame) -> dict[str, list[float]]:
     [("gen_tokens", (4, 16)), ("batch_size", (1, 8)), ("prompt_tokens", (16, 64)), ("threads", (1, 2))],
 )
 def test_each_axis_is_found_in_the_rows_and_no_other(axis: str, values: tuple[int, ...]) -> None:
-    tables = analysed(**{axis: values}).tables
+    tables = analysed(**{axis: values})
     for name in ("exponent_by_axis", "sweep_curves"):
         assert sweeps_of(tables[name]) == {axis: list(values)}, name
     assert tables["exponent_stability"]["axis"].unique().to_list() == [axis]
@@ -36,30 +41,28 @@ def test_each_axis_is_found_in_the_rows_and_no_other(axis: str, values: tuple[in
 
 
 def test_a_run_of_one_value_of_everything_is_no_sweep_and_says_so() -> None:
-    analysis = analysed()
+    analysis = analyze(of_sweep())
     for name in ("exponent_by_axis", "exponent_stability", "sweep_curves", "sweep_changes", "decode_sweep_summary"):
         assert analysis.tables[name].is_empty()
         assert analysis.notes[name]
 
 
 def test_a_grid_is_a_sweep_along_each_axis_at_every_value_of_the_other() -> None:
-    curves = (
-        analysed(batch_size=(1, 8), gen_tokens=(4, 16))
-        .tables["sweep_curves"]
-        .filter((pl.col("model") == "m1") & (pl.col("mode") == "kv_decode"))
+    curves = analysed(batch_size=(1, 8), gen_tokens=(4, 16))["sweep_curves"].filter(
+        (pl.col("model") == "m1") & (pl.col("mode") == "kv_decode")
     )
     along = curves.filter(pl.col("axis") == "batch_size").select("gen_tokens_target", "value").rows()
     assert sorted(along) == [(4, 1), (4, 8), (16, 1), (16, 8)]
 
 
 def test_prompt_lengths_that_were_swept_are_not_averaged_over_along_another_axis() -> None:
-    laws = analysed(batch_size=(1, 8), prompt_tokens=(16, 512)).tables["exponent_by_axis"]
+    laws = analysed(batch_size=(1, 8), prompt_tokens=(16, 512))["exponent_by_axis"]
     along_batch = laws.filter(pl.col("axis") == "batch_size")
     assert along_batch["scenario"].unique().sort().to_list() == ["prompt_16", "prompt_512"]
 
 
 def test_intervals_of_a_curve_stand_about_its_points_and_a_rate_is_tokens_over_latency() -> None:
-    curves = analysed(batch_size=(1, 8)).tables["sweep_curves"].filter(pl.col("mode") == "kv_decode")
+    curves = analysed(batch_size=(1, 8))["sweep_curves"].filter(pl.col("mode") == "kv_decode")
     assert (curves["latency_ci_low"] < curves["latency_ms"]).all()
     assert (curves["latency_ms"] < curves["latency_ci_high"]).all()
     tokens = curves["value"] * 16
@@ -73,9 +76,9 @@ def test_what_was_held_is_said_in_words() -> None:
     assert held_words({"scenario": "__all__", "threads": 2.0}) == "all prompts, 2 threads"
 
 
-def served(scenarios: dict[str, int]) -> Analysis:
+def served(scenarios: dict[str, int]) -> Context:
     """Three models on a server, each with prompts that come out as so many tokens."""
-    return analyze(
+    return tables_of(
         rows_as_run(
             row
             for at, params in enumerate((10.0, 40.0, 160.0))
@@ -90,10 +93,10 @@ def served(scenarios: dict[str, int]) -> Analysis:
 
 
 def test_natural_prompts_are_no_axis_whatever_their_lengths() -> None:
-    assert served({"micro": 38, "short": 46}).tables["sweep_changes"].is_empty()
+    assert served({"micro": 38, "short": 46})["sweep_changes"].is_empty()
 
 
 def test_prompts_that_came_out_equally_long_are_one_value() -> None:
     found = served({"prompt_128": 130, "prompt_130": 130, "prompt_512": 510})
-    assert found.tables["exponent_by_axis"]["value"].unique().sort().to_list() == [130.0, 510.0]
-    assert served({"micro": 38, "short": 38}).tables["sweep_changes"].is_empty()
+    assert found["exponent_by_axis"]["value"].unique().sort().to_list() == [130.0, 510.0]
+    assert served({"micro": 38, "short": 38})["sweep_changes"].is_empty()

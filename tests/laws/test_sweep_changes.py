@@ -1,14 +1,16 @@
 """Where something changes along an axis: found between the right two values, or said not to be found at all."""
 
+from collections import ChainMap
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import tables_of
 from scipy import stats
 from simulated_run import run_of, swept
 
-from phaselaw.laws.analysis import analyze
 from phaselaw.laws.sweeps import NOTHING, dominance_budget, sweep_changes
 
 
@@ -39,7 +41,7 @@ def test_the_interval_of_that_budget_covers_it_over_models() -> None:
 
 
 def test_a_sweep_of_budgets_says_at_which_one_decode_dominates() -> None:
-    tables = analyze(run_of(swept({"prefill_steps": 2.0}, gen_tokens=(4, 16, 64)))).tables
+    tables = tables_of(run_of(swept({"prefill_steps": 2.0}, gen_tokens=(4, 16, 64))))
     found = {row["what"]: row for row in tables["sweep_changes"].to_dicts()}
     row = found["decode's share passes 0.9"]
     assert row["at"] == pytest.approx(18, rel=0.02)
@@ -51,14 +53,14 @@ def test_a_sweep_of_budgets_says_at_which_one_decode_dominates() -> None:
 
 def test_a_verdict_that_changes_is_bracketed_by_the_two_values_it_changes_between() -> None:
     law = {"overhead_ms": 0.0, "params_exponent": 0.5, "sequence_ms": 2.0, "call_noise": 0.02}
-    changes = analyze(run_of(swept(law, batch_size=(1, 2, 512)))).tables["sweep_changes"]
+    changes = tables_of(run_of(swept(law, batch_size=(1, 2, 512))))["sweep_changes"]
     row = changes.filter((pl.col("what") == "the law's verdict") & (pl.col("mode") == "kv_decode")).row(0, named=True)
     assert (row["low"], row["high"], row["interval"]) == (2, 512, "between two measured values")
     assert row["before"] == "supported" and row["after"] in ("not identifiable", "weak")
 
 
 def test_a_wall_that_changes_is_named_with_its_models() -> None:
-    tables = analyze(run_of(swept({}, sizes=(1.0, 10.0, 100.0), batch_size=(1, 4, 16), gen_tokens=(8, 16)))).tables
+    tables = tables_of(run_of(swept({}, sizes=(1.0, 10.0, 100.0), batch_size=(1, 4, 16), gen_tokens=(8, 16))))
     walls = [
         {"backend": "sim", "backend_kind": "simulated", "batch_size": batch, "gen_tokens_target": 16, "model": model,
          "scenario": "prompt_16", "mode": "prefill", "wall": wall}
@@ -66,14 +68,14 @@ def test_a_wall_that_changes_is_named_with_its_models() -> None:
         for batch, wall in ((1, "bandwidth"), (4, "bandwidth"), (16, "compute"))
     ]  # fmt: skip
     lengths = pl.DataFrame(schema={"backend": pl.String, "scenario": pl.String, "prompt_tokens": pl.Float64})
-    changes = sweep_changes({**tables, "physical_limit": pl.DataFrame(walls)}, lengths, level=0.95)
+    changes = sweep_changes(ChainMap({"physical_limit": pl.DataFrame(walls)}, tables), lengths, level=0.95)
     row = changes.filter(pl.col("what") == "the wall").row(0, named=True)
     assert (row["before"], row["after"], row["low"], row["high"]) == ("bandwidth", "compute", 4, 16)
     assert row["said"] == "the wall on prefill goes from bandwidth to compute between 4 and 16 for m1, m10"
 
 
 def test_the_largest_output_of_a_server_is_bracketed_or_still_grows_beyond_its_intervals() -> None:
-    tables = dict(analyze(run_of(swept({}, sizes=(1.0, 10.0, 100.0), repetitions=2, gen_tokens=(8, 16)))).tables)
+    tables = tables_of(run_of(swept({}, sizes=(1.0, 10.0, 100.0), repetitions=2, gen_tokens=(8, 16))))
     lengths = pl.DataFrame(schema={"backend": pl.String, "scenario": pl.String, "prompt_tokens": pl.Float64})
 
     def found(rates: tuple[float, ...], within: float | None = 0.01) -> dict[str, object]:
@@ -84,7 +86,7 @@ def test_the_largest_output_of_a_server_is_bracketed_or_still_grows_beyond_its_i
              "output_tokens_per_s_ci_high": within and rate * (1 + within)}
             for clients, rate in zip((1, 2, 4, 8)[: len(rates)], rates, strict=True)
         ]  # fmt: skip
-        changes = sweep_changes({**tables, "concurrency_throughput": pl.DataFrame(rows)}, lengths, level=0.95)
+        changes = sweep_changes(ChainMap({"concurrency_throughput": pl.DataFrame(rows)}, tables), lengths, level=0.95)
         return next(changes.filter(pl.col("axis") == "concurrency").iter_rows(named=True), {})
 
     peaked, growing = found((100.0, 180.0, 250.0, 240.0)), found((100.0, 180.0, 250.0, 300.0))
@@ -100,7 +102,7 @@ def test_the_largest_output_of_a_server_is_bracketed_or_still_grows_beyond_its_i
 
 def test_a_sweep_along_which_nothing_changes_says_that() -> None:
     law = {"overhead_ms": 0.0, "serial_share": 0.1, "call_noise": 0.001}
-    changes = analyze(run_of(swept(law, threads=(1, 2, 4), seed=4))).tables["sweep_changes"]
+    changes = tables_of(run_of(swept(law, threads=(1, 2, 4), seed=4)))["sweep_changes"]
     assert [(row["axis"], row["what"], row["low"], row["high"]) for row in changes.to_dicts()] == [
         ("threads", NOTHING, 1, 4)
     ]

@@ -3,10 +3,10 @@
 import numpy as np
 import polars as pl
 import pytest
+from rows import tables_of
 from scipy import stats
 from simulated_run import run_of, swept
 
-from phaselaw.laws.analysis import analyze
 from phaselaw.laws.sweeps import MOVES, NO_TREND, stability_of
 from phaselaw.laws.verdicts import TOO_FEW
 
@@ -65,7 +65,7 @@ def test_two_models_are_too_few_for_a_test() -> None:
 
 def test_batching_that_costs_a_constant_a_sequence_flattens_the_exponent_and_threads_do_not() -> None:
     law = {"overhead_ms": 0.0, "params_exponent": 0.5, "sequence_ms": 1.0, "serial_share": 0.1}
-    tables = analyze(run_of(swept(law, batch_size=(1, 2, 8), threads=(1, 4)))).tables
+    tables = tables_of(run_of(swept(law, batch_size=(1, 2, 8), threads=(1, 4))))
     stability = tables["exponent_stability"].filter(pl.col("mode") == "kv_decode")
     batch = stability.filter((pl.col("axis") == "batch_size") & (pl.col("backend") == "sim_threads1"))
     assert batch["stability"].to_list() == [MOVES]
@@ -75,7 +75,7 @@ def test_batching_that_costs_a_constant_a_sequence_flattens_the_exponent_and_thr
     )
     assert laws["value"].to_list() == [1, 2, 8]
     assert laws["slope"].to_list() == sorted(laws["slope"], reverse=True)
-    pure = analyze(run_of(swept({"overhead_ms": 0.0, "serial_share": 0.1}, threads=(1, 2, 4)))).tables
+    pure = tables_of(run_of(swept({"overhead_ms": 0.0, "serial_share": 0.1}, threads=(1, 2, 4))))
     threads = pure["exponent_stability"].filter((pl.col("axis") == "threads") & (pl.col("mode") == "kv_decode"))
     assert threads["stability"].to_list() == [NO_TREND]
     assert threads["backend"].to_list() == ["sim"]

@@ -5,10 +5,10 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import tables_of
 from scipy import stats
 from simulated_run import run_of, swept
 
-from phaselaw.laws.analysis import analyze
 from phaselaw.laws.step_time import relative_fit
 from phaselaw.laws.sweep_relations import MAY_BE_ZERO, NOT_ZERO, decode_by_batch, prefill_by_length
 
@@ -79,7 +79,7 @@ def test_the_simulated_laws_of_context_batch_and_prompt_come_out_of_one_grid() -
     law = {"overhead_ms": 5.0, "params_ms": 0.0, "sequence_ms": 1.0, "context_ms": 0.01, "prompt_ms": 0.05,
            "prompt_pair_ms": 0.001, "prefill_steps": 1.0}  # fmt: skip
     study = swept(law, repetitions=5, sizes=(1.0,), batch_size=(1, 2, 4, 8), prompt_tokens=(16, 64, 128, 256, 512))
-    tables = analyze(run_of(study)).tables
+    tables = tables_of(run_of(study))
     context = tables["decode_by_context"].filter(pl.col("batch") == 2).row(0, named=True)
     assert context["per_unit_ms"] == pytest.approx(2 * 0.01, rel=0.05)
     assert context["equal_at"] == pytest.approx((5 + 2) / 0.02, rel=0.08)

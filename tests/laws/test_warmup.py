@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from rows import phases, run_of, table_of
+from rows import phases, run_of, table_of, tables_of
 
 from phaselaw.laws.analysis import Options, analyze
 from phaselaw.laws.warmup import cold_starts, first_calls
@@ -62,7 +62,7 @@ def test_a_load_of_12_s_is_in_what_the_first_user_waits_for() -> None:
     prefill = found(rows)["process-cold", "prefill"]
     assert prefill["ratio_max"] == pytest.approx((12_135 + 2228) / (218 + 48))
     assert (prefill["worst_load_ms"], prefill["n_unsafe"]) == (12_135.0, 1)
-    tables = analyze(run_of(rows), Options(draws=5)).tables
+    tables = tables_of(run_of(rows), Options(draws=5))
     [first] = tables["what_breaks_first"].to_dicts()
     assert (first["first"], first["cold_load_ms"]) == ("cold start", 12_135.0)
     regimes = tables["regimes"].filter(pl.col("regime") == "cold start", pl.col("mode") == "prefill")

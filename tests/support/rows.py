@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from false_alarms import checked
+from phaselaw.laws.analysis import Context, Options
 from phaselaw.laws.checks.frame import CheckResult
 from phaselaw.records import PHASES, Run
 from phaselaw.rundir.read import normalised
@@ -68,6 +69,11 @@ def run_of(
 ) -> Run:
     """Rows as a run that is read for analysis."""
     return Run(path=Path("rows"), rows=table_of(rows), models=pl.DataFrame(models), manifest=manifest)
+
+
+def tables_of(run: Run, options: Options | None = None) -> Context:
+    """The tables of a run's analysis, each computed when it is asked for, without marks of what the checks found."""
+    return Context(run, options or Options())
 
 
 def written(rows: Iterable[Mapping[str, Any]], folder: Path) -> Path:

@@ -95,8 +95,8 @@ def test_short_prefills_after_slow_first_calls_are_no_cache_in_process_or_where_
     assert {each.status for each in outcomes(as_served(run))["prompt cache"].findings} == {"suspected"}
 
 
-def test_the_marks_of_a_defect_are_on_the_laws_of_its_phases_alone(clean_served: Run) -> None:
-    laws = analyze(DEFECTS["prompt cache"](clean_served)).tables["scaling_fits"]
+def test_the_marks_of_a_defect_are_on_the_laws_of_its_phases_alone() -> None:
+    laws = analyze(DEFECTS["prompt cache"](clean("served"))).tables["scaling_fits"]
     marked = laws.group_by("mode").agg((pl.col("suspect") == "prompt cache suspected").all()).sort("mode")
     assert marked.rows() == [("e2e_kv", True), ("kv_decode", False), ("prefill", True)]
     assert laws.filter(pl.col("mode") == "kv_decode")["suspect"].unique().to_list() == [""]
