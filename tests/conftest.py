@@ -14,8 +14,9 @@ from phaselaw.engines import permits
 if TYPE_CHECKING:
     from phaselaw.laws.analysis import Analysis
 
-# How long an example takes is no property of what is tested: a busy machine must fail nothing.
-settings.register_profile("phaselaw", deadline=None)
+# How long an example takes is no property of what is tested: a busy machine must fail nothing. Other examples are
+# drawn in each run, so that a property needs fewer in one.
+settings.register_profile("phaselaw", deadline=None, max_examples=50)
 settings.load_profile("phaselaw")
 # The processes that tests start find the source compiled: without that each compiles it for itself.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

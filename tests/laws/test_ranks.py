@@ -15,7 +15,7 @@ def points_of(seed: int, n: int, *, ties: bool) -> tuple[np.ndarray, np.ndarray]
     return (np.round(x), np.round(y)) if ties else (x, y)
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 10_000), n=st.integers(3, 12), ties=st.booleans())
 def test_spearman_is_scipys(seed: int, n: int, ties: bool) -> None:
     x, y = points_of(seed, n, ties=ties)
@@ -29,7 +29,7 @@ def test_spearman_is_scipys(seed: int, n: int, ties: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:All `x` coordinates are identical")
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 10_000), n=st.integers(2, 12), ties=st.booleans(), level=st.sampled_from([0.8, 0.95]))
 def test_theil_sen_is_scipys(seed: int, n: int, ties: bool, level: float) -> None:
     x, y = points_of(seed, n, ties=ties)
