@@ -29,12 +29,11 @@ def plausible(covered: float, simulations: int) -> bool:
     return bool(fewest <= covered <= most)
 
 
-@pytest.mark.parametrize("n", [4, 7])
-@pytest.mark.parametrize("at", [0, 1, 4])
+@pytest.mark.parametrize(("at", "n"), [(0, 4), (0, 7), (1, 4), (4, 7)])
 def test_default_intervals_of_one_run_cover(at: int, n: int, coverage: ModuleType) -> None:
     case = coverage.CASES[at]
     simulated = coverage.simulate(case, n, SIMULATIONS)
-    shares = [*coverage.of_laws(case, n, simulated), *coverage.of_rates(case, n, simulated)]
+    shares = [next(coverage.of_laws(case, n, simulated)), *coverage.of_rates(case, n, simulated)]
     defaults = [share for share in shares if share.kind == "default"]
     assert len(defaults) >= 2
     for share in defaults:

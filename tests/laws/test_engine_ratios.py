@@ -110,15 +110,17 @@ def test_two_names_of_one_engine_change_nothing() -> None:
 
 def test_a_constant_alone_is_called_an_exponent_no_more_often_than_the_level_says() -> None:
     rng, x = np.random.default_rng(3), np.log10([*SIZES.values()])
-    calls = 0
-    for _ in range(400):
-        noise = np.exp(rng.normal(0, 0.05, len(x)))
-        points = pl.DataFrame({
-            "reference": "hf", "backend": "cpp", "batch_size": 1, "gen_tokens_target": 8, "mode": "e2e_kv",
+    points = pl.concat(
+        pl.DataFrame({
+            "reference": "hf", "backend": f"cpp {at}", "batch_size": 1, "gen_tokens_target": 8, "mode": "e2e_kv",
             "model": [*SIZES], "params_millions_effective": 10**x, "latency_reference_ms": 10 ** (0.4 * x),
-            "latency_ms": 3 * 10 ** (0.4 * x) * noise,
-        })  # fmt: skip
-        calls += engine_laws(points, level=0.95)["changes"][0] == EXPONENT
+            "latency_ms": 3 * 10 ** (0.4 * x) * np.exp(rng.normal(0, 0.05, len(x))),
+        })
+        for at in range(400)
+    )  # fmt: skip
+    changes = engine_laws(points, level=0.95)["changes"].to_list()
+    assert len(changes) == 400
+    calls = changes.count(EXPONENT)
     assert stats.binom.ppf(0.001, 400, 0.05) <= calls <= stats.binom.ppf(0.999, 400, 0.05)
 
 

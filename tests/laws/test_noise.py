@@ -63,8 +63,8 @@ def test_what_single_models_do_in_single_runs_is_shared_with_the_scatter() -> No
     rng = np.random.default_rng(1)
     between, shared = [], []
     for _ in range(400):
-        each = (points(offsets=tuple(rng.normal(0, 0.05, 4))) for _ in range(3))
-        noise = noise_between(*each)
+        logs = np.log(SIZES) * 0.5 + np.log(10) * rng.normal(0, 0.05, (3, 4))
+        noise = noise_of(SLOPE, np.log(SIZES)[:, None], logs, kind="runs")
         between.append(noise.between)
         shared.append(noise.shared)
     x = np.log10(SIZES)
