@@ -263,7 +263,7 @@ def test_pooled_runs_weigh_the_same_and_their_noise_is_in_every_interval(tmp_pat
 
 def test_pooled_runs_have_a_table_of_each_models_latency_in_each_run(tmp_path: Path) -> None:
     paths = [a_run(tmp_path / str(n), factor) for n, factor in enumerate((1.0, 1.1))]
-    pooled = tables_of(runs.load_all(paths), Options(draws=20))["summary_by_model_and_run"]
+    pooled = analyze(runs.load_all(paths), Options(draws=20)).tables["summary_by_model_and_run"]
     assert pooled.height == 2 * 3 * len(MODELS)
     of_model = pooled.filter(model="m0", mode="prefill").sort("run")["latency_geomean_ms"].to_list()
     assert of_model[1] / of_model[0] == pytest.approx(1.1)
