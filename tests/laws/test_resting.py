@@ -1,6 +1,7 @@
 """Laws that one model decides, and laws over models of nearly one size: what their verdict says."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import polars as pl
@@ -46,9 +47,11 @@ def test_three_models_within_a_thousandth_of_one_size_support_no_exponent() -> N
 
 def test_exponents_of_models_that_scatter_unequally_are_covered() -> None:
     coverage = benchmark("coverage")
+    # The first three shares: those after them are of other intervals, and of fits of their own.
     equal, unequal = (
-        {share.interval: share.covered for share in coverage.of_laws(case, 7, coverage.simulate(case, 7, 250))}
+        {share.interval: share.covered for share in islice(coverage.of_laws(case, 7, simulated), 3)}
         for case in coverage.UNEQUAL
+        for simulated in [coverage.simulate(case, 7, 250)]
     )
     # Four standard errors below what the benchmark asks of its thousands of simulations.
     assert unequal["exponent (default)"] > 0.92 - 4 * (0.92 * 0.08 / 250) ** 0.5
