@@ -314,18 +314,16 @@ def scatter_by(logs: pl.DataFrame, group: Sequence[str], each: Sequence[str], ki
 
     ``logs`` has a ``log`` less its centre for each of them and ``replicate``. Null where it can't be told.
     """
-    found = []
     names = [*group, *each]
+    kinds = {name: logs.schema[name] for name in names} | {"n": pl.Int64()}
+    found = [pl.DataFrame(schema=kinds | dict.fromkeys(Scatter._fields, pl.Float64()))]
     for _, rows in grouped(logs.filter(pl.col("log").is_not_null()).sort(*names, "replicate"), group):
         wide = rows.pivot("replicate", index=names, values="log", maintain_order=True)
         off = wide.drop(names).cast(pl.Float64).to_numpy()
         scatter = scatter_of(off, about_medians=kind not in BETWEEN_RUNS)
         figures = {name: pl.Series(values) for name, values in scatter._asdict().items()}
         found.append(wide.select(names).with_columns(pl.Series("n", np.isfinite(off).sum(axis=1)), **figures))
-    if found:
-        return pl.concat(found).with_columns(pl.col(pl.Float64).fill_nan(None))
-    kinds = {name: logs.schema[name] for name in names} | {"n": pl.Int64()}
-    return pl.DataFrame(schema=kinds | dict.fromkeys(Scatter._fields, pl.Float64()))
+    return pl.concat(found).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
 SUMMARY_BY_MODEL_AND_RUN = Table(

@@ -220,8 +220,7 @@ class _Joint:
 
 def evenly(*seeds: int) -> Floats:
     """`N_DRAWS` evenly spread values between 0 and 1; their order, by the seeds, has nothing to do with any other."""
-    order: Floats = (np.random.default_rng([SEED, *seeds]).permutation(N_DRAWS) + 0.5) / N_DRAWS
-    return order
+    return np.asarray((np.random.default_rng([SEED, *seeds]).permutation(N_DRAWS) + 0.5) / N_DRAWS)
 
 
 def same_draws(value: float, draws: Floats) -> Floats:

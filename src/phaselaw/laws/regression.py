@@ -211,8 +211,7 @@ def _centred(values: Floats) -> Floats:
 
 def t_half_width(se: Floats, degrees: float | Floats, level: float) -> Floats:
     """Half the width of a t interval; NaN without degrees of freedom."""
-    half: Floats = se * stats.t.ppf(0.5 + level / 2, np.where(np.asarray(degrees) > 0, degrees, np.nan))
-    return half
+    return np.asarray(se * stats.t.ppf(0.5 + level / 2, np.where(np.asarray(degrees) > 0, degrees, np.nan)))
 
 
 def sum_of_variances(parts: Floats, degrees: Floats) -> tuple[Floats, Floats]:

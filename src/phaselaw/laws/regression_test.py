@@ -220,8 +220,7 @@ def _in_units(names: pl.DataFrame, medians: pl.DataFrame, units: pl.Series) -> F
 
 def _mean(logs: Floats) -> Floats:
     """Mean over the runs that have a cell."""
-    found: Floats = np.nansum(logs, axis=0) / np.isfinite(logs).sum(axis=0)
-    return found
+    return np.asarray(np.nansum(logs, axis=0) / np.isfinite(logs).sum(axis=0))
 
 
 def _by_model(logs: Floats, models: NDArray[Any]) -> Floats:

@@ -117,8 +117,7 @@ class PhaseTime:
         if self.knots:
             along = sequences * length if self.mode == "prefill" else sequences
             total = total + _interpolated(along, np.array(self.knots), np.array(self.knot_ms))
-        found: Floats = np.maximum(total, 0.0)
-        return found
+        return np.asarray(np.maximum(total, 0.0))
 
     def inside(self, batch: float, tokens: float) -> bool:
         """Whether this batch and this length lie in the measured range."""
@@ -199,8 +198,7 @@ def _interpolated(at: Floats, knots: Floats, values: Floats) -> Floats:
         return np.full_like(at, values[0])
     piece = np.clip(np.searchsorted(knots, at) - 1, 0, len(knots) - 2)
     share = (at - knots[piece]) / (knots[piece + 1] - knots[piece])
-    found: Floats = values[piece] + share * (values[piece + 1] - values[piece])
-    return found
+    return np.asarray(values[piece] + share * (values[piece + 1] - values[piece]))
 
 
 def step_time_points(rows: pl.DataFrame) -> pl.DataFrame:
@@ -339,8 +337,7 @@ def relative_fit(design: Floats, y: Floats, *, least: float = -np.inf, floor: fl
 
 def _errors(phase: PhaseTime, points: pl.DataFrame) -> Floats:
     """``predicted / measured - 1`` of each point."""
-    found: Floats = phase.ms(points["batch"].to_numpy(), points["tokens"].to_numpy()) / points["ms"].to_numpy() - 1
-    return found
+    return np.asarray(phase.ms(points["batch"].to_numpy(), points["tokens"].to_numpy()) / points["ms"].to_numpy() - 1)
 
 
 def _left_out_errors(mode: Mode, terms: str, points: pl.DataFrame) -> Floats | None:

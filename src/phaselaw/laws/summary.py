@@ -138,8 +138,7 @@ def median_variance(n: int | NDArray[np.int64]) -> Floats:
 
 def floats(table: pl.DataFrame, column: str) -> Floats:
     """A column as floats; missing is NaN."""
-    found: Floats = table[column].cast(pl.Float64).to_numpy()
-    return found
+    return np.asarray(table[column].cast(pl.Float64).to_numpy())
 
 
 def stated(models: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:

@@ -323,8 +323,7 @@ def repetitions(evidence: Evidence) -> Findings:
 def _deviations(n: int) -> Floats:
     """Median absolute deviations of ``n`` normal values of variance 1, drawn; of more than 30 as of 30."""
     values = np.random.default_rng(n).normal(0, 1, (20_000, min(n, 30)))
-    found: Floats = np.median(np.abs(values - np.median(values, axis=1, keepdims=True)), axis=1)
-    return found
+    return np.asarray(np.median(np.abs(values - np.median(values, axis=1, keepdims=True)), axis=1))
 
 
 def known_to(variance: float, n: int) -> float:
