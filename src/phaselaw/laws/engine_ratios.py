@@ -41,6 +41,7 @@ _SIDE = ["batch_size", BUDGET, "mode"]
 _PAIR = ["reference", "backend", *_SIDE]
 _POINT = [*_PAIR, "identity"]
 _WEIGHTS = ("dtype", "quantization_level")
+_FACTS = ["params_millions_effective", "weights_reference", "weights"]
 _PAIR_COLUMNS = (col.words("reference"), col.LAW, *col.plain(f"batch_size {BUDGET}", pl.Int64), col.PHASE)
 _NO_PAIR = "no model was measured on two backends"
 
@@ -107,15 +108,13 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
     points = (
         pairs.group_by(_POINT, maintain_order=True)
         .agg(
-            pl.col("params_millions_effective", "weights_reference", "weights").first(),
+            pl.col(_FACTS).first(),
             pl.col("latency_reference", "latency").log().mean().exp().name.suffix("_ms"),
             pl.col("prompt_tokens_reference", "prompt_tokens").mean(),
             n_scenarios=pl.len(),
             **_scatter_within_cells(),
         )
-        .with_columns(
-            basis=pl.lit(CALLS), ratio=pl.col("latency_ms") / pl.col("latency_reference_ms"), model="identity"
-        )
+        .with_columns(basis=pl.lit(CALLS), ratio=pl.col("latency_ms") / pl.col("latency_reference_ms"))
     )
     if replicates is not None:
         ratios = _ratios(replicates.logs.join(names, on=["backend", "model"]), pairs)
@@ -126,9 +125,8 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
             pl.coalesce(f"{name}_over", name).alias(name) for name in ("n", "se", "degrees", "basis")
         )
     points = with_ends(points, "ratio", level)
-    facts = ["params_millions_effective", "weights_reference", "weights"]
     points = points.join(left_out, on=_POINT, how="full", coalesce=True, nulls_equal=True, suffix="_left")
-    points = points.with_columns(pl.coalesce(name, f"{name}_left") for name in facts).with_columns(model="identity")
+    points = points.with_columns(pl.coalesce(name, f"{name}_left") for name in _FACTS).with_columns(model="identity")
     known = pl.when(pl.col("ratio_low").is_not_null())
     lengths = pl.col("prompt_tokens"), pl.col("prompt_tokens_reference")
     different = pl.format("prompts of {} tokens against {}", lengths[0].round(1), lengths[1].round(1))
@@ -178,10 +176,9 @@ def _of_one_prompt(pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     apart = (own - reference).abs() > pl.max_horizontal(pl.lit(1.0), OTHER_PROMPT * pl.min_horizontal(own, reference))
     other = (apart & (pl.col("mode") != "kv_decode")).fill_null(False)
     named = pl.format("{} ({} tokens against {})", "scenario", own, reference).str.join(", ")
-    facts = pl.col("params_millions_effective", "weights_reference", "weights").first()
     left_out = pairs.filter(other).group_by(_POINT, maintain_order=True)
     said = pl.format("other prompts, left out: {}", named).alias("left_out")
-    return pairs.filter(~other), left_out.agg(facts, said)
+    return pairs.filter(~other), left_out.agg(pl.col(_FACTS).first(), said)
 
 
 def _scatter_within_cells() -> dict[str, pl.Expr]:

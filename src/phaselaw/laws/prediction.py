@@ -19,7 +19,7 @@ from phaselaw.laws.noise import ALL, Kind, Noise, log_matrices, noise_of, scatte
 from phaselaw.laws.rates import BASIS
 from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, left_out, sum_of_variances, t_half_width
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH, logs_of
-from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size
+from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size, floats
 from phaselaw.laws.verdicts import MIN_MODELS
 from phaselaw.records import PHASES
 from phaselaw.tables import SUSPECT, Row, Table, grouped, like
@@ -448,15 +448,13 @@ def prediction_coverage(validation: pl.DataFrame, level: float) -> pl.DataFrame:
         n_interpolated=between.sum(),
         n_inside_interpolated=(between & inside).sum(),
     )
-    ends = [clopper_pearson(hits, n, level) for hits, n in found.select("n_inside", "n_models").iter_rows()]
-    bounds = pl.DataFrame(ends, schema={"coverage_low": pl.Float64, "coverage_high": pl.Float64}, orient="row")
-    found = found.hstack(bounds).join(means, on=GROUP, how="left", nulls_equal=True, maintain_order="left")
-    return PREDICTION_COVERAGE.frame(found)
+    low, high = clopper_pearson(floats(found, "n_inside"), floats(found, "n_models"), level)
+    found = found.with_columns(coverage_low=low, coverage_high=high)
+    return PREDICTION_COVERAGE.frame(found.join(means, on=GROUP, how="left", nulls_equal=True, maintain_order="left"))
 
 
-def clopper_pearson(hits: int, n: int, level: float) -> tuple[float, float]:
-    """The exact interval of a share of which ``hits`` of ``n`` were seen (Clopper and Pearson 1934)."""
+def clopper_pearson(hits: Floats, n: Floats, level: float) -> tuple[Floats, Floats]:
+    """The exact interval of a share of which ``hits`` of ``n`` were seen (Clopper and Pearson 1934), elementwise."""
     tail = (1 - level) / 2
-    low = stats.beta.ppf(tail, hits, n - hits + 1) if hits > 0 else 0.0
-    high = stats.beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0
-    return float(low), float(high)
+    low, high = stats.beta.ppf(tail, hits, n - hits + 1), stats.beta.ppf(1 - tail, hits + 1, n - hits)
+    return np.nan_to_num(low, nan=0.0), np.nan_to_num(high, nan=1.0)  # of no hits, and of hits alone
