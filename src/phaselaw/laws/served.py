@@ -163,10 +163,7 @@ _KEYS = [column.key for column in _MODEL]
 
 def served_rows(ok_rows: pl.DataFrame) -> pl.DataFrame:
     """The ``ok`` rows of engines that say why generation ended, with that as `REASON`."""
-    names = [name for name in ("done_reason", "ollama_done_reason") if name in ok_rows.columns]
-    if not names:
-        return ok_rows.clear().with_columns(pl.lit(None, dtype=pl.String).alias(REASON))
-    return ok_rows.with_columns(pl.coalesce(names).alias(REASON)).filter(pl.col(REASON).is_not_null())
+    return ok_rows.with_columns(pl.coalesce(REASON, "ollama_done_reason").alias(REASON)).drop_nulls(REASON)
 
 
 def warmup_breakdown(served: pl.DataFrame) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from phaselaw import tables as col
 from phaselaw.laws.decisions import COLD_START
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.rates import with_ends
-from phaselaw.laws.regression import Floats, ends, fit_line, t_half_width
+from phaselaw.laws.regression import Floats, fit_line, t_half_width
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import BUDGET, MODEL
 from phaselaw.laws.verdicts import TOO_FEW, word
@@ -280,7 +280,8 @@ def stability_of(values: Floats, params: Floats, latencies: Floats, level: float
         "exponent_first": first,
         "exponent_last": last,
         "change_per_tenfold": change,
-        **ends("change_ci", change, half),
+        "change_ci_low": change - half if np.isfinite(half) else None,
+        "change_ci_high": change + half if np.isfinite(half) else None,
         "p": p,
         "stability": TOO_FEW if models < 3 else MOVES if p is not None and p < 1 - level else NO_TREND,
     }

@@ -215,9 +215,8 @@ def prompt_cut(evidence: Evidence) -> Findings:
     """Prompts that were cut: fewer tokens than were asked for, or longer texts with hardly more tokens than shorter."""
     rows = evidence.run.rows.filter(pl.col("mode") == "prefill")
     tokens, chars = pl.col("prompt_tokens_raw"), pl.col("prompt_chars")
-    error = pl.col("error").cast(pl.String) if "error" in rows.columns else pl.lit("")
     yield from _of_error_rows_too(
-        rows.filter(error.str.starts_with("prompt_cut")),
+        rows.filter(pl.col("error").cast(pl.String).str.starts_with("prompt_cut")),
         "evaluated fewer prompt tokens than were sent",
         "raise the context length (options: {num_ctx: ...}) or shorten the prompt",
     )
