@@ -43,7 +43,7 @@ def create(backend: HfBackend) -> "HfEngine":
 def lacking(backend: HfBackend, models: Sequence[ModelEntry]) -> list[str]:
     """What this machine lacks for these models; a ladder model never lacks, since it can be built here."""
     if not _installed():
-        without = "the same study without torch: phaselaw run gpt2-ladder-llamacpp, with phaselaw[llamacpp]"
+        without = "the same models without torch: phaselaw run gpt2-ladder-llamacpp, with phaselaw[llamacpp]"
         return [f"{MissingExtraError('hf', f'backend {backend.name}')}; {without}"]
     missing = [f"backend {backend.name}: {fault}" for fault in _device_faults(backend)]
     missing += [f"model {model.name}: {fault}" for model in models for fault in _model_faults(model.name)]
