@@ -91,14 +91,14 @@ def ladder_cache(of_all_workers: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def measured_cache(of_all_workers: Path) -> Path:
-    """A cache folder in which this machine's limits are kept, really measured by ``phaselaw host``."""
+def measured_cache(ladder_cache: Path) -> Path:
+    """The same cache, in which this machine's limits are kept, really measured by ``phaselaw host``."""
     from phaselaw.cli import main
     from phaselaw.files import CACHE_VARIABLE
     from phaselaw.ladder.build import one_process_at_a_time
 
-    folder = of_all_workers / "measured-cache"
-    with one_process_at_a_time(folder), pytest.MonkeyPatch.context() as patch:
+    folder = ladder_cache.parent
+    with one_process_at_a_time(folder / "host"), pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(folder))
         assert main(["host"]) == 0
     return folder

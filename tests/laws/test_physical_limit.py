@@ -172,11 +172,10 @@ models: [{name: models/tiny-gpt2, kind: hf}, {name: models/gpt2-5m, kind: hf}]
 
 
 def test_the_deep_narrow_model_is_at_the_overhead_wall(
-    ladder_cache: Path, measured_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measured_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")
     monkeypatch.setenv("PHASELAW_CACHE", str(measured_cache))
-    (measured_cache / "ladder").exists() or (measured_cache / "ladder").symlink_to(ladder_cache)
     study, out = tmp_path / "study.yaml", tmp_path / "run"
     study.write_text(STUDY)
     assert main(["run", str(study), "--out", str(out)]) == 0

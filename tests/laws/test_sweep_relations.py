@@ -16,9 +16,10 @@ KEY = {"backend": "cpu", "backend_kind": "hf", "model": "m", "params_millions_ef
 LENGTHS = np.array([16.0, 64.0, 128.0, 256.0, 512.0, 768.0])
 
 
-def prefills(ms: np.ndarray) -> pl.DataFrame:
-    rows = [KEY | {"mode": "prefill", "batch": 1.0, "tokens": n, "fold": n, "ms": each}
-            for n, each in zip(LENGTHS, ms, strict=True)]  # fmt: skip
+def prefills(*models: np.ndarray) -> pl.DataFrame:
+    """Prefills of models that take so many ms at each length."""
+    rows = [KEY | {"model": f"m{at}", "mode": "prefill", "batch": 1.0, "tokens": n, "fold": n, "ms": each}
+            for at, ms in enumerate(models) for n, each in zip(LENGTHS, ms, strict=True)]  # fmt: skip
     return pl.DataFrame(rows)
 
 
@@ -33,29 +34,26 @@ def test_an_exact_parabola_comes_out_and_half_of_it_is_its_square_where_it_says(
 
 def test_the_squares_interval_covers_it_and_a_line_is_not_called_a_parabola() -> None:
     draw, trials = np.random.default_rng(3), 400
-    held = told = 0
-    for _ in range(trials):
-        noise = np.exp(0.02 * draw.standard_normal(len(LENGTHS)))
-        row = prefill_by_length(prefills((5 + 0.1 * LENGTHS + 1e-4 * LENGTHS**2) * noise), level=0.95).row(
-            0, named=True
-        )
-        held += row["per_pair_ci_low"] <= 1e-4 <= row["per_pair_ci_high"]
-        straight = prefill_by_length(prefills((5 + 0.1 * LENGTHS) * noise), level=0.95).row(0, named=True)
-        told += straight["quadratic"] == NOT_ZERO
+    noise = np.exp(0.02 * draw.standard_normal((trials, len(LENGTHS))))
+    curved = prefill_by_length(prefills(*(5 + 0.1 * LENGTHS + 1e-4 * LENGTHS**2) * noise), level=0.95)
+    straight = prefill_by_length(prefills(*(5 + 0.1 * LENGTHS) * noise), level=0.95)
+    assert curved.height == straight.height == trials
+    held = ((curved["per_pair_ci_low"] <= 1e-4) & (curved["per_pair_ci_high"] >= 1e-4)).sum()
+    told = (straight["quadratic"] == NOT_ZERO).sum()
     low, high = stats.binom.interval(0.999, trials, 0.95)
     assert low <= held <= high
     assert told <= stats.binom.ppf(0.999, trials, 0.025)
 
 
 def test_the_batch_at_which_sequences_cost_as_much_as_the_step_has_an_interval_that_covers() -> None:
-    draw, trials, held = np.random.default_rng(5), 400, 0
+    draw, trials = np.random.default_rng(5), 400
     batches = np.array([1.0, 2.0, 4.0, 8.0])
-    for _ in range(trials):
-        ms = (8 + 2 * batches) * np.exp(0.01 * draw.standard_normal(4))
-        rows = [KEY | {"mode": "kv_decode", "batch": b, "tokens": 20.0, "fold": 20.0, "ms": each}
-                for b, each in zip(batches, ms, strict=True)]  # fmt: skip
-        row = decode_by_batch(pl.DataFrame(rows), level=0.95).row(0, named=True)
-        held += row["equal_at_ci_low"] <= 4 <= row["equal_at_ci_high"]
+    models = (8 + 2 * batches) * np.exp(0.01 * draw.standard_normal((trials, 4)))
+    rows = [KEY | {"model": f"m{at}", "mode": "kv_decode", "batch": b, "tokens": 20.0, "fold": 20.0, "ms": each}
+            for at, ms in enumerate(models) for b, each in zip(batches, ms, strict=True)]  # fmt: skip
+    found = decode_by_batch(pl.DataFrame(rows), level=0.95)
+    assert found.height == trials
+    held = ((found["equal_at_ci_low"] <= 4) & (found["equal_at_ci_high"] >= 4)).sum()
     low, high = stats.binom.interval(0.999, trials, 0.95)
     assert low <= held <= high
 
