@@ -8,6 +8,7 @@ import pytest
 
 from phaselaw.errors import UsageError
 from phaselaw.plan.inputs import TR121_TIERS, money, positive, read_mixes, read_success_rates, read_tiers, read_volumes
+from phaselaw.plan.prices import read_offers
 from phaselaw.records import Mix
 
 
@@ -36,6 +37,14 @@ def test_a_faulty_file_is_one_line_that_says_where(text: str, said: str, tmp_pat
     path.write_text(text)
     with pytest.raises(UsageError, match=said):
         read_mixes(path)
+
+
+@pytest.mark.parametrize("end", ["", '"'], ids=["to the end", "to another quote"])
+def test_an_open_quote_swallows_no_rows_of_a_table(end: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f'gpu type,on-demand\nL4,1\n"A100,3\nH100,4\nB200{end},5\n')
+    with pytest.raises(UsageError, match=r"list\.csv:3: an open quote, or a cell of many lines"):
+        read_offers(path)
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:

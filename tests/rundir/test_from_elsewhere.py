@@ -135,6 +135,12 @@ def test_a_table_that_can_only_mislead_is_refused_with_the_reason(
     assert str(refused.value).isprintable()
 
 
+def test_an_open_quote_swallows_no_rows(tmp_path: Path) -> None:
+    opened = row().replace("b,hf,m,s", 'b,hf,"m,s') + row() * 20 + row().replace("b,hf,m,s", 'b,hf,m",s')
+    with pytest.raises(AnalysisError, match=r"metrics\.csv:3: an open quote, or a model of many lines"):
+        runs.load(table(tmp_path, row() + opened + row()))
+
+
 def test_sizes_that_no_model_has_are_refused_or_analysed(tmp_path: Path) -> None:
     sizes = ("1e308", "1.7e308", "1e-308", "5", "nan", "inf")
     for size in sizes:

@@ -128,6 +128,9 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[str, dict[str,
             names = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             rows = []
             for row in reader:
+                many = max((str(cell).strip().count("\n") for cell in row.values()), default=0)
+                if many:
+                    raise UsageError(f"{path}:{reader.line_num - many}: an open quote, or a cell of many lines")
                 cells = {key: plain_text((cell or "").strip()) for key, cell in row.items() if key}
                 rows.append((f"{path}:{reader.line_num}", cells))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -341,6 +341,10 @@ def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
     for name, missing in rows.select(pl.col(_IDENTITY).null_count()).row(0, named=True).items():
         if missing:
             raise AnalysisError(f"{where}: {missing} row(s) without a {name}; what they measured can't be told")
+    for name in _IDENTITY:
+        lines = rows[name].cast(pl.String).str.contains("\n", literal=True)
+        if lines.any():
+            raise AnalysisError(f"{where}:{(lines.arg_max() or 0) + 2}: an open quote, or a {name} of many lines")
     for name in ("batch_size", "gen_tokens_target", "replicate"):
         number = pl.col(name)
         whole = number.is_finite() & (number == number.round()) & number.is_between(0, 2**53)
