@@ -34,7 +34,7 @@ _EMS = {
     for letter in letters
 }
 """How wide letters are as a share of the text's size, in DejaVu Sans: the widest font that a page may have."""
-_BOLD = 1.15
+_BOLD = 1.13
 """Times as wide, of a title."""
 _ROW = 36.0
 """Height of a row of a dot plot: its label, and its dots under it."""
