@@ -29,7 +29,9 @@ def test_a_profile_is_printed_and_written_and_planned_with(log: Path, dry_run: P
     assert "1 of 301 rows (0.33%) can't be read, such as line 2: timestamp is 'broken'" in told.err
     assert main(["plan", str(dry_run), "--traffic", str(out), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert "traffic: 1 of 301 rows" in plan["notes"][0] and "5.0 min of traffic, taken as a month" in plan["notes"][1]
+    simulated, broken, short = plan["notes"]
+    assert simulated.endswith("SIMULATED: latencies come from a stated law, nothing was measured")
+    assert "traffic: 1 of 301 rows" in broken and "5.0 min of traffic, taken as a month" in short
     assert plan["assumptions"]["requests_per_s"] == document["requests_per_s"]
     assert plan["assumptions"]["burst"] == max(1.0, document["peak_minute"]["over_mean"])
     assert plan["assumptions"]["tokens_per_request"] == pytest.approx(document["tokens_per_request"])

@@ -272,7 +272,8 @@ def test_a_kill_in_the_second_replicate_leaves_no_child_and_a_resume_makes_each_
     parts = {(call.replicate, call.process_idx) for call in journal(running.run).calls}
     assert parts == {(0, 0), (1, 1), (1, 2), (2, 3)}
     assert json.loads((running.run / "manifest.json").read_text())["resumed_replicates"] == [1]
-    assert runs.load(running.run).notes == (f"{running.run}: replicates resumed by a further process: 1",)
+    resumed, simulated = runs.load(running.run).notes
+    assert resumed == f"{running.run}: replicates resumed by a further process: 1" and "SIMULATED" in simulated
 
 
 def test_a_child_that_is_killed_ends_the_run_with_one_line_that_says_how_to_go_on(running: Running) -> None:

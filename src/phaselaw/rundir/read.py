@@ -81,8 +81,6 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     odd = rows.filter((pl.col("status") == "ok") & ~IS_LATENCY.fill_null(False)).height
     unfinished = tuple(_unfinished(path, manifest or {}))
     notes = (*unfinished, *(f"{path}: {what}" for what in of_replicates(manifest or {})))
-    if (rows["backend_kind"] == "simulated").any():
-        notes += (f"{path}: {SIMULATED}",)
     if odd:
         notes += (f"{metrics}: {odd} row(s) are ok and have no latency; they are left out",)
     alone = rows.filter(pl.col("concurrency").fill_null(1) == 1, pl.col("call_idx").is_not_null())
@@ -91,6 +89,8 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
         notes += (f"{path}: the clock was set back by {duration(-back_s)}; no order or latency of calls goes by it",)
     if abandoned := (manifest or {}).get("calls_abandoned"):
         notes += (f"{path}: {abandoned} calls of hosts that were lost are left out, and were measured anew",)
+    if (rows["backend_kind"] == "simulated").any():
+        notes += (f"{path}: {SIMULATED}",)
     is_there = isinstance(models, bytes) or models.is_file()
     return Run(
         path=path,
