@@ -130,6 +130,6 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     run = tmp_path_factory.mktemp("dry") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("phaselaw.report.plots.draw", lambda _: "")
+        patch.setattr("phaselaw.api.draw", lambda _: "")
         assert main(["run", "--dry-run", "--out", str(run)]) == 0
     return run

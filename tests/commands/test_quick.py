@@ -76,8 +76,8 @@ STANDINS = {
 def test_each_kind_of_server_is_measured(kind: str, tmp_path: Path, monkeypatch, capsys) -> None:
     for name, of in {"SIZES": ((4, (8, 24), (1, 2)),), "WANTED_S": 0.2, "REPLICATES": 1}.items():
         monkeypatch.setattr(quick, name, of)
-    for drawn in ("plots.draw", "page.to_html"):  # of no matter here
-        monkeypatch.setattr(f"phaselaw.report.{drawn}", lambda _: "")
+    for drawn in ("api.draw", "report.page.to_html"):  # of no matter here
+        monkeypatch.setattr(f"phaselaw.{drawn}", lambda _: "")
     standin, words = STANDINS[kind]
     with ExitStack() as opened:
         url = opened.enter_context(scripted(standin()))

@@ -39,7 +39,7 @@ QUICK = SLOW.replace("real_time: true", "real_time: false").replace("slow", "qui
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report's plots are of no interest here, and half of its time: `dry`, a process of its own, has them."""
-    monkeypatch.setattr("phaselaw.report.plots.draw", lambda _: "")
+    monkeypatch.setattr("phaselaw.api.draw", lambda _: "")
 
 
 def rows(run: Path) -> list[dict[str, str]]:

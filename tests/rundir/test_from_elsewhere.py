@@ -38,7 +38,7 @@ def victim(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phaselaw.report.plots.draw", lambda _: "")
+    monkeypatch.setattr("phaselaw.api.draw", lambda _: "")
 
 
 def reported(run: Path) -> None:

@@ -36,7 +36,7 @@ def answered(text: str, folder: Path) -> str:
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_COLOR", "1")
         # The page and its pictures are no part of it, and a run is read once.
-        patch.setattr("phaselaw.report.plots.draw", lambda _: "")
+        patch.setattr("phaselaw.api.draw", lambda _: "")
         patch.setattr("phaselaw.report.page.to_html", lambda _: "")
         patch.setattr(replicates, "in_a_fresh_process", replicates._in_this_process)
         patch.setattr("phaselaw.api.load", functools.cache(api.load))

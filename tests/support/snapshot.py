@@ -46,7 +46,7 @@ def outputs(folder: Path) -> Iterator[tuple[str, str]]:
         # Simulated loads take no time that is simulated: by this clock each takes as long as the other.
         patch.setattr("time.perf_counter_ns", itertools.count(0, 10_000).__next__)
         # The page and its pictures are no part of it, and half of the time.
-        patch.setattr("phaselaw.report.plots.draw", lambda _: "")
+        patch.setattr("phaselaw.api.draw", lambda _: "")
         patch.setattr("phaselaw.report.page.to_html", lambda _: "")
         # What is patched here is not in another process: replicates are measured in this one.
         patch.setattr(replicates, "in_a_fresh_process", replicates._in_this_process)
