@@ -242,8 +242,11 @@ def compare_notes(a: Loaded, b: Loaded, *, allow_different: bool) -> list[str]:
         for source in (*a.run.sources, *b.run.sources)
         if not host_is_known(source.manifest or {})
     ]
+    of_b = {source.path.resolve() for source in b.run.sources}
+    twice = (source.path for source in a.run.sources if source.path.resolve() in of_b)
+    both = [f"{path} stands on both sides: what differs between them looks smaller than it is" for path in twice]
     unlike = other_latencies(a.run, b.run).values()
-    return [*a.run.notes, *b.run.notes, *unknown, *unlike, *(f"A and B differ in {line}" for line in found)]
+    return [*both, *a.run.notes, *b.run.notes, *unknown, *unlike, *(f"A and B differ in {line}" for line in found)]
 
 
 def plan(

@@ -96,7 +96,7 @@ def read_plain(path: Path) -> bytes:
 def json_object(path: Path, error: Callable[[str], Exception], what: str = "JSON object") -> dict[str, Any]:
     """The JSON object that a file holds; raises the ``error``, that it is no such ``what``, for anything else."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_plain(path).decode())
     except (OSError, ValueError, RecursionError) as fault:
         raise error(f"{path}: no {what}: it can't be read ({getattr(fault, 'strerror', None) or fault})") from None
     if not isinstance(document, dict):

@@ -96,10 +96,11 @@ def test_one_run_a_side_can_not_be_judged(runs: dict[str, Path], capsys) -> None
     assert document["outcome"] == "can't be told" and document["runs_needed"] == 2
 
 
-def test_a_run_against_itself_has_ratios_of_one(runs: dict[str, Path], capsys) -> None:
+def test_a_run_against_itself_has_ratios_of_one_and_is_named(runs: dict[str, Path], capsys) -> None:
     assert main(words(runs, "compare", "a1", "a2", "--with", "a1", "a2", "--json")) == 0
     document = json.loads(capsys.readouterr().out)
     assert [row["ratio"] for row in document["cells"]] == pytest.approx([1.0] * 18)
+    assert [note.split(" stands on both")[0] for note in document["notes"][:2]] == words(runs, "a1", "a2")
 
 
 def test_rows_from_elsewhere_are_compared_with_a_note_that_the_host_is_unknown(

@@ -1,6 +1,7 @@
 """Where a model's layers are known from: each source in its order, and the sizes of a models table."""
 
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -58,6 +59,13 @@ def test_a_config_that_tells_no_layers_is_passed_over(config: dict[str, object],
 def test_then_the_runs_own_table_of_models(tmp_path: Path) -> None:
     folder = a_run(tmp_path / "a", resolved={"n_layer": 6, "config_path": "C:\\gone\\config.json"})
     assert found(folder, given(tmp_path)) == (6, "resolved_model_params.csv")
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_where_the_config_should_be_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    folder = a_run(tmp_path / "a", resolved={"n_layer": 6, "config_path": str(tmp_path / "pipe")})
+    assert found(folder) == (6, "resolved_model_params.csv")
 
 
 def test_then_the_ladder_where_name_and_measured_size_match(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import polars as pl
 
 from phaselaw import tables as col
 from phaselaw.errors import AnalysisError
+from phaselaw.files import read_plain
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws import regression
 from phaselaw.laws.noise import Kind, Replicates, log_matrices, noise_of
@@ -219,7 +220,7 @@ def _sources(
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What may say how a model is built, the best first."""
     with contextlib.suppress(OSError, ValueError):
-        config = json.loads(Path(resolved.get("config_path") or "").read_text(encoding="utf-8"))
+        config = json.loads(read_plain(Path(resolved.get("config_path") or "")).decode())
         yield "config", facts_of(config) if isinstance(config, dict) else {}
     yield "resolved_model_params.csv", resolved
     ladder = ladder_model(name.replace("\\", "/").rsplit("/", 1)[-1])
