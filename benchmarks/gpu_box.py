@@ -56,6 +56,8 @@ class Box:
         self.models = LADDER[:3] if dry else LADDER
         for folder in (self.logs, self.runs, out):
             folder.mkdir(parents=True, exist_ok=True)
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of a shell's background job: no part would heed it
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # here, since only the main thread may
 
     @property
     def logs(self) -> Path:
@@ -106,8 +108,6 @@ class Box:
 
 def _ended(command: Sequence[str], output: IO[str], limit_s: float) -> int | None:
     """A command's exit code; ``None`` where it was stopped at its limit, with all that it started."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of a shell's background job: parts would not heed it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         list(command),
         stdout=output,

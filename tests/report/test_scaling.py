@@ -42,6 +42,6 @@ def test_the_phases_of_a_backend_share_a_panel_and_a_legend_says_their_exponents
 
 def test_of_many_panels_the_first_are_drawn_and_the_rest_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "by_phase", lambda *about: about[1])
-    picture = scaling.picture(SimpleNamespace(laws=lambda: [(f"backend {at}", ()) for at in range(15)]))
+    picture = scaling.picture(SimpleNamespace(laws=lambda: [{"law": f"backend {at}"} for at in range(15)]))
     assert picture is not None and len(picture.panels) == 12
     assert picture.caption.endswith("3 more are in the tables alone.")

@@ -83,8 +83,9 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
     notes = (*unfinished, *(f"{path}: {what}" for what in of_replicates(manifest or {})))
     if odd:
         notes += (f"{metrics}: {odd} row(s) are ok and have no latency; they are left out",)
-    alone = rows.filter(pl.col("concurrency").fill_null(1) == 1, pl.col("call_idx").is_not_null())
-    back_s = alone.sort("call_idx").select(pl.col("started_at_unix").diff().over("host").min()).item()
+    clock = rows.select("host", "call_idx", "started_at_unix", alone=pl.col("concurrency").fill_null(1) == 1)
+    clock = clock.filter("alone", pl.col("call_idx").is_not_null()).sort("call_idx")
+    back_s = clock.select(pl.col("started_at_unix").diff().over("host").min()).item()
     if isinstance(back_s, float) and back_s < -1:
         notes += (f"{path}: the clock was set back by {duration(-back_s)}; no order or latency of calls goes by it",)
     if abandoned := (manifest or {}).get("calls_abandoned"):
