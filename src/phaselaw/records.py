@@ -399,7 +399,7 @@ class Run:
     def order(self) -> str:
         """The order the calls were made in: ``rounds`` where every manifest says so, else ``cells`` (TR121's)."""
         manifests = [source.manifest for source in self.sources] or [self.manifest]
-        orders = {str((manifest or {}).get("order", "cells")) for manifest in manifests}
+        orders = {(manifest or {}).get("order") or "cells" for manifest in manifests}
         return orders.pop() if len(orders) == 1 else "cells"
 
 

@@ -40,7 +40,13 @@ BROKE_ONCE = {
         f"{fuzz.HEADER}\n".encode() + DEEP + b"\n",
         fuzz.HEADER.replace("git_commit", "commit").encode() + b"\n",
     ],
-    "manifest": [b'{"run_id": 1, "processes": [1], "host": [], "study": 5}', DEEP, b"null"],
+    "manifest": [
+        b'{"run_id": 1, "processes": [1], "host": [], "study": 5}',
+        DEEP,
+        b"null",
+        b'{"replicates": {}}',
+        b'{"order": ""}',
+    ],
     "gguf": [
         HEAD + struct.pack("<QQ", 0, 1) + fuzz.gguf_text("general.alignment") + struct.pack("<II", 4, 0),
         HEAD + struct.pack("<QQ", 0, 1) + fuzz.gguf_text("general.alignment") + struct.pack("<If", 6, float("inf")),

@@ -171,6 +171,8 @@ def test_a_doubled_column_of_a_manifests_error_can_do_nothing_to_a_terminal(tmp_
         ({"engines": 5}, "engines of the document is of type int, not list"),
         ({"engines": [{"kind": "hf"}]}, "an entry of engines of the document has no name"),
         ({"kept_servers": [1]}, "an entry of kept_servers of the document is of type int, not str"),
+        ({"replicates": {"a": 1}}, "replicates of the document is of type dict, not int"),
+        ({"nvml": [{"name": "g"}]}, "nvml of the document is of type list, not dict"),
         ({"rows_expected": "many"}, "rows_expected of the document is of type str"),
         ({"study": {"scenarios": [{"name": "s", "prompt_tokens": "many"}]}}, "prompt_tokens of an entry of scenarios"),
     ],

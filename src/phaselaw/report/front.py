@@ -1,5 +1,6 @@
 """The first screen: the answer, how far to trust it, four figures, and pictures of latency, price and what breaks."""
 
+import contextlib
 import dataclasses
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
@@ -256,10 +257,12 @@ def facts(subject: Subject) -> tuple[tuple[str, str], ...]:
     gpus = [name for name, _ in gpus_of(manifest) if name]
     cores = f", {host['cores_physical']} cores" if host.get("cores_physical") else ""
     machine = ", ".join(filter(None, (f"{host.get('cpu_model') or host.get('processor') or ''}{cores}", *gpus)))
-    began = manifest.get("started_at_unix")
+    began: Any = manifest.get("started_at_unix")
     if began is None and "started_at_unix" in rows.columns:
         began = rows["started_at_unix"].min()
-    day = datetime.datetime.fromtimestamp(float(began), datetime.UTC).date().isoformat() if began else "not recorded"
+    day = "not recorded"
+    with contextlib.suppress(TypeError, ValueError, OverflowError):  # none, or no time of this world
+        day = datetime.datetime.fromtimestamp(began, datetime.UTC).date().isoformat()
     engines = {f"{each['kind']} {each.get('version') or ''}".strip(): None for each in manifest.get("engines") or []}
     models = rows["model"].unique(maintain_order=True).to_list()
     units = rows["replicate"].n_unique() if "replicate" in rows.columns else 1

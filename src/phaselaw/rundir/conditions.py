@@ -28,7 +28,7 @@ def of_replicates(manifest: Mapping[str, Any]) -> Iterator[str]:
     """What a reader must know of how a run's replicates came about."""
     if names := manifest.get("kept_servers"):
         yield KEPT_SERVERS.format(", ".join(names))
-    if resumed := manifest.get("resumed_replicates") if manifest.get("replicates", 1) > 1 else ():
+    if resumed := manifest.get("resumed_replicates") if (manifest.get("replicates") or 1) > 1 else ():
         yield f"replicates resumed by a further process: {', '.join(map(str, resumed))}"
 
 

@@ -47,7 +47,8 @@ _MODEL_TYPES = {"model": pl.String} | dict.fromkeys(("n_layer", "n_embd", "n_hea
 _RELIED_ON: dict[str, Any] = {"host": {"limits": dict}, "processes": [{"host": {"limits": dict}}], HASHES: dict}
 _RELIED_ON |= {"engines": [{"name!": str, "kind!": str, "settings": dict}], "rows_expected": int, "rows_present": int}
 _RELIED_ON |= {"study": {"scenarios": [{"name!": str, "prompt_tokens": int}], "backends": [{"name!": str}]}}
-_RELIED_ON |= {"status": str, "order": str}
+_RELIED_ON |= {"status": str, "order": str, "platform": dict, "nvml": dict, "records_expected": int, "replicates": int}
+_RELIED_ON |= {"resumed_replicates": [int], "calls_abandoned": int}
 _RELIED_ON |= {key: [str] for key in ("argv", "skipped", "kept_servers", "backends")}
 """What is relied on in a manifest, by type: the entries of a list are alike, and what has a ``!`` is there."""
 
