@@ -141,9 +141,8 @@ def within(seconds: float, what: str) -> Iterator[None]:
         raise NotReadyError(f"{what}: not done after {seconds:g} s")
 
     handler = signal.signal(signal.SIGALRM, over)
-    before = signal.setitimer(
-        signal.ITIMER_REAL, seconds, min(seconds, 1.0)
-    )  # again and again: a library may swallow the first
+    # Again and again, since a library may swallow the first.
+    before = signal.setitimer(signal.ITIMER_REAL, seconds, min(seconds, 1.0))
     try:
         yield
     finally:

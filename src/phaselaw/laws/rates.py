@@ -143,7 +143,7 @@ class Draws:
     latency_ms: Floats
     """Geometric mean over scenarios of the median latencies, in ms."""
     tokens_per_s: Floats
-    """The same of the median """
+    """The same of the median rates."""
     basis: str
     """What intervals the draws know, in words."""
 
