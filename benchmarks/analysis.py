@@ -187,7 +187,8 @@ OF_A_FILE: dict[str, Callable[[Path], float]] = {"phaselaw": ours, "whole": whol
 
 def in_process(what: str, path: Path) -> Measured:
     """One measurement in a fresh process; the first call of all warms the file's cache."""
-    command = [sys.executable, __file__, "--measure", what, str(path)]
+    # A shell forks it: what this process starts itself would count this process's peak memory as its own.
+    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, __file__, "--measure", what, str(path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Measured(**json.loads(done.stdout))
 

@@ -30,6 +30,14 @@ def test_a_fuzzer_finds_nothing(name: str) -> None:
     assert found["executions"] > 0
 
 
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="needs the package atheris")
+def test_the_memory_of_what_starts_a_fuzzer_is_not_counted_as_the_readers() -> None:
+    big = f"import sys; sys.path.insert(0, {str(HERE)!r}); import readers; x = b'1' * 1_100_000_000; "
+    done = subprocess.run([sys.executable, "-c", big + "print(readers.fuzzed('mixes', 1))"], capture_output=True)
+    assert b"executions" in done.stdout
+    assert b"said" not in done.stdout
+
+
 DEEP = b"[" * 2000 + b"]" * 2000
 ONE_EVENT = b"data: {\n" + b"data: 1\n" * 100_000
 HEAD = b"GGUF" + struct.pack("<I", 3)
