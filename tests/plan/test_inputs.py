@@ -102,13 +102,13 @@ def test_a_tier_that_is_none_is_refused(text: str) -> None:
         read_tiers(text)
 
 
-@pytest.mark.parametrize("text", ["lots", "", "0", "1e9,-1"])
+@pytest.mark.parametrize("text", ["lots", "", "0", "1e9,-1", "1e300"])
 def test_a_volume_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--volumes"):
         read_volumes(text)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf, 1e300])
 def test_an_amount_that_is_no_positive_number_is_refused(value: float) -> None:
     with pytest.raises(UsageError, match="--tokens-per-month"):
         positive("--tokens-per-month", value)

@@ -102,7 +102,7 @@ def share(option: str) -> Callable[[str], float]:
 
 
 def positive_number(option: str) -> Callable[[str], float]:
-    return number(option, "a positive number", lambda value: 0 < value < math.inf)
+    return number(option, "a positive number, below 1e18", lambda value: 0 < value < 1e18)
 
 
 def duration(option: str) -> Callable[[str], float]:

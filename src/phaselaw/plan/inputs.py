@@ -27,9 +27,9 @@ TR121_VOLUMES = (1e8, 1e9, 1e10)
 
 
 def positive(option: str, value: float) -> float:
-    """The value; raises `UsageError` naming the option where it is no positive finite number."""
-    if not 0 < value < float("inf"):
-        raise UsageError(f"{option} {value:g}: give a positive number")
+    """The value; raises `UsageError` naming the option where it is no positive number, or beyond any fleet."""
+    if not 0 < value < 1e18:
+        raise UsageError(f"{option} {value:g}: give a positive number, below 1e18")
     return value
 
 
@@ -72,8 +72,8 @@ def read_tiers(text: str) -> dict[str, float]:
 def read_volumes(text: str) -> tuple[float, ...]:
     """Monthly token volumes as typed: ``100M,1e9``; raises `UsageError`."""
     found = tuple(map(amount, [text] if amount(text) >= 0 else text.split(",")))
-    if not all(0 < volume < float("inf") for volume in found):
-        raise UsageError(f"--volumes {text!r}: give tokens a month, such as 100M,1e9")
+    if not all(0 < volume < 1e18 for volume in found):
+        raise UsageError(f"--volumes {text!r}: give tokens a month, such as 100M,1e9, each below 1e18")
     return found
 
 

@@ -123,3 +123,9 @@ def test_what_the_engine_said_was_cut_is_found() -> None:
     [found] = outcome(run_of(rows), CUT).findings
     assert "1 calls" in found.evidence
     assert found.modes == ()
+
+
+def test_a_claim_that_a_later_version_named_is_passed_over() -> None:
+    rows = [row | {"events": 8, "false_claims": "colour, bursts", "first_event_tokens": 4} for row in call(0)]
+    [found] = outcome(run_of(rows), "server claim").findings
+    assert "came in bursts" in found.evidence

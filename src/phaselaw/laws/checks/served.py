@@ -173,7 +173,8 @@ def server_claim(evidence: Evidence) -> Findings:
     seen_ms = pl.col("ttft_ms") - pl.when(load_ms < pl.col("ttft_ms")).then(load_ms).otherwise(0.0)
     found = rows.filter(pl.col("false_claims").is_not_null()).with_columns(prefill_seen=seen_ms)
     for cell, calls in grouped(found, [*CELL, "concurrency"]):
-        for claim in str(calls["false_claims"][0]).split(", "):
+        named = str(calls["false_claims"][0]).split(", ")  # those of a cell stand in each of its rows
+        for claim in (claim for claim in named if claim in _CLAIMS):
             *columns, says = _CLAIMS[claim]
             claimed, seen = calls.select(pl.col(columns).median()).row(0)
             ratio = claimed / seen if claimed is not None and seen else None
