@@ -29,7 +29,7 @@ from scipy import stats
 
 from phaselaw.engines import llamacpp
 from phaselaw.engines.llamacpp_process import find_server, nothing_to_start
-from phaselaw.ladder.gguf import gguf_file
+from phaselaw.ladder.gguf import export
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import Request
 from phaselaw.study.model import LlamacppBackend, ModelEntry
@@ -142,7 +142,8 @@ def main() -> int:
     if server is None:
         print(nothing_to_start(args.server), file=sys.stderr)
         return MISSING
-    file = gguf_file(args.model, "f32") if ladder_model(args.model) is not None else Path(args.model)
+    of_ladder = ladder_model(args.model) is not None
+    file = export(args.model, "f32", every_byte=False).path if of_ladder else Path(args.model)
     asked = Setting(file, args.threads, args.depth, args.steps)
     by_server, by_client, theirs = rounds_of(program, server, asked)
     found = {"server's clock": ratio_over_rounds(by_server, theirs), "client's": ratio_over_rounds(by_client, theirs)}

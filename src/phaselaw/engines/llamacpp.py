@@ -1,7 +1,7 @@
 """The engine ``llamacpp``: llama.cpp's server, started by phaselaw for each model, or one that runs already.
 
 A server of ours is stopped however phaselaw ends (`phaselaw.engines.llamacpp_guard`). A model is a GGUF file, one of
-the ladder or a GPT-2 folder, which are exported on first use, or with ``url`` what that server holds.
+the ladder, which is exported on first use, or with ``url`` what that server holds.
 
 A call is timed by the server's own ``timings``, with the client's clock beside it (method: section 2). The server
 counts the first token as prompt time: ``predicted_ms`` spans one step less than ``predicted_n`` says. On a machine
@@ -25,7 +25,7 @@ from phaselaw.engines.permits import refusal_to_start
 from phaselaw.engines.prompts import token_ids
 from phaselaw.engines.served import ServedModel, StreamedReply
 from phaselaw.errors import EngineError, MissingExtraError, ModelGoneError, PhaselawError
-from phaselaw.ladder.gguf import export, gguf_file, is_exported, ladder_refusal
+from phaselaw.ladder.gguf import export, is_exported, refusal
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.peak_memory import PeakMemory
 from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
@@ -78,24 +78,18 @@ def _other_model(name: str, props: Mapping[str, Any], url: str) -> str | None:
 
 def _file_faults(name: str, backend: LlamacppBackend) -> list[str]:
     ladder = ladder_model(name)
-    if ladder is not None:
-        refused = ladder_refusal(ladder, backend.weights)
-        if refused is not None:
-            return [refused]
-        needs_export = not is_exported(ladder, backend.weights)
-    else:
-        needs_export = Path(name).is_dir()
-        if not needs_export and not Path(name).is_file():
-            return ["no such GGUF file; give a path, or the name of one of: phaselaw models list"]
-    if needs_export and importlib.util.find_spec("gguf") is None:
+    if ladder is None:
+        known = "give a path, or the name of one of: phaselaw models list"
+        return [] if Path(name).is_file() else [f"no such GGUF file; {known}"]
+    if (refused := refusal(ladder, backend.weights)) is not None:
+        return [refused]
+    if not is_exported(ladder, backend.weights) and importlib.util.find_spec("gguf") is None:
         return [str(MissingExtraError("llamacpp", "exporting it as GGUF"))]
     return []
 
 
 def _file_of(name: str, backend: LlamacppBackend, *, every_byte: bool = False) -> Path:
-    if ladder_model(name) is not None:
-        return gguf_file(name, backend.weights, every_byte=every_byte)
-    return export(name, backend.weights).path if Path(name).is_dir() else Path(name)
+    return Path(name) if ladder_model(name) is None else export(name, backend.weights, every_byte=every_byte).path
 
 
 class LlamacppEngine:
