@@ -9,14 +9,15 @@ This module imports nothing heavy.
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
     import polars as pl
-    from _typeshed import DataclassInstance
 
 Phase = Literal["prefill", "kv_decode", "e2e_kv"]
 PHASES: tuple[Phase, ...] = ("prefill", "kv_decode", "e2e_kv")
@@ -34,7 +35,7 @@ CacheCheck = Literal["fresh", "found", "undecidable", "off"]
 LARGEST = 10**18
 """A number from here on was never measured, and what is computed from it could overflow."""
 
-T = TypeVar("T", bound="DataclassInstance")
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -412,35 +413,23 @@ def to_jsonable(record: Any) -> dict[str, Any]:
 def from_jsonable(kind: type[T], data: Mapping[str, Any]) -> T:
     """The record that `to_jsonable` wrote; keys that this version doesn't know are ignored (newer writers).
 
-    Raises ValueError or TypeError for a value that is not of its field's type, and for numbers that no table can hold.
+    Raises ValueError for a value that is not of its field's type, and for numbers that no table can hold; an engine's
+    settings may hold any.
     """
-    hints = _hints(kind)
-    return kind(**{name: _read(value, hints[name]) for name, value in data.items() if name in hints})
+    if not _is_bounded([value for name, value in data.items() if name != "engine"]):
+        raise ValueError("a number that no table can hold")
+    try:
+        record: T = _reader(kind).validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+    return record
 
 
-_hints = functools.cache(get_type_hints)
+_reader: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
-@functools.cache
-def _kinds(of: Any) -> tuple[Any, ...]:
-    return get_args(of) if get_origin(of) in (Union, UnionType) else (of,)
-
-
-def _read(value: Any, of: Any) -> Any:
-    """A value of a field's type; a number may not be infinite, no number, or too large for a column."""
-    kinds = _kinds(of)
-    if type(value) in kinds or (type(value) is int and float in kinds):
-        if isinstance(value, int | float) and not abs(value) < LARGEST:
-            raise ValueError(f"a number where {of} belongs")
-        return value
-    for kind in kinds:
-        origin, arguments = get_origin(kind), get_args(kind)
-        if kind is Any or (origin is Literal and value in arguments):
-            return value
-        if isinstance(value, Mapping) and dataclasses.is_dataclass(kind):
-            return from_jsonable(cast("type[DataclassInstance]", kind), value)
-        if isinstance(value, Mapping) and origin is Mapping:
-            return {key: _read(each, arguments[1]) for key, each in value.items()}
-        if isinstance(value, list | tuple) and origin is tuple:
-            return tuple(_read(each, arguments[0]) for each in value)
-    raise ValueError(f"{repr(value)[:40] if not isinstance(value, int) else 'a number'} where {of} belongs")
+def _is_bounded(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return all(map(_is_bounded, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, int | float) or abs(value) < LARGEST

@@ -164,7 +164,7 @@ def test_a_record_takes_no_value_that_is_not_of_its_fields_type(finished: Path, 
     event = next(json.loads(line) for line in lines(finished) if b'"status":"ok"' in line)
     assert isinstance(from_jsonable(Call, event), Call)
     event["timing"][field] = value
-    with pytest.raises(ValueError, match=r"where .* belongs"):
+    with pytest.raises(ValueError, match=r"timing\..*: Input should be|a number that no table can hold"):
         from_jsonable(Call, event)
 
 
