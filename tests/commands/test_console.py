@@ -1,4 +1,4 @@
-"""The display's estimates are arithmetic on what was seen; the drawing is rich's."""
+"""What the display says of calls; the drawing is rich's."""
 
 import dataclasses
 import io
@@ -6,7 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from phaselaw.commands.console import RemainingTime, RunProgress, describe_call, format_duration
+from phaselaw.commands.console import RunProgress, describe_call, format_duration
 from phaselaw.records import Call, Cell, PlannedCall, Timing
 
 
@@ -39,31 +39,6 @@ def call_of(plan: PlannedCall, *, error: str | None = None) -> Call:
     )
 
 
-def test_nothing_is_estimated_before_the_first_call() -> None:
-    assert RemainingTime([planned("m", "s", 0)]).seconds() is None
-
-
-def test_a_cell_is_expected_to_take_what_it_took_before() -> None:
-    schedule = [planned("small", "s", 0), planned("small", "s", 1), planned("big", "s", 0), planned("big", "s", 1)]
-    left = RemainingTime(schedule)
-    left.record("small-s-0", 1.0)
-    left.record("big-s-0", 10.0)
-    assert left.seconds() == pytest.approx(11.0)
-
-
-def test_an_unseen_cell_takes_its_models_mean_and_an_unseen_model_the_mean_of_all() -> None:
-    schedule = [planned("small", "s", 0), planned("small", "t", 0), planned("big", "s", 0)]
-    left = RemainingTime(schedule)
-    left.record("small-s-0", 3.0)
-    assert left.seconds() == pytest.approx(6.0)
-
-
-def test_a_finished_schedule_has_no_time_left() -> None:
-    left = RemainingTime([planned("m", "s", 0)])
-    left.record("m-s-0", 2.0)
-    assert left.seconds() == 0.0
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (75, "1 min 15 s"), (3600, "1 h 00 min"), (7384, "2 h 03 min")]
 )
@@ -90,3 +65,12 @@ def test_of_a_call_that_stopped_early_the_step_is_told_and_not_what_nobody_waite
     early = dataclasses.replace(call.timing, gen_tokens_raw=2, kv_decode_ms=4.0, done_reason="stop")
     told = describe_call(dataclasses.replace(call, timing=early))
     assert "prefill 2.0 ms, 2.00 ms a step (2 of 8 tokens)" in told and "decode" not in told
+
+
+def test_the_calls_left_are_expected_to_take_what_those_before_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 30.0))
+    monkeypatch.setattr("phaselaw.commands.console.time.monotonic", lambda: next(clock))
+    out, schedule = io.StringIO(), [planned("m", "s", rep) for rep in range(4)]
+    with RunProgress(schedule, already_done=7, console=Console(file=out, width=400)) as progress:
+        progress.show(call_of(schedule[0]))
+    assert "8/11 calls, about 1 min 30 s left" in out.getvalue()

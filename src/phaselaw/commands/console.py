@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from phaselaw import records
-from phaselaw.records import COLD_AGAIN, Call, Cell, Event, PlannedCall
+from phaselaw.records import COLD_AGAIN, Call, Event, PlannedCall
 from phaselaw.rundir.columns import decode_step_ms, phase_latency_ms
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -36,40 +36,6 @@ def notes_console() -> Console:
 def note(*texts: str) -> None:
     """Lines on stderr of what a reader must know."""
     sys.stderr.write("".join(f"phaselaw: note: {text}\n" for text in texts))
-
-
-class RemainingTime:
-    """Estimates the seconds left from what each cell has taken so far.
-
-    A call is expected to take its cell's mean; a cell not yet seen takes its model's mean on that backend, and a model
-    not yet seen the mean of all calls.
-    """
-
-    def __init__(self, schedule: Sequence[PlannedCall]) -> None:
-        self._open = {planned.call_id: planned.cell for planned in schedule}
-        self._seen: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
-
-    def record(self, call_id: str, seconds: float) -> None:
-        """A call of the schedule ended after that many seconds."""
-        for group in _groups(self._open.pop(call_id)):
-            self._seen[group][0] += seconds
-            self._seen[group][1] += 1
-
-    def again(self, call: Call) -> None:
-        """A call that ended is to be made once more."""
-        self._open[call.call_id] = call.cell
-
-    def seconds(self) -> float | None:
-        """Seconds left, or ``None`` before the first call has ended."""
-        if self._open and not self._seen:
-            return None
-        known = [next(filter(self._seen.__contains__, _groups(cell))) for cell in self._open.values()]
-        return sum((self._seen[group][0] / self._seen[group][1] for group in known), 0.0)
-
-
-def _groups(cell: Cell) -> tuple[tuple[str, ...], ...]:
-    """What a cell's calls are averaged with, the nearest first: the cell, its model on its backend, all calls."""
-    return (cell.key,), (cell.backend, cell.model), ()
 
 
 def format_duration(seconds: float) -> str:
@@ -100,12 +66,12 @@ class RunProgress:
     """Shows the events of a run as they come; a context manager."""
 
     def __init__(self, schedule: Sequence[PlannedCall], *, already_done: int, console: Console) -> None:
-        self._remaining = RemainingTime(schedule)
         self._console = console
         self._live = console.is_terminal
         self._done, self._total, self._failed = already_done, already_done + len(schedule), 0
         self._made: defaultdict[int, list[Call]] = defaultdict(list)
-        self._last_event = self._last_line = time.monotonic()
+        self._ended = 0
+        self._began = self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("measuring"),
             BarColumn(),
@@ -127,7 +93,6 @@ class RunProgress:
 
     def show(self, event: Event) -> None:
         """Take one event of the run and redraw."""
-        now = time.monotonic()
         if isinstance(event, records.ModelLoaded):
             self._note(f"loaded {event.model} on {event.backend} in {event.load_ms / 1000:.1f} s")
         elif isinstance(event, records.Rewarmed):
@@ -141,27 +106,26 @@ class RunProgress:
             for call in (call for process in event.processes for call in self._made.pop(process, ())):
                 self._done -= 1
                 self._failed -= call.status != "ok"
-                self._remaining.again(call)
         else:
             self._failed += event.status != "ok"
             if COLD_AGAIN not in event.call_id:  # else it is beyond the plan
                 self._done += 1
+                self._ended += 1
                 self._made[event.process_idx].append(event)
-                self._remaining.record(event.call_id, now - self._last_event)
             if event.status != "ok" and self._live:
                 self._say(describe_call(event), style="red")
             self._note(describe_call(event))
-        self._last_event = now
 
     def _say(self, what: str, **how: Any) -> None:
         self._console.print(Text(what), **how)
 
     def _note(self, what: str) -> None:
-        seconds = self._remaining.seconds()
-        left = "" if seconds is None else f"about {format_duration(seconds)} left"
+        now = time.monotonic()
+        a_call = (now - self._began) / self._ended if self._ended else None  # on average; loads and waits among it
+        left = "" if a_call is None else f"about {format_duration(a_call * (self._total - self._done))} left"
         left += f", {self._failed} failed" if self._failed else ""
         if self._live:
             self._bar.update(self._task, completed=self._done, left=left, now=what)
-        elif self._done == self._total or time.monotonic() - self._last_line >= PLAIN_LINE_EVERY_S:
-            self._last_line = time.monotonic()
+        elif self._done == self._total or now - self._last_line >= PLAIN_LINE_EVERY_S:
+            self._last_line = now
             self._say(f"{self._done}/{self._total} calls, {left}; {what}", soft_wrap=True)
