@@ -25,8 +25,8 @@ from phaselaw.laws.step_time import step_times
 from phaselaw.laws.summary import REQUESTS
 from phaselaw.laws.sweeps import as_tr121
 from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
-from phaselaw.plan.capacity import Estimate, Headroom
-from phaselaw.plan.economics import Question, answer, assumptions, capacity_row
+from phaselaw.plan.capacity import Estimate, Headroom, estimate
+from phaselaw.plan.economics import Question, answer, assumptions
 from phaselaw.plan.formulas import planner
 from phaselaw.plan.inputs import positive
 from phaselaw.plan.replicas import Replica, replicas_of
@@ -264,13 +264,12 @@ def plan(
     """
     volume, price = positive("tokens_per_month", tokens_per_month), positive("usd_per_hour", usd_per_hour)
 
-    replicas = replicas_of(loaded.run, loaded.analysis, price, between_runs=between_runs)
-    rows = [capacity_row(replica, volume, headroom or Headroom()) for replica in replicas]
-
-    def figure(row: Mapping[str, Any], name: str) -> Any:
-        return Estimate.of(row, name) if f"{name}_low" in row else row[name]
-
-    return [Need(**{field.name: figure(row, field.name) for field in dataclasses.fields(Need)}) for row in rows]
+    needs = []
+    for replica in replicas_of(loaded.run, loaded.analysis, price, between_runs=between_runs):
+        fleet = {"tokens_per_s": replica.tokens_per_s, **replica.fleet(volume, headroom or Headroom())}
+        about: dict[str, Any] = {field.name: getattr(replica, field.name, None) for field in dataclasses.fields(Need)}
+        needs.append(Need(**about | {name: estimate(found) for name, found in fleet.items() if name in about}))
+    return needs
 
 
 def planned(question: Question, workers: Sequence[Replica], analysis: Analysis | None) -> Plan:

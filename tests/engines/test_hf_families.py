@@ -128,7 +128,7 @@ def held_bytes(cache) -> int:
 
 @torch.inference_mode()
 def test_the_cache_is_what_transformers_holds(family, loaded) -> None:
-    [of_folder] = shapes_of(str(family[1]), dtype=None).values()
+    [(of_folder, _)] = shapes_of(str(family[1]), dtype=None).values()
     of_engine = Architecture.of(dataclasses.asdict(loaded.info))
     for tokens in (5, 12, 40):
         ids = torch.tensor([token_ids(tokens, 1, 128)])
@@ -136,13 +136,13 @@ def test_the_cache_is_what_transformers_holds(family, loaded) -> None:
         output = loaded._weights(input_ids=ids[:, -1:], use_cache=True, **{loaded._cache: output[loaded._cache]})
         held = held_bytes(output[loaded._cache])
         assert of_engine.cache_bytes(tokens, 4) == held
-        assert of_folder.model.cache_bytes(tokens, 4) == held
+        assert of_folder.cache_bytes(tokens, 4) == held
 
 
 def test_a_folder_says_of_parameters_what_the_engine_counts(family, loaded) -> None:
-    [of_folder] = shapes_of(str(family[1]), dtype=None).values()
+    [(of_folder, _)] = shapes_of(str(family[1]), dtype=None).values()
     of_engine = Architecture.of(dataclasses.asdict(loaded.info))
     for name in ("params", "weights_bytes", "lookup_params", "expert_params", "active_params", "n_positions", "cache"):
         # A file also holds a few numbers that are no parameters, such as an expert's bias in routing.
-        said, counted = getattr(of_folder.model, name), getattr(of_engine, name)
+        said, counted = getattr(of_folder, name), getattr(of_engine, name)
         assert said == (counted if name in ("cache", "n_positions") else pytest.approx(counted, rel=2e-4)), name

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from phaselaw.errors import UsageError
 from phaselaw.laws.rates import same_draws
 from phaselaw.laws.regression import Floats
 from phaselaw.plan.capacity import Headroom, exact
@@ -189,12 +188,6 @@ def test_without_a_success_rate_the_cascade_says_only_up_to_where_it_would_pay()
     row = cascade_row(tiers(tier("s", 141.3), BIG))
     assert row["pays"] == "not known: no success rate" and row["usd_per_month"] is None
     assert row["stops_paying_escalated_share"] == pytest.approx(1 - 52.4 / 141.3)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_that_is_none_is_refused(share: float) -> None:
-    with pytest.raises(UsageError, match="--premium-share"):
-        routed_row(tiers(SMALL, BIG), share)
 
 
 def test_a_fleet_without_an_interval_has_none_and_a_tier_without_load_is_not_built() -> None:

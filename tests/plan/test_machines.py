@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rows import phases, run_of
 
-from phaselaw.plan.machines import CPU, Machine, machines_of
+from phaselaw.plan.replicas import CPU, Machine, machines_of
 
 HOST = {"cpu_model": "c", "memory_bytes": 32e9}
 RTX = {"name": "RTX 4080", "memory": "12282 MiB"}

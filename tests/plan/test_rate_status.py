@@ -15,8 +15,7 @@ from phaselaw.machine.footprint import Architecture
 from phaselaw.machine.model_config import Cached
 from phaselaw.plan.coverage import of_kind, of_load
 from phaselaw.plan.economics import Question, answer
-from phaselaw.plan.machines import Machine
-from phaselaw.plan.replicas import Replica, stated
+from phaselaw.plan.replicas import Machine, Replica, stated
 from phaselaw.records import Mix
 
 RATE = same_draws(100.0, np.linspace(90.0, 110.0, 8180))

@@ -26,5 +26,6 @@ def test_a_model_keeps_its_letters_where_it_became_faster() -> None:
     tables = {"cells": models.clear(), "models": models, "whole": models.clear()}
     lacking = {"only_in_a": models.clear(), "only_in_b": models.clear()}
     about = {"basis": "between runs", "judged": 1, "n_not_judged": 0, "n_slower": 0, "threshold": 0.05, "level": 0.95}
-    _, [outcome, *_] = run_against_run(SimpleNamespace(**tables, **lacking, **about, outcome=NOT_REGRESSED))
+    found = run_against_run(SimpleNamespace(**tables, **lacking, **about, outcome=NOT_REGRESSED))
+    outcome = next(block for block in found.blocks if isinstance(block, str))
     assert outcome.endswith("And Qwen/Big on HF, 8 tokens, end to end, is faster by 2.00 x.")

@@ -44,16 +44,17 @@ def run(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     lines = []
     for name, sized in shapes_of(args.model, dtype=args.dtype).items():
-        formats = {"value_bytes": sized.value_bytes, "kv_bytes": kv_bytes or sized.value_bytes}
-        if sized.model is None or sized.not_known is not None:
-            rows.append({"model": name, "fits": None, "not_known": sized.not_known})
-            lines.append(f"{name}: not known: {sized.not_known}")
+        if isinstance(sized, str):
+            rows.append({"model": name, "fits": None, "not_known": sized})
+            lines.append(f"{name}: not known: {sized}")
             continue
+        model, value_bytes = sized
+        formats = {"value_bytes": value_bytes, "kv_bytes": kv_bytes or value_bytes}
         sizes = {"memory_bytes": args.memory, "reserve_bytes": args.reserve, **formats}
-        found = fit(sized.model, batch=args.batch, context=args.context, **sizes)
-        rows.append({"model": name, **_row(found), "positions": sized.model.n_positions, **formats})
+        found = fit(model, batch=args.batch, context=args.context, **sizes)
+        rows.append({"model": name, **_row(found), "positions": model.n_positions, **formats})
         lines.append(_text(name, found, args.batch, args.context))
-        lines += [] if sized.model.n_positions else ["  its positions are not stated: memory alone bounds its context"]
+        lines += [] if model.n_positions else ["  its positions are not stated: memory alone bounds its context"]
     answer(args.json, {"schema_version": 1, "assumptions": asked, "rows": rows}, lines)
     fits = {row["fits"] for row in rows}
     return BAD_ANSWER if False in fits else DONE if True in fits else FAILED

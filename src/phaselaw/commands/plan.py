@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
         return
     console = screen(pipe_width=400)  # on a pipe nothing is wrapped or cut
     for section in sections(plan, shown):
-        print_fitting(section, console, titled=len(shown) > 1, wide=args.wide)
+        print_fitting(section if len(shown) > 1 else replace(section, title=""), console, wide=args.wide)
     if others := [part for part in PARTS if part not in shown]:
         print(f"More of this plan: --show {','.join(others)} (or all).", file=sys.stderr)
 

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
         note(*document.get("doubts", ()))
         print_json(document)
     else:
-        print_section(section(document), screen(pipe_width=400), titled=False)
+        print_section(section(document), screen(pipe_width=400))
         if args.out is not None:
             print(f"profile: {args.out}")
 

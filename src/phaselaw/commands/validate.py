@@ -12,10 +12,10 @@ from phaselaw.commands.options import print_json
 from phaselaw.commands.predict import add_shared, finite, load_tables
 from phaselaw.errors import AnalysisError
 from phaselaw.laws.prediction import PREDICTION_COVERAGE
-from phaselaw.report.document import display
+from phaselaw.report.document import Section, display
 from phaselaw.report.prediction import READING, left_out
 from phaselaw.report.subject import table_rows
-from phaselaw.report.terminal import print_tables
+from phaselaw.report.terminal import print_section
 from phaselaw.tables import BUDGET
 
 add_options = add_shared
@@ -31,5 +31,5 @@ def run(args: argparse.Namespace) -> None:
         document = {"schema_version": 1, "level": args.level}
         print_json(finite(document | {"predictions": validation.to_dicts(), "coverage": coverage.to_dicts()}))
     else:
-        shown = [left_out(table_rows(validation)), display(PREDICTION_COVERAGE, table_rows(coverage))]
-        print_tables(shown, READING, screen())
+        shown = left_out(table_rows(validation)), display(PREDICTION_COVERAGE, table_rows(coverage))
+        print_section(Section(title="", blocks=(*shown, *READING)), screen())

@@ -10,7 +10,7 @@ could be measured; they spread through all arithmetic, so that no interval misse
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,11 +75,6 @@ class Estimate:
     def named(self, name: str) -> dict[str, Any]:
         """As keys of a row: ``workers``, ``workers_low``, ``workers_mean_low``, and so on."""
         return {name: self.value} | {f"{name}_{end}": getattr(self, end) for end in _ENDS}
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any], name: str) -> "Estimate":
-        """A figure of a row, back from its keys."""
-        return cls(value=row[name], **{end: row[f"{name}_{end}"] for end in _ENDS})
 
     @property
     def reach(self) -> tuple[float, float] | None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from phaselaw.errors import UsageError
 from phaselaw.laws.checks.frame import suspicions
 from phaselaw.laws.rates import thinned
 from phaselaw.laws.regression import Floats
@@ -161,13 +160,11 @@ class Tiers:
 
 
 def routed_row(tiers: Tiers, premium_share: float) -> Row:
-    """Cost and fleet of routed tiers, beside the premium model alone. Raises `UsageError` for a share out of 0..1.
+    """Cost and fleet of routed tiers, beside the premium model alone.
 
     ``stops_paying_share``: the largest routed share at which the whole replicas of both tiers cost less than those of
     the premium model alone; ``None`` where they never do. As fractions of replicas, tiers pay at any share below 1.
     """
-    if not 0 <= premium_share <= 1:
-        raise UsageError(f"--premium-share {premium_share:g}: give a share from 0 to 1")
     costs = tiers.costs((1 - premium_share, premium_share))
     rate = (1 - premium_share) * tiers.default.success_rate + premium_share * tiers.premium.success_rate
     alone = tiers.premium.fleet(tiers.tokens_per_month, tiers.headroom)

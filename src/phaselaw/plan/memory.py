@@ -88,20 +88,11 @@ def largest(fits: Callable[[int], bool], most: int) -> int:
     return bisect.bisect_left(range(1, most + 1), True, key=lambda number: not fits(number))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Sized:
-    """A model whose memory is asked for, or why it can't be told."""
+def shapes_of(source: str, *, dtype: str | None) -> dict[str, tuple[Architecture, float] | str]:
+    """The models of a source by name, with weights in ``dtype`` (``None``: as stored); or why one can't be told.
 
-    model: Architecture | None
-    value_bytes: float
-    """Bytes a number: of the weights as they are kept, where that is whole numbers a byte, else fp16's."""
-    not_known: str | None = None
-
-
-def shapes_of(source: str, *, dtype: str | None) -> dict[str, Sized]:
-    """The models of a source by name, with weights in ``dtype``, or as they are stored for ``None``.
-
-    Raises `UsageError` where the source is none, and `AnalysisError` where it can't be read.
+    Beside each are the bytes of a number: of its weights, where that is 2 or 4, else fp16's. Raises `UsageError` where
+    the source is none, and `AnalysisError` where it can't be read.
     """
     ladder, path = ladder_model(source), Path(source)
     if ladder is not None and (source.startswith(PREFIX) or not path.exists()):
@@ -119,19 +110,20 @@ def shapes_of(source: str, *, dtype: str | None) -> dict[str, Sized]:
     return {name: _sized(facts, None if dtype is None else VALUE_BYTES[dtype]) for name, facts in stored.items()}
 
 
-def _sized(facts: Mapping[str, Any], value_bytes: float | None) -> Sized:
+def _sized(facts: Mapping[str, Any], value_bytes: float | None) -> tuple[Architecture, float] | str:
     model = Architecture.of(facts)
     if model is None:
         names = ("params_millions_measured", "weights_bytes", "n_layer", "n_embd", "vocab_size", "n_head")
         absent = [name for name in names if not facts.get(name)]
-        return Sized(model=None, value_bytes=0.0, not_known=f"its shape can't be told ({', '.join(absent)} not stated)")
+        return f"its shape can't be told ({', '.join(absent)} not stated)"
+    if isinstance(model.cache, str):
+        return f"what it caches is not known: {model.cache}"
     stored = round(model.weights_bytes / model.params, 1)
     kept = stored if stored in (2.0, 4.0) else KV_BYTES["f16"]
     if value_bytes is not None:
         in_format = {f"{of}_bytes": getattr(model, f"{of}_params") * value_bytes for of in ("lookup", "expert")}
         model = dataclasses.replace(model, weights_bytes=model.params * value_bytes, **in_format)
-    reason = f"what it caches is not known: {model.cache}" if isinstance(model.cache, str) else None
-    return Sized(model=model, value_bytes=value_bytes or kept, not_known=reason)
+    return model, value_bytes or kept
 
 
 def _of_gguf(path: Path) -> dict[str, Any]:

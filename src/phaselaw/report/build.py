@@ -54,22 +54,20 @@ _MADE: dict[str, Callable[[Subject], Iterable[Block | None]]] = {
 def build(subject: Subject, slo_ms: tuple[float, float] | None = None) -> Document:
     """The report of a run as a document; its summary is in five lines where users wait ``slo_ms`` at most."""
     summary = front.summary(subject) if slo_ms is None else tuple(few_models.in_short(subject, slo_ms))
+    chapters = []
+    for title, outlined in CHAPTERS.items():
+        said, picture = _FIRST[title]
+        sections = [found for each in outlined if (found := _section(subject, each))]
+        sections += economics.of_report(subject.plan) if title == "Cost" else ()
+        chapters.append(Chapter(title=title, said=said(subject), picture=picture(subject), sections=tuple(sections)))
     return Document(
         name=str(subject.manifest.get("run_name") or subject.run.path.name),
         title=front.question(subject),
         front=economics.in_currency(front.front(subject), subject.plan.mark),
-        chapters=tuple(_chapter(subject, title) for title in CHAPTERS),
+        chapters=tuple(chapters),
         summary=economics.in_currency(summary, subject.plan.mark),
         planner=(known := subject.plan.planner()) and known | {"mark": subject.plan.mark},
     )
-
-
-def _chapter(subject: Subject, title: str) -> Chapter:
-    said, picture = _FIRST[title]
-    sections = [found for each in CHAPTERS[title] if (found := _section(subject, each))]
-    if title == "Cost":
-        sections += economics.of_report(subject.plan)
-    return Chapter(title=title, said=said(subject), picture=picture(subject), sections=tuple(sections))
 
 
 def _section(subject: Subject, outlined: dict[str, Any]) -> Section | None:

@@ -22,7 +22,7 @@ from phaselaw.laws.served import EARLY_STOP_SUMMARY
 from phaselaw.laws.summary import DECODE_FRACTION_SUMMARY
 from phaselaw.laws.warmup import COLD_STARTS
 from phaselaw.report import performance, scaling, sweeps
-from phaselaw.report.document import Block, Table, display, dots
+from phaselaw.report.document import Block, Section, display, dots
 from phaselaw.report.subject import Companion, Subject, in_order, law_words, table_rows
 from phaselaw.tables import BUDGET, MISSING, Col, Row, bracket, counted, digits, fixed, two_places, words
 from phaselaw.tables import Table as Declared
@@ -114,7 +114,7 @@ def _change(row: Row) -> str:
     return f"{who}: {changes.get(row['changes'], 'no change is shown')} ({slopes}; {ratio})."
 
 
-def run_against_run(comparison: RegressionTest) -> tuple[list[Table], list[str]]:
+def run_against_run(comparison: RegressionTest) -> Section:
     """The tables of ``phaselaw compare`` (each cell, each backend as a whole), and how to read them, in sentences."""
     cells = table_rows(comparison.cells, budget=comparison.cells[BUDGET].n_unique() > 1)
     asked = [(MODELS, comparison.models)] if comparison.models.height else []
@@ -135,7 +135,7 @@ def run_against_run(comparison: RegressionTest) -> tuple[list[Table], list[str]]
     for side, lacking in (("A", comparison.only_in_a), ("B", comparison.only_in_b)):
         names = [f"{law_words(row)} {row['model']} {row['scenario']}" for row in lacking.iter_rows(named=True)]
         reading += [f"Only in {side}, not compared: {', '.join(names)}."] if names else []
-    return tables, reading
+    return Section(title="", blocks=(*tables, *reading))
 
 
 def _outcome(comparison: RegressionTest) -> str:

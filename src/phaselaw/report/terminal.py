@@ -4,7 +4,7 @@ import dataclasses
 import io
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -27,16 +27,16 @@ def print_summary(document: Document, console: Console) -> None:
             _fitting(dataclasses.replace(block, rows=block.rows[:most])) if isinstance(block, Table) else block
             for block in document.summary
         )
-        print_section(Section(title="", blocks=tuple(blocks)), narrow, titled=False, wrapped=True)
+        print_section(Section(title="", blocks=tuple(blocks)), narrow, wrapped=True)
         text = out.getvalue().rstrip()
         if text.count("\n") < MOST_LINES:
             break
     console.file.write(f"{text}\n")
 
 
-def print_section(section: Section, console: Console, *, titled: bool, wrapped: bool = False) -> None:
-    """Print a section's tables and paragraphs, under its title where there are several; lines ``wrapped`` if asked."""
-    if titled:
+def print_section(section: Section, console: Console, *, wrapped: bool = False) -> None:
+    """Print a section's tables and paragraphs, under its title if it has one; lines ``wrapped`` if asked."""
+    if section.title:
         console.print(escape_controls(section.title), style="bold", markup=False)
     several = sum(isinstance(block, Table) for block in section.blocks) > 1
     for block in section.blocks:
@@ -54,14 +54,14 @@ _AT_MOST = 80
 """Characters of a line of a plan, unless all of it is asked for."""
 
 
-def print_fitting(section: Section, console: Console, *, titled: bool, wide: bool) -> None:
+def print_fitting(section: Section, console: Console, *, wide: bool) -> None:
     """Print a section in lines of 80 characters, the same on a terminal and on a pipe; or all of it, ``wide``.
 
     Where a table is too wide, checks' names behind a suspect mark give way first, then brackets, the last column's
     before the others', then the last columns, which are named.
     """
     if wide:
-        print_section(section, console, titled=titled)
+        print_section(section, console)
         return
     blocks: list[Block] = []
     for block in section.blocks:
@@ -75,7 +75,7 @@ def print_fitting(section: Section, console: Console, *, titled: bool, wide: boo
     if not any(re.search(_BRACKETS, cell) for cell in cells):
         blocks = [block.replace(IN_BRACKETS, _HIDDEN) if isinstance(block, str) else block for block in blocks]
     narrow = Console(file=console.file, width=_AT_MOST, highlight=False, force_terminal=console.is_terminal)
-    print_section(dataclasses.replace(section, blocks=tuple(blocks)), narrow, titled=titled, wrapped=True)
+    print_section(dataclasses.replace(section, blocks=tuple(blocks)), narrow, wrapped=True)
 
 
 def _fitting(table: Table) -> Table:
@@ -131,11 +131,3 @@ def print_table(table: Table, console: Console, *, exact: bool = False) -> None:
         shown.add_row(*(Text(text) for text in row))
     console.print(shown)
     console.print()
-
-
-def print_tables(tables: Iterable[Table], lines: Iterable[str], console: Console) -> None:
-    """Print tables, and how to read them."""
-    for table in tables:
-        print_table(table, console)
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)

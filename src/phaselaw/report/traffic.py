@@ -40,7 +40,7 @@ def section(profile: Profile) -> Section:
         blocks.append(display(tables.Table(caption=caption, columns=columns), timings["buckets"]))
         if timings["against"]:
             blocks.append(_against(timings["against"]))
-    return Section(title="Traffic", blocks=tuple(blocks))
+    return Section(title="", blocks=tuple(blocks))
 
 
 def _rows(by_name: Mapping[str, Row | None]) -> list[Row]:
