@@ -17,6 +17,7 @@ from rich.text import Text
 from phaselaw import records
 from phaselaw.records import COLD_AGAIN, Call, Event, PlannedCall
 from phaselaw.rundir.columns import decode_step_ms, phase_latency_ms
+from phaselaw.tables import duration
 
 PLAIN_LINE_EVERY_S = 10.0
 """Seconds between two lines of progress where nothing can be redrawn."""
@@ -36,14 +37,6 @@ def notes_console() -> Console:
 def note(*texts: str) -> None:
     """Lines on stderr of what a reader must know."""
     sys.stderr.write("".join(f"phaselaw: note: {text}\n" for text in texts))
-
-
-def format_duration(seconds: float) -> str:
-    """``75`` as ``1 min 15 s``; hours from 60 minutes on."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def describe_call(call: Call) -> str:
@@ -122,7 +115,7 @@ class RunProgress:
     def _note(self, what: str) -> None:
         now = time.monotonic()
         a_call = (now - self._began) / self._ended if self._ended else None  # on average; loads and waits among it
-        left = "" if a_call is None else f"about {format_duration(a_call * (self._total - self._done))} left"
+        left = "" if a_call is None else f"about {duration(a_call * (self._total - self._done))} left"
         left += f", {self._failed} failed" if self._failed else ""
         if self._live:
             self._bar.update(self._task, completed=self._done, left=left, now=what)

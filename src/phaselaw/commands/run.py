@@ -25,7 +25,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from phaselaw.commands.console import RunProgress, format_duration, notes_console
+from phaselaw.commands.console import RunProgress, notes_console
 from phaselaw.commands.options import a_path, add_count, add_permits, duration, names, option, switch, take_permits
 from phaselaw.errors import BAD_ANSWER, DONE, INTERRUPTED, NotReadyError, StudyError, UsageError
 from phaselaw.ladder.spec import LADDER
@@ -34,6 +34,7 @@ from phaselaw.measure.on_ray import HERE, Hosts
 from phaselaw.measure.quick import LocalServer, quick_study, serving
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.file import full_names, load_study, study_path
+from phaselaw.tables import duration as in_words
 
 DEFAULT_STUDY = "gpt2-ladder-cpu"
 SloMs = tuple[float, float]
@@ -100,7 +101,7 @@ def quick(server: LocalServer, *, out: Path | None, slo_ms: SloMs = QUICK_SLO_MS
     tell(f"{model} on {server}" + (f"; it has also {', '.join(others[:5])}" if others else ""))
     with notes.status("one call, for its pace; a model that is not loaded takes longer"):
         study, seconds = quick_study(server)
-    tell(f"measuring for about {format_duration(seconds)} (Ctrl-C keeps what there is)")
+    tell(f"measuring for about {in_words(seconds)} (Ctrl-C keeps what there is)")
     asked = {"study_source": "phaselaw quick", "allow_lists": {}}
     with begin.new_run(study, out=out, argv=sys.argv, asked=asked, available=False, tell=tell) as directory:
         asked_to_stop, left = _measure(directory, None, notes)

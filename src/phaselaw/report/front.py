@@ -50,7 +50,11 @@ def front(subject: Subject) -> Front:
     rows = sorted(subject.rows("what_breaks_first"), key=lambda row: _doubt(subject, row))
     figures, pictures = few_models.figures(subject), few_models.pictures(subject)
     if not figures and rows:
-        figures = _figures(subject, rows)
+        first, *others = ((row["law"], _figures(subject, row)) for row in rows[:_MOST])
+        figures = tuple(
+            dataclasses.replace(figure, beside=tuple(f"{law}: {those[at].value}" for law, those in others))
+            for at, figure in enumerate(first[1])
+        )
         laws = [law for law in subject.laws() if law["law"] == rows[0]["law"]]
         latency = scaling.by_phase(subject, rows[0]["law"], laws) if laws else None
         pictures = (latency, _prices(subject, rows[0]), _breaks(rows[0]))
@@ -157,50 +161,34 @@ def _ends(subject: Subject, row: Row) -> list[Row]:
     return found
 
 
-def _figures(subject: Subject, rows: Sequence[Row]) -> tuple[Headline, ...]:
-    """The four figures of the first backend, each with those of some others beside it."""
-    main, ends, prices, law = rows[0], _ends(subject, rows[0]), _priced(subject, rows[0]), _law(subject, rows[0])
-    rates = [f"{digits(each['rate'])} {within(each, 'tokens_per_s')}".strip() for each in ends]
-    hourly = f"at ${prices[0]['usd_per_hour']:g} an hour (assumed)" if prices else "no end-to-end rate"
-    doubt = sorted({row["rate_status"] for row in prices} - {"measured", "derived"})
-    hourly = ", ".join((hourly, *doubt))
+def _figures(subject: Subject, row: Row) -> tuple[Headline, ...]:
+    """A backend's four figures: a decode step, a cold start, the price, growth with size."""
+    ends, prices, law = _ends(subject, row), _priced(subject, row), _law(subject, row)
+    names = " – ".join(short_name(each["model"]) for each in ends)
+    steps = " – ".join(digits(each["step_ms"]) for each in ends) or MISSING
+    rates = " – ".join(f"{digits(each['rate'])} {within(each, 'tokens_per_s')}".strip() for each in ends)
+    added, cold = "no unsafe call", "no first call was much slower"
+    if row["cold_added_ms_max"]:
+        added = f"+{digits(row['cold_added_ms_max'])} ms"
+    if row["cold_ratio_max"]:
+        cold = f"{digits(row['cold_ratio_max'])} x a warm call; {row['cold_n_unsafe']} of {row['cold_n_calls']} unsafe"
+    dollars = " – ".join(f"${digits(price['usd_per_1m'])}" for price in (*prices[:1], *prices[1:][-1:])) or MISSING
     dearest = within(prices[-1], "usd_per_1m") if prices else ""
     dearest = f"largest: {dearest}" if dearest and len(prices) > 1 else dearest
-    cold = "no first call was much slower"
-    if main["cold_ratio_max"]:
-        cold = (
-            f"{digits(main['cold_ratio_max'])} x a warm call; {main['cold_n_unsafe']} of {main['cold_n_calls']} unsafe"
-        )
-    grown = [law.get(f"slope_t_ci_{end}") for end in ("low", "high")]
-    low, high = (None if end is None else 10 ** min(end, 99.0) for end in grown)
-    names = " – ".join(short_name(each["model"]) for each in ends)
-    growth = f"{bracket(low, high, two_digits)} {law.get('verdict', '')}"
-    titles = {
-        f"ms a token, {names}": f"{' – '.join(rates)} tokens/s",
-        "a cold start adds, at worst": cold,
-        "1M tokens, smallest – largest model": "; ".join(filter(None, (dearest, hourly))),
-        "a model 10 times as big takes": growth,
-    }
-    values = zip(*(_values(subject, row) for row in rows[:_MOST]), strict=True)
-    return tuple(
-        Headline(
-            title=title,
-            value=value,
-            interval=interval,
-            beside=tuple(f"{row['law']}: {told}" for row, told in zip(rows[1:], others, strict=False)),
-        )
-        for (title, interval), (value, *others) in zip(titles.items(), values, strict=True)
+    hourly = f"at ${prices[0]['usd_per_hour']:g} an hour (assumed)" if prices else "no end-to-end rate"
+    hourly = ", ".join([hourly, *sorted({price["rate_status"] for price in prices} - {"measured", "derived"})])
+    growth, low, high = (
+        None if slope is None else 10 ** min(slope, 99.0)
+        for slope in map(law.get, ("slope", "slope_t_ci_low", "slope_t_ci_high"))
     )
-
-
-def _values(subject: Subject, row: Row) -> tuple[str, str, str, str]:
-    """A backend's four figures: a decode step, a cold start, the price, growth with size."""
-    steps = " – ".join(digits(each["step_ms"]) for each in _ends(subject, row)) or MISSING
-    cold = f"+{digits(row['cold_added_ms_max'])} ms" if row["cold_added_ms_max"] else "no unsafe call"
-    prices, slope = _priced(subject, row), _law(subject, row).get("slope")
-    dollars = " – ".join(f"${digits(price['usd_per_1m'])}" for price in (*prices[:1], *prices[1:][-1:])) or MISSING
-    growth = MISSING if slope is None else f"{two_digits(10 ** min(slope, 99.0))} x as long"
-    return f"{steps} ms", cold, dollars, growth
+    grown = MISSING if growth is None else f"{two_digits(growth)} x as long"
+    shown = (
+        (f"ms a token, {names}", f"{steps} ms", f"{rates} tokens/s"),
+        ("a cold start adds, at worst", added, cold),
+        ("1M tokens, smallest – largest model", dollars, "; ".join(filter(None, (dearest, hourly)))),
+        ("a model 10 times as big takes", grown, f"{bracket(low, high, two_digits)} {law.get('verdict', '')}"),
+    )
+    return tuple(Headline(title=title, value=value, interval=interval) for title, value, interval in shown)
 
 
 def _priced(subject: Subject, row: Row) -> list[Row]:
