@@ -60,7 +60,7 @@ WIDE = Architecture(params=1e9, weights_bytes=4e9, n_layer=16, n_embd=2048, n_he
 
 @pytest.mark.parametrize(("gigabytes", "expected"), [(24, "measured"), (6, "not_possible"), (None, "measured")])
 def test_what_the_memory_of_a_worker_cant_hold_is_not_possible(gigabytes: int | None, expected: str) -> None:
-    shape = Shape(name="m", model=WIDE, kind="hf", device="cpu", dtype="fp32", kv_bytes=4.0, settings={})
+    shape = Shape(model=WIDE, kind="hf", device="cpu", dtype="fp32", kv_bytes=4.0, all_logits=False, settings={})
     has = Machine(memory_bytes=gigabytes and gigabytes * 1e9)
     known = dataclasses.replace(replica((9000, 100)), shape=shape, machine=has, batch_size=4)
     question = Question(requests_per_s=1.0, mixes=(Mix(name="a", prompt_tokens=9000, output_tokens=100),))

@@ -5,10 +5,10 @@ its file (the `Table` and its function), and its line here.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 
@@ -43,31 +43,24 @@ from phaselaw.tables import BUDGET, Table
 __all__ = ["Analysis", "Options", "analyze", "write"]
 
 
-class Context(Mapping[str, pl.DataFrame]):
+class Context(dict[Any, pl.DataFrame]):
     """What the tables of a run are computed from: its rows, the options, and each other (``context[TABLE]``).
 
     A table, by its declaration or its name, is computed when first asked for, and kept.
     """
 
     def __init__(self, run: Run, options: Options) -> None:
+        super().__init__()
         self.run = structure.with_given_sizes(run, options.models_table)
         self.options = options
         self.level = options.level
         self.in_rounds = self.run.order == "rounds"
         self.slo_ms = options.cold_start_slo_ms
-        self._kept: dict[str, pl.DataFrame] = {}
 
-    def __getitem__(self, table: Table | str) -> pl.DataFrame:
-        name = table if isinstance(table, str) else table.name
-        if name not in self._kept:
-            self._kept[name] = _BY_NAME[name](self)
-        return self._kept[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_BY_NAME)
-
-    def __len__(self) -> int:
-        return len(_BY_NAME)
+    def __missing__(self, table: Table | str) -> pl.DataFrame:
+        if isinstance(table, Table):
+            return self[table.name]
+        return self.setdefault(table, _BY_NAME[table](self))
 
     @cached_property
     def rows(self) -> pl.DataFrame:
@@ -253,20 +246,11 @@ class Analysis:
     tables: dict[str, pl.DataFrame]
     notes: dict[str, str]
     options: Options
-    one_budget: bool = False
-    """Whether every call had the same decode budget: then a CSV leaves its column out, but where TR121 has it."""
     parts: tuple[Context, ...] = ()
     """Of a sweep, its runs, with what was computed of each."""
 
     def __getitem__(self, table: Table) -> pl.DataFrame:
         return self.tables[table.name]
-
-    def as_written(self) -> dict[str, pl.DataFrame]:
-        """The tables as their CSVs have them."""
-        return {
-            name: table.drop(BUDGET, strict=False) if self.one_budget and not DECLARED[name].keeps_budget else table
-            for name, table in self.tables.items()
-        }
 
 
 def analyze(run: Run, options: Options | None = None) -> Analysis:
@@ -276,16 +260,13 @@ def analyze(run: Run, options: Options | None = None) -> Analysis:
 
 def analysed(context: Context) -> Analysis:
     """The same of a context, which keeps what was computed."""
-    run, outcomes = context.run, context.outcomes
+    outcomes = context.outcomes
     found = {
-        table.name: context[table] if table is frame.VALIDITY_FINDINGS else frame.marked(context[table], outcomes)
+        table.name: context[table.name] if table is frame.VALIDITY_FINDINGS else frame.marked(context[table], outcomes)
         for table, _ in TABLES
     }
     notes = {table.name: table.why_empty for table, _ in TABLES if found[table.name].is_empty()}
-    if physical_limit.PHYSICAL_LIMIT.name in notes and physical_limit.limits_in(run.manifest) is None:
-        notes[physical_limit.PHYSICAL_LIMIT.name] = physical_limit.NO_LIMITS
-    one_budget = run.rows[BUDGET].n_unique() <= 1
-    return Analysis(tables=found, notes=notes, options=context.options, one_budget=one_budget, parts=context.parts)
+    return Analysis(tables=found, notes=notes, options=context.options, parts=context.parts)
 
 
 def write(tables: Mapping[str, pl.DataFrame], directory: Path) -> None:

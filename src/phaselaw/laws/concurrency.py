@@ -19,8 +19,6 @@ from phaselaw.laws.step_time import OF_MODEL
 from phaselaw.laws.summary import BUDGET, median_variance
 from phaselaw.tables import Row, Table, grouped
 
-_LAWS = {"amdahl": 2, "universal_scalability": 3}
-"""Law to the number of its parameters; one value of N more is needed to fit it."""
 _ONE = "no served backend was called by different numbers of clients"
 _GROUP = (*OF_MODEL, col.words("scenario", "scenario"), col.counted(BUDGET))
 
@@ -29,12 +27,10 @@ CONCURRENCY_THROUGHPUT = Table(
     holds="rates and latencies by number of clients",
     caption="What each number of clients gets.",
     why_empty=_ONE,
-    keeps_budget=True,
     columns=(
         *(*_GROUP, col.counted("concurrency", "clients", provenance="assumed"), col.counted("n_groups")),
         col.measured("achieved_concurrency_median", "achieved"),
         col.measured("output_tokens_per_s_median", "output tokens/s"),
-        *col.plain("output_tokens_per_s_min output_tokens_per_s_max"),
         col.measured("ttft_ms_median", "TTFT (ms)"),
         col.measured("itl_p50_ms_median", "ITL (ms)"),
         col.measured("client_e2e_ms_median", "end to end (ms)"),
@@ -52,7 +48,6 @@ CONCURRENCY_FITS = Table(
     holds="laws of throughput against clients",
     caption="Laws of throughput against clients.",
     why_empty=_ONE,
-    keeps_budget=True,
     columns=(
         *(*_GROUP, col.words("throughput_law", "law"), col.counted("n"), *col.plain("single_client_tokens_per_s")),
         *(col.derived("contention", "contention"), col.derived("coherency", "coherency")),
@@ -77,7 +72,6 @@ def concurrency_throughput(rows: pl.DataFrame, level: float = 0.95) -> pl.DataFr
     sent, took = pl.col("sent_at_ms"), pl.col("client_e2e_ms")
     span = (sent + took).max() - sent.min()
     figures = ("ttft_ms", "itl_p50_ms", "client_e2e_ms", "queue_ms", "queue_delay_ms")
-    rate = pl.col("rate")
     table = (
         rows.filter(pl.col("mode") == "kv_decode", ~pl.col("is_warmup"), sent.is_not_null())
         .with_columns(pl.col("concurrency").cast(pl.Int64))
@@ -99,10 +93,8 @@ def concurrency_throughput(rows: pl.DataFrame, level: float = 0.95) -> pl.DataFr
             pl.col("n_groups_with_failures").first(),
             pl.col("achieved").median().alias("achieved_concurrency_median"),
             pl.col("at_once").median().alias("served_at_once"),
-            rate.median().alias("output_tokens_per_s_median"),
-            rate.min().alias("output_tokens_per_s_min"),
-            rate.max().alias("output_tokens_per_s_max"),
-            rate.log().std().alias("log_sd"),
+            pl.col("rate").median().alias("output_tokens_per_s_median"),
+            pl.col("rate").log().std().alias("log_sd"),
             *(pl.col(name).explode().median().alias(f"{name}_median") for name in figures),
             pl.col("ttft_ms").explode().quantile(0.95, "linear").alias("ttft_ms_p95"),
             pl.col("decode_step_ms").explode().quantile(0.95, "linear").alias("step_ms_p95"),
@@ -141,7 +133,7 @@ def concurrency_fits(throughput: pl.DataFrame) -> pl.DataFrame:
     for about, cells in grouped(throughput, _KEYS):
         clients = cells["concurrency"].cast(pl.Float64).to_numpy()
         rate = cells["output_tokens_per_s_median"].to_numpy()
-        for law, parameters in _LAWS.items():
+        for law, parameters in (("amdahl", 2), ("universal_scalability", 3)):
             fit = _fit(clients, rate, parameters) if len(clients) > parameters else {}
             rows.append(about | {"throughput_law": law, "n": len(clients)} | fit)
     return CONCURRENCY_FITS.frame(rows)

@@ -1,8 +1,8 @@
 """Decisions by rule, each with the figures that decided: regimes, what breaks first, and claims (TR121 4.1).
 
-*What breaks first* as a model grows is TR121's question (method 3). A cold start that is a regime of its own breaks at
-the smallest model on which it shows, before any growth; then whichever of latency and the price of a token grows more
-from the smallest model to the largest, where latency follows parameters at all.
+*What breaks first* as a model grows is TR121's question (method 3). A cold start that is a regime of its own breaks
+before any growth; then whichever of latency and the price of a token grows more from the smallest model to the largest,
+where latency follows parameters at all.
 
 *Claims* are TR121's five, and two more. Nothing is worded for one data set: each row has the figures that decided and
 the table that they stand in.
@@ -64,7 +64,7 @@ REGIMES = Table(
         col.counted("n_models"),
         col.words("verdict"),
         *col.plain("slope slope_t_ci_low slope_t_ci_high r2 loo_mean loo_params loo_depth loo_params_depth"),
-        *col.plain("overhead_share overhead_share_ci_low overhead_share_ci_high warmup_ratio_p95 warmup_added_ms_p95"),
+        *col.plain("overhead_share overhead_share_ci_low overhead_share_ci_high"),
         col.counted(BUDGET),
         *col.plain("cold_ratio_max cold_added_ms_max"),
     ),
@@ -88,8 +88,7 @@ WHAT_BREAKS_FIRST = Table(
         col.words("first", "first"),
         col.words("then", "then"),
         col.counted("n_models"),
-        *(col.words(f"{which}_model") for which in ("smallest", "largest", "fastest", "slowest")),
-        *col.plain("smallest_params_millions"),
+        *(col.words("smallest_model"), col.words("largest_model"), *col.plain("smallest_params_millions")),
         _span("parameters (M)", "params_millions"),
         *col.plain("smallest_latency_ms"),
         _span("latency (ms)", "latency_ms"),
@@ -97,9 +96,7 @@ WHAT_BREAKS_FIRST = Table(
         col.derived("price_factor", "price grows", col.factor),
         *col.plain("law_factor"),
         *col.interval("law_factor_low", "law_factor_high", "by the law", col.digits),
-        *col.plain("slowest_to_fastest"),
-        *col.plain("cold_mode cold_model", pl.String),
-        *col.plain("cold_params_millions cold_ratio_p95 cold_added_ms_p95"),
+        col.words("cold_mode"),
         col.counted(BUDGET),
         col.words("coldness"),
         col.derived("cold_ratio_max", "worst first call", col.factor),
@@ -176,8 +173,6 @@ def regimes(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         events = starts.sort("added_ms_max", descending=True).to_dicts()
         cold = {"regime": COLD_START, "reason": "; ".join(map(event_words, events))}
         cold |= {f"cold_{name}": events[0][name] for name in ("ratio_max", "added_ms_max")}
-        for old in of_group(tables[WARMUP_EFFECT_SUMMARY.name], about, "mode"):
-            cold |= {"warmup_ratio_p95": old["ratio_p95"], "warmup_added_ms_p95": old["added_ms_p95"]}
         rows.append(about | cold)
     return REGIMES.frame(rows)
 
@@ -233,8 +228,19 @@ def what_breaks_first(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     laws, rows = end_to_end_laws(tables), []
     for about, group in grouped(latency, SETTING):
         law = next(iter(of_group(laws, about)), {})
-        row = about | _growth(group.to_dicts(), law) | _cold(tables, about)
-        rows.append(row | _order(row, word(str(law.get("verdict"))), law.get("slope")))
+        row, cold = about | _growth(group.to_dicts(), law), _cold(tables, about)
+        latency_factor, price_factor = row["latency_factor"], row["price_factor"]
+        verdict, slope = word(str(law.get("verdict"))), law.get("slope")
+        if price_factor is None or verdict not in {SUPPORTED, TREND, WEAK, NOT_IDENTIFIABLE}:
+            grown = UNKNOWN
+        elif verdict == NOT_IDENTIFIABLE or slope is None or slope <= 0:
+            grown = NEITHER
+        elif max(latency_factor / price_factor, price_factor / latency_factor) < ALIKE_WITHIN:
+            grown = ALIKE
+        else:
+            grown = LATENCY if latency_factor > price_factor else PRICE
+        first = {"first": COLD_START, "then": grown} if cold else {"first": grown}
+        rows.append(row | cold | first)
     return WHAT_BREAKS_FIRST.frame(rows)
 
 
@@ -242,17 +248,16 @@ def _growth(models: list[Row], law: Mapping[str, Any]) -> Row:
     """How latency and price grow over models in ascending order of parameters."""
     small, big = models[0], models[-1]
     fast, slow = small["tokens_per_s_geomean"], big["tokens_per_s_geomean"]
-    by_latency = sorted(models, key=lambda row: float(row["latency_geomean_ms"]))
-    named = {"smallest": small, "largest": big, "fastest": by_latency[0], "slowest": by_latency[-1]}
-    found: Row = {f"{which}_model": row["model"] for which, row in named.items()} | {
+    found: Row = {
         "n_models": len(models),
+        "smallest_model": small["model"],
+        "largest_model": big["model"],
         "smallest_params_millions": small["params_millions_effective"],
         "largest_params_millions": big["params_millions_effective"],
         "smallest_latency_ms": small["latency_geomean_ms"],
         "largest_latency_ms": big["latency_geomean_ms"],
         "latency_factor": big["latency_geomean_ms"] / small["latency_geomean_ms"],
         "price_factor": fast / slow if fast and slow else None,
-        "slowest_to_fastest": by_latency[-1]["latency_geomean_ms"] / by_latency[0]["latency_geomean_ms"],
     }
     log_span = math.log(big["params_millions_effective"] / small["params_millions_effective"])
     ends = {"law_factor": "slope", "law_factor_low": "slope_t_ci_low", "law_factor_high": "slope_t_ci_high"}
@@ -263,38 +268,19 @@ def _growth(models: list[Row], law: Mapping[str, Any]) -> Row:
 
 
 def _cold(tables: Mapping[str, pl.DataFrame], about: Row) -> Row:
-    """The worst unsafe first call to its first token, else of another phase; and the smallest model that has one."""
+    """The worst unsafe first call to its first token, else of another phase; and how many there are."""
     unsafe = of_group(_unsafe(tables), about)
     if not unsafe:
         return {}
     worst = max(unsafe, key=lambda row: (row["mode"] == "prefill", float(row["added_ms_max"])))
-    alike = [row for row in unsafe if row["mode"] == worst["mode"]]
-    smallest = min(alike, key=lambda row: float(row["smallest_params_millions"] or math.inf))
-    old = next(iter(of_group(tables[WARMUP_EFFECT_SUMMARY.name], worst, "mode")), {})
+    kinds = of_group(tables[COLD_STARTS.name], worst, "mode")
     return {
         **{f"cold_{name}": worst[name] for name in ("mode", "ratio_max", "added_ms_max")},
         "coldness": worst["coldness"],
         "cold_load_ms": worst["worst_load_ms"],
-        "cold_model": smallest["smallest_model"],
-        "cold_params_millions": smallest["smallest_params_millions"],
-        "cold_n_calls": sum(row["n_calls"] for row in of_group(tables[COLD_STARTS.name], worst, "mode")),
-        "cold_n_unsafe": sum(row["n_unsafe"] for row in alike),
-        "cold_ratio_p95": old.get("ratio_p95"),
-        "cold_added_ms_p95": old.get("added_ms_p95"),
+        "cold_n_calls": sum(row["n_calls"] for row in kinds),
+        "cold_n_unsafe": sum(row["n_unsafe"] for row in kinds),
     }
-
-
-def _order(row: Mapping[str, Any], verdict: str, slope: float | None) -> Row:
-    latency, price = row["latency_factor"], row["price_factor"]
-    if price is None or verdict not in {SUPPORTED, TREND, WEAK, NOT_IDENTIFIABLE}:
-        grown = UNKNOWN
-    elif verdict == NOT_IDENTIFIABLE or slope is None or slope <= 0:
-        grown = NEITHER
-    elif max(latency / price, price / latency) < ALIKE_WITHIN:
-        grown = ALIKE
-    else:
-        grown = LATENCY if latency > price else PRICE
-    return {"first": COLD_START, "then": grown} if "cold_mode" in row else {"first": grown, "then": None}
 
 
 def claims(tables: Mapping[str, pl.DataFrame], options: Options, replicates: Replicates | None = None) -> pl.DataFrame:
@@ -386,8 +372,8 @@ def _params_predict(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
         evidence = f"{verdict}: {law['n_models']} models"
         if slope is not None:
             interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
-            evidence = f"{verdict}: exponent {slope:.3f}{interval}, R2 {_figure(law['r2'])}, "
-            evidence += f"rank correlation {_figure(law['spearman_rho_loglog'])}"
+            evidence = f"{verdict}: exponent {slope:.3f}{interval}, R2 {col.two_places(law['r2'])}, "
+            evidence += f"rank correlation {col.two_places(law['spearman_rho_loglog'])}"
         if said == NOT_IDENTIFIABLE:
             evidence += " (the interval holds 0)"
         if said != verdict:
@@ -400,10 +386,6 @@ def _params_predict(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
             if params >= mean and said in {SUPPORTED, TREND}:
                 status, evidence = WEAK, f"{evidence}: no better"
         yield _row(law, status, evidence, estimate=slope, low=low, high=high)
-
-
-def _figure(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2f}"
 
 
 def _mean_is_safe(tables: Mapping[str, pl.DataFrame], slo_ms: float) -> Iterator[Row]:
@@ -440,8 +422,9 @@ def _depth_explains(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
         better_by = depth["loo_rmse_log"] - params["loo_rmse_log"]
         evidence = (
             f"a model left out is off by a factor {depth['loo_typical_factor']:.2f} by depth, "
-            f"{params['loo_typical_factor']:.2f} by parameters; rank correlations {_figure(depth['spearman_rho'])} "
-            f"and {_figure(params['spearman_rho'])}" + (f"; {depth['warning']}" if depth["warning"] else "")
+            f"{params['loo_typical_factor']:.2f} by parameters; rank correlations "
+            f"{col.two_places(depth['spearman_rho'])} and {col.two_places(params['spearman_rho'])}"
+            + (f"; {depth['warning']}" if depth["warning"] else "")
         )
         status = HOLDS if better_by < 0 else NOT_SUPPORTED
         yield _row(about, status, evidence, estimate=better_by, n_models=depth["n_models"])

@@ -5,20 +5,17 @@ only where their parameter counts agree. Every engine is compared with one refer
 alike cancels: ratios by round, laws by the paired fit ``log10(latency / reference) = a + b log10(params)``.
 """
 
-import math
-from typing import Any
-
 import numpy as np
 import polars as pl
 
 from phaselaw import tables as col
 from phaselaw.laws.noise import Kind, Replicates
 from phaselaw.laws.rates import NOT_MEASURED, deviations_of, with_ends
-from phaselaw.laws.regression import fit_line, t_half_width
+from phaselaw.laws.regression import ends, fit_line, t_half_width
 from phaselaw.laws.summary import floats, stated
 from phaselaw.laws.verdicts import MIN_MODELS, TOO_FEW
 from phaselaw.records import Run
-from phaselaw.tables import BUDGET, Table, grouped
+from phaselaw.tables import BUDGET, Row, Table, grouped
 
 EXPONENT, CONSTANT, NOTHING = "exponent", "constant only", "nothing shown"
 """What of a law changes with the engine: the slope's difference leaves out 0; else the ratio leaves out 1; neither."""
@@ -41,7 +38,7 @@ _SIDE = ["batch_size", BUDGET, "mode"]
 _PAIR = ["reference", "backend", *_SIDE]
 _POINT = [*_PAIR, "identity"]
 _WEIGHTS = ("dtype", "quantization_level")
-_FACTS = ["params_millions_effective", "weights_reference", "weights"]
+_FACTS = ["params_millions_effective", "weights"]
 _PAIR_COLUMNS = (col.words("reference"), col.LAW, *col.plain(f"batch_size {BUDGET}", pl.Int64), col.PHASE)
 _NO_PAIR = "no model was measured on two backends"
 
@@ -54,7 +51,6 @@ ENGINE_RATIOS = Table(
         *_PAIR_COLUMNS,
         col.words("model", "model"),
         *col.plain("params_millions_effective"),
-        col.words("weights_reference"),
         col.words("weights", "weights"),
         col.counted("n_scenarios"),
         col.measured("latency_reference_ms", "reference (ms)"),
@@ -80,16 +76,14 @@ ENGINE_LAWS = Table(
         col.derived("slope", "exponent", col.fixed),
         col.derived("slope_difference", "difference", col.fixed),
         *col.interval("slope_difference_low", "slope_difference_high", "95 % CI"),
-        col.derived("log10_intercept_difference", "difference of log10 intercepts", col.fixed),
-        *col.interval("log10_intercept_difference_low", "log10_intercept_difference_high", "95 % CI"),
         *col.plain("params_millions_mean"),
         col.derived("ratio_at_mean", "ratio at the mean size", col.two_places),
         *col.interval("ratio_at_mean_low", "ratio_at_mean_high", "95 % CI", col.two_places),
         col.words("changes", "what changes"),
     ),
     order=(BUDGET, "batch_size", "backend", "mode"),
-    shows="backend mode n_models slope slope_reference slope_difference slope_difference_low "
-    "log10_intercept_difference log10_intercept_difference_low ratio_at_mean ratio_at_mean_low changes",
+    shows="backend mode n_models slope slope_reference slope_difference slope_difference_low ratio_at_mean "
+    "ratio_at_mean_low changes",
 )
 
 
@@ -100,11 +94,19 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
     a pair of both engines, else from the calls' scatter within cells (``interval_basis``). ``note`` says where the two
     did not evaluate prompts of one length; scenarios where they are other prompts are left out, but of decode.
     """
-    names = identities(run)
-    own = cells.join(names, on=["backend", "model"], how="left").with_columns(
+    # `backend`, `model`, its `identity` across engines and how its weights are kept, one row each
+    on = ["backend", "model"]
+    told = stated(run.models, [*on, "identity", *_WEIGHTS]).unique(on)
+    models = run.rows.select(on).unique(maintain_order=True).join(told, on=on, how="left")
+    names = models.select(*on, identity=pl.coalesce("identity", "model"), weights=pl.coalesce(_WEIGHTS))
+    own = cells.join(names, on=on, how="left").with_columns(
         latency="latency_median_ms", prompt_tokens="prompt_tokens_raw_median", variance="latency_log_variance"
     )
     pairs, left_out = _of_one_prompt(_paired(own, run))
+    each = ("variance", "n"), ("variance_reference", "n_reference")
+    total = sum((pl.col(variance).sum() for variance, _ in each), pl.lit(0.0))
+    spent = sum(((pl.col(variance) ** 2 / (pl.col(n) - 1)).sum() for variance, n in each), pl.lit(0.0))
+    known = pl.when(pl.all_horizontal(pl.col(variance).null_count() == 0 for variance, _ in each))
     points = (
         pairs.group_by(_POINT, maintain_order=True)
         .agg(
@@ -112,12 +114,15 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
             pl.col("latency_reference", "latency").log().mean().exp().name.suffix("_ms"),
             pl.col("prompt_tokens_reference", "prompt_tokens").mean(),
             n_scenarios=pl.len(),
-            **_scatter_within_cells(),
+            # Standard error of its log ratio from its cells' calls, and degrees of freedom (Welch, Satterthwaite).
+            se=known.then(total.sqrt() / pl.len()),
+            degrees=known.then(total**2 / spent),
+            n=pl.min_horizontal(pl.col("n", "n_reference").min()),
         )
         .with_columns(basis=pl.lit(CALLS), ratio=pl.col("latency_ms") / pl.col("latency_reference_ms"))
     )
     if replicates is not None:
-        ratios = _ratios(replicates.logs.join(names, on=["backend", "model"]), pairs)
+        ratios = _ratios(replicates.logs.join(names, on=on), pairs)
         over = deviations_of(replicates, ratios, _PAIR, ["identity"])
         basis = pl.lit(UNITS.get(replicates.kind, replicates.kind))
         over = over.with_columns(se=pl.coalesce("se_mean", "se_within"), basis=basis).drop_nulls("se")
@@ -127,25 +132,16 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
     points = with_ends(points, "ratio", level)
     points = points.join(left_out, on=_POINT, how="full", coalesce=True, nulls_equal=True, suffix="_left")
     points = points.with_columns(pl.coalesce(name, f"{name}_left") for name in _FACTS).with_columns(model="identity")
-    known = pl.when(pl.col("ratio_low").is_not_null())
     lengths = pl.col("prompt_tokens"), pl.col("prompt_tokens_reference")
     different = pl.format("prompts of {} tokens against {}", lengths[0].round(1), lengths[1].round(1))
     return ENGINE_RATIOS.frame(
         points.with_columns(
-            interval_basis=known.then("basis").otherwise(pl.lit(NOT_MEASURED)),
+            interval_basis=pl.when(pl.col("ratio_low").is_not_null()).then("basis").otherwise(pl.lit(NOT_MEASURED)),
             n_units=pl.col("n").fill_null(0),
             n_scenarios=pl.col("n_scenarios").fill_null(0),
             note=pl.coalesce("left_out", pl.when(lengths[0] != lengths[1]).then(different)),
         )
     )
-
-
-def identities(run: Run) -> pl.DataFrame:
-    """``backend``, ``model``, its ``identity`` across engines and how its weights are kept, one row each."""
-    on = ["backend", "model"]
-    told = stated(run.models, [*on, "identity", *_WEIGHTS]).unique(on)
-    models = run.rows.select(on).unique(maintain_order=True).join(told, on=on, how="left")
-    return models.select(*on, identity=pl.coalesce("identity", "model"), weights=pl.coalesce(_WEIGHTS))
 
 
 def _paired(cells: pl.DataFrame, run: Run) -> pl.DataFrame:
@@ -181,17 +177,6 @@ def _of_one_prompt(pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return pairs.filter(~other), left_out.agg(pl.col(_FACTS).first(), said)
 
 
-def _scatter_within_cells() -> dict[str, pl.Expr]:
-    """Standard error of a point's log ratio from its cells' calls, and degrees of freedom (Welch, Satterthwaite)."""
-    each = ("variance", "n"), ("variance_reference", "n_reference")
-    total = sum((pl.col(variance).sum() for variance, _ in each), pl.lit(0.0))
-    spent = sum(((pl.col(variance) ** 2 / (pl.col(n) - 1)).sum() for variance, n in each), pl.lit(0.0))
-    known = pl.all_horizontal(pl.col(variance).null_count() == 0 for variance, _ in each)
-    fewest = pl.min_horizontal(pl.col("n", "n_reference").min())
-    se, degrees = pl.when(known).then(total.sqrt() / pl.len()), pl.when(known).then(total**2 / spent)
-    return {"se": se, "degrees": degrees, "n": fewest}
-
-
 def _ratios(logs: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
     """The ``log`` ratio of each point in each replicate in which both engines measured all of the point's scenarios."""
     key = [*_SIDE, "identity", "scenario"]
@@ -209,10 +194,10 @@ def engine_laws(ratios: pl.DataFrame, level: float) -> pl.DataFrame:
     """Whether an engine changes a law's exponent or only its constant, per phase, over the models that all engines ran.
 
     All engines: those that share `MIN_MODELS` models or more with the reference. By the paired fit: the difference of
-    slopes, of log10 intercepts (at a million parameters) and the ratio at the models' geometric mean size, each with a
-    t interval over models. ``changes`` is `EXPONENT`, `CONSTANT`, `NOTHING`, or too few models.
+    slopes and the ratio at the models' geometric mean size, each with a t interval over models. ``changes`` is
+    `EXPONENT`, `CONSTANT`, `NOTHING`, or too few models.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for _, group in grouped(ratios.filter(pl.col("latency_ms").is_not_null()), ["reference", *_SIDE]):
         many = [set(part["model"]) for _, part in grouped(group, ["backend"]) if part.height >= MIN_MODELS]
         common = pl.col("model").is_in(sorted(set.intersection(*many)) if many else [])
@@ -222,25 +207,24 @@ def engine_laws(ratios: pl.DataFrame, level: float) -> pl.DataFrame:
     return ENGINE_LAWS.frame(rows)
 
 
-def _law_change(points: pl.DataFrame, level: float) -> dict[str, Any]:
+def _law_change(points: pl.DataFrame, level: float) -> Row:
     """The figures of one engine's law against the reference's; ``points`` are its rows of `engine_ratios`."""
     names = ("params_millions_effective", "latency_reference_ms", "latency_ms")
     x, reference, own = (np.log10(floats(points, name)) for name in names)
-    n = len(x)
+    n, ratios = len(x), own - reference
     if n < MIN_MODELS or len(np.unique(x)) < 2:
         return {"changes": TOO_FEW}
-    line, mean = fit_line(x, own - reference), float(x.mean())
-    middle = np.array([line.slope, line.intercept, line.at(np.array([mean]))])
-    se = [line.slope_se, line.standard_errors[0], math.sqrt(line.residual_variance / n)]
-    half = t_half_width(np.array(se), n - 2, level)
-    ends = np.stack([middle, middle - half, middle + half])
-    ends[:, 2] = 10 ** ends[:, 2]
-    found: dict[str, Any] = {
-        f"{name}{end}": float(ends[row, column])
-        for row, end in enumerate(("", "_low", "_high"))
-        for column, name in enumerate(("slope_difference", "log10_intercept_difference", "ratio_at_mean"))
+    line = fit_line(x, ratios)
+    slope, level_there = line.slope, ratios.mean()
+    half = float(t_half_width(line.standard_errors[1], n - 2, level))
+    half_there = float(t_half_width(np.sqrt(line.residual_variance / n), n - 2, level))
+    return {
+        "slope": fit_line(x, own).slope,
+        "slope_reference": fit_line(x, reference).slope,
+        "slope_difference": slope,
+        **ends("slope_difference", slope, half),
+        "params_millions_mean": 10 ** x.mean(),
+        "ratio_at_mean": 10**level_there,
+        **{end: 10**value for end, value in ends("ratio_at_mean", level_there, half_there).items()},
+        "changes": EXPONENT if abs(slope) > half else CONSTANT if abs(level_there) > half_there else NOTHING,
     }
-    apart = (ends[1] > [0, 0, 1]) | (ends[2] < [0, 0, 1])
-    found["changes"] = EXPONENT if apart[0] else CONSTANT if apart[2] else NOTHING
-    slopes = {name: fit_line(x, y).slope for name, y in (("slope_reference", reference), ("slope", own))}
-    return found | slopes | {"params_millions_mean": 10**mean}

@@ -18,7 +18,7 @@ from phaselaw import tables as col
 from phaselaw.laws.noise import ALL, SLOPE, Noise, Replicates, log_matrices, noise_of
 from phaselaw.laws.regression import fit_line, sum_of_variances, t_half_width
 from phaselaw.laws.scaling import HC2
-from phaselaw.laws.summary import GROUP, by_size, floats
+from phaselaw.laws.summary import GROUP, MODEL_KEYS, by_size, floats
 from phaselaw.laws.verdicts import MIN_MODELS
 from phaselaw.tables import BUDGET, MISSING, Row, Table, like
 
@@ -59,7 +59,10 @@ def paired_slope_difference(
     x, noise = np.log10(floats(models, "params_millions_effective")), Noise()
     line = fit_line(x, np.log10(floats(models, "latency")))
     if replicates is not None:
-        one, other = (replicates.of(rows).by_model() for rows in (first, second))
+        one, other = (
+            replicates.by_model().join(rows.select(MODEL_KEYS).unique(), on=MODEL_KEYS, how="semi", nulls_equal=True)
+            for rows in (first, second)
+        )
         ratios = one.join(other.select(*_SAME, "replicate", other="log"), on=[*_SAME, "replicate"])
         logs = log_matrices(ratios.with_columns(pl.col("log") - pl.col("other")), GROUP)(models)
         noise = noise_of(SLOPE, np.log(10) * x[:, None], logs, kind=replicates.kind)
@@ -105,7 +108,6 @@ def _difference_text(row: Row) -> str:
 
 
 def _how(row: Row) -> str:
-    """How a difference was worked out, and what differs beside the run."""
     return "; ".join(part for part in (row["difference_basis"], row["differs_in"]) if part) or MISSING
 
 

@@ -81,11 +81,6 @@ class Replicates:
         whole = of_all.filter(pl.col("n") == pl.col("n_scenarios"))
         return _points(whole, self.logs.with_columns(log="latency"), ["replicate", "log"])
 
-    def of(self, models: pl.DataFrame) -> Self:
-        """The replicates of these models alone."""
-        kept = self.logs.join(models.select(MODEL_KEYS).unique(), on=MODEL_KEYS, how="semi", nulls_equal=True)
-        return dataclasses.replace(self, logs=kept)
-
     def by_model(self) -> pl.DataFrame:
         """The points of the laws over all scenarios: `GROUP`, `MODEL`, ``replicate``, ``log``."""
         return self.points.filter(pl.col("scenario") == ALL)

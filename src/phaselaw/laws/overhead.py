@@ -47,7 +47,6 @@ OVERHEAD_COMPUTE_FITS = Table(
         *col.plain("relative_b relative_b_ci_low relative_b_ci_high"),
         col.derived("relative_s", "exponent s", col.fixed),
         *col.interval("relative_s_ci_low", "relative_s_ci_high", "interval"),
-        *col.plain("relative_log_r2"),
         col.derived("relative_share_at_median", "share at the median model", col.percent),
         *col.interval("relative_share_at_median_ci_low", "relative_share_at_median_ci_high", "interval", col.percent),
         col.counted(BUDGET),
@@ -76,7 +75,7 @@ def _row(form: str, params: Floats, latency: Floats, level: float) -> Row:
     # TR121's line may have a negative a or b.
     line = fit_line(params, latency)
     a, b, s, r2 = (line.intercept, line.slope, 1.0, line.r2) if linear else _power_fit(params, latency)
-    ours = _relative_fit(_Problem(params, latency, *((1.0, 1.0) if linear else (0.0, MAX_EXPONENT))), level=level)
+    ours = _relative_fit(_Problem(params, latency, *((1.0, 1.0) if linear else (0.0, MAX_EXPONENT))), level)
     # The overhead's share of the fitted latency, where that is positive.
     fitted = {end: a + b * size**s for end, size in (("min", float(params.min())), ("max", float(params.max())))}
     shares = {f"overhead_fraction_at_{end}_model": a / ms if ms > 0 else None for end, ms in fitted.items()}
@@ -119,15 +118,10 @@ class _Problem:
         self.n = len(params)
         self.median = float(np.log(np.median(params)))
 
-    def shape(self, s: Floats, t: Floats, log_p: Floats) -> Floats:
-        """Log of the latency in units of that at the geometric mean model, of shape (..., len(log_p))."""
-        share = 1 / (1 + np.exp(-t))
-        growing = np.exp(s[..., None] * (log_p - self.centre))
-        return np.asarray(np.log(share[..., None] + (1 - share[..., None]) * growing))
-
     def evaluate(self, s: Floats, t: Floats) -> tuple[Floats, Floats]:
         """Sum of squared log residuals at the best scale, and the log of that scale."""
-        residual = self.log_y - self.shape(s, t, self.log_p)
+        share, growing = 1 / (1 + np.exp(-t))[..., None], np.exp(s[..., None] * (self.log_p - self.centre))
+        residual = self.log_y - np.log(share + (1 - share) * growing)
         scale = residual.mean(axis=-1)
         return ((residual - scale[..., None]) ** 2).sum(axis=-1), scale
 
@@ -153,16 +147,15 @@ def _edge(inside: Floats, outside: Floats, holds: Callable[[Floats], NDArray[np.
     return np.where(holds(outside), outside, near)
 
 
-def _relative_fit(problem: _Problem, level: float) -> dict[str, float | None]:
+def _relative_fit(problem: _Problem, level: float) -> dict[str, float]:
     """Least squares of log latency on ``a + b P^s``, with profile intervals.
 
-    ``log_r2`` is of log latency, ``share_at_median`` the overhead's share of the fitted latency at the median
-    parameter count. No interval where no degree of freedom is left.
+    ``share_at_median`` is the overhead's share of the fitted latency at the median parameter count. No interval where
+    no degree of freedom is left.
     """
     s, t, least = _best(problem)
     a, b, share = (float(each[0]) for each in _parameters(problem, np.array([s]), np.array([t])))
-    total = float(((problem.log_y - problem.log_y.mean()) ** 2).sum())
-    found = {"a_ms": a, "b": b, "s": s, "log_r2": 1 - least / total if total > 0 else None, "share_at_median": share}
+    found = {"a_ms": a, "b": b, "s": s, "share_at_median": share}
     degrees = problem.n - 1 - len(set(problem.exponents))
     if degrees > 0:
         limit = least * (1 + float(stats.f.ppf(level, 1, degrees)) / degrees) + 1e-24

@@ -28,7 +28,6 @@ BANDWIDTH, COMPUTE, OVERHEAD = "bandwidth", "compute", "overhead"
 WALL_SHARE = 0.5
 """The larger share from which on that limit is the wall. At a half it explains more of the time than all else together;
 below it most of the time goes where neither memory nor arithmetic is the reason: dispatch, waiting, small kernels."""
-NO_LIMITS = "the manifest holds no limits of the machine; runs measured with a later phaselaw have them (phaselaw host)"
 
 CELL = (
     *(LAW, col.words("backend_kind"), col.counted("batch_size"), MODEL, col.words("model_kind")),
@@ -45,8 +44,8 @@ PHYSICAL_LIMIT = Table(
     name="physical_limit",
     holds="each cell's share of what the machine can do",
     caption="Each cell against the machine's limits.",
-    why_empty="no cell whose model's shape and whose device's limits are known (served elsewhere, or mixtures of "
-    "experts)",
+    why_empty="no limits of the machine in the manifest (runs of a later phaselaw have them: phaselaw host), or no "
+    "cell whose model's shape and device are known (served elsewhere, or mixtures of experts)",
     columns=(
         *(*CELL, PHASE, col.words("device"), col.words("dtype"), *col.plain("latency_median_ms tokens")),
         *(_a_million("bytes_per_token", "MB read a token"), _a_million("flops_per_token", "MFLOP a token")),
@@ -101,7 +100,6 @@ TORCH_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float6
 class Shape:
     """A model as a backend ran it."""
 
-    name: str
     model: Architecture
     kind: str
     device: str | None
@@ -110,14 +108,10 @@ class Shape:
     """Number format of its arithmetic, in a study's words; ``fp32`` where the engine doesn't say."""
     kv_bytes: float
     """Bytes a cached value."""
+    all_logits: bool
+    """Whether prefill computed the logits of all positions (hf: as the study asked, or for want of another way)."""
     settings: Mapping[str, Any]
     """The engine's, from the manifest."""
-
-    @property
-    def all_logits(self) -> bool:
-        """Whether prefill computed the logits of all positions (hf: as the study asked, or for want of another way)."""
-        of_all = self.settings.get("prefill_logits_of_all_positions") or []
-        return self.settings.get("prefill_logits") == "all" or self.name in of_all
 
 
 def shapes(run: Run) -> dict[tuple[str, str], Shape]:
@@ -134,13 +128,14 @@ def shapes(run: Run) -> dict[tuple[str, str], Shape]:
             on_cpu = on_cpu and (settings.get("gpu_layers") == 0 or not has_gpu)
             # llama.cpp's setting (its default is f16), else the model's own number format.
             cached = KV_BYTES.get(str(settings.get("kv_cache") or "f16"), 2.0)
+            of_all = settings.get("prefill_logits_of_all_positions") or []
             found[row["backend"], row["model"]] = Shape(
-                name=row["model"],
                 model=model,
                 kind=kind,
                 device=row.get("device") if kind == "hf" else "cpu" if on_cpu else None,
                 dtype=dtype,
                 kv_bytes=cached if kind == "llamacpp" else VALUE_BYTES[dtype],
+                all_logits=settings.get("prefill_logits") == "all" or row["model"] in of_all,
                 settings=settings,
             )
     return found
@@ -185,7 +180,13 @@ def _placed(cell: Row, shape: Shape, limits: DeviceLimits) -> Row:
     read = [limits.read_at(work.bytes) for _, _, work in parts]
     bandwidth = _share(moved, read, latency_s)
     compute = _share(computed, [arithmetic] * len(parts), latency_s)
-    largest = max(work.bytes for _, _, work in parts)
+    largest, ms = max(work.bytes for _, _, work in parts), cell["latency_median_ms"]
+    evidence = f"no limit of {shape.dtype} arithmetic was measured on {shape.device}"
+    if bandwidth is not None and compute is not None:
+        evidence = (
+            f"of {ms:.3g} ms, reading takes {ms * bandwidth:.3g} ms at the machine's bandwidth ({bandwidth:.1%}), "
+            f"{shape.dtype} arithmetic {ms * compute:.3g} ms at its rate ({compute:.1%})"
+        )
     return {
         "device": shape.device,
         "dtype": shape.dtype,
@@ -200,7 +201,7 @@ def _placed(cell: Row, shape: Shape, limits: DeviceLimits) -> Row:
         "bandwidth_share": bandwidth,
         "compute_share": compute,
         "wall": wall_of(bandwidth, compute),
-        "evidence": _evidence(cell["latency_median_ms"], bandwidth, compute, shape),
+        "evidence": evidence,
         "above_the_roof": _above(bandwidth or 0.0, compute or 0.0, limits, largest),
     }
 
@@ -218,16 +219,6 @@ def wall_of(bandwidth_share: float | None, compute_share: float | None) -> str |
     if max(bandwidth_share, compute_share) < WALL_SHARE:
         return OVERHEAD
     return BANDWIDTH if bandwidth_share >= compute_share else COMPUTE
-
-
-def _evidence(latency_ms: float, reading: float | None, computing: float | None, shape: Shape) -> str:
-    """The figures that decided the wall, in words."""
-    if reading is None or computing is None:
-        return f"no limit of {shape.dtype} arithmetic was measured on {shape.device}"
-    return (
-        f"of {latency_ms:.3g} ms, reading takes {latency_ms * reading:.3g} ms at the machine's bandwidth "
-        f"({reading:.1%}), {shape.dtype} arithmetic {latency_ms * computing:.3g} ms at its rate ({computing:.1%})"
-    )
 
 
 def _above(bandwidth_share: float, compute_share: float, limits: DeviceLimits, working_set: float) -> str | None:

@@ -19,7 +19,7 @@ from phaselaw.laws.noise import ALL, Kind, Noise, log_matrices, noise_of, scatte
 from phaselaw.laws.rates import BASIS
 from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, left_out, sum_of_variances, t_half_width
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH, logs_of
-from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size, floats
+from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size
 from phaselaw.laws.verdicts import MIN_MODELS
 from phaselaw.records import PHASES
 from phaselaw.tables import SUSPECT, Row, Table, grouped, like
@@ -448,13 +448,7 @@ def prediction_coverage(validation: pl.DataFrame, level: float) -> pl.DataFrame:
         n_interpolated=between.sum(),
         n_inside_interpolated=(between & inside).sum(),
     )
-    low, high = clopper_pearson(floats(found, "n_inside"), floats(found, "n_models"), level)
-    found = found.with_columns(coverage_low=low, coverage_high=high)
+    each = found.select("n_inside", "n_models").iter_rows()
+    ends = [tuple(stats.binomtest(inside, n).proportion_ci(level)) for inside, n in each]
+    found = found.hstack(pl.DataFrame(ends, schema=["coverage_low", "coverage_high"], orient="row"))
     return PREDICTION_COVERAGE.frame(found.join(means, on=GROUP, how="left", nulls_equal=True, maintain_order="left"))
-
-
-def clopper_pearson(hits: Floats, n: Floats, level: float) -> tuple[Floats, Floats]:
-    """The exact interval of a share of which ``hits`` of ``n`` were seen (Clopper and Pearson 1934), elementwise."""
-    tail = (1 - level) / 2
-    low, high = stats.beta.ppf(tail, hits, n - hits + 1), stats.beta.ppf(1 - tail, hits + 1, n - hits)
-    return np.nan_to_num(low, nan=0.0), np.nan_to_num(high, nan=1.0)  # of no hits, and of hits alone

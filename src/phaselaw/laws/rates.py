@@ -199,23 +199,17 @@ class _Joint:
         """Draws of Student's t in the order of the joint distribution."""
         share = row["shared"] / row["variance"] if row["variance"] else 0.0
         of_all, own = self._normal[row["backend"]], self._normal[row["backend"], row["model"]]
-        width, deviates = self._of_degrees(degrees)
+        if degrees not in self._widths:
+            even = (np.arange(N_DRAWS) + 0.5) / N_DRAWS
+            # What makes normal draws a t's, the same for all models.
+            width = np.ones(N_DRAWS) if np.isinf(degrees) else (degrees / stats.chi2.ppf(self._uniform, degrees)) ** 0.5
+            # With one degree of freedom the tails are Cauchy's: beyond these limits a draw may as well be at them.
+            self._widths[degrees] = width, np.clip(stats.t.ppf(even, degrees), -300.0, 300.0)
+        width, deviates = self._widths[degrees]
         joint = (np.sqrt(share) * of_all + np.sqrt(1 - share) * own) * width
         ordered = np.empty(N_DRAWS)
         ordered[np.argsort(joint)] = deviates
         return ordered
-
-    def _of_degrees(self, degrees: float) -> tuple[Floats, Floats]:
-        """What makes normal draws a t's, the same for all models, and the t's own evenly spread values."""
-        if degrees not in self._widths:
-            even = (np.arange(N_DRAWS) + 0.5) / N_DRAWS
-            if np.isinf(degrees):
-                self._widths[degrees] = np.ones(N_DRAWS), stats.norm.ppf(even)
-            else:
-                width = np.sqrt(degrees / stats.chi2.ppf(self._uniform, degrees))
-                # With one degree of freedom the tails are Cauchy's: beyond these limits a draw may as well be at them.
-                self._widths[degrees] = width, np.clip(stats.t.ppf(even, degrees), -300.0, 300.0)
-        return self._widths[degrees]
 
 
 def evenly(*seeds: int) -> Floats:

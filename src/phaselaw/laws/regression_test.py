@@ -223,11 +223,6 @@ def _mean(logs: Floats) -> Floats:
     return np.asarray(np.nansum(logs, axis=0) / np.isfinite(logs).sum(axis=0))
 
 
-def _by_model(logs: Floats, models: NDArray[Any]) -> Floats:
-    """The mean over cells (runs, cells) of each of the ``models`` (cells,), in the order of their names."""
-    return np.stack([logs[:, models == model].mean(axis=1) for model in np.unique(models)], axis=1)
-
-
 def _everything(n_cells: int) -> pl.DataFrame:
     return pl.DataFrame({"model": pl.Series([None], dtype=pl.String), "n_cells": [n_cells], "relative": [False]})
 
@@ -257,10 +252,10 @@ def _between_units(a: Floats, b: Floats, names: pl.Series) -> tuple[RatioTest, l
     models, one, other = names.to_numpy()[full], a[:, full], b[:, full]
     known = ratios_of_cells(one, other, models)
     each.se[full], each.degrees[full] = known.se, known.degrees
-    of_models = [_by_model(side, models) for side in (one, other)]
+    told, counts = np.unique(models, return_counts=True)
+    of_models = [np.stack([side[:, models == model].mean(axis=1) for model in told], axis=1) for side in (one, other)]
     shifts = [shift[:, None] for shift in shift_of_runs(*of_models)]
     alone = ratios_of_models(of_models[0], of_models[1], _within_models(one, other, models))
-    told, counts = np.unique(models, return_counts=True)
     rows = pl.DataFrame({"model": told.tolist(), "n_cells": counts, "relative": [len(told) > 2] * len(told)})
     means = [side.mean(axis=1, keepdims=True) for side in (one, other)]
     whole = ratios_of_cells(shifts[0], shifts[1], np.zeros(1))

@@ -100,21 +100,14 @@ def requests_by_prompt(rows: pl.DataFrame, firsts: pl.DataFrame, *, in_rounds: b
         cold_ms=pl.col("first").first(), cold_load_ms=pl.col("load").first(), coldness=pl.col("coldness").first()
     )
     table = table.join(cold, on=[*_SIDE, BUDGET], how="left", nulls_equal=True)
-    table = table.join(_p95_ends(rows, level), on=_KEYS, how="left", nulls_equal=True)
-    return REQUESTS_BY_PROMPT.frame(table.with_columns(interval_basis="basis", **rate))
-
-
-def _p95_ends(rows: pl.DataFrame, level: float) -> pl.DataFrame:
-    """The two waits for a first token between which their 95th percentile lies, whatever their distribution."""
+    # Two waits for a first token between which their 95th percentile lies, whatever their distribution.
     waits = rows.filter(pl.col("mode") == "prefill").group_by(_KEYS).agg(each=pl.col("latency_ms").sort())
     n, share = waits["each"].list.len().to_numpy(), (1 - level) / 2
     low, high = (pl.Series(np.asarray(stats.binom.ppf(at, n, 0.95))).cast(pl.Int64) for at in (share, 1 - share))
-    each = pl.col("each").list
-    return waits.with_columns(low=low - 1, high=high).select(
-        *_KEYS,
-        ttft_ms_p95_low=pl.when(pl.col("low") >= 0).then(each.get(pl.col("low"), null_on_oob=True)),
-        ttft_ms_p95_high=each.get(pl.col("high"), null_on_oob=True),
-    )
+    low_end, high_end = (pl.col("each").list.get(pl.lit(at), null_on_oob=True) for at in (low - 1, high))
+    ends = waits.select(*_KEYS, ttft_ms_p95_low=pl.when(low > 0).then(low_end), ttft_ms_p95_high=high_end)
+    table = table.join(ends, on=_KEYS, how="left", nulls_equal=True)
+    return REQUESTS_BY_PROMPT.frame(table.with_columns(interval_basis="basis", **rate))
 
 
 def models_by_prompt(rows: pl.DataFrame, *, in_rounds: bool, level: float) -> pl.DataFrame:

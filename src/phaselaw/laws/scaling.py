@@ -158,7 +158,12 @@ def _laws_of(
             found["slope_call_noise_se"] = math.sqrt(weights**2 @ log_variance)
         if len(x) > 2:
             order = np.argsort(models["model"].to_list(), kind="stable") if resample_by_name else np.arange(len(x))
-            found |= _bootstrap(x[order], y[order], options)
+            counts = regression.resamples(len(x), options.draws, options.seed)
+            draws = regression.bootstrap_lines(x[order], y[order], counts)
+            lows, highs, used = regression.quantile_interval(draws, options.level)
+            found["boot_n_used"] = used[0]
+            for name, low, high in zip(("slope", "log10_intercept"), lows, highs, strict=True):
+                found |= {f"{name}_ci_low": low, f"{name}_ci_high": high}
         yield key | found | _said(found, models, line, noise, options.level) | _noise_words(noise, replicates)
 
 
@@ -199,16 +204,6 @@ def _figures(x: Floats, y: Floats, line: Plane, noise: Noise, level: float) -> R
         "slope_interval_by": HC2 if by_hc2 else "t",
         "leverage_max": line.leverages().max(),
     }
-
-
-def _bootstrap(x: Floats, y: Floats, options: Options) -> Row:
-    """TR121's intervals, of models in the order in which they are resampled."""
-    draws = regression.bootstrap_lines(x, y, regression.resamples(len(x), options.draws, options.seed))
-    lows, highs, used = regression.quantile_interval(draws, options.level)
-    found: Row = {"boot_n_used": used[0]}
-    for name, low, high in zip(("slope", "log10_intercept"), lows, highs, strict=True):
-        found |= {f"{name}_ci_low": low, f"{name}_ci_high": high}
-    return found
 
 
 def _said(law: Row, models: pl.DataFrame, line: Plane, noise: Noise, level: float) -> Row:

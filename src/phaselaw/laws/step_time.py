@@ -18,7 +18,7 @@ and count with their residuals. The simplest form is chosen, unless one with mor
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Literal
 
@@ -116,7 +116,12 @@ class PhaseTime:
         total = sum(self.coefficients[name] * term for name, term in _terms(sequences, length).items())
         if self.knots:
             along = sequences * length if self.mode == "prefill" else sequences
-            total = total + _interpolated(along, np.array(self.knots), np.array(self.knot_ms))
+            knots, values = np.array(self.knots), np.array(self.knot_ms)
+            if len(knots) > 1:  # linear between knots; beyond them, on along the nearest piece
+                at = np.clip(np.searchsorted(knots, along) - 1, 0, len(knots) - 2)
+                share = (along - knots[at]) / (knots[at + 1] - knots[at])
+                values = values[at] + share * (values[at + 1] - values[at])
+            total = total + values
         return np.asarray(np.maximum(total, 0.0))
 
     def inside(self, batch: float, tokens: float) -> bool:
@@ -192,15 +197,6 @@ def _terms(batch: Floats, tokens: Floats) -> dict[str, Floats]:
     return dict(zip(COEFFICIENTS, (np.ones_like(batch), batch, batch * tokens, batch * tokens**2), strict=True))
 
 
-def _interpolated(at: Floats, knots: Floats, values: Floats) -> Floats:
-    """Linear between knots; beyond them, on along the nearest piece."""
-    if len(knots) == 1:
-        return np.full_like(at, values[0])
-    piece = np.clip(np.searchsorted(knots, at) - 1, 0, len(knots) - 2)
-    share = (at - knots[piece]) / (knots[piece + 1] - knots[piece])
-    return np.asarray(values[piece] + share * (values[piece + 1] - values[piece]))
-
-
 def step_time_points(rows: pl.DataFrame) -> pl.DataFrame:
     """What the model is fitted to: one row a backend, model, phase, batch and length, with the median ms.
 
@@ -249,11 +245,12 @@ def step_time_model(points: pl.DataFrame) -> pl.DataFrame:
     Errors are relative: residuals, and on left-out points. ``tokens_min`` and ``tokens_max`` are of the prompt, or of
     the context a step begins with; an axis that was not varied has a range of one value.
     """
-    rows = []
-    for about, group in grouped(points, [*KEYS, "mode"]):
-        of_batch = "batch_size" if about["backend_kind"] in ("hf", "simulated") else "clients"
-        rows.append(about | _row(about["mode"], group) | {"batch_basis": of_batch})
-    return STEP_TIME_MODEL.frame(rows)
+    return STEP_TIME_MODEL.frame(
+        about
+        | _row(about["mode"], group)
+        | {"batch_basis": "batch_size" if about["backend_kind"] in ("hf", "simulated") else "clients"}
+        for about, group in grouped(points, [*KEYS, "mode"])
+    )
 
 
 def _row(mode: Mode, points: pl.DataFrame) -> Row:
@@ -293,7 +290,10 @@ def _fit(mode: Mode, terms: str, points: pl.DataFrame) -> PhaseTime | None:
     if len(knots) > _MOST:
         return None
     columns = {name: term for name, term in _terms(batch, tokens).items() if name in terms.split()}
-    design = np.stack([*_ramps(along, knots), *columns.values()], axis=1)
+    # A constant, and for each piece between knots what rises over it from 0 to 1: with weights >= 0, never falling.
+    ramps = [np.ones_like(along)] * bool(len(knots))
+    ramps += [np.clip((along - low) / (high - low), 0, 1) for low, high in pairwise(knots)]
+    design = np.stack([*ramps, *columns.values()], axis=1)
     scale = np.abs(design).max(axis=0)
     if len(ms) < len(scale) or (scale == 0).any() or np.linalg.matrix_rank(design / scale) < len(scale):
         return None
@@ -307,14 +307,6 @@ def _fit(mode: Mode, terms: str, points: pl.DataFrame) -> PhaseTime | None:
         batch=(float(batch.min()), float(batch.max())),
         tokens=(float(first.min()), float(last.max())),
     )
-
-
-def _ramps(along: Floats, knots: Floats) -> Iterator[Floats]:
-    """A constant, and for each piece between knots what rises over it from 0 to 1: with weights >= 0, never falling."""
-    if len(knots):
-        yield np.ones_like(along)
-    for low, high in pairwise(knots):
-        yield np.clip((along - low) / (high - low), 0, 1)
 
 
 def relative_fit(design: Floats, y: Floats, *, least: float = -np.inf, floor: float) -> tuple[Floats, Floats, Floats]:

@@ -81,7 +81,6 @@ DECODE_FRACTION_BY_MODEL = Table(
     name="decode_fraction_by_model",
     holds="decode's share, of each model",
     why_empty=_NO_SHARE,
-    keeps_budget=True,
     columns=(
         *GROUP_COLUMNS[:3],
         *_MODEL_COLUMNS[:2],
@@ -96,7 +95,6 @@ DECODE_FRACTION_SUMMARY = Table(
     holds="decode's share, over models",
     caption="Decode time / end-to-end time, over models.",
     why_empty=_NO_SHARE,
-    keeps_budget=True,
     columns=(
         *GROUP_COLUMNS[:2],
         col.counted(BUDGET, "tokens", provenance="assumed"),
@@ -269,9 +267,23 @@ def by_model(cells: pl.DataFrame, *, as_is: bool = False) -> pl.DataFrame:
     lacks scenarios is compared over those that it has: its mean over them, times how far the complete models' mean over
     all lies from theirs over the same. Where no model is complete, or ``as_is`` (TR121's filters), means stay alone.
     """
-    lacking = _lacking(cells)
-    cells = _beside_complete_models(
-        cells.join(lacking.drop("lacking"), on=MODEL_KEYS, nulls_equal=True, maintain_order="left")
+    # The scenarios that a model lacks and others have.
+    each = pl.col("scenario").unique()
+    scenarios, of_all = cells.group_by(MODEL_KEYS).agg(own=each), cells.group_by(GROUP).agg(of_all=each)
+    lacking = scenarios.join(of_all, on=GROUP, nulls_equal=True).select(
+        *MODEL_KEYS, lacking=pl.col("of_all").list.set_difference("own").list.sort()
+    )
+    complete = pl.col("lacking").list.len() == 0
+    cells = cells.join(lacking, on=MODEL_KEYS, nulls_equal=True, maintain_order="left")
+    # By which an incomplete model's mean is off: the complete models' mean over all scenarios less that over its own.
+    typical = {name: pl.when(complete).then(pl.col(name).log()).mean() for name in _OVER_UNITS}
+    cells = cells.with_columns(log.over([*GROUP, "scenario"]).alias(f"{name}_typical") for name, log in typical.items())
+    cells = cells.with_columns(
+        pl.when(~complete)
+        .then(log.over(GROUP) - pl.col(f"{name}_typical").mean().over(MODEL_KEYS))
+        .fill_null(0.0)
+        .alias(f"{name}_beside")
+        for name, log in typical.items()
     )
     own = {name: pl.col(name).log().mean() for name in _OVER_UNITS}
     beside = {name: own[name] + (0.0 if as_is else pl.col(f"{name}_beside").first()) for name in own}
@@ -283,34 +295,8 @@ def by_model(cells: pl.DataFrame, *, as_is: bool = False) -> pl.DataFrame:
         *(_mean_variance(name) for name in _LOG_VARIANCES),
     )
     words = pl.format("lacks {}", pl.col("lacking").list.join(", "))
-    lacks = lacking.select(*MODEL_KEYS, incomplete=pl.when(~pl.col("complete")).then(words))
+    lacks = lacking.select(*MODEL_KEYS, incomplete=pl.when(~complete).then(words))
     return PER_MODEL.frame(found.join(lacks, on=MODEL_KEYS, nulls_equal=True, maintain_order="left"))
-
-
-def _lacking(cells: pl.DataFrame) -> pl.DataFrame:
-    """A row a model: the scenarios that it is ``lacking`` and others have, and whether it is ``complete``."""
-    each = pl.col("scenario").unique()
-    own, of_all = cells.group_by(MODEL_KEYS).agg(own=each), cells.group_by(GROUP).agg(of_all=each)
-    lacking = pl.col("of_all").list.set_difference("own").list.sort()
-    found = own.join(of_all, on=GROUP, nulls_equal=True).select(*MODEL_KEYS, lacking=lacking)
-    return found.with_columns(complete=pl.col("lacking").list.len() == 0)
-
-
-def _beside_complete_models(cells: pl.DataFrame) -> pl.DataFrame:
-    """Cells with ``FIGURE_beside`` of each figure, 0 where their model is ``complete``.
-
-    That is the log of the complete models' mean over all scenarios less that over the model's.
-    """
-    complete = pl.col("complete")
-    typical = {name: pl.when(complete).then(pl.col(name).log()).mean() for name in _OVER_UNITS}
-    cells = cells.with_columns(log.over([*GROUP, "scenario"]).alias(f"{name}_typical") for name, log in typical.items())
-    return cells.with_columns(
-        pl.when(~complete)
-        .then(log.over(GROUP) - pl.col(f"{name}_typical").mean().over(MODEL_KEYS))
-        .fill_null(0.0)
-        .alias(f"{name}_beside")
-        for name, log in typical.items()
-    )
 
 
 def decode_fractions(per_model: pl.DataFrame) -> pl.DataFrame:

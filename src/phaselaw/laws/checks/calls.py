@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import count, pairwise, product
 from typing import cast
 
@@ -294,7 +294,12 @@ def repetitions(evidence: Evidence) -> Findings:
     cells = evidence.measured.group_by([*CELL, "mode"], maintain_order=True).agg(
         n=pl.len(), deviation=(log - log.median()).abs().median()
     )
-    load = _load(evidence.measured)
+    # Whether the machine had more to do than it has processors.
+    cpus = pl.sum_horizontal("own_cpus", "other_cpus", "idle_cpus", "steal_cpus").median()
+    known = evidence.measured.filter(pl.col("own_cpus").is_not_null())
+    average, processors = known.select(pl.col("load_average").median(), cpus).row(0)
+    busy = average is not None and average > processors
+    load = f"; the machine's load was {average:.1f} on {processors:.0f} processors" if busy else ""
     for key, group in grouped(cells, [name for name in GROUP if name != "backend_kind"]):
         yield 1
         several = group.filter(pl.col("n") > 1)
@@ -331,16 +336,6 @@ def known_to(variance: float, n: int) -> float:
     return math.expm1(1.96 * math.sqrt(variance * median_variance(n)))
 
 
-def _load(rows: pl.DataFrame) -> str:
-    """In words, that the machine had more to do than it has processors; empty where it had not, or nothing says so."""
-    cpus = pl.sum_horizontal("own_cpus", "other_cpus", "idle_cpus", "steal_cpus").median()
-    load, processors = (
-        rows.filter(pl.col("own_cpus").is_not_null()).select(pl.col("load_average").median(), cpus).row(0)
-    )
-    busy = load is not None and load > processors
-    return f"; the machine's load was {load:.1f} on {processors:.0f} processors" if busy else ""
-
-
 def _scattered(row: Row, load: str) -> Finding:
     variance, n = row["variance"], row["n"]
     spread = math.expm1(math.sqrt(variance))
@@ -371,13 +366,6 @@ def comparable(evidence: Evidence) -> Findings:
             modes=tuple(phases["mode"]),
             next_step="measure what it lacks, or compare single scenarios only (scaling_fits has a law of each)",
         )
-    yield from _several_values(evidence)
-    yield from _changed(evidence)
-    yield evidence.per_model.select("backend", "batch_size", "model").n_unique()
-
-
-def _several_values(evidence: Evidence) -> Iterator[Finding]:
-    """Models of several sizes, settings or weights under one name, and scenarios of several prompts."""
     per_model, measured = evidence.per_model, evidence.measured
     for row, group in grouped(per_model, ["backend", "batch_size", "model"]):
         sizes = group["params_millions_effective"].drop_nulls().unique().sort()
@@ -387,28 +375,23 @@ def _several_values(evidence: Evidence) -> Iterator[Finding]:
     settings = ("device", "dtype", "quantization_level", "weights_sha256")
     models = stated(evidence.run.models, ["backend", "model", *settings])
     models = models.join(per_model, on=["backend", "model"], how="semi", maintain_order="left")
-    for row, group in grouped(models, ["backend", "model"]):
-        for name in settings:
-            values = [value[:16] for value in group[name].drop_nulls().unique().sort()]
-            if len(values) > 1:
-                differs = f"one name, several settings ({name}): {', '.join(values)}"
-                yield Finding(row, None, differs, next_step="measure each setting as a backend of its own")
+    for (row, group), name in product(grouped(models, ["backend", "model"]), settings):
+        values = [value[:16] for value in group[name].drop_nulls().unique().sort()]
+        if len(values) > 1:
+            differs = f"one name, several settings ({name}): {', '.join(values)}"
+            yield Finding(row, None, differs, next_step="measure each setting as a backend of its own")
     if "prompt" in measured.columns:
         for row, group in grouped(measured.filter(pl.col("mode") == pl.col("mode").first()), ["backend", "scenario"]):
             n = group["prompt"].drop_nulls().n_unique()
             if n > 1:
-                differs = f"one scenario, {n} prompts"
-                yield Finding(row, None, differs, next_step="give each prompt a scenario of its own")
-
-
-def _changed(evidence: Evidence) -> Iterator[Finding]:
-    """What changed between the processes of a resumed run, by its manifest."""
+                yield Finding(row, None, f"one scenario, {n} prompts", next_step="give each prompt its own scenario")
+    # What changed between the processes of a resumed run.
     changes: list[str] = []
     for before, after in pairwise(evidence.manifest.get("processes") or []):
         changes += host_differences(before.get("host") or {}, after.get("host") or {})
         changes += ["the study"] if before.get("study_sha256") != after.get("study_sha256") else []
     next_step = "measure it again in one go, or compare only cells of one process (column process_idx)"
-    backends = evidence.per_model["backend"].unique(maintain_order=True)
-    for changed, backend in product(dict.fromkeys(changes), backends):
+    for changed, backend in product(dict.fromkeys(changes), per_model["backend"].unique(maintain_order=True)):
         said = f"the run was resumed after a change: {changed}"
         yield Finding({"backend": backend}, None, said, next_step=next_step)
+    yield per_model.select("backend", "batch_size", "model").n_unique()

@@ -219,7 +219,13 @@ def spill(evidence: Evidence) -> Findings:
     gpus, engines = [size for _, size in gpus_of(evidence.manifest) if size], evidence.manifest.get("engines") or []
     # Of the one device that an engine in this process used.
     own = {each["name"]: (each.get("settings") or {}).get("device_memory_mb") for each in engines}
-    for row in _on_accelerator(evidence).iter_rows(named=True):
+    # Models of served engines, which take a GPU where there is one, and those whose peak GPU memory is known.
+    model = [*GROUP_OF_MODEL, "params_millions_effective"]
+    peaks = evidence.measured.filter(pl.col("gpu_peak_mb") > 0).group_by(model).agg(peak_mb=pl.col("gpu_peak_mb").max())
+    models = evidence.per_model.select(model).unique(maintain_order=True)
+    models = models.join(peaks, on=model, how="left", nulls_equal=True, maintain_order="left")
+    on_accelerator = pl.col("backend_kind").is_in(SERVED) | (pl.col("peak_mb") > 0)
+    for row in models.filter(on_accelerator).iter_rows(named=True):
         memory = own.get(row["backend"]) or max(gpus, default=None)
         spread = len(gpus) > 1 and not own.get(row["backend"])
         if memory is None:
@@ -246,15 +252,6 @@ def spill(evidence: Evidence) -> Findings:
             status="found" if sure and not spread else "suspected",
             other_reading=reading,
         )
-
-
-def _on_accelerator(evidence: Evidence) -> pl.DataFrame:
-    """Models of served engines, which take a GPU where there is one, and those whose peak GPU memory is known."""
-    model = [*GROUP_OF_MODEL, "params_millions_effective"]
-    peaks = evidence.measured.filter(pl.col("gpu_peak_mb") > 0).group_by(model).agg(peak_mb=pl.col("gpu_peak_mb").max())
-    models = evidence.per_model.select(model).unique(maintain_order=True)
-    found = models.join(peaks, on=model, how="left", nulls_equal=True, maintain_order="left")
-    return found.filter(pl.col("backend_kind").is_in(SERVED) | (pl.col("peak_mb") > 0))
 
 
 def _weights_mb(row: Row, models: pl.DataFrame) -> tuple[float | None, bool]:

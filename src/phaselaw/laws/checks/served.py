@@ -64,7 +64,18 @@ def _suspected(evidence: Evidence) -> Iterator[Finding]:
 
     Of models none of whose prompts shows, by what it costs when repeated, that it was computed.
     """
-    for _, model in grouped(_prefills_in_steps(evidence), GROUP_OF_MODEL):
+    rows = evidence.ok.filter((pl.col("mode") == "prefill") & pl.col("backend_kind").is_in(SERVED))
+    step = pl.coalesce("decode_step_ms", "kv_decode_ms_per_token", pl.col("kv_decode_ms") / pl.col("gen_tokens_raw"))
+    again = ~pl.col("is_warmup") & (pl.int_range(pl.len()) > 0)
+    typical, latency = step.filter(again).median(), pl.col("latency_ms")
+    cells = rows.sort("call_idx", maintain_order=True).group_by([*CELL, "run"], maintain_order=True)
+    in_steps = cells.agg(
+        repeated=latency.filter(again).median() / typical,
+        slowest=latency.filter(again).max() / typical,
+        first=latency.first() / typical,
+        tokens=pl.col("prompt_tokens_raw").median(),
+    )
+    for _, model in grouped(in_steps.filter(pl.col("repeated").is_not_null()), GROUP_OF_MODEL):
         if (model["repeated"] >= TELLING_STEPS).any():
             continue
         first, repeated = pl.col("first"), pl.col("repeated")
@@ -88,21 +99,6 @@ def _suspected(evidence: Evidence) -> Iterator[Finding]:
                 "new ones), one of them of 500 tokens or more; until then take this prefill law for that of one decode "
                 "step",
             )
-
-
-def _prefills_in_steps(evidence: Evidence) -> pl.DataFrame:
-    """Cells of served engines: their first call's prefill, and the repeated ones', in the cell's decode steps."""
-    rows = evidence.ok.filter((pl.col("mode") == "prefill") & pl.col("backend_kind").is_in(SERVED))
-    step = pl.coalesce("decode_step_ms", "kv_decode_ms_per_token", pl.col("kv_decode_ms") / pl.col("gen_tokens_raw"))
-    repeated = ~pl.col("is_warmup") & (pl.int_range(pl.len()) > 0)
-    typical, latency = step.filter(repeated).median(), pl.col("latency_ms")
-    cells = rows.sort("call_idx", maintain_order=True).group_by([*CELL, "run"], maintain_order=True)
-    return cells.agg(
-        repeated=latency.filter(repeated).median() / typical,
-        slowest=latency.filter(repeated).max() / typical,
-        first=latency.first() / typical,
-        tokens=pl.col("prompt_tokens_raw").median(),
-    ).filter(pl.col("repeated").is_not_null())
 
 
 @check(
