@@ -133,7 +133,7 @@ def within(seconds: float, what: str) -> Iterator[None]:
 
     It goes by an alarm of the process, which only the main thread gets: in another one there is no limit.
     """
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 

@@ -1,6 +1,7 @@
 """The one place that writes files: whole or absent, through no link; and CSV cells that a spreadsheet can't run."""
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
@@ -9,7 +10,6 @@ import os
 import re
 import secrets
 import stat
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,11 +17,6 @@ from typing import Any
 
 import platformdirs
 import psutil
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What a spreadsheet takes for the beginning of a formula, or for a blank before one."""
@@ -87,7 +82,7 @@ def raw_text(text: str) -> bytes:
 
 def read_plain(path: Path) -> bytes:
     """The bytes of a plain file; OSError for anything else, so that no pipe is waited for."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("not a plain file")
         return file.read()
@@ -113,11 +108,7 @@ def lock(descriptor: int) -> bool:
     """Lock an open file for this process until the descriptor is closed or the process is gone; false where another
     holds it."""
     with suppress(BlockingIOError, PermissionError):
-        if sys.platform == "win32":
-            os.lseek(descriptor, 2**40, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     return False
 

@@ -86,7 +86,7 @@ def ask(**changes) -> Request:
 
 
 def test_every_kind_of_engine_is_a_subject_here_or_elsewhere_says_why() -> None:
-    assert SUBJECTS.keys() | ELSEWHERE.keys() == MODULES.keys()
+    assert SUBJECTS.keys() | ELSEWHERE.keys() == set(MODULES)
 
 
 def test_an_unknown_kind_is_told_with_the_known_ones() -> None:

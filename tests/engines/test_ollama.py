@@ -11,7 +11,7 @@ from recordings import GEMMA3, NEW, OLD, SMOLLM2
 from scripted_server import CHUNKED_HEAD, LAST_CHUNK, answering, chunk, read_request, reply, scripted
 
 from phaselaw.engines import Doubt, ollama
-from phaselaw.engines.ollama import PROBE_WORDS, address, full_name, parameter_millions
+from phaselaw.engines.ollama import PROBE_WORDS, address, full_name, model_info
 from phaselaw.engines.prompts import WORDS, Nonces, text_of
 from phaselaw.errors import EngineError
 from phaselaw.measure.calls import measure
@@ -437,7 +437,8 @@ def test_a_studys_url_goes_before_ollama_host() -> None:
      ("", None), ("big", None), (None, None), ("0", None), (7, None)],
 )  # fmt: skip
 def test_a_parameter_label_is_read(label: object, millions: float | None) -> None:
-    assert parameter_millions(label) == (None if millions is None else pytest.approx(millions))
+    found = model_info({"details": {"parameter_size": label}}, None).params_millions_measured
+    assert found == (None if millions is None else pytest.approx(millions))
 
 
 def test_a_name_without_a_tag_means_latest() -> None:

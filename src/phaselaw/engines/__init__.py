@@ -1,4 +1,4 @@
-"""Engines: what runs a model. A new engine is one file here, one line in `MODULES`, and a run of the contract test.
+"""Engines: what runs a model. A new engine is one file here, one name in `MODULES`, and a run of the contract test.
 
 An engine module defines two functions:
 
@@ -23,14 +23,8 @@ from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
 if TYPE_CHECKING:
     from phaselaw.study.model import Backend, ModelEntry
 
-MODULES = {
-    "hf": "phaselaw.engines.hf",
-    "llamacpp": "phaselaw.engines.llamacpp",
-    "ollama": "phaselaw.engines.ollama",
-    "openai": "phaselaw.engines.openai",
-    "simulated": "phaselaw.engines.simulated",
-}
-"""Backend ``kind`` to the module that runs it."""
+MODULES = ("hf", "llamacpp", "ollama", "openai", "simulated")
+"""The kinds of backends, each the name of the module that runs it."""
 
 
 class Doubt(str):
@@ -83,4 +77,4 @@ def module_for(kind: str) -> EngineModule:
     """The engine module of a backend kind; raises `NotReadyError` for a kind this version has no engine for."""
     if kind not in MODULES:
         raise NotReadyError(f"this version of phaselaw has no engine of kind {kind!r}; it has: {', '.join(MODULES)}")
-    return cast(EngineModule, importlib.import_module(MODULES[kind]))
+    return cast(EngineModule, importlib.import_module(f"{__name__}.{kind}"))

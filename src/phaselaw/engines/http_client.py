@@ -25,6 +25,7 @@ from urllib.parse import quote, urlsplit
 
 from phaselaw import __version__
 from phaselaw.errors import EngineError, ModelGoneError
+from phaselaw.study.model import http_address
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -75,7 +76,10 @@ class HttpClient:
         self._headers, self._ca_file = headers, ca_file
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.closed = threading.Event()
-        self._origin = _origin(self.base_url)
+        try:
+            self._parts = urlsplit(http_address(self.base_url))
+        except ValueError as error:
+            raise EngineError(f"its address {error}", kind="bad_url") from None
         self._answered = False
         self.gone = False
         """Whether it answered once and now takes no connection."""
@@ -103,8 +107,8 @@ class HttpClient:
         connect_ms = (time.perf_counter_ns() - started_ns) / 1e6
         if before_send is not None:
             before_send()
-        target = quote(url.partition("://")[2].partition("/")[2], safe="/?%:@!$&'()*+,;=~-._")
-        exchange = Exchange(url, connection, limits, (method, f"/{target}", body, headers))
+        target = quote(f"{self._parts.path}/{path.lstrip('/')}", safe="/?%:@!$&'()*+,;=~-._")
+        exchange = Exchange(url, connection, limits, (method, target, body, headers))
         exchange.connect_ms = connect_ms
         self._answered = True
         return exchange
@@ -128,15 +132,16 @@ class HttpClient:
 
     def _connected(self, url: str, limits: Limits) -> http.client.HTTPConnection:
         """An open connection; `ModelGoneError` where a server that has answered takes none any more."""
-        scheme, host, port = self._origin
+        host, wait_s, secure = self._parts.hostname or "", limits.connect_s, self._parts.scheme == "https"
+        port = self._parts.port or (443 if secure else 80)
         try:
-            connection = http.client.HTTPConnection(host, port, timeout=limits.connect_s)
-            if scheme == "https":
+            connection = http.client.HTTPConnection(host, port, timeout=wait_s)
+            if secure:
                 context = ssl.create_default_context(cafile=self._ca_file)
-                connection = http.client.HTTPSConnection(host, port, timeout=limits.connect_s, context=context)
+                connection = http.client.HTTPSConnection(host, port, timeout=wait_s, context=context)
             connection.connect()
         except (OSError, UnicodeError, http.client.InvalidURL) as error:
-            kind, what = _fault_of_connecting(error, limits)
+            kind, what = _fault(error, f"no connection after {wait_s:g} s", connecting=True)
             self.gone = self._answered and kind in ("refused", "unreachable")
             what = f"{url}: {what}"
             raise ModelGoneError(what, kind=kind) if self.gone else EngineError(what, kind=kind) from error
@@ -307,28 +312,21 @@ def quoted(data: bytes) -> str:
     return text + ("..." if len(data) > 120 else "")
 
 
-def _fault_of_connecting(error: Exception, limits: Limits) -> tuple[str, str]:
-    """The kind of a fault in connecting, and what it says in words."""
-    if isinstance(error, ConnectionRefusedError):
-        return "refused", "connection refused; is the server running?"
-    if isinstance(error, TimeoutError):
-        return "timeout", f"no connection after {limits.connect_s:g} s"
-    if isinstance(error, ssl.SSLError):
-        return "tls", f"TLS: {_reason(error)}"
-    kind = "connection_lost" if isinstance(error, ConnectionResetError) else "unreachable"
-    return kind, f"can't connect: {_reason(error)}"
-
-
-def _fault(error: Exception, timed_out: str) -> tuple[str, str]:
-    """The kind of a fault in an exchange, and what it says in words."""
+def _fault(error: Exception, timed_out: str, *, connecting: bool = False) -> tuple[str, str]:
+    """The kind of a fault, and what it says in words; ``timed_out`` is what a timeout means."""
     if isinstance(error, TimeoutError):
         return "timeout", timed_out
+    if isinstance(error, ConnectionRefusedError):
+        return "refused", "connection refused; is the server running?"
     if isinstance(error, http.client.RemoteDisconnected):
         return "connection_lost", "the server closed the connection without an answer"
     if isinstance(error, http.client.IncompleteRead):
         return "connection_lost", "the reply was cut off"
     if isinstance(error, ssl.SSLError):
-        return "tls", _reason(error)
+        return "tls", f"TLS: {_reason(error)}"
+    if connecting:
+        kind = "connection_lost" if isinstance(error, ConnectionResetError) else "unreachable"
+        return kind, f"can't connect: {_reason(error)}"
     if isinstance(error, OSError):
         return "connection_lost", f"connection lost: {_reason(error)}"
     return "bad_reply", f"the reply is no HTTP: {type(error).__name__} {quoted(str(error).encode())}"
@@ -338,20 +336,3 @@ def _reason(error: Exception) -> str:
     """What the operating system or OpenSSL says, in one line."""
     text = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
     return " ".join(str(text).split()) or type(error).__name__
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of an address; raises `EngineError` where it can't be the address of a server.
-
-    It stands in messages, so that it may hold nothing that could be a secret.
-    """
-    try:
-        parts = urlsplit(url)
-        port, sound = parts.port, parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError as error:
-        raise EngineError(f"not an address like http://host:port: {error}", kind="bad_url") from error
-    if not sound or parts.username or parts.password or parts.query or parts.fragment:
-        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-        what = "not an address like http://host:port, without user, password and query"
-        raise EngineError(f"{quoted(shown.encode(errors='replace'))}: {what}", kind="bad_url")
-    return parts.scheme, parts.hostname or "", port or (443 if parts.scheme == "https" else 80)

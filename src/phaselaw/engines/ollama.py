@@ -21,6 +21,7 @@ from phaselaw.engines.http_client import QUICK, HttpClient, Line
 from phaselaw.engines.prompts import Nonces, text_of
 from phaselaw.engines.served import ServedEngine, ServedModel, StreamedReply
 from phaselaw.errors import EngineError
+from phaselaw.files import amount
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.records import ModelInfo, Request, Timing
 from phaselaw.servers.caches import HIT_SHARE, Verdict, judge_by_count, judged
@@ -362,27 +363,19 @@ def _stated(reply: StreamedReply, prompt: str, *, was_loaded: bool) -> Verdict:
 def model_info(described: Mapping[str, Any], listed: Mapping[str, Any] | None) -> ModelInfo:
     """A model as measured: the exact parameter count where the server gives it, else its rounded label."""
     details, info = served.mapping(described.get("details") or {}), served.mapping(described.get("model_info") or {})
-    label, exact = details.get("parameter_size"), info.get("general.parameter_count")
+    label, exact = served.name_or_none(details.get("parameter_size")), info.get("general.parameter_count")
+    params = exact if isinstance(exact, int) and exact > 0 else amount(label or "")
     size = (listed or {}).get("size")
     weights = re.search(r"^FROM .*sha256-([0-9a-f]{64})", str(described.get("modelfile") or ""), re.MULTILINE)
     return ModelInfo(
-        params_millions_measured=exact / 1e6 if isinstance(exact, int) and exact > 0 else parameter_millions(label),
+        params_millions_measured=params / 1e6 if params > 0 else None,
         **architecture(info),
         family=served.name_or_none(details.get("family")),
         quantization_level=served.name_or_none(details.get("quantization_level")),
-        parameter_size_raw=served.name_or_none(label),
+        parameter_size_raw=label,
         weights_bytes=size if isinstance(size, int) else None,
         weights_sha256=weights.group(1) if weights else None,
     )
-
-
-def parameter_millions(label: object) -> float | None:
-    """Millions of parameters of a label such as ``268.10M``, ``7.6B``, ``137M`` or ``1.2T``; ``None`` if it is none."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMBT]?)\s*", label, re.IGNORECASE) if isinstance(label, str) else None
-    if found is None:
-        return None
-    scale = {"": 1e-6, "K": 1e-3, "M": 1.0, "B": 1e3, "T": 1e6}[found.group(2).upper()]
-    return float(found.group(1)) * scale or None
 
 
 def full_name(model: str) -> str:

@@ -35,7 +35,7 @@ def host() -> dict[str, Any]:
         "gpus": _gpus(),
         "python": platform.python_version(),
         "libraries": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
-        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "load_average": list(os.getloadavg()),
     }
 
 

@@ -226,7 +226,7 @@ class JournalWriter:
         Raises OSError, and `RunError` where another process writes it, or a new one is there already.
         """
         self._path = path
-        flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         flags |= 0 if header is None else os.O_CREAT
         # Unbuffered, so that a line which could not be written stays in no buffer, to come out later.
         self._file = open(path, "r+b", buffering=0, opener=lambda name, _: os.open(name, flags, 0o666))  # noqa: SIM115

@@ -68,7 +68,11 @@ class RunDirectory:
             "created_at_unix": time.time(),
         }
         with writing(path), _opened(path, header=line_of("header", header)) as writer:
-            _fsync_folder(path)
+            of_folder = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(of_folder)  # so that the new file's name is durable too
+            finally:
+                os.close(of_folder)
             directory = cls(path, study, writer)
             directory._begin_process(host, argv, [])
             return directory
@@ -233,13 +237,3 @@ def _new_folder(parent: Path) -> Path:
             (parent / name).mkdir()
             break
     return parent / name
-
-
-def _fsync_folder(path: Path) -> None:
-    """Make a new file's name durable too, where folders can be synced."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -40,8 +40,8 @@ def _matching(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(checked)
 
 
-def _http_address(text: str) -> str:
-    """Refuse what is no server's address, without repeating it: an error must not show a password."""
+def http_address(text: str) -> str:
+    """A server's address; ValueError for what is none, without repeating it: an error must not show a password."""
     try:
         parts = urlsplit(text)
         sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -86,7 +86,7 @@ Device = Annotated[
     Field(json_schema_extra={"pattern": DEVICE_PATTERN}),
     _matching(DEVICE_PATTERN, "should be cpu, cuda, cuda:N or mps"),
 ]
-ServerUrl = Annotated[str, Field(json_schema_extra={"pattern": URL_PATTERN}), AfterValidator(_http_address)]
+ServerUrl = Annotated[str, Field(json_schema_extra={"pattern": URL_PATTERN}), AfterValidator(http_address)]
 Text = Annotated[str, Field(min_length=1)]
 Prompt = Annotated[Text, Field(max_length=1_000_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
