@@ -35,7 +35,7 @@ import numpy as np
 from scipy.linalg import blas
 
 from phaselaw.machine.limits import Spread, all_threads
-from phaselaw.machine.probe import MB, copy_rate, numpy_blas, processor_products, read_curve
+from phaselaw.machine.probe import MB, copy_rate, processor_products, read_curve
 
 TOLERANCE = 0.15
 READ_MB, IN_MEMORY_MB, COPY_MB, SIDE = (4, 64, 1024), 64, 512, 1024
@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = {name: os.environ[name] for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ}
     results = []
     if not args.json:
-        print(f"numpy's BLAS: {numpy_blas()}; set in the environment: {chosen or 'nothing'}")
+        print(f"numpy {np.__version__}; set in the environment: {chosen or 'nothing'}")
         print(f"not installed: {', '.join(missing) or 'nothing'}\n")
         print(f"{'what':<30}{'tool':<20}{'ours':>10}{'theirs':>10}{'ratio':>8}  quartiles")
     for pair in pairs(all_threads()):
@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{result.what:<30}{result.tool:<20}{result.ours.median:>10.1f}{result.theirs.median:>10.1f}"
                   f"{result.ratio.median:>8.3f}  {spread} {verdict}", flush=True)  # fmt: skip
     if args.json:
-        print(json.dumps({"blas": numpy_blas(), "environment": chosen, "missing": missing,
+        print(json.dumps({"blas": f"numpy {np.__version__}", "environment": chosen, "missing": missing,
                           "results": [dataclasses.asdict(each) for each in results]}, indent=1))  # fmt: skip
     return 0 if all(each.agrees for each in results if each.judged) else 1
 

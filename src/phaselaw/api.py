@@ -39,7 +39,7 @@ from phaselaw.report.markdown import PLOTS, to_markdown
 from phaselaw.report.plots import draw
 from phaselaw.report.subject import Companion, Subject
 from phaselaw.rundir import read as runs
-from phaselaw.rundir.conditions import differences, host_is_known, other_latencies, prompt_differences
+from phaselaw.rundir.conditions import differences, host_of, other_latencies, prompt_differences
 from phaselaw.tables import MOST_ROWS
 from phaselaw.traffic import timings
 
@@ -240,7 +240,7 @@ def compare_notes(a: Loaded, b: Loaded, *, allow_different: bool) -> list[str]:
     unknown = [
         f"{source.path}: its host is unknown; that it is the same machine is taken on trust"
         for source in (*a.run.sources, *b.run.sources)
-        if not host_is_known(source.manifest or {})
+        if not host_of(source.manifest or {})
     ]
     of_b = {source.path.resolve() for source in b.run.sources}
     twice = (source.path for source in a.run.sources if source.path.resolve() in of_b)

@@ -217,10 +217,10 @@ class _Said:
 def streamed(data: bytes, read: object) -> None:
     """A reply to a call of 4 tokens, as the call is kept."""
     from phaselaw.engines import served
-    from phaselaw.measure.calls import _sound
+    from phaselaw.measure.calls import _keepable
 
     reply = served.stream(_Said(data), "/", {}, 4, read)
-    _sound(served.client_timing(reply, "a prompt", 4, head_cached=False))
+    _keepable(served.client_timing(reply, "a prompt", 4, head_cached=False), "timing")
 
 
 @reader('{"response":"a"}\n{"response":"b","done":true,"eval_count":2,"eval_duration":5,"prompt_eval_count":3}\n')

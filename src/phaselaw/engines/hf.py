@@ -156,19 +156,18 @@ class HfEngine:
     def most_loaded(self, models: Sequence[ModelEntry]) -> int | None:
         """As the backend says; for ``auto`` so many that any of them fit, the largest too."""
         keep = self._backend.keep_loaded
-        self._most = None if keep == "all" else keep if isinstance(keep, int) else self._that_fit(models)
-        self._most = self._most if self._most is not None and self._most < len(models) else None
+        most = keep if isinstance(keep, int) else len(models)
+        if keep == "auto":
+            from phaselaw.engines import hf_model
+
+            budget = (self._backend.memory_mb or 0) * MB
+            if not budget:
+                beside = sum(each._backend.device == self._backend.device for each in self.open)
+                budget = FREE_SHARE * hf_model.free_bytes_of(self._backend.device) / beside
+            sizes = sorted((weights_bytes(model.name, self._backend.dtype) for model in models), reverse=True)
+            most = max(1, bisect.bisect_right(list(accumulate(sizes)), budget))
+        self._most = most if most < len(models) else None
         return self._most
-
-    def _that_fit(self, models: Sequence[ModelEntry]) -> int:
-        from phaselaw.engines import hf_model
-
-        budget = (self._backend.memory_mb or 0) * MB
-        if not budget:
-            beside = sum(each._backend.device == self._backend.device for each in self.open)
-            budget = FREE_SHARE * hf_model.free_bytes_of(self._backend.device) / beside
-        sizes = sorted((weights_bytes(model.name, self._backend.dtype) for model in models), reverse=True)
-        return max(1, bisect.bisect_right(list(accumulate(sizes)), budget))
 
     def describe(self) -> EngineInfo:
         import torch

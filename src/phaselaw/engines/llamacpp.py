@@ -23,12 +23,12 @@ from phaselaw.engines.http_client import QUICK, Line
 from phaselaw.engines.llamacpp_process import LlamacppServer, ServerProcess, find_server, nothing_to_start
 from phaselaw.engines.permits import refusal_to_start
 from phaselaw.engines.prompts import token_ids
-from phaselaw.engines.served import ServedModel, StreamedReply
+from phaselaw.engines.served import ServedEngine, ServedModel, StreamedReply
 from phaselaw.errors import EngineError, MissingExtraError, ModelGoneError, PhaselawError
 from phaselaw.ladder.gguf import export, is_exported, refusal
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.peak_memory import PeakMemory
-from phaselaw.records import EngineInfo, ModelInfo, Request, Timing
+from phaselaw.records import ModelInfo, Request, Timing
 from phaselaw.servers.caches import Verdict
 from phaselaw.study.model import LlamacppBackend, ModelEntry
 
@@ -92,33 +92,30 @@ def _file_of(name: str, backend: LlamacppBackend, *, every_byte: bool = False) -
     return Path(name) if ladder_model(name) is None else export(name, backend.weights, every_byte=every_byte).path
 
 
-class LlamacppEngine:
+class LlamacppEngine(ServedEngine):
     """llama.cpp with one backend's settings: a server a model, or the one at the backend's ``url``."""
 
+    server: LlamacppServer | None
+    """The one that is not ours."""
+
     def __init__(self, backend: LlamacppBackend) -> None:
-        self._backend = backend
-        self._processes: list[ServerProcess] = []
         url, limits, ca_file = backend.url, served.limits_of(backend), backend.ca_file
-        self._outside = None if url is None else LlamacppServer(url, limits=limits, ca_file=ca_file)
-        """The server that is not ours."""
-        self._version: str | None = None
-        self._observed: dict[str, Any] = {}
-        self._starts: dict[str, dict[str, float | None]] = {}
+        super().__init__(backend, None if url is None else LlamacppServer(url, limits=limits, ca_file=ca_file))
+        self._processes: list[ServerProcess] = []
+        self._observed: dict[str, Any] = {"decoding": "greedy", "prompt_cache": "off", "starts": {}}
 
     def most_loaded(self, _: Sequence[ModelEntry]) -> int | None:
         """All, each in a server of its own, or one."""
-        return 1 if self._backend.one_at_a_time else None
+        return 1 if self.backend.one_at_a_time else None
 
-    def describe(self) -> EngineInfo:
-        settings: dict[str, Any] = self._backend.model_dump(mode="json", exclude={"name", "kind"})
-        settings |= {**self._observed, "decoding": "greedy", "prompt_cache": "off", "starts": self._starts}
-        return EngineInfo(kind="llamacpp", name=self._backend.name, version=self._version, settings=settings)
+    def found(self) -> dict[str, Any]:
+        return self._observed
 
     def load(self, model: ModelEntry) -> "LlamacppModel":
         """Start a server with the model, or ask the one at ``url`` what it holds. Raises `EngineError`."""
         process = None
-        if (server := self._outside) is not None:
-            server.await_return(self._backend.reconnect_s)
+        if (server := self.server) is not None:
+            server.await_return(self.backend.reconnect_s)
             server.health()
             props = server.props()
             if (other := _other_model(model.name, props, server.base_url)) is not None:
@@ -126,24 +123,27 @@ class LlamacppEngine:
             path = Path(str(props.get("model_path")))
             header, tables = read_header(path) if path.is_file() else ({}, {})
         else:
-            for fault in _file_faults(model.name, self._backend):
+            for fault in _file_faults(model.name, self.backend):
                 raise EngineError(f"model {model.name}: {fault}", kind="missing_model")
             try:
-                path = _file_of(model.name, self._backend)
+                path = _file_of(model.name, self.backend)
             except PhaselawError as error:
                 raise EngineError(f"can't load {model.name}: {error}", kind="load") from error
             header, tables = read_header(path)
-            process = ServerProcess(self._backend, path)
+            process = ServerProcess(self.backend, path)
             self._processes.append(process)
-            self._starts[model.name] = {"load_ms": process.load_ms, "of_which_weights_ms": process.weights_ms}
+            self._observed["starts"][model.name] = {
+                "load_ms": process.load_ms,
+                "of_which_weights_ms": process.weights_ms,
+            }
             self._observed |= {"executable": process.executable, "threads_in_force": process.threads}
             self._observed |= {"package": process.package} if process.package else {}
             server, props = process.server, process.server.props()
         self._observed["build_info"] = props.get("build_info")
-        self._version = self._observed.get("package") or served.name_or_none(props.get("build_info"))
+        self.version = self._observed.get("package") or served.name_or_none(props.get("build_info"))
         context = served.count(served.mapping(props["default_generation_settings"]).get("n_ctx"))
         info = model_info(server.model_meta(), props, header, tables)
-        return LlamacppModel(server, self._backend, model.name, info, context=context, process=process)
+        return LlamacppModel(server, self.backend, model.name, info, context=context, process=process)
 
     def close(self) -> None:
         while self._processes:

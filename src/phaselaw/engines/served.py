@@ -283,7 +283,7 @@ class ServedModel:
 class ServedEngine:
     """A server with one backend's settings."""
 
-    def __init__(self, backend: Any, server: HttpClient) -> None:
+    def __init__(self, backend: Any, server: Any) -> None:
         self.backend, self.server = backend, server
         self.version: str | None = None
         self.models: dict[str, Any] = {}

@@ -9,7 +9,6 @@ is counted is each byte once a pass: the traffic of a decode step, which reads e
 products of numpy (which is its BLAS library) and of torch. A GPU does both by torch.
 """
 
-import ctypes
 import importlib.util
 import json
 import mmap
@@ -21,7 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from time import perf_counter, perf_counter_ns
 
 import numpy as np
@@ -50,7 +48,6 @@ TOO_LONG_S = 0.5
 TORCH_DTYPES = {"fp32": "float32", "fp64": "float64", "bf16": "bfloat16", "fp16": "float16"}
 """A study's word for a number format, and torch's."""
 _OF_NUMPY = {"fp32": np.float32, "fp64": np.float64}
-_KERNEL_NAMES = ("scipy_openblas_get_corename64_", "scipy_openblas_get_corename", "openblas_get_corename")
 
 Bytes = NDArray[np.uint8]
 Work = Callable[[], object]
@@ -173,7 +170,7 @@ def _passes(threads: int, work: Callable[[int], None], *, passes: int, samples: 
 def processor_products() -> tuple[Compute, ...]:
     """GFLOP/s of the processor in each number format, by whichever library is the fastest at it."""
     products = [
-        Compute(dtype=dtype, gflop_per_s=fastest(partial(_numpy_product, dtype)), library=numpy_blas())
+        Compute(dtype=dtype, gflop_per_s=fastest(partial(_numpy_product, dtype)), library=f"numpy {np.__version__}")
         for dtype in _OF_NUMPY
     ]
     if importlib.util.find_spec("torch") is not None:
@@ -220,20 +217,6 @@ def _numpy_product(dtype: str, side: int) -> Work:
     draw = np.random.default_rng(0)
     a, b = (draw.random((side, side)).astype(_OF_NUMPY[dtype]) for _ in range(2))
     return partial(np.matmul, a, b, out=np.empty_like(a))
-
-
-def numpy_blas() -> str:
-    """numpy with the kernel that OpenBLAS chose for this processor, where that can be asked."""
-    maps = Path("/proc/self/maps")
-    if maps.is_file():
-        for path in {line.split()[-1] for line in maps.read_text().splitlines() if "openblas" in line}:
-            library = ctypes.CDLL(path)
-            for name in _KERNEL_NAMES:
-                if hasattr(library, name):
-                    asked = getattr(library, name)
-                    asked.restype = ctypes.c_char_p
-                    return f"numpy {np.__version__}, OpenBLAS kernel {asked().decode()}"
-    return f"numpy {np.__version__} with its BLAS"
 
 
 def matrix_product(dtype: str, side: int, *, device: str) -> Work:

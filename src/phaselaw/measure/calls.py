@@ -263,7 +263,13 @@ class _Driver:
         self._calls_of_model[key] += 1
         self._calls_of_shape[key][cell.key] += 1
         try:
-            return _sound(self._models[key].generate(request)), None
+            timing = self._models[key].generate(request)
+            if (timing.prefill_ms or 0) < 0 or (timing.kv_decode_ms or 0) < 0:
+                raise EngineError(
+                    f"a negative time: {timing.prefill_ms} ms, {timing.kv_decode_ms} ms", kind="bad_timing"
+                )
+            _keepable(timing, "timing")
+            return timing, None
         except Exception as error:
             if isinstance(error, ModelGoneError):
                 # A server that went took all its models.
@@ -297,14 +303,6 @@ def _close(*open_ones: Model | Engine) -> None:
     for each in open_ones:
         with suppress(Exception):
             each.close()
-
-
-def _sound(timing: Timing) -> Timing:
-    """The timing, if it can be one; `EngineError` for a time that is negative, or a number that no table can hold."""
-    if (timing.prefill_ms or 0) < 0 or (timing.kv_decode_ms or 0) < 0:
-        raise EngineError(f"a negative time: {timing.prefill_ms} ms, {timing.kv_decode_ms} ms", kind="bad_timing")
-    _keepable(timing, "timing")
-    return timing
 
 
 def _keepable(record: Any, what: str) -> None:

@@ -36,25 +36,23 @@ def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]
     """Where two manifests differ in study, host or engine libraries, a line each; empty for runs of one kind."""
     lines: list[str] = []
     whole = all(manifest.get("study") or manifest.get("resolved") for manifest in (first, other))
-    for of, facts in (("study", _study), ("host", _host)):
+    for of, facts in (("study", _study), ("host", host_of)):
         ours, theirs = facts(first), facts(other)
         if of == "study" and not whole:  # an older manifest has a few keys of its study alone
             ours, theirs = (
                 {key: side[key] for key in side if key in ours and key in theirs} for side in (ours, theirs)
             )
         for key in dict.fromkeys([*ours, *theirs]) if ours and theirs else ():
-            entry = _entry_of_one(key, ours, theirs)
+            # The outermost entry of a list that holds the key and that only one side has.
+            entries = (key[: at + 1] for at, letter in enumerate(key) if letter == "]")
+            sides = (ours, theirs)
+            entry = next((e for e in entries if not all(any(k.startswith(e) for k in side) for side in sides)), None)
             if entry is not None:
                 lines.append(f"{of} {entry}: only in the {'first' if key in ours else 'other'}")
             elif ours.get(key) != theirs.get(key):
                 one, two = ("none" if side.get(key) is None else str(side[key])[:80] for side in (ours, theirs))
                 lines.append(f"{of} {key}: {one} and {two}")
     return list(dict.fromkeys(lines))
-
-
-def host_is_known(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest says anything of the machine."""
-    return bool(_host(manifest))
 
 
 def _study(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def _study(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return dict(_flat({key: value for key, value in keys.items() if key not in _NOT_COMPARED}))
 
 
-def _host(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def host_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Machine and libraries, flat, by the names that phaselaw gives them."""
     host, torch, platform, nvml = (_mapping(manifest.get(key)) for key in ("host", "torch", "platform", "nvml"))
     libraries = _mapping(host.get("libraries")) or torch
@@ -87,12 +85,6 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(inner, f"{path}[{index if named is None else named}]")
     else:
         yield path, value
-
-
-def _entry_of_one(key: str, *sides: Mapping[str, Any]) -> str | None:
-    """The outermost entry of a list that holds ``key`` and that only one side has; ``None`` where there is none."""
-    entries = (key[: at + 1] for at, letter in enumerate(key) if letter == "]")
-    return next((e for e in entries if not all(any(each.startswith(e) for each in side) for side in sides)), None)
 
 
 def other_latencies(a: Run, b: Run) -> dict[str, str]:

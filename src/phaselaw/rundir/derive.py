@@ -91,17 +91,13 @@ def faults(path: Path) -> Iterator[str]:
         yield f"{MANIFEST}: not as it was written"
     elif manifest.get("status") != "running":
         for name, table in found.tables.items():
-            if not (path / name).is_file() or (path / name).read_bytes() != table:
-                yield f"{name}: {_first_difference(path / name, table)}"
-
-
-def _first_difference(path: Path, derived: bytes) -> str:
-    """Where a table's file is not what the journal says."""
-    there = path.read_bytes().splitlines() if path.is_file() else []
-    for line, (one, two) in enumerate(zip_longest(there, derived.splitlines()), start=1):
-        if one != two:
-            return f"line {line} is not what the journal says"
-    return "its line ends are not what was written"
+            there = (path / name).read_bytes() if (path / name).is_file() else b""
+            pairs = enumerate(zip_longest(there.splitlines(), table.splitlines()), start=1)
+            line = next((line for line, (one, two) in pairs if one != two), None)
+            if line is not None:
+                yield f"{name}: line {line} is not what the journal says"
+            elif there != table:
+                yield f"{name}: its line ends are not what was written"
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -183,22 +183,17 @@ def _parsed(line: bytes, version: int) -> tuple[str, Any]:
         event = json.loads(line, parse_constant=_no_number)
         name = event.pop("event")
         event.pop("crc32", None)
-        if name == "call":
-            return name, _call(event)
         if name in _RECORDS:
-            return name, from_jsonable(_RECORDS[name], event)
+            try:
+                return name, from_jsonable(_RECORDS[name], event)
+            except ValueError as error:
+                lost = {"timing": None, "status": "error", "error": f"unreadable: {error}"}
+                return name, from_jsonable(_RECORDS[name], event | lost)
         if any(not isinstance(event.get(key), of) for key, of in _REQUIRED.get(name, {}).items()):
             raise KeyError(name)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise ValueError("damaged line") from None
     return name, event
-
-
-def _call(event: dict[str, Any]) -> Call:
-    try:
-        return from_jsonable(Call, event)
-    except ValueError as error:
-        return from_jsonable(Call, event | {"timing": None, "status": "error", "error": f"unreadable: {error}"})
 
 
 def _no_number(text: str) -> float:

@@ -261,7 +261,8 @@ def put_to_axes(study: Study, source: str) -> Study:
     makes scenarios. A study that a run kept stays. Raises `StudyError` where an axis can't be swept on a backend.
     """
     threads = study.axes.threads or ()
-    if all(any(_is_at(each, n) for n in threads) for each in study.backends):
+    asked = [(each.name, getattr(each, "threads", None)) for each in study.backends]
+    if all(n in threads and name.endswith(_at("", n)) for name, n in asked):
         threads = ()
     for fault in _axes_that_cannot_be_swept(study, threads):
         raise StudyError(f"{source}: {fault}")
@@ -278,14 +279,9 @@ def put_to_axes(study: Study, source: str) -> Study:
     return study.model_copy(update={"backends": tuple(backends), "models": tuple(models)})
 
 
-def _at(backend: str, threads: int) -> str:
+def _at(backend: str, threads: int | None) -> str:
     """The name of a backend at one value of a ``threads`` axis."""
     return f"{backend}_threads{threads}"
-
-
-def _is_at(backend: Any, threads: int) -> bool:
-    """Whether a backend was made by a ``threads`` axis for this value."""
-    return backend.name.endswith(_at("", threads)) and getattr(backend, "threads", None) == threads
 
 
 def _axes_that_cannot_be_swept(study: Study, threads: Sequence[int]) -> Iterator[str]:

@@ -372,11 +372,8 @@ class Study(Strict):
 
         OpenAI's protocol has no unloading; of llama.cpp's servers only one of ours is started anew.
         """
-
-        def lives_on(backend: AnyBackend) -> bool:
-            return backend.kind == "openai" or (backend.kind == "llamacpp" and backend.url is not None)
-
-        return tuple(each.name for each in self.backends if self.replicates > 1 and lives_on(each))
+        theirs = (b.name for b in self.backends if b.kind == "openai" or (b.kind == "llamacpp" and b.url is not None))
+        return tuple(theirs if self.replicates > 1 else ())
 
     def backend(self, name: str) -> AnyBackend:
         """The backend of this name; KeyError where there is none."""
@@ -411,9 +408,16 @@ class Study(Strict):
         simulated as one client: its cells of several clients become one. A backend that is simulated already keeps its
         law.
         """
-        backends = tuple(
-            each if isinstance(each, SimulatedBackend) else _simulated_backend(each) for each in self.backends
-        )
+        backends = []
+        for each in self.backends:
+            if not isinstance(each, SimulatedBackend):
+                kept: dict[str, Any] = {
+                    "name": each.name,
+                    "batch_size": each.batch_size,
+                    "threads": getattr(each, "threads", None),
+                }
+                each = SimulatedBackend(**kept, kind="simulated", cold_start_ms=50)
+            backends.append(each)
         by_name: dict[str, list[ModelEntry]] = {}
         for model in self.models:
             by_name.setdefault(model.name, []).append(model)
@@ -424,9 +428,4 @@ class Study(Strict):
             known = {"params_millions": first.params_millions or params, "n_layer": first.n_layer or layers}
             if on:
                 models.append(first.model_copy(update={"kind": "simulated", "backends": on, **known}))
-        return self.model_copy(update={"backends": backends, "models": tuple(models)})
-
-
-def _simulated_backend(backend: AnyBackend) -> SimulatedBackend:
-    name, batch_size, threads = backend.name, backend.batch_size, getattr(backend, "threads", None)
-    return SimulatedBackend(name=name, kind="simulated", batch_size=batch_size, threads=threads, cold_start_ms=50)
+        return self.model_copy(update={"backends": tuple(backends), "models": tuple(models)})
