@@ -282,7 +282,6 @@ class _Stream(io.RawIOBase):
         return io.BufferedReader(self, READ_BYTES)
 
     def seconds_left(self) -> float:
-        """Seconds until the total time is over."""
         return (self._deadline_ns - time.perf_counter_ns()) / 1e9
 
     def readable(self) -> bool:

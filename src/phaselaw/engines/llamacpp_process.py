@@ -91,8 +91,6 @@ def command_of(server: str, backend: LlamacppBackend, model: Path, alias: str, p
 
 
 class ServerProcess:
-    """A running server of ours with one model."""
-
     load_ms: float
     """From the start of its process to its first healthy answer."""
     weights_ms: float | None
@@ -132,12 +130,6 @@ class ServerProcess:
         with suppress(psutil.Error):
             return next((child.pid for child in psutil.Process(self._process.pid).children()), None)
         return None
-
-    @property
-    def threads(self) -> int | None:
-        """The threads in force, as the server's log has them."""
-        found = re.search(r"n_threads = (\d+)", self._log())
-        return int(found.group(1)) if found else None
 
     def stop(self) -> None:
         """Stop it and wait until it is gone; safe to call twice."""
@@ -209,7 +201,6 @@ class ServerProcess:
 
 
 def nothing_to_start(wanted: str | None) -> str:
-    """What to do where no server is found, as a line."""
     if wanted is not None and wanted != PACKAGE:
         return f"there is no program {wanted}; give the path of a llama-server"
     return "no llama-server is here; put one on PATH, name it (server: ...), or: pip install 'phaselaw[llamacpp]'"

@@ -36,8 +36,6 @@ EXPORTER = 2
 
 
 class Exported(NamedTuple):
-    """A GGUF file and the Modelfile beside it."""
-
     name: str
     weights: Weights
     path: Path
@@ -69,7 +67,6 @@ def exportable(names: Sequence[str] | None, formats: Sequence[Weights]) -> tuple
 
 
 def is_exported(model: LadderModel, weights: Weights) -> bool:
-    """Whether the cache has a model's GGUF file."""
     return _is_whole(model, _place(model, weights, None), every_byte=False)
 
 

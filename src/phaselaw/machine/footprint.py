@@ -132,7 +132,6 @@ class Architecture:
 
     @property
     def attending(self) -> list[Cached]:
-        """The layers that attend to tokens."""
         return [each for each in self.cached if each.kept != 0]
 
     def cache_bytes(self, tokens: float, kv_bytes: float) -> float:
@@ -142,8 +141,6 @@ class Architecture:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Work:
-    """Bytes moved and operations done."""
-
     bytes: float
     flops: float
 

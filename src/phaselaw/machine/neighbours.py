@@ -113,7 +113,6 @@ class Neighbours:
 
 
 def _is_here(host: str) -> bool:
-    """Whether a name or an address is this machine's."""
     with suppress(OSError):
         found = {str(each[4][0]) for each in socket.getaddrinfo(host, None)}
         mine = {each.address for addresses in psutil.net_if_addrs().values() for each in addresses}

@@ -294,7 +294,6 @@ class _Driver:
                 yield BackendEnded(backend=backend, process_idx=self._process_idx, error=error)
 
     def close(self) -> None:
-        """Close every model and every engine."""
         _close(*self._models.values(), *self._engines.values())
 
 

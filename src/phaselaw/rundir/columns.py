@@ -28,8 +28,6 @@ is read only with all columns, since it is most of a file; ``unread`` is for oth
 
 
 class Column(NamedTuple):
-    """One column of ``metrics.csv``."""
-
     name: str
     value: str | Callable[[Call], Any]
     """An attribute of ``call``, ``cell``, ``timing``, ``served``, ``beside`` or ``ollama`` (the timing of a call to
@@ -333,7 +331,6 @@ def rows_of(call: Call, **of_study: Any) -> Iterator[dict[str, Any]]:
 
 
 def _figures(cell: Cell, timing: Timing) -> dict[Phase, dict[str, Any]]:
-    """What each phase took and made."""
     generated = cell.gen_tokens * cell.batch_size
     latencies = phase_latency_ms(timing, cell.gen_tokens)
     tokens = _by_phase(timing.prompt_tokens_total, generated)

@@ -56,7 +56,6 @@ def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]
 
 
 def _study(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved study, flat."""
     study = _mapping(manifest.get("study") or manifest.get("resolved"))
     keys = {**study, **{key: manifest[key] for key in _OF_THE_STUDY if key in manifest}}
     return dict(_flat({key: value for key, value in keys.items() if key not in _NOT_COMPARED}))

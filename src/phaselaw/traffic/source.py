@@ -200,7 +200,6 @@ class Source:
     # --- values: expressions of one field
 
     def _said(self, field: str) -> str:
-        """A field as text."""
         return f"CAST({self._native[field][0]} AS VARCHAR)" if self._native else f"f[{self._index[field]}]"
 
     def _number(self, field: str) -> str:
@@ -431,7 +430,6 @@ def _ending(words: Mapping[str, Any], x: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A name as SQL takes it."""
     return '"' + name.replace('"', '""') + '"'
 
 
