@@ -138,7 +138,7 @@ def test_a_call_with_figures_that_are_none_is_an_error_row_and_all_others_are_re
     prefill = json.loads(first)["timing"]["prefill_ms"]
     edit(run / JOURNAL, f'"prefill_ms":{prefill!r}', f'"prefill_ms":1{"0" * 400}')
     (run / "manifest.json").unlink()
-    rows = runs.load(run, every_column=True).rows
+    rows = runs.load(run).rows
     odd = rows.filter(pl.col("error").str.starts_with("unreadable:").fill_null(False))
     assert (rows.height, odd.height) == (72, 3)
     with resume(run, retry_failed=True) as directory:

@@ -146,11 +146,11 @@ def _ticks(pid: int) -> int:
     return 0
 
 
-def busy_words(seconds: float = WATCH_S) -> str | None:
+def busy_words() -> str | None:
     """What other processes take of this machine now, in words, where it is busy; ``None`` where it is quiet."""
     neighbours = Neighbours()
     neighbours.before()
-    time.sleep(seconds)
+    time.sleep(WATCH_S)
     found = neighbours.after()
     taken = 0.0 if found is None else (found.other_cpus or 0.0) + (found.steal_cpus or 0.0)
     if taken < BUSY_SHARE * neighbours.processors or taken == 0:

@@ -22,9 +22,9 @@ from phaselaw.tables import finite
 SCHEMA_VERSION = 2
 """Version of the run directory. 2 has replicates and hashes; a run of version 1 is read as one replicate."""
 
-Read = Literal["number", "text", "optional text", "bulk", "unread"]
-"""How analysis reads a column. Numbers and ``optional text`` are empty where a file lacks them; ``bulk`` is text that
-is read only with all columns, since it is most of a file; ``unread`` is for other readers."""
+Read = Literal["number", "text", "optional text", "unread"]
+"""How analysis reads a column. Numbers and ``optional text`` are empty where a file lacks them; ``unread`` is for other
+readers."""
 
 
 class Column(NamedTuple):
@@ -142,7 +142,7 @@ MEASURED: tuple[Column, ...] = (
     Column("model_kind", "cell.backend_kind", "the cell, by name", "text"),
     Column("params_millions", "study", "the study's label where it has one, else the measured count"),
     Column("params_millions_config", "study", "the study's label"),
-    Column("prompt", "study", "the prompt; empty for a synthetic one", "bulk"),
+    Column("prompt", "study", "the prompt; empty for a synthetic one", "unread"),
     Column("prompt_chars", "study", "characters of the prompt"),
     Column("gen_tokens_target", "cell.gen_tokens", "decode steps asked for"),
     Column("batch_size_config", "cell.batch_size", "sequences in a call", "unread"),
@@ -179,7 +179,7 @@ MEASURED: tuple[Column, ...] = (
     Column("gpu_peak_mb", "timing.gpu_peak_mb", "peak allocated GPU memory, in MB of 2^20 bytes"),
     Column("hf_load_ms", lambda c: c.load_ms if c.cell.backend_kind == "hf" else None, "load time, as `load_ms`"),
     # Ours, after the 44 columns of TR121.
-    Column("call_id", "call.call_id", "the call's identity, the same after a resume", "bulk"),
+    Column("call_id", "call.call_id", "the call's identity, the same after a resume", "unread"),
     Column(
         "process_idx", "call.process_idx", "which process measured it, from 0: another for each replicate and resume"
     ),
@@ -196,7 +196,7 @@ MEASURED: tuple[Column, ...] = (
     Column("decode_step_ms", _step_ms, "milliseconds of one decode step"),
     Column("done_reason", "timing.done_reason", "`length` or `stop`, where a model may stop early", "optional text"),
     Column("load_ms", _load_ms, "load time, on the first call after a load"),
-    Column("output_sha256", "timing.output_sha256", "SHA-256 of the generated token ids", "bulk"),
+    Column("output_sha256", "timing.output_sha256", "SHA-256 of the generated token ids", "unread"),
     Column("ttft_ms", "served.ttft_ms", "first token minus send, by the client's clock"),
     Column("client_e2e_ms", "served.e2e_ms", "last token minus send"),
     Column("itl_p50_ms", lambda c: _gap_ms(c, 0.5), "median gap between the chunks that hold text"),

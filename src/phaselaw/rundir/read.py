@@ -37,7 +37,7 @@ NUMBERS, OPTIONAL_TEXT = (
     [name for name, read in _READ.items() if read == kind] for kind in ("number", "optional text")
 )
 _TYPES = {name: pl.Float64 if read == "number" else pl.String for name, read in _READ.items() if read != "unread"}
-"""Columns of known type; the others are left to other readers, and read only where all columns are asked for."""
+"""Columns of known type; the others are left to other readers."""
 
 SIMULATED = "SIMULATED: latencies come from a stated law, nothing was measured"
 _EMPTY = ["", "nan", "NaN"]
@@ -53,16 +53,16 @@ _RELIED_ON |= {key: [str] for key in ("argv", "skipped", "kept_servers", "backen
 """What is relied on in a manifest, by type: the entries of a list are alike, and what has a ``!`` is there."""
 
 
-def load(path: Path | str, *, every_column: bool = False) -> Run:
+def load(path: Path | str) -> Run:
     """Read a run directory (ours or TR121's) or a ``metrics.csv``.
 
-    Of ``metrics.csv`` only the columns named here are read, since a file may be mostly prompts and hashes;
-    ``every_column`` reads the others too. A folder of runs ``gen_N`` is a run as well. Raises `AnalysisError` naming
-    the file where it is absent, no CSV, or lacks a required column.
+    Of ``metrics.csv`` only the columns named here are read, since a file may be mostly prompts and hashes. A folder of
+    runs ``gen_N`` is a run as well. Raises `AnalysisError` naming the file where it is absent, no CSV, or lacks a
+    required column.
     """
     path = Path(path)
     if swept := runs_of(path):
-        return _sweep(path, swept, every_column=every_column)
+        return _sweep(path, swept)
     host = json_object(path / HOST, AnalysisError, "host") if (path / HOST).is_file() else None
     folder = path if host is None else path.resolve().parents[1]
     metrics = folder / METRICS if folder.is_dir() else folder
@@ -70,7 +70,7 @@ def load(path: Path | str, *, every_column: bool = False) -> Run:
         raise AnalysisError(f"{metrics}: no such file; give a run directory or a metrics.csv")
     manifest, tables = _as_kept(metrics.parent) if metrics.name == METRICS else (None, {})
     run_id = str((manifest or {}).get("run_id") or (metrics.parent.resolve().name if manifest else path.stem))
-    rows = _read_rows(tables.get(METRICS, metrics), str(metrics), every_column=every_column)
+    rows = _read_rows(tables.get(METRICS, metrics), str(metrics))
     if host is not None:
         rows, run_id = rows.filter(pl.col("host") == host["name"]), f"{run_id} {host['name']}"
         manifest = (manifest or {}) | {"host": host, "run_id": run_id}
@@ -220,13 +220,11 @@ def _checked_alike(parts: Sequence[Run], *, allow_different: bool) -> list[str]:
     return notes + [f"pooled although {line}" for line in lines]
 
 
-def _read_rows(content: Path | bytes, where: str, *, every_column: bool) -> pl.DataFrame:
+def _read_rows(content: Path | bytes, where: str) -> pl.DataFrame:
     """The rows of a ``metrics.csv``; columns of `_TYPES` have their types, whatever they look like."""
-    if every_column:
-        return read_csv(content, _TYPES)
     try:
         names = _names(content)
-        wanted = [name for name in names if name in _TYPES and _READ[name] != "bulk"]
+        wanted = [name for name in names if name in _TYPES]
         schema = {name: _TYPES.get(name, pl.String) for name in names}
         # Bytes read here go back to the system at once; those that polars reads itself, in pieces as a large file needs
         # it, stay with its allocator for seconds: a quarter of a gigabyte on top of what follows.
@@ -373,7 +371,7 @@ def runs_of(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def _sweep(folder: Path, runs: Mapping[int, Path], *, every_column: bool) -> Run:
+def _sweep(folder: Path, runs: Mapping[int, Path]) -> Run:
     """A folder of runs ``gen_N`` as one: they are no repetitions of each other, so there is no noise between them.
 
     Calls, rounds and processes are numbered on from run to run. Rows that state no budget have that of their folder's
@@ -382,7 +380,7 @@ def _sweep(folder: Path, runs: Mapping[int, Path], *, every_column: bool) -> Run
     parts, numbered = [], []
     so_far = dict.fromkeys(("call_idx", "rep", "process_idx"), 0.0)
     for budget, path in runs.items():
-        part = load(path, every_column=every_column)
+        part = load(path)
         stated = sorted(part.rows[BUDGET].drop_nulls().unique())
         if any(other != budget for other in stated):
             said = ", ".join(f"{other:g}" for other in stated)
