@@ -216,10 +216,10 @@ class Table:
 
     name: str = ""
     """The CSV's name without its suffix; empty for a table that is no file."""
-    caption: str = ""
-    """What it shows, in a sentence above it."""
     holds: str = ""
-    """What the file holds, for the index of files and the docs."""
+    """What it holds: for the index of files, the docs and, where it has no caption, above it in a report."""
+    caption: str = ""
+    """What it shows, in a sentence above it, where there is more to say."""
     why_empty: str = "no usable rows"
     columns: tuple[Col, ...]
     order: tuple[str, ...] = ()

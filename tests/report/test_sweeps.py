@@ -42,7 +42,7 @@ def test_a_grid_shows_rates_lengths_exponents_and_the_step_time_model(tmp_path: 
     assert "are geometric means over prompts of 16 to 512 tokens" in (run / "report.md").read_text()
     for said in (
         "Along batch size:", "Along prompt tokens:", "Is the exponent stable?", "Generated tokens/s against batch size",
-        "Prefill (ms) against prompt tokens", "attention's square", "A decode step against the batch.",
+        "Prefill (ms) against prompt tokens", "attention's square", "Decode step against batch size.",
     ):  # fmt: skip
         assert said in section, said
     assert "\n### The step-time model\n" in (run / "report.md").read_text()

@@ -25,7 +25,6 @@ _GROUP = (*OF_MODEL, col.words("scenario", "scenario"), col.counted(BUDGET))
 CONCURRENCY_THROUGHPUT = Table(
     name="concurrency_throughput",
     holds="rates and latencies by number of clients",
-    caption="What each number of clients gets.",
     why_empty=_ONE,
     columns=(
         *(*_GROUP, col.counted("concurrency", "clients", provenance="assumed"), col.counted("n_groups")),
@@ -46,7 +45,6 @@ CONCURRENCY_THROUGHPUT = Table(
 CONCURRENCY_FITS = Table(
     name="concurrency_fits",
     holds="laws of throughput against clients",
-    caption="Laws of throughput against clients.",
     why_empty=_ONE,
     columns=(
         *(*_GROUP, col.words("throughput_law", "law"), col.counted("n"), *col.plain("single_client_tokens_per_s")),

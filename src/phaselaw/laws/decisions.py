@@ -54,8 +54,7 @@ DOMINATES = 0.9
 
 REGIMES = Table(
     name="regimes",
-    holds="what governs latency, by rule",
-    caption="The regime of each backend, and the figures that decided.",
+    holds="the regime of each backend: what governs latency, by rule",
     why_empty="no e2e_kv rows to fit",
     columns=(
         *GROUP_COLUMNS,
@@ -117,7 +116,6 @@ def _about(row: Row) -> str:
 CLAIMS = Table(
     name="claims",
     holds="TR121's claims and two more, by rule",
-    caption="Claims.",
     columns=(
         col.words("claim", "claim"),
         Col(key="subject", title="of", type=pl.String, of_row=_about),

@@ -32,7 +32,6 @@ LEAST_WAIT_MS, SLOWER = 100.0, 1.4
 WITHOUT_DISTURBED = Table(
     name="figures_without_disturbed",
     holds="latency of the cells that have disturbed calls, with and without these",
-    caption="Cells with disturbed calls: their latency with and without these.",
     why_empty="no call was found disturbed",
     columns=(
         *GROUP_COLUMNS[:3],
@@ -66,7 +65,6 @@ _UNITS = (("replicate", ["replicate"]), ("round", ["replicate", "rep"]))
 WITHOUT_OFF_ROUNDS = Table(
     name="laws_without_off_rounds",
     holds="exponents, rates and prices with and without the rounds or replicates that are off as a whole",
-    caption="Exponents, rates and prices without the rounds or replicates that are off as a whole.",
     why_empty="no round or replicate is off as a whole",
     columns=(
         *GROUP_COLUMNS,

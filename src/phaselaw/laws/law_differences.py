@@ -37,7 +37,6 @@ class SlopeDifference:
 
     @property
     def distinct(self) -> bool:
-        """Whether the interval leaves out 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -113,8 +112,7 @@ def _how(row: Row) -> str:
 
 LAWS_SIDE_BY_SIDE = Table(
     name="laws_side_by_side",
-    holds="laws of several runs and their differences",
-    caption="Laws over all scenarios, run by run.",
+    holds="laws over all scenarios of several runs, and their differences",
     columns=(
         col.words("run", "run"),
         col.LAW,

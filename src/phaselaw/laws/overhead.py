@@ -32,7 +32,6 @@ _T = 16.0
 OVERHEAD_COMPUTE_FITS = Table(
     name="overhead_compute_fits",
     holds="overhead and compute told apart",
-    caption="Overhead against compute.",
     columns=(
         *GROUP_COLUMNS,
         col.words("aggregation"),
@@ -170,7 +169,6 @@ def least_log_error(params_millions: Floats, latency_ms: Floats, *, max_exponent
 
 
 def _best(problem: _Problem) -> tuple[float, float, float]:
-    """The best exponent, logit and sum of squares."""
     s = np.unique(np.linspace(*problem.exponents, 41))
     for _ in range(6):
         t, errors = problem.best_t(s)

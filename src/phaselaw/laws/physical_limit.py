@@ -42,8 +42,7 @@ def _a_million(key: str, title: str) -> col.Col:
 
 PHYSICAL_LIMIT = Table(
     name="physical_limit",
-    holds="each cell's share of what the machine can do",
-    caption="Each cell against the machine's limits.",
+    holds="each cell against what the machine can do",
     why_empty="no limits of the machine in the manifest (runs of a later phaselaw have them: phaselaw host), or no "
     "cell whose model's shape and device are known (served elsewhere, or mixtures of experts)",
     columns=(
@@ -64,8 +63,7 @@ RESIDENT, GPU = "resident", "GPU"
 
 MEMORY_PEAKS = Table(
     name="memory_peaks",
-    holds="memory predicted and measured",
-    caption="Memory of each cell (MB).",
+    holds="memory of each cell, predicted and measured (MB)",
     why_empty="no calls with a measured peak (resident memory: Linux; GPU: CUDA)",
     columns=(
         *(*CELL, col.words("memory", "memory"), col.measured("runtime_mb", "runtime")),

@@ -41,7 +41,6 @@ _FEW = "no law over four models, so that three are left to predict one from"
 PREDICTION_VALIDATION = Table(
     name="prediction_validation",
     holds="each model predicted from the others (of more than 100, 100 over the range of sizes)",
-    caption="Each model predicted from the others.",
     why_empty=_FEW,
     columns=(
         *(*GROUP_COLUMNS, col.words("predictor"), col.words("predictor_used", "by"), col.words("model", "left out")),
@@ -59,8 +58,7 @@ PREDICTION_VALIDATION = Table(
 )
 PREDICTION_COVERAGE = Table(
     name="prediction_coverage",
-    holds="how many prediction intervals held",
-    caption="How many prediction intervals held the measured latency.",
+    holds="how many prediction intervals held the measured latency",
     why_empty=_FEW,
     columns=(
         *(*GROUP_COLUMNS, col.words("predictor", "by"), col.counted("n_models", "models"), col.counted("n_inside")),

@@ -46,7 +46,7 @@ def _without(row: Row) -> str:
     return f"{col.fixed(row['slope_without'])} {ends} ({row['without_model']})"
 
 
-def _laws(name: str, holds: str, caption: str, extra: Sequence[Col] = (), **more: Any) -> Table:
+def _laws(name: str, holds: str, extra: Sequence[Col] = (), **more: Any) -> Table:
     """The declaration of a table of laws, with more columns after ``aggregation``."""
     columns = (
         *GROUP_COLUMNS,
@@ -81,7 +81,7 @@ def _laws(name: str, holds: str, caption: str, extra: Sequence[Col] = (), **more
         col.counted(BUDGET),
     )
     more = {"order": (*ORDER, "scenario"), "shows": f"backend mode n_models {_SHOWN}"} | more
-    return Table(name=name, holds=holds, caption=caption, columns=columns, **more)
+    return Table(name=name, holds=holds, columns=columns, **more)
 
 
 _SHOWN = "slope slope_t_ci_low r2 verdict"
@@ -89,13 +89,12 @@ _NO_REASONS = "no rows say why a generation ended (done_reason): nothing here ma
 SCALING_FITS = _laws(
     "scaling_fits",
     "laws with intervals and verdicts, per scenario and over all",
-    "Each law on one scenario's medians alone.",
+    caption="Each law on one scenario's medians alone.",
     shows="backend mode scenario n_models slope slope_t_ci_low r2 spearman_rho_loglog verdict",
 )
 SCALING_FITS_BY_FAMILY = _laws(
     "scaling_fits_by_family",
     "a law of each family of models",
-    "The law of each family of models.",
     [col.words("family", "family")],
     why_empty="no backend with several families, one of them of three models or more",
     order=(*ORDER, "family"),
@@ -104,7 +103,6 @@ SCALING_FITS_BY_FAMILY = _laws(
 LENGTH_LIMITED = _laws(
     "scaling_fits_length_limited",
     "laws without decodes that stopped early (TR121's filter)",
-    "Exponents without the decodes that stopped early.",
     [col.words("filter")],
     why_empty=_NO_REASONS,
 )

@@ -26,7 +26,6 @@ WARMUP_BREAKDOWN = Table(
     name="ollama_warmup_breakdown",
     holds="loading told apart from the first prefill",
     why_empty="no prefill rows with a server's load time, warmup and measured",
-    caption="Cold start taken apart: loading and the first prefill.",
     columns=(
         *_CELL,
         col.measured("warmup_prefill_infer_median_ms", "cold prefill (ms)"),
@@ -48,7 +47,6 @@ EARLY_STOP_SUMMARY = Table(
     name="ollama_early_stop_summary",
     holds="early stops by model and scenario",
     why_empty="no rows say why a generation ended (done_reason): nothing here may stop early",
-    caption="Early stops by model and scenario.",
     columns=(
         *_CELL,
         _CALLS,
@@ -113,7 +111,6 @@ LEAST_SCENARIOS = 5
 SERVER_CLOCK = Table(
     name="server_clock",
     holds="a server's times against the client's clock",
-    caption="A server's decode time against the client's clock.",
     why_empty="no calls with both a server's decode time and a client's token arrivals",
     columns=(
         *_MODEL,
@@ -133,7 +130,6 @@ SERVER_CLOCK = Table(
 PROMPT_CACHE_CHECKS = Table(
     name="prompt_cache_checks",
     holds="what is known of the prompt cache, per model",
-    caption="Calls by what is known of the prompt cache.",
     why_empty="no calls of an engine that may answer from a prompt cache",
     columns=(
         *_MODEL,

@@ -193,7 +193,6 @@ def step_times(table: pl.DataFrame) -> dict[tuple[str, str], StepTimes]:
 
 
 def _terms(batch: Floats, tokens: Floats) -> dict[str, Floats]:
-    """What each coefficient is multiplied with."""
     return dict(zip(COEFFICIENTS, (np.ones_like(batch), batch, batch * tokens, batch * tokens**2), strict=True))
 
 
@@ -254,7 +253,6 @@ def step_time_model(points: pl.DataFrame) -> pl.DataFrame:
 
 
 def _row(mode: Mode, points: pl.DataFrame) -> Row:
-    """The figures of the form that was chosen."""
     least = math.inf
     row: Row = {"n_points": points.height, "n_left_out": 0}
     for form, terms in FORMS[mode].items():

@@ -68,7 +68,6 @@ _NO_LAYERS = "no models whose layers are known (config, resolved_model_params.cs
 MODEL_ARCHITECTURE = Table(
     name="hf_model_architecture",
     holds="layers, width, heads of each model",
-    caption="Each model's architecture.",
     why_empty=_NO_LAYERS,
     columns=(
         col.words("model", "model"),
@@ -134,8 +133,7 @@ MULTIVARIATE_FITS = Table(
 )
 STRUCTURE_PREDICTORS = Table(
     name="structure_predictors",
-    holds="which property predicts a model left out",
-    caption="Error in predicting a model that was left out.",
+    holds="which property predicts a model that was left out",
     columns=(
         *GROUP_COLUMNS,
         col.words("predictor", "predicted from"),
@@ -357,6 +355,5 @@ def _compared(points: pl.DataFrame) -> Iterator[Row]:
 
 
 def logs_of(points: pl.DataFrame, names: Sequence[str]) -> regression.Floats:
-    """The logs of columns, of shape (points, columns)."""
     values = np.array([floats(points, name) for name in names]).reshape(len(names), points.height)
     return np.asarray(np.log(values.T))

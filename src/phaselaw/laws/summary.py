@@ -79,7 +79,7 @@ REQUESTS = dataclasses.replace(
 _NO_SHARE = "no model has both kv_decode and e2e_kv rows"
 DECODE_FRACTION_BY_MODEL = Table(
     name="decode_fraction_by_model",
-    holds="decode's share, of each model",
+    holds="decode's share of end-to-end latency, of each model",
     why_empty=_NO_SHARE,
     columns=(
         *GROUP_COLUMNS[:3],
@@ -92,8 +92,7 @@ DECODE_FRACTION_BY_MODEL = Table(
 )
 DECODE_FRACTION_SUMMARY = Table(
     name="decode_fraction_summary",
-    holds="decode's share, over models",
-    caption="Decode time / end-to-end time, over models.",
+    holds="decode's share of end-to-end latency, over models",
     why_empty=_NO_SHARE,
     columns=(
         *GROUP_COLUMNS[:2],

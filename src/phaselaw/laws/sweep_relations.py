@@ -25,7 +25,6 @@ _VALUES = (col.counted("n_values"), *col.plain("value_first value_last"))
 DECODE_BY_BATCH = Table(
     name="decode_by_batch",
     holds="decode step against batch size",
-    caption="A decode step against the batch.",
     why_empty="fewer than three batch sizes at one length (phaselaw sweep --axis batch_size=1,2,4,8)",
     columns=(
         *(*OF_MODEL, col.measured("tokens", "context (tokens)", col.count), *_VALUES),
@@ -41,7 +40,6 @@ DECODE_BY_BATCH = Table(
 DECODE_BY_CONTEXT = Table(
     name="decode_by_context",
     holds="decode step against context length",
-    caption="A decode step against the context.",
     why_empty="fewer than three context lengths at one batch size",
     columns=(
         *(*OF_MODEL, col.measured("batch", "batch", col.count), *_VALUES),
@@ -56,8 +54,7 @@ DECODE_BY_CONTEXT = Table(
 )
 PREFILL_BY_LENGTH = Table(
     name="prefill_by_length",
-    holds="prefill against prompt length",
-    caption="Prefill against prompt length: attention's square.",
+    holds="prefill against prompt length: attention's square",
     why_empty="fewer than four prompt lengths at one batch size (phaselaw sweep --axis prompt_tokens=...)",
     columns=(
         *(*OF_MODEL, col.measured("batch", "batch", col.count), *_VALUES, *col.plain("constant_ms")),

@@ -66,9 +66,7 @@ WARMUP_EFFECT_SUMMARY = Table(
 )
 COLD_STARTS = Table(
     name="cold_starts",
-    holds="first calls by how cold they are, load included: the worst, and how many are unsafe",
-    caption="First calls against warm ones of their cell, load included: the worst of each kind, and how many are "
-    "unsafe.",
+    holds="first calls against warm ones, load included: the worst by how cold they are, and how many are unsafe",
     why_empty="no first call with warm calls of its cell beside it, or with a load of its own",
     columns=(
         *GROUP_COLUMNS,

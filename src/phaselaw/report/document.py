@@ -36,7 +36,8 @@ class Table:
 
 def display(table: tables.Table, rows: Sequence[Row]) -> Table:
     """A declared table with these rows, in the columns that a report shows."""
-    return Table(caption=table.caption, columns=table.reported(rows), rows=tuple(rows))
+    caption = table.caption or f"{table.holds[:1].upper()}{table.holds[1:]}."
+    return Table(caption=caption, columns=table.reported(rows), rows=tuple(rows))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -49,7 +49,6 @@ CELL = [*GROUP_OF_MODEL, "scenario"]
 
 VALIDITY_CHECKS = Table(
     name="validity_checks",
-    caption="Every check, whether it spoke up or not.",
     holds="each check and whether it spoke up",
     columns=(
         words("check", "check"),
@@ -171,7 +170,6 @@ class Evidence:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The run's manifest; empty where it has none."""
         return self.run.manifest or {}
 
     @property
@@ -257,7 +255,6 @@ def marked(table: pl.DataFrame, results: Sequence[CheckResult]) -> pl.DataFrame:
 
 
 def _touched(table: pl.DataFrame, check: str, finding: Finding) -> pl.Expr:
-    """Which rows a finding is about."""
     touched: pl.Expr = pl.col("backend") == finding.where["backend"]
     if "other_backend" in table.columns:
         touched |= pl.col("other_backend") == finding.where["backend"]
