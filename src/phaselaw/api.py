@@ -171,7 +171,8 @@ def save_tables(tables: Mapping[str, pl.DataFrame], root: Path, *below: str) -> 
     """Write tables as CSVs into a folder, or one below it, which is made; returns it, or raises `RunError`."""
     with writing(root, _ELSEWHERE):
         folder = folder_in(root, *below)
-        analyses.write(tables, folder)
+        for name, table in tables.items():
+            write_csv(folder / f"{name}.csv", table.columns, table.iter_rows(named=True))
     return folder
 
 

@@ -100,7 +100,7 @@ def beside(report: str, caption: str) -> list[list[str]]:
 
 def test_shares_early_stops_cold_starts_and_regimes_of_each_run_stand_side_by_side(report: str) -> None:
     runs = {"primary", "family", "batch8", "gen512", "sweep"}
-    for caption in ("Decode's share of end-to-end latency", "First calls against warm ones", "The regime of each backend"):
+    for caption in ("Decode's share of end", "First calls against warm ones", "The regime of each backend"):
         assert {row[0] for row in beside(report, caption)} == runs, caption
     assert {row[0] for row in beside(report, "Early stops by scenario")} == {"primary", "family"}
     assert {row[1] for row in beside(report, "Laws over all scenarios")} == runs

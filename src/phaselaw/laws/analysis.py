@@ -5,14 +5,12 @@ its file (the `Table` and its function), and its line here.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import polars as pl
 
-from phaselaw.files import write_csv
 from phaselaw.laws import (
     concurrency,
     decisions,
@@ -40,7 +38,7 @@ from phaselaw.laws.options import Options
 from phaselaw.records import Run
 from phaselaw.tables import BUDGET, Table
 
-__all__ = ["Analysis", "Options", "analyze", "write"]
+__all__ = ["Analysis", "Options", "analyze"]
 
 
 class Context(dict[Any, pl.DataFrame]):
@@ -263,9 +261,3 @@ def analysed(context: Context) -> Analysis:
     }
     notes = {table.name: table.why_empty for table, _ in TABLES if found[table.name].is_empty()}
     return Analysis(tables=found, notes=notes, options=context.options, parts=context.parts)
-
-
-def write(tables: Mapping[str, pl.DataFrame], directory: Path) -> None:
-    """Write each table as ``NAME.csv``, whole or not at all; the directory must be there."""
-    for name, table in tables.items():
-        write_csv(directory / f"{name}.csv", table.columns, table.iter_rows(named=True))

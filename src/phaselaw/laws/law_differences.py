@@ -78,19 +78,12 @@ def unpaired_slope_difference(one: Mapping[str, Any], other: Mapping[str, Any], 
         if law["slope_t_ci_low"] is None or degrees <= 0:
             return SlopeDifference()
         half = (law["slope_t_ci_high"] - law["slope_t_ci_low"]) / 2
-        laws.append((float(law["slope"]), half / float(stats.t.ppf(0.5 + level / 2, degrees)), degrees))
-    found = welch_difference(laws[0], laws[1], level)
-    return dataclasses.replace(found, n_models=one["n_models"] + other["n_models"])
-
-
-def welch_difference(
-    one: tuple[float, float, float], other: tuple[float, float, float], level: float
-) -> SlopeDifference:
-    """First minus second of two independent slopes, each (slope, standard error, degrees of freedom)."""
-    (a, a_se, a_df), (b, b_se, b_df) = one, other
-    variance, degrees = sum_of_variances(np.square([a_se, b_se]), np.array([a_df, b_df]))
-    half = float(t_half_width(np.sqrt(variance), degrees, level))
-    return SlopeDifference(difference=a - b, low=a - b - half, high=a - b + half)
+        laws.append((half / float(stats.t.ppf(0.5 + level / 2, degrees)), degrees))
+    (a, a_degrees), (b, b_degrees) = laws
+    variance, freedom = sum_of_variances(np.square([a, b]), np.array([a_degrees, b_degrees]))
+    difference, half = one["slope"] - other["slope"], float(t_half_width(np.sqrt(variance), freedom, level))
+    n = one["n_models"] + other["n_models"]
+    return SlopeDifference(difference=difference, low=difference - half, high=difference + half, n_models=n)
 
 
 PAIRED, INDEPENDENT, NONE = "paired over models", "independent laws (Welch)", "no interval"

@@ -162,19 +162,14 @@ def _laws_of(
             found["boot_n_used"] = used[0]
             for name, low, high in zip(("slope", "log10_intercept"), lows, highs, strict=True):
                 found |= {f"{name}_ci_low": low, f"{name}_ci_high": high}
-        yield key | found | _said(found, models, line, noise, options.level) | _noise_words(noise, replicates)
-
-
-def _noise_words(noise: Noise, replicates: Replicates | None) -> Row:
-    """What a slope's default interval holds, and whether the noise between runs was measured."""
-    found: Row = {"slope_interval_holds": noise.holds, "between_run_noise": "not measured"}
-    if replicates is None:
-        return found
-    if replicates.kind == "rounds":
-        return found | {"slope_round_noise_se": math.sqrt(noise.between)}
-    few = f"not measured: no two of {replicates.n} {replicates.kind} are whole"
-    measured = f"measured over {noise.n} {replicates.kind}" if noise.n > 1 else few
-    return found | {"between_run_noise": measured, "slope_run_noise_se": math.sqrt(noise.between)}
+        found |= {"slope_interval_holds": noise.holds, "between_run_noise": "not measured"}
+        if kind == "rounds":
+            found["slope_round_noise_se"] = math.sqrt(noise.between)
+        elif replicates is not None:
+            few = f"not measured: no two of {replicates.n} {kind} are whole"
+            found["between_run_noise"] = f"measured over {noise.n} {kind}" if noise.n > 1 else few
+            found["slope_run_noise_se"] = math.sqrt(noise.between)
+        yield key | found | _said(found, models, line, noise, options.level)
 
 
 def _figures(x: Floats, y: Floats, line: Plane, noise: Noise, level: float) -> Row:

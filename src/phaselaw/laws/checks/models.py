@@ -116,7 +116,7 @@ def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, flo
 )
 def heterogeneous(evidence: Evidence) -> Findings:
     """Laws over models of several families, quantisations or tokenizers: the exponent mixes size with what differs."""
-    kinds = kinds_of(evidence.run)
+    kinds, models = kinds_of(evidence.run), evidence.run.models
     for key, group in grouped(evidence.per_model.filter(pl.col("mode") == pl.col("mode").max().over(SETTING)), SETTING):
         mine = group.join(kinds, on=["backend", "model", "model_kind"], how="left")
         values = {word: sorted(set(mine[name].drop_nulls())) for name, word in KINDS.items()}
@@ -124,23 +124,18 @@ def heterogeneous(evidence: Evidence) -> Findings:
         several = {word: those for word, those in values.items() if len(those) > 1}
         mixed = [f"{len(those)} {word} ({', '.join(those)})" for word, those in several.items()]
         mixed += [f"several tokenizers or templates ({texts})"] if texts else []
-        mixtures = _mixtures(evidence.run.models, key["backend"], group["model"].to_list())
+        active = {}  # of the mixtures of experts among the models: the parameters that a token needs of them
+        if {"backend", "model", "n_experts"} <= set(models.columns):
+            experts = pl.col("n_experts").cast(pl.Float64) > 0  # a column without values is read as text
+            theirs = models.filter(experts, pl.col("backend") == key["backend"], pl.col("model").is_in(group["model"]))
+            active = {row["model"]: row.get("params_millions_active") for row in theirs.sort("model").to_dicts()}
+        mixtures = [name if of is None else f"{name}: {of:.4g} M active" for name, of in active.items()]
         yield int(any(values.values()) or texts is not None or bool(mixtures))
         if 0 < len(mixtures) < group["model"].n_unique():
             mixed.append(f"mixtures of experts beside dense models ({', '.join(mixtures)}), by all their parameters")
         if mixed:
             over = f"one law over {'; '.join(mixed)}: its exponent is of these models as they are, not of size alone"
             yield Finding(key, float(max([2, *map(len, several.values())])), over)
-
-
-def _mixtures(models: pl.DataFrame, backend: str, names: list[str]) -> list[str]:
-    """The mixtures of experts among a backend's models, with the parameters that a token needs of them."""
-    if not {"backend", "model", "n_experts"} <= set(models.columns):
-        return []
-    experts = pl.col("n_experts").cast(pl.Float64)  # a column without values is read as text
-    theirs = models.filter((pl.col("backend") == backend) & pl.col("model").is_in(names) & (experts > 0))
-    active = {row["model"]: row.get("params_millions_active") for row in theirs.sort("model").iter_rows(named=True)}
-    return [name if of is None else f"{name}: {of:.4g} M active" for name, of in active.items()]
 
 
 def _unlike_counts(measured: pl.DataFrame, backend: str, batch_size: int) -> str | None:
