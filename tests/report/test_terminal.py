@@ -49,7 +49,7 @@ def test_columns_that_a_plan_leaves_out_are_named() -> None:
     wide = dataclasses.replace(TABLE, columns=(*TABLE.columns[:3], *(words(each, each * 60) for each in "ef")))
     for of, told in ((TABLE, ""), (wide, f"Left out for want of room (--wide): {'e' * 60}; {'f' * 60}.")):
         out = io.StringIO()
-        print_fitting(Section(title="", blocks=(of,)), Console(file=out, width=200), wide=False)
+        print_fitting(Section(title="", blocks=(of,)), Console(file=out, width=200))
         assert " ".join(out.getvalue().partition("Left")[2].split()) == told.removeprefix("Left").strip()
 
 

@@ -40,7 +40,7 @@ from phaselaw.plan.prices import Choice, choose, read_date, read_offers
 from phaselaw.plan.replicas import Price, Replica, replicas_of, stated
 from phaselaw.plan.tables import TABLES
 from phaselaw.report.economics import SECTIONS, Plan, sections
-from phaselaw.report.terminal import print_fitting
+from phaselaw.report.terminal import print_fitting, print_section
 from phaselaw.rundir.journal import JOURNAL
 from phaselaw.rundir.read import runs_of
 from phaselaw.tables import MOST_ROWS
@@ -155,9 +155,9 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(document)
         return
-    console = screen(pipe_width=400)  # on a pipe nothing is wrapped or cut
+    console, show = screen(pipe_width=400), print_section if args.wide else print_fitting
     for section in sections(plan, shown):
-        print_fitting(section if len(shown) > 1 else replace(section, title=""), console, wide=args.wide)
+        show(section if len(shown) > 1 else replace(section, title=""), console)
     if others := [part for part in PARTS if part not in shown]:
         print(f"More of this plan: --show {','.join(others)} (or all).", file=sys.stderr)
 

@@ -10,17 +10,17 @@ from phaselaw.report import (
     economics,
     few_models,
     front,
-    guidance,
     performance,
     prediction,
     provenance,
     scaling,
     sweeps,
-    validity,
 )
 from phaselaw.report.document import Block, Chapter, Document, DotPlot, Plot, Section, Words, dots, section
+from phaselaw.report.guidance import guidance
 from phaselaw.report.outline import CHAPTERS, GLOSSARY, WORDING
 from phaselaw.report.subject import Subject
+from phaselaw.report.validity import trust, validity
 from phaselaw.tables import alike, digits
 
 _MADE: dict[str, Callable[[Subject], Iterable[Block | None]]] = {
@@ -33,14 +33,14 @@ _MADE: dict[str, Callable[[Subject], Iterable[Block | None]]] = {
     "Runs side by side": comparison.side_by_side,
     "The same weights on several engines": comparison.engines,
     "First calls": performance.first_calls,
-    "Validity": validity.validity,
+    "Validity": validity,
     "What this run does not tell": provenance.limits,
     "How good predictions are": prediction.validation,
     "Early stops": performance.early_stops,
     "Regimes": scaling.regimes,
     "Overhead and compute": scaling.overhead_and_compute,
     "The machine's limits": scaling.limits_of_machine,
-    "Guidance": guidance.guidance,
+    "Guidance": guidance,
     "Words": lambda _: (Words(tuple(GLOSSARY.items())),),
     "Environment": provenance.environment,
     "Workload": provenance.workload,
@@ -120,7 +120,7 @@ def _rates(subject: Subject) -> DotPlot | None:
 _FIRST: dict[str, tuple[Callable[[Subject], str], Callable[[Subject], Plot | None]]] = {
     "Speed": (_speed, lambda subject: few_models.waits(subject) or scaling.picture(subject)),
     "Cold start": (_cold_start, performance.waits),
-    "Trust": (lambda of: f"The run is {validity.trust(of)}.", lambda of: dots("exponents", of.laws())),
+    "Trust": (lambda of: f"The run is {trust(of)}.", lambda of: dots("exponents", of.laws())),
     "What explains it": (
         _explained,
         lambda subject: dots("which-property", subject.rows("structure_predictors", mode="e2e_kv")),

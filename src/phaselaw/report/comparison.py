@@ -5,19 +5,10 @@ from dataclasses import replace
 
 import polars as pl
 
+from phaselaw.laws import regression_test
 from phaselaw.laws.decisions import REGIMES
 from phaselaw.laws.engine_ratios import CONSTANT, ENGINE_LAWS, ENGINE_RATIOS, EXPONENT
 from phaselaw.laws.law_differences import LAWS_SIDE_BY_SIDE, stem
-from phaselaw.laws.regression_test import (
-    CANT_TELL,
-    EACH_CELL,
-    FASTER,
-    MODELS,
-    SLOWER,
-    WHOLE,
-    WITHIN_RUNS,
-    RegressionTest,
-)
 from phaselaw.laws.served import EARLY_STOP_SUMMARY
 from phaselaw.laws.summary import DECODE_FRACTION_SUMMARY
 from phaselaw.laws.warmup import COLD_STARTS
@@ -114,19 +105,19 @@ def _change(row: Row) -> str:
     return f"{who}: {changes.get(row['changes'], 'no change is shown')} ({slopes}; {ratio})."
 
 
-def run_against_run(comparison: RegressionTest) -> Section:
+def run_against_run(comparison: regression_test.RegressionTest) -> Section:
     """The tables of ``phaselaw compare`` (each cell, each backend as a whole), and how to read them, in sentences."""
     cells = table_rows(comparison.cells, budget=comparison.cells[BUDGET].n_unique() > 1)
-    asked = [(MODELS, comparison.models)] if comparison.models.height else []
-    shown = [display(table, table_rows(rows)) for table, rows in (*asked, (WHOLE, comparison.whole))]
-    tables = [display(EACH_CELL, cells), *shown]
+    asked = [(regression_test.MODELS, comparison.models)] if comparison.models.height else []
+    shown = [display(table, table_rows(rows)) for table, rows in (*asked, (regression_test.WHOLE, comparison.whole))]
+    tables = [display(regression_test.EACH_CELL, cells), *shown]
     reading = [_outcome(comparison)]
     if comparison.judged and comparison.n_not_judged:
         reading.append(f"{comparison.n_not_judged} ratios are not judged: some run lacks their cells.")
     reading.append(
         f"In brackets: {comparison.level:.0%} intervals by the scatter of calls within these runs only. Runs of "
         "the same thing differ by more than that: a ratio outside of its interval is no regression yet."
-        if comparison.basis == WITHIN_RUNS
+        if comparison.basis == regression_test.WITHIN_RUNS
         else f"In brackets: {comparison.level:.0%} intervals of one ratio, by how far the same thing differs "
         f"{comparison.basis}; p is corrected for all that is asked of models and of everything (Holm; end to end has "
         "most of what may go wrong). A cell has the verdict of its model, else of everything, where it lies beyond the "
@@ -138,20 +129,20 @@ def run_against_run(comparison: RegressionTest) -> Section:
     return Section(title="", blocks=(*tables, *reading))
 
 
-def _outcome(comparison: RegressionTest) -> str:
+def _outcome(comparison: regression_test.RegressionTest) -> str:
     beyond = f"more than {comparison.threshold:.1%}"
-    if comparison.basis == WITHIN_RUNS:
+    if comparison.basis == regression_test.WITHIN_RUNS:
         return (
             "Significance can't be judged: that takes two or more runs a side (RUN RUN --with RUN RUN), or replicates "
             "in them."
         )
     if not comparison.judged:
         return "Significance can't be judged: no cell was measured in every run."
-    said = [*_findings(comparison, SLOWER), *_findings(comparison, FASTER)]
+    said = [*_findings(comparison, regression_test.SLOWER), *_findings(comparison, regression_test.FASTER)]
     if comparison.n_slower:
         return f"REGRESSION of {beyond}: {'; '.join(said)}."
     found = f" And {'; '.join(said)}." if said else ""
-    if comparison.outcome == CANT_TELL:
+    if comparison.outcome == regression_test.CANT_TELL:
         needed = comparison.runs_needed
         runs = f"that takes {needed} runs a side" if needed else "no number of runs up to a thousand would tell"
         return (
@@ -160,13 +151,13 @@ def _outcome(comparison: RegressionTest) -> str:
     return f"No regression of {beyond}: no ratio end to end can be that large.{found}"
 
 
-def _findings(comparison: RegressionTest, verdict: str) -> list[str]:
+def _findings(comparison: regression_test.RegressionTest, verdict: str) -> list[str]:
     """What moved, in words: everything of a backend and phase, then models beside the others."""
     found = []
     for rows in (comparison.whole, comparison.models):
         for row in table_rows(rows.filter(pl.col("verdict") == verdict)):
             beside = " than the others" if row.get("relative") else ""
-            factor = row["ratio"] if verdict == SLOWER else 1 / row["ratio"]
+            factor = row["ratio"] if verdict == regression_test.SLOWER else 1 / row["ratio"]
             what = f"{row.get('model') or 'everything'} on {row['law']}, {row['phase']}"
             found.append(f"{what}, is {verdict} by {digits(factor)} x{beside}")
     return found

@@ -4,15 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from phaselaw import tables as col
-from phaselaw.laws.prediction import (
-    CHOSEN,
-    LAWS,
-    PREDICTION_COVERAGE,
-    PREDICTION_VALIDATION,
-    Prediction,
-    Predictions,
-    Workload,
-)
+from phaselaw.laws import prediction as laws
 from phaselaw.laws.structure import MEAN
 from phaselaw.report.document import Block, Table, display
 from phaselaw.report.outline import WORDING
@@ -40,19 +32,19 @@ _SHOWN += "tokens_per_s_low interval_holds"
 
 def validation(subject: Subject) -> Iterator[Block]:
     """Each model predicted from the others, and how many intervals held."""
-    rows = subject.rows(PREDICTION_VALIDATION.name, mode="e2e_kv")
+    rows, coverage = subject.rows(laws.PREDICTION_VALIDATION.name, mode="e2e_kv"), laws.PREDICTION_COVERAGE
     if rows:
-        yield subject.table(PREDICTION_COVERAGE, subject.ordered(PREDICTION_COVERAGE.name, predictor=CHOSEN))
+        yield subject.table(coverage, subject.ordered(coverage.name, predictor=laws.CHOSEN))
         yield left_out(rows)
         yield READING
 
 
 def left_out(rows: Sequence[Row]) -> Table:
     """The table of left-out models, each by the law that would have been chosen."""
-    return display(PREDICTION_VALIDATION, [row for row in rows if row["predictor"] == CHOSEN])
+    return display(laws.PREDICTION_VALIDATION, [row for row in rows if row["predictor"] == laws.CHOSEN])
 
 
-def predicted(predictions: Predictions) -> Table:
+def predicted(predictions: laws.Predictions) -> Table:
     """The table of predictions: the law that is used first, the others beside it."""
     rows = [
         row | {"choice": "used" if row["used"] else "beside", "beyond": row["provenance"] if row["outside"] else ""}
@@ -63,18 +55,18 @@ def predicted(predictions: Predictions) -> Table:
     return display(dataclasses.replace(_PREDICTED, shows=_SHOWN + beyond), rows)
 
 
-def reading(predictions: Predictions) -> tuple[str, ...]:
+def reading(predictions: laws.Predictions) -> tuple[str, ...]:
     """What the predictions are of, which law is used and why, in sentences."""
     rows = [_row(each) for each in predictions.rows]
     found, measured = {row["predictor"] for row in rows}, {row["law"] for row in rows}
-    laws = [law for law in LAWS if law in found]
+    known = [law for law in laws.LAWS if law in found]
     return (
         f"In brackets: {rows[0]['level']:.0%} prediction intervals, where the latency of one new model lies: how far "
         "models scatter about the law, and the law's own uncertainty, in one more run or in this run only, as "
         "'intervals hold' says. Latencies are of calls that run alone.",
         "Used is the law that is off by the least when a measured model is left out (typical error, a factor), of "
-        f"those that the stated properties allow: {', '.join(laws)}."
-        + (" Its interval is wider for having been chosen." if len(laws) > 1 else ""),
+        f"those that the stated properties allow: {', '.join(known)}."
+        + (" Its interval is wider for having been chosen." if len(known) > 1 else ""),
         *(
             f"{row['law']}, {row['phase']}: no law predicts a model that was left out better than the {MEAN} of the "
             f"others does ({col.factor(row['typical_factor'])} against {col.factor(row['mean_factor'])})."
@@ -101,7 +93,7 @@ def reading(predictions: Predictions) -> tuple[str, ...]:
     )
 
 
-def _row(about: Prediction | Workload) -> Row:
+def _row(about: laws.Prediction | laws.Workload) -> Row:
     """Its fields, and its ``law`` and ``phase`` in words."""
     row = dataclasses.asdict(about)
     return row | {"law": law_words(row), "phase": PHASE_WORDS.get(row.get("mode", ""))}

@@ -54,15 +54,12 @@ _AT_MOST = 80
 """Characters of a line of a plan, unless all of it is asked for."""
 
 
-def print_fitting(section: Section, console: Console, *, wide: bool) -> None:
-    """Print a section in lines of 80 characters, the same on a terminal and on a pipe; or all of it, ``wide``.
+def print_fitting(section: Section, console: Console) -> None:
+    """Print a section in lines of 80 characters, the same on a terminal and on a pipe.
 
     Where a table is too wide, checks' names behind a suspect mark give way first, then brackets, the last column's
     before the others', then the last columns, which are named.
     """
-    if wide:
-        print_section(section, console)
-        return
     blocks: list[Block] = []
     for block in section.blocks:
         fitted = _fitting(block) if isinstance(block, Table) else block
