@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from phaselaw.cli import build_parser, main
+from phaselaw.commands.sweep import setting_of
 from phaselaw.study.file import load_study, shipped_studies
 
 TEXT = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
@@ -31,7 +32,7 @@ def rows(heading: str) -> list[str]:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_command_in_the_docs_is_one_that_is_taken(words: list[str]) -> None:
     args = build_parser().parse_args(words[1:])
-    study = load_study(args.study, settings=[f"axes.{axis.replace('=', '=[')}]" for axis in args.axes])
+    study = load_study(args.study, settings=[setting_of(axis) for axis in args.axes])
     assert any(values for _, values in study.axes)
 
 

@@ -1,5 +1,6 @@
 """``phaselaw models``: data on stdout, notes on stderr, an exit code that says whether models are whole."""
 
+import io
 import json
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from phaselaw.cli import build_parser
+from phaselaw.commands import models
 from phaselaw.errors import UsageError
 
 
@@ -15,11 +17,11 @@ def run(*argv: str) -> int:
     return args.run(args) or 0
 
 
-def test_build_prints_where_the_models_are(tmp_path: Path, capsys) -> None:
+def test_build_prints_where_the_models_are_and_notes_on_stderr(tmp_path: Path, capsys) -> None:
     assert run("build", "tiny-gpt2", "--out", str(tmp_path)) == 0
     captured = capsys.readouterr()
     assert captured.out == f"{tmp_path / 'tiny-gpt2'}\n"
-    assert captured.err == ""
+    assert captured.err == "building tiny-gpt2 (2 MB)\n"
 
 
 def test_build_as_json_is_one_document(tmp_path: Path, capsys) -> None:
@@ -76,6 +78,18 @@ def test_an_unknown_model_is_a_usage_error(tmp_path: Path) -> None:
     for action in ("build", "list", "verify"):
         with pytest.raises(UsageError, match="gpt9"):
             run(action, "gpt9", "--out", str(tmp_path))
+
+
+def test_on_a_terminal_progress_is_redrawn_and_ends_its_line() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    show = models.progress_on(terminal)
+    show("gpt2-5m", 1, 4)
+    show("gpt2-5m", 4, 4)
+    assert terminal.getvalue() == "\rbuilding gpt2-5m:  25 %\rbuilding gpt2-5m: 100 %\n"
 
 
 @pytest.mark.usefixtures("ladder_cache")

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from in_process import phaselaw
 
+from phaselaw.commands.sweep import setting_of
+from phaselaw.errors import UsageError
 from phaselaw.rundir.journal import JOURNAL, read_journal
 
 PHASELAW = (sys.executable, "-m", "phaselaw")
@@ -74,10 +76,16 @@ def test_a_study_that_sweeps_nothing_is_refused_before_anything_runs(study: Path
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("axis", ["tokens=8", "gen_tokens", "gen_tokens=8,x", "gen_tokens=0", "=8", "½=8"])
+def test_an_axis_becomes_a_setting() -> None:
+    assert setting_of("gen_tokens=8, 32") == "axes.gen_tokens=[8, 32]"
+
+
+@pytest.mark.parametrize(
+    "axis", ["tokens=8", "gen_tokens", "gen_tokens=", "gen_tokens=8,x", "gen_tokens=0", "=8", "½=8"]
+)
 def test_a_malformed_axis_is_a_fault_of_usage(axis: str) -> None:
-    done = phaselaw("sweep", "gpt2-ladder-cpu", "--axis", axis)
-    assert done.returncode == 2 and "axes." in done.stderr
+    with pytest.raises(UsageError, match="--axis"):
+        setting_of(axis)
 
 
 def test_one_axis_given_twice_is_refused(study: Path) -> None:

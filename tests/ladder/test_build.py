@@ -80,6 +80,15 @@ def test_processes_that_build_the_same_model_at_once_all_end_with_it_whole(tmp_p
     assert names_in(tmp_path) == {"gpt2-5m"}
 
 
+def test_progress_grows_to_the_total(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    build(["tiny-gpt2"], tmp_path, lambda *event: told.append(event))
+    total = sum(entry.bytes for entry in shipped_checksums()["tiny-gpt2"].values())
+    done = [event[1] for event in told]
+    assert done == sorted(done)
+    assert told[-1] == ("tiny-gpt2", total, total)
+
+
 def test_an_unknown_model_is_a_usage_error_that_names_the_known(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no model 'gpt3'; it has: tiny-gpt2, .*gpt2-100m"):
         build(["gpt3"], tmp_path)

@@ -17,10 +17,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from phaselaw.commands.console import notes_console
 from phaselaw.commands.options import a_path, add_json, answer, option
 from phaselaw.errors import BAD_ANSWER, DONE, UsageError
-from phaselaw.ladder.build import build, cache_directory, chosen, faults
+from phaselaw.ladder.build import Progress, build, cache_directory, chosen, faults
 from phaselaw.ladder.gguf import FORMATS, export, exportable
 from phaselaw.ladder.spec import PREFIX
 
@@ -51,11 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def build_models(args: argparse.Namespace) -> None:
-    paths = []
-    with notes_console().status("building models") as status:
-        for model in chosen(_names(args)):
-            status.update(f"building {model.name}")
-            paths += build([model.name], args.out)
+    paths = build(_names(args), args.out, progress_on(sys.stderr))
     document = {"models": [{"name": path.name, "path": str(path)} for path in paths]}
     answer(args.json, document, map(str, paths), indent=1)
 
@@ -92,6 +87,22 @@ def export_models(args: argparse.Namespace) -> None:
     written = [export(name, each, args.out, note=lambda line: print(line, file=sys.stderr)) for name, each in wanted]
     files = [{key: str(value) for key, value in each._asdict().items()} for each in written]
     answer(args.json, {"files": files, "left_out": refused}, (str(each.path) for each in written), indent=1)
+
+
+def progress_on(stream: Any) -> Progress:
+    """A line for each model that is being built: redrawn on a terminal, otherwise written once."""
+    redraws = stream.isatty()
+    begun: set[str] = set()
+
+    def show(name: str, done: int, total: int) -> None:
+        if redraws:
+            stream.write(f"\rbuilding {name}: {100 * done // total:3d} %" + ("\n" if done == total else ""))
+        elif name not in begun:
+            stream.write(f"building {name} ({total / 1e6:.0f} MB)\n")
+        begun.add(name)
+        stream.flush()
+
+    return show
 
 
 def _names(args: argparse.Namespace) -> Sequence[str] | None:

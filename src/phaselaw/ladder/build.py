@@ -8,7 +8,7 @@ import json
 import lzma
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,9 @@ from phaselaw.errors import NotReadyError, UsageError, within
 from phaselaw.files import cache_folder, lock, sha256_of
 from phaselaw.ladder.spec import LADDER, PREFIX, LadderModel, ladder_model
 from phaselaw.ladder.weights import STD, safetensors_chunks
+
+Progress = Callable[[str, int, int], None]
+"""Called with the model's name, the bytes written so far and the bytes that it will have."""
 
 RECORD = "checksums.json"
 """Beside a built model: the part of the shipped table that it was checked against."""
@@ -51,7 +54,7 @@ def chosen(names: Sequence[str] | None) -> tuple[LadderModel, ...]:
     return tuple(dict.fromkeys(filter(None, found.values())))
 
 
-def build(names: Sequence[str] | None = None, out: Path | None = None) -> list[Path]:
+def build(names: Sequence[str] | None = None, out: Path | None = None, progress: Progress | None = None) -> list[Path]:
     """Build models (all for ``None``) below ``out`` (the cache for ``None``) and return their directories.
 
     A model that is there already is read through and kept when whole, built anew when damaged. Each appears
@@ -59,7 +62,7 @@ def build(names: Sequence[str] | None = None, out: Path | None = None) -> list[P
     `NotReadyError` where the place can't be written, holds something else under that name, or a file comes
     out otherwise than shipped.
     """
-    return [_build_one(model, out or cache_directory()) for model in chosen(names)]
+    return [_build_one(model, out or cache_directory(), progress) for model in chosen(names)]
 
 
 def resolve(name: str, *, every_byte: bool = False) -> Path | str:
@@ -77,7 +80,7 @@ def resolve(name: str, *, every_byte: bool = False) -> Path | str:
     return Path(name) if Path(name).is_dir() else name
 
 
-def _build_one(model: LadderModel, root: Path) -> Path:
+def _build_one(model: LadderModel, root: Path, progress: Progress | None) -> Path:
     target, partial, replaced = (root / name for name in (model.name, f".{model.name}.new", f".{model.name}.old"))
     try:
         with one_process_at_a_time(target):
@@ -89,7 +92,7 @@ def _build_one(model: LadderModel, root: Path) -> Path:
             try:
                 for left in (partial, replaced):  # by a process that died
                     shutil.rmtree(left, ignore_errors=True)
-                _write(model, partial)
+                _write(model, partial, progress)
                 if target.exists():
                     target.rename(replaced)
                 partial.rename(target)
@@ -112,16 +115,19 @@ def one_process_at_a_time(path: Path) -> Iterator[None]:
         yield
 
 
-def _write(model: LadderModel, directory: Path) -> None:
+def _write(model: LadderModel, directory: Path, progress: Progress | None) -> None:
     """Write a model's files, compare each with the shipped table, and put the record beside them."""
     expected = shipped_checksums()[model.name]
+    total, done = sum(entry.bytes for entry in expected.values()), 0
     directory.mkdir()
     for name, chunks in model_files(model).items():
         digest = hashlib.sha256()
         with (directory / name).open("wb") as file:
             for chunk in chunks:
                 digest.update(chunk)
-                file.write(chunk)
+                done += file.write(chunk)
+                if progress is not None:
+                    progress(model.name, done, total)
             written = Checksum(file.tell(), digest.hexdigest())
         if written != expected[name]:
             raise NotReadyError(f"{model.name}/{name} came out otherwise than shipped; please report your platform")

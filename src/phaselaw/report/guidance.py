@@ -95,6 +95,15 @@ def _padding(rows: Iterable[Row]) -> Advice:
         yield WORDING["advice"]["padding"], law, f"{share} of the prompt tokens on {worst['scenario']} are padding"
 
 
+def _suspects(rows: Iterable[Row]) -> Advice:
+    doubts = (row for row in rows if row["status"] != "caution")
+    for (check, step), found in alike(doubts, "check", "next_step").items():
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        where = ", ".join(dict.fromkeys(row["law"] for row in found))
+        policy = f"{step[:1].upper()}{step[1:]}".rstrip(".") + "."
+        yield policy, where, f"{check} {found[0]['status']}: {found[0]['evidence']}{more}"
+
+
 def _trends(rows: Iterable[Row]) -> Advice:
     policy = WORDING["advice"]["trend"]
     for row in rows:
@@ -111,6 +120,7 @@ _RULES = {
     "ollama_early_stop_summary": _early_stops,
     "summary_by_model_backend_mode_agg": _batches,
     "summary_by_model_backend_mode": _padding,
+    "validity_findings": _suspects,
     "scaling_fits": _trends,
 }
 """By table, the rule that reads its rows."""
