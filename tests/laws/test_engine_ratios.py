@@ -13,7 +13,7 @@ from rows import run_of as rows_of
 from scipy import stats
 
 from phaselaw.laws.analysis import analyze
-from phaselaw.laws.engine_ratios import CALLS, CONSTANT, EXPONENT, NOTHING, UNITS, engine_laws, engine_ratios
+from phaselaw.laws.engine_ratios import CONSTANT, EXPONENT, NOTHING, UNITS, engine_laws, engine_ratios
 from phaselaw.laws.noise import units_of
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.summary import by_cell, median_variance, usable
@@ -59,8 +59,7 @@ def run_of(
 
 def ratios_of(run: Run) -> pl.DataFrame:
     rows = usable(run.rows)
-    replicates = units_of(rows, in_rounds=run.order == "rounds").for_laws
-    return engine_ratios(by_cell(rows), replicates, run, level=0.95)
+    return engine_ratios(by_cell(rows), units_of(rows, in_rounds=run.order == "rounds"), run, level=0.95)
 
 
 def law_of(run: Run, backend: str = "cpp") -> dict[str, Any]:
@@ -151,9 +150,9 @@ def test_a_ratios_interval_is_the_t_interval_over_paired_rounds() -> None:
     assert np.log(row["ratio"] / row["ratio_low"]) == pytest.approx(half)
 
 
-def test_in_tr121s_order_the_interval_is_of_calls_within_cells() -> None:
+def test_in_tr121s_order_the_interval_is_of_repetitions() -> None:
     run = run_of({"hf": (2.0, 0.4), "cpp": (1.0, 0.4)}, scatter=0.1, order="cells")
-    assert set(ratios_of(run)["interval_basis"]) == {CALLS}
+    assert set(ratios_of(run)["interval_basis"]) == {UNITS["repetitions"]}
     assert ratios_of(run)["ratio_low"].null_count() == 0
 
 

@@ -183,7 +183,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (scaling.LENGTH_LIMITED_CALLS, lambda of: scaling.length_limited(of.rows, of.run, of.options, whole_calls=True)),
     (warmup.WARMUP_EFFECT, lambda of: warmup.warmup_effect(of.with_warmups)),
     (summary.CUDA_EVENT_GAP_SUMMARY, lambda of: summary.cuda_event_gap_summary(of.with_warmups)),
-    (engine_ratios.ENGINE_RATIOS, lambda of: engine_ratios.engine_ratios(of.cells, of.replicates, of.run, of.level)),
+    (engine_ratios.ENGINE_RATIOS, lambda of: engine_ratios.engine_ratios(of.cells, of.units, of.run, of.level)),
     (engine_ratios.ENGINE_LAWS, lambda of: engine_ratios.engine_laws(of[engine_ratios.ENGINE_RATIOS], of.level)),
     (physical_limit.MEMORY_PEAKS, lambda of: physical_limit.memory_peaks(of.run, of.ok)),
     (physical_limit.MEMORY_LAWS, lambda of: physical_limit.memory_laws(of[physical_limit.MEMORY_PEAKS], of.level)),

@@ -20,8 +20,13 @@ from phaselaw.tables import BUDGET, Row, Table, grouped
 EXPONENT, CONSTANT, NOTHING = "exponent", "constant only", "nothing shown"
 """What of a law changes with the engine: the slope's difference leaves out 0; else the ratio leaves out 1; neither."""
 
-CALLS = "repetitions within cells, this run only"
-UNITS: dict[Kind, str] = {"replicates": "replicates, back to back", "rounds": "rounds, this run only"}
+UNITS: dict[Kind, str] = {
+    "hosts": "hosts",
+    "runs": "runs",
+    "replicates": "replicates, back to back",
+    "rounds": "rounds, this run only",
+    "repetitions": "repetitions, this run only",
+}
 """What a ratio's interval is over, in words: it is that of the long-run mean, or of this run only."""
 
 SAME_SIZE = 0.01
@@ -87,12 +92,12 @@ ENGINE_LAWS = Table(
 )
 
 
-def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, level: float) -> pl.DataFrame:
+def engine_ratios(cells: pl.DataFrame, units: Replicates, run: Run, level: float) -> pl.DataFrame:
     """Each model's latency on each engine over that on the reference, per phase: the geometric mean over scenarios.
 
-    ``cells`` and ``replicates`` are of the usable rows. The interval is a t interval on the log: over replicates, each
-    a pair of both engines, else from the calls' scatter within cells (``interval_basis``). ``note`` says where the two
-    did not evaluate prompts of one length; scenarios where they are other prompts are left out, but of decode.
+    ``cells`` and ``units`` are of the usable rows. The interval is a t interval on the log over ``units``, each a pair
+    of both engines (``interval_basis``). ``note`` says where the two did not evaluate prompts of one length; scenarios
+    where they are other prompts are left out, but of decode.
     """
     # `backend`, `model`, its `identity` across engines and how its weights are kept, one row each
     on = ["backend", "model"]
@@ -100,43 +105,28 @@ def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, 
     models = run.rows.select(on).unique(maintain_order=True).join(told, on=on, how="left")
     names = models.select(*on, identity=pl.coalesce("identity", "model"), weights=pl.coalesce(_WEIGHTS))
     own = cells.join(names, on=on, how="left").with_columns(
-        latency="latency_median_ms", prompt_tokens="prompt_tokens_raw_median", variance="latency_log_variance"
+        latency="latency_median_ms", prompt_tokens="prompt_tokens_raw_median"
     )
     pairs, left_out = _of_one_prompt(_paired(own, run))
-    each = ("variance", "n"), ("variance_reference", "n_reference")
-    total = sum((pl.col(variance).sum() for variance, _ in each), pl.lit(0.0))
-    spent = sum(((pl.col(variance) ** 2 / (pl.col(n) - 1)).sum() for variance, n in each), pl.lit(0.0))
-    known = pl.when(pl.all_horizontal(pl.col(variance).null_count() == 0 for variance, _ in each))
-    points = (
-        pairs.group_by(_POINT, maintain_order=True)
-        .agg(
-            pl.col(_FACTS).first(),
-            pl.col("latency_reference", "latency").log().mean().exp().name.suffix("_ms"),
-            pl.col("prompt_tokens_reference", "prompt_tokens").mean(),
-            n_scenarios=pl.len(),
-            # Standard error of its log ratio from its cells' calls, and degrees of freedom (Welch, Satterthwaite).
-            se=known.then(total.sqrt() / pl.len()),
-            degrees=known.then(total**2 / spent),
-            n=pl.min_horizontal(pl.col("n", "n_reference").min()),
-        )
-        .with_columns(basis=pl.lit(CALLS), ratio=pl.col("latency_ms") / pl.col("latency_reference_ms"))
+    points = pairs.group_by(_POINT, maintain_order=True).agg(
+        pl.col(_FACTS).first(),
+        pl.col("latency_reference", "latency").log().mean().exp().name.suffix("_ms"),
+        pl.col("prompt_tokens_reference", "prompt_tokens").mean(),
+        n_scenarios=pl.len(),
     )
-    if replicates is not None:
-        ratios = _ratios(replicates.logs.join(names, on=on), pairs)
-        over = deviations_of(replicates, ratios, _PAIR, ["identity"])
-        basis = pl.lit(UNITS.get(replicates.kind, replicates.kind))
-        over = over.with_columns(se=pl.coalesce("se_mean", "se_within"), basis=basis).drop_nulls("se")
-        points = points.join(over, on=_POINT, how="left", nulls_equal=True, suffix="_over").with_columns(
-            pl.coalesce(f"{name}_over", name).alias(name) for name in ("n", "se", "degrees", "basis")
-        )
+    over = deviations_of(units, _ratios(units.logs.join(names, on=on), pairs), _PAIR, ["identity"])
+    points = points.join(over, on=_POINT, how="left", nulls_equal=True).with_columns(
+        se=pl.coalesce("se_mean", "se_within"), ratio=pl.col("latency_ms") / pl.col("latency_reference_ms")
+    )
     points = with_ends(points, "ratio", level)
     points = points.join(left_out, on=_POINT, how="full", coalesce=True, nulls_equal=True, suffix="_left")
     points = points.with_columns(pl.coalesce(name, f"{name}_left") for name in _FACTS).with_columns(model="identity")
     lengths = pl.col("prompt_tokens"), pl.col("prompt_tokens_reference")
     different = pl.format("prompts of {} tokens against {}", lengths[0].round(1), lengths[1].round(1))
+    known = pl.when(pl.col("ratio_low").is_not_null())
     return ENGINE_RATIOS.frame(
         points.with_columns(
-            interval_basis=pl.when(pl.col("ratio_low").is_not_null()).then("basis").otherwise(pl.lit(NOT_MEASURED)),
+            interval_basis=known.then(pl.lit(UNITS[units.kind])).otherwise(pl.lit(NOT_MEASURED)),
             n_units=pl.col("n").fill_null(0),
             n_scenarios=pl.col("n_scenarios").fill_null(0),
             note=pl.coalesce("left_out", pl.when(lengths[0] != lengths[1]).then(different)),

@@ -261,7 +261,18 @@ def memory_peaks(run: Run, ok: pl.DataFrame) -> pl.DataFrame:
     calls = ok.filter((pl.col("mode") == "e2e_kv") & (pl.col("concurrency").fill_null(1) == 1)).sort("call_idx")
     rows = []
     for measure, column in ((RESIDENT, "rss_peak_mb"), (GPU, "gpu_peak_mb")):
-        weights = _weights(run, known, ok, on_gpu=measure == GPU)
+        # Bytes of the weights of each backend's models that lie where the peak is.
+        there = {
+            of: shape for of, shape in known.items() if (measure == GPU) == (shape.device or "").startswith("cuda")
+        }
+        weights = {of: shape.model.weights_bytes for of, shape in there.items()}
+        if measure == GPU and "backend" not in run.models.columns and "device" in run.models.columns:
+            on_gpu = run.models.filter(pl.col("device").cast(pl.String).str.starts_with("cuda"))
+            formats = {row["model"]: VALUE_BYTES.get(str(row.get("dtype"))) for row in on_gpu.iter_rows(named=True)}
+            names = ["backend", "model", "params_millions_effective"]
+            for backend, name, params in ok.filter(pl.col(column) > 0).select(names).unique().iter_rows():
+                if params and formats.get(name):
+                    weights[backend, name] = params * 1e6 * (formats[name] or 0.0)
         highest = calls.filter(pl.col(column) > 0).sort(column, descending=True, maintain_order=True)
         for call in highest.unique(CELL_KEYS, keep="first", maintain_order=True).iter_rows(named=True):
             model = call["backend"], call["model"]
@@ -299,25 +310,6 @@ def memory_laws(peaks: pl.DataFrame, level: float) -> pl.DataFrame:
                 found |= ends(name, found[name], half[at] / unit)
             rows.append(key | found)
     return MEMORY_LAWS.frame(rows)
-
-
-def _weights(
-    run: Run, known: Mapping[tuple[str, str], Shape], ok: pl.DataFrame, *, on_gpu: bool
-) -> dict[tuple[str, str], float]:
-    """Bytes of the weights of each backend's models that lie where the peak is: on a GPU, or in the process."""
-    found = {
-        of: shape.model.weights_bytes
-        for of, shape in known.items()
-        if on_gpu == (shape.device or "").startswith("cuda")
-    }
-    if on_gpu and "backend" not in run.models.columns and "device" in run.models.columns:
-        there = run.models.filter(pl.col("device").cast(pl.String).str.starts_with("cuda"))
-        formats = {row["model"]: VALUE_BYTES.get(str(row.get("dtype"))) for row in there.iter_rows(named=True)}
-        names = ["backend", "model", "params_millions_effective"]
-        for backend, model, params in ok.filter(pl.col("gpu_peak_mb") > 0).select(names).unique().iter_rows():
-            if params and formats.get(model):
-                found[backend, model] = params * 1e6 * (formats[model] or 0.0)
-    return found
 
 
 def _others(

@@ -291,15 +291,25 @@ def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, lev
     """
     laws = tables["exponent_by_axis"]
     regimes = tables["regimes"].filter(pl.col("regime") != COLD_START).with_columns(pl.lit(ALL).alias("scenario"))
+    # A row for all models whose wall becomes another alike.
+    walls = along_axes(
+        tables["physical_limit"].filter(pl.col("wall").is_not_null()), lengths, ["mode", "model"], by_prompt=True
+    )
+    same_walls = alike(_of_labels(walls, "wall", "the wall"), "axis", "backend", "held", "mode", "said").values()
     found: list[Row] = [
         *_of_labels(laws.with_columns(pl.col("verdict").map_elements(word, pl.String)), "verdict", "the law's verdict"),
         *_of_labels(along_axes(regimes, lengths, []), "regime", "the regime"),
-        *_walls(tables["physical_limit"], lengths),
+        *(row[0] | {"said": f"{row[0]['said']} for {', '.join(each['model'] for each in row)}"} for row in same_walls),
         *_moving_exponents(tables["exponent_stability"]),
         *_dominance(tables["decode_fraction_by_model"], level),
         *_most_clients(tables["concurrency_throughput"]),
     ]
-    found += _nothing(laws, found)
+    changed = {(row["axis"], row["backend"]) for row in found if not str(row["interval"]).endswith("extrapolated")}
+    for about, group in grouped(laws, ["axis", "backend", "backend_kind"]):
+        if (about["axis"], about["backend"]) not in changed:
+            low, high = group["value"].to_numpy().min(), group["value"].to_numpy().max()
+            said = f"no verdict, regime, wall or exponent is found to change between {low:g} and {high:g}"
+            found.append(_change(about, NOTHING, said, low=low, high=high))
     order = [*AXES, CLIENTS]
 
     def place(row: Row) -> tuple[Any, ...]:
@@ -323,13 +333,6 @@ def _of_labels(swept: pl.DataFrame, label: str, what: str) -> Iterator[Row]:
                 said = f"{subject} goes from {before} to {after} between {low:g} and {high:g}"
                 ends = {"before": before, "after": after, "low": low, "high": high}
                 yield _change(about, what, said, interval="between two measured values", **ends)
-
-
-def _walls(limits: pl.DataFrame, lengths: pl.DataFrame) -> Iterator[Row]:
-    """Where the physical limit that cells are at becomes another; models in which it does alike share a row."""
-    swept = along_axes(limits.filter(pl.col("wall").is_not_null()), lengths, ["mode", "model"], by_prompt=True)
-    for rows in alike(_of_labels(swept, "wall", "the wall"), "axis", "backend", "held", "mode", "said").values():
-        yield rows[0] | {"said": f"{rows[0]['said']} for {', '.join(row['model'] for row in rows)}"}
 
 
 def _moving_exponents(stability: pl.DataFrame) -> Iterator[Row]:
@@ -395,13 +398,3 @@ def _most_clients(throughput: pl.DataFrame) -> Iterator[Row]:
             said = f"output of {key['model']} is largest between {low} and {high} clients: {gain} at {clients[best]}"
             ends = {"at": clients[best], "low": low, "high": high, "interval": "between measured values"}
             yield _change(about, "the largest output", said, **ends)
-
-
-def _nothing(swept: pl.DataFrame, found: Sequence[Row]) -> Iterator[Row]:
-    """A row for each sweep along which nothing was found to change."""
-    changed = {(row["axis"], row["backend"]) for row in found if not str(row["interval"]).endswith("extrapolated")}
-    for about, group in grouped(swept, ["axis", "backend", "backend_kind"]):
-        if (about["axis"], about["backend"]) not in changed:
-            low, high = group["value"].to_numpy().min(), group["value"].to_numpy().max()
-            said = f"no verdict, regime, wall or exponent is found to change between {low:g} and {high:g}"
-            yield _change(about, NOTHING, said, low=low, high=high)
