@@ -30,12 +30,17 @@ CONCURRENCY_THROUGHPUT = Table(
         *(*_GROUP, col.counted("concurrency", "clients", provenance="assumed"), col.counted("n_groups")),
         col.measured("achieved_concurrency_median", "achieved"),
         col.measured("output_tokens_per_s_median", "output tokens/s"),
+        col.measured("ttft_ms_median", "TTFT (ms)"),
+        col.measured("itl_p50_ms_median", "ITL (ms)"),
+        col.measured("client_e2e_ms_median", "end to end (ms)"),
+        *(*col.plain("queue_ms_median queue_delay_ms_median"), col.measured("ttft_ms_p95", "TTFT p95 (ms)")),
+        col.counted("n_groups_with_failures"),
         *col.interval("output_tokens_per_s_ci_low", "output_tokens_per_s_ci_high", "its interval", col.digits),
-        *(col.measured("ttft_ms_median", "TTFT (ms)"), col.measured("ttft_ms_p95", "TTFT p95 (ms)")),
-        *(col.measured("itl_p50_ms_median", "ITL (ms)"), *col.plain("step_ms_p95")),
-        *(col.measured("client_e2e_ms_median", "end to end (ms)"), *col.plain("queue_ms_median queue_delay_ms_median")),
-        *(col.derived("served_at_once", "served at once", col.count), col.counted("n_groups_with_failures")),
+        *(col.derived("served_at_once", "served at once", col.count), *col.plain("step_ms_p95")),
     ),
+    shows="backend model scenario concurrency achieved_concurrency_median output_tokens_per_s_median "
+    "output_tokens_per_s_ci_low ttft_ms_median ttft_ms_p95 itl_p50_ms_median client_e2e_ms_median "
+    "served_at_once",
 )
 CONCURRENCY_FITS = Table(
     name="concurrency_fits",

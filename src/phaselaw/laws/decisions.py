@@ -92,9 +92,9 @@ WHAT_BREAKS_FIRST = Table(
         *col.plain("smallest_latency_ms"),
         _span("latency (ms)", "latency_ms"),
         col.derived("latency_factor", "latency grows", col.factor),
+        col.derived("price_factor", "price grows", col.factor),
         *col.plain("law_factor"),
         *col.interval("law_factor_low", "law_factor_high", "by the law", col.digits),
-        col.derived("price_factor", "price grows", col.factor),
         col.words("cold_mode"),
         col.counted(BUDGET),
         col.words("coldness"),
@@ -103,6 +103,8 @@ WHAT_BREAKS_FIRST = Table(
         col.measured("cold_load_ms", "of which loading"),
         *col.plain("cold_n_calls cold_n_unsafe", pl.Int64),
     ),
+    shows="backend first then largest_params_millions largest_latency_ms latency_factor law_factor_low price_factor "
+    "cold_ratio_max cold_added_ms_max cold_load_ms",
 )
 
 

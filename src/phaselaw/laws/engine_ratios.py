@@ -67,6 +67,7 @@ ENGINE_RATIOS = Table(
         col.words("note", "note"),
     ),
     order=(*_SIDE, "backend", "params_millions_effective", "model"),
+    shows="backend model weights mode latency_reference_ms latency_ms ratio ratio_low interval_basis note",
 )
 ENGINE_LAWS = Table(
     name="engine_laws",
@@ -76,8 +77,8 @@ ENGINE_LAWS = Table(
     columns=(
         *_PAIR_COLUMNS,
         col.counted("n_models", "models"),
-        col.derived("slope", "exponent", col.fixed),
         col.derived("slope_reference", "reference's exponent", col.fixed),
+        col.derived("slope", "exponent", col.fixed),
         col.derived("slope_difference", "difference", col.fixed),
         *col.interval("slope_difference_low", "slope_difference_high", "95 % CI"),
         *col.plain("params_millions_mean"),
@@ -86,6 +87,8 @@ ENGINE_LAWS = Table(
         col.words("changes", "what changes"),
     ),
     order=(BUDGET, "batch_size", "backend", "mode"),
+    shows="backend mode n_models slope slope_reference slope_difference slope_difference_low ratio_at_mean "
+    "ratio_at_mean_low changes",
 )
 
 

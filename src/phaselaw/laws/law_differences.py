@@ -107,10 +107,10 @@ LAWS_SIDE_BY_SIDE = Table(
     name="laws_side_by_side",
     holds="laws over all scenarios of several runs, and their differences",
     columns=(
-        col.PHASE,
         col.words("run", "run"),
         col.LAW,
         *col.plain(f"batch_size {BUDGET}", pl.Int64),
+        col.PHASE,
         col.counted("n_models", "models"),
         col.derived("slope", "exponent", col.fixed),
         *col.interval("slope_t_ci_low", "slope_t_ci_high", "interval"),
@@ -122,6 +122,7 @@ LAWS_SIDE_BY_SIDE = Table(
         col.words("difference_basis"),
         col.Col(key="differs_in", title="how", type=pl.String, of_row=_how),
     ),
+    shows="mode run backend n_models slope slope_t_ci_low r2 verdict difference differs_in",
 )
 
 Tables = Mapping[str, pl.DataFrame]

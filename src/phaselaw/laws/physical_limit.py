@@ -49,14 +49,15 @@ PHYSICAL_LIMIT = Table(
         *(*CELL, PHASE, col.words("device"), col.words("dtype"), *col.plain("latency_median_ms tokens")),
         *(_a_million("bytes_per_token", "MB read a token"), _a_million("flops_per_token", "MFLOP a token")),
         *(*col.plain("working_set_mb"), col.derived("bandwidth_gb_per_s", "GB/s")),
-        col.measured("limit_gb_per_s", "machine's GB/s there"),
-        col.derived("bandwidth_share", "share", col.percent),
         col.derived("compute_gflop_per_s", "GFLOP/s"),
+        col.measured("limit_gb_per_s", "machine's GB/s there"),
         col.measured("limit_gflop_per_s", "machine's GFLOP/s"),
-        col.derived("compute_share", "share", col.percent),
+        *(col.derived("bandwidth_share", "share", col.percent), col.derived("compute_share", "share", col.percent)),
         *(col.words("wall", "wall"), col.words("evidence")),
         *(col.words("above_the_roof", "above 100 %, since"), col.counted(BUDGET)),
     ),
+    shows="backend model scenario mode bytes_per_token flops_per_token bandwidth_gb_per_s limit_gb_per_s "
+    "bandwidth_share compute_gflop_per_s limit_gflop_per_s compute_share wall above_the_roof",
 )
 RESIDENT, GPU = "resident", "GPU"
 
@@ -87,6 +88,7 @@ MEMORY_LAWS = Table(
         *(*col.plain("base_mb_low base_mb_high"), col.derived("r2", "R2", col.fixed), col.counted(BUDGET)),
     ),
     order=("backend", "memory", "batch_size", BUDGET),
+    shows="backend memory n_models bytes_per_param base_mb r2",
 )
 
 TORCH_WORDS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}

@@ -78,6 +78,8 @@ PREDICTION_COVERAGE = Table(
         ),
         col.counted(BUDGET),
     ),
+    shows="backend mode predictor n_models coverage coverage_low asked n_inside_interpolated typical_factor "
+    "mean_factor interval_factor",
 )
 
 

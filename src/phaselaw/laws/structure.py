@@ -83,6 +83,7 @@ MODEL_ARCHITECTURE = Table(
         col.words("source", "from"),
     ),
     order=("model", "params_millions_effective"),
+    shows="model params_millions_effective n_layer n_embd n_head n_inner vocab_size source",
 )
 ARCHITECTURE_CORRELATIONS = Table(
     name="hf_architecture_correlations",

@@ -83,15 +83,16 @@ EXPONENT_STABILITY = Table(
     why_empty=_NO_AXIS,
     columns=(
         *(_AXIS, *_HELD, PHASE, col.counted("n_models", "models"), col.counted("n_values")),
-        col.measured("value_first", "from", col.count),
+        *(col.measured("value_first", "from", col.count), col.measured("value_last", "to", col.count)),
         col.derived("exponent_first", "exponent there", col.fixed),
-        col.measured("value_last", "to", col.count),
         col.derived("exponent_last", "exponent there", col.fixed),
         col.derived("change_per_tenfold", "change per tenfold", col.fixed),
         *col.interval("change_ci_low", "change_ci_high", "95 % CI"),
         *col.plain("p"),
         col.words("stability", "verdict"),
     ),
+    shows="axis backend mode n_models value_first exponent_first value_last exponent_last change_per_tenfold "
+    "change_ci_low stability",
 )
 SWEEP_CURVES = Table(
     name="sweep_curves",

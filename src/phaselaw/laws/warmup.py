@@ -42,6 +42,8 @@ WARMUP_EFFECT = Table(
         counted(BUDGET),
     ),
     order=("backend", "mode", "scenario", "model", "backend_kind", "batch_size", *MODEL[1:], BUDGET),
+    shows="mode backend model scenario warmup_median_ms measured_median_ms warmup_minus_measured_ms "
+    "warmup_to_measured_ratio",
 )
 WARMUP_EFFECT_SUMMARY = Table(
     name="warmup_effect_summary",
