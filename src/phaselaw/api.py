@@ -97,7 +97,7 @@ class Loaded:
 
     def save_tables(self, folder: Path | None = None) -> Path:
         """Write every table as a CSV (``None``: into ``RUN/analysis``); returns the folder, or raises `RunError`."""
-        return save_tables(self.tables, *((folder,) if folder else (self.home, "analysis")))
+        return save_tables(self.analysis.as_written(), *((folder,) if folder else (self.home, "analysis")))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,7 +181,7 @@ def save_sweep(loaded: Loaded, folder: Path | None = None) -> tuple[str, ...]:
     root = folder or loaded.home
     save_tables(as_tr121(loaded.tables), root)
     for part in loaded.analysis.parts:
-        save_tables(analyses.analysed(part).tables, root, part.run.path.name, "analysis")
+        save_tables(analyses.analysed(part).as_written(), root, part.run.path.name, "analysis")
     return tuple(part.path.name for part in loaded.run.parts)
 
 

@@ -23,7 +23,7 @@ MOST_ROWS, MOST_CURVES = 100, 6
 """Rows of a table, and curves of a plot, that a report shows; the files have all."""
 MISSING = "–"
 BUDGET = "gen_tokens_target"
-"""The column of the decode budget: output tokens asked for."""
+"""The column of the decode budget: output tokens asked for. A CSV of a run with one budget leaves it out."""
 SUSPECT = "suspect"
 """The column that marks a row which stands on suspect rows, with the checks' names; empty where none spoke up."""
 
@@ -224,6 +224,8 @@ class Table:
     columns: tuple[Col, ...]
     order: tuple[str, ...] = ()
     """Keys by which its rows are sorted."""
+    keeps_budget: bool = False
+    """Whether the CSV keeps the decode budget of a run that has but one: TR121's has it."""
     shows: str = ""
     """The keys that a report shows, in its order; empty: each column that has a title, in the CSV's order."""
 

@@ -13,7 +13,7 @@ from rows import run_of as rows_of
 from scipy import stats
 
 from phaselaw.laws.analysis import analyze
-from phaselaw.laws.engine_ratios import CONSTANT, EXPONENT, NOTHING, UNITS, engine_laws, engine_ratios
+from phaselaw.laws.engine_ratios import CALLS, CONSTANT, EXPONENT, NOTHING, UNITS, engine_laws, engine_ratios
 from phaselaw.laws.noise import units_of
 from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.summary import by_cell, median_variance, usable
@@ -59,7 +59,8 @@ def run_of(
 
 def ratios_of(run: Run) -> pl.DataFrame:
     rows = usable(run.rows)
-    return engine_ratios(by_cell(rows), units_of(rows, in_rounds=run.order == "rounds"), run, level=0.95)
+    replicates = units_of(rows, in_rounds=run.order == "rounds").for_laws
+    return engine_ratios(by_cell(rows), replicates, run, level=0.95)
 
 
 def law_of(run: Run, backend: str = "cpp") -> dict[str, Any]:
@@ -92,6 +93,7 @@ def test_a_constant_put_in_comes_out_as_a_constant() -> None:
     assert (found["slope"], found["slope_reference"]) == (pytest.approx(0.4, abs=0.02), pytest.approx(0.4, abs=0.02))
     assert found["slope_difference_low"] < 0 < found["slope_difference_high"]
     assert found["ratio_at_mean_low"] < 0.5 < found["ratio_at_mean_high"]
+    assert found["log10_intercept_difference"] == pytest.approx(np.log10(0.5), abs=0.02)
     assert found["params_millions_mean"] == pytest.approx(stats.gmean([*SIZES.values()]))
 
 
@@ -150,9 +152,9 @@ def test_a_ratios_interval_is_the_t_interval_over_paired_rounds() -> None:
     assert np.log(row["ratio"] / row["ratio_low"]) == pytest.approx(half)
 
 
-def test_in_tr121s_order_the_interval_is_of_repetitions() -> None:
+def test_in_tr121s_order_the_interval_is_of_calls_within_cells() -> None:
     run = run_of({"hf": (2.0, 0.4), "cpp": (1.0, 0.4)}, scatter=0.1, order="cells")
-    assert set(ratios_of(run)["interval_basis"]) == {UNITS["repetitions"]}
+    assert set(ratios_of(run)["interval_basis"]) == {CALLS}
     assert ratios_of(run)["ratio_low"].null_count() == 0
 
 

@@ -20,13 +20,16 @@ def tables(latencies, rates, *, verdict="supported", slope=0.5, warmups=()) -> d
                   "slope_t_ci_high": 0.75}  # fmt: skip
     starts = [
         KEYS | {"mode": "prefill", "coldness": f"kind {at}", "n_calls": 1, "n_unsafe": int(added >= 100),
-                "ratio_max": ratio, "added_ms_max": added, "worst_load_ms": 0.0}
+                "ratio_max": ratio, "added_ms_max": added, "worst_load_ms": 0.0, "smallest_model": f"m{at}",
+                "smallest_params_millions": params[at]}
         for at, (ratio, added) in enumerate(warmups)
     ]  # fmt: skip
+    old = KEYS | {"mode": "prefill", "ratio_p95": 3.0, "added_ms_p95": 300.0}
     return {
         "requests_by_model": pl.DataFrame(models),
         "scaling_fits": pl.DataFrame([law]),
         "cold_starts": COLD_STARTS.frame(starts),
+        "warmup_effect_summary": pl.DataFrame([old]),
     }
 
 
@@ -55,9 +58,10 @@ def test_the_growth_by_the_law_has_the_laws_interval() -> None:
     assert (row["law_factor_low"], row["law_factor_high"]) == pytest.approx((100**0.25, 100**0.75))
 
 
-def test_a_cold_start_comes_before_growth() -> None:
+def test_a_cold_start_comes_before_growth_and_at_the_smallest_model_that_shows_it() -> None:
     [row] = found(tables((10, 40, 100), (100, 50, 20), warmups=((1.1, 5.0), (4.0, 300.0), (9.0, 900.0)))).to_dicts()
     assert (row["first"], row["then"]) == (COLD_START, LATENCY)
+    assert (row["cold_model"], row["cold_params_millions"]) == ("m1", 100.0)
     assert (row["cold_ratio_max"], row["cold_added_ms_max"], row["coldness"]) == (9.0, 900.0, "kind 2")
     assert (row["cold_n_unsafe"], row["cold_n_calls"]) == (2, 3)
 
@@ -66,6 +70,7 @@ def test_a_cold_start_comes_before_growth() -> None:
 def test_where_size_decides_nothing_nothing_breaks_with_it(verdict: str, slope: float) -> None:
     [row] = found(tables((10, 90, 12), (100, 11, 80), verdict=verdict, slope=slope)).to_dicts()
     assert row["first"] == NEITHER
+    assert (row["slowest_model"], row["fastest_model"], row["slowest_to_fastest"]) == ("m1", "m0", 9.0)
 
 
 @pytest.mark.parametrize(("latencies", "rates"), [((10,), (100,)), ((10, 40), (100, 50))])

@@ -23,7 +23,7 @@ add_options = add_shared
 
 def run(args: argparse.Namespace) -> None:
     loaded, tables = load_tables(args)
-    unsaid = [BUDGET] if loaded.rows[BUDGET].n_unique() <= 1 else []
+    unsaid = [BUDGET] if loaded.analysis.one_budget else []
     validation, coverage = (tables[name].drop(unsaid) for name in ("prediction_validation", "prediction_coverage"))
     if validation.is_empty():
         raise AnalysisError("nothing to validate: it takes four measured models, three to predict the fourth from")

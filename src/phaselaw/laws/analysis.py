@@ -183,7 +183,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (scaling.LENGTH_LIMITED_CALLS, lambda of: scaling.length_limited(of.rows, of.run, of.options, whole_calls=True)),
     (warmup.WARMUP_EFFECT, lambda of: warmup.warmup_effect(of.with_warmups)),
     (summary.CUDA_EVENT_GAP_SUMMARY, lambda of: summary.cuda_event_gap_summary(of.with_warmups)),
-    (engine_ratios.ENGINE_RATIOS, lambda of: engine_ratios.engine_ratios(of.cells, of.units, of.run, of.level)),
+    (engine_ratios.ENGINE_RATIOS, lambda of: engine_ratios.engine_ratios(of.cells, of.replicates, of.run, of.level)),
     (engine_ratios.ENGINE_LAWS, lambda of: engine_ratios.engine_laws(of[engine_ratios.ENGINE_RATIOS], of.level)),
     (physical_limit.MEMORY_PEAKS, lambda of: physical_limit.memory_peaks(of.run, of.ok)),
     (physical_limit.MEMORY_LAWS, lambda of: physical_limit.memory_laws(of[physical_limit.MEMORY_PEAKS], of.level)),
@@ -240,11 +240,20 @@ class Analysis:
     tables: dict[str, pl.DataFrame]
     notes: dict[str, str]
     options: Options
+    one_budget: bool = False
+    """Whether every call had the same decode budget: then a CSV leaves its column out, but where TR121 has it."""
     parts: tuple[Context, ...] = ()
     """Of a sweep, its runs, with what was computed of each."""
 
     def __getitem__(self, table: Table) -> pl.DataFrame:
         return self.tables[table.name]
+
+    def as_written(self) -> dict[str, pl.DataFrame]:
+        """The tables as their CSVs have them."""
+        return {
+            name: table.drop(BUDGET, strict=False) if self.one_budget and not DECLARED[name].keeps_budget else table
+            for name, table in self.tables.items()
+        }
 
 
 def analyze(run: Run, options: Options | None = None) -> Analysis:
@@ -260,4 +269,5 @@ def analysed(context: Context) -> Analysis:
         for table, _ in TABLES
     }
     notes = {table.name: table.why_empty for table, _ in TABLES if found[table.name].is_empty()}
-    return Analysis(tables=found, notes=notes, options=context.options, parts=context.parts)
+    one_budget = context.run.rows[BUDGET].n_unique() <= 1
+    return Analysis(tables=found, notes=notes, options=context.options, one_budget=one_budget, parts=context.parts)

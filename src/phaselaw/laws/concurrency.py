@@ -26,10 +26,12 @@ CONCURRENCY_THROUGHPUT = Table(
     name="concurrency_throughput",
     holds="rates and latencies by number of clients",
     why_empty=_ONE,
+    keeps_budget=True,
     columns=(
         *(*_GROUP, col.counted("concurrency", "clients", provenance="assumed"), col.counted("n_groups")),
         col.measured("achieved_concurrency_median", "achieved"),
         col.measured("output_tokens_per_s_median", "output tokens/s"),
+        *col.plain("output_tokens_per_s_min output_tokens_per_s_max"),
         col.measured("ttft_ms_median", "TTFT (ms)"),
         col.measured("itl_p50_ms_median", "ITL (ms)"),
         col.measured("client_e2e_ms_median", "end to end (ms)"),
@@ -46,6 +48,7 @@ CONCURRENCY_FITS = Table(
     name="concurrency_fits",
     holds="laws of throughput against clients",
     why_empty=_ONE,
+    keeps_budget=True,
     columns=(
         *(*_GROUP, col.words("throughput_law", "law"), col.counted("n"), *col.plain("single_client_tokens_per_s")),
         *(col.derived("contention", "contention"), col.derived("coherency", "coherency")),
@@ -70,6 +73,7 @@ def concurrency_throughput(rows: pl.DataFrame, level: float = 0.95) -> pl.DataFr
     sent, took = pl.col("sent_at_ms"), pl.col("client_e2e_ms")
     span = (sent + took).max() - sent.min()
     figures = ("ttft_ms", "itl_p50_ms", "client_e2e_ms", "queue_ms", "queue_delay_ms")
+    rate = pl.col("rate")
     table = (
         rows.filter(pl.col("mode") == "kv_decode", ~pl.col("is_warmup"), sent.is_not_null())
         .with_columns(pl.col("concurrency").cast(pl.Int64))
@@ -91,8 +95,10 @@ def concurrency_throughput(rows: pl.DataFrame, level: float = 0.95) -> pl.DataFr
             pl.col("n_groups_with_failures").first(),
             pl.col("achieved").median().alias("achieved_concurrency_median"),
             pl.col("at_once").median().alias("served_at_once"),
-            pl.col("rate").median().alias("output_tokens_per_s_median"),
-            pl.col("rate").log().std().alias("log_sd"),
+            rate.median().alias("output_tokens_per_s_median"),
+            rate.min().alias("output_tokens_per_s_min"),
+            rate.max().alias("output_tokens_per_s_max"),
+            rate.log().std().alias("log_sd"),
             *(pl.col(name).explode().median().alias(f"{name}_median") for name in figures),
             pl.col("ttft_ms").explode().quantile(0.95, "linear").alias("ttft_ms_p95"),
             pl.col("decode_step_ms").explode().quantile(0.95, "linear").alias("step_ms_p95"),

@@ -1,8 +1,8 @@
 """Decisions by rule, each with the figures that decided: regimes, what breaks first, and claims (TR121 4.1).
 
-*What breaks first* as a model grows is TR121's question (method 3). A cold start that is a regime of its own breaks
-before any growth; then whichever of latency and the price of a token grows more from the smallest model to the largest,
-where latency follows parameters at all.
+*What breaks first* as a model grows is TR121's question (method 3). A cold start that is a regime of its own breaks at
+the smallest model on which it shows, before any growth; then whichever of latency and the price of a token grows more
+from the smallest model to the largest, where latency follows parameters at all.
 
 *Claims* are TR121's five, and two more. Nothing is worded for one data set: each row has the figures that decided and
 the table that they stand in.
@@ -63,7 +63,7 @@ REGIMES = Table(
         col.counted("n_models"),
         col.words("verdict"),
         *col.plain("slope slope_t_ci_low slope_t_ci_high r2 loo_mean loo_params loo_depth loo_params_depth"),
-        *col.plain("overhead_share overhead_share_ci_low overhead_share_ci_high"),
+        *col.plain("overhead_share overhead_share_ci_low overhead_share_ci_high warmup_ratio_p95 warmup_added_ms_p95"),
         col.counted(BUDGET),
         *col.plain("cold_ratio_max cold_added_ms_max"),
     ),
@@ -87,7 +87,8 @@ WHAT_BREAKS_FIRST = Table(
         col.words("first", "first"),
         col.words("then", "then"),
         col.counted("n_models"),
-        *(col.words("smallest_model"), col.words("largest_model"), *col.plain("smallest_params_millions")),
+        *col.plain("smallest_model largest_model fastest_model slowest_model", pl.String),
+        *col.plain("smallest_params_millions"),
         _span("parameters (M)", "params_millions"),
         *col.plain("smallest_latency_ms"),
         _span("latency (ms)", "latency_ms"),
@@ -95,7 +96,9 @@ WHAT_BREAKS_FIRST = Table(
         col.derived("price_factor", "price grows", col.factor),
         *col.plain("law_factor"),
         *col.interval("law_factor_low", "law_factor_high", "by the law", col.digits),
-        col.words("cold_mode"),
+        *col.plain("slowest_to_fastest"),
+        *col.plain("cold_mode cold_model", pl.String),
+        *col.plain("cold_params_millions cold_ratio_p95 cold_added_ms_p95"),
         col.counted(BUDGET),
         col.words("coldness"),
         col.derived("cold_ratio_max", "worst first call", col.factor),
@@ -171,6 +174,8 @@ def regimes(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         events = starts.sort("added_ms_max", descending=True).to_dicts()
         cold = {"regime": COLD_START, "reason": "; ".join(map(event_words, events))}
         cold |= {f"cold_{name}": events[0][name] for name in ("ratio_max", "added_ms_max")}
+        for old in of_group(tables[WARMUP_EFFECT_SUMMARY.name], about, "mode"):
+            cold |= {"warmup_ratio_p95": old["ratio_p95"], "warmup_added_ms_p95": old["added_ms_p95"]}
         rows.append(about | cold)
     return REGIMES.frame(rows)
 
@@ -246,16 +251,17 @@ def _growth(models: list[Row], law: Mapping[str, Any]) -> Row:
     """How latency and price grow over models in ascending order of parameters."""
     small, big = models[0], models[-1]
     fast, slow = small["tokens_per_s_geomean"], big["tokens_per_s_geomean"]
-    found: Row = {
+    by_latency = sorted(models, key=lambda row: float(row["latency_geomean_ms"]))
+    named = {"smallest": small, "largest": big, "fastest": by_latency[0], "slowest": by_latency[-1]}
+    found: Row = {f"{which}_model": row["model"] for which, row in named.items()} | {
         "n_models": len(models),
-        "smallest_model": small["model"],
-        "largest_model": big["model"],
         "smallest_params_millions": small["params_millions_effective"],
         "largest_params_millions": big["params_millions_effective"],
         "smallest_latency_ms": small["latency_geomean_ms"],
         "largest_latency_ms": big["latency_geomean_ms"],
         "latency_factor": big["latency_geomean_ms"] / small["latency_geomean_ms"],
         "price_factor": fast / slow if fast and slow else None,
+        "slowest_to_fastest": by_latency[-1]["latency_geomean_ms"] / by_latency[0]["latency_geomean_ms"],
     }
     log_span = math.log(big["params_millions_effective"] / small["params_millions_effective"])
     ends = {"law_factor": "slope", "law_factor_low": "slope_t_ci_low", "law_factor_high": "slope_t_ci_high"}
@@ -266,16 +272,23 @@ def _growth(models: list[Row], law: Mapping[str, Any]) -> Row:
 
 
 def _cold(tables: Mapping[str, pl.DataFrame], about: Row) -> Row:
-    """The worst unsafe first call to its first token, else of another phase; and how many there are."""
+    """The worst unsafe first call to its first token, else of another phase; and the smallest model that has one."""
     unsafe = of_group(_unsafe(tables), about)
     if not unsafe:
         return {}
     worst = max(unsafe, key=lambda row: (row["mode"] == "prefill", float(row["added_ms_max"])))
     kinds = of_group(tables[COLD_STARTS.name], worst, "mode")
+    alike = [row for row in unsafe if row["mode"] == worst["mode"]]
+    smallest = min(alike, key=lambda row: float(row["smallest_params_millions"] or math.inf))
+    old = next(iter(of_group(tables[WARMUP_EFFECT_SUMMARY.name], worst, "mode")), {})
     return {
         **{f"cold_{name}": worst[name] for name in ("mode", "ratio_max", "added_ms_max")},
         "coldness": worst["coldness"],
         "cold_load_ms": worst["worst_load_ms"],
+        "cold_model": smallest["smallest_model"],
+        "cold_params_millions": smallest["smallest_params_millions"],
+        "cold_ratio_p95": old.get("ratio_p95"),
+        "cold_added_ms_p95": old.get("added_ms_p95"),
         "cold_n_calls": sum(row["n_calls"] for row in kinds),
         "cold_n_unsafe": sum(row["n_unsafe"] for row in kinds),
     }

@@ -20,13 +20,8 @@ from phaselaw.tables import BUDGET, Row, Table, grouped
 EXPONENT, CONSTANT, NOTHING = "exponent", "constant only", "nothing shown"
 """What of a law changes with the engine: the slope's difference leaves out 0; else the ratio leaves out 1; neither."""
 
-UNITS: dict[Kind, str] = {
-    "hosts": "hosts",
-    "runs": "runs",
-    "replicates": "replicates, back to back",
-    "rounds": "rounds, this run only",
-    "repetitions": "repetitions, this run only",
-}
+CALLS = "repetitions within cells, this run only"
+UNITS: dict[Kind, str] = {"replicates": "replicates, back to back", "rounds": "rounds, this run only"}
 """What a ratio's interval is over, in words: it is that of the long-run mean, or of this run only."""
 
 SAME_SIZE = 0.01
@@ -43,7 +38,7 @@ _SIDE = ["batch_size", BUDGET, "mode"]
 _PAIR = ["reference", "backend", *_SIDE]
 _POINT = [*_PAIR, "identity"]
 _WEIGHTS = ("dtype", "quantization_level")
-_FACTS = ["params_millions_effective", "weights"]
+_FACTS = ["params_millions_effective", "weights_reference", "weights"]
 _PAIR_COLUMNS = (col.words("reference"), col.LAW, *col.plain(f"batch_size {BUDGET}", pl.Int64), col.PHASE)
 _NO_PAIR = "no model was measured on two backends"
 
@@ -56,6 +51,7 @@ ENGINE_RATIOS = Table(
         *_PAIR_COLUMNS,
         col.words("model", "model"),
         *col.plain("params_millions_effective"),
+        col.words("weights_reference"),
         col.words("weights", "weights"),
         col.counted("n_scenarios"),
         col.measured("latency_reference_ms", "reference (ms)"),
@@ -81,23 +77,25 @@ ENGINE_LAWS = Table(
         col.derived("slope", "exponent", col.fixed),
         col.derived("slope_difference", "difference", col.fixed),
         *col.interval("slope_difference_low", "slope_difference_high", "95 % CI"),
+        col.derived("log10_intercept_difference", "difference of log10 intercepts", col.fixed),
+        *col.interval("log10_intercept_difference_low", "log10_intercept_difference_high", "95 % CI"),
         *col.plain("params_millions_mean"),
         col.derived("ratio_at_mean", "ratio at the mean size", col.two_places),
         *col.interval("ratio_at_mean_low", "ratio_at_mean_high", "95 % CI", col.two_places),
         col.words("changes", "what changes"),
     ),
     order=(BUDGET, "batch_size", "backend", "mode"),
-    shows="backend mode n_models slope slope_reference slope_difference slope_difference_low ratio_at_mean "
-    "ratio_at_mean_low changes",
+    shows="backend mode n_models slope slope_reference slope_difference slope_difference_low "
+    "log10_intercept_difference log10_intercept_difference_low ratio_at_mean ratio_at_mean_low changes",
 )
 
 
-def engine_ratios(cells: pl.DataFrame, units: Replicates, run: Run, level: float) -> pl.DataFrame:
+def engine_ratios(cells: pl.DataFrame, replicates: Replicates | None, run: Run, level: float) -> pl.DataFrame:
     """Each model's latency on each engine over that on the reference, per phase: the geometric mean over scenarios.
 
-    ``cells`` and ``units`` are of the usable rows. The interval is a t interval on the log over ``units``, each a pair
-    of both engines (``interval_basis``). ``note`` says where the two did not evaluate prompts of one length; scenarios
-    where they are other prompts are left out, but of decode.
+    ``cells`` and ``replicates`` are of the usable rows. The interval is a t interval on the log: over replicates, each
+    a pair of both engines, else from the calls' scatter within cells (``interval_basis``). ``note`` says where the two
+    did not evaluate prompts of one length; scenarios where they are other prompts are left out, but of decode.
     """
     # `backend`, `model`, its `identity` across engines and how its weights are kept, one row each
     on = ["backend", "model"]
@@ -105,28 +103,43 @@ def engine_ratios(cells: pl.DataFrame, units: Replicates, run: Run, level: float
     models = run.rows.select(on).unique(maintain_order=True).join(told, on=on, how="left")
     names = models.select(*on, identity=pl.coalesce("identity", "model"), weights=pl.coalesce(_WEIGHTS))
     own = cells.join(names, on=on, how="left").with_columns(
-        latency="latency_median_ms", prompt_tokens="prompt_tokens_raw_median"
+        latency="latency_median_ms", prompt_tokens="prompt_tokens_raw_median", variance="latency_log_variance"
     )
     pairs, left_out = _of_one_prompt(_paired(own, run))
-    points = pairs.group_by(_POINT, maintain_order=True).agg(
-        pl.col(_FACTS).first(),
-        pl.col("latency_reference", "latency").log().mean().exp().name.suffix("_ms"),
-        pl.col("prompt_tokens_reference", "prompt_tokens").mean(),
-        n_scenarios=pl.len(),
+    each = ("variance", "n"), ("variance_reference", "n_reference")
+    total = sum((pl.col(variance).sum() for variance, _ in each), pl.lit(0.0))
+    spent = sum(((pl.col(variance) ** 2 / (pl.col(n) - 1)).sum() for variance, n in each), pl.lit(0.0))
+    known = pl.when(pl.all_horizontal(pl.col(variance).null_count() == 0 for variance, _ in each))
+    points = (
+        pairs.group_by(_POINT, maintain_order=True)
+        .agg(
+            pl.col(_FACTS).first(),
+            pl.col("latency_reference", "latency").log().mean().exp().name.suffix("_ms"),
+            pl.col("prompt_tokens_reference", "prompt_tokens").mean(),
+            n_scenarios=pl.len(),
+            # Standard error of its log ratio from its cells' calls, and degrees of freedom (Welch, Satterthwaite).
+            se=known.then(total.sqrt() / pl.len()),
+            degrees=known.then(total**2 / spent),
+            n=pl.min_horizontal(pl.col("n", "n_reference").min()),
+        )
+        .with_columns(basis=pl.lit(CALLS), ratio=pl.col("latency_ms") / pl.col("latency_reference_ms"))
     )
-    over = deviations_of(units, _ratios(units.logs.join(names, on=on), pairs), _PAIR, ["identity"])
-    points = points.join(over, on=_POINT, how="left", nulls_equal=True).with_columns(
-        se=pl.coalesce("se_mean", "se_within"), ratio=pl.col("latency_ms") / pl.col("latency_reference_ms")
-    )
+    if replicates is not None:
+        ratios = _ratios(replicates.logs.join(names, on=on), pairs)
+        over = deviations_of(replicates, ratios, _PAIR, ["identity"])
+        basis = pl.lit(UNITS.get(replicates.kind, replicates.kind))
+        over = over.with_columns(se=pl.coalesce("se_mean", "se_within"), basis=basis).drop_nulls("se")
+        points = points.join(over, on=_POINT, how="left", nulls_equal=True, suffix="_over").with_columns(
+            pl.coalesce(f"{name}_over", name).alias(name) for name in ("n", "se", "degrees", "basis")
+        )
     points = with_ends(points, "ratio", level)
     points = points.join(left_out, on=_POINT, how="full", coalesce=True, nulls_equal=True, suffix="_left")
     points = points.with_columns(pl.coalesce(name, f"{name}_left") for name in _FACTS).with_columns(model="identity")
     lengths = pl.col("prompt_tokens"), pl.col("prompt_tokens_reference")
     different = pl.format("prompts of {} tokens against {}", lengths[0].round(1), lengths[1].round(1))
-    known = pl.when(pl.col("ratio_low").is_not_null())
     return ENGINE_RATIOS.frame(
         points.with_columns(
-            interval_basis=known.then(pl.lit(UNITS[units.kind])).otherwise(pl.lit(NOT_MEASURED)),
+            interval_basis=pl.when(pl.col("ratio_low").is_not_null()).then("basis").otherwise(pl.lit(NOT_MEASURED)),
             n_units=pl.col("n").fill_null(0),
             n_scenarios=pl.col("n_scenarios").fill_null(0),
             note=pl.coalesce("left_out", pl.when(lengths[0] != lengths[1]).then(different)),
@@ -184,8 +197,8 @@ def engine_laws(ratios: pl.DataFrame, level: float) -> pl.DataFrame:
     """Whether an engine changes a law's exponent or only its constant, per phase, over the models that all engines ran.
 
     All engines: those that share `MIN_MODELS` models or more with the reference. By the paired fit: the difference of
-    slopes and the ratio at the models' geometric mean size, each with a t interval over models. ``changes`` is
-    `EXPONENT`, `CONSTANT`, `NOTHING`, or too few models.
+    slopes, of log10 intercepts (at a million parameters) and the ratio at the models' geometric mean size, each with a
+    t interval over models. ``changes`` is `EXPONENT`, `CONSTANT`, `NOTHING`, or too few models.
     """
     rows: list[Row] = []
     for _, group in grouped(ratios.filter(pl.col("latency_ms").is_not_null()), ["reference", *_SIDE]):
@@ -204,17 +217,18 @@ def _law_change(points: pl.DataFrame, level: float) -> Row:
     n, ratios = len(x), own - reference
     if n < MIN_MODELS or len(np.unique(x)) < 2:
         return {"changes": TOO_FEW}
-    line = fit_line(x, ratios)
-    slope, level_there = line.slope, ratios.mean()
-    half = float(t_half_width(line.standard_errors[1], n - 2, level))
-    half_there = float(t_half_width(np.sqrt(line.residual_variance / n), n - 2, level))
+    line, mean = fit_line(x, ratios), ratios.mean()
+    se = np.array([line.slope_se, line.standard_errors[0], np.sqrt(line.residual_variance / n)])
+    slope_half, intercept_half, mean_half = t_half_width(se, n - 2, level).tolist()
     return {
         "slope": fit_line(x, own).slope,
         "slope_reference": fit_line(x, reference).slope,
-        "slope_difference": slope,
-        **ends("slope_difference", slope, half),
+        "slope_difference": line.slope,
+        **ends("slope_difference", line.slope, slope_half),
+        "log10_intercept_difference": line.intercept,
+        **ends("log10_intercept_difference", line.intercept, intercept_half),
         "params_millions_mean": 10 ** x.mean(),
-        "ratio_at_mean": 10**level_there,
-        **{end: 10**value for end, value in ends("ratio_at_mean", level_there, half_there).items()},
-        "changes": EXPONENT if abs(slope) > half else CONSTANT if abs(level_there) > half_there else NOTHING,
+        "ratio_at_mean": 10**mean,
+        **{end: 10**value for end, value in ends("ratio_at_mean", mean, mean_half).items()},
+        "changes": EXPONENT if abs(line.slope) > slope_half else CONSTANT if abs(mean) > mean_half else NOTHING,
     }

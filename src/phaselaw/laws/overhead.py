@@ -46,6 +46,7 @@ OVERHEAD_COMPUTE_FITS = Table(
         *col.plain("relative_b relative_b_ci_low relative_b_ci_high"),
         col.derived("relative_s", "exponent s", col.fixed),
         *col.interval("relative_s_ci_low", "relative_s_ci_high", "interval"),
+        *col.plain("relative_log_r2"),
         col.derived("relative_share_at_median", "share at the median model", col.percent),
         *col.interval("relative_share_at_median_ci_low", "relative_share_at_median_ci_high", "interval", col.percent),
         col.counted(BUDGET),
@@ -146,15 +147,16 @@ def _edge(inside: Floats, outside: Floats, holds: Callable[[Floats], NDArray[np.
     return np.where(holds(outside), outside, near)
 
 
-def _relative_fit(problem: _Problem, level: float) -> dict[str, float]:
+def _relative_fit(problem: _Problem, level: float) -> dict[str, float | None]:
     """Least squares of log latency on ``a + b P^s``, with profile intervals.
 
-    ``share_at_median`` is the overhead's share of the fitted latency at the median parameter count. No interval where
-    no degree of freedom is left.
+    ``log_r2`` is of log latency, ``share_at_median`` the overhead's share of the fitted latency at the median
+    parameter count. No interval where no degree of freedom is left.
     """
     s, t, least = _best(problem)
     a, b, share = (float(each[0]) for each in _parameters(problem, np.array([s]), np.array([t])))
-    found = {"a_ms": a, "b": b, "s": s, "share_at_median": share}
+    total = float(((problem.log_y - problem.log_y.mean()) ** 2).sum())
+    found = {"a_ms": a, "b": b, "s": s, "log_r2": 1 - least / total if total > 0 else None, "share_at_median": share}
     degrees = problem.n - 1 - len(set(problem.exponents))
     if degrees > 0:
         limit = least * (1 + float(stats.f.ppf(level, 1, degrees)) / degrees) + 1e-24

@@ -47,6 +47,7 @@ EARLY_STOP_SUMMARY = Table(
     name="ollama_early_stop_summary",
     holds="early stops by model and scenario",
     why_empty="no rows say why a generation ended (done_reason): nothing here may stop early",
+    keeps_budget=True,
     columns=(
         *_CELL,
         _CALLS,
@@ -66,6 +67,7 @@ DECODE_LINEARITY = Table(
     holds="decode time against tokens generated",
     caption="Is decode time linear in tokens? decode ms = a + b x count, of each model.",
     why_empty=_NO_COUNTS,
+    keeps_budget=True,
     columns=(
         col.MODEL,
         _CALLS,
@@ -89,6 +91,7 @@ DECODE_PROJECTION_ERROR = Table(
     holds="what scaling to the tokens asked for errs by",
     caption="What scaling to the tokens asked for errs by: proportional less a + b x count, at that many.",
     why_empty=_NO_COUNTS,
+    keeps_budget=True,
     columns=(
         col.MODEL,
         _ASKED,

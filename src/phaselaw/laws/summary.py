@@ -81,6 +81,7 @@ DECODE_FRACTION_BY_MODEL = Table(
     name="decode_fraction_by_model",
     holds="decode's share of end-to-end latency, of each model",
     why_empty=_NO_SHARE,
+    keeps_budget=True,
     columns=(
         *GROUP_COLUMNS[:3],
         *_MODEL_COLUMNS[:2],
@@ -94,6 +95,7 @@ DECODE_FRACTION_SUMMARY = Table(
     name="decode_fraction_summary",
     holds="decode's share of end-to-end latency, over models",
     why_empty=_NO_SHARE,
+    keeps_budget=True,
     columns=(
         *GROUP_COLUMNS[:2],
         col.counted(BUDGET, "tokens", provenance="assumed"),

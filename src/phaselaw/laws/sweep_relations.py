@@ -64,6 +64,7 @@ PREFILL_BY_LENGTH = Table(
         col.words("quadratic", "the square is"),
         col.derived("quadratic_share_at_last", "its share at the longest", col.percent),
         col.derived("half_at_tokens", "half of the prefill at (tokens)"),
+        *col.interval("half_at_ci_low", "half_at_ci_high", "95 % CI", col.digits),
         *col.plain("residual_rms"),
     ),
 )
@@ -95,7 +96,8 @@ def decode_by_context(points: pl.DataFrame, level: float) -> pl.DataFrame:
 def prefill_by_length(points: pl.DataFrame, level: float) -> pl.DataFrame:
     """``prefill = constant + per_token n + per_pair n^2``, per model and batch, where four lengths were measured.
 
-    ``half_at_tokens`` is the length at which the square is half of the prefill.
+    ``half_at_tokens`` is the length at which the square is half of the prefill; its interval comes from fitting the
+    other terms again with the square at each end of its own interval, and is open above (empty) where that holds zero.
     """
     rows = []
     for about, group in grouped(points.filter(pl.col("mode") == "prefill"), [*KEYS, "batch"]):
@@ -103,15 +105,16 @@ def prefill_by_length(points: pl.DataFrame, level: float) -> pl.DataFrame:
         if len(n) < 4:
             continue
         figures, (constant, linear, square), spread = _polynomial(n, ms, 2, level)
-        half, last, under_root = math.sqrt(spread[2, 2]), float(n.max()), linear**2 + 4 * square * constant
-        at = (linear + math.sqrt(under_root)) / (2 * square) if square > 0 and under_root >= 0 else 0.0
+        half, last = math.sqrt(spread[2, 2]), float(n.max())
         about |= figures | {
             "per_token_ms": linear,
             "per_pair_ms": square,
             **ends("per_pair_ci", square, half),
             "quadratic": NOT_ZERO if square > half else MAY_BE_ZERO,
             "quadratic_share_at_last": square * last**2 / (constant + linear * last + square * last**2),
-            "half_at_tokens": at if at > 0 else None,
+            "half_at_tokens": _half_at(constant, linear, square),
+            "half_at_ci_low": _half_with(n, ms, square + half),
+            "half_at_ci_high": _half_with(n, ms, square - half),
         }
         rows.append(about)
     return PREFILL_BY_LENGTH.frame(rows)
@@ -151,6 +154,23 @@ def _polynomial(x: Floats, y: Floats, degree: int, level: float) -> tuple[Row, F
     ends = {"n_values": len(np.unique(x)), "value_first": x.min(), "value_last": x.max()}
     figures = ends | {"constant_ms": coefficients[0], "residual_rms": math.sqrt(float(squares.mean()))}
     return figures, coefficients, spread
+
+
+def _half_with(n: Floats, ms: Floats, square: float) -> float | None:
+    """Where the square is half of the prefill, were its coefficient ``square``."""
+    if square <= 0:
+        return None
+    # What the square leaves may be next to nothing at the long end: errors stay relative to what was measured.
+    design = np.vander(n, 2, increasing=True) / ms[:, None]
+    constant, linear = np.linalg.lstsq(design, 1 - square * n**2 / ms, rcond=None)[0]
+    return _half_at(float(constant), float(linear), square)
+
+
+def _half_at(constant: float, linear: float, square: float) -> float | None:
+    """The n of ``square n^2 = constant + linear n``; ``None`` where there is none."""
+    under_root = linear**2 + 4 * square * constant
+    found = (linear + math.sqrt(under_root)) / (2 * square) if square > 0 and under_root >= 0 else 0.0
+    return found if found > 0 else None
 
 
 def _ratio_interval(a: float, b: float, spread: Floats) -> tuple[float | None, float | None]:

@@ -63,12 +63,14 @@ DECODE_SWEEP_SUMMARY = Table(
     name="decode_sweep_summary",
     holds="laws at each decode budget",
     why_empty="one decode budget (phaselaw sweep --axis gen_tokens=8,32,64,128)",
+    keeps_budget=True,
     columns=(*_FITS[:_AFTER_TR121], col.counted(BUDGET), *_FITS[_AFTER_TR121:]),
 )
 EXPONENT_BY_AXIS = Table(
     name="exponent_by_axis",
     holds="laws at each value of a sweep",
     why_empty=_NO_AXIS,
+    keeps_budget=True,
     columns=(
         *(_AXIS, *_HELD, PHASE, *col.plain("value"), col.counted("n_models")),
         *col.plain("slope slope_t_ci_low slope_t_ci_high r2"),
@@ -81,6 +83,7 @@ EXPONENT_STABILITY = Table(
     caption="Is the exponent stable? Each model's own slope along the axis, against its size: a t interval over "
     "models. What puts a model off the law cancels. A trend is tested, at 95 % for each row alone.",
     why_empty=_NO_AXIS,
+    keeps_budget=True,
     columns=(
         *(_AXIS, *_HELD, PHASE, col.counted("n_models", "models"), col.counted("n_values")),
         *(col.measured("value_first", "from", col.count), col.measured("value_last", "to", col.count)),
@@ -98,6 +101,7 @@ SWEEP_CURVES = Table(
     name="sweep_curves",
     holds="latency and rates along a sweep",
     why_empty=_NO_AXIS,
+    keeps_budget=True,
     columns=(
         *(_AXIS, *_HELD, col.words("model"), col.words("model_kind"), *col.plain("params_millions_effective"), PHASE),
         *(*col.plain("value"), col.counted("n"), *col.plain("latency_ms latency_ci_low latency_ci_high")),

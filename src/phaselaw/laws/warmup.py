@@ -47,7 +47,7 @@ WARMUP_EFFECT = Table(
 )
 WARMUP_EFFECT_SUMMARY = Table(
     name="warmup_effect_summary",
-    holds="the same over cells",
+    holds="the same over cells, with the worst event",
     caption="Warmup / measured, over cells.",
     why_empty=_WHY_EMPTY,
     columns=(
@@ -59,6 +59,8 @@ WARMUP_EFFECT_SUMMARY = Table(
         derived("added_ms_median"),
         derived("added_ms_p95", "p95 added (ms)"),
         derived("added_ms_max", "most added (ms)"),
+        *plain("worst_model worst_scenario", pl.String),
+        *plain("worst_warmup_ms worst_measured_ms"),
         flag("cold_start"),
         counted(BUDGET),
     ),
@@ -79,6 +81,8 @@ COLD_STARTS = Table(
         *plain("worst_first_ms worst_warm_ms first_median_ms load_median_ms ratio_median"),
         words("worst_model", "model"),
         words("worst_scenario", "scenario"),
+        words("smallest_model"),
+        *plain("smallest_params_millions"),
         counted(BUDGET),
     ),
     order=(*ORDER, "coldness"),
@@ -112,13 +116,19 @@ def first_calls(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection
 
 
 def cold_starts(firsts: pl.DataFrame) -> pl.DataFrame:
-    """``cold_starts`` of `first_calls`: per backend, phase and kind, the worst event and the number of unsafe ones."""
+    """``cold_starts`` of `first_calls`: per backend, phase and kind, the worst event and the number of unsafe ones.
+
+    ``smallest_model`` is that of an unsafe event.
+    """
     worst = {"ratio_max": "ratio", "added_ms_max": "added", "worst_load_ms": "load", "worst_first_ms": "first"}
     worst |= {"worst_warm_ms": "warm", "worst_model": "model", "worst_scenario": "scenario"}
+    model, size = (pl.col(name).filter("unsafe") for name in ("model", "params_millions_effective"))
     return COLD_STARTS.frame(
         firsts.group_by([*GROUP, "coldness"], maintain_order=True).agg(
             n_calls=pl.len(),
             n_unsafe=pl.col("unsafe").sum(),
+            smallest_model=model.sort_by(size, nulls_last=True).first(),
+            smallest_params_millions=size.min(),
             first_median_ms=pl.col("first").median(),
             load_median_ms=pl.col("load").median(),
             ratio_median=pl.col("ratio").median(),
@@ -202,11 +212,12 @@ def event_words(row: Row) -> str:
 
 
 def warmup_effect_summary(effect: pl.DataFrame, *, slo_ms: float) -> pl.DataFrame:
-    """Per backend and phase, over cells: median, p95 and max of the ratio and of the added ms.
+    """Per backend and phase, over cells: median, p95 and max of the ratio and of the added ms, and the worst event.
 
     ``cold_start`` is TR121's verdict, by p95: whether it reaches `UNSAFE_RATIO` and ``slo_ms``.
     """
     figures = {"ratio": pl.col("warmup_to_measured_ratio"), "added_ms": pl.col("warmup_minus_measured_ms")}
+    worst = pl.col("warmup_to_measured_ratio").arg_max()
     unsafe = (pl.col("ratio_p95") >= UNSAFE_RATIO) & (pl.col("added_ms_p95") >= slo_ms)
     return WARMUP_EFFECT_SUMMARY.frame(
         effect.group_by(GROUP, maintain_order=True)
@@ -215,6 +226,9 @@ def warmup_effect_summary(effect: pl.DataFrame, *, slo_ms: float) -> pl.DataFram
             *(each.median().alias(f"{name}_median") for name, each in figures.items()),
             *(each.quantile(0.95, "linear").alias(f"{name}_p95") for name, each in figures.items()),
             *(each.max().alias(f"{name}_max") for name, each in figures.items()),
+            pl.col("model", "scenario").get(worst).name.prefix("worst_"),
+            worst_warmup_ms=pl.col("warmup_median_ms").get(worst),
+            worst_measured_ms=pl.col("measured_median_ms").get(worst),
         )
         .with_columns(cold_start=unsafe)
     )
