@@ -98,12 +98,10 @@ def curves(*given: Curve, **axes) -> str:
     return drawn
 
 
-def test_curves_have_bands_where_joined_and_bars_where_not() -> None:
+def test_a_curve_has_a_band_of_its_intervals() -> None:
     points = tuple(Point(label=f"at {x:g}", x=x, y=x / 10, low=x / 12, high=x / 8) for x in (2.0, 4.0, 8.0))
     joined = curves(Curve(label="measured", points=points))
-    apart = curves(Curve(label="measured", points=points, joined=False))
     assert classes(joined).count("band c0") == 1 and classes(joined).count("line c0") == 1
-    assert classes(apart).count("band c0") == 0 and classes(apart).count("line c0") == 3
     assert 'aria-label="at 2: tokens 2, share 20 % [16.7 %, 25 %]"' in joined
 
 

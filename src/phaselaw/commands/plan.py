@@ -320,7 +320,6 @@ def _rates_given(text: str | None) -> dict[str, float]:
 
 
 def _given(args: argparse.Namespace, rates: Mapping[str, float], price: float | Mapping[str, float]) -> list[Replica]:
-    """A replica for each rate that was given."""
     millions = args.params and args.params / 1e6
     name = "a model" if millions is None else f"a model of {millions / 1e3:,.4g}B parameters"
     usd = price if isinstance(price, Mapping) else dict.fromkeys(rates, price)

@@ -64,7 +64,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(columns, "--timestamp-format", "FORMAT", text)
     option(columns, "--duration-unit", None, "of durations whose name has none (default: s)", **units)
     rows = parser.add_argument_group("rows")
-    option(rows, "--part", "FROM:TO", "only requests between so many hours after the first; either may be left out")
+    text = "only requests between so many hours after the first; either may be left out"
+    option(rows, "--part", "FROM:TO", text, type=_part)
     text = "leave out rows that can't be read, however many; the profile and its plans say so"
     rows.add_argument("--allow-dropped", action="store_true", help=text)
     law = parser.add_argument_group("does production agree with the measured law?")
@@ -116,7 +117,7 @@ def _read(source: str, most: int = LARGEST_PAGE) -> str:
 def _of_log(args: argparse.Namespace) -> dict[str, Any]:
     columns = {meaning: name for meaning in COLUMN_OPTIONS if (name := getattr(args, f"{meaning}_column"))}
     named = ("timestamp_unit", "timestamp_format", "duration_unit", "model", "allow_dropped")
-    reading = Reading(columns=columns, part=_part(args.part), **{name: getattr(args, name) for name in named})
+    reading = Reading(columns=columns, part=args.part, **{name: getattr(args, name) for name in named})
     law = None
     if args.against is not None:
         against = api.load(args.against)
@@ -124,10 +125,8 @@ def _of_log(args: argparse.Namespace) -> dict[str, Any]:
     return traffic_profile(args.sources, reading, law)
 
 
-def _part(text: str | None) -> tuple[float, float] | None:
+def _part(text: str) -> tuple[float, float]:
     """Hours from the first request, of which either end may be open. Raises `UsageError`."""
-    if text is None:
-        return None
     try:
         begin, end = text.split(":")
         part = float(begin or 0), float(end or "inf")

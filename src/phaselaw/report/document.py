@@ -63,7 +63,7 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """Points of one kind, by default joined by a line; their intervals are a band where joined, else bars."""
+    """Points of one kind, by default joined by a line, whose band is their intervals."""
 
     label: str
     """Its name in the legend."""

@@ -151,7 +151,6 @@ def price_range(plan: Plan) -> str:
 
 
 def _hours(plan: Plan) -> str:
-    """What an hour of a worker costs, on each backend."""
     return " and ".join(f"${value:g}" for value in sorted({row["usd_per_hour"] for row in plan.rows("rows")}))
 
 
@@ -366,7 +365,6 @@ def _request_words(plan: Plan) -> str:
 
 
 def _whose(plan: Plan) -> str:
-    """Where the kinds of request are from."""
     return "assumed" if plan.document["assumptions"]["itemised"] else "of the traffic profile"
 
 

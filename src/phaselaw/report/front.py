@@ -77,7 +77,6 @@ def _doubt(subject: Subject, row: Row) -> tuple[int, int]:
 
 
 def _law(subject: Subject, row: Row, mode: str = "e2e_kv") -> Row:
-    """The law of a backend over all scenarios."""
     return next(iter(subject.rows("scaling_fits", scenario="__all__", mode=mode, law=row["law"])), {})
 
 

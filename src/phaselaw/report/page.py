@@ -47,7 +47,6 @@ def _shown(value: Any) -> Any:
 
 
 def _id(title: str) -> str:
-    """What links to it say."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 

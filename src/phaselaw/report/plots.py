@@ -111,7 +111,8 @@ def _curves(plot: CurvePlot) -> str:
         out.path("reference", [(left, down.at(reference)), (across.end, down.at(reference))])
     out.window(left, top, across.end, down.start)
     for curve, those in shown:
-        _line(out, curve, [_placed(point, across, down) for point in those], _stroke(curve, _colour(plot, curve)))
+        if curve.joined:
+            _line(out, [_placed(point, across, down) for point in those], _stroke(curve, _colour(plot, curve)))
     for curve, those in shown:
         for point in those if curve.dots else ():
             out.point(f"c{_colour(plot, curve)}", across.at(point.x), down.at(point.y), _label(point, plot, curve))
@@ -274,7 +275,6 @@ def _round_values(scale: _Scale) -> Iterator[list[float]]:
 
 
 def _tick_text(value: float, axis: Axis) -> str:
-    """A tick's value as people write it."""
     if axis.percent:
         return f"{100 * value:.6g} %"
     if value and not 1e-4 <= abs(value) < 1e7:
@@ -282,13 +282,9 @@ def _tick_text(value: float, axis: Axis) -> str:
     return f"{value:,.10f}".rstrip("0").rstrip(".")
 
 
-def _line(out: Drawing, curve: Curve, points: Sequence[tuple[float, ...]], stroke: str) -> None:
-    """A curve's line and the band of its intervals, or their bars where it is not joined, by x, y and interval."""
+def _line(out: Drawing, points: Sequence[tuple[float, ...]], stroke: str) -> None:
+    """A curve's line and the band of its intervals, by x, y and interval."""
     ranges = [point for point in points if len(point) == 4]
-    if not curve.joined:
-        for x, _, low, high in ranges:
-            out.path(stroke, [(x, low), (x, high)], within=True)
-        return
     if len(ranges) > 1:
         edge = [(x, low) for x, _, low, _ in ranges] + [(x, high) for x, _, _, high in reversed(ranges)]
         out.path(stroke.replace("line", "band").removesuffix(" dashed"), edge, within=True)
@@ -361,7 +357,6 @@ def _one_line(text: str) -> str:
 
 
 def _fitting(text: str, width: float, size: float = _FONT) -> str:
-    """A text cut to a width in pixels."""
     text, end = _one_line(text)[: round(width)], ""  # no letter is narrower than a pixel
     while text and _width(text + end, size) > width:
         text, end = text[:-1], "…"

@@ -7,8 +7,6 @@ from phaselaw import tables
 from phaselaw.report.document import Block, Section, display
 from phaselaw.tables import Row, bracket, count, counted, derived, digits, duration, fixed, measured, texts, words
 
-Profile = Mapping[str, Any]
-
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 _LATENCIES = tables.Table(
@@ -26,7 +24,7 @@ _TIMINGS = (
 )
 
 
-def section(profile: Profile) -> Section:
+def section(profile: Mapping[str, Any]) -> Section:
     """A profile as a section."""
     lengths = {"prompt tokens": profile["prompt_tokens"], "output tokens": profile["output_tokens"]}
     blocks: list[Block] = [*(f"In doubt: {doubt}." for doubt in profile.get("doubts", ())), *_facts(profile)]
@@ -57,7 +55,7 @@ def _lengths(row: Row) -> tables.Table:
     return tables.Table(caption="Lengths, of a request.", columns=tuple(columns))
 
 
-def _facts(profile: Profile) -> list[str]:
+def _facts(profile: Mapping[str, Any]) -> list[str]:
     requests, span, peak = profile["requests"], profile["span_s"], profile["peak_minute"]
     over = f" over {duration(span)}" if span else ""
     since = f" from {profile['starts_at']}" if profile.get("starts_at") else ""
@@ -96,7 +94,7 @@ def _facts(profile: Profile) -> list[str]:
     return facts
 
 
-def _over_time(profile: Profile) -> list[str]:
+def _over_time(profile: Mapping[str, Any]) -> list[str]:
     """The busiest and the quietest hour of a day and day of a week, of a log that is as long."""
     facts = []
     for key, name, fewest in (("by_hour_of_day", "hour", 24), ("by_day_of_week", "day", 7)):
@@ -112,7 +110,7 @@ def _over_time(profile: Profile) -> list[str]:
     return facts
 
 
-def _counted(profile: Profile, of: str) -> str:
+def _counted(profile: Mapping[str, Any], of: str) -> str:
     """What a page counts of one kind of tokens, and how fast, as far as it says."""
     rate, busy = profile[f"{of}_tokens_per_s"], profile[f"{'prompt' if of == 'prompt' else 'decode'}_tokens_per_s_busy"]
     on_average = "" if rate is None else f", {digits(rate)} a second"
