@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
         lines += [] if summed else ["no checksums: this run is of version 1, where a changed digit can't be seen"]
         answer(args.json, {"faults": found, "has_checksums": summed}, lines)
         return BAD_ANSWER if found else DONE
-    document = contents(runs[0]) if runs == [args.run_path] and not lacking else contents_of_rows(args.run_path)
+    known = contents(runs[0]) if runs == [args.run_path] and not lacking else contents_of_rows(args.run_path)
+    files = (str(file.relative_to(args.run_path)) for file in args.run_path.rglob("[!.]*") if file.is_file())
+    document = {"schema_version": 1, "run": str(args.run_path), **known, "files": sorted(files)}
     answer(args.json, document, _lines(document))
     return 0
 
@@ -69,8 +71,6 @@ def contents(path: Path) -> dict[str, Any]:
     unusable = Counter(f"{mode}: {why}" for each in served for mode, why in each.faults.items())
     host = process.get("host", {})
     return {
-        "schema_version": 1,
-        "run": str(path),
         "study": study.run_name,
         "study_sha256": study.sha256,
         "simulated": all(backend.kind == "simulated" for backend in study.backends),
@@ -88,7 +88,6 @@ def contents(path: Path) -> dict[str, Any]:
         "processes": len(journal.processes),
         "skipped": journal.header["skipped"],
         "complete": journal.end is not None and journal.end["status"] == "complete",
-        "files": _files(path),
     }
 
 
@@ -103,8 +102,6 @@ def contents_of_rows(path: Path) -> dict[str, Any]:
     failed = calls.filter(pl.col("status") != "ok")
     errors = Counter(failed["error"].cast(pl.String).fill_null("").to_list() if "error" in rows.columns else ())
     return {
-        "schema_version": 1,
-        "run": str(path),
         "study": manifest.get("run_name") or run.sources[0].run_id,
         "study_sha256": manifest.get("config_sha256"),
         "simulated": "simulated" in rows["backend_kind"],
@@ -125,12 +122,7 @@ def contents_of_rows(path: Path) -> dict[str, Any]:
         "processes": rows["process_idx"].n_unique(),
         "skipped": manifest.get("skipped", []),
         "complete": not run.unfinished,
-        "files": _files(path),
     }
-
-
-def _files(path: Path) -> list[str]:
-    return sorted(str(file.relative_to(path)) for file in path.rglob("[!.]*") if file.is_file())
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
