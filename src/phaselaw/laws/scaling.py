@@ -24,7 +24,7 @@ from phaselaw.laws import regression
 from phaselaw.laws.noise import ALL, KEYS, SLOPE, Kind, Noise, Replicates, log_matrices, noise_of, points_of, units_of
 from phaselaw.laws.options import Options
 from phaselaw.laws.regression import Floats, Plane, ends, fit_line
-from phaselaw.laws.served import BASIS, by_each_basis, served_rows
+from phaselaw.laws.served import BASIS, EARLY_STOP_SUMMARY, by_each_basis, served_rows
 from phaselaw.laws.summary import CELLS, GROUP, GROUP_COLUMNS, ORDER, by_cell, by_model, by_size, floats, stated
 from phaselaw.laws.verdicts import MIN_MODELS, NARROW, TOO_FEW, TREND, out_of_order, resting_on, verdict
 from phaselaw.records import Run
@@ -85,7 +85,6 @@ def _laws(name: str, holds: str, extra: Sequence[Col] = (), **more: Any) -> Tabl
 
 
 _SHOWN = "slope slope_t_ci_low r2 verdict"
-_NO_REASONS = "no rows say why a generation ended (done_reason): nothing here may stop early"
 SCALING_FITS = _laws(
     "scaling_fits",
     "laws with intervals and verdicts, per scenario and over all",
@@ -104,7 +103,7 @@ LENGTH_LIMITED = _laws(
     "scaling_fits_length_limited",
     "laws without decodes that stopped early (TR121's filter)",
     [col.words("filter")],
-    why_empty=_NO_REASONS,
+    why_empty=EARLY_STOP_SUMMARY.why_empty,
 )
 LENGTH_LIMITED_CALLS = dataclasses.replace(
     LENGTH_LIMITED, name="scaling_fits_length_limited_calls", holds="laws without calls that stopped early"
