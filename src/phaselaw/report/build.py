@@ -125,7 +125,7 @@ _FIRST: dict[str, tuple[Callable[[Subject], str], Callable[[Subject], Plot | Non
         _explained,
         lambda subject: dots("which-property", subject.rows("structure_predictors", mode="e2e_kv")),
     ),
-    "Cost": (lambda of: economics.cheapest_words(of.plan), _rates),
+    "Cost": (lambda of: economics.in_short(of.plan), _rates),
     "Everything": (
         lambda of: (
             f"{of.run.rows.height:,} rows of {of.run.rows['model'].n_unique():,} models: what was asked, on which "

@@ -440,6 +440,11 @@ def _load_and_price(plan: Plan) -> str:
     return f"{load} at {_hours(plan)} a worker's hour ({'; '.join(offers) or 'assumed'})"
 
 
+def in_short(plan: Plan) -> str:
+    """The load and its price, where there is one, and the answer: what the chapter on cost opens with."""
+    return f"For {_load_and_price(plan)}. {cheapest_words(plan)}" if plan.rows("rows") else cheapest_words(plan)
+
+
 def own_load(plan: Plan) -> list[str]:
     """What the reader's own load needs, for the first screen; empty where the load is the default one."""
     if (whose := plan.document["assumptions"].get("whose")) is None:
