@@ -90,10 +90,6 @@ def test_two_sizes_under_one_name_are_not() -> None:
     assert "100 M, 200 M" in reason
 
 
-def test_two_prompts_under_one_scenario_are_not() -> None:
-    assert reasons(run_of(call(0) + call(1, prompt="y"))) == ["one scenario, 2 prompts"]
-
-
 def test_two_settings_of_one_backend_are_not() -> None:
     models = [{"model": "m", "kind": "ollama", "backend": "b", "quantization_level": level} for level in ("Q4", "Q8")]
     [reason] = reasons(run_of(call(0), models))

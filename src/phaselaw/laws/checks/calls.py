@@ -366,7 +366,7 @@ def comparable(evidence: Evidence) -> Findings:
             modes=tuple(phases["mode"]),
             next_step="measure what it lacks, or compare single scenarios only (scaling_fits has a law of each)",
         )
-    per_model, measured = evidence.per_model, evidence.measured
+    per_model = evidence.per_model
     for row, group in grouped(per_model, ["backend", "batch_size", "model"]):
         sizes = group["params_millions_effective"].drop_nulls().unique().sort()
         if len(sizes) > 1:
@@ -380,11 +380,6 @@ def comparable(evidence: Evidence) -> Findings:
         if len(values) > 1:
             differs = f"one name, several settings ({name}): {', '.join(values)}"
             yield Finding(row, None, differs, next_step="measure each setting as a backend of its own")
-    if "prompt" in measured.columns:
-        for row, group in grouped(measured.filter(pl.col("mode") == pl.col("mode").first()), ["backend", "scenario"]):
-            n = group["prompt"].drop_nulls().n_unique()
-            if n > 1:
-                yield Finding(row, None, f"one scenario, {n} prompts", next_step="give each prompt its own scenario")
     # What changed between the processes of a resumed run.
     changes: list[str] = []
     for before, after in pairwise(evidence.manifest.get("processes") or []):
