@@ -81,7 +81,7 @@ def resolve(name: str, *, every_byte: bool = False) -> Path | str:
 
 
 def _build_one(model: LadderModel, root: Path, progress: Progress | None) -> Path:
-    target, partial, replaced = (root / name for name in (model.name, f".{model.name}.new", f".{model.name}.old"))
+    target, partial = root / model.name, root / f".{model.name}.new"
     try:
         with one_process_at_a_time(target):
             if not faults(model, target, every_byte=True):
@@ -90,15 +90,12 @@ def _build_one(model: LadderModel, root: Path, progress: Progress | None) -> Pat
                 why = "holds something that phaselaw did not build; move it away or choose another --out"
                 raise NotReadyError(f"{target} {why}")
             try:
-                for left in (partial, replaced):  # by a process that died
-                    shutil.rmtree(left, ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)  # of a process that died
                 _write(model, partial, progress)
-                if target.exists():
-                    target.rename(replaced)
+                shutil.rmtree(target, ignore_errors=True)
                 partial.rename(target)
             finally:
-                for left in (partial, replaced):
-                    shutil.rmtree(left, ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise NotReadyError(f"can't build {model.name} in {root}: {error.strerror or error}") from error
     return target

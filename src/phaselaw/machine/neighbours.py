@@ -64,7 +64,10 @@ class Neighbours:
         """A backend's calls go to the server at a URL, or for ``None`` to one that this process started."""
         self._servers[backend], parts = set(), urlsplit(url or "")
         if parts.hostname and _is_here(parts.hostname):
-            self._servers[backend] = _listening(parts.port or (443 if parts.scheme == "https" else 80))
+            at = (parts.port or (443 if parts.scheme == "https" else 80),)
+            with suppress(psutil.Error, OSError):  # it may be another user's, or in a container
+                found = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+                self._servers[backend] |= {each.pid for each in found if each.pid is not None and each.laddr[1:2] == at}
             self._unknown = self._unknown - {backend} | ({backend} if not self._servers[backend] else set())
 
     def before(self, backend: str | None = None) -> None:
@@ -118,14 +121,6 @@ def _is_here(host: str) -> bool:
         mine = {each.address for addresses in psutil.net_if_addrs().values() for each in addresses}
         return any(each in mine or each.startswith("127.") for each in found)
     return False
-
-
-def _listening(port: int) -> set[int]:
-    """The processes that listen on a port here; none where they are another user's, or in a container."""
-    with suppress(psutil.Error, OSError):
-        listening = (each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
-        return {each.pid for each in listening if each.pid is not None and each.laddr[1:2] == (port,)}
-    return set()
 
 
 def _trees(roots: Iterable[int]) -> set[int]:

@@ -59,14 +59,25 @@ def new_run(
     ``available`` leaves out what can't run. ``look`` says what no host of a run over many lacks; this one then only
     keeps what they measure.
     """
-    told = lacks(study) if look is None else look(study)
-    study, skipped = _only_what_can_run(study, told, available=available, tell=tell)
+    lacking: list[Lack] = []
+    for each in lacks(study) if look is None else look(study):
+        if each.doubt:
+            tell(f"warning: {each.what}")
+        else:
+            lacking.append(each)
+    if (needed := [each.what for each in lacking if not each.optional]) and not available:
+        raise NotReadyError(f"this machine lacks: {'; '.join(needed)} (--available skips what needs them)")
+    for each in lacking:
+        tell(f"skipped: {each.what}")
+    study = runnable_part(study, lacking) if lacking else study
     if names := study.kept_servers():
         tell(KEPT_SERVERS.format(", ".join(names)))
     if look is None:
         begin_quietly(study, wait_s=wait_s, tell=tell)
     host = host_of(study, tell=tell) if look is None else driver()
-    return RunDirectory.create(out, study=study, argv=argv, host=host, skipped=skipped, asked=asked)
+    return RunDirectory.create(
+        out, study=study, argv=argv, host=host, skipped=[each.what for each in lacking], asked=asked
+    )
 
 
 def driver() -> dict[str, Any]:
@@ -84,22 +95,6 @@ def host_of(study: Study | None, *, tell: Tell) -> dict[str, Any]:
         tell(f"{error}; latencies will stand without them")
         limits = None
     return host if limits is None else host | {"limits": dataclasses.asdict(limits)}
-
-
-def _only_what_can_run(study: Study, told: Sequence[Lack], *, available: bool, tell: Tell) -> tuple[Study, list[str]]:
-    """The part of a study that can run, and what was left out: what is optional, with ``available`` anything."""
-    lacking = [each for each in told if not each.doubt]
-    for each in told:
-        if each.doubt:
-            tell(f"warning: {each.what}")
-    if not lacking:
-        return study, []
-    needed = [lack.what for lack in lacking if not lack.optional]
-    if needed and not available:
-        raise NotReadyError(f"this machine lacks: {'; '.join(needed)} (--available skips what needs them)")
-    for lack in lacking:
-        tell(f"skipped: {lack.what}")
-    return runnable_part(study, lacking), [lack.what for lack in lacking]
 
 
 def runs_elsewhere(backend: AnyBackend) -> bool:

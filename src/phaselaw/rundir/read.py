@@ -80,7 +80,11 @@ def load(path: Path | str) -> Run:
         raise AnalysisError(f"{path}: it was measured on several hosts ({', '.join(names)}): {where}")
     models = tables.get(MODELS, metrics.parent / MODELS)
     odd = rows.filter((pl.col("status") == "ok") & ~IS_LATENCY.fill_null(False)).height
-    unfinished = tuple(_unfinished(path, manifest or {}))
+    wanted, there, status = ((manifest or {}).get(key) for key in ("rows_expected", "rows_present", "status"))
+    unfinished: tuple[str, ...] = ()
+    if isinstance(wanted, int) and isinstance(there, int) and (there < wanted or status not in (None, "complete")):
+        so_far = f"{there // len(PHASES)} of {wanted // len(PHASES)} calls"
+        unfinished = (f"{path}: {so_far}, {ascii(status or 'interrupted')[1:-1]}",)
     notes = (*unfinished, *(f"{path}: {what}" for what in of_replicates(manifest or {})))
     if odd:
         notes += (f"{metrics}: {odd} row(s) are ok and have no latency; they are left out",)
@@ -148,13 +152,6 @@ def _misfits(value: Any, kinds: Any, place: str) -> Iterator[str]:
             if key.endswith("!") and value.get(key[:-1]) is None:
                 yield f"{place} has no {key[:-1]}"
             yield from _misfits(value.get(key.removesuffix("!")), inner, f"{key.removesuffix('!')} of {place}")
-
-
-def _unfinished(path: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """That a run lacks calls, in words."""
-    wanted, there, status = (manifest.get(key) for key in ("rows_expected", "rows_present", "status"))
-    if isinstance(wanted, int) and isinstance(there, int) and (there < wanted or status not in (None, "complete")):
-        yield f"{path}: {there // len(PHASES)} of {wanted // len(PHASES)} calls, {ascii(status or 'interrupted')[1:-1]}"
 
 
 def load_all(paths: Sequence[Path | str], *, allow_different: bool = False) -> Run:

@@ -94,7 +94,10 @@ class Source:
         self._index = {field: at for at, field in enumerate(wanted if self._samples else fields, start=1)}
         self.unit, self.timestamps, self.relative, self.doubt = 1.0, "", False, ""
         self._window = "true"
-        self._values["formats"] = self._formats()
+        asked, known = reading.timestamp_format, of.SHAPES["formats"]
+        self._values["formats"] = list(known["dates"]) if asked is None else [asked]
+        if asked in ("day-first", "month-first"):
+            self._values["formats"] = [known[asked].format(mark, each) for mark in "/.-" for each in known["clocks"]]
         self._look()
 
     # --- formats: a statement ``self._table`` with ``number`` and the fields, as the list ``f`` or as columns
@@ -229,12 +232,6 @@ class Source:
         iso = f"TRY_CAST(regexp_replace(replace({x}, ',', '.'), ' +([+-]\\d\\d:?\\d\\d)$', '\\1') AS TIMESTAMPTZ)"
         seconds = f"epoch_us(coalesce(TRY_CAST({x} AS TIMESTAMPTZ), {iso}, try_strptime({x}, $formats))) / 1e6"
         return f"CASE WHEN {seconds} BETWEEN {CENTURY[0]} AND {CENTURY[1]} THEN {seconds} END"
-
-    def _formats(self) -> list[str]:
-        asked, known = self._reading.timestamp_format, of.SHAPES["formats"]
-        if asked in ("day-first", "month-first"):
-            return [known[asked].format(mark, clock) for mark in "/.-" for clock in known["clocks"]]
-        return list(known["dates"]) if asked is None else [asked]
 
     def _look(self) -> None:
         """How numbers and times are written, by the first rows."""
