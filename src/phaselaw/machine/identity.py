@@ -16,8 +16,9 @@ import psutil
 LIBRARIES = ("phaselaw", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "polars")
 """Libraries whose versions are recorded where they are installed."""
 
-IDENTITY = ("os", "machine", "cpu_model", "cores_physical", "cores_logical", "gpus", "python", "libraries")
-"""The parts of `host` that two processes of one run must share."""
+HARDWARE = ("os", "machine", "cpu_model", "cores_physical", "cores_logical", "gpus")
+IDENTITY = (*HARDWARE, "python", "libraries")
+"""The parts of `host` that say what machine it is, and those that two processes of one run must share."""
 
 _CACHE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 

@@ -23,13 +23,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from phaselaw.errors import NotReadyError
 from phaselaw.files import cache_folder, write_json
+from phaselaw.machine.identity import HARDWARE
 
 LIMITS_VERSION = 2
 """Rises when the measuring changes, so that limits kept before are measured anew."""
 LONGEST_S = 120.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                      "VECLIB_MAXIMUM_THREADS")  # fmt: skip
-_DECIDING = ("os", "machine", "cpu_model", "cores_physical", "cores_logical", "gpus")
 _LIBRARIES = ("numpy", "torch")
 
 
@@ -167,7 +167,7 @@ def kept_limits(host: Mapping[str, Any], *, threads: int | None = None) -> "Mach
 
 def _file(host: Mapping[str, Any], threads: int) -> Path:
     libraries = host.get("libraries") or {}
-    parts = [LIMITS_VERSION, threads, *(host.get(part) for part in _DECIDING), *map(libraries.get, _LIBRARIES)]
+    parts = [LIMITS_VERSION, threads, *(host.get(part) for part in HARDWARE), *map(libraries.get, _LIBRARIES)]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return cache_folder() / "host" / f"{digest[:16]}.json"
 

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 
 from phaselaw.machine import identity
 from phaselaw.machine.limits import LIMITS_VERSION, Bandwidth, Clock, Compute, DeviceLimits, MachineLimits, Spread
+from phaselaw.machine.peak_memory import MB
 
 GAP_NS = 10_000
 """A longer gap between two readings is time that the process did not have."""
-MB = 1 << 20
 SIZES_BYTES = tuple(size * MB for size in (4, 8, 16, 32, 64, 128, 256, 512, 1024))
 MEMORY_SHARE = 4
 """The largest working set is at most one part in this many of the memory that is free."""

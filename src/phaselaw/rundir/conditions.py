@@ -9,13 +9,14 @@ from typing import Any
 
 import polars as pl
 
+from phaselaw.machine.identity import HARDWARE
 from phaselaw.records import Run
 
 _OF_THE_STUDY = ("gen_tokens", "repetitions", "warmup_repetitions", "modes")
 _NOT_COMPARED = ("run_name", "seed", "description", "replicates")
 """Keys of a study that change no condition: its name, the seed of its order of calls, how often it is measured."""
 
-_OF_THE_HOST = {key: key for key in ("os", "machine", "cpu_model", "cores_physical", "cores_logical", "gpus")}
+_OF_THE_HOST = {key: key for key in HARDWARE}
 _LIBRARIES = {name: name for name in ("torch", "transformers", "llama_cpp", "xllamacpp")}
 """Libraries that do the work which is timed."""
 
