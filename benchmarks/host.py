@@ -35,7 +35,8 @@ import numpy as np
 from scipy.linalg import blas
 
 from phaselaw.machine.limits import Spread, all_threads
-from phaselaw.machine.probe import MB, copy_rate, processor_products, read_curve
+from phaselaw.machine.peak_memory import MB
+from phaselaw.machine.probe import copy_rate, processor_products, read_curve
 
 TOLERANCE = 0.15
 READ_MB, IN_MEMORY_MB, COPY_MB, SIDE = (4, 64, 1024), 64, 512, 1024
