@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,7 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 from phaselaw.engines import llamacpp, ollama
-from phaselaw.ladder import gguf, weights
+from phaselaw.ladder import build, weights
 from phaselaw.ladder.spec import LADDER, LadderModel, ladder_model
 from phaselaw.records import Request
 from phaselaw.servers.streams import CUT_REASONS
@@ -41,13 +43,16 @@ def ask(prompt: str, at: int) -> Request:
 
 def before(model: LadderModel, folder: Path) -> Path:
     """The model with the weights that it had: noise in each embedding, the last layer norm at 1."""
-
-    def as_it_was(of: LadderModel, name: str) -> Any:
-        values = weights.tensor_of(of, name)
-        return -values if name == "transformer.ln_f.weight" else values
-
-    with patch.object(weights, "UNSPEAKABLE", ()), patch.object(gguf, "tensor_of", as_it_was):
-        return gguf.export(model.name, "f32", folder).path
+    target = folder / model.name
+    shutil.copytree(build.resolve(f"models/{model.name}"), target)
+    with patch.object(weights, "UNSPEAKABLE", ()):
+        data = bytearray(b"".join(weights.safetensors_chunks(model)))
+    length = int.from_bytes(data[:8], "little")
+    start, end = json.loads(data[8 : 8 + length])["transformer.ln_f.weight"]["data_offsets"]
+    assert data[8 + length + start : 8 + length + end] == bytes.fromhex("000080bf") * model.n_embd
+    data[8 + length + start : 8 + length + end] = bytes.fromhex("0000803f") * model.n_embd
+    (target / build.WEIGHTS).write_bytes(data)
+    return target
 
 
 @contextlib.contextmanager

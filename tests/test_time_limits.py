@@ -1,5 +1,7 @@
 """What is waited for has an end: a server that never starts, an export whose source hangs, a lock that stays taken."""
 
+import json
+import os
 import sys
 import time
 from contextlib import suppress
@@ -14,6 +16,7 @@ from phaselaw.files import lock
 from phaselaw.ladder import build, gguf
 from phaselaw.study.model import LlamacppBackend
 
+CONFIG = {"model_type": "gpt2", "n_layer": 1, "n_embd": 2, "n_head": 1, "n_positions": 8, "vocab_size": 4}
 SERVER = f"""\
 #!{sys.executable}
 import http.server, sys, time
@@ -55,13 +58,17 @@ def test_a_server_that_never_gets_ready_is_ended_and_told(
     assert told.value.kind == "timeout" and time.monotonic() - began < 50
 
 
-def test_an_export_that_hangs_ends_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_whose_weights_never_come_ends_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("gguf", reason="exporting needs phaselaw[llamacpp]")
     monkeypatch.setattr(gguf, "LONGEST_EXPORT_S", 0.2)
-    monkeypatch.setattr(gguf, "tensor_of", lambda *_: time.sleep(60))
-    with pytest.raises(NotReadyError, match=r"exporting tiny-gpt2: not done after 0\.2 s"):
-        gguf.export("tiny-gpt2", "f32", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".tiny-gpt2-f32.gguf.lock"]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(CONFIG))
+    os.mkfifo(tmp_path / "model" / "model.safetensors")
+    with pytest.raises(NotReadyError, match=r"exporting .*model: not done after 0\.2 s"):
+        gguf.export(str(tmp_path / "model"), "f32", tmp_path / "out")
+    assert not [*tmp_path.rglob("*.gguf*")]
 
 
 def test_a_place_that_another_process_never_lets_go_of_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

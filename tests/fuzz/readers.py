@@ -188,6 +188,24 @@ def safetensors(data: bytes) -> None:
     shapes_of(str(placed("weights/model.safetensors", data).parent), dtype=None)
 
 
+TOKENIZER = json.dumps(
+    {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"]}, "pre_tokenizer": {"type": "ByteLevel"}}
+    | {"added_tokens": [{"id": 2, "content": "<|end|>", "special": True}]}
+)
+
+
+@reader(b"\x00" + json.dumps(CONFIG | {"bos_token_id": 0, "eos_token_id": 0}).encode(), b"\x01" + TOKENIZER.encode())
+def gpt2_folder(data: bytes) -> None:
+    """A GPT-2 folder that is exported: its config (first byte even) or its tokenizer."""
+    from phaselaw.ladder.gguf import export
+
+    config, tokenizer = json.dumps(CONFIG | {"bos_token_id": 0, "eos_token_id": 0}).encode(), TOKENIZER.encode()
+    config, tokenizer = (data[1:], tokenizer) if data[:1] < b"\x01" else (config, data[1:])
+    placed("gpt2/model.safetensors", WEIGHTS)
+    placed("gpt2/tokenizer.json", tokenizer)
+    export(str(placed("gpt2/config.json", config).parent), "f32", PLACE / "exported")
+
+
 class _Said:
     """What `phaselaw.engines.served.stream` asks of a server, which says these bytes."""
 

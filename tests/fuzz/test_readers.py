@@ -66,6 +66,11 @@ BROKE_ONCE = {
         *(DEEP, b"[]", b'{"n_layer": [1]}'),
     ],
     "safetensors": [b"\xff" * 8, struct.pack("<Q", 4000) + DEEP, fuzz.WEIGHTS.replace(b'"F32"', b'"F99"')],
+    "gpt2_folder": [
+        b"\x00" + json.dumps(CONFIG | {"vocab_size": 10**10}).encode(),
+        b"\x00" + json.dumps(CONFIG | {"n_layer": 10**6, "bos_token_id": "a"}).encode(),
+        b"\x01" + DEEP,
+    ],
     "llamacpp_stream": [b'data: {"content": "", "tokens": 2, "stop": true, "timings": {}}\n\n', ONE_EVENT],
     "ollama_stream": [b'{"done": true, "eval_count": ' + HUGE + b"}", b'{"response": [1], "done": true}', DEEP],
     "openai_stream": [

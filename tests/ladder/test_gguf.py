@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from phaselaw.engines.gguf_header import read_header
-from phaselaw.errors import UsageError
+from phaselaw.errors import NotReadyError, UsageError
 from phaselaw.ladder.gguf import Exported, export, exportable
 
 gguf = pytest.importorskip("gguf", reason="exporting needs phaselaw[llamacpp]")
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(ladder_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    assert ladder_cache.is_dir()
     return export("gpt2-5m", "f32", tmp_path_factory.mktemp("gguf"))
 
 
@@ -44,7 +45,8 @@ def test_its_modelfile_is_what_ollama_create_reads(exported: Exported) -> None:
     assert any(line.startswith("# ollama create models/gpt2-5m:f32 -f ") for line in lines)
 
 
-def test_a_whole_file_is_kept_and_a_damaged_one_written_anew(tmp_path: Path) -> None:
+def test_a_whole_file_is_kept_and_a_damaged_one_written_anew(ladder_cache: Path, tmp_path: Path) -> None:
+    assert ladder_cache.is_dir()
     written: list[str] = []
     path = export("tiny-gpt2", "f32", tmp_path, note=written.append).path
     whole = path.read_bytes()
@@ -64,3 +66,9 @@ def test_a_width_that_is_no_multiple_of_32_has_no_quantised_form(name: str, widt
     assert name not in {each for each, _ in wanted}
     assert any(line.startswith(name) for line in refused)
     assert len(wanted) == 5
+
+
+def test_a_folder_that_holds_no_gpt2_is_refused_naming_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(NotReadyError, match=r"config\.json: model_type is 'llama'"):
+        export(str(tmp_path), "f32", tmp_path / "out")

@@ -79,12 +79,12 @@ def test_a_folder_says_what_the_ladder_says(ladder_cache: Path) -> None:
     assert by_folder == by_name
 
 
-def test_a_gguf_file_says_what_the_ladder_says(tmp_path: Path) -> None:
+def test_a_gguf_file_says_what_the_ladder_says(ladder_cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     from phaselaw.ladder.gguf import export
 
     [by_name] = shapes_of(LADDER, dtype=None).values()
-    [by_file] = shapes_of(str(export("gpt2-5m", "f32", tmp_path).path), dtype=None).values()
+    [by_file] = shapes_of(str(export(str(ladder_cache / "gpt2-5m"), "f32", tmp_path).path), dtype=None).values()
     assert by_file[0] == by_name[0]
 
 

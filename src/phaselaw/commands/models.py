@@ -6,6 +6,7 @@ examples:
   phaselaw models build gpt2-25m,tiny-gpt2 --out dir  build two of them into a folder of your own
   phaselaw models verify                              read every file that is built against its checksum
   phaselaw models export --quantize q8_0,q4_0         GGUF files for llama.cpp and Ollama: F32, and quantised
+  phaselaw models export my-gpt2/ --out dir           any GPT-2 in a folder, as transformers keeps it
 
 The models are TR121's seven GPT-2 variants with seeded random weights: right for timing, not for text. A
 study names them models/NAME. The cache is the platform's user cache folder, or $PHASELAW_CACHE.
@@ -37,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         if name == "export":
             beside = "with a Modelfile beside each for: ollama create NAME -f MODELFILE"
             one.description = f"Write models as GGUF files, {beside}"
+            what = "ladder models or GPT-2 folders, comma-separated (default: the ladder)"
             option(one, "--format", None, "the file format (default: gguf)", choices=("gguf",), default="gguf")
             option(one, "--quantize", "LIST", "write these beside f32, comma-separated: f16, q8_0, q4_0", default="")
         option(one, "names", "NAMES", what, nargs="*")

@@ -1,7 +1,7 @@
 """The engine ``llamacpp``: llama.cpp's server, started by phaselaw for each model, or one that runs already.
 
 A server of ours is stopped however phaselaw ends (`phaselaw.engines.llamacpp_guard`). A model is a GGUF file, one of
-the ladder, which is exported on first use, or with ``url`` what that server holds.
+the ladder or a GPT-2 folder, which are exported on first use, or with ``url`` what that server holds.
 
 A call is timed by the server's own ``timings``, with the client's clock beside it (method: section 2). The server
 counts the first token as prompt time: ``predicted_ms`` spans one step less than ``predicted_n`` says. On a machine
@@ -78,18 +78,23 @@ def _other_model(name: str, props: Mapping[str, Any], url: str) -> str | None:
 
 def _file_faults(name: str, backend: LlamacppBackend) -> list[str]:
     ladder = ladder_model(name)
-    if ladder is None:
-        known = "give a path, or the name of one of: phaselaw models list"
-        return [] if Path(name).is_file() else [f"no such GGUF file; {known}"]
-    if (refused := refusal(ladder, backend.weights)) is not None:
-        return [refused]
-    if not is_exported(ladder, backend.weights) and importlib.util.find_spec("gguf") is None:
+    if ladder is not None:
+        if (refused := refusal(ladder.name, backend.weights, ladder.n_embd, ladder.inner_width)) is not None:
+            return [refused]
+        needs_export = not is_exported(ladder, backend.weights)
+    else:
+        needs_export = Path(name).is_dir()
+        if not needs_export and not Path(name).is_file():
+            return ["no such GGUF file; give a path, or the name of one of: phaselaw models list"]
+    if needs_export and importlib.util.find_spec("gguf") is None:
         return [str(MissingExtraError("llamacpp", "exporting it as GGUF"))]
     return []
 
 
 def _file_of(name: str, backend: LlamacppBackend, *, every_byte: bool = False) -> Path:
-    return Path(name) if ladder_model(name) is None else export(name, backend.weights, every_byte=every_byte).path
+    if ladder_model(name) is None and not Path(name).is_dir():
+        return Path(name)
+    return export(name, backend.weights, every_byte=every_byte).path
 
 
 class LlamacppEngine(ServedEngine):

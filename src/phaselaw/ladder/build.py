@@ -29,7 +29,6 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json.xz"
 """The shipped tokenizer of every model (benchmarks/ladder_tokenizer.py)."""
 END_OF_TEXT = "<|endoftext|>"
-NORM_EPSILON = 1e-05
 _LOOK_AGAIN_S = 0.05
 """How often a process that waits for another one looks."""
 LONGEST_WAIT_S = 1800.0
@@ -140,7 +139,7 @@ def model_files(model: LadderModel) -> dict[str, Iterable[bytes]]:
         "model_type": "gpt2",
         "activation_function": "gelu_new",
         "initializer_range": STD,
-        "layer_norm_epsilon": NORM_EPSILON,
+        "layer_norm_epsilon": 1e-05,
         "dtype": "float32",
         "n_ctx": model.n_positions,  # llama.cpp's converter asks for it
         "n_embd": model.n_embd,
@@ -164,14 +163,9 @@ def model_files(model: LadderModel) -> dict[str, Iterable[bytes]]:
         "config.json": [_json(config)],
         "generation_config.json": [_json(ends)],
         "tokenizer_config.json": [_json(tokenizer_config)],
-        "tokenizer.json": [tokenizer()],
+        "tokenizer.json": [lzma.decompress(_shipped(TOKENIZER))],
         WEIGHTS: safetensors_chunks(model),
     }
-
-
-def tokenizer() -> bytes:
-    """The ``tokenizer.json`` of every model."""
-    return lzma.decompress(_shipped(TOKENIZER))
 
 
 def _json(document: Mapping[str, object]) -> bytes:

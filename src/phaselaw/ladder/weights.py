@@ -30,7 +30,6 @@ token is the least likely to follow itself, a reply never ends inside a characte
 reply that does, without its last line. Shapes, and so times, stay.
 """
 _EMBEDDING, _LAST_NORM = "transformer.wte.weight", "transformer.ln_f.weight"
-POSITIONS = "transformer.wpe.weight"
 
 _CHUNK = 1 << 20
 
@@ -40,7 +39,10 @@ Shape = tuple[int, ...]
 def tensor_shapes(model: LadderModel) -> dict[str, Shape]:
     """Name and shape of every stored tensor, as ``GPT2LMHeadModel`` names them, less the tied ``lm_head``."""
     width, inner = model.n_embd, model.inner_width
-    shapes: dict[str, Shape] = {_EMBEDDING: (model.vocab_size, width), POSITIONS: (model.n_positions, width)}
+    shapes: dict[str, Shape] = {
+        _EMBEDDING: (model.vocab_size, width),
+        "transformer.wpe.weight": (model.n_positions, width),
+    }
     for layer in range(model.n_layer):
         block = f"transformer.h.{layer}"
         for name, shape in {
@@ -79,12 +81,6 @@ def safetensors_chunks(model: LadderModel) -> Iterator[bytes]:
         yield from _tensor_chunks(model, name, math.prod(shape))
 
 
-def tensor_of(model: LadderModel, name: str) -> npt.NDArray[np.float32]:
-    """One stored tensor of a model."""
-    shape = tensor_shapes(model)[name]
-    return np.frombuffer(b"".join(_tensor_chunks(model, name, math.prod(shape))), dtype="<f4").reshape(shape)
-
-
 def _tensor_chunks(model: LadderModel, name: str, count: int) -> Iterator[bytes]:
     if name.endswith(".bias") or ".ln_" in name:
         # Layer norms start as the identity, the last one as its negative.
@@ -106,7 +102,7 @@ def _tensor_chunks(model: LadderModel, name: str, count: int) -> Iterator[bytes]
 def tensors_in(folder: Path) -> dict[str, dict[str, Any]]:
     """Type and shape of each tensor of a folder's safetensors files, by their heads; raises `OSError`, `ValueError`.
 
-    The format: 8 bytes of length, then JSON, from whose end the offsets count.
+    The format: 8 bytes of length, then JSON, from whose end, ``data``, the offsets into the ``file`` count.
     """
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.safetensors")):
@@ -116,5 +112,5 @@ def tensors_in(folder: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"{path} is no safetensors file")
             head = json.loads(file.read(length))
         head.pop("__metadata__", None)
-        found |= head
+        found |= {name: {**each, "file": path, "data": 8 + length} for name, each in head.items()}
     return found

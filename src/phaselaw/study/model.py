@@ -215,7 +215,7 @@ class LlamacppBackend(ServedBackend):
     kind: Literal["llamacpp"] = Field(description="llama.cpp's server.")
     url: ServerUrl | None = key(None, "A server that runs already; left out: one is started.")
     server: Text | None = key(None, "Path of llama-server, or `xllamacpp`; left out: PATH's, else the package's.")
-    weights: Exported = key("f32", "How a ladder model is exported; a GGUF file is as it is.")
+    weights: Exported = key("f32", "How a ladder model or GPT-2 folder is exported; a GGUF file is as it is.")
     threads: Count | None = key(None, "CPU threads; left out: the server's own choice.")
     context_length: Count | None = key(None, "Context in tokens; left out: the model's own.")
     batch: Count | None = key(None, "Prompt tokens handed over at once (`--batch-size`).")
