@@ -118,10 +118,25 @@ def test_what_a_base_address_adds_to_the_path_and_headers_go_along() -> None:
     assert body == b'{"\\u00fc": 1}'
 
 
-def test_a_redirect_is_not_followed_and_the_error_names_where_it_leads() -> None:
-    moved = reply(b"", status="307 Temporary Redirect", headers="Location: http://there/new\r\n")
-    error = failure(answering(moved))
-    assert error.kind == "http_307" and "(Location: http://there/new)" in str(error)
+def test_a_redirect_is_followed_and_takes_the_key_to_no_other_server() -> None:
+    seen = []
+
+    def other(connection: socket.socket) -> None:
+        seen.append(read_request(connection))
+        connection.sendall(reply(b'"there"'))
+
+    with scripted(other) as there:
+        moved = reply(b"", status="307 Temporary Redirect", headers=f"Location: {there}/new\r\n")
+        with scripted(answering_once(moved)) as here:
+            client = HttpClient(here, headers={"Authorization": "Bearer secret"})
+            assert client.json("POST", "/old", {"a": 1}) == "there"
+    assert seen[0].startswith(b"POST /new ") and seen[0].endswith(b'{"a": 1}')
+    assert b"secret" not in seen[0]
+
+
+def test_a_redirect_loop_ends() -> None:
+    loop = reply(b"", status="308 Permanent Redirect", headers="Location: /again\r\n")
+    assert failure(answering(loop)).kind == "redirects"
 
 
 def test_a_refused_connection_says_so() -> None:
@@ -138,9 +153,27 @@ def test_an_unknown_host_is_unreachable() -> None:
     assert caught.value.kind == "unreachable"
 
 
-@pytest.mark.parametrize(
-    "url", ["localhost:1", "ftp://h", "http://", "http://h:99999", "http://[::1", "http://u:pw@h", "http://h/?k=pw"]
-)
+def test_a_query_of_the_base_address_is_neither_sent_nor_told() -> None:
+    seen: list[bytes] = []
+
+    def busy(connection: socket.socket) -> None:
+        seen.append(read_request(connection))
+        connection.sendall(reply(b"no", status="500 Error"))
+
+    with scripted(busy) as url, pytest.raises(EngineError) as caught:
+        HttpClient(f"{url}/v1/?k=pw").json("GET", "models")
+    assert seen[0].startswith(b"GET /v1/models ")
+    assert "pw" not in str(caught.value)
+
+
+def test_a_redirect_to_no_address_is_one_line_without_its_secrets() -> None:
+    for target in ("http://u:pw@h/", "ftp://h/?k=pw", "http://[::1", "http://h:99999/"):
+        error = failure(answering(reply(b"", status="307 Temporary Redirect", headers=f"Location: {target}\r\n")))
+        assert error.kind == "bad_url"
+        assert "pw" not in str(error) and len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize("url", ["localhost:1", "ftp://h", "http://", "http://h:99999", "http://[::1", "http://u:pw@h"])
 def test_an_address_that_is_none_is_refused_without_telling_a_password(url: str) -> None:
     with pytest.raises(EngineError) as caught:
         HttpClient(url)

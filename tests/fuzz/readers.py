@@ -278,13 +278,14 @@ def openai_stream(data: bytes) -> None:
     b"HTTP/1.1 503 Busy\r\nRetry-After: nan\r\n\r\n{\"error\":{\"message\":\"x\"}}",
 )  # fmt: skip
 def http_reply(data: bytes) -> None:
-    """What a server sends back."""
+    """What a server sends back, redirects to itself included."""
     import http.client
     import socket
 
     from phaselaw.engines import http_client
 
-    def connected(*_: object) -> http.client.HTTPConnection:
+    def connected(_: object, url: str, *__: object) -> http.client.HTTPConnection:
+        http_client._origin(url)
         ours, theirs = socket.socketpair()
         theirs.sendall(data[:100_000])
         theirs.close()

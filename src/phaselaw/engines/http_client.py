@@ -5,8 +5,8 @@ The standard library's ``http.client`` connects, sends and parses. What it can't
 the limits of silence, total time and size. ``benchmarks/client_honesty.py`` is what this choice rests on.
 
 Each fault becomes an `EngineError` of one line whose ``kind`` is a short word: ``refused``, ``unreachable``,
-``timeout``, ``connection_lost``, ``tls``, ``bad_reply``, ``too_large``, or ``http_404`` for a status. Neither proxies
-are used nor redirects followed: a measurement goes to the server itself.
+``timeout``, ``connection_lost``, ``tls``, ``redirects``, ``bad_reply``, ``too_large``, or ``http_404`` for a status.
+Proxies are not used: a measurement goes to the server itself.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from phaselaw import __version__
 from phaselaw.errors import EngineError, ModelGoneError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 READ_BYTES = 65_536
 MAX_LINE_BYTES = 8 * 2**20
 """A line longer than this is no event of any engine."""
+MAX_REDIRECTS = 3
 NOT_YET = (502, 503, 504)
 """What a server, or a gateway before it, says that has started and is not ready."""
 POLL_S = 0.2
@@ -76,10 +77,7 @@ class HttpClient:
         self._headers, self._ca_file = headers, ca_file
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.closed = threading.Event()
-        try:
-            self._parts = urlsplit(http_address(self.base_url))
-        except ValueError as error:
-            raise EngineError(f"its address {error}", kind="bad_url") from None
+        self._origin = _origin(self.base_url)
         self._answered = False
         self.gone = False
         """Whether it answered once and now takes no connection."""
@@ -90,28 +88,26 @@ class HttpClient:
     ) -> "Exchange":
         """Send a request, JSON where there is a ``payload``, and wait for the head of the reply.
 
-        Its ``own`` limits replace the client's. ``before_send`` is called between connecting and sending. A reply of
-        any status is returned as it is. Raises `EngineError`.
+        Its ``own`` limits replace the client's. ``before_send`` is called between connecting and sending. A 307 or
+        308, and for GET any redirect, is followed at most `MAX_REDIRECTS` times; the exchange's times are the last
+        request's. Any other status is returned as it is. Raises `EngineError`.
         """
         body = None if payload is None else json.dumps(payload).encode()
-        headers = {"User-Agent": f"phaselaw/{__version__}", **self._headers}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        for name, value in headers.items():
-            if not (value.isascii() and value.isprintable()):
-                raise EngineError(f"the value of the header {name} has characters that none may have", kind="bad_url")
-        limits, url = own or self.limits, f"{self.base_url}/{path.lstrip('/')}"
-        started_ns = time.perf_counter_ns()
-        connection = self._connected(url, limits)
-        self._open.add(connection.sock)
-        connect_ms = (time.perf_counter_ns() - started_ns) / 1e6
-        if before_send is not None:
-            before_send()
-        target = quote(f"{self._parts.path}/{path.lstrip('/')}", safe="/?%:@!$&'()*+,;=~-._")
-        exchange = Exchange(url, connection, limits, (method, target, body, headers))
-        exchange.connect_ms = connect_ms
-        self._answered = True
-        return exchange
+        home = url = _joined(f"{self.base_url}/", path.lstrip("/"))
+        left = own or self.limits
+        until = time.monotonic() + left.total_s
+        for _ in range(MAX_REDIRECTS + 1):
+            left = dataclasses.replace(left, total_s=max(0.0, until - time.monotonic()))
+            exchange = self._exchange(method, url, body, left, before_send=before_send)
+            before_send = None
+            location = exchange.headers.get("location")
+            follows = exchange.status in (307, 308) or (method == "GET" and exchange.status in (301, 302, 303))
+            if location is None or not follows:
+                return exchange
+            exchange.close()
+            url = _joined(url, location)
+        message = f"{_without_secrets(home)}: more than {MAX_REDIRECTS} redirects, the last to {_without_secrets(url)}"
+        raise EngineError(message, kind="redirects")
 
     def json(self, method: str, path: str, payload: Any = None) -> Any:
         """The JSON value that a request is answered with. Raises `EngineError`, also where the status is no success."""
@@ -130,20 +126,43 @@ class HttpClient:
             with suppress(OSError):  # past TLS, whose state another thread may be reading
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
+    def _exchange(
+        self, method: str, url: str, body: bytes | None, limits: Limits, *, before_send: BeforeSend
+    ) -> "Exchange":
+        origin = _origin(url)
+        headers = {"User-Agent": f"phaselaw/{__version__}", **(self._headers if origin == self._origin else {})}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        for name, value in headers.items():
+            if not (value.isascii() and value.isprintable()):
+                raise EngineError(f"the value of the header {name} has characters that none may have", kind="bad_url")
+        started_ns = time.perf_counter_ns()
+        connection = self._connected(url, limits)
+        self._open.add(connection.sock)
+        connect_ms = (time.perf_counter_ns() - started_ns) / 1e6
+        parts = urlsplit(url)
+        target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+        request = (method, quote(target, safe="/?%:@!$&'()*+,;=~-._"), body, headers)
+        if before_send is not None:
+            before_send()
+        exchange = Exchange(_without_secrets(url), connection, limits, request)
+        exchange.connect_ms = connect_ms
+        self._answered = True
+        return exchange
+
     def _connected(self, url: str, limits: Limits) -> http.client.HTTPConnection:
         """An open connection; `ModelGoneError` where a server that has answered takes none any more."""
-        host, wait_s, secure = self._parts.hostname or "", limits.connect_s, self._parts.scheme == "https"
-        port = self._parts.port or (443 if secure else 80)
+        (scheme, host, port), wait_s = _origin(url), limits.connect_s
         try:
             connection = http.client.HTTPConnection(host, port, timeout=wait_s)
-            if secure:
+            if scheme == "https":
                 context = ssl.create_default_context(cafile=self._ca_file)
                 connection = http.client.HTTPSConnection(host, port, timeout=wait_s, context=context)
             connection.connect()
         except (OSError, UnicodeError, http.client.InvalidURL) as error:
             kind, what = _fault(error, f"no connection after {wait_s:g} s", connecting=True)
             self.gone = self._answered and kind in ("refused", "unreachable")
-            what = f"{url}: {what}"
+            what = f"{_without_secrets(url)}: {what}"
             raise ModelGoneError(what, kind=kind) if self.gone else EngineError(what, kind=kind) from error
         return connection
 
@@ -234,8 +253,8 @@ class Exchange:
             error = error.get("message") if isinstance(error, dict) else error
             if isinstance(error, str) and error:
                 text = " ".join(error.split())[:300]
-        told = {name: self.headers.get(name) for name in ("Retry-After", "Location")}
-        hint = "".join(f" ({name}: {value[:80]})" for name, value in told.items() if value)
+        wait = self.headers.get("retry-after")
+        hint = f" (Retry-After: {wait[:40]})" if wait else ""
         raise EngineError(f"{self.url}: HTTP {self.status}{hint}: {text}", kind=f"http_{self.status}")
 
     def close(self) -> None:
@@ -335,3 +354,30 @@ def _reason(error: Exception) -> str:
     """What the operating system or OpenSSL says, in one line."""
     text = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
     return " ".join(str(text).split()) or type(error).__name__
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of an address; raises `EngineError` where it can't be the address of a server."""
+    try:
+        parts = urlsplit(url)
+        http_address(f"{parts.scheme}://{parts.netloc}")
+    except ValueError as error:
+        raise EngineError(f"{_without_secrets(url)}: no server's address: {error}", kind="bad_url") from None
+    return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _joined(base: str, target: str) -> str:
+    """The address that a path or a redirect's target means; raises `EngineError` where it means none."""
+    try:
+        return urljoin(base, target)
+    except ValueError as error:
+        raise EngineError(f"{_without_secrets(base)}: no address: {quoted(target.encode())}", kind="bad_url") from error
+
+
+def _without_secrets(url: str) -> str:
+    """An address for a message: without user, password and query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return quoted(url.partition("?")[0].encode(errors="replace"))  # the message's own redaction sees to the rest
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
