@@ -126,3 +126,15 @@ def test_a_package_without_metadata_is_named_without_a_version(
         assert engine.describe().version == "xllamacpp"
     finally:
         engine.close()
+
+
+def test_how_many_threads_a_server_chose_by_itself_is_told(ladder_cache: Path) -> None:
+    assert ladder_cache.is_dir()
+    engine = llamacpp.create(LlamacppBackend(name="x", kind="llamacpp"))
+    try:
+        engine.load(ModelEntry(name=MODEL, kind="llamacpp")).close()
+        settings = engine.describe().settings
+    finally:
+        engine.close()
+    assert settings["threads"] is None
+    assert 1 <= settings["threads_in_force"] <= (os.cpu_count() or 1)

@@ -66,6 +66,12 @@ def test_a_driver_that_fails_means_no_gpu(program, script: str) -> None:
     assert telemetry.host()["gpus"] == []
 
 
+def test_caches_are_read_as_macos_tells_them(program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry.platform, "system", lambda: "Darwin")
+    program("sysctl", 'case "$2" in hw.l1dcachesize) echo 65536;; hw.l2cachesize) echo 4194304;; *) exit 1;; esac')
+    assert telemetry.host()["caches"] == [{"level": 1, "bytes": 65536}, {"level": 2, "bytes": 4194304}]
+
+
 OURS = {"host": {"gpus": [{"name": "g", "driver": "1", "memory": "8192 MiB"}]}}
 TR121S = {"nvml": {"name": "g", "memory_total_mb": 8192.0}}
 

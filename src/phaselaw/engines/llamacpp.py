@@ -141,7 +141,7 @@ class LlamacppEngine(ServedEngine):
                 "load_ms": process.load_ms,
                 "of_which_weights_ms": process.weights_ms,
             }
-            self._observed |= {"executable": process.executable}
+            self._observed |= {"executable": process.executable, "threads_in_force": process.threads}
             self._observed |= {"package": process.package} if process.package else {}
             server, props = process.server, process.server.props()
         self._observed["build_info"] = props.get("build_info")

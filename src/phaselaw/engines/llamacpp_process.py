@@ -131,6 +131,12 @@ class ServerProcess:
             return next((child.pid for child in psutil.Process(self._process.pid).children()), None)
         return None
 
+    @property
+    def threads(self) -> int | None:
+        """The threads in force, as the server's log has them."""
+        found = re.search(r"n_threads = (\d+)", self._log())
+        return int(found.group(1)) if found else None
+
     def stop(self) -> None:
         """Stop it and wait until it is gone; safe to call twice."""
         if self._process.stdin is not None:

@@ -90,13 +90,17 @@ def _cpu_model() -> str | None:
 
 
 def _caches() -> list[dict[str, Any]]:
-    """The data caches of the first processor with their sizes in bytes, as Linux names them; else none."""
+    """The data caches of the first processor with their sizes in bytes, as Linux or macOS name them; else none."""
     found = []
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         with suppress(OSError, ValueError, KeyError):
             kind, level, size = ((folder / name).read_text().strip() for name in ("type", "level", "size"))
             if kind != "Instruction":
                 found.append({"level": int(level), "bytes": int(size[:-1]) * _CACHE_UNITS[size[-1]]})
+    if platform.system() == "Darwin":
+        names = {1: "hw.l1dcachesize", 2: "hw.l2cachesize", 3: "hw.l3cachesize"}
+        sizes = {level: _output("sysctl", "-n", name) for level, name in names.items()}
+        found = [{"level": level, "bytes": int(size)} for level, size in sizes.items() if size.isdecimal()]
     return found
 
 
