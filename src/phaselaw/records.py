@@ -10,11 +10,12 @@ This module imports nothing heavy.
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,6 +36,10 @@ CacheCheck = Literal["fresh", "found", "undecidable", "off"]
 LARGEST = 10**18
 """A number from here on was never measured, and what is computed from it could overflow."""
 
+Count = Annotated[int, Field(gt=-LARGEST, lt=LARGEST)]
+Number = Annotated[float, Field(gt=-LARGEST, lt=LARGEST, allow_inf_nan=False)] | Count
+"""A number of a record; one that was written as 12 is read as 12, not as 12.0."""
+
 T = TypeVar("T")
 
 
@@ -46,9 +51,9 @@ class Cell:
     backend_kind: str
     model: str
     scenario: str
-    batch_size: int
-    gen_tokens: int
-    concurrency: int = 1
+    batch_size: Count
+    gen_tokens: Count
+    concurrency: Count = 1
     """Clients that call a served engine at once."""
 
     @property
@@ -64,15 +69,15 @@ class PlannedCall:
 
     call_id: str
     cell: Cell
-    task_idx: int
+    task_idx: Count
     """Index of the cell in the study's seeded cell order."""
     is_warmup: bool
-    warmup_idx: int | None
-    rep: int | None
+    warmup_idx: Count | None
+    rep: Count | None
     """Repetition, which under ``order: rounds`` is also the round; ``None`` on warmups."""
-    client_idx: int = 0
+    client_idx: Count = 0
     """Which of a cell's clients makes this call."""
-    replicate: int = 0
+    replicate: Count = 0
     """Which of the study's replicates it belongs to; ``rep`` counts within one."""
 
 
@@ -107,26 +112,26 @@ class Timing:
     Token counts are those of one sequence of the batch, unless the name says ``total``.
     """
 
-    prefill_ms: float | None
+    prefill_ms: Number | None
     """``None`` where a served engine gave no figure that can be one."""
-    kv_decode_ms: float | None
+    kv_decode_ms: Number | None
     """Time of the decode steps that ran; on a served engine, what its server claims for them (absent: ``None``)."""
-    prompt_tokens: int
+    prompt_tokens: Count
     """Prompt tokens of one sequence (the longest, in a padded batch)."""
-    prompt_tokens_total: int
+    prompt_tokens_total: Count
     """Prompt tokens of the whole batch, padding left out."""
-    gen_tokens_raw: int
+    gen_tokens_raw: Count
     """Tokens generated for each sequence; fewer than asked where the model stopped early."""
-    decode_steps_ms: tuple[float, ...] | None = None
+    decode_steps_ms: tuple[Number, ...] | None = None
     """Each decode step's time, in order, where the engine can tell them apart."""
-    prefill_cuda_event_ms: float | None = None
-    kv_decode_cuda_event_ms: float | None = None
-    gpu_peak_mb: float | None = None
-    rss_peak_mb: float | None = None
+    prefill_cuda_event_ms: Number | None = None
+    kv_decode_cuda_event_ms: Number | None = None
+    gpu_peak_mb: Number | None = None
+    rss_peak_mb: Number | None = None
     done_reason: str | None = None
     """Why generation ended: ``length`` or ``stop``; ``None`` where the engine never stops early."""
     output_sha256: str | None = None
-    server: Mapping[str, float | int | str | None] = dataclasses.field(default_factory=dict)
+    server: Mapping[str, Number | str | None] = dataclasses.field(default_factory=dict)
     """What a server said of itself, by its own field names with units: claims, kept raw."""
     served: "Served | None" = None
     """What the client of a served engine saw; ``None`` where the model runs in this process."""
@@ -136,38 +141,38 @@ class Timing:
 class Served:
     """One call of a served engine by the client's clock, and what is known of its worth (method: section 2)."""
 
-    sent_at_ms: float
+    sent_at_ms: Number
     """When it was sent, by the process's monotonic clock, so that calls made at once can be laid side by side."""
-    ttft_ms: float
+    ttft_ms: Number
     """First non-empty token minus send; holds the load and the wait of a call that had them."""
-    e2e_ms: float
-    wall_ms: float
-    connect_ms: float | None
+    e2e_ms: Number
+    wall_ms: Number
+    connect_ms: Number | None
     """Connection set-up before the send; ``None`` where a kept connection served."""
-    arrivals_ms: tuple[float, ...]
+    arrivals_ms: tuple[Number, ...]
     """Arrival of each non-empty chunk, minus send."""
-    decode_step_ms: float | None
+    decode_step_ms: Number | None
     """One decode step; ``None`` where none can be told. ``kv_decode`` is this times the budget."""
     decode_step_basis: DecodeStepBasis | None
     server_times: Literal["none", "prefill", "both"] | None = None
     """The phases that this engine's server times, where the client's clock does not contradict it."""
-    prefill_ms_server: float | None = None
+    prefill_ms_server: Number | None = None
     """The server's prefill time, as are the two below: its claims, whatever serves (`phaselaw.servers.streams`)."""
-    decode_ms_server: float | None = None
-    tokens_counted: int | None = None
-    tokens_between: int | None = None
+    decode_ms_server: Number | None = None
+    tokens_counted: Count | None = None
+    tokens_between: Count | None = None
     """Tokens after the first event up to the last, where each event says how many there were by then."""
-    events_repeated: int = 0
+    events_repeated: Count = 0
     """Events whose text had come before, as hidden reasoning: no arrivals."""
     false_claims: str | None = None
-    first_event_tokens: float | None = None
-    decode_step_ms_client: float | None = None
+    first_event_tokens: Number | None = None
+    decode_step_ms_client: Number | None = None
     """The span of the arrivals over the tokens that came after the first of them."""
-    decode_step_ms_server: float | None = None
+    decode_step_ms_server: Number | None = None
     """The server's decode time over ``gen_tokens_raw - 1`` steps."""
-    queue_ms: float | None = None
+    queue_ms: Number | None = None
     """TTFT minus the server's load and prefill: the wait for a slot, and a few ms of overhead. Never negative."""
-    load_ms: float | None = None
+    load_ms: Number | None = None
     """Load time inside this call, as the server says; not zero on some warm calls."""
     model_was_loaded: bool | None = None
     cache_check: CacheCheck | None = None
@@ -176,7 +181,7 @@ class Served:
     """Whether a chat template's head may have been cached, though its tokens are counted."""
     prefill_basis: Literal["server", "ttft"] = "server"
     tokens_basis: Literal["server", "estimated"] = "server"
-    thinking_tokens: int | None = None
+    thinking_tokens: Count | None = None
     """Chunks of hidden reasoning among the arrivals; ``None`` where the model has none."""
     faults: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Phases that this call can't stand for, each with the reason: their rows are error rows."""
@@ -186,32 +191,32 @@ class Served:
 class ModelInfo:
     """A loaded model, measured: what was counted or what the server stated exactly, never a label."""
 
-    params_millions_measured: float | None
-    n_layer: int | None = None
-    n_embd: int | None = None
-    n_head: int | None = None
-    n_inner: int | None = None
-    vocab_size: int | None = None
-    n_positions: int | None = None
-    n_kv_head: int | None = None
+    params_millions_measured: Number | None
+    n_layer: Count | None = None
+    n_embd: Count | None = None
+    n_head: Count | None = None
+    n_inner: Count | None = None
+    vocab_size: Count | None = None
+    n_positions: Count | None = None
+    n_kv_head: Count | None = None
     """Heads of keys and values, where they are fewer than the heads."""
-    head_dim: int | None = None
-    n_experts: int | None = None
+    head_dim: Count | None = None
+    n_experts: Count | None = None
     """Experts of a layer, in a mixture of experts only."""
-    n_experts_used: int | None = None
+    n_experts_used: Count | None = None
     """Those that one token is sent to."""
-    expert_params: int | None = None
+    expert_params: Count | None = None
     """Parameters of all experts; shared ones, which every token reads, are no part of it."""
-    expert_bytes: int | None = None
+    expert_bytes: Count | None = None
     kv_cache: str | None = None
     """Values that a sequence of n tokens holds, in words (`phaselaw.machine.model_config`), or why it is not known."""
-    lookup_params: int | None = None
+    lookup_params: Count | None = None
     """Parameters of tables of which a token reads but a row."""
-    lookup_bytes: int | None = None
+    lookup_bytes: Count | None = None
     family: str | None = None
     quantization_level: str | None = None
     parameter_size_raw: str | None = None
-    weights_bytes: int | None = None
+    weights_bytes: Count | None = None
     dtype: str | None = None
     device: str | None = None
     config_path: str | None = None
@@ -247,8 +252,8 @@ class ModelLoaded:
 
     backend: str
     model: str
-    process_idx: int
-    load_ms: float
+    process_idx: Count
+    load_ms: Number
     info: ModelInfo
     engine: EngineInfo
 
@@ -262,8 +267,8 @@ class Rewarmed:
     """A cell that a resumed process entered again was warmed up again: journal event ``rewarmed``, not a row."""
 
     cell_key: str
-    process_idx: int
-    calls: int
+    process_idx: Count
+    calls: Count
     error: str | None
 
 
@@ -274,14 +279,14 @@ class Beside:
     Of the processors that phaselaw may use; together they are all of these.
     """
 
-    own_cpus: float | None
+    own_cpus: Number | None
     """By phaselaw, the servers that it started, and the local server that it calls."""
-    other_cpus: float | None
-    idle_cpus: float | None
-    steal_cpus: float | None
-    involuntary_switches: int | None
-    clock_mhz: float | None
-    load_average: float | None
+    other_cpus: Number | None
+    idle_cpus: Number | None
+    steal_cpus: Number | None
+    involuntary_switches: Count | None
+    clock_mhz: Number | None
+    load_average: Number | None
     """Processes that ran or wanted to, over the last minute."""
 
 
@@ -289,25 +294,25 @@ class Beside:
 class Call(PlannedCall):
     """One timed generation as it is kept: journal event ``call``. A failed one has ``timing=None`` and ``error``."""
 
-    call_idx: int
+    call_idx: Count
     """Execution order within the run, counted over all its processes."""
     status: Literal["ok", "error"]
     error: str | None
-    started_at_unix: float
-    process_idx: int
+    started_at_unix: Number
+    process_idx: Count
     """Number of the process that measured this call: 0, then one more for each replicate and each resume."""
-    calls_since_process_start: int
+    calls_since_process_start: Count
     """Calls this process made before this one: 0 is a cold process."""
-    calls_since_model_load: int
-    calls_since_shape_first_seen: int
+    calls_since_model_load: Count
+    calls_since_shape_first_seen: Count
     """Earlier calls of this model with the same prompt, batch size and budget: 0 is a cold shape."""
-    load_ms: float | None
+    load_ms: Number | None
     timing: Timing | None
-    queue_delay_ms: float | None = None
+    queue_delay_ms: Number | None = None
     """Sent minus scheduled, by the client; known where several clients start together."""
-    achieved_concurrency: float | None = None
+    achieved_concurrency: Number | None = None
     """Mean number of calls under way while this call's group ran; the asked one is the cell's."""
-    outages: int = 0
+    outages: Count = 0
     beside: Beside | None = None
     """What else the machine did, from before this call's group was sent until it had ended."""
 
@@ -317,7 +322,7 @@ class BackendEnded:
     """A backend gave the same error again and again, and is called no more: journal event ``backend_ended``."""
 
     backend: str
-    process_idx: int
+    process_idx: Count
     error: str
 
 
@@ -326,8 +331,8 @@ class ServerAwaited:
     """A server that is not ours is gone and waited for: journal event ``server_awaited``."""
 
     backend: str
-    process_idx: int
-    at_most_s: float
+    process_idx: Count
+    at_most_s: Number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -337,7 +342,7 @@ class Abandoned:
     What was measured of that replicate stays, and counts in no figure; all of it is measured anew.
     """
 
-    processes: tuple[int, ...]
+    processes: tuple[Count, ...]
     """Those that measured it; they measured nothing else."""
     why: str
 
@@ -413,23 +418,18 @@ def to_jsonable(record: Any) -> dict[str, Any]:
 def from_jsonable(kind: type[T], data: Mapping[str, Any]) -> T:
     """The record that `to_jsonable` wrote; keys that this version doesn't know are ignored (newer writers).
 
-    Raises ValueError for a value that is not of its field's type, and for numbers that no table can hold; an engine's
-    settings may hold any.
+    What of a text is no UTF-8 is read as `phaselaw.files.raw_text` writes it into tables. Raises ValueError for a value
+    that is not of its field's type, and for numbers that no table can hold; an engine's settings may hold any.
     """
-    if not _is_bounded([value for name, value in data.items() if name != "engine"]):
-        raise ValueError("a number that no table can hold")
     try:
-        record: T = _reader(kind).validate_json(json.dumps(data), strict=True)
+        written = _SURROGATE.sub(lambda each: rf"\\u{ord(each[0]):x}", json.dumps(data, ensure_ascii=False))
+        record: T = _reader(kind).validate_json(written, strict=True)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        place = ".".join(map(str, fault["loc"])).removesuffix(".constrained-float")  # a Number's first kind
+        raise ValueError(f"{place}: {fault['msg']}") from None
     return record
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _reader: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
-
-
-def _is_bounded(value: Any) -> bool:
-    if isinstance(value, dict | list | tuple):
-        return all(map(_is_bounded, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, int | float) or abs(value) < LARGEST

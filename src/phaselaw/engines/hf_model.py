@@ -32,7 +32,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel  #
 
 from phaselaw.engines.prompts import token_ids
 from phaselaw.errors import EngineError
-from phaselaw.files import raw_text
 from phaselaw.ladder.build import WEIGHTS, shipped_checksums
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine.model_config import facts_of, is_of_experts
@@ -410,7 +409,7 @@ def _measure(name: str, source: Path | str, weights: Any) -> ModelInfo:
         family=str(config.model_type),
         dtype=_dtype_in_use(tensors),
         device=str(weights.device),
-        config_path=raw_text(str(source / "config.json")).decode() if isinstance(source, Path) else None,
+        config_path=str(source / "config.json") if isinstance(source, Path) else None,
         weights_sha256=shipped_checksums()[ladder.name][WEIGHTS].sha256 if ladder else None,
     )
 
