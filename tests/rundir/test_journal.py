@@ -1,6 +1,7 @@
 """A journal that is damaged, attacked, or holds what no table can: found, named, and the rest of it kept."""
 
 import csv
+import hashlib
 import json
 import os
 import random
@@ -16,7 +17,7 @@ from phaselaw.errors import PhaselawError, RunError
 from phaselaw.files import raw_text
 from phaselaw.records import Call, from_jsonable
 from phaselaw.rundir import read as runs
-from phaselaw.rundir.derive import derived, faults
+from phaselaw.rundir.derive import derived, faults, sealed
 from phaselaw.rundir.journal import JOURNAL, read_journal, scan_journal
 from phaselaw.rundir.write import salvage, write_derived
 
@@ -91,6 +92,16 @@ def test_a_changed_table_is_refused_and_told_by_its_line(run: Path) -> None:
     with pytest.raises(PhaselawError, match=r"metrics.csv: it is not as it was written; .*phaselaw show --verify"):
         runs.load(run)
     assert [*faults(run)] == ["metrics.csv: line 4 is not what the journal says"]
+
+
+def test_a_run_whose_tables_another_version_wrote_with_other_columns_is_sound(run: Path) -> None:
+    metrics, manifest = run / "metrics.csv", json.loads((run / "manifest.json").read_text())
+    metrics.write_text("".join(line.partition(",")[2] for line in metrics.read_text().splitlines(keepends=True)))
+    manifest["sha256"]["metrics.csv"] = hashlib.sha256(metrics.read_bytes()).hexdigest()
+    (run / "manifest.json").write_text(json.dumps(sealed(manifest)))
+    assert [*faults(run)] == []
+    metrics.write_text(metrics.read_text().replace("1", "2", 1))
+    assert [*faults(run)] == ["metrics.csv: line 1 is not what the journal says"]
 
 
 def test_a_run_of_version_1_is_read_gone_on_with_and_said_to_have_no_checksums(run: Path) -> None:

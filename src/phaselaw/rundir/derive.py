@@ -90,8 +90,12 @@ def faults(path: Path) -> Iterator[str]:
     if not isinstance(manifest, dict) or not is_sound(manifest):
         yield f"{MANIFEST}: not as it was written"
     elif manifest.get("status") != "running":
+        kept = manifest.get(HASHES)
         for name, table in found.tables.items():
             there = (path / name).read_bytes() if (path / name).is_file() else b""
+            as_written = isinstance(kept, dict) and kept.get(name) == hashlib.sha256(there).hexdigest()
+            if as_written and there.partition(b"\n")[0] != table.partition(b"\n")[0]:
+                continue  # by another version, whose tables have other columns
             pairs = enumerate(zip_longest(there.splitlines(), table.splitlines()), start=1)
             line = next((line for line, (one, two) in pairs if one != two), None)
             if line is not None:
