@@ -2,7 +2,7 @@
 
 import pytest
 
-from phaselaw.tables import MISSING, bracket, count, digits, fixed, interval, percent
+from phaselaw.tables import MISSING, bracket, count, digits, duration, fixed, interval, percent
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,10 @@ def test_a_share_is_a_percentage() -> None:
 def test_an_interval_without_an_end_is_a_dash() -> None:
     assert bracket(0.1, 0.2) == "[0.100, 0.200]"
     assert interval("low", "high", "i")[0].text({"low": 0.1, "high": None}) == MISSING
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(75, "75 s"), (12.34, "12.3 s"), (150, "2.5 min"), (7200, "2 h"), (259_200, "3 days")]
+)
+def test_a_time_is_in_the_unit_that_suits_it(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

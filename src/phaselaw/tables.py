@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import polars as pl
@@ -48,12 +49,10 @@ def _missing(value: Any) -> bool:
 
 
 def duration(seconds: float) -> str:
-    """A time in words, in the unit that suits its size."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+    """A time in words, in the unit that suits its size: ``75 s``, ``2.5 min``."""
+    units = ((1, "s"), (60, "min"), (3600, "h"), (86_400, "days"))
+    size, unit = next((one for one, after in pairwise(units) if seconds < 2 * after[0]), units[-1])
+    return f"{seconds / size:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def digits(value: Any, significant: int = 3) -> str:

@@ -66,4 +66,4 @@ def test_the_calls_left_are_expected_to_take_what_those_before_took(monkeypatch:
     out, schedule = io.StringIO(), [planned("m", "s", rep) for rep in range(4)]
     with RunProgress(schedule, already_done=7, console=Console(file=out, width=400)) as progress:
         progress.show(call_of(schedule[0]))
-    assert "8/11 calls, about 90.0 s left" in out.getvalue()
+    assert "8/11 calls, about 90 s left" in out.getvalue()

@@ -31,7 +31,7 @@ def test_a_profile_is_printed_and_written_and_planned_with(log: Path, dry_run: P
     plan = json.loads(capsys.readouterr().out)
     simulated, broken, short = plan["notes"]
     assert simulated.endswith("SIMULATED: latencies come from a stated law, nothing was measured")
-    assert "traffic: 1 of 301 rows" in broken and "5.0 min of traffic, taken as a month" in short
+    assert "traffic: 1 of 301 rows" in broken and "5 min of traffic, taken as a month" in short
     assert plan["assumptions"]["requests_per_s"] == document["requests_per_s"]
     assert plan["assumptions"]["burst"] == max(1.0, document["peak_minute"]["over_mean"])
     assert plan["assumptions"]["tokens_per_request"] == pytest.approx(document["tokens_per_request"])
@@ -42,7 +42,7 @@ def test_a_person_reads_the_rate_the_lengths_and_the_latencies(log: Path, capsys
     assert main(["traffic", str(log)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("In doubt: 1 of 301 rows")
-    assert "300 requests over 5.0 min" in out and "requests/s on average" in out
+    assert "300 requests over 5 min" in out and "requests/s on average" in out
     assert "prompt tokens" in out and "TTFT p50" in out
 
 

@@ -49,7 +49,7 @@ def test_the_first_screen_prices_the_readers_own_load_and_marks_what_is_assumed(
         assert "The API, at the prices given: $44.91 a month. Own workers never pay, at any volume." in text
     whole = (run / "report.md").read_text().replace("\\", "")
     assert "\n## Cost\n\nFor 3 requests/s of 14.5 tokens on average, 112,752,000 tokens a month at $2.5" in whole
-    assert "2.0 h of traffic, taken as a month" in whole and "2 x the mean load (--burst)" in whole
+    assert "2 h of traffic, taken as a month" in whole and "2 x the mean load (--burst)" in whole
     assert "### A hosted API" in whole and "at $2.5 an hour (assumed)" in whole
 
 
