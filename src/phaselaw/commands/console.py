@@ -115,7 +115,7 @@ class RunProgress:
     def _note(self, what: str) -> None:
         now = time.monotonic()
         a_call = (now - self._began) / self._ended if self._ended else None  # on average; loads and waits among it
-        left = "" if a_call is None else f"about {duration(a_call * (self._total - self._done))} left"
+        left = "" if a_call is None else f"about {duration(round(a_call * (self._total - self._done)))} left"
         left += f", {self._failed} failed" if self._failed else ""
         if self._live:
             self._bar.update(self._task, completed=self._done, left=left, now=what)
