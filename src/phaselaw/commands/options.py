@@ -12,6 +12,7 @@ from typing import Any
 from phaselaw.engines import permits
 from phaselaw.errors import UsageError
 from phaselaw.files import amount
+from phaselaw.records import LARGEST
 
 RUNS = "a run directory, a folder of runs gen_N, or a metrics.csv; several of one study on one host are pooled"
 
@@ -102,7 +103,7 @@ def share(option: str) -> Callable[[str], float]:
 
 
 def positive_number(option: str) -> Callable[[str], float]:
-    return number(option, "a positive number, below 1e18", lambda value: 0 < value < 1e18)
+    return number(option, "a positive number, below 1e18", lambda value: 0 < value < LARGEST)
 
 
 def duration(option: str) -> Callable[[str], float]:

@@ -229,6 +229,8 @@ class Captured:
 
 
 class HfModel:
+    """A loaded model with its tokenizer."""
+
     def __init__(self, name: str, source: Path | str, backend: HfBackend) -> None:
         self.name = name
         self._weights: Any = _weights(source, backend)

@@ -156,6 +156,8 @@ class LlamacppEngine(ServedEngine):
 
 
 class LlamacppModel(ServedModel):
+    """A model that a server holds."""
+
     server: LlamacppServer
 
     def __init__(

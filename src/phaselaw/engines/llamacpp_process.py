@@ -91,6 +91,8 @@ def command_of(server: str, backend: LlamacppBackend, model: Path, alias: str, p
 
 
 class ServerProcess:
+    """A running server of ours with one model."""
+
     load_ms: float
     """From the start of its process to its first healthy answer."""
     weights_ms: float | None
@@ -207,6 +209,7 @@ class ServerProcess:
 
 
 def nothing_to_start(wanted: str | None) -> str:
+    """What to do where no server is found, as a line."""
     if wanted is not None and wanted != PACKAGE:
         return f"there is no program {wanted}; give the path of a llama-server"
     return "no llama-server is here; put one on PATH, name it (server: ...), or: pip install 'phaselaw[llamacpp]'"

@@ -98,6 +98,8 @@ def _split(host_port: str, default: int) -> tuple[str, int]:
 
 
 class OllamaServer(HttpClient):
+    """What measuring asks of one server."""
+
     def version(self) -> str:
         """The server's version; raises `EngineError` where what answers is no Ollama."""
         version = served.mapping(self.json("GET", "/api/version")).get("version")
@@ -176,6 +178,8 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
 
 
 class OllamaEngine(ServedEngine):
+    """One Ollama server with a backend's settings."""
+
     server: OllamaServer
 
     def found(self) -> dict[str, Any]:

@@ -142,6 +142,8 @@ class OpenaiEngine(ServedEngine):
 
 
 class OpenaiModel(ServedModel):
+    """One model of a server."""
+
     server: OpenaiServer
 
     def __init__(self, server: OpenaiServer, backend: OpenaiBackend, name: str, info: ModelInfo) -> None:

@@ -62,6 +62,7 @@ def host_of(url: str) -> str:
 
 
 def is_here(host: str) -> bool:
+    """Whether a host is this machine."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"

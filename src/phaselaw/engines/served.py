@@ -283,8 +283,9 @@ class ServedModel:
 class ServedEngine:
     """A server with one backend's settings."""
 
-    def __init__(self, backend: Any, server: Any) -> None:
-        self.backend, self.server = backend, server
+    def __init__(self, backend: Any, server: HttpClient | None) -> None:
+        self.backend = backend
+        self.server: Any = server
         self.version: str | None = None
         self.models: dict[str, Any] = {}
 

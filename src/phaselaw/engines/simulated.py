@@ -35,6 +35,8 @@ def step_ms(backend: SimulatedBackend, params_millions: float, n_layer: int) -> 
 
 
 class SimulatedEngine:
+    """One simulated backend."""
+
     def __init__(self, backend: SimulatedBackend) -> None:
         self._backend = backend
 
@@ -53,6 +55,8 @@ class SimulatedEngine:
 
 
 class SimulatedModel:
+    """One model of a simulated backend."""
+
     def __init__(self, backend: SimulatedBackend, model: ModelEntry) -> None:
         self._backend = backend
         self._name = model.name

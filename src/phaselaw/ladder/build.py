@@ -35,6 +35,8 @@ LONGEST_WAIT_S = 1800.0
 
 
 class Checksum(NamedTuple):
+    """What one file must be."""
+
     bytes: int
     sha256: str
 

@@ -171,6 +171,8 @@ def _vocabulary(folder: Gpt2Folder) -> dict[str, Any]:
 
 
 class Exported(NamedTuple):
+    """A GGUF file and the Modelfile beside it."""
+
     name: str
     weights: Weights
     path: Path
@@ -206,6 +208,7 @@ def exportable(names: Sequence[str] | None, formats: Sequence[Weights]) -> tuple
 
 
 def is_exported(model: LadderModel, weights: Weights) -> bool:
+    """Whether the cache has a ladder model's GGUF file."""
     return _is_whole(_place(model.name, weights, None), _source_of(model), every_byte=False)
 
 

@@ -29,6 +29,7 @@ class LadderModel:
 
     @property
     def inner_width(self) -> int:
+        """Width of the feed-forward layer."""
         return self.n_inner or 4 * self.n_embd
 
 

@@ -107,6 +107,7 @@ class Context(dict[Any, pl.DataFrame]):
 
     @cached_property
     def points(self) -> pl.DataFrame:
+        """What scaling laws are fitted to."""
         return noise.points_of(self.cells, self.per_model)
 
     @cached_property
@@ -126,14 +127,17 @@ class Context(dict[Any, pl.DataFrame]):
 
     @cached_property
     def first_calls(self) -> pl.DataFrame:
+        """First calls with how cold they were."""
         return warmup.first_calls(self.with_warmups, slo_ms=self.slo_ms, always_cold=warmup.always_cold(self.run))
 
     @cached_property
     def prompt_lengths(self) -> pl.DataFrame:
+        """The prompt's tokens of each backend and scenario."""
         return sweeps.prompt_lengths(self.measured, (self.run.manifest or {}).get("study") or {})
 
     @cached_property
     def step_points(self) -> pl.DataFrame:
+        """Times of prefills and decode steps by batch and length."""
         return step_time.step_time_points(self.measured)
 
     @cached_property

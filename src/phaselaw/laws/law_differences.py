@@ -37,6 +37,7 @@ class SlopeDifference:
 
     @property
     def distinct(self) -> bool:
+        """Whether the interval leaves out 0."""
         return self.low > 0 or self.high < 0
 
 

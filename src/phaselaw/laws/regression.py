@@ -37,18 +37,22 @@ class Plane:
 
     @property
     def determined(self) -> bool:
+        """Whether the points determine it."""
         return bool(np.isfinite(self.coefficients).all())
 
     @property
     def intercept(self) -> float:
+        """The constant."""
         return float(self.coefficients[0])
 
     @property
     def slope(self) -> float:
+        """The coefficient of a line."""
         return float(self.coefficients[1])
 
     @property
     def slope_se(self) -> float:
+        """Its standard error."""
         return float(self.standard_errors[1])
 
     def leverages(self) -> Floats:
@@ -63,6 +67,7 @@ class Plane:
         return 1 / len(self.centred) + float(off @ self.inverse_gram @ off)
 
     def at(self, at: Floats) -> float:
+        """The plane's value at ``at`` (k,)."""
         return float(self.coefficients[0] + at @ self.coefficients[1:])
 
     def new_point_error(self, at: Floats, *, charged: float = 0.0) -> tuple[float, float]:

@@ -355,5 +355,6 @@ def _compared(points: pl.DataFrame) -> Iterator[Row]:
 
 
 def logs_of(points: pl.DataFrame, names: Sequence[str]) -> regression.Floats:
+    """The logs of columns, of shape (points, columns)."""
     values = np.array([floats(points, name) for name in names]).reshape(len(names), points.height)
     return np.asarray(np.log(values.T))

@@ -132,6 +132,7 @@ class Architecture:
 
     @property
     def attending(self) -> list[Cached]:
+        """The layers that attend to tokens."""
         return [each for each in self.cached if each.kept != 0]
 
     def cache_bytes(self, tokens: float, kv_bytes: float) -> float:
@@ -141,6 +142,8 @@ class Architecture:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Work:
+    """Bytes moved and operations done."""
+
     bytes: float
     flops: float
 

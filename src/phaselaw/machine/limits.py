@@ -112,6 +112,8 @@ class Clock:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class MachineLimits:
+    """All that was measured of a machine."""
+
     version: int
     threads: int
     measured_at_unix: float
@@ -160,6 +162,7 @@ def limits_of(host: Mapping[str, Any], *, threads: int | None = None, refresh: b
 
 
 def kept_limits(host: Mapping[str, Any], *, threads: int | None = None) -> "MachineLimits | None":
+    """What was kept of this machine; ``None`` where nothing was."""
     with suppress(OSError, ValueError):
         return MachineLimits.from_json(json.loads(_file(host, threads or all_threads()).read_text(encoding="utf-8")))
     return None

@@ -24,6 +24,8 @@ DRIVER = "driver"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lack:
+    """One thing that this machine lacks."""
+
     backend: str
     model: str | None
     """The model that can't run there; ``None`` where the whole backend can't."""

@@ -93,6 +93,8 @@ class _Worker:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Host:
+    """A host that measures for this run."""
+
     name: str
     actor: Any
     facts: Mapping[str, Any]
@@ -100,6 +102,7 @@ class Host:
     lacking: Sequence[begin.Lack]
 
     def lacks(self, study: Study, backend: str) -> list[begin.Lack]:
+        """What it lacks for a backend of a study."""
         models = {None, *(model.name for model in study.models_of(backend))}
         return [each for each in self.lacking if each.backend == backend and each.model in models and not each.doubt]
 
@@ -250,6 +253,7 @@ class Work:
         """Backends that the same hosts can run: they are measured together, in the order of the study."""
 
     def todo(self) -> list[PlannedCall]:
+        """The calls that are to be made."""
         return [call for call in self._planned if call.call_id not in self.directory.done]
 
     def _begun(self) -> dict[Share, str]:

@@ -11,7 +11,7 @@ from phaselaw.errors import UsageError
 from phaselaw.files import amount, plain_text
 from phaselaw.laws.rates import evenly, same_draws
 from phaselaw.laws.regression import Floats
-from phaselaw.records import Mix
+from phaselaw.records import LARGEST, Mix
 
 TR121_MIXES = (
     Mix(name="chat_default", prompt_tokens=256, output_tokens=128),
@@ -28,7 +28,7 @@ TR121_VOLUMES = (1e8, 1e9, 1e10)
 
 def positive(option: str, value: float) -> float:
     """The value; raises `UsageError` naming the option where it is no positive number, or beyond any fleet."""
-    if not 0 < value < 1e18:
+    if not 0 < value < LARGEST:
         raise UsageError(f"{option} {value:g}: give a positive number, below 1e18")
     return value
 
@@ -72,7 +72,7 @@ def read_tiers(text: str) -> dict[str, float]:
 def read_volumes(text: str) -> tuple[float, ...]:
     """Monthly token volumes as typed: ``100M,1e9``; raises `UsageError`."""
     found = tuple(map(amount, [text] if amount(text) >= 0 else text.split(",")))
-    if not all(0 < volume < 1e18 for volume in found):
+    if not all(0 < volume < LARGEST for volume in found):
         raise UsageError(f"--volumes {text!r}: give tokens a month, such as 100M,1e9, each below 1e18")
     return found
 

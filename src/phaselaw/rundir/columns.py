@@ -28,6 +28,8 @@ readers."""
 
 
 class Column(NamedTuple):
+    """One column of ``metrics.csv``."""
+
     name: str
     value: str | Callable[[Call], Any]
     """An attribute of ``call``, ``cell``, ``timing``, ``served``, ``beside`` or ``ollama`` (the timing of a call to

@@ -50,6 +50,8 @@ class Damage(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Journal:
+    """The events of a run, as read back."""
+
     header: dict[str, Any]
     processes: tuple[dict[str, Any], ...]
     models: tuple[records.ModelLoaded, ...]

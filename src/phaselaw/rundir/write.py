@@ -118,6 +118,7 @@ class RunDirectory:
 
     @property
     def calls(self) -> list[Call]:
+        """The calls that are kept, in the order they were made."""
         return list(self._calls.values())
 
     @property

@@ -53,6 +53,7 @@ def load_study(
 
 
 def shipped_studies() -> dict[str, Path]:
+    """The studies that ship with the package, by name."""
     folder = Path(str(resources.files("phaselaw").joinpath("studies")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
 

@@ -276,6 +276,7 @@ class Scenario(Strict):
 
     @property
     def text(self) -> str | None:
+        """What is asked, as one text; ``None`` for a synthetic prompt."""
         return self.prompt if self.prompts is None else "\n".join(self.prompts)
 
 
@@ -295,6 +296,7 @@ class ModelEntry(Strict):
         return self.same_as or self.name
 
     def runs_on(self, backend: AnyBackend) -> bool:
+        """Whether a backend is one of this model's."""
         return backend.kind == self.kind and (self.backends is None or backend.name in self.backends)
 
 

@@ -44,6 +44,7 @@ class Columns:
 
 
 def plain(name: str) -> str:
+    """A name as it is compared."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 

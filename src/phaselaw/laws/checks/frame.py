@@ -170,6 +170,7 @@ class Evidence:
 
     @property
     def manifest(self) -> dict[str, Any]:
+        """The run's manifest; empty where it has none."""
         return self.run.manifest or {}
 
     @property
