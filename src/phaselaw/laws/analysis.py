@@ -146,6 +146,12 @@ class Context(dict[Any, pl.DataFrame]):
         return tuple(Context(part, self.options) for part in self.run.parts)
 
     @cached_property
+    def evidence(self) -> Evidence:
+        """What the validity checks look at."""
+        ok, per_model, linearity = self.with_warmups, self.per_model, self[served.DECODE_LINEARITY]
+        return Evidence(run=self.run, ok=ok, measured=self.alone, per_model=per_model, linearity=linearity)
+
+    @cached_property
     def outcomes(self) -> list[CheckResult]:
         """What every validity check says of the run; of a sweep, of each of its runs: their calls have no one order."""
         if self.parts:
@@ -153,9 +159,7 @@ class Context(dict[Any, pl.DataFrame]):
             return [
                 CheckResult.of_sweep(dict(zip(budgets, results, strict=True))) for results in zip(*each, strict=True)
             ]
-        ok, per_model, linearity = self.with_warmups, self.per_model, self[served.DECODE_LINEARITY]
-        evidence = Evidence(run=self.run, ok=ok, measured=self.alone, per_model=per_model, linearity=linearity)
-        return [check(evidence) for check in CHECKS]
+        return [check(self.evidence) for check in CHECKS]
 
 
 TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
@@ -222,10 +226,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
         disturbed.WITHOUT_OFF_ROUNDS,
         lambda of: disturbed.without_off_rounds(of.alone, of.options, in_rounds=of.in_rounds),
     ),
-    (
-        disturbed.WITHOUT_DISTURBED,
-        lambda of: disturbed.without_disturbed(of.alone, disturbed.disturbed_calls(of.alone)),
-    ),
+    (disturbed.WITHOUT_DISTURBED, lambda of: disturbed.without_disturbed(of.alone, of.evidence.disturbed)),
     (frame.VALIDITY_CHECKS, lambda of: frame.validity_checks(of.outcomes)),
     (frame.VALIDITY_FINDINGS, lambda of: frame.validity_findings(of.outcomes)),
 )

@@ -13,7 +13,7 @@ from scipy import stats
 
 from phaselaw.laws import summary
 from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, check
-from phaselaw.laws.disturbed import BUSY, LEAST_ROUNDS, SHARED, USUAL, disturbed_calls, off_rounds, without_disturbed
+from phaselaw.laws.disturbed import BUSY, LEAST_ROUNDS, SHARED, USUAL, off_rounds, without_disturbed
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, GROUP, median_variance, stated
@@ -199,7 +199,7 @@ def throttling(evidence: Evidence) -> Findings:
 def busy_machine(evidence: Evidence) -> Findings:
     """Calls that shared their cores with other processes, or with a virtual machine's host."""
     known = evidence.measured.filter(pl.col("other_cpus").is_not_null())
-    found = disturbed_calls(evidence.measured).filter(pl.col("check") == BUSY)
+    found = evidence.disturbed.filter(pl.col("check") == BUSY)
     for key, calls in grouped(found, ["backend", "batch_size"]):
         mine = like(known, key, key)
         n = mine.select("run", "call_idx").n_unique()
@@ -225,7 +225,7 @@ def busy_machine(evidence: Evidence) -> Findings:
 def shared_server(evidence: Evidence) -> Findings:
     """Calls that waited for another client's request, or ran beside it, at several times of the run."""
     known = evidence.measured.filter((pl.col("mode") == "e2e_kv") & pl.col("ttft_ms").is_not_null())
-    found = disturbed_calls(evidence.measured).filter(pl.col("check") == SHARED)
+    found = evidence.disturbed.filter(pl.col("check") == SHARED)
     for key, calls in grouped(found, CELL):
         mine = like(known, key, key)
         slow = mine.join(calls, on=["run", "call_idx"], how="semi")

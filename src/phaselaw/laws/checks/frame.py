@@ -19,10 +19,12 @@ Cautions mark nothing. No row is ever dropped for its mark.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import polars as pl
 
+from phaselaw.laws.disturbed import disturbed_calls
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.served import BASIS, STEP_TRUE
 from phaselaw.laws.summary import BUDGET
@@ -177,6 +179,11 @@ class Evidence:
     def ours(self) -> bool:
         """Whether phaselaw itself measured this run."""
         return "phaselaw_version" in self.manifest
+
+    @cached_property
+    def disturbed(self) -> pl.DataFrame:
+        """The measured calls that something else disturbed (`phaselaw.laws.disturbed`)."""
+        return disturbed_calls(self.measured)
 
 
 Check = Callable[[Evidence], CheckResult]
