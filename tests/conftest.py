@@ -23,6 +23,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Two workers share the processors: a thread of torch that waits for another sleeps, and leaves its processor to the
 # other worker's, where OpenMP's default keeps it busy with waiting (six times the processor time, and of the wait).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# The same of the small tables and matrices of an analysis: handing them from thread to thread is a quarter of its time.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ |= {"POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
