@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import io
 import json
 import logging
 import os
 import re
-import resource
 import shutil
 import struct
 import subprocess
@@ -23,8 +23,10 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, redirect_stderr, suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Self
 from unittest import mock
 
 HERE = Path(__file__).resolve().parent
@@ -34,6 +36,12 @@ SEEDS: dict[str, tuple[bytes, ...]] = {}
 PLACE = Path(tempfile.gettempdir()) / f"phaselaw-fuzz-{os.getpid()}"
 """What a reader of files is given lies here."""
 atexit.register(shutil.rmtree, PLACE, ignore_errors=True)
+MODULES = (
+    "engines.llamacpp", "engines.ollama", "engines.openai", "ladder.gguf", "measure.calls", "plan.memory",
+    "plan.inputs", "plan.prices", "rundir.conditions", "rundir.derive", "rundir.read", "study.file", "traffic.log",
+    "traffic.profile", "traffic.prometheus",
+)  # fmt: skip
+"""What the readers are made of."""
 
 
 def reader(*seeds: bytes | str) -> Callable[[Reader], Reader]:
@@ -380,25 +388,63 @@ def fuzz_here(name: str, seconds: float, corpus: Path) -> None:
     atheris.Fuzz()
 
 
-def fuzzed(name: str, seconds: float) -> dict[str, object]:
-    """Fuzz one reader in a process of its own: executions, CPU seconds, and what failed."""
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as place:
-        for at, seed in enumerate(SEEDS[name]):
-            (Path(folder) / f"seed{at}").write_bytes(seed)
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, str(HERE / "readers.py"), name, "--seconds", str(seconds), "--corpus", folder]
+def serve() -> None:
+    """Import what the readers read with, instrumented, once; then fork a fuzzer of each that standard input names.
+
+    Nothing is read before a fork: the threads that polars starts would be lacking after it.
+    """
+    import atheris
+
+    told = redirect_stderr(io.StringIO())  # each module's name
+    with told, atheris.instrument_imports(include=["phaselaw"], enable_loader_override=False):
+        for module in MODULES:
+            import_module(f"phaselaw.{module}")
+    for line in sys.stdin:
+        asked = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            with Path(asked["said"]).open("wb") as said:
+                for descriptor in (1, 2):
+                    os.dup2(said.fileno(), descriptor)
+            fuzz_here(asked["name"], asked["seconds"], Path(asked["corpus"]))
+        _, status, used = os.wait4(pid, 0)
+        ended = {"code": os.waitstatus_to_exitcode(status), "cpu_s": round(used.ru_utime + used.ru_stime, 1)}
+        print(json.dumps(ended), flush=True)
+
+
+class Fuzzers:
+    """Fuzzers, each in a process of its own, forked from one that has done their imports."""
+
+    def __enter__(self) -> Self:
+        self._place = tempfile.TemporaryDirectory()
         # A shell forks it: what this process starts itself would count this process's peak memory as its own.
-        command = ["sh", "-c", '"$@"; exit $?', "sh", *command]
-        done = subprocess.run(command, capture_output=True, check=False, env=os.environ | {"TMPDIR": place})
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        said = done.stderr.decode(errors="replace") + done.stdout.decode(errors="replace")
-        counts = re.findall(r"^(?:#|Done )(\d+)", said, re.MULTILINE)
-        failed = [
-            path.read_bytes() for path in Path(folder).iterdir() if path.name.startswith(("crash", "oom", "timeout"))
-        ]
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    found = {"reader": name, "executions": int(counts[-1]) if counts else 0, "cpu_s": round(cpu_s, 1)}
-    return found | ({"failed": failed[0][:400] if failed else b"", "said": said[-1200:]} if done.returncode else {})
+        command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, str(HERE / "readers.py"), "--serve"]
+        environment = os.environ | {"TMPDIR": self._place.name}
+        self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.communicate()
+        self._place.cleanup()
+
+    def fuzzed(self, name: str, seconds: float) -> dict[str, object]:
+        """Fuzz one reader: executions, CPU seconds, and what failed."""
+        assert self._server.stdin is not None and self._server.stdout is not None
+        with tempfile.TemporaryDirectory(dir=self._place.name) as place:
+            corpus, said = Path(place) / "corpus", Path(place) / "said"
+            corpus.mkdir()
+            for at, seed in enumerate(SEEDS[name]):
+                (corpus / f"seed{at}").write_bytes(seed)
+            asked = {"name": name, "seconds": seconds, "corpus": str(corpus), "said": str(said)}
+            self._server.stdin.write(json.dumps(asked).encode() + b"\n")
+            self._server.stdin.flush()
+            ended = json.loads(self._server.stdout.readline())
+            told = said.read_text(errors="replace")
+            left = [path for path in corpus.iterdir() if path.name.startswith(("crash", "oom", "timeout"))]
+            failed = left[0].read_bytes()[:400] if left else b""
+        counts = re.findall(r"^(?:#|Done )(\d+)", told, re.MULTILINE)
+        found = {"reader": name, "executions": int(counts[-1]) if counts else 0, "cpu_s": ended["cpu_s"]}
+        return found | ({"failed": failed, "said": told[-1200:]} if ended["code"] else {})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -407,16 +453,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(READERS)}; all for none")
     parser.add_argument("--seconds", type=float, default=60, help="how long each")
     parser.add_argument("--corpus", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.corpus is not None:
         fuzz_here(args.names[0], args.seconds, args.corpus)
+    if args.serve:
+        serve()
+        return 0
     code = 0
-    for name in args.names or READERS:
-        found = fuzzed(name, args.seconds)
-        print(*(f"{key} {value}" for key, value in found.items() if key not in ("failed", "said")), flush=True)
-        if "said" in found:
-            code = 3
-            print(found["said"], repr(found["failed"]), sep="\n")
+    with Fuzzers() as fuzzers:
+        for name in args.names or READERS:
+            found = fuzzers.fuzzed(name, args.seconds)
+            print(*(f"{key} {value}" for key, value in found.items() if key not in ("failed", "said")), flush=True)
+            if "said" in found:
+                code = 3
+                print(found["said"], repr(found["failed"]), sep="\n")
     return code
 
 

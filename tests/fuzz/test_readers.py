@@ -8,7 +8,9 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,19 +23,26 @@ SECONDS = float(os.environ.get("PHASELAW_FUZZ_SECONDS", "2"))
 """CI gives each reader 5, benchmarks and docs/reliability.md more."""
 
 
+@pytest.fixture(scope="module")
+def fuzzers() -> Iterator[Any]:
+    with fuzz.Fuzzers() as started:
+        yield started
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="needs the package atheris")
 @pytest.mark.parametrize("name", fuzz.READERS)
-def test_a_fuzzer_finds_nothing(name: str) -> None:
-    found = fuzz.fuzzed(name, SECONDS)
+def test_a_fuzzer_finds_nothing(name: str, fuzzers: Any) -> None:
+    found = fuzzers.fuzzed(name, SECONDS)
     assert "said" not in found, found
     assert found["executions"] > 0
 
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="needs the package atheris")
 def test_the_memory_of_what_starts_a_fuzzer_is_not_counted_as_the_readers() -> None:
-    big = f"import sys; sys.path.insert(0, {str(HERE)!r}); import readers; x = b'1' * 1_100_000_000; "
-    done = subprocess.run([sys.executable, "-c", big + "print(readers.fuzzed('mixes', 1))"], capture_output=True)
+    big = f"import sys; sys.path.insert(0, {str(HERE)!r}); import readers; x = b'1' * 1_100_000_000\n"
+    big += "with readers.Fuzzers() as fuzzers:\n    print(fuzzers.fuzzed('mixes', 1))\n"
+    done = subprocess.run([sys.executable, "-c", big], capture_output=True)
     assert b"executions" in done.stdout
     assert b"said" not in done.stdout
 
