@@ -100,6 +100,12 @@ def test_importing_phaselaw_loads_nothing_heavy_and_load_is_at_hand() -> None:
     assert said.startswith("True ")
 
 
+@pytest.mark.parametrize("process", ["commands.run", "measure.replicates", "measure.on_ray"])
+def test_what_measures_starts_without_what_only_the_analysis_needs(process: str) -> None:
+    loaded, _ = loaded_by(f"import phaselaw.{process}")
+    assert not loaded & {"torch", "scipy", "polars", "numpy"}
+
+
 EXTRAS = (
     "torch",
     "transformers",

@@ -2,7 +2,8 @@
 
 import pytest
 
-from phaselaw.tables import MISSING, bracket, count, digits, duration, fixed, interval, percent
+from phaselaw.records import duration
+from phaselaw.tables import MISSING, bracket, count, digits, fixed, interval, percent
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ This module imports nothing heavy.
 import dataclasses
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -407,6 +409,18 @@ class Run:
         manifests = [source.manifest for source in self.sources] or [self.manifest]
         orders = {(manifest or {}).get("order") or "cells" for manifest in manifests}
         return orders.pop() if len(orders) == 1 else "cells"
+
+
+def finite(value: float | None) -> float | None:
+    """A number; ``None`` where it is missing, infinite or no number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def duration(seconds: float) -> str:
+    """A time in words, in the unit that suits its size: ``75 s``, ``2.5 min``."""
+    units = ((1, "s"), (60, "min"), (3600, "h"), (86_400, "days"))
+    size, unit = next((one for one, after in pairwise(units) if seconds < 2 * after[0]), units[-1])
+    return f"{seconds / size:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def to_jsonable(record: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, Literal
 
 import polars as pl
@@ -39,20 +38,8 @@ def constants(table: pl.DataFrame) -> list[str]:
     return [name for name in same.columns if same[name][0]]
 
 
-def finite(value: float | None) -> float | None:
-    """A number; ``None`` where it is missing, infinite or no number."""
-    return value if value is not None and math.isfinite(value) else None
-
-
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
-
-
-def duration(seconds: float) -> str:
-    """A time in words, in the unit that suits its size: ``75 s``, ``2.5 min``."""
-    units = ((1, "s"), (60, "min"), (3600, "h"), (86_400, "days"))
-    size, unit = next((one for one, after in pairwise(units) if seconds < 2 * after[0]), units[-1])
-    return f"{seconds / size:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def digits(value: Any, significant: int = 3) -> str:

@@ -15,9 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from phaselaw import records
-from phaselaw.records import COLD_AGAIN, Call, Event, PlannedCall
+from phaselaw.records import COLD_AGAIN, Call, Event, PlannedCall, duration
 from phaselaw.rundir.columns import decode_step_ms, phase_latency_ms
-from phaselaw.tables import duration
 
 PLAIN_LINE_EVERY_S = 10.0
 """Seconds between two lines of progress where nothing can be redrawn."""

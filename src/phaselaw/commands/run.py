@@ -32,9 +32,9 @@ from phaselaw.ladder.spec import LADDER
 from phaselaw.measure import begin, replicates
 from phaselaw.measure.on_ray import HERE, Hosts
 from phaselaw.measure.quick import LocalServer, quick_study, serving
+from phaselaw.records import duration as in_words
 from phaselaw.rundir.write import RunDirectory
 from phaselaw.study.file import full_names, load_study, study_path
-from phaselaw.tables import duration as in_words
 
 DEFAULT_STUDY = "gpt2-ladder-cpu"
 SloMs = tuple[float, float]

@@ -12,10 +12,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from phaselaw.errors import MissingExtraError, NotReadyError, UsageError, reading, within
 from phaselaw.files import cache_folder, json_object, replacing, sha256_of, write_json, write_whole
@@ -23,6 +20,9 @@ from phaselaw.ladder.build import WEIGHTS as WEIGHTS_FILE
 from phaselaw.ladder.build import chosen, one_process_at_a_time, resolve, shipped_checksums
 from phaselaw.ladder.spec import LadderModel, ladder_model
 from phaselaw.ladder.weights import tensors_in
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Weights = Literal["f32", "f16", "q8_0", "q4_0"]
 """How the weight matrices are kept."""
@@ -41,8 +41,6 @@ FORMATS: tuple[Weights, ...] = get_args(Weights)
 LONGEST_EXPORT_S = 1800.0
 EXPORTER = 2
 """Raised when what is written changes: older files of the cache are then written anew."""
-
-Array = npt.NDArray[Any]
 
 GELU_TANH = ("gelu_new", "gelu_pytorch_tanh")
 """The activations that llama.cpp's GPT-2 has: GELU by its tanh formula."""
@@ -83,8 +81,10 @@ def _tensors(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def values_of(tensor: Mapping[str, Any]) -> Array:
+def values_of(tensor: Mapping[str, Any]) -> "npt.NDArray[Any]":
     """A stored tensor in float32, in the file's layout."""
+    import numpy as np
+
     begin = tensor["data"] + tensor["data_offsets"][0]
     stored = np.memmap(tensor["file"], _STORED[tensor["dtype"]], "r", begin, tuple(tensor["shape"]))
     if tensor["dtype"] == "BF16":  # the upper half of a float32
@@ -95,6 +95,7 @@ def values_of(tensor: Mapping[str, Any]) -> Array:
 def write_gguf(folder: Gpt2Folder, path: Path, *, name: str, weights: Weights) -> None:
     """Write a GPT-2 as a GGUF file. Raises `NotReadyError` for tensors that a GPT-2 doesn't have."""
     import gguf
+    import numpy as np
 
     tied = ("lm_head.weight",) if folder.config.get("tie_word_embeddings", True) else ()
     masks = (".attn.bias", ".attn.masked_bias")

@@ -12,12 +12,12 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from phaselaw.ladder.spec import LadderModel
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 STD = 0.02
 """Standard deviation of GPT-2's initial weights; over sqrt(2 layers) for projections to the residual."""
@@ -59,8 +59,10 @@ def tensor_shapes(model: LadderModel) -> dict[str, Shape]:
     return shapes
 
 
-def seeded_integers(seed: str, count: int) -> npt.NDArray[np.uint64]:
+def seeded_integers(seed: str, count: int) -> "npt.NDArray[Any]":
     """The first ``count`` raw 64-bit integers of the stream that a text names (Philox, keyed by SHA-256)."""
+    import numpy as np  # not at the top: what only reads heads starts sooner
+
     key = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16], "little")
     return np.random.Philox(key=key).random_raw(count)
 
@@ -82,6 +84,8 @@ def safetensors_chunks(model: LadderModel) -> Iterator[bytes]:
 
 
 def _tensor_chunks(model: LadderModel, name: str, count: int) -> Iterator[bytes]:
+    import numpy as np
+
     if name.endswith(".bias") or ".ln_" in name:
         # Layer norms start as the identity, the last one as its negative.
         value = 0.0 if name.endswith(".bias") else -1.0 if name == _LAST_NORM else 1.0

@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
@@ -45,6 +44,8 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
         """The spread of at least one value; quartiles interpolate linearly."""
+        import numpy as np  # not at the top: who only reads what is kept starts sooner
+
         low, middle, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
         return cls(median=middle, p25=low, p75=high, n=len(values))
 
@@ -83,6 +84,8 @@ class DeviceLimits:
 
         Below the smallest and above the largest measured size it is that size's; ``None`` where none was measured.
         """
+        import numpy as np
+
         if not self.read:
             return None
         sizes = [math.log(point.working_set_bytes) for point in self.read]

@@ -14,9 +14,8 @@ from phaselaw.ladder.spec import ladder_model
 from phaselaw.machine import identity
 from phaselaw.machine.limits import kept_limits, limits_of
 from phaselaw.machine.neighbours import busy_words, wait_until_quiet
-from phaselaw.rundir.conditions import KEPT_SERVERS
 from phaselaw.rundir.write import RunDirectory
-from phaselaw.study.model import AnyBackend, HfBackend, OllamaBackend, OpenaiBackend, Study
+from phaselaw.study.model import KEPT_SERVERS, AnyBackend, HfBackend, OllamaBackend, OpenaiBackend, Study
 
 DRIVER = "driver"
 """What the process that keeps a run is called among its hosts."""

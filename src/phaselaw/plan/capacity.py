@@ -18,8 +18,7 @@ import numpy as np
 from phaselaw.errors import UsageError
 from phaselaw.laws.rates import ends_of
 from phaselaw.laws.regression import Floats
-from phaselaw.records import Mix
-from phaselaw.tables import finite
+from phaselaw.records import Mix, finite
 
 SECONDS_PER_MONTH = 30 * 86_400
 """TR121's month of 30 days."""

@@ -21,8 +21,8 @@ from phaselaw.plan.inputs import TR121_MIXES, TR121_TIERS, TR121_VOLUMES
 from phaselaw.plan.phase_split import at_mixture, request_row, split, token_prices
 from phaselaw.plan.replicas import MOST_PAIRED, Coverage, Replica, pairs, price
 from phaselaw.plan.tables import row
-from phaselaw.records import Mix
-from phaselaw.tables import MOST_CURVES, Row, alike, finite
+from phaselaw.records import Mix, finite
+from phaselaw.tables import MOST_CURVES, Row, alike
 
 Tables = dict[str, list[Row]]
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from phaselaw import tables
 from phaselaw.laws.rates import NOT_MEASURED
+from phaselaw.records import duration
 from phaselaw.report.document import IN_BRACKETS, Axis, CurvePlot, Section, Table, curves, section
-from phaselaw.tables import Row, alike, duration, figure
+from phaselaw.tables import Row, alike, figure
 
 _WHO = ("backend", "model", "batch_size", "gen_tokens", "suspect")
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from phaselaw import tables
+from phaselaw.records import duration
 from phaselaw.report.document import Block, Section, display
-from phaselaw.tables import Row, bracket, count, counted, derived, digits, duration, fixed, measured, texts, words
+from phaselaw.tables import Row, bracket, count, counted, derived, digits, fixed, measured, texts, words
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 

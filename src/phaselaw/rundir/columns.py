@@ -14,10 +14,9 @@ from dataclasses import replace
 from operator import attrgetter, sub
 from typing import Any, Literal, NamedTuple
 
-from phaselaw.records import PHASES, Call, Cell, Phase, Timing
+from phaselaw.records import PHASES, Call, Cell, Phase, Timing, finite
 from phaselaw.servers.caches import judged
 from phaselaw.servers.streams import settled
-from phaselaw.tables import finite
 
 SCHEMA_VERSION = 2
 """Version of the run directory. 2 has replicates and hashes; a run of version 1 is read as one replicate."""

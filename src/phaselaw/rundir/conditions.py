@@ -11,6 +11,7 @@ import polars as pl
 
 from phaselaw.machine.identity import HARDWARE
 from phaselaw.records import Run
+from phaselaw.study.model import KEPT_SERVERS
 
 _OF_THE_STUDY = ("gen_tokens", "repetitions", "warmup_repetitions", "modes")
 _NOT_COMPARED = ("run_name", "seed", "description", "replicates")
@@ -21,8 +22,6 @@ _LIBRARIES = {name: name for name in ("torch", "transformers", "llama_cpp", "xll
 """Libraries that do the work which is timed."""
 
 _TR121_PLATFORM = {"os": "os", "machine": "machine", "processor": "cpu_model"}
-
-KEPT_SERVERS = "replicates share the server of {}, with the models it has loaded: only their client is fresh"
 
 
 def of_replicates(manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -13,12 +13,12 @@ import polars as pl
 
 from phaselaw.errors import AnalysisError
 from phaselaw.files import FORMULA_STARTS, json_object, sha256_of
-from phaselaw.records import LARGEST, PHASES, Run, Source
+from phaselaw.records import LARGEST, PHASES, Run, Source, duration
 from phaselaw.rundir.columns import MEASURED
 from phaselaw.rundir.conditions import differences, of_replicates
 from phaselaw.rundir.derive import HASHES, HOST, HOSTS, MANIFEST, METRICS, MODELS, derived, is_sound
 from phaselaw.rundir.journal import JOURNAL, is_being_written, read_journal
-from phaselaw.tables import BUDGET, IS_LATENCY, constants, duration
+from phaselaw.tables import BUDGET, IS_LATENCY, constants
 
 REQUIRED = ("backend", "backend_kind", "model", "scenario", "mode", "status", "latency_ms")
 """Columns that no analysis can do without, beside one of `PARAMETER_COLUMNS`."""

@@ -28,6 +28,8 @@ DEVICE_PATTERN = r"^(cpu|mps|cuda(:[0-9]{1,4})?)$"
 URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^@/?#\s]+(/[^?#\s]*)?$"
 """What an editor can see of an address; the reader looks closer."""
 
+KEPT_SERVERS = "replicates share the server of {}, with the models it has loaded: only their client is fresh"
+
 _SET_BY_US = {"model", "prompt", "messages", "max_tokens", "max_completion_tokens", "stream", "stream_options", "n"}
 
 

@@ -16,8 +16,7 @@ import numpy as np
 
 from phaselaw.errors import AnalysisError, UsageError, reading
 from phaselaw.files import json_object
-from phaselaw.records import Mix
-from phaselaw.tables import duration, finite
+from phaselaw.records import Mix, duration, finite
 from phaselaw.traffic import columns as of
 from phaselaw.traffic.log import Log, opened
 from phaselaw.traffic.source import FATES, Reading
