@@ -18,11 +18,15 @@ HIDDEN = "***"
 SHORTEST_SECRET = 8
 """Values of the environment that are shorter stand in too many words to be taken out."""
 
-_NAME = r"(?:api[_-]?key|access[_-]?key|token|secret|passw(?:or)?d|authorization|credentials?)"
+_NAME = r"(?:api[ _-]?key(?: provided)?|access[_-]?key|token|secret|passw(?:or)?d|authorization|credentials?)"
 _NAMED_VALUE = re.compile(
     rf"(?i)({_NAME}(?![a-z])[^=:\s]*\s*(?:[=:](?=\S)|=\s*|:\s*(?:bearer|basic)\s+|:\s+(?=[^\s,;]*[0-9])))[^\s,;]+"
 )
 """After a colon and a blank only what has a digit, since what is wrong with a key is told there."""
+_KEY = re.compile(
+    r"\b(?:sk-|[sp]k_|gsk_|xai-|nvapi-|glpat-|xox[a-z]-|github_pat_|AIza|eyJ)[\w.-]{16,}|\b(?:(?:hf|gh[a-z]|r8)_|AKIA)[0-9A-Za-z]{16,}"
+)
+"""What keys of well-known services begin with."""
 _BEARER = re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}")
 _USER = re.compile(r"(://|\b)[^\s:/@'\"\[]+:[^\s/@]+@|(://)[^/@\s]+@")
 _OPTION = re.compile(rf"(?i)^--?(?:[a-z0-9]+[_-])*{_NAME}$")
@@ -36,6 +40,7 @@ def redacted(text: str) -> str:
             text = text.replace(value, HIDDEN)
     for pattern in (_NAMED_VALUE, _BEARER):
         text = pattern.sub(rf"\1{HIDDEN}", text)
+    text = _KEY.sub(HIDDEN, text)
     return _USER.sub(lambda found: f"{found[1] or found[2] or ''}{HIDDEN}@", text)
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from phaselaw.commands.options import add_count, duration, size
+from phaselaw.commands.options import add_cold_start_slo, add_count, duration, size
 from phaselaw.errors import UsageError
 from phaselaw.files import amount
 
@@ -28,11 +28,26 @@ def test_a_time_in_milliseconds() -> None:
     assert duration("--slo")("500ms") == 0.5
 
 
+@pytest.mark.parametrize("text", ["0.5m", "5 m", "90k", "50%", "1b", "s", ""])
+def test_a_time_has_no_magnitude_and_minutes_are_min(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--slo .*give a time, as in 500ms, 90s, 5min \(not 5m\) or 1h"):
+        duration("--slo")(text)
+
+
+@pytest.mark.parametrize("text", ["1k", "50%"])
+def test_milliseconds_have_no_magnitude_either(text: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_cold_start_slo(parser)
+    assert parser.parse_args(["--cold-start-slo", "1e2"]).cold_start_slo == 100
+    with pytest.raises(UsageError, match="milliseconds"):
+        parser.parse_args(["--cold-start-slo", text])
+
+
 def test_a_count_as_people_write_it() -> None:
     parser = argparse.ArgumentParser()
     add_count(parser, "--batch", "")
     assert parser.parse_args(["--batch", "20k"]).batch == 20_000
-    for text in ("0", "1.5", "x", "1e999"):
+    for text in ("0", "1.5", "x", "1e999", "1e18"):
         with pytest.raises(UsageError, match=r"--batch .*: give a whole number, 1 or more"):
             parser.parse_args(["--batch", text])
 

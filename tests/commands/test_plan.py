@@ -408,6 +408,13 @@ def test_a_day_of_the_log_hour_by_hour(finished: Path, tmp_path: Path, capsys) -
     told = shown("plan", str(finished), *words, "--show", "day,mixes", capsys=capsys)
     assert "A day" in told and "Kinds of request (of the traffic profile)" in told
     assert main(["plan", str(finished), "--day"]) == 2
+    edited = json.loads((tmp_path / "profile.json").read_text())
+    for hour in edited["by_hour_of_day"]:
+        hour["requests_per_s"] *= 2000
+    (tmp_path / "profile.json").write_text(json.dumps(edited))
+    capsys.readouterr()
+    assert main(["plan", str(finished), *words]) == 2
+    assert "by_hour_of_day comes to 2.2e+05 requests/s, requests_per_s is 110;" in capsys.readouterr().err
 
 
 def test_a_cached_prompt_is_cheaper_at_the_api(capsys) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phaselaw.errors import EngineError, ModelGoneError
+from phaselaw.errors import EngineError, ModelGoneError, redacted
 from phaselaw.measure.calls import EQUAL_ERRORS, measure
 from phaselaw.measure.order import schedule, schedule_of
 from phaselaw.records import (
@@ -395,6 +395,21 @@ def test_an_error_that_repeats_a_key_is_kept_without_it(monkeypatch: pytest.Monk
     monkeypatch.setenv("SOME_API_KEY", "kx-0123456789")
     [call, *_] = calls(drive(study(), ScriptedEngine(answer=raising(EngineError("401: kx-0123456789 is unknown")))))
     assert call.error == "engine: 401: *** is unknown"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("quota; key sk-SECRETSECRETSECRETSECRET1234", "quota; key ***"),
+        ("Incorrect API key provided: 1234abcd. Look it up", "Incorrect API key provided: *** Look it up"),
+        ("token hf_abcdefghijklmnopqrstuvwx is not valid", "token *** is not valid"),
+        ("ghp_0123456789abcdefghij, AKIA0123456789ABCDEF", "***, ***"),
+        ("backend hf_gpu_fp16: the task-runner of disk-0123456789abcdef", None),
+        ("a-sketch-of-models/hf_decode_of_many_small_models", None),
+    ],
+)
+def test_what_services_give_as_keys_is_kept_nowhere_and_other_names_stay(said: str, kept: str | None) -> None:
+    assert redacted(said) == (kept or said)
 
 
 @pytest.mark.parametrize(

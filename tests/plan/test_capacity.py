@@ -82,7 +82,8 @@ def test_tr121s_fleet_with_headroom_by_hand() -> None:
 @pytest.mark.parametrize(
     ("settings", "option"),
     [({"utilisation": 0}, "--utilisation"), ({"utilisation": 1.1}, "--utilisation"), ({"burst": 0.9}, "--burst"),
-     ({"burst": math.inf}, "--burst"), ({"spares": -1}, "--spares"), ({"utilisation": math.nan}, "--utilisation")],
+     ({"burst": math.inf}, "--burst"), ({"spares": -1}, "--spares"), ({"utilisation": math.nan}, "--utilisation"),
+     ({"utilisation": 1e-300}, "--utilisation"), ({"burst": 1e300}, "--burst")],
 )  # fmt: skip
 def test_headroom_that_makes_no_sense_is_refused(settings: dict[str, float], option: str) -> None:
     with pytest.raises(UsageError, match=option):

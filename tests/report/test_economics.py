@@ -9,7 +9,7 @@ from phaselaw.plan.capacity import Headroom, exact
 from phaselaw.plan.replicas import Replica, stated
 from phaselaw.plan.tables import TABLES
 from phaselaw.report.document import Section, Table
-from phaselaw.report.economics import Plan, load_words, of_report, sections
+from phaselaw.report.economics import Plan, in_currency, load_words, of_report, sections
 
 WORKERS = [stated("<b>small", 141.3, 1.006), stated("big", 52.4, 1.006)]
 
@@ -75,3 +75,9 @@ def test_the_written_report_has_the_sections_and_no_markup_of_hostile_names(host
     for title in ("Capacity and price", "What choosing another model costs", "Tiers"):
         assert f"\n### {title}\n" in text and f">{title}</h3>" in page
     assert "<img onerror" not in page
+
+
+def test_a_currency_without_a_sign_stands_one_blank_before_what_follows() -> None:
+    texts = ("$ a month", "$1,006 a month", "in $")
+    assert in_currency(texts, "JPY ") == ("JPY a month", "JPY 1,006 a month", "in JPY ")
+    assert in_currency(texts, "€") == ("€ a month", "€1,006 a month", "in €")

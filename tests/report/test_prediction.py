@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import pytest
+
 from phaselaw.laws.prediction import NewModel, Prediction, Predictions, Workload
 from phaselaw.report.prediction import predicted, reading
 
@@ -32,6 +34,11 @@ def test_the_law_that_is_used_comes_first_and_the_phases_in_their_order() -> Non
         ["end to end", "params+depth", "used"],
         ["end to end", "params", "beside"],
     ]
+
+
+@pytest.mark.parametrize(("level", "named"), [(0.95, "95%"), (0.29, "29%"), (0.9999999999, "99.99999999%")])
+def test_a_level_is_named_in_full(level: float, named: str) -> None:
+    assert reading(of(dataclasses.replace(ROW, level=level)))[0].startswith(f"In brackets: {named} prediction")
 
 
 def test_what_nothing_bounds_and_what_was_not_counted_is_a_dash() -> None:

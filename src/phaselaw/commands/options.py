@@ -14,6 +14,8 @@ from phaselaw.errors import UsageError
 from phaselaw.files import amount
 from phaselaw.records import LARGEST
 
+_BARE = r"[-+0-9.,]+(?:e[-+]?[0-9]+)?"
+"""The form of a number without a magnitude, since ``m`` behind a time would be taken for minutes."""
 RUNS = "a run directory, a folder of runs gen_N, or a metrics.csv; several of one study on one host are pooled"
 
 
@@ -38,7 +40,9 @@ def option(parser: argparse._ActionsContainer, name: str, metavar: str | None, h
 
 def add_count(parser: argparse._ActionsContainer, name: str, help_text: str, *, least: int = 1, **how: Any) -> None:
     """Add an option that counts things: ``8``, ``20k``."""
-    read = number(name, f"a whole number, {least} or more", lambda value: value >= least and value.is_integer())
+    read = number(
+        name, f"a whole number, {least} or more", lambda value: least <= value < LARGEST and value.is_integer()
+    )
     option(parser, name, how.pop("metavar", "N"), help_text, type=lambda text: int(read(text)), **how)
 
 
@@ -56,12 +60,12 @@ def add_json(parser: argparse._ActionsContainer, help_text: str = "print one JSO
 
 
 def add_level(parser: argparse._ActionsContainer, of: str = "the intervals") -> None:
-    share = number("--level", "a share between 0 and 1", lambda value: 0 < value < 1)
+    share = number("--level", "a share between 0 and 1", lambda value: 1e-10 <= value <= 1 - 1e-10)
     option(parser, "--level", "P", f"level of {of} (default: 0.95)", type=share, default=0.95)
 
 
 def add_cold_start_slo(parser: argparse._ActionsContainer) -> None:
-    ms = number("--cold-start-slo", "milliseconds, 0 or more", lambda value: 0 <= value < math.inf)
+    ms = number("--cold-start-slo", "milliseconds, 0 or more", lambda value: 0 <= value < LARGEST, form=_BARE)
     option(parser, "--cold-start-slo", "MS", "what a first call may add (default: 100 ms)", type=ms, default=100.0)
 
 
@@ -86,11 +90,11 @@ def take_permits(args: argparse.Namespace) -> None:
     permits.allow(key_hosts=args.allow_key, settings=getattr(args, "settings", []), programs=args.allow_programs)
 
 
-def number(option: str, give: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
+def number(option: str, give: str, accepts: Callable[[float], bool], form: str = ".*") -> Callable[[str], float]:
     """What reads a number; raises `UsageError`, saying what to ``give``, where it is not accepted."""
 
     def read(text: str) -> float:
-        value = amount(text)
+        value = amount(text) if re.fullmatch(form, text) else math.nan
         if not accepts(value):
             raise UsageError(f"{option} {text}: give {give}")
         return value
@@ -110,10 +114,10 @@ def duration(option: str) -> Callable[[str], float]:
     """What reads a time such as ``90s``, ``5min`` or ``1h`` as seconds; raises `UsageError`."""
 
     def read(text: str) -> float:
-        found = re.fullmatch(r"(.*?) ?(ms|s|min|h|)", text.strip())
+        found = re.fullmatch(rf"({_BARE}) ?(ms|s|min|h|)", text.strip())
         value = amount(found[1]) if found else math.nan
         if found is None or not 0 <= value < 1e6:
-            raise UsageError(f"{option} {text}: give a time, as in 500ms, 90s, 5min or 1h")
+            raise UsageError(f"{option} {text}: give a time, as in 500ms, 90s, 5min (not 5m) or 1h")
         return value * {"ms": 1e-3, "s": 1.0, "": 1.0, "min": 60.0, "h": 3600.0}[found[2]]
 
     return read

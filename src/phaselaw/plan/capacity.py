@@ -37,10 +37,10 @@ class Headroom:
     """Replicas on top, for those that fail."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.utilisation <= 1:
-            raise UsageError(f"--utilisation {self.utilisation:g}: give a share above 0 and at most 1")
-        if not 1 <= self.burst < float("inf"):
-            raise UsageError(f"--burst {self.burst:g}: give peak load over mean load, 1 or more")
+        if not 1e-6 <= self.utilisation <= 1:
+            raise UsageError(f"--utilisation {self.utilisation:g}: give a share above 0 (0.000001 or more), at most 1")
+        if not 1 <= self.burst <= 1e6:
+            raise UsageError(f"--burst {self.burst:g}: give peak load over mean load, 1 or more, at most 1e6")
         if self.spares < 0:
             raise UsageError(f"--spares {self.spares}: give a count, 0 or more")
 

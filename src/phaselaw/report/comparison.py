@@ -115,10 +115,10 @@ def run_against_run(comparison: regression_test.RegressionTest) -> Section:
     if comparison.judged and comparison.n_not_judged:
         reading.append(f"{comparison.n_not_judged} ratios are not judged: some run lacks their cells.")
     reading.append(
-        f"In brackets: {comparison.level:.0%} intervals by the scatter of calls within these runs only. Runs of "
-        "the same thing differ by more than that: a ratio outside of its interval is no regression yet."
+        f"In brackets: {100 * comparison.level:.12g}% intervals by the scatter of calls within these runs only. "
+        "Runs of the same thing differ by more than that: a ratio outside of its interval is no regression yet."
         if comparison.basis == regression_test.WITHIN_RUNS
-        else f"In brackets: {comparison.level:.0%} intervals of one ratio, by how far the same thing differs "
+        else f"In brackets: {100 * comparison.level:.12g}% intervals of one ratio, by how far the same thing differs "
         f"{comparison.basis}; p is corrected for all that is asked of models and of everything (Holm; end to end has "
         "most of what may go wrong). A cell has the verdict of its model, else of everything, where it lies beyond the "
         "threshold, too."

@@ -410,7 +410,7 @@ def in_currency(part: Any, mark: str) -> Any:
         return tuple(in_currency(each, mark) for each in part)
     if is_dataclass(part) and not isinstance(part, type):
         return replace(part, **{each.name: in_currency(getattr(part, each.name), mark) for each in fields(part)})
-    return part.replace("$", mark) if isinstance(part, str) else part
+    return part.replace("$ ", f"{mark.strip()} ").replace("$", mark) if isinstance(part, str) else part
 
 
 def load_words(plan: Plan) -> str:

@@ -175,7 +175,7 @@ def _closing(subject: Subject) -> Iterator[str]:
     ).items():
         yield f"Whole calls of {model} against {other}: {'; '.join(map(_compared, mine))}."
     basis = str(found[0]["interval_basis"] or NOT_MEASURED)
-    yield f"In brackets, {subject.analysis.options.level:.0%}: {basis}."
+    yield f"In brackets, {100 * subject.analysis.options.level:.12g}%: {basis}."
     yield f"Dollars: at ${_usd_per_hour(subject, found[0]):g} an hour (assumed), one request at a time."
     lacking = FEWEST_OF_A_LAW - len({row["model"] for row in found})
     yield f"Laws in parameters need three models: add {lacking} more to the study."

@@ -141,7 +141,7 @@ function chart({ inputs, rows }) {
   const ends = [[volume / span, volume * span], [Math.min(...all) / 1.5, Math.max(...all) * 1.5]].map((pair) => pair.map(Math.log10));
   const place = ([low, high], from, to) => (value) => from + ((Math.log10(value) - low) / (high - low)) * (to - from);
   const x = place(ends[0], LEFT, RIGHT), y = place(ends[1], bottom, top);
-  const parts = [drawn("text", { class: "title", x: 8, y: 14 }, `${known.mark} a month by tokens a month`)];
+  const parts = [drawn("text", { class: "title", x: 8, y: 14 }, `${known.mark.trim()} a month by tokens a month`)];
   const short = (value) => value.toLocaleString("en-US", { notation: "compact" });
   const decades = ([low, high], most) => [...Array(40).keys()].map((power) => power - 12).filter((power) => power >= low && power <= high && power % Math.ceil((high - low) / most) === 0);
   for (const power of decades(ends[0], 6)) parts.push(drawn("path", { class: "grid", d: `M${x(10 ** power)} ${top}V${bottom}` }), drawn("text", { class: "tick", x: x(10 ** power), y: bottom + 14, "text-anchor": "middle" }, short(10 ** power)));

@@ -168,7 +168,7 @@ def reproduce(subject: Subject) -> Iterator[Block]:
         f"phaselaw {__version__} wrote this report.",
         *([f"phaselaw {version} measured it."] if version else []),
         *([f"Commit of the working directory it was measured in: {commit}."] if commit else []),
-        f"Bootstrap: {count(options.draws)} draws, seed {options.seed}; intervals at {options.level:.0%}.",
+        f"Bootstrap: {count(options.draws)} draws, seed {options.seed}; intervals at {100 * options.level:.12g}%.",
     ]
     yield Code("\n".join(commands))
     yield tuple(facts)

@@ -107,7 +107,7 @@ def exponents(subject: Subject) -> Iterator[Block]:
     yield subject.table(
         scaling.SCALING_FITS,
         rows,
-        caption=f"Exponents by backend and phase, with {subject.analysis.options.level:.0%} intervals.",
+        caption=f"Exponents by backend and phase, with {100 * subject.analysis.options.level:.12g}% intervals.",
         shows="backend mode n_models slope slope_t_ci_low r2 spearman_rho_loglog verdict slope_without "
         "slope_hc2_ci_low slope_ci_low tr121_verdict",
     )
