@@ -21,6 +21,8 @@ import pytest
 import gpu_box
 import gpu_page
 from gpu_page import FAILED, LEFT_OUT, OK, STOPPED, Part
+from phaselaw.api import save_tables
+from phaselaw.laws.analysis import Analysis
 
 TOP = Path(__file__).resolve().parents[1]
 LACKED = ("polars", "polars-runtime-32", "pydantic", "pydantic_core", "annotated-types", "typing-inspection",
@@ -264,12 +266,9 @@ def test_an_archive_over_the_limit_leaves_plots_out_first(tmp_path: Path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.tar.gz"]
 
 
-def test_tr121s_run_on_the_page_has_the_figures_that_stand_beside_it(tmp_path: Path, reference_data: Path) -> None:
+def test_tr121s_run_on_the_page_has_the_figures_that_stand_beside_it(tmp_path: Path, tr121: Analysis) -> None:
     """TR121's own rows in the place of a run of ours: each figure of theirs on the page equals the one computed."""
-    from phaselaw.cli import main
-
-    run = reference_data / "tr121" / "primary_run"
-    assert main(["analyze", str(run), "--out", str(tmp_path / "ladder" / "analysis")]) == 0
+    save_tables(tr121.as_written(), tmp_path / "ladder" / "analysis")
     page = gpu_page.page(tmp_path, tmp_path / "none", [], dry=False)
     laws = [line.split(" | ") for line in page.splitlines() if "| hf_gpu_fp16 |" in line and "TR121's ladder" in line]
     assert len(laws) == 3

@@ -59,7 +59,7 @@ ELSEWHERE: dict[str, str] = {
 """Kinds held to this contract in a file of their own, and why."""
 
 
-@pytest.fixture(params=SUBJECTS)
+@pytest.fixture(scope="module", params=SUBJECTS)
 def subject(request: pytest.FixtureRequest) -> Subject:
     request.getfixturevalue("ladder_cache")
     if request.param == "hf":
@@ -68,14 +68,14 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     return SUBJECTS[request.param]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(subject: Subject):
     made = subject.module.create(subject.backend())
     yield made
     made.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model(subject: Subject, engine: Engine) -> Model:
     return engine.load(subject.model)
 
@@ -172,7 +172,9 @@ def test_two_models_side_by_side_answer_in_turn_where_the_engine_says_so(subject
     assert one.generate(ask()).output_sha256 == first
 
 
-def test_closing_twice_is_safe(engine: Engine, model: Model) -> None:
+def test_closing_twice_is_safe(subject: Subject) -> None:
+    engine = subject.module.create(subject.backend())
+    model = engine.load(subject.model)
     for open_one in (model, model, engine, engine):
         open_one.close()
 

@@ -1,5 +1,8 @@
 """torch.compile as a backend's setting: the same tokens, and proof that it engaged, or an error."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from phaselaw.engines import hf, hf_model
@@ -13,19 +16,30 @@ TINY = ModelEntry(name="models/tiny-gpt2", kind="hf")
 REQUEST = Request(prompt=None, prompt_tokens=7, gen_tokens=6, batch_size=1, study_seed=3, seed=1, round=0)
 
 
-@pytest.fixture(autouse=True)
-def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiler() -> Iterator[None]:
     """Graphs are captured as ever, and run as they are: inductor takes half a minute for them."""
-    monkeypatch.setattr(hf_model, "COMPILER", "eager")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf_model, "COMPILER", "eager")
+        yield
 
 
 def engine(execution: str) -> hf.HfEngine:
     return hf.create(HfBackend(name="x", kind="hf", threads=1, execution=execution))
 
 
-def test_a_compiled_model_gives_the_same_tokens_and_says_what_was_compiled() -> None:
-    compiled = engine("compile")
-    loaded = compiled.load(TINY)
+@pytest.fixture(scope="module")
+def compiled(ladder_cache: Path) -> hf.HfEngine:
+    assert ladder_cache.is_dir()
+    return engine("compile")
+
+
+@pytest.fixture(scope="module")
+def loaded(compiled: hf.HfEngine) -> "hf_model.HfModel":
+    return compiled.load(TINY)
+
+
+def test_a_compiled_model_gives_the_same_tokens_and_says_what_was_compiled(compiled, loaded) -> None:
     assert loaded.generate(REQUEST).output_sha256 == engine("eager").load(TINY).generate(REQUEST).output_sha256
     settings = compiled.describe().settings
     assert settings["execution"] == "compile"
@@ -42,8 +56,7 @@ def test_what_did_not_engage_is_an_error_not_a_label(monkeypatch: pytest.MonkeyP
     assert error.value.kind == "not_compiled"
 
 
-def test_a_model_that_falls_back_in_a_call_is_an_error_of_that_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = engine("compile").load(TINY)
+def test_a_model_that_falls_back_in_a_call_is_an_error_of_that_call(loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaded.compiled, "_forward", loaded._weights.forward)
     with pytest.raises(EngineError, match="0 graphs ran in 7 passes"):
         loaded.generate(REQUEST)

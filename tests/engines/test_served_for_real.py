@@ -47,14 +47,15 @@ def test_the_openai_engine_agrees_with_the_servers_own_clock(server: str, api: A
     agree(timings)
 
 
-@pytest.fixture
-def front(server: str) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def model(server: str) -> Iterator[ollama.OllamaModel]:
+    """One for all tests: the probe of the server's cache, before its first call, takes longest."""
     with scripted(ollama_front(server)) as url:
-        yield url
+        engine = ollama.create(OllamaBackend(name="o", kind="ollama", url=url))
+        yield engine.load(ModelEntry(name=MODEL, kind="ollama"))
 
 
-def test_the_ollama_engine_agrees_and_its_nonces_keep_the_cache_out(front: str) -> None:
-    model = ollama.create(OllamaBackend(name="o", kind="ollama", url=front)).load(ModelEntry(name=MODEL, kind="ollama"))
+def test_the_ollama_engine_agrees_and_its_nonces_keep_the_cache_out(model: ollama.OllamaModel) -> None:
     timings = [model.generate(ask(rep)) for rep in range(4)]
     assert model.probe is not None and model.probe["verdict"] == "found", "the server behind it remembers prompts"
     assert model.info.params_millions_measured == pytest.approx(134.52)
@@ -63,11 +64,12 @@ def test_the_ollama_engine_agrees_and_its_nonces_keep_the_cache_out(front: str) 
     agree(timings)
 
 
-def test_a_repeated_prompt_is_found_answered_from_the_cache(front: str) -> None:
-    model = ollama.create(OllamaBackend(name="o", kind="ollama", url=front)).load(ModelEntry(name=MODEL, kind="ollama"))
+def test_a_repeated_prompt_is_found_answered_from_the_cache(
+    model: ollama.OllamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompt = "Explain the difference between latency and throughput in simple terms for engineers. " * 12
     model.generate(ask(0, prompt=prompt, gen_tokens=2))
-    model._nonces = Nonces()
+    monkeypatch.setattr(model, "_nonces", Nonces())
     model._nonces._left = ["Same"]
     first = model.generate(ask(1, prompt=prompt, gen_tokens=2)).served
     model._nonces._left = ["Same", "More"]
