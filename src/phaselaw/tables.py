@@ -225,9 +225,9 @@ class Table:
         if not isinstance(rows, pl.DataFrame):
             rows = pl.DataFrame(list(rows), schema=self.schema)
         lacking = [pl.lit(None, dtype=kind).alias(key) for key, kind in self.schema.items() if key not in rows.columns]
-        table = rows.with_columns(lacking).select(pl.col(key).cast(kind) for key, kind in self.schema.items())
+        table = rows.lazy().with_columns(lacking).select(pl.col(key).cast(kind) for key, kind in self.schema.items())
         table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
-        return table.sort(self.order, maintain_order=True) if self.order else table
+        return (table.sort(self.order, maintain_order=True) if self.order else table).collect()
 
     def reported(self, rows: Sequence[Row]) -> tuple[Col, ...]:
         """The columns that a report shows of these rows, and what is suspect of them where anything is."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from scipy import special
 
 from phaselaw import tables as col
 from phaselaw.laws.noise import ALL, SLOPE, Noise, Replicates, log_matrices, noise_of
@@ -79,7 +79,7 @@ def unpaired_slope_difference(one: Mapping[str, Any], other: Mapping[str, Any], 
         if law["slope_t_ci_low"] is None or degrees <= 0:
             return SlopeDifference()
         half = (law["slope_t_ci_high"] - law["slope_t_ci_low"]) / 2
-        laws.append((half / float(stats.t.ppf(0.5 + level / 2, degrees)), degrees))
+        laws.append((half / float(special.stdtrit(degrees, 0.5 + level / 2)), degrees))
     (a, a_degrees), (b, b_degrees) = laws
     variance, freedom = sum_of_variances(np.square([a, b]), np.array([a_degrees, b_degrees]))
     difference, half = one["slope"] - other["slope"], float(t_half_width(np.sqrt(variance), freedom, level))

@@ -165,9 +165,9 @@ def log_matrices(logs: pl.DataFrame | None, keys: Sequence[str]) -> Callable[[pl
         mine = of_laws.get(models.select(keys).row(0)) if models.height else None
         if mine is None:
             return None
-        found = models.select(MODEL).with_row_index("at").join(mine, on=MODEL, nulls_equal=True).sort("replicate", "at")
-        found = found.filter(pl.len().over("replicate") == models.height)
-        return found["log"].to_numpy().reshape(-1, models.height)
+        found = models.lazy().select(MODEL).with_row_index("at").join(mine.lazy(), on=MODEL, nulls_equal=True)
+        found = found.sort("replicate", "at").filter(pl.len().over("replicate") == models.height)
+        return found.collect()["log"].to_numpy().reshape(-1, models.height)
 
     return matrix
 

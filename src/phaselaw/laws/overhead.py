@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from phaselaw import tables as col
 from phaselaw.laws.regression import Floats, fit_line
@@ -159,7 +159,7 @@ def _relative_fit(problem: _Problem, level: float) -> dict[str, float | None]:
     found = {"a_ms": a, "b": b, "s": s, "log_r2": 1 - least / total if total > 0 else None, "share_at_median": share}
     degrees = problem.n - 1 - len(set(problem.exponents))
     if degrees > 0:
-        limit = least * (1 + float(stats.f.ppf(level, 1, degrees)) / degrees) + 1e-24
+        limit = least * (1 + float(special.fdtri(1, degrees, level)) / degrees) + 1e-24
         for name, (low, high) in _intervals(problem, (s, t), limit).items():
             found |= {f"{name}_ci_low": low, f"{name}_ci_high": high}
     return found

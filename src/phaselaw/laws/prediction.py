@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from scipy import special
 
 from phaselaw import tables as col
 from phaselaw.laws.noise import ALL, Kind, Noise, log_matrices, noise_of, scatter_of
@@ -305,7 +305,7 @@ def outside_range(points: pl.DataFrame, properties: Mapping[str, float]) -> str 
     """
     reasons = []
     for name, value in properties.items():
-        known = points.filter(pl.col(name) > 0)[name].to_numpy()
+        known = points[name].filter(points[name] > 0).to_numpy()
         if len(known) and not known.min() * (1 - ROUNDING) <= value <= known.max() * (1 + ROUNDING):
             low, high = _digits(float(known.min())), _digits(float(known.max()))
             reasons.append(f"{_digits(value)} {PROPERTIES[name]} (measured: {low} to {high})")
@@ -374,7 +374,8 @@ def workloads_of(cells: pl.DataFrame) -> list[Workload]:
 def _known(points: pl.DataFrame, laws: Sequence[str]) -> pl.DataFrame:
     """The models for which every property of these laws is known."""
     names = dict.fromkeys(name for law in laws for name in COLUMNS[law])
-    return points.filter(*(pl.col(name) > 0 for name in names)) if names else points
+    lacking = any(not (points[name] > 0).all(ignore_nulls=False) for name in names)
+    return points.filter(*(pl.col(name) > 0 for name in names)) if lacking else points
 
 
 def _plane(points: pl.DataFrame, law: str) -> Plane:
@@ -446,7 +447,7 @@ def prediction_coverage(validation: pl.DataFrame, level: float) -> pl.DataFrame:
         n_interpolated=between.sum(),
         n_inside_interpolated=(between & inside).sum(),
     )
-    each = found.select("n_inside", "n_models").iter_rows()
-    ends = [tuple(stats.binomtest(inside, n).proportion_ci(level)) for inside, n in each]
-    found = found.hstack(pl.DataFrame(ends, schema=["coverage_low", "coverage_high"], orient="row"))
+    held, n, tail = *(found[name].to_numpy().astype(float) for name in ("n_inside", "n_models")), 0.5 - level / 2
+    low, high = special.betaincinv(held, n - held + 1, tail), special.betaincinv(held + 1, n - held, 1 - tail)
+    found = found.with_columns(coverage_low=np.where(held > 0, low, 0.0), coverage_high=np.where(held < n, high, 1.0))
     return PREDICTION_COVERAGE.frame(found.join(means, on=GROUP, how="left", nulls_equal=True, maintain_order="left"))

@@ -18,7 +18,7 @@ from operator import itemgetter
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from scipy import special
 
 from phaselaw.laws.noise import FEWEST_MODELS, Kind, Replicates, point_variance, scatter_by, units_of
 from phaselaw.laws.options import Options
@@ -130,10 +130,9 @@ def with_ends(table: pl.DataFrame, value: str, level: float, name: str = "", *, 
     They are ``named`` so, else as the value and the interval are.
     """
     named = named or f"{value}{name}"
-    half = t_half_width(floats(table, f"se{name}"), floats(table, "degrees"), level)
-    for end, factor in (("low", np.exp(-half)), ("high", np.exp(half))):
-        table = table.with_columns(pl.Series(f"{named}_{end}", floats(table, value) * factor).fill_nan(None))
-    return table
+    half, values = t_half_width(floats(table, f"se{name}"), floats(table, "degrees"), level), floats(table, value)
+    ends = {"low": values * np.exp(-half), "high": values * np.exp(half)}
+    return table.with_columns(pl.Series(f"{named}_{end}", each).fill_nan(None) for end, each in ends.items())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,13 +176,14 @@ class _Joint:
     """Deviates of all models at once: what each model's log figure may be off by, over its standard error."""
 
     def __init__(self, models: list[Row]) -> None:
+        from scipy.stats import qmc  # half a second to load, for plans alone
+
         names = dict.fromkeys(name for row in models for name in (row["backend"], (row["backend"], row["model"])))
-        power = (N_DRAWS - 1).bit_length()
-        points = stats.qmc.Sobol(len(names) + 1, scramble=True, rng=np.random.default_rng(SEED)).random_base2(power)
-        tiny = 0.5 / (2**53)
-        uniform = np.clip(points[:N_DRAWS], tiny, 1 - tiny)  # points of the open unit cube, evenly spread
-        self._uniform = uniform[:, 0]
-        self._normal = dict(zip(names, stats.norm.ppf(uniform[:, 1:]).T, strict=True))
+        sobol, tiny = qmc.Sobol(len(names) + 1, scramble=True, rng=np.random.default_rng(SEED)), 0.5 / (2**53)
+        points = sobol.random_base2((N_DRAWS - 1).bit_length())[:N_DRAWS]
+        uniform = np.clip(points, tiny, 1 - tiny)  # points of the open unit cube, evenly spread
+        self._above = 1 - uniform[:, 0]
+        self._normal = dict(zip(names, special.ndtri(uniform[:, 1:]).T, strict=True))
         self._widths: dict[float, tuple[Floats, Floats]] = {}
 
     def quantity(self, value: float | None, row: Row, *, slower: int) -> Floats:
@@ -202,9 +202,9 @@ class _Joint:
         if degrees not in self._widths:
             even = (np.arange(N_DRAWS) + 0.5) / N_DRAWS
             # What makes normal draws a t's, the same for all models.
-            width = np.ones(N_DRAWS) if np.isinf(degrees) else (degrees / stats.chi2.ppf(self._uniform, degrees)) ** 0.5
+            width = np.sqrt(1.0 if np.isinf(degrees) else degrees / special.chdtri(degrees, self._above))
             # With one degree of freedom the tails are Cauchy's: beyond these limits a draw may as well be at them.
-            self._widths[degrees] = width, np.clip(stats.t.ppf(even, degrees), -300.0, 300.0)
+            self._widths[degrees] = np.asarray(width), np.clip(special.stdtrit(degrees, even), -300.0, 300.0)
         width, deviates = self._widths[degrees]
         joint = (np.sqrt(share) * of_all + np.sqrt(1 - share) * own) * width
         ordered = np.empty(N_DRAWS)

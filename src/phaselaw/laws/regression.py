@@ -10,8 +10,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Floats = NDArray[np.float64]
 
@@ -181,7 +182,7 @@ def unequal_scatter(line: Plane) -> UnequalScatter:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         variance = 2 * (squares - total**2 / free) / (free * (free + 2)) / span**2
         both = mean * (1 - mean) / variance - 1
-        p = stats.beta.sf((robust / square - low) / span, mean * both, (1 - mean) * both)
+        p = special.betaincc(mean * both, (1 - mean) * both, np.clip((robust / square - low) / span, 0, 1))
     return UnequalScatter(float(np.sqrt(robust)), float(total**2 / squares), float(p))
 
 
@@ -200,7 +201,7 @@ def p_of_zero_at(x: Floats, y: Floats, at: float) -> float:
     if line.degrees < 1 or not line.determined:
         return np.nan
     se, value = math.sqrt(line.residual_variance * line.leverage(where)), abs(line.at(where))
-    return float(2 * stats.t.sf(value / se, line.degrees)) if se > 0 else float(value == 0)
+    return float(2 * special.stdtr(line.degrees, -value / se)) if se > 0 else float(value == 0)
 
 
 def _centred(values: Floats) -> Floats:
@@ -211,7 +212,7 @@ def _centred(values: Floats) -> Floats:
 
 def t_half_width(se: Floats, degrees: float | Floats, level: float) -> Floats:
     """Half the width of a t interval; NaN without degrees of freedom."""
-    return np.asarray(se * stats.t.ppf(0.5 + level / 2, np.where(np.asarray(degrees) > 0, degrees, np.nan)))
+    return np.asarray(se * special.stdtrit(np.where(np.asarray(degrees) > 0, degrees, np.nan), 0.5 + level / 2))
 
 
 def sum_of_variances(parts: Floats, degrees: Floats) -> tuple[Floats, Floats]:
@@ -300,7 +301,7 @@ def spearman(x: Floats, y: Floats, *, exact: bool = False) -> tuple[float, float
     are as extreme (of three models one in three), up to `MOST_PERMUTED` points.
     """
     n = len(x)
-    a, b = (stats.rankdata(values) - (n + 1) / 2 for values in (x, y))
+    a, b = (pl.Series(values).rank().to_numpy() - (n + 1) / 2 for values in (x, y))
     size = math.sqrt(float(a @ a) * float(b @ b))
     if n < 3 or size == 0:
         return np.nan, np.nan
@@ -309,7 +310,7 @@ def spearman(x: Floats, y: Floats, *, exact: bool = False) -> tuple[float, float
         return rho, float((np.abs(b[_orders(n)] @ a) >= abs(a @ b) - 1e-9).mean())
     with np.errstate(divide="ignore"):
         t = abs(rho) * np.sqrt((n - 2) / np.maximum((1 + rho) * (1 - rho), 0.0))
-    return rho, float(2 * stats.t.sf(t, n - 2))
+    return rho, float(2 * special.stdtr(n - 2, -t))
 
 
 @functools.cache
@@ -328,6 +329,14 @@ def theil_sen(x: Floats, y: Floats, level: float) -> tuple[float, float, float, 
     x, y = x[::step], y[::step]
     if len(np.unique(x)) < 2:
         return (np.nan,) * 4
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope, intercept, low, high = stats.theilslopes(y, x, level)
-    return float(slope), float(intercept), float(low), float(high)
+    run, rise = ((values - values[:, None])[np.triu_indices(len(x), 1)] for values in (x, y))
+    slopes = np.sort(rise[run != 0] / run[run != 0])
+    slope, n = float(np.median(slopes)), len(slopes)
+    intercept = float(np.median(y) - slope * np.median(x))
+    counts = [np.array([len(x)]), *(np.unique(values, return_counts=True)[1] for values in (x, y))]
+    all_of, *ties = ((k * (k - 1) * (2 * k + 5)).sum() for k in counts)
+    if all_of < sum(ties):
+        return slope, intercept, np.nan, np.nan
+    reach = special.ndtri(0.5 + level / 2) * math.sqrt((all_of - sum(ties)) / 18)
+    low, high = max(round((n - reach) / 2) - 1, 0), min(round((n + reach) / 2), n - 1)
+    return slope, intercept, float(slopes[low]), float(slopes[high])

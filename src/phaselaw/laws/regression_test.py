@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from phaselaw import tables as col
 from phaselaw.laws.regression import Floats, sum_of_variances, t_half_width
@@ -149,7 +149,7 @@ class RatioTest:
         off = sign * self.log_ratio - np.log1p(threshold)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(self.se > 0, off / self.se, np.where(off > 0, np.inf, -np.inf))
-        return np.asarray(stats.t.sf(t, np.where(self.degrees > 0, self.degrees, np.nan)))
+        return np.asarray(special.stdtr(np.where(self.degrees > 0, self.degrees, np.nan), -t))
 
 
 _Question = tuple[pl.DataFrame, RatioTest, list[Floats]]
@@ -305,7 +305,7 @@ def ratios_of_models(a: Floats, b: Floats, within: Floats) -> RatioTest:
     if known.sum() > 2:
         usual = _pooled(within[known], 2 * degrees)[0]
         cells = within / usual if usual > 0 else np.full(n, np.nan)
-        unlike = cells > stats.chi2.ppf(UNLIKE, 2 * degrees) / (2 * degrees)
+        unlike = cells > special.chdtri(2 * degrees, 1 - UNLIKE) / (2 * degrees)
         own = np.maximum(own, np.where(unlike, cells * pooled, 0.0))
     others = np.array([np.median(np.delete(ratio, at)) for at in range(n)])
     variance = np.maximum(own, pooled) + median_variance(n - 1) * pooled
@@ -316,8 +316,8 @@ def ratios_of_models(a: Floats, b: Floats, within: Floats) -> RatioTest:
 
 def _pooled(variances: Floats, degrees: int) -> tuple[float, int]:
     """The mean of variances of so many degrees of freedom, wild ones aside, and how many it is of."""
-    typical = float(np.median(variances)) * degrees / stats.chi2.ppf(0.5, degrees)
-    kept = variances[variances <= typical * stats.chi2.ppf(WILD, degrees) / degrees]
+    typical = float(np.median(variances)) * degrees / special.chdtri(degrees, 0.5)
+    kept = variances[variances <= typical * special.chdtri(degrees, 1 - WILD) / degrees]
     return float(kept.mean()), len(kept)
 
 
@@ -391,7 +391,7 @@ def _runs_needed(se: float, degrees: float, runs: tuple[int, int], threshold: fl
         return None
     n = np.arange(MIN_RUNS, MOST_RUNS + 1)
     freedom = degrees / max(sum(runs) - 2, 1) * (2 * n - 2)
-    widths = stats.t.ppf(level, freedom) * se * np.sqrt(2 / n / (1 / runs[0] + 1 / runs[1]))
+    widths = special.stdtrit(freedom, level) * se * np.sqrt(2 / n / (1 / runs[0] + 1 / runs[1]))
     enough = n[(widths <= math.log1p(threshold)) & (n > max(runs))]
     return int(enough[0]) if len(enough) else None
 

@@ -7,7 +7,7 @@ p95 is of order statistics: of few calls its upper end is not known.
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from scipy import special
 
 from phaselaw import tables as col
 from phaselaw.laws import rates
@@ -103,7 +103,7 @@ def requests_by_prompt(rows: pl.DataFrame, firsts: pl.DataFrame, *, in_rounds: b
     # Two waits for a first token between which their 95th percentile lies, whatever their distribution.
     waits = rows.filter(pl.col("mode") == "prefill").group_by(_KEYS).agg(each=pl.col("latency_ms").sort())
     n, share = waits["each"].list.len().to_numpy(), (1 - level) / 2
-    low, high = (pl.Series(np.asarray(stats.binom.ppf(at, n, 0.95))).cast(pl.Int64) for at in (share, 1 - share))
+    low, high = (pl.Series(np.ceil(special.bdtrik(at, n, 0.95))).cast(pl.Int64) for at in (share, 1 - share))
     low_end, high_end = (pl.col("each").list.get(pl.lit(at), null_on_oob=True) for at in (low - 1, high))
     ends = waits.select(*_KEYS, ttft_ms_p95_low=pl.when(low > 0).then(low_end), ttft_ms_p95_high=high_end)
     table = table.join(ends, on=_KEYS, how="left", nulls_equal=True)

@@ -24,6 +24,7 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from phaselaw import tables as col
@@ -81,6 +82,7 @@ STEP_TIME_MODEL = Table(
     ),
 )
 
+Points = NDArray[np.void]
 _ROUNDS = 4
 _MOST = 40
 """Knots that are interpolated between, and values of an axis that are left out in turn: a sweep has fewer, a log of
@@ -246,15 +248,15 @@ def step_time_model(points: pl.DataFrame) -> pl.DataFrame:
     """
     return STEP_TIME_MODEL.frame(
         about
-        | _row(about["mode"], group)
+        | _row(about["mode"], group.to_numpy(structured=True))
         | {"batch_basis": "batch_size" if about["backend_kind"] in ("hf", "simulated") else "clients"}
         for about, group in grouped(points, [*KEYS, "mode"])
     )
 
 
-def _row(mode: Mode, points: pl.DataFrame) -> Row:
+def _row(mode: Mode, points: Points) -> Row:
     least = math.inf
-    row: Row = {"n_points": points.height, "n_left_out": 0}
+    row: Row = {"n_points": len(points), "n_left_out": 0}
     for form, terms in FORMS[mode].items():
         phase = _fit(mode, terms, points)
         off = None if phase is None else _left_out_errors(mode, terms, points)
@@ -269,7 +271,7 @@ def _row(mode: Mode, points: pl.DataFrame) -> Row:
                 **phase.coefficients,
                 "knots": json.dumps(phase.knots),
                 "knot_ms": json.dumps(phase.knot_ms),
-                "n_points": points.height,
+                "n_points": len(points),
                 "residual_rms": _root_mean_square(residuals),
                 "residual_max": float(np.abs(residuals).max()),
                 "n_left_out": len(left_out),
@@ -280,9 +282,9 @@ def _row(mode: Mode, points: pl.DataFrame) -> Row:
     return row
 
 
-def _fit(mode: Mode, terms: str, points: pl.DataFrame) -> PhaseTime | None:
+def _fit(mode: Mode, terms: str, points: Points) -> PhaseTime | None:
     """One form fitted to points; ``None`` where they don't determine it."""
-    batch, tokens, ms, first, last = (points[name].to_numpy() for name in ("batch", "tokens", "ms", "first", "last"))
+    batch, tokens, ms, first, last = (points[name] for name in ("batch", "tokens", "ms", "first", "last"))
     along = batch * tokens if mode == "prefill" else batch
     knots = np.unique(along) if "knots" in terms else np.array([])
     if len(knots) > _MOST:
@@ -325,26 +327,26 @@ def relative_fit(design: Floats, y: Floats, *, least: float = -np.inf, floor: fl
     return coefficients, weighted * scale, fitted
 
 
-def _errors(phase: PhaseTime, points: pl.DataFrame) -> Floats:
+def _errors(phase: PhaseTime, points: Points) -> Floats:
     """``predicted / measured - 1`` of each point."""
-    return np.asarray(phase.ms(points["batch"].to_numpy(), points["tokens"].to_numpy()) / points["ms"].to_numpy() - 1)
+    return np.asarray(phase.ms(points["batch"], points["tokens"]) / points["ms"] - 1)
 
 
-def _left_out_errors(mode: Mode, terms: str, points: pl.DataFrame) -> Floats | None:
+def _left_out_errors(mode: Mode, terms: str, points: Points) -> Floats | None:
     """Each point's relative error when it was left out (of several such, the largest), NaN where it never was.
 
     Left out together are the points of one value of an axis, where that lies between two others. ``None`` where what is
     left does not determine the form.
     """
-    errors = np.full(points.height, np.nan)
-    for axis in (points["batch"].to_numpy(), points["fold"].to_numpy()):
+    errors = np.full(len(points), np.nan)
+    for axis in (points["batch"], points["fold"]):
         between = np.unique(axis)[1:-1]
         for value in between[:: max(1, -(-len(between) // _MOST))]:
             out = axis == value
-            phase = _fit(mode, terms, points.filter(~out))
+            phase = _fit(mode, terms, points[~out])
             if phase is None:
                 return None
-            here, before = _errors(phase, points.filter(out)), np.nan_to_num(errors[out])
+            here, before = _errors(phase, points[out]), np.nan_to_num(errors[out])
             errors[out] = np.where(np.abs(here) > np.abs(before), here, before)
     return errors
 

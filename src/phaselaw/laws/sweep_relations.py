@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from scipy import special
 
 from phaselaw import tables as col
 from phaselaw.laws.regression import Floats, ends
@@ -150,7 +150,7 @@ def _polynomial(x: Floats, y: Floats, degree: int, level: float) -> tuple[Row, F
     coefficients, weighted, fitted = relative_fit(design, y, floor=0.1)
     squares, freedom = ((y - design @ coefficients) / fitted) ** 2, len(y) - degree - 1
     covariance = np.linalg.pinv(weighted.T @ weighted) * float(squares.sum()) / freedom
-    spread: Floats = covariance * float(stats.t.ppf(0.5 + level / 2, freedom)) ** 2
+    spread: Floats = covariance * float(special.stdtrit(freedom, 0.5 + level / 2)) ** 2
     ends = {"n_values": len(np.unique(x)), "value_first": x.min(), "value_last": x.max()}
     figures = ends | {"constant_ms": coefficients[0], "residual_rms": math.sqrt(float(squares.mean()))}
     return figures, coefficients, spread

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from scipy import special
 
 from phaselaw import tables as col
 from phaselaw.laws.decisions import COLD_START
@@ -271,7 +271,7 @@ def stability_of(values: Floats, params: Floats, latencies: Floats, level: float
     line = fit_line(sizes, np.array([fit_line(np.log10(values), each).slope for each in logs]))
     change, se = line.slope, line.slope_se
     half = float(t_half_width(np.array(se), models - 2, level))
-    p = float(2 * stats.t.sf(abs(change) / se, models - 2)) if models > 2 and se > 0 else None
+    p = float(2 * special.stdtr(models - 2, -abs(change) / se)) if models > 2 and se > 0 else None
     return {
         "n_models": models,
         "n_values": len(values),

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from phaselaw.errors import UsageError
 from phaselaw.files import amount, plain_text
@@ -116,7 +116,7 @@ def read_success_rates(path: Path, known: set[str]) -> dict[str, Floats]:
         rates[model] = np.array([rate])
         if row.get("n"):
             n = _number(row, "n", where)
-            rates[model] = same_draws(rate, stats.beta.ppf(evenly(at), rate * n + 0.5, (1 - rate) * n + 0.5))
+            rates[model] = same_draws(rate, special.betaincinv(rate * n + 0.5, (1 - rate) * n + 0.5, evenly(at)))
     return rates
 
 

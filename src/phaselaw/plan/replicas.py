@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from scipy import special
 
 from phaselaw.engines.permits import host_of, is_here
 from phaselaw.laws.analysis import Analysis
@@ -300,7 +300,7 @@ def _at_best_clients(throughput: pl.DataFrame) -> dict[tuple[str, str, int | Non
             best = whole.row(0, named=True)
             clients, gain = best["concurrency"], alone / best["s"]
             sd = 0.0 if clients == 1 else math.nan if best["sd"] is None else best["sd"]
-            draws = same_draws(gain, gain * np.exp(sd * stats.norm.ppf(evenly(clients))))
+            draws = same_draws(gain, gain * np.exp(sd * special.ndtri(evenly(clients))))
             found[about["backend"], about["model"], about[BUDGET]] = clients, draws
     return found
 
@@ -326,5 +326,5 @@ def _model_errors(analysis: Analysis, models: Collection[str] | None) -> dict[tu
         key = (row["backend"], row["model"], row["mode"])
         sd = row["residual_rms"] if row["left_out_rms"] is None else row["left_out_rms"]
         if sd is not None and (models is None or row["model"] in models):
-            errors[key] = same_draws(1.0, np.exp(sd * stats.norm.ppf(evenly(zlib.crc32(repr(key).encode())))))
+            errors[key] = same_draws(1.0, np.exp(sd * special.ndtri(evenly(zlib.crc32(repr(key).encode())))))
     return errors

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from phaselaw.laws import decisions, overhead, scaling
 from phaselaw.laws.noise import ALL
@@ -73,7 +73,7 @@ def band(law: Row, log10_params: Floats, level: float) -> Floats | None:
     if degrees < 1 or law["residual_sd_log10"] is None or not squares > 0:
         return None
     spread = 1 / law["n_models"] + (log10_params - law["log10_params_mean"]) ** 2 / squares
-    half: Floats = stats.t.ppf(0.5 + level / 2, degrees) * law["residual_sd_log10"] * np.sqrt(spread)
+    half: Floats = special.stdtrit(degrees, 0.5 + level / 2) * law["residual_sd_log10"] * np.sqrt(spread)
     return half
 
 

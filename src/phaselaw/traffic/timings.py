@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from phaselaw.laws.options import Options
 from phaselaw.laws.rates import draws_of
@@ -154,7 +154,7 @@ def _ratio_row(counts: Floats, totals: Floats, factor: Floats | None) -> dict[st
     blocks = totals[counts > 0] / counts[counts > 0]
     mean, error = float(blocks.mean()) if len(blocks) else math.nan, math.nan
     if len(blocks) > 1:
-        error = float(blocks.std(ddof=1) / math.sqrt(len(blocks)) * stats.t.ppf(0.5 + _LEVEL / 2, len(blocks) - 1))
+        error = float(blocks.std(ddof=1) / math.sqrt(len(blocks)) * special.stdtrit(len(blocks) - 1, 0.5 + _LEVEL / 2))
     known = [] if factor is None else [each for each in draws_of(factor) if each.size and not np.isnan(each).any()]
     if known:  # that of one more run, else of this run only
         error = math.hypot(error, np.ptp(np.quantile(np.log(known[0]), [0.5 - _LEVEL / 2, 0.5 + _LEVEL / 2])) / 2)

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from phaselaw.laws import summary
 from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, check
@@ -146,7 +146,7 @@ def _trend(rows: pl.DataFrame, *columns: Sequence[str]) -> tuple[float, float]:
         inside = float((np.abs(residual) <= bound).mean())
         pulled = fitted + kept
     se = math.sqrt(float(kept @ kept) / degrees / sxx) / inside if inside > 0 else 0.0
-    return slope, float(2 * stats.t.sf(abs(slope) / se, degrees)) if se > 0 else float(slope == 0)
+    return slope, float(2 * special.stdtr(degrees, -abs(slope) / se)) if se > 0 else float(slope == 0)
 
 
 def _without_levels(values: Floats, levels: Sequence[NDArray[np.int64]]) -> Floats:
@@ -181,7 +181,7 @@ def throttling(evidence: Evidence) -> Findings:
             continue
         yield 1
         mean, se = float(rises.mean()), float(rises.std(ddof=1)) / math.sqrt(len(rises))
-        p = float(stats.t.sf(mean / se, len(rises) - 1)) if se > 0 else float(mean <= 0)
+        p = float(special.stdtr(len(rises) - 1, -mean / se)) if se > 0 else float(mean <= 0)
         growth = math.expm1(mean)
         if p < ALPHA and growth >= LEAST:
             over = f"over {len(rises)} cells (p {p:.2g})"
@@ -312,7 +312,7 @@ def repetitions(evidence: Evidence) -> Findings:
         usual = np.array([medians[n] for n in calls.tolist()])
         typical = float(np.median(several["deviation"].to_numpy() / usual)) ** 2
         worth = max((calls - 1).sum() / 2, 1.0)
-        low = typical * worth / float(stats.chi2.ppf(1 - SPREAD_ALPHA / 2, worth))
+        low = typical * worth / float(special.chdtri(worth, SPREAD_ALPHA / 2))
         if known_to(low, int(calls.min())) > WANTED:
             yield _scattered(key | {"n": int(calls.min()), "variance": typical}, load)
             continue

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from scipy import special
 
 from phaselaw.ladder.spec import ladder_model
 from phaselaw.laws.checks.frame import GROUP_OF_MODEL, NAMED, SERVED, Evidence, Finding, Findings, check
@@ -94,13 +94,13 @@ def outliers(params_millions: Floats, latency_ms: Floats) -> list[tuple[int, flo
     off, without, slopes, *_ = left_out(line)
     with np.errstate(divide="ignore", invalid="ignore"):
         studentised = np.abs(off) * np.sqrt((n - 3) * (1 - line.leverages()) / without)
-    p = np.where(np.abs(off) < 1e-9, 1.0, 2 * stats.t.sf(studentised, n - 3))
+    p = np.where(np.abs(off) < 1e-9, 1.0, 2 * special.stdtr(n - 3, -studentised))
     found = []
     for index in np.flatnonzero((p * n < ALPHA) & (np.abs(off) >= math.log(FAR))):
         bent = least_log_error(params_millions, latency_ms, max_exponent=max(PROPORTIONAL, float(slopes[index, 0])))
         # p of this sum of squares over all models exceeding that of a line without one; of a line it is the model's p.
         t = math.sqrt(max(bent - without[index], 0.0) * (n - 3) / without[index]) if without[index] > 0 else math.inf
-        if 2 * stats.t.sf(t, n - 3) < ALPHA:
+        if 2 * special.stdtr(n - 3, -t) < ALPHA:
             found.append((int(index), math.exp(off[index]), float(p[index] * n)))
     return found
 
