@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,13 +127,40 @@ def tr121(reference_data: Path) -> "Analysis":
     return analyze(load(reference_data / "tr121" / "primary_run"))
 
 
+@contextmanager
+def without_processes_and_pictures() -> Iterator[pytest.MonkeyPatch]:
+    """Within this replicates are measured in this process, and no plot is drawn."""
+    from phaselaw.measure import replicates
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replicates, "in_a_fresh_process", replicates._in_this_process)
+        patch.setattr("phaselaw.api.draw", lambda _: "")
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def no_process_no_picture() -> Iterator[None]:
+    """For who looks at neither."""
+    with without_processes_and_pictures():
+        yield
+
+
+@pytest.fixture(scope="module")
+def each_run_is_read_once() -> Iterator[None]:
+    """The same, where many commands ask about a few runs: each is read and analysed once."""
+    from snapshot import loaded_once
+
+    with without_processes_and_pictures() as patch:
+        patch.setattr("phaselaw.api.load", loaded_once())
+        yield
+
+
 @pytest.fixture(scope="session")
 def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default study's dry run, without pictures: for who asks about it and leaves it as it is."""
     from phaselaw.cli import main
 
     run = tmp_path_factory.mktemp("dry") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("phaselaw.api.draw", lambda _: "")
+    with without_processes_and_pictures():
         assert main(["run", "--dry-run", "--out", str(run)]) == 0
     return run

@@ -10,6 +10,8 @@ from phaselaw.api import Loaded, compare, fit, load, plan, predict
 from phaselaw.cli import main
 from phaselaw.errors import AnalysisError, UsageError
 
+pytestmark = pytest.mark.usefixtures("no_process_no_picture")
+
 
 @pytest.fixture(scope="module")
 def loaded(dry_run: Path) -> Loaded:

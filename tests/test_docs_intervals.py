@@ -13,6 +13,8 @@ from phaselaw.laws.rates import BASIS, NOT_MEASURED
 
 PAGE = (Path(__file__).parent.parent / "docs" / "intervals.md").read_text(encoding="utf-8")
 
+pytestmark = pytest.mark.usefixtures("each_run_is_read_once")
+
 
 def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -11,6 +11,8 @@ from phaselaw.cli import main
 PAGE = (Path(__file__).parent.parent / "docs" / "predict-and-compare.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|text)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 
+pytestmark = pytest.mark.usefixtures("each_run_is_read_once")
+
 
 def plain(text: str) -> str:
     return " ".join(text.split())

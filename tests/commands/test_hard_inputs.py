@@ -36,28 +36,40 @@ NO_RATES = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("each_run_is_read_once")
+
+
 def written(table: pl.DataFrame, folder: Path) -> str:
+    folder.mkdir(exist_ok=True)
     table.write_csv(folder / "metrics.csv")
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Each of them as a run that several commands are asked about."""
+    root = tmp_path_factory.mktemp("hard")
+    return {name: written(table, root / name) for name, table in (USABLE | NO_RATES).items()}
+
+
 @pytest.mark.parametrize("name", [*USABLE, *NO_RATES])
-def test_a_report_is_written(name: str, tmp_path: Path) -> None:
-    run = written((USABLE | NO_RATES)[name], tmp_path)
-    assert main(["report", run]) == 0
-    assert (tmp_path / "analysis" / "scaling_fits.csv").is_file()
-    assert (tmp_path / "report.html").stat().st_size > 1000
+def test_a_report_is_written(name: str, runs: dict[str, str]) -> None:
+    assert main(["report", runs[name]]) == 0
+    assert (Path(runs[name]) / "analysis" / "scaling_fits.csv").is_file()
+    assert (Path(runs[name]) / "report.html").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("name", USABLE)
-def test_a_plan_is_printed(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", written(USABLE[name], tmp_path)]) == 0
+def test_a_plan_is_printed(name: str, runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", runs[name]]) == 0
     assert "tokens/s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", NO_RATES)
-def test_a_plan_without_rates_says_so_in_a_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", written(NO_RATES[name], tmp_path)]) == 1
+def test_a_plan_without_rates_says_so_in_a_line(
+    name: str, runs: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", runs[name]]) == 1
     [line] = capsys.readouterr().err.strip().splitlines()
     assert "no end-to-end rates" in line
 
@@ -79,6 +91,6 @@ def test_a_file_that_is_no_run_is_refused_in_a_line(
     assert "latency_ms" in line and "metrics.csv" in line
 
 
-def test_a_report_says_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", written(USABLE["no latency"], tmp_path)]) == 0
+def test_a_report_says_what_was_left_out(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", runs["no latency"]]) == 0
     assert "18 row(s) are ok and have no latency" in capsys.readouterr().err

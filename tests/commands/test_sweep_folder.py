@@ -10,11 +10,14 @@ import polars as pl
 import pytest
 from simulated_run import run_of, swept
 
-from phaselaw.api import fit, load, plan, predict
+from phaselaw import api
+from phaselaw.api import fit, plan, predict
 from phaselaw.cli import main
 from phaselaw.files import write_csv
 from phaselaw.rundir.columns import TR121_COLUMNS
 from simulated_runs import as_served, ladder_study, prompt_cache, simulated
+
+pytestmark = pytest.mark.usefixtures("each_run_is_read_once")
 
 BUDGETS = (8, 32, 64, 128)
 FRACTIONS = [
@@ -165,11 +168,11 @@ def test_a_sweep_is_reported_with_its_figure_and_stands_beside_another_run(sweep
 
 
 def test_a_sweep_loads_as_one_run_whose_budgets_are_an_axis_and_no_repetitions(sweep: Path) -> None:
-    loaded = load(sweep)
+    loaded = api.load(sweep)
     assert loaded.rows["gen_tokens_target"].unique().sort().to_list() == list(BUDGETS)
     assert loaded.rows.filter(mode="e2e_kv")["call_idx"].n_unique() == loaded.rows.height // 3
     exponents = {law.gen_tokens_target: law.exponent for law in fit(loaded) if law.mode == "kv_decode"}
-    alone = load(sweep / "gen_32")
+    alone = api.load(sweep / "gen_32")
     assert exponents[32] == pytest.approx(next(law.exponent for law in fit(alone) if law.mode == "kv_decode"))
     assert loaded.tables["summary_by_model_and_run"].is_empty()
     assert {need.usd_per_1m.low for need in plan(loaded)} == {None}
@@ -181,9 +184,9 @@ def test_two_sweeps_of_one_study_are_runs_whose_difference_is_noise(sweep: Path,
         rows = pl.read_csv(sweep / f"gen_{budget}" / "metrics.csv").with_columns(pl.col("latency_ms") * 1.02)
         (tmp_path / f"gen_{budget}").mkdir()
         rows.write_csv(tmp_path / f"gen_{budget}" / "metrics.csv")
-    pooled = load(sweep, tmp_path)
+    pooled = api.load(sweep, tmp_path)
     assert pooled.tables["summary_by_model_and_run"]["run"].n_unique() == 2
-    assert len(fit(pooled)) == len(fit(load(sweep)))
+    assert len(fit(pooled)) == len(fit(api.load(sweep)))
 
 
 def test_runs_of_a_sweep_on_two_machines_are_said_to_be(sweep: Path, tmp_path: Path) -> None:
@@ -192,7 +195,7 @@ def test_runs_of_a_sweep_on_two_machines_are_said_to_be(sweep: Path, tmp_path: P
         folder.mkdir()
         (folder / "metrics.csv").write_bytes((sweep / folder.name / "metrics.csv").read_bytes())
         (folder / "manifest.json").write_text(json.dumps({"platform": {"processor": processor}, "records_expected": 9}))
-    run = load(tmp_path).run
+    run = api.load(tmp_path).run
     assert f"{tmp_path}: its runs differ in host cpu_model: one and another" in run.notes
     assert run.manifest is not None and run.manifest["records_expected"] == 18
 

@@ -6,6 +6,8 @@ import pytest
 
 from phaselaw.cli import main
 
+pytestmark = pytest.mark.usefixtures("no_process_no_picture")
+
 
 def said(folder: Path, models: int, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
     """What the terminal and ``report.md`` say of a simulated run of so many models."""

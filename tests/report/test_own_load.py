@@ -11,6 +11,8 @@ from phaselaw.cli import main
 from phaselaw.commands.plan import _read, of_report
 from phaselaw.report.economics import own_load
 
+pytestmark = pytest.mark.usefixtures("each_run_is_read_once")
+
 PROFILE = {
     "schema_version": 2,
     "requests_per_s": 3.0,

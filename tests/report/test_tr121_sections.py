@@ -14,6 +14,8 @@ from phaselaw.records import Run
 from phaselaw.rundir.columns import TR121_COLUMNS
 from simulated_runs import as_served, ladder_study, simulated
 
+pytestmark = pytest.mark.usefixtures("no_process_no_picture")
+
 DOC = Path(__file__).parents[2] / "docs" / "results" / "tr121-sections.md"
 COMPARED = ("gpt2-45m", "gpt2-5m", "tiny-gpt2")
 PAST_FIRST = (pl.col("model") != "tiny-gpt2") & (pl.col("scenario") == "micro")
