@@ -67,3 +67,12 @@ def test_the_calls_left_are_expected_to_take_what_those_before_took(monkeypatch:
     with RunProgress(schedule, already_done=7, console=Console(file=out, width=400)) as progress:
         progress.show(call_of(schedule[0]))
     assert "8/11 calls, about 90 s left" in out.getvalue()
+
+
+def test_before_the_first_call_nothing_is_said_of_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 30.0))
+    monkeypatch.setattr("phaselaw.commands.console.time.monotonic", lambda: next(clock))
+    out = io.StringIO()
+    with RunProgress([planned("m", "s", 0)], already_done=0, console=Console(file=out, width=400)) as progress:
+        progress._note("loaded m")
+    assert out.getvalue() == "0/1 calls; loaded m\n"

@@ -28,6 +28,9 @@ def test_one_model_has_its_figures_by_prompt_with_intervals_and_no_law(tmp_path:
     assert speed[3].startswith("[") and whole[3].startswith("[")
     assert "add 2 more" in terminal and "Trust: sound" in terminal
     assert len(terminal.splitlines()) <= 30
+    assert "." not in terminal.splitlines(), "a table without a caption has none"
+    assert "*1M generated tokens on" in report and "1M tokens on" not in report
+    assert "per 1M generated tokens" in report and "a million" not in report.partition("##")[0]
 
 
 def test_two_models_are_compared_by_name_prompt_by_prompt(tmp_path: Path, capsys) -> None:

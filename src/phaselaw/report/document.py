@@ -36,7 +36,7 @@ class Table:
 
 def display(table: tables.Table, rows: Sequence[Row]) -> Table:
     """A declared table with these rows, in the columns that a report shows."""
-    caption = table.caption or f"{table.holds[:1].upper()}{table.holds[1:]}."
+    caption = table.caption or (f"{table.holds[:1].upper()}{table.holds[1:]}." if table.holds else "")
     return Table(caption=caption, columns=table.reported(rows), rows=tuple(rows))
 
 
@@ -125,13 +125,14 @@ class DotPlot:
 Plot = Panels | CurvePlot | DotPlot
 
 
-def dots(name: str, rows: Iterable[Row], *, on: str = "") -> DotPlot | None:
+def dots(name: str, rows: Iterable[Row], **words: str) -> DotPlot | None:
     """A dot plot as ``outline.toml`` declares it, a point for each row that has its value; ``None`` without any.
 
-    It has twelve rows at most. What is in braces in the declaration is ``on``; its title is the caption up to a colon.
+    It has twelve rows at most. ``words`` are what is in braces in the declaration; its title is the caption up to a
+    colon.
     """
     told: dict[str, Any] = {
-        key: each.replace("{on}", on) if isinstance(each, str) else each for key, each in DOTS[name].items()
+        key: each.format(**words) if isinstance(each, str) else each for key, each in DOTS[name].items()
     }
     groups: dict[str, list[Point]] = {}
     for row in rows:

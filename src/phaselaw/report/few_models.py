@@ -88,7 +88,7 @@ def answers(subject: Subject) -> list[str]:
     for (law, model), mine in alike(rows(subject), "law", "model").items():
         said = (
             f"on {_PROMPT.text(row)} {_OF['tokens_per_s'].text(row)} tokens/s, the first after {digits(row['ttft_ms'])}"
-            f" ms (p95 {digits(row['ttft_ms_p95'])}), at ${two_places(row['usd_per_1m'])} a million"
+            f" ms (p95 {digits(row['ttft_ms_p95'])}), at ${two_places(row['usd_per_1m'])} per 1M generated tokens"
             for row in mine
         )
         sentences.append(f"{model} on {law} generates {'; '.join(said)}.")
@@ -131,7 +131,7 @@ def pictures(subject: Subject) -> tuple[Plot | None, ...]:
     """Waits and prices by model and prompt; throughput by clients where they were swept, else the first calls."""
     priced = [row | ends(row, "usd_per_1m") for row in _named(subject)]
     at = [f"{row['law']} at ${_usd_per_hour(subject, row):g}" for row in priced[:1]]
-    prices = dots("price-by-model", priced, on=at[0]) if priced else None
+    prices = dots("price-by-model", priced, of="generated tokens", on=at[0]) if priced else None
     return waits(subject), prices, next(iter(sweeps.clients(subject)), None) or performance.waits(subject)
 
 

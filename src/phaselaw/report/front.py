@@ -209,7 +209,7 @@ def _prices(subject: Subject, main: Row) -> DotPlot | None:
     for row in at_even_steps(rows, _MOST_MODELS):
         price = f"${digits(row['usd_per_1m'])} {within(row, 'usd_per_1m')}{economics.mark(row)}"
         named.append(row | ends(row, "usd_per_1m") | {"named": f"{short_name(row['model'])}  {price}"})
-    return dots("price-by-model", named, on=f"{main['law']} at ${rows[0]['usd_per_hour']:g}")
+    return dots("price-by-model", named, of="tokens", on=f"{main['law']} at ${rows[0]['usd_per_hour']:g}")
 
 
 def _breaks(main: Row) -> DotPlot:
@@ -259,5 +259,5 @@ def facts(subject: Subject) -> tuple[tuple[str, str], ...]:
         ("date", day),
         ("engine", joined(engines or rows["backend"].unique(maintain_order=True).to_list())),
         ("models", f"{len(models)}: {joined(map(short_name, models))}"),
-        ("runs", f"{runs}" + (f" of {units} replicates" if units > 1 else "")),
+        ("runs", f"{runs}" + (f", with {units} replicates" if units > 1 else "")),
     )
