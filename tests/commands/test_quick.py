@@ -119,7 +119,12 @@ def test_nothing_to_measure_is_exit_code_1_and_what_to_start(monkeypatch: pytest
     assert "llama-server -m MODEL.gguf" in capsys.readouterr().err
     assert main(["run", "no-such-model"]) == 2
     told = capsys.readouterr().err
-    assert "no such study file" in told and "and as a model: no model server answers" in told
+    assert "no such study file" in told and "as a model: no model server answers" in told and len(told) < 250
+    assert main(["run", "qwen2.5:7b"]) == 1  # a model's tag: as quick has it
+    assert "no such study" not in capsys.readouterr().err
+    for study in ("no-such.yaml", "gpt2-lader-cpu"):  # a study was meant: no server is looked for
+        assert main(["run", study]) == 2
+        assert "no model server" not in capsys.readouterr().err
     assert main(["quick", f"127.0.0.1:{port}"]) == 1  # an address as people write it
     assert f"no model server answers at http://127.0.0.1:{port}" in capsys.readouterr().err
 

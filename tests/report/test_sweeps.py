@@ -36,9 +36,10 @@ def test_decodes_share_comes_first_and_says_where_it_dominates(tmp_path: Path) -
     assert "decode passes 90% of end-to-end latency at" in section
 
 
-def test_a_grid_shows_rates_lengths_exponents_and_the_step_time_model(tmp_path: Path) -> None:
+def test_a_grid_shows_rates_lengths_exponents_and_the_step_time_model(tmp_path: Path, capsys) -> None:
     run = swept(tmp_path, "batch_size=1,2,4", "prompt_tokens=16,64,256,512")
-    section = section_of(run)
+    section, terminal = section_of(run), capsys.readouterr().out
+    assert all(f"sim, batch {size}" in terminal for size in (1, 2, 4))
     assert "are geometric means over prompts of 16 to 512 tokens" in (run / "report.md").read_text()
     for said in (
         "Along batch size:", "Along prompt tokens:", "Is the exponent stable?", "Generated tokens/s against batch size",

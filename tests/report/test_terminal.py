@@ -2,12 +2,13 @@
 
 import dataclasses
 import io
+import re
 
 from documents import document
 from rich.console import Console
 
 from phaselaw.report.document import Section, Table
-from phaselaw.report.terminal import print_fitting, print_summary
+from phaselaw.report.terminal import print_as_wide, print_fitting, print_summary
 from phaselaw.tables import DOUBT, derived, measured, words
 
 ROWS = (
@@ -35,6 +36,8 @@ def test_of_long_tables_the_first_rows_are_shown_and_every_sentence() -> None:
     text = printed("answer", long, long, "trust")
     assert len(text.splitlines()) <= 29
     assert text.startswith("answer") and text.endswith("trust\n") and text.count("⚠") >= 5
+    shown = re.search(r"The first (\d+) of 100 rows; all: the report\.", text)
+    assert shown is not None and text.count("far off") == 2 * ((int(shown[1]) + 1) // 2)
 
 
 def test_a_suspect_row_says_that_it_is_suspect() -> None:
@@ -51,6 +54,25 @@ def test_columns_that_a_plan_leaves_out_are_named() -> None:
         out = io.StringIO()
         print_fitting(Section(title="", blocks=(of,)), Console(file=out, width=200))
         assert " ".join(out.getvalue().partition("Left")[2].split()) == told.removeprefix("Left").strip()
+
+
+def test_what_is_the_same_in_each_row_is_told_once_where_the_table_is_too_wide() -> None:
+    wide = dataclasses.replace(TABLE, columns=(words("w", "where"), words("v", "v" * 40), *TABLE.columns[1:3]))
+    wide = dataclasses.replace(wide, rows=tuple({**row, "w": "host " * 3 + "h" * 40} for row in ROWS))
+    for width in (80, 200):
+        out = io.StringIO()
+        print_as_wide(Section(title="", blocks=(wide,)), Console(file=out, width=width))
+        assert max(map(len, out.getvalue().splitlines())) <= width
+        assert ("In each row: where host" in out.getvalue()) == (width == 80)
+
+
+def test_no_line_ends_in_blanks() -> None:
+    out = io.StringIO()
+    for terminal in (False, True):
+        console = Console(file=out, width=80, force_terminal=terminal, no_color=True)
+        print_fitting(Section(title="t", blocks=("word " * 60, TABLE)), console)
+    for line in out.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines():
+        assert line == line.rstrip()
 
 
 def test_names_obey_nobody() -> None:

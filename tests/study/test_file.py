@@ -355,7 +355,7 @@ def test_a_broken_study_is_one_line_with_file_line_and_key(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("nowhere.yaml", "no such study file, nor a shipped study (batch-sweep-cpu, "),
+        ("nowhere.yaml", "no such study file, nor a shipped study; these ship: phaselaw study list"),
         ("gpt2-ladder-cpo", "(did you mean 'gpt2-ladder-cpu'?)"),
         (".", "a folder; give a study file"),
         ("there.yaml/x", "no such study file"),

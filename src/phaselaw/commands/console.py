@@ -22,8 +22,8 @@ PLAIN_LINE_EVERY_S = 10.0
 """Seconds between two lines of progress where nothing can be redrawn."""
 
 
-def screen(pipe_width: int = 200) -> Console:
-    """stdout; on a pipe so many characters wide, since its reader is a program, or a person with a pager."""
+def screen(pipe_width: int = 80) -> Console:
+    """stdout; on a pipe so many characters wide."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(width=pipe_width, highlight=False)
 
@@ -68,13 +68,13 @@ class RunProgress:
             TextColumn("measuring"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("calls{task.fields[left]}"),
             TextColumn("{task.fields[now]}", markup=False),
             console=console,
             disable=not self._live,
             transient=True,
         )
-        self._task = self._bar.add_task("", total=self._total, completed=already_done, left="calls", now="")
+        self._task = self._bar.add_task("", total=self._total, completed=already_done, left="", now="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -114,10 +114,10 @@ class RunProgress:
     def _note(self, what: str) -> None:
         now = time.monotonic()
         a_call = (now - self._began) / self._ended if self._ended else None  # on average; loads and waits among it
-        left = "calls" if a_call is None else f"calls, about {duration(round(a_call * (self._total - self._done)))} left"
+        left = "" if a_call is None else f", about {duration(round(a_call * (self._total - self._done)))} left"
         left += f", {self._failed} failed" if self._failed else ""
         if self._live:
             self._bar.update(self._task, completed=self._done, left=left, now=what)
         elif self._done == self._total or now - self._last_line >= PLAIN_LINE_EVERY_S:
             self._last_line = now
-            self._say(f"{self._done}/{self._total} {left}; {what}", soft_wrap=True)
+            self._say(f"{self._done}/{self._total} calls{left}; {what}", soft_wrap=True)

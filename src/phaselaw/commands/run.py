@@ -113,10 +113,14 @@ def _served_here(name: str | None) -> LocalServer | None:
     try:
         study_path(name or DEFAULT_STUDY)
     except StudyError as unknown:
+        if str(name).endswith((".yaml", ".yml")) or "did you mean" in str(unknown):
+            raise
         try:
             return serving(name)
         except NotReadyError as error:
-            raise StudyError(f"{unknown}; and as a model: {error}") from None
+            if ":" in str(name):  # a model's tag
+                raise
+            raise StudyError(f"{unknown}; as a model: {str(error).partition('; start')[0]}") from None
     return None
 
 
@@ -149,7 +153,10 @@ def _directory(args: argparse.Namespace, notes: Console, tell: begin.Tell, look:
     if args.resume is None or args.study or args.settings or any(lists.values()) or args.dry_run:
         study = load_study(args.study or DEFAULT_STUDY, settings=args.settings, **lists)
         if args.dry_run:
+            asked_for = study.calls_planned()
             study = study.as_simulated({model.name: (model.params / 1e6, model.n_layer) for model in LADDER})
+            if (calls := study.calls_planned()) < asked_for:
+                tell(f"a server is simulated as one client: {calls:,} of the study's {asked_for:,} calls")
     if study is None or args.resume is not None:
         host = begin.host_of(None, tell=tell) if look is None else begin.driver()
         again = {"allow_changed": args.allow_changed, "retry_failed": args.retry_failed}

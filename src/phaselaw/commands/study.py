@@ -76,14 +76,12 @@ def _check(args: argparse.Namespace) -> int:
     hints = {"optional": " (optional)", "doubt": " (a warning)"}
     lines = [lack.what + "".join(hint for key, hint in hints.items() if getattr(lack, key)) for lack in lacking]
     lacking = [lack for lack in lacking if not lack.doubt]
-    if lacking and not args.json:
-        what = "this machine lacks (run --available skips these; optional ones, any run)"
-        sys.stderr.write(f"{args.study} is sound; {what}:\n")
+    what = f"{args.study} is sound; this machine lacks (run --available skips these; optional ones, any run):"
     counted = {"cell": len(study.cells()), "replicate": study.replicates, "call": calls, "row": counts["rows"]}
     said = ", ".join(f"{n} {of}{'s' * (n != 1)}" for of, n in counted.items())
     sound = f"{args.study}: sound, and all is there: {said}"
     if unasked:
         lines.append(f"not asked, since nothing was connected to: {', '.join(unasked)}; --connect asks")
         sound = sound.replace("all is there", "all else is there")
-    answer(args.json, document, lines if lacking else [*lines, sound])
+    answer(args.json, document, [what, *lines] if lacking else [*lines, sound])
     return FAILED if lacking else DONE

@@ -24,9 +24,9 @@ from urllib.request import urlopen
 from phaselaw import api
 from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, add_json, option, positive_number, print_json
-from phaselaw.errors import RunError, UsageError, writing
+from phaselaw.errors import AnalysisError, RunError, UsageError, writing
 from phaselaw.files import write_json
-from phaselaw.report.terminal import print_section
+from phaselaw.report.terminal import print_as_wide
 from phaselaw.report.traffic import section
 from phaselaw.traffic.profile import traffic_profile
 from phaselaw.traffic.prometheus import looks_like_a_page, parse, scrape_profile
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         note(*document.get("doubts", ()))
         print_json(document)
     else:
-        print_section(section(document), screen(pipe_width=400))
+        print_as_wide(section(document), screen())
         if args.out is not None:
             print(f"profile: {args.out}")
 
@@ -122,7 +122,11 @@ def _of_log(args: argparse.Namespace) -> dict[str, Any]:
     if args.against is not None:
         against = api.load(args.against)
         law = api.reference_times(against, backend=args.against_backend, model=args.against_model, tell=note)
-    return traffic_profile(args.sources, reading, law)
+    profile = traffic_profile(args.sources, reading, law)
+    if law and not ((profile["timings"] or {}).get("against") or {}).get("times_compared"):
+        lacking = "no warm request has a time to first token, so nothing is compared; name its column (--ttft-column)"
+        raise AnalysisError(f"--against {args.against}: {lacking}")
+    return profile
 
 
 def _part(text: str) -> tuple[float, float]:

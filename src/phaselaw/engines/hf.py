@@ -92,7 +92,7 @@ def _model_faults(name: str) -> list[str]:
         return []
     folder = _folder(name)
     if folder is None:
-        known = "give the path of a model or the name of one of: phaselaw models list"
+        known = "give the path of a model, or a name that phaselaw models list prints"
         fetch = f"not on this machine; give a folder, or fetch it first: hf download {name}"
         return [fetch if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else f"no such folder; {known}"]
     if not (folder / "config.json").is_file():

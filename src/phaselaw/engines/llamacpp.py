@@ -85,7 +85,7 @@ def _file_faults(name: str, backend: LlamacppBackend) -> list[str]:
     else:
         needs_export = Path(name).is_dir()
         if not needs_export and not Path(name).is_file():
-            return ["no such GGUF file; give a path, or the name of one of: phaselaw models list"]
+            return ["no such GGUF file; give a path, or a name that phaselaw models list prints"]
     if needs_export and importlib.util.find_spec("gguf") is None:
         return [str(MissingExtraError("llamacpp", "exporting it as GGUF"))]
     return []

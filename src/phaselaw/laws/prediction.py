@@ -16,7 +16,7 @@ from scipy import special
 
 from phaselaw import tables as col
 from phaselaw.laws.noise import ALL, Kind, Noise, log_matrices, noise_of, scatter_of
-from phaselaw.laws.rates import BASIS
+from phaselaw.laws.rates import BASIS, too_few
 from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, left_out, sum_of_variances, t_half_width
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH, logs_of
 from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size
@@ -341,6 +341,8 @@ def _by_each_law(
             "n_models": fitted.models.height,
             "interval_holds": "this run only: models and calls"
             if logs is None
+            else too_few(len(logs), kind)
+            if math.isnan(found["latency_ms_low"])
             else f"{BASIS[kind]}: {Noise(kind, len(logs)).holds}",
             **found,
             "typical_factor": factors.get(law),

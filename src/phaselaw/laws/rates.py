@@ -70,6 +70,11 @@ THROUGHPUT_INTERVALS = Table(
 )
 
 
+def too_few(n: int, kind: Kind) -> str:
+    """Why two units tell no interval of another."""
+    return f"{NOT_MEASURED}: {n} {kind} of fewer than {FEWEST_MODELS} models need a third"
+
+
 def deviations(units: Replicates, scatter: pl.DataFrame, between_runs: float | None = None) -> pl.DataFrame:
     """The standard error of a log figure for each of `INTERVALS`, beside its `Replicates.scatter`; null where none.
 
@@ -82,8 +87,7 @@ def deviations(units: Replicates, scatter: pl.DataFrame, between_runs: float | N
     variances = dict.fromkeys(INTERVALS, pl.lit(None, pl.Float64)) | (
         {"": 1 + of_point, "_mean": of_point} if units.between_runs else {"_within": of_point}
     )
-    few = f"{NOT_MEASURED}: {units.n} {units.kind} of fewer than {FEWEST_MODELS} models need a third"
-    why = pl.lit(few if units.n == 2 else NOT_MEASURED)
+    why = pl.lit(too_few(units.n, units.kind) if units.n == 2 else NOT_MEASURED)
     found = scatter.with_columns(
         *(known.then((pl.col("variance") * factor).sqrt()).alias(f"se{name}") for name, factor in variances.items()),
         degrees_within=pl.col("degrees"),

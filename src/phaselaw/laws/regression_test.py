@@ -60,18 +60,23 @@ _FIGURES = (
 )
 _NEEDED = col.counted("runs_needed", "runs needed", provenance="derived")
 _ASKED = (col.counted("n_cells", "cells"), *_FIGURES, _NEEDED, col.flag("unclear"))
+_JUDGED, _MS = "ratio ratio_low verdict p_slower_holm", "latency_a_ms latency_b_ms"
+"""What a narrow screen has no room for stands last."""
 WHOLE = Table(
     caption="Everything: the middle of the models' ratios, of the cells that every run has.",
     columns=(col.LAW, col.PHASE, *_ASKED),
+    shows=f"backend mode {_JUDGED} runs_needed {_MS} n_cells",
 )
 MODELS = Table(
     caption="Each model beside the others of its runs: its ratio over the median of theirs.",
     columns=(col.LAW, col.PHASE, col.MODEL, *_ASKED, col.flag("relative")),
+    shows=f"backend mode model {_JUDGED} runs_needed {_MS} n_cells",
 )
 _SIZES = col.plain(f"batch_size {BUDGET}", pl.Int64)
 EACH_CELL = Table(
     caption="Each cell, by phase.",
     columns=(col.LAW, *_SIZES, col.PHASE, col.MODEL, col.words("scenario", "scenario"), *_FIGURES),
+    shows=f"backend mode model scenario {_JUDGED} {_MS}",
 )
 
 

@@ -82,12 +82,16 @@ def _least_to_most(shares: Sequence[float]) -> str:
     return most if least == most else f"{least.removesuffix(' %')} to {most}"
 
 
+def _on(row: Row) -> str:
+    return f"on {row['scenario']} ({col.count(row['prompt_tokens'])} prompt tokens)"
+
+
 def answers(subject: Subject) -> list[str]:
     """The answer: a sentence a model; none with more models."""
     sentences = []
     for (law, model), mine in alike(rows(subject), "law", "model").items():
         said = (
-            f"on {_PROMPT.text(row)} {_OF['tokens_per_s'].text(row)} tokens/s, the first after {digits(row['ttft_ms'])}"
+            f"{_on(row)} {_OF['tokens_per_s'].text(row)} tokens/s, the first after {digits(row['ttft_ms'])}"
             f" ms (p95 {digits(row['ttft_ms_p95'])}), at ${two_places(row['usd_per_1m'])} per 1M generated tokens"
             for row in mine
         )
@@ -174,11 +178,18 @@ def _closing(subject: Subject) -> Iterator[str]:
         subject.ordered(MODELS_BY_PROMPT.name, mode="e2e_kv"), "model", "other_model"
     ).items():
         yield f"Whole calls of {model} against {other}: {'; '.join(map(_compared, mine))}."
-    basis = str(found[0]["interval_basis"] or NOT_MEASURED)
-    yield f"In brackets, {100 * subject.analysis.options.level:.12g}%: {basis}."
+    yield f"{_brackets(subject, found)}."
     yield f"Dollars: at ${_usd_per_hour(subject, found[0]):g} an hour (assumed), one request at a time."
     lacking = FEWEST_OF_A_LAW - len({row["model"] for row in found})
     yield f"Laws in parameters need three models: add {lacking} more to the study."
+
+
+def _brackets(subject: Subject, found: Sequence[Row]) -> str:
+    """What stands in brackets, or why nothing does."""
+    basis = str(found[0]["interval_basis"] or NOT_MEASURED)
+    if basis.startswith(NOT_MEASURED):
+        return f"What another run would give is {basis}"
+    return f"In brackets, {100 * subject.analysis.options.level:.12g}%: {basis}"
 
 
 def _compared(row: Row) -> str:
@@ -221,7 +232,7 @@ def in_short(subject: Subject, slo_ms: tuple[float, float]) -> list[str]:
         return ["no call can be used; why: phaselaw show RUN"]
     said: dict[str, list[str]] = {"first token": [], "tokens/s": [], "users": []}
     for row in found:
-        on = f"on {_PROMPT.text(row)}"
+        on = _on(row)
         mine = [each for each in clients if (each["model"], each["scenario"]) == (row["model"], row["scenario"])]
         together = (
             f", {' '.join(_CLIENTS[f'output_tokens_per_s_{key}'].text(each) for key in ('median', 'ci_low'))} by "
@@ -237,5 +248,5 @@ def in_short(subject: Subject, slo_ms: tuple[float, float]) -> list[str]:
         said["first token"].append(f"when cold {digits(found[0]['cold_ms'])} ms")
     said["users"].append(f"p95 within {slo_ms[0]:g} ms to the first token and {slo_ms[1]:g} ms for each other one")
     said["limited by"] = [*map(_bound_words, alike(found, "most_is", "wall").values()), *sweeps.at_once(subject)]
-    said["trust"] = [str(validity.trust(subject)), str(found[0]["interval_basis"] or NOT_MEASURED)]
+    said["trust"] = [f"{validity.trust(subject)}. {_brackets(subject, found)}"]
     return [f"{name:<12}{'; '.join(parts)}" for name, parts in said.items()]

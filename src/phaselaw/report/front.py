@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from phaselaw.laws import decisions
+from phaselaw.laws.rates import NOT_MEASURED
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import REQUESTS
 from phaselaw.laws.verdicts import SUPPORTED, TREND, WEAK, word
@@ -135,7 +136,10 @@ def summary(subject: Subject) -> tuple[Block, ...]:
     blocks: Sequence[Block] = few_models.summary(subject)
     if not blocks:
         laws, price = display(_LAW, subject.laws()), economics.price_range(subject.plan)
-        blocks = (answer(subject), *islice(sweeps.lead(subject), 2), laws, price)
+        bases = {str(row["interval_basis"]) for row in subject.plan.rows("rows") if row["tokens_per_s_low"] is None}
+        whys = sorted(basis.removeprefix(NOT_MEASURED).removeprefix(": ") for basis in bases)
+        why = [f"No interval: what another run would give is not measured ({'; '.join(whys)})."] if any(whys) else []
+        blocks = (answer(subject), *islice(sweeps.lead(subject), 2), laws, " ".join([price, *why]))
     return (*notices(subject), *blocks, *economics.own_load(subject.plan), f"Trust: {validity.trust(subject)}.")
 
 

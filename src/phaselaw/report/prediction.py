@@ -22,12 +22,12 @@ _PREDICTED = col.Table(
         col.derived("latency_ms", "latency ms"),
         *col.interval("latency_ms_low", "latency_ms_high", "interval", col.digits),
         col.derived("tokens_per_s", "tokens/s"),
-        *col.interval("tokens_per_s_low", "tokens_per_s_high", "interval", col.digits),
+        *col.interval("tokens_per_s_low", "tokens_per_s_high", "tokens/s interval", col.digits),
         *(col.words("interval_holds", "intervals hold"), col.words("beyond")),
     ),
 )
-_SHOWN = "backend mode predictor choice n_models typical_factor latency_ms latency_ms_low tokens_per_s "
-_SHOWN += "tokens_per_s_low interval_holds"
+_SHOWN = "backend mode predictor choice typical_factor latency_ms latency_ms_low tokens_per_s tokens_per_s_low "
+_SHOWN += "n_models interval_holds"
 
 
 def validation(subject: Subject) -> Iterator[Block]:
@@ -39,9 +39,10 @@ def validation(subject: Subject) -> Iterator[Block]:
         yield READING
 
 
-def left_out(rows: Sequence[Row]) -> Table:
+def left_out(rows: Sequence[Row], shows: str = laws.PREDICTION_VALIDATION.shows) -> Table:
     """The table of left-out models, each by the law that would have been chosen."""
-    return display(laws.PREDICTION_VALIDATION, [row for row in rows if row["predictor"] == laws.CHOSEN])
+    table = dataclasses.replace(laws.PREDICTION_VALIDATION, shows=shows)
+    return display(table, [row for row in rows if row["predictor"] == laws.CHOSEN])
 
 
 def predicted(predictions: laws.Predictions) -> Table:

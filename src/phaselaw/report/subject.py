@@ -43,7 +43,8 @@ class Subject(Companion):
     def rows(self, table: str, **equal: Any) -> tuple[Row, ...]:
         """Rows of an analysis table whose columns equal what is given, each with ``law`` and ``phase`` in words."""
         several = self.run.rows["gen_tokens_target"].n_unique() > 1
-        rows = table_rows(self.analysis.tables.get(table, pl.DataFrame()), budget=several)
+        found = self.analysis.tables.get(table, pl.DataFrame())
+        rows = table_rows(found, budget=several, batched=self._batched)
         return tuple(row for row in rows if all(row.get(name) == value for name, value in equal.items()))
 
     def ordered(self, table: str, **equal: Any) -> tuple[Row, ...]:
@@ -56,6 +57,10 @@ class Subject(Companion):
             return laws.index(row["law"]), in_order(row.get("mode")), size, scenarios.get(row.get("scenario"), -1)
 
         return tuple(sorted(rows, key=key))
+
+    @functools.cached_property
+    def _batched(self) -> set[str]:
+        return _batched(self.run.rows)
 
     @functools.cached_property
     def _scenarios(self) -> dict[Any, int]:
@@ -86,20 +91,32 @@ class Subject(Companion):
         return "simulated" in self.run.rows["backend_kind"].to_list()
 
 
-def table_rows(table: pl.DataFrame, *, budget: bool = True) -> tuple[Row, ...]:
-    """Rows of a table, each with ``law`` (the backend with its settings, `law_words`) and ``phase`` in words."""
+def table_rows(table: pl.DataFrame, *, budget: bool = True, batched: set[str] | None = None) -> tuple[Row, ...]:
+    """Rows of a table, each with ``law`` (the backend with its settings, `law_words`) and ``phase`` in words.
+
+    ``batched`` are the backends with several batch sizes, else those of the table.
+    """
+    batched = _batched(table) if batched is None else batched
+    words = (law_words(row, budget=budget, batch=row.get("backend") in batched) for row in table.iter_rows(named=True))
     return tuple(
-        row | {"law": law_words(row, budget=budget), "phase": PHASE_WORDS.get(row.get("mode", ""), row.get("mode"))}
-        for row in table.iter_rows(named=True)
+        row | {"law": law, "phase": PHASE_WORDS.get(row.get("mode", ""), row.get("mode"))}
+        for row, law in zip(table.iter_rows(named=True), words, strict=True)
     )
 
 
-def law_words(row: Row, *, budget: bool = True) -> str:
-    """A backend with its batch size, and, unless a run has but one, its decode budget."""
+def _batched(table: pl.DataFrame) -> set[str]:
+    """The backends of a table that have several batch sizes."""
+    known = {"backend", "batch_size"} <= set(table.columns)
+    sizes = table.select("backend", "batch_size").unique()["backend"] if known else pl.Series()
+    return set(sizes.filter(sizes.is_duplicated()))
+
+
+def law_words(row: Row, *, budget: bool = True, batch: bool = False) -> str:
+    """A backend with its batch size (1 is told where ``batch``), and, unless a run has but one, its decode budget."""
     if row.get("backend") is None:
         return ""
     words = str(row["backend"])
-    if row.get("batch_size") not in (None, 1):
+    if row.get("batch_size") is not None and (batch or row["batch_size"] != 1):
         words += f", batch {row['batch_size']:g}"
     if budget and row.get("gen_tokens_target") is not None:
         words += f", {row['gen_tokens_target']:g} tokens"

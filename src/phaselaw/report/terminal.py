@@ -1,10 +1,10 @@
 """The summary a person sees when a run ends: laws, regimes, cold start, in a screenful."""
 
-import dataclasses
 import io
 import re
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -21,23 +21,28 @@ def print_summary(document: Document, console: Console) -> None:
     """Print what a screen of 80 columns and 30 lines can hold: where tables are too long, their first rows."""
     text = ""
     for most in range(MOST_LINES, 0, -1):
-        out = io.StringIO()
-        narrow = Console(file=out, width=_AT_MOST, highlight=False, force_terminal=console.is_terminal)
-        blocks = (
-            _fitting(dataclasses.replace(block, rows=block.rows[:most])) if isinstance(block, Table) else block
-            for block in document.summary
-        )
-        print_section(Section(title="", blocks=tuple(blocks)), narrow, wrapped=True)
-        text = out.getvalue().rstrip()
+        blocks: list[Block] = []
+        for block in document.summary:
+            blocks.append(_fitting(replace(block, rows=block.rows[:most])) if isinstance(block, Table) else block)
+            if isinstance(block, Table) and len(block.rows) > most:
+                blocks.append(f"The first {most} of {len(block.rows)} rows; all: the report.")
+        text = _printed(Section(title="", blocks=tuple(blocks)), console, _AT_MOST, wrapped=True).rstrip()
         if text.count("\n") < MOST_LINES:
             break
     console.file.write(f"{text}\n")
 
 
-def print_section(section: Section, console: Console, *, wrapped: bool = False) -> None:
-    """Print a section's tables and paragraphs, under its title if it has one; lines ``wrapped`` if asked."""
+def print_section(section: Section, console: Console) -> None:
+    """Print a section's tables and paragraphs, under its title if it has one."""
+    console.file.write(_printed(section, console, console.width, wrapped=False))
+
+
+def _printed(section: Section, console: Console, width: int, *, wrapped: bool) -> str:
+    """What a section is on this console, paragraphs and columns ``wrapped`` if asked; no line ends in blanks."""
+    out = io.StringIO()
+    inner = Console(file=out, width=width, highlight=False, force_terminal=console.is_terminal)
     if section.title:
-        console.print(escape_controls(section.title), style="bold", markup=False)
+        inner.print(escape_controls(section.title), style="bold", markup=False)
     several = sum(isinstance(block, Table) for block in section.blocks) > 1
     for block in section.blocks:
         lines = [f"- {item}" for item in block] if isinstance(block, tuple) else [block]
@@ -45,51 +50,71 @@ def print_section(section: Section, console: Console, *, wrapped: bool = False) 
             lines = [block.caption] if several and block.caption else []
         for line in lines:
             if isinstance(line, str):
-                console.print(escape_controls(line), markup=False, soft_wrap=not wrapped)
+                inner.print(escape_controls(line), markup=False, soft_wrap=not wrapped)
         if isinstance(block, Table):
-            print_table(block, console, exact=wrapped)
+            _print_table(block, inner, exact=wrapped)
+    return re.sub(r" +((?:\x1b\[0m)?)$", r"\1", out.getvalue(), flags=re.MULTILINE)
 
 
 _AT_MOST = 80
 """Characters of a line of a plan, unless all of it is asked for."""
 
 
-def print_fitting(section: Section, console: Console) -> None:
-    """Print a section in lines of 80 characters, the same on a terminal and on a pipe.
+def print_as_wide(section: Section, console: Console) -> None:
+    """`print_fitting` in the lines of a terminal that is wider than 80 characters.
+
+    Of a table that is too wide, columns that say the same in each row are told once, below it.
+    """
+    width = max(_AT_MOST, console.width)
+    blocks: list[Block] = []
+    for block in section.blocks:
+        told: list[str] = []
+        for column in block.columns if isinstance(block, Table) and len(block.rows) > 1 else ():
+            assert isinstance(block, Table)
+            said = {column.text(row) for row in block.rows}
+            if len(said) == 1 and _width(block.columns, block.rows) > width:
+                told.append(f"{column.title} {said.pop()}".strip())
+                block = replace(block, columns=tuple(each for each in block.columns if each is not column))
+        blocks += [block, f"In each row: {'; '.join(filter(None, told))}."] if any(told) else [block]
+    more = "a wider terminal or --json has it"
+    print_fitting(replace(section, blocks=tuple(blocks)), console, width=width, more=more)
+
+
+def print_fitting(section: Section, console: Console, *, width: int = _AT_MOST, more: str = "--wide") -> None:
+    """Print a section in lines of 80 characters, the same on a terminal and on a pipe; ``more`` shows all of it.
 
     Where a table is too wide, checks' names behind a suspect mark give way first, then brackets, the last column's
     before the others', then the last columns, which are named.
     """
     blocks: list[Block] = []
     for block in section.blocks:
-        fitted = _fitting(block) if isinstance(block, Table) else block
+        fitted = _fitting(block, width) if isinstance(block, Table) else block
         blocks.append(fitted)
         if isinstance(fitted, Table) and isinstance(block, Table) and len(fitted.columns) < len(block.columns):
             kept = {column.key for column in fitted.columns}
             left_out = "; ".join(column.title for column in block.columns if column.key not in kept)
-            blocks.append(f"Left out for want of room (--wide): {left_out}.")
+            blocks.append(f"Left out for want of room ({more}): {left_out}.")
     cells = (col.text(row) for each in blocks if isinstance(each, Table) for col in each.columns for row in each.rows)
     if not any(re.search(_BRACKETS, cell) for cell in cells):
         blocks = [block.replace(IN_BRACKETS, _HIDDEN) if isinstance(block, str) else block for block in blocks]
-    narrow = Console(file=console.file, width=_AT_MOST, highlight=False, force_terminal=console.is_terminal)
-    print_section(dataclasses.replace(section, blocks=tuple(blocks)), narrow, wrapped=True)
+    console.file.write(_printed(replace(section, blocks=tuple(blocks)), console, width, wrapped=True))
 
 
-def _fitting(table: Table) -> Table:
+def _fitting(table: Table, at_most: int = _AT_MOST) -> Table:
     """The table as it fits into a line; nothing of a figure, a status or a mark is cut."""
-
-    def width(columns: Sequence[Col]) -> int:
-        return sum(_needs(column, table.rows) + 2 for column in columns) - 2
-
     columns = list(table.columns)
-    if width(columns) > _AT_MOST:
+    if _width(columns, table.rows) > at_most:
         columns = [_replaced(each, "(?<=⚠).*", "") if each.key == SUSPECT else each for each in columns]
     for at in reversed(range(len(columns))):
-        if width(columns) > _AT_MOST and columns[at].provenance:
+        if _width(columns, table.rows) > at_most and columns[at].provenance:
             columns[at] = _replaced(columns[at], _BRACKETS, "")
-    while width(columns) > _AT_MOST and len(columns) > 3:
+    while _width(columns, table.rows) > at_most and len(columns) > 3:
         del columns[-2 if columns[-1].key == SUSPECT else -1]
-    return dataclasses.replace(table, columns=tuple(columns))
+    return replace(table, columns=tuple(columns))
+
+
+def _width(columns: Sequence[Col], rows: Sequence[Row]) -> int:
+    return sum(_needs(column, rows) + 2 for column in columns) - 2
 
 
 def _needs(column: Col, rows: Sequence[Row]) -> int:
@@ -106,10 +131,10 @@ _HIDDEN = "With --wide in brackets, with 95 % confidence:"
 
 def _replaced(column: Col, pattern: str, by: str) -> Col:
     """The column with something in its words replaced."""
-    return dataclasses.replace(column, of_row=lambda row: re.sub(pattern, by, column.text(row)))
+    return replace(column, of_row=lambda row: re.sub(pattern, by, column.text(row)))
 
 
-def print_table(table: Table, console: Console, *, exact: bool = False) -> None:
+def _print_table(table: Table, console: Console, *, exact: bool = False) -> None:
     """Print a table of a report in columns, nothing of it taken for markup.
 
     ``exact`` gives each column just what it needs.

@@ -69,7 +69,7 @@ def study_path(name_or_path: str) -> Path:
             raise FileNotFoundError  # Path("") is the current folder, which nobody asked for.
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        hint = did_you_mean(name_or_path, shipped) or f" ({', '.join(shipped)})"
+        hint = did_you_mean(name_or_path, shipped) or "; these ship: phaselaw study list"
         raise StudyError(f"{printable(name_or_path)}: no such study file, nor a shipped study{hint}") from None
     except OSError as error:
         raise StudyError(f"{printable(name_or_path)}: can't be read: {error.strerror}") from None
