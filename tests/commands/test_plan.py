@@ -351,8 +351,14 @@ def test_users_at_once_are_the_most_that_were_measured_within_the_limits(tmp_pat
     assert document["assumptions"]["slo_ms"] == [1000, None] and row["rate_status"] == "measured"
     out = shown(*words, "--slo-tpot", "50ms", capsys=capsys)
     assert "On every prompt that was measured: 1 of m on vllm." in out and "no queue model" in out
-    assert "Up to 2 clients at once were measured; one at a time served the most." in out
+    assert "Up to 2 clients at once were measured; one at a time served the most within the limits on waiting." in out
     assert "2 or more of m on vllm" in shown(*words[:2], "--slo-ttft", "2s", capsys=capsys)
+    [row] = plan(written(calls, tmp_path / "run"), "--slo-ttft", "100ms", capsys=capsys)["rows"]
+    assert (row["clients"], row["whole_workers"], row["why"]) == (
+        0,
+        None,
+        "one client alone waited longer than the limits",
+    )
     assert main(["plan", str(finished), "--slo-ttft", "1s"]) == 2
     assert "no run swept clients" in capsys.readouterr().err
 

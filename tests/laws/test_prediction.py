@@ -138,6 +138,14 @@ def test_runs_that_differ_throughout_are_in_the_interval_though_models_lie_on_th
     assert alone.interval_holds == "this run only: models and calls" and alone.latency_ms_mean_low is None
 
 
+def test_one_more_run_is_never_narrower_than_the_long_run_mean() -> None:
+    few = {"params": PARAMS[:4], "layers": LAYERS[:4]}
+    latencies = power_law(0.5, scatter=0.2)[:4]
+    runs = [[factor * each for each in latencies] for factor in (1 / 1.05, 1.0, 1.05)]
+    row = used(predict(tables(latencies, runs=runs, **few), NewModel(params_millions=6)))
+    assert row.latency_ms_low <= row.latency_ms_mean_low < row.latency_ms_mean_high <= row.latency_ms_high
+
+
 def test_two_runs_of_few_models_give_the_long_run_mean_and_not_one_more_run() -> None:
     latencies = power_law(0.5, scatter=0.2)[:4]
     few = {"params": PARAMS[:4], "layers": LAYERS[:4]}

@@ -37,6 +37,12 @@ def test_figures_that_tr121_prints_for_a_billion_tokens_a_month(
     assert fleet["usd_per_1m"][0] == pytest.approx(usd_per_1m, abs=0.006)
 
 
+def test_any_load_takes_a_worker_and_none_takes_the_spares_alone() -> None:
+    load = np.array([1e-12, 0.0, 1.0 + 1e-12, math.nan])
+    assert whole_workers(load, Headroom(spares=2)).tolist()[:3] == [3, 2, 3]
+    assert math.isnan(whole_workers(load, Headroom())[3])
+
+
 @given(rate=rates, volume=st.floats(1e3, 1e15), price=st.floats(1e-3, 1e3))
 def test_the_month_costs_the_workers_hours_and_the_tokens_prices(rate: float, volume: float, price: float) -> None:
     row = capacity_row(replica(rate, usd_per_hour=price), volume, Headroom())

@@ -11,9 +11,11 @@ HOURS = (1.0,) * 8 + (3.5,) * 4 + (2.0,) * 12  # 1 request/s is one worker's: 10
 MEAN = (8 * 1 + 4 * 3.5 + 12 * 2) / 24
 
 
-def fleets(headroom: Headroom | None = None, replica: Replica | None = None, **of: object) -> dict[str, dict]:
+def fleets(
+    headroom: Headroom | None = None, replica: Replica | None = None, mean: float = MEAN, **of: object
+) -> dict[str, dict]:
     day = Day(**({"hours": HOURS, "scale_out_s": 60.0, "spot_usd_per_hour": 0.25, "interruptions": 0.1} | of))
-    rows, _ = day_rows(replica or stated("m", 100.0, 1.0), day, 100.0, headroom or Headroom())
+    rows, _ = day_rows(replica or stated("m", 100.0, 1.0), day, mean, 100.0, headroom or Headroom())
     return {row["fleet"]: row for row in rows}
 
 
@@ -42,6 +44,24 @@ def test_a_peak_beyond_the_busiest_hours_mean_is_kept_free_in_every_hour() -> No
     peak = 7.0 / MEAN  # twice the busiest hour
     found = fleets(Headroom(burst=peak, spares=1))["reactive"]
     assert (found["least_workers"], found["whole_workers"]) == (2 + 1, 7 + 1)
+
+
+def test_the_peak_is_over_the_loads_own_mean_whatever_part_of_the_day_its_log_saw_twice() -> None:
+    found = fleets(Headroom(burst=7.0 / 3.0), mean=3.0)["static peak"]  # the log saw the busy hours more often
+    assert found["whole_workers"] == 7
+
+
+def test_what_waits_has_no_interval_where_the_rate_has_none() -> None:
+    found = fleets()
+    for fleet in ("reactive", "spot, static"):
+        assert found[fleet]["waited_requests"] > 0
+        assert (found[fleet]["waited_requests_low"], found[fleet]["waited_requests_high"]) == (None, None)
+
+
+def test_a_start_of_more_than_an_hour_is_refused() -> None:
+    assert fleets(scale_out_s=3600.0)["reactive"]["waited_requests"] == pytest.approx(3600 * 2.5)
+    with pytest.raises(UsageError, match="m takes 7,200 s to start"):
+        fleets(scale_out_s=7200.0)
 
 
 def test_a_scale_out_that_was_not_measured_is_asked_for() -> None:

@@ -85,6 +85,8 @@ def test_the_default_tiers_are_tr121s_and_its_predecessors() -> None:
 def test_tiers_and_volumes_are_typed() -> None:
     assert read_tiers("spot=0.3, big = 4") == {"spot": 0.3, "big": 4.0}
     assert read_tiers("2.5") == {"2.5": 2.5}
+    with pytest.raises(UsageError, match="one is there twice"):
+        read_tiers("a=1,a=9")
     assert read_volumes("1e8,2B") == (1e8, 2e9) and read_volumes("1,000,000") == (1e6,)
 
 

@@ -19,13 +19,13 @@ REPLICA = Replica(
 )  # fmt: skip
 
 
-def seconds_step_by_step(mix: Mix, batch: int) -> float:
+def seconds_step_by_step(mix: Mix, batch: int, *, steps: int | None = None) -> float:
     """Worker seconds of a request, a token at a time, from the coefficients alone."""
     constant, per_token, per_pair = PREFILL_MS
     ms = constant + sum(per_token + per_pair * mix.prompt_tokens for _ in range(batch * int(mix.prompt_tokens)))
     fixed, per_sequence, per_context = STEP_MS
     context = mix.prompt_tokens
-    for _ in range(int(mix.output_tokens)):
+    for _ in range(int(mix.output_tokens) if steps is None else steps):
         ms += fixed + batch * (per_sequence + per_context * context)
         context += 1
     return ms / 1000 / batch
@@ -66,6 +66,13 @@ def test_the_mixture_rate_serves_as_many_requests_as_the_seconds_allow(
     )
     rated = at_mixture(REPLICA, prices, mix.tokens)
     assert rated.tokens_per_s[0] / mix.tokens == pytest.approx(1 / seconds_step_by_step(mix, batch))
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(8, 7), (1, 0), (0, 0)])
+def test_of_a_request_as_its_user_waits_the_prefill_gives_the_first_token(tokens: int, steps: int) -> None:
+    mix = Mix(name="a", prompt_tokens=16, output_tokens=tokens)
+    found = split(dataclasses.replace(REPLICA, by_request=True), times(), mix)
+    assert (found.prefill_s + found.decode_s)[0] == pytest.approx(seconds_step_by_step(mix, 1, steps=steps))
 
 
 def test_outside_the_measured_range_nothing_is_told_unless_it_is_asked_for_and_then_labelled() -> None:

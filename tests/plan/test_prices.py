@@ -53,6 +53,30 @@ def test_the_median_price_without_a_doubt_is_taken_or_the_providers_lowest(tmp_p
     assert doubt is not None and "4" in doubt
 
 
+def listed(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join(["provider,accelerator,per-hour,currency", *rows]))
+    return path
+
+
+def test_of_two_prices_far_apart_both_are_in_doubt(tmp_path: Path) -> None:
+    choice = pick(listed(tmp_path / "two.csv", "a,H100,3,", "b,H100,300,"), "H100")
+    assert (choice.usd_per_hour, choice.taken) == (3.0, "lower median")
+    assert choice.offer.doubt == "the median of its accelerator is 3.00 to 300.00"
+
+
+def test_a_price_in_an_unknown_currency_is_not_taken_for_dollars(tmp_path: Path) -> None:
+    path = listed(tmp_path / "won.csv", "a,H100,3000,KRW", "b,H100,3,USD")
+    offers, unread = read_offers(path)
+    assert [offer.provider for offer in offers] == ["b"] and unread == [f"{path}:2"]
+
+
+def test_doubts_are_worked_out_within_a_currency_and_a_date_to_come_is_told(tmp_path: Path) -> None:
+    path = listed(tmp_path / "yen.csv", "a,H100,450,JPY", "b,H100,3,USD", "c,H100,3.1,USD")
+    assert pick(path, "H100", provider="a").offer.doubt is None
+    tomorrow = pick(path, "H100", provider="b", dated=TODAY + dt.timedelta(days=1))
+    assert any("a day that is to come" in note for note in tomorrow.notes())
+
+
 def test_a_name_is_matched_by_words_not_by_letters(prices: Path) -> None:
     assert pick(prices, "A10").offer.provider == "Four"
     assert set(pick(prices, "a100").kinds) == {"A100 (40 GB)", "A100 (80 GB)"}

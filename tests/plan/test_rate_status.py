@@ -15,16 +15,17 @@ from phaselaw.machine.footprint import Architecture
 from phaselaw.machine.model_config import Cached
 from phaselaw.plan.coverage import of_kind, of_load
 from phaselaw.plan.economics import Question, answer
-from phaselaw.plan.replicas import Machine, Replica, stated
+from phaselaw.plan.replicas import Length, Machine, Replica, stated
 from phaselaw.records import Mix
 
 RATE = same_draws(100.0, np.linspace(90.0, 110.0, 8180))
 PRICES = ("usd_per_1k_requests", "usd_per_request", "usd_per_month_whole", "whole_workers", "usd_per_1m_input")
 
 
-def replica(*lengths: tuple[float, float], context: int | None = None, model: str = "m") -> Replica:
+def replica(*lengths: tuple[float, ...], context: int | None = None, model: str = "m") -> Replica:
+    measured = tuple(Length(*each) for each in lengths)
     return Replica(
-        backend="b", model=model, tokens_per_s=RATE, usd_per_hour=1.0, lengths=lengths, context_tokens=context
+        backend="b", model=model, tokens_per_s=RATE, usd_per_hour=1.0, lengths=measured, context_tokens=context
     )
 
 
@@ -43,6 +44,14 @@ def test_a_length_is_measured_near_a_measured_one_and_else_says_how_far(
     asked: tuple[float, float], expected: str
 ) -> None:
     assert status(asked, replica((309, 64), (768, 64), context=1024)) == expected
+
+
+def test_a_length_whose_own_rate_is_another_is_not_called_measured_at_the_mean_rate() -> None:
+    asked = Mix(name="a", prompt_tokens=128, output_tokens=128)
+    assert of_kind(replica((128, 128, 1.09), (768, 128, 0.92)), asked).status == "measured"
+    found = of_kind(replica((128, 128, 0.52), (768, 128, 1.92)), asked)
+    assert found.status == "interpolated"
+    assert str(found.why).startswith("at the mean rate of 128 to 768 in and 128 out; alone, such requests ran at 0.52")
 
 
 def test_a_mixture_is_as_sure_as_its_least_sure_kind() -> None:
@@ -75,6 +84,23 @@ def test_a_load_in_tokens_is_of_the_runs_own_requests() -> None:
     [row] = answer(Question(), [replica((17, 64))], {})["rows"]
     assert (row["rate_status"], row["why"]) == ("measured", "requests of 17 in and 64 out")
     assert row["usd_per_month_low"] is not None
+
+
+OTHER = (Mix(name="chat", prompt_tokens=256, output_tokens=128),)
+
+
+@pytest.mark.parametrize("load", [{"kinds_given": True}, {"requests_per_s": 1.0}, {"mixes": OTHER}])
+def test_a_load_of_kinds_that_were_given_is_of_these_whatever_they_are_called(load: dict[str, Any]) -> None:
+    [row] = answer(Question(**load), [replica((17, 64))], {})["rows"]
+    assert row["rate_status"] == "extrapolated"
+
+
+def test_a_price_by_phases_keeps_what_it_stands_on() -> None:
+    mix = Mix(name="a", prompt_tokens=100, output_tokens=20)
+    question = Question(requests_per_s=1.0, mixes=(mix,), phase_split_rates=True)
+    known = dataclasses.replace(replica((16, 8), (256, 8)), decode_factor=RATE / 100)
+    [row] = answer(question, [known], {("b", "m"): times()})["rows"]
+    assert row["rate_status"] == "interpolated" and row["usd_per_1m_low"] is not None
 
 
 def test_a_rate_that_is_given_is_called_so() -> None:

@@ -47,7 +47,7 @@ def test_the_first_screen_prices_the_readers_own_load_and_marks_what_is_assumed(
         first_screen(run),
         (run / "report.html").read_text().partition('class="trust')[0].replace("&#39;", "'"),
     ):
-        assert f"{load} at $2.5 a worker's hour (assumed). Cheapest that is measured for this load: " in text
+        assert f"{load} at $2.5 a worker's hour (assumed). Cheapest for this load: " in text
         assert "The API, at the prices given: $44.91 a month. Own workers never pay, at any volume." in text
     whole = (run / "report.md").read_text().replace("\\", "")
     assert "\n## Cost\n\nFor 3 requests/s of 14.5 tokens on average, 112,752,000 tokens a month at $2.5" in whole

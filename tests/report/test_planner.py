@@ -15,7 +15,7 @@ from phaselaw.plan.decisions import Tiers, break_even, routed_row
 from phaselaw.plan.economics import Question, capacity_row
 from phaselaw.plan.formulas import planner
 from phaselaw.plan.hosted import api_row, usd_per_token
-from phaselaw.plan.replicas import Replica
+from phaselaw.plan.replicas import Length, Replica
 from phaselaw.records import Mix
 from phaselaw.report.page import to_html
 
@@ -31,13 +31,14 @@ def worker(model: str, rate: float, *, several: bool, **more: Any) -> Replica:
     return Replica(backend="sim <b>", model=model, tokens_per_s=rates, usd_per_hour=1.0, **more)
 
 
+TWO, OTHER_RATE = (Length(10, 64), Length(90, 64)), (Length(50, 50), Length(400, 400, 0.6))
 WORKERS = {
     each.model: each
     for each in (
-        worker("<img onerror=alert(1)>", 900.0, several=True, lengths=((10, 64), (90, 64)), context_tokens=1024),
-        worker("one run", 300.0, several=False, lengths=((50, 50), (400, 400)), params_millions=50.0, suspect="drift"),
+        worker("<img onerror=alert(1)>", 900.0, several=True, lengths=TWO, context_tokens=1024),
+        worker("one run", 300.0, several=False, lengths=OTHER_RATE, params_millions=50.0, suspect="drift"),
         worker("</script><script>alert(2)</script>", 80.0, several=True, context_tokens=300, params_millions=100.0),
-        worker("turned \u202e around", 33.3, several=True, lengths=((200, 20),), params_millions=120.0),
+        worker("turned \u202e around", 33.3, several=True, lengths=(Length(200, 20),), params_millions=120.0),
     )
 }  # fmt: skip
 KINDS = (Mix(name="a", prompt_tokens=90, output_tokens=64), Mix(name="b", prompt_tokens=10, output_tokens=300, share=3))

@@ -39,6 +39,7 @@ from phaselaw.plan.hosted import Tariff, listed
 from phaselaw.plan.prices import Choice, choose, read_date, read_offers
 from phaselaw.plan.replicas import Price, Replica, replicas_of, stated
 from phaselaw.plan.tables import TABLES
+from phaselaw.records import LARGEST
 from phaselaw.report.economics import SECTIONS, Plan, sections
 from phaselaw.report.terminal import print_fitting, print_section
 from phaselaw.rundir.journal import JOURNAL
@@ -102,14 +103,16 @@ def _add_elsewhere(parser: argparse.ArgumentParser) -> None:
         most = f"how many users at once wait no longer for {of}, as a run that swept clients measured"
         option(group, name, "TIME", most, type=opt.duration(name))
     option(group, "--api", "NAME", "a hosted model, such as gpt-4o-mini or groq/NAME, by the list of genai-prices")
-    for name, what in (("in", "input"), ("out", "output"), ("cached", "cached input")):
+    for name, what in (("in", "input"), ("out", "output")):
         _positive(group, f"--api-{name}", "USD", f"an API's price of a million {what} tokens")
+    free = opt.number("--api-cached", "dollars, 0 or more", lambda value: 0 <= value < LARGEST)
+    option(group, "--api-cached", "USD", "of a million cached input tokens (default: as other input)", type=free)
     cached = "share of prompt tokens that a cache holds (default: that of --traffic, or none)"
     switch(group, "--day", "the fleet hour by hour over the day of --traffic")
     delay = "until a new worker serves (default: load and first call, as measured)"
     option(group, "--scale-out-delay", "TIME", delay, type=opt.duration("--scale-out-delay"))
-    taken = {"type": opt.share("--interruptions"), "default": 0.05}
-    option(group, "--interruptions", "X%", "share of spot workers taken away in an hour (default: 5%%)", **taken)
+    taken = "share of spot workers taken away in an hour (default: 5%%)"
+    option(group, "--interruptions", "X%", taken, type=opt.share("--interruptions"))
     option(group, "--cached-share", "X%", cached, type=opt.share("--cached-share"))
 
 
@@ -127,10 +130,10 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     hour = f"of a worker, or BACKEND=USD,... (default: {TR121_USD_PER_HOUR}, TR121's shadow price)"
     option(group, "--usd-per-hour", "USD", hour)
     option(group, "--prices", "CSV", "a price list, to pick --accelerator from", type=a_path)
-    option(group, "--accelerator", "NAME", "such as A100 or 'A100 80GB': its median price is taken")
+    option(group, "--accelerator", "NAME", "such as A100 or 'A100 80GB': its median price is taken, of two the lower")
     option(group, "--provider", "NAME", "this provider's lowest price instead")
     switch(group, "--spot", "spot prices instead of on-demand ones")
-    opt.add_count(group, "--accelerators-per-worker", "in one worker (default: 1)", default=1)
+    opt.add_count(group, "--accelerators-per-worker", "in one worker (default: 1)")
     option(group, "--prices-date", "DAY", "the list's day, YYYY-MM-DD, where its rows have none")
     money = "of all amounts, such as EUR (default: USD, or the list's)"
     option(group, "--currency", "CODE", money, choices=tuple(inputs.CURRENCIES))
@@ -174,6 +177,8 @@ def planned(args: argparse.Namespace, loaded: api.Loaded | None, *, most: int | 
     question = _question(args, {worker.model for worker in workers}, profile, hour)
     plan = api.planned(question, workers, loaded.analysis if loaded else None)
     doubts, offers = [] if profile is None else doubts_of(profile), [choice.document() for choice in hour.choices]
+    if loaded is not None and (args.backends, args.models, most) == (None, None, None):
+        doubts += _without_a_rate(loaded, workers)
     document = {**plan.document, "notes": [*doubts, *hour.notes]}
     document["assumptions"] |= _compared(args.compare, workers) | {"price": offers[0] if len(offers) == 1 else None}
     document["assumptions"] |= {"prices": offers, "currency": hour.currency, "between_runs": args.between_runs}
@@ -298,7 +303,7 @@ def _measured(args: argparse.Namespace) -> api.Loaded | None:
 
 def _same_accelerator(args: argparse.Namespace, workers: Sequence[Replica]) -> None:
     """Raise `UsageError` where an accelerator's price would be put on a rate that was measured on another one."""
-    asked, count = args.accelerator, args.accelerators_per_worker
+    asked, count = args.accelerator, args.accelerators_per_worker or 1
     for backend, machine in {worker.backend: worker.machine for worker in workers}.items():
         if not machine.used(asked, count):
             was = f"{backend} was measured on {', '.join(machine.accelerators)}"
@@ -329,7 +334,8 @@ def _given(args: argparse.Namespace, rates: Mapping[str, float], price: float | 
 
 def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: Price, most: int | None) -> list[Replica]:
     """The replicas that are planned with: those of the backends and models that were named."""
-    workers = replicas_of(loaded.run, loaded.analysis, price, between_runs=args.between_runs, most=most)
+    how: dict[str, Any] = {"between_runs": args.between_runs, "most": most, "slo_ms": _slo_ms(args)}
+    workers = replicas_of(loaded.run, loaded.analysis, price, **how)
     if not workers:
         raise AnalysisError(f"{loaded.run.path}: no end-to-end rates to plan with (no ok rows of e2e_kv)")
     for name, key in (("backends", "backend"), ("models", "model")):
@@ -339,6 +345,13 @@ def _chosen(args: argparse.Namespace, loaded: api.Loaded, price: Price, most: in
     if args.memory is not None:
         workers = [replace(each, machine=replace(each.machine, memory_bytes=args.memory)) for each in workers]
     return workers
+
+
+def _without_a_rate(loaded: api.Loaded, workers: Sequence[Replica]) -> list[str]:
+    """The models that no plan can be made for, though calls of theirs succeeded."""
+    called = loaded.rows.filter((pl.col("mode") == "e2e_kv") & (pl.col("status") == "ok"))["model"]
+    lost = sorted(set(called) - {worker.model for worker in workers})
+    return [f"left out, since their rates are 0 or not known: {', '.join(lost)}"] if lost else []
 
 
 def _compared(text: str | None, workers: Sequence[Replica]) -> dict[str, Any]:
@@ -367,13 +380,10 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
     mixes = tuple(replace(mix, cached_share=cached or 0.0) for mix in mixes)
     if args.failure_usd is not None and args.success_rates is None:
         raise UsageError("--failure-usd needs --success-rates: how often each model fails")
-    if args.day and profile is None:
-        raise UsageError("--day needs --traffic: the profile of a log that covers a whole day")
-    day, tiers = None, inputs.read_tiers(args.rates) if args.rates else tiers
-    if args.day and profile is not None:
-        assumed = {"spot_usd_per_hour": tiers.get("spot"), "interruptions": args.interruptions}
-        day = Day(hours=day_of(profile, args.traffic), scale_out_s=args.scale_out_delay, **assumed)
-    first, further = (math.inf if wait is None else 1e3 * wait for wait in (args.slo_ttft, args.slo_tpot))
+    if args.rates:
+        tiers = inputs.read_tiers(args.rates)
+    by_backend = args.rates is None and tiers is hour.prices  # not by the kind of an offer, whatever they are called
+    day = _day(args, profile, None if by_backend else tiers.get("spot"))
     two = None if args.tiers is None else tuple(name.strip() for name in args.tiers.split(","))
     if two is not None and len(two) != 2:
         raise UsageError(f"--tiers {args.tiers!r}: give two models, DEFAULT,PREMIUM")
@@ -381,6 +391,7 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
         tokens_per_month=args.tokens_per_month or DEFAULT_TOKENS_PER_MONTH,
         requests_per_s=rate,
         mixes=mixes,
+        kinds_given=args.mixes is not None or profile is not None,
         itemised=args.traffic is None or args.mixes is not None,
         headroom=Headroom(utilisation=args.utilisation, burst=args.burst or burst, spares=args.spares),
         volumes=args.volumes or inputs.TR121_VOLUMES,
@@ -388,12 +399,31 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
         day=day,
         success_rates=inputs.read_success_rates(args.success_rates, models) if args.success_rates else {},
         budget_usd=args.budget,
-        slo_ms=(first, further) if min(first, further) < math.inf else None,
+        slo_ms=_slo_ms(args),
         api=_api(args, hour.currency),
         tier_models=two,
         phase_split_rates=args.rates_by == "phases",
         **{name: getattr(args, name) for name in ("failure_usd", "premium_share", "batch", "extrapolate")},
     )
+
+
+def _day(args: argparse.Namespace, profile: Mapping[str, Any] | None, spot: float | None) -> Day | None:
+    """The day that is planned, with what an hour of a spot worker costs; raises `UsageError`."""
+    if args.day and profile is not None:
+        taken = 0.05 if args.interruptions is None else args.interruptions
+        assumed = {"scale_out_s": args.scale_out_delay, "spot_usd_per_hour": spot, "interruptions": taken}
+        return Day(hours=day_of(profile, args.traffic), **assumed)
+    for name in ("day", "interruptions", "scale_out_delay"):
+        if getattr(args, name) not in (False, None):
+            needs = "--traffic: the profile of a log that covers a whole day" if name == "day" else "--day"
+            raise UsageError(f"--{name.replace('_', '-')} needs {needs}")
+    return None
+
+
+def _slo_ms(args: argparse.Namespace) -> tuple[float, float] | None:
+    """What a user waits at most for the first token, and for each other one; infinite where only the other is given."""
+    first, further = (math.inf if wait is None else 1e3 * wait for wait in (args.slo_ttft, args.slo_tpot))
+    return (first, further) if min(first, further) < math.inf else None
 
 
 def _api(args: argparse.Namespace, currency: str) -> tuple[str, Tariff] | None:
@@ -406,7 +436,7 @@ def _api(args: argparse.Namespace, currency: str) -> tuple[str, Tariff] | None:
             in_usd = f"its list is in USD, the plan in {currency}; give --api-in and --api-out"
             raise UsageError(f"--api {args.api}: {in_usd}")
         return listed(args.api, dt.datetime.now(dt.UTC))
-    prices = (*both, args.api_cached or args.api_in)
+    prices = (*both, args.api_in if args.api_cached is None else args.api_cached)
     return None if None in both else ("The API, at the prices given", lambda _: prices)
 
 
@@ -422,13 +452,13 @@ class _Hour(NamedTuple):
 def _hour(args: argparse.Namespace, names: Sequence[str]) -> _Hour:
     """What an hour of each backend, or of each given rate, costs; raises `UsageError`."""
     if args.prices is None:
-        for name in ("provider", "spot", "prices_date", "accelerator"):
+        for name in ("provider", "spot", "prices_date", "accelerator", "accelerators_per_worker"):
             if getattr(args, name):
                 raise UsageError(f"--{name.replace('_', '-')} is about a price list; give --prices too")
         text = args.usd_per_hour or f"${TR121_USD_PER_HOUR}"
         priced = list(inputs.read_prices(text, "--usd-per-hour", "dollars, or BACKEND=USD,..."))
         prices = {name: usd for name, usd, _ in priced}
-        if set(prices) != {""} and ("" in prices or not set(names) <= set(prices)):
+        if len(prices) < len(priced) or (set(prices) != {""} and set(prices) != set(names)):
             raise UsageError(f"--usd-per-hour {text!r}: give one price, or one for each of {', '.join(names)}")
         return _Hour(prices.get("", prices), _currency(args, {code for _, _, code in priced if code}))
     if args.usd_per_hour is not None:
@@ -437,7 +467,7 @@ def _hour(args: argparse.Namespace, names: Sequence[str]) -> _Hour:
         raise UsageError("--prices and --accelerator go together: the list, and what to look up in it")
     dated = read_date(args.prices_date, "--prices-date") if args.prices_date else None
     offers, unread = read_offers(args.prices, kind="spot" if args.spot else "on-demand", dated=dated)
-    how = {"provider": args.provider, "accelerators": args.accelerators_per_worker, "today": dt.date.today()}
+    how = {"provider": args.provider, "accelerators": args.accelerators_per_worker or 1, "today": dt.date.today()}
     chosen = {name: choose(offers, args.accelerator or name, **how) for name in names}
     once = tuple(dict.fromkeys(chosen.values()))
     lost = [f"price: {len(unread)} row(s) of the list not understood, the first at {unread[0]}"] if unread else []

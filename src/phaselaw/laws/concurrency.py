@@ -17,7 +17,7 @@ from phaselaw.laws.rates import with_ends
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import OF_MODEL
 from phaselaw.laws.summary import BUDGET, median_variance
-from phaselaw.tables import Row, Table, grouped
+from phaselaw.tables import Row, Table, alike, grouped
 
 _ONE = "no served backend was called by different numbers of clients"
 _GROUP = (*OF_MODEL, col.words("scenario", "scenario"), col.counted(BUDGET))
@@ -125,6 +125,12 @@ def users_within(cells: Sequence[Row], slo_ms: tuple[float, float]) -> tuple[Row
             return most, cell
         most = cell
     return most, None
+
+
+def users_on_all(cells: Sequence[Row], slo_ms: tuple[float, float]) -> int:
+    """Of one model's cells: the most clients that were within ``slo_ms`` on every prompt; 0 where one was not."""
+    most = (users_within(of_prompt, slo_ms)[0] for of_prompt in alike(cells, "scenario").values())
+    return min(cell["concurrency"] if cell else 0 for cell in most)
 
 
 def concurrency_fits(throughput: pl.DataFrame) -> pl.DataFrame:

@@ -204,18 +204,22 @@ class LawFit:
         se, degrees = self.plane.new_point_error(at, charged=charged)
         noise = noise_of(np.append(1.0, at), logs_of(self.models, COLUMNS[self.law]), runs, kind="runs")
         value, parts = self.plane.at(at), [tuple(map(float, noise.variance(se, degrees)))]
-        found = {"latency_ms": exponential(value)}
+        found, half = {"latency_ms": exponential(value)}, _half_width(parts, level)
         if runs is None:
-            return found | _ends("latency_ms", value, parts, level)
+            return found | _ends("latency_ms", value, half)
         one_run = scatter_of((runs - runs.mean(axis=0)).T)
-        more = [*parts, (one_run.variance[0], one_run.degrees[0])]
-        return found | _ends("latency_ms", value, more, level) | _ends("latency_ms_mean", value, parts, level)
+        # A part that is known better adds degrees of freedom as well: they must not make the whole narrower.
+        more = np.maximum(half, _half_width([*parts, (one_run.variance[0], one_run.degrees[0])], level))
+        return found | _ends("latency_ms", value, float(more)) | _ends("latency_ms_mean", value, half)
 
 
-def _ends(name: str, log: float, parts: Sequence[tuple[float, ...]], level: float) -> dict[str, float]:
-    """Both ends of an interval whose variance is the sum of these, each with its degrees of freedom."""
+def _half_width(parts: Sequence[tuple[float, ...]], level: float) -> float:
+    """Half the width of an interval whose variance is the sum of these, each with its degrees of freedom."""
     variance, degrees = sum_of_variances(*np.array(parts).T)
-    half = float(t_half_width(np.sqrt(variance), degrees, level))
+    return float(t_half_width(np.sqrt(variance), degrees, level))
+
+
+def _ends(name: str, log: float, half: float) -> dict[str, float]:
     return {f"{name}_low": exponential(log - half), f"{name}_high": exponential(log + half)}
 
 

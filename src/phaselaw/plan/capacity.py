@@ -46,9 +46,11 @@ class Headroom:
 
 
 def whole_workers(workers: Floats, headroom: Headroom) -> Floats:
-    """``ceil(workers x burst / utilisation - 1e-9) + spares``; no load still keeps the spares."""
-    # A product that is whole but for rounding is whole.
-    return np.ceil(workers * headroom.burst / headroom.utilisation - 1e-9) + headroom.spares
+    """``ceil(workers x burst / utilisation - 1e-9) + spares``, one at least; no load keeps the spares alone."""
+    load = workers * headroom.burst / headroom.utilisation
+    # A product that is whole but for rounding is whole. (NaN is above nothing, and stays through the maximum.)
+    whole: Floats = np.maximum(np.ceil(load - 1e-9), 1.0 * (load > 0)) + headroom.spares
+    return whole
 
 
 def mean_tokens(mixes: Sequence[Mix]) -> float:

@@ -1,8 +1,8 @@
 """How far a run's measurements reach: what a price or a count of some requests stands on.
 
-A request is *measured* where one of its lengths was (within `NEAR`), *interpolated* between measured lengths,
-*extrapolated* beyond them, and *not possible* where the model can't hold it or nothing tells its time. A price by
-phases is *derived*. A rate that a person gave is *given*.
+A request is *measured* where one of its lengths was (within `NEAR`) at the rate that it is priced by, *interpolated*
+between measured lengths or where its own rate is another, *extrapolated* beyond them, and *not possible* where the
+model can't hold it or nothing tells its time. A price by phases is *derived*. A rate that a person gave is *given*.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from phaselaw.plan.replicas import Coverage, RateStatus, Replica
 from phaselaw.records import Mix
 
 NEAR = 0.1
-"""A length that is off by no more than this share of a measured one counts as that."""
+"""A length, or a rate, that is off by no more than this share of a measured one counts as that."""
 
 
 def worst(found: Iterable[Coverage]) -> Coverage:
@@ -22,7 +22,7 @@ def worst(found: Iterable[Coverage]) -> Coverage:
 
 
 def near(asked: float, known: float) -> bool:
-    """Whether a length is as good as measured."""
+    """Whether a length, or a rate, is as good as measured."""
     return abs(asked - known) <= NEAR * known
 
 
@@ -61,8 +61,17 @@ def of_kind(replica: Replica, mix: Mix) -> Coverage:
         return replica.load
     if not replica.lengths:
         return Coverage(status="extrapolated", why="the lengths of the run's requests are not known")
-    if any(near(mix.prompt_tokens, prompt) and near(mix.output_tokens, output) for prompt, output in replica.lengths):
-        return Coverage(why=None if len(replica.lengths) == 1 else f"at the mean rate of {_measured(replica)}")
+    alike = [
+        each
+        for each in replica.lengths
+        if near(mix.prompt_tokens, each.prompt) and near(mix.output_tokens, each.output)
+    ]
+    if alike:
+        at_mean = None if len(replica.lengths) == 1 else f"at the mean rate of {_measured(replica)}"
+        if any(near(each.relative, 1.0) for each in alike):
+            return Coverage(why=at_mean)
+        alone = f"alone, such requests ran at {alike[0].relative:.2g} times that (--rates-by phases)"
+        return Coverage(status="interpolated", why=f"{at_mean}; {alone}")
     prompts, outputs = _ranges(replica)
     inside = within(mix.prompt_tokens, prompts) and within(mix.output_tokens, outputs)
     asked = f"{mix.prompt_tokens:,.0f} in and {mix.output_tokens:,.0f} out"
@@ -98,5 +107,5 @@ def _measured(replica: Replica) -> str:
 
 
 def _ranges(replica: Replica) -> tuple[tuple[float, float], tuple[float, float]]:
-    prompts, outputs = zip(*replica.lengths, strict=True)
+    prompts, outputs, _ = zip(*replica.lengths, strict=True)
     return (min(prompts), max(prompts)), (min(outputs), max(outputs))

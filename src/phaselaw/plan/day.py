@@ -26,18 +26,26 @@ class Day:
     interruptions: float  # share of the spot workers that are taken away in an hour
 
 
-def day_rows(replica: Replica, day: Day, tokens_per_request: float, keeps: Headroom) -> tuple[list[Row], list[Row]]:
-    """One model's fleets over the day, and the hours of the one that follows the load; raises `UsageError`."""
+def day_rows(
+    replica: Replica, day: Day, requests_per_s: float, tokens_per_request: float, keeps: Headroom
+) -> tuple[list[Row], list[Row]]:
+    """One model's fleets over the day, and the hours of the one that follows the load; raises `UsageError`.
+
+    The peak, the mean ``requests_per_s`` of the load times its burst, is in the busiest hour; each hour has a peak that
+    stands as far over its own mean.
+    """
     seconds = replica.scale_out_s if day.scale_out_s is None else day.scale_out_s
     if seconds is None:
         raise UsageError(f"--day: no load of {replica.model} was measured: give --scale-out-delay")
+    if seconds > 3600:
+        raise UsageError(f"--day: {replica.model} takes {seconds:,.0f} s to start: a day by the hour takes at most 1h")
     hours, carries = np.array(day.hours)[:, None], replica.tokens_per_s / tokens_per_request
-    in_hour = max(1.0, keeps.burst * hours.mean() / hours.max())  # the peak over the busiest hour
+    in_hour = max(1.0, keeps.burst * requests_per_s / hours.max())
     fleet = whole_workers(hours / carries, dataclasses.replace(keeps, burst=in_hour))
     most = np.broadcast_to(fleet.max(axis=0), fleet.shape)
     before = np.roll(fleet, 1, axis=0)  # yesterday was like today
-    late = np.where(fleet > before, np.maximum(0.0, hours - before * carries), 0.0) * min(seconds, 3600.0)
-    taken = day.interruptions * hours * min(seconds, 3600.0) + 0 * late
+    late = np.where(fleet > before, np.maximum(0.0, hours - before * carries), 0 * fleet) * seconds
+    taken = day.interruptions * hours * seconds + 0 * late
     own, spot = replica, dataclasses.replace(replica, usd_per_hour=day.spot_usd_per_hour or 0.0)
     kinds = [("static peak", own, most, 0 * late), ("reactive", own, fleet, late)]
     kinds += [("spot, static", spot, most, taken)] if day.spot_usd_per_hour else []

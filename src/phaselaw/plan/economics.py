@@ -35,6 +35,8 @@ class Question:
     """Not used where ``requests_per_s`` is given: then the requests' tokens count."""
     requests_per_s: float | None = None
     mixes: tuple[Mix, ...] = TR121_MIXES
+    kinds_given: bool = False
+    """Whether the load is of just these kinds; TR121's, where nobody gave them, are priced beside the run's own."""
     itemised: bool = True
     """Whether each kind of request gets its rows, or (the many kinds of a traffic profile) only the average one."""
     headroom: Headroom = dataclasses.field(default_factory=Headroom)
@@ -65,15 +67,18 @@ class Question:
             return self.tokens_per_month
         return self.requests_per_s * SECONDS_PER_MONTH * mean_tokens(self.mixes)
 
-    def covered(self, replica: Replica) -> Replica:
-        """The replica with what its figures stand on: for the load, and for one of its requests.
+    @property
+    def of_own_requests(self) -> bool:
+        """Whether the load is one of the run's own requests: in tokens, without kinds of request."""
+        uncached = tuple(dataclasses.replace(mix, cached_share=0.0) for mix in self.mixes)
+        return self.requests_per_s is None and not self.kinds_given and uncached == TR121_MIXES
 
-        A load in tokens, without kinds of request, is one of the run's own requests.
-        """
-        if replica.load.status in ("derived", "extrapolated"):  # a rate by phases, for just these requests
+    def covered(self, replica: Replica) -> Replica:
+        """The replica with what its figures stand on: for the load, and for one of its requests."""
+        if replica.load.status not in ("measured", "given"):  # by phases, for just these requests, or not at all
             return replica
         request, load = of_load(replica, self.mixes), replica.load
-        if self.requests_per_s is not None or self.mixes != TR121_MIXES:
+        if not self.of_own_requests:
             load = request
         elif load.status == "measured":
             load = Coverage(why=own_requests(replica))
@@ -139,7 +144,8 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
         shown = sorted(known, key=price)[:MOST_CURVES]
         tables["api_by_volume"] = [line for each in shown for line in by_volume(each, *against)]
     if question.day is not None:
-        days = [day_rows(each, question.day, tokens, question.headroom) for each in known]
+        load = volume / SECONDS_PER_MONTH / tokens
+        days = [day_rows(each, question.day, load, tokens, question.headroom) for each in known]
         for at, name in enumerate(("day", "day_hours")):
             tables[name] = [line for found in days for line in found[at]]
     if question.success_rates:
@@ -223,7 +229,11 @@ def _budget_row(replica: Replica, question: Question, usd: float) -> Row:
         usd_per_month_whole=exact(whole * HOURS_PER_MONTH * replica.usd_per_hour),
         carried_tokens_per_month=carried,
         carried_requests_per_s=carried / SECONDS_PER_MONTH / mean_tokens(question.mixes),
-        fits=None if replica.load.status == "not_possible" else "yes" if carried[0] >= question.volume else "no",
+        fits=None
+        if replica.load.status == "not_possible"
+        else "yes"
+        if carried[0] >= question.volume * (1 - 1e-9)
+        else "no",
     )
 
 

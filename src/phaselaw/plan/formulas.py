@@ -19,7 +19,6 @@ from phaselaw.plan.capacity import estimate, mean_tokens
 from phaselaw.plan.decisions import Tiers, needed_failure_usd, needed_success_rate
 from phaselaw.plan.economics import Question
 from phaselaw.plan.hosted import against, usd_per_token
-from phaselaw.plan.inputs import TR121_MIXES
 from phaselaw.plan.replicas import Replica, price
 from phaselaw.records import Mix
 from phaselaw.tables import MOST_ROWS
@@ -121,8 +120,8 @@ def planner(question: Question, workers: Sequence[Replica]) -> dict[str, Any]:
     if not workers:
         return {}
     kinds, hours = question.mixes, {each.usd_per_hour for each in workers}
-    if question.requests_per_s is None and kinds == TR121_MIXES and (known := workers[0].lengths):
-        prompt, output = known[len(known) // 2]
+    if question.of_own_requests and (known := workers[0].lengths):
+        prompt, output, _ = known[len(known) // 2]
         kinds = (Mix(name="", prompt_tokens=prompt, output_tokens=output, cached_share=kinds[0].cached_share),)
     average = sum(mix.share * mix.prompt_tokens for mix in kinds) / sum(mix.share for mix in kinds)
     prices = question.api[1](average) if question.api else (None, None, None)

@@ -66,7 +66,10 @@ RATES = "NAME=USD, such as spot=0.302"
 
 def read_tiers(text: str) -> dict[str, float]:
     """The hourly rates of ``--rates``; one without a name goes by its price. Raises `UsageError`."""
-    return {name or f"{usd:g}": usd for name, usd, _ in read_prices(text, "--rates", RATES)}
+    named = [(name or f"{usd:g}", usd) for name, usd, _ in read_prices(text, "--rates", RATES)]
+    if len(found := dict(named)) < len(named):
+        raise UsageError(f"--rates {text!r}: one is there twice; give {RATES}")
+    return found
 
 
 def read_volumes(text: str) -> tuple[float, ...]:

@@ -1,10 +1,11 @@
 """The phase-split price: what the prefill and the decode of a request take, not what a token costs on average.
 
 TR121's token-linear price pretends that a prompt token costs what a generated one does. Here a replica's seconds are
-``prefill_s(prompt) + decode_s(prompt, output)`` of that very request, from the step-time model of the run
-(`phaselaw.laws.step_time`). Over the kinds of request of a mixture, input tokens are priced by all prefill seconds and
-output tokens by all decode seconds, so that ``input price x input tokens + output price x output tokens`` is the
-replica's time x its hourly price, exactly.
+``prefill_s(prompt) + decode_s(prompt, output - 1)`` of that very request, from the step-time model of the run
+(`phaselaw.laws.step_time`): the prefill gives the first token. (In imported rows, as in TR121, ``output`` steps
+follow.) Over the kinds of request of a mixture, input tokens are priced by all prefill seconds and output tokens by all
+decode seconds, so that ``input price x input tokens + output price x output tokens`` is the replica's time x its hourly
+price, exactly.
 
 It is valid inside the measured range: elsewhere it is *not possible*, or *extrapolated* where that is asked for. It is
 never made beyond the model's context, or from prefill times that a validity check doubts.
@@ -58,15 +59,16 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
     if (why := cannot_hold(replica, mix, batch)) is not None:
         return Split(why=why)
     if times is None or times.prefill is None or times.decode is None:
-        return Split(why="this run has no step-time model (prompts of several lengths are needed)")
+        return Split(why="no step-time model (it takes a run with prompts of several lengths)")
     together = max(1, min(batch, int(times.prefill.batch[1])))
     beyond = "; ".join(_beyond(replica, times.prefill, times.decode, mix, together)) or None
     if beyond and not extrapolate:
         return Split(why=beyond)
     prefill = times.prefill_s(_fresh(mix), batch=together, extrapolate=True)
-    decode = times.decode_s(batch, mix.prompt_tokens, mix.output_tokens, extrapolate=True)
+    steps = max(0.0, mix.output_tokens - 1) if replica.by_request else mix.output_tokens
+    decode = times.decode_s(batch, mix.prompt_tokens, steps, extrapolate=True)
     assert prefill is not None and decode is not None
-    asked_before = not replica.lengths or any(near(mix.prompt_tokens, prompt) for prompt, _ in replica.lengths)
+    asked_before = not replica.lengths or any(near(mix.prompt_tokens, each.prompt) for each in replica.lengths)
     return Split(
         prefill_s=prefill.seconds / together * replica.prefill_factor + replica.wait_s,
         decode_s=decode.seconds / batch * replica.decode_factor,
@@ -139,7 +141,8 @@ def request_row(replica: Replica, mix: Mix, found: Split) -> Row:
 def at_mixture(replica: Replica, found: TokenPrices, tokens_per_request: float) -> Replica:
     """The replica with the rate at which it serves this mixture, by phases; the mixture must be measured."""
     rate = tokens_per_request / found.worker_s_per_request
-    stands_on = Coverage(status=found.status, why=found.why or "by phases")
+    by_phases = Coverage(status=found.status, why=found.why or "by phases")
+    stands_on = replica.load if replica.load.status == "not_possible" else by_phases
     if found.status == "extrapolated":
         rate = rate[:1]
     took = found.worker_s_per_request * replica.batch_size

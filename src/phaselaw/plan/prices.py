@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import median, median_high, median_low
 from typing import Any
 
 from phaselaw.errors import UsageError
@@ -34,7 +34,8 @@ _NAMES = {
 }
 """What a column may be called, in lower case; a currency may stand behind it, as in ``price per hour (EUR)``."""
 OUTLIER = 3.0
-"""A price so many times the median of its accelerator, or the median so many times the price, is in doubt."""
+"""A price so many times the median of its accelerator, or the median so many times the price, is in doubt; of an even
+number of offers both in the middle are its median."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +75,7 @@ class Choice:
     kinds: tuple[str, ...]
     """The accelerators that were meant, as the list names them."""
     taken: str
-    """Which of them: their median, or the lowest of the provider that was named."""
+    """Which of them: their median, the lower of the two in the middle, or the lowest of the provider that was named."""
     age_days: int | None
     """``None`` where the list has no date."""
 
@@ -103,6 +104,8 @@ class Choice:
             yield f"price: in doubt, since {offer.doubt}"
         if self.age_days is None:
             yield "price: the list has no date, so that its age is not known: give --prices-date"
+        elif self.age_days < 0:
+            yield f"price: dated {offer.dated}, a day that is to come: look at the list's dates"
         elif self.stale:
             yield f"price: stale, {self.age_days} days old (older than {STALE_DAYS}): look it up again"
 
@@ -126,7 +129,8 @@ def read_offers(path: Path, *, kind: str = "on-demand", dated: dt.date | None = 
     for where, cells in table:
         row = {meaning: cells.get(name, "") if name else "" for meaning, name in names.items()}
         prices = {meaning: money(row[meaning])[0] for meaning in (kind, "each") if row[meaning]}
-        if not all(usd >= 0 for usd in prices.values()):
+        unknown = row["currency"] and currency_in(row["currency"]) is None
+        if unknown or not all(usd >= 0 for usd in prices.values()):
             unread.append(where)
             continue
         stated, memory = _number(row["count"]) or 1.0, _number(row["memory"])
@@ -164,7 +168,7 @@ def choose(
     offers: Sequence[Offer], accelerator: str, *, provider: str | None, accelerators: int, today: dt.date
 ) -> Choice:
     """The median price of an accelerator (``A100``, ``A100 80GB``), or a provider's lowest; none with a doubt, unless
-    all have one.
+    all have one. Of an even number the lower of the two in the middle: a price that somebody asks for.
 
     Raises `UsageError` where the list has none, naming what it has, or has it in several currencies.
     """
@@ -178,10 +182,12 @@ def choose(
         raise UsageError(f"--provider {provider}: offers no {accelerator}; these do: {names}")
     if len(currencies := sorted({offer.currency for offer in fitting})) > 1:
         raise UsageError(f"--accelerator {accelerator}: prices in {' and '.join(currencies)}; choose a --provider")
-    usual, best = median(offer.usd_per_hour for offer in known), []
+    usual = sorted(offer.usd_per_hour for offer in known if offer.currency == currencies[0])
+    low, high, best = median_low(usual), median_high(usual), []
     for offer in fitting:
-        far = not usual / OUTLIER <= offer.usd_per_hour <= usual * OUTLIER
-        why = offer.doubt or (f"the median of its accelerator is {usual:.2f}" if far else None)
+        far = not high / OUTLIER <= offer.usd_per_hour <= low * OUTLIER
+        middle = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+        why = offer.doubt or (f"the median of its accelerator is {middle}" if far else None)
         best.append(dataclasses.replace(offer, doubt=why))
     best.sort(key=lambda offer: (bool(offer.doubt), offer.usd_per_hour))
     sure = sum(not offer.doubt for offer in best) or len(best)
@@ -195,7 +201,7 @@ def choose(
         median=median(prices),
         highest=max(prices),
         kinds=tuple(sorted({offer.accelerator for offer in fitting})),
-        taken="the provider's lowest" if provider else "median",
+        taken="the provider's lowest" if provider else "median" if sure % 2 else "lower median",
         age_days=None if offer.dated is None else (today - offer.dated).days,
     )
 

@@ -8,7 +8,8 @@ import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations, product
-from typing import Any, Literal
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,7 @@ from scipy import special
 
 from phaselaw.engines.permits import host_of, is_here
 from phaselaw.laws.analysis import Analysis
+from phaselaw.laws.concurrency import users_on_all
 from phaselaw.laws.physical_limit import Shape, shapes
 from phaselaw.laws.rates import N_DRAWS, NOT_MEASURED, draw, evenly, same_draws
 from phaselaw.laws.regression import Floats
@@ -38,6 +40,15 @@ class Coverage:
     why: str | None = None
 
 
+class Length(NamedTuple):
+    """Requests of one length that a rate was measured on."""
+
+    prompt: float
+    output: float
+    relative: float = 1.0
+    """Tokens/s of these requests alone, over the rate of all lengths together."""
+
+
 CPU = "a CPU"
 
 
@@ -57,6 +68,7 @@ class Machine:
 
 
 NO_HEADROOM, UNKNOWN_MACHINE, MEASURED = Headroom(), Machine(), Coverage()
+TOO_SLOW = Coverage(status="not_possible", why="one client alone waited longer than the limits")
 Price = float | Mapping[str, float]
 
 
@@ -68,15 +80,16 @@ class Replica:
     model: str
     batch_size: int = 1
     clients: int = 1
-    """Requests that were sent at once for its rate: the number at which the run measured the highest one."""
+    """Requests that were sent at once for its rate: the number at which the run measured the highest one, of those that
+    kept the limits on waiting where there are such; 0 where none did."""
     gen_tokens: int | None = None
     """Output tokens of the measurement that the rate is from."""
     tokens_per_s: Floats
     """Measured: end-to-end tokens (prompt and generated) a second."""
     usd_per_hour: float
     """Assumed: what an hour of it costs."""
-    lengths: tuple[tuple[float, float], ...] = ()
-    """Prompt and output tokens of each request that the rate was measured on; none where the run does not say."""
+    lengths: tuple[Length, ...] = ()
+    """The requests that the rate was measured on; none where the run does not say."""
     load: Coverage = MEASURED
     """What the rate stands on for the load that is planned."""
     request: Coverage = MEASURED
@@ -90,6 +103,9 @@ class Replica:
     """The same of the decode time."""
     wait_s: float = 0.0
     """Measured: seconds of a request before its prefill, such as a server's load in warm calls (TTFT less prefill)."""
+    by_request: bool = False
+    """Whether its rate is of requests as their users wait: N tokens are N - 1 decode steps, since the prefill gives the
+    first; else of TR121's ``e2e_kv``, N steps."""
     interval_basis: str = NOT_MEASURED
     """Which intervals there are: of one more run, or of this run only; or why there are none."""
     incomplete: bool = False
@@ -169,13 +185,20 @@ def pairs(replicas: Sequence[Replica]) -> Iterator[tuple[Replica, Replica]]:
 
 
 def replicas_of(
-    run: Run, analysis: Analysis, usd_per_hour: Price, *, between_runs: float | None = None, most: int | None = None
+    run: Run,
+    analysis: Analysis,
+    usd_per_hour: Price,
+    *,
+    between_runs: float | None = None,
+    most: int | None = None,
+    slo_ms: tuple[float, float] | None = None,
 ) -> list[Replica]:
     """A replica for each end-to-end rate of a run, or of pooled runs, in the order of its tables.
 
     ``usd_per_hour`` is one price, or one for each backend. Raises KeyError for a backend without one. ``between_runs``
     is an assumed standard deviation between runs, in place of what was measured. Of more than ``most`` models only the
-    fastest, and the smallest and the largest: each takes megabytes of draws.
+    fastest, and the smallest and the largest: each takes megabytes of draws. Where clients were swept, no more are sent
+    at once than waited within ``slo_ms`` on every prompt.
     """
     rows = usable(as_requests(run.rows))
     rated = analysis[REQUESTS].filter(pl.col("mode") == "e2e_kv").drop_nulls("tokens_per_s_geomean")
@@ -184,12 +207,17 @@ def replicas_of(
     models = None if most is None or len(named) <= most else {*named[:most], *ends[:1], *ends[-1:]}
     drawn = draw(rows, in_rounds=run.order == "rounds", between_runs=between_runs, models=models)
     waited = rows.filter(pl.col("mode") == "e2e_kv").group_by("backend", "model", "batch_size", BUDGET, "mode")
-    waits = {row[:5]: row[5] for row in waited.agg((pl.col("ttft_ms") - pl.col("prefill_ms")).median()).iter_rows()}
+    by_request = pl.col("request_ms").is_not_null().any()
+    waits = {
+        row[:5]: row[5:]
+        for row in waited.agg((pl.col("ttft_ms") - pl.col("prefill_ms")).median(), by_request).iter_rows()
+    }
     errors, contexts, lengths = _model_errors(analysis, models), _contexts(run.models), _lengths(rows)
     swept = analysis.tables["concurrency_throughput"]
-    loads, at_best = _loads(run.rows), _at_best_clients(swept)
-    machines, sized = machines_of(run), shapes(run)
     by_clients = alike(swept.iter_rows(named=True), "backend", "model", BUDGET)
+    users = {} if slo_ms is None else {key: users_on_all(cells, slo_ms) for key, cells in by_clients.items()}
+    loads, at_best = _loads(run.rows), _at_best_clients(swept, users)
+    machines, sized = machines_of(run), shapes(run)
     marks = {
         (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row
         for row in analysis.tables["summary_by_model_backend_mode_agg"].iter_rows(named=True)
@@ -206,6 +234,7 @@ def replicas_of(
             else exact(1.0)
             for phase in ("prefill", "kv_decode")
         )
+        mean = float(end_to_end.tokens_per_s[0])
         clients, faster = at_best.get((backend, model, gen_tokens), (1, exact(1.0)))
         found.append(
             Replica(
@@ -213,12 +242,15 @@ def replicas_of(
                 model=model,
                 batch_size=batch_size,
                 clients=clients,
+                load=(stands_on := MEASURED if clients else TOO_SLOW),
+                request=stands_on,
                 gen_tokens=gen_tokens,
                 tokens_per_s=end_to_end.tokens_per_s * faster,
                 usd_per_hour=usd_per_hour[backend] if isinstance(usd_per_hour, Mapping) else usd_per_hour,
-                e2e_s=end_to_end.latency_ms / 1000.0 * clients / faster,
+                e2e_s=end_to_end.latency_ms / 1000.0 * max(1, clients) / faster,
                 scale_out_s=loads.get((backend, model)),
-                wait_s=max(0.0, waits[key] or 0.0) / 1e3,
+                wait_s=max(0.0, waits[key][0] or 0.0) / 1e3,
+                by_request=waits[key][1],
                 prefill_factor=prefill,
                 decode_factor=decode,
                 interval_basis=end_to_end.basis,
@@ -228,8 +260,8 @@ def replicas_of(
                 by_clients=tuple(by_clients.get((backend, model, gen_tokens), ())),
                 machine=machines[backend],
                 shape=sized.get((backend, model)),
-                context_tokens=contexts.get(model),
-                lengths=lengths.get(key[:4], ()),
+                context_tokens=contexts.get((backend, model), contexts.get((None, model))),
+                lengths=tuple(each._replace(relative=each.relative / mean) for each in lengths.get(key[:4], ())),
                 params_millions=marks[key].get("params_millions_effective"),
             )
         )
@@ -270,25 +302,36 @@ def _device(run: Run, backend: str) -> str:
     return "cuda" if backend in peaks else "cpu" if peaks or devices == {"cpu"} else ""
 
 
-def _contexts(models: pl.DataFrame) -> dict[str, int]:
-    """The tokens that a request of each model may have, where the table of models says."""
+def _contexts(models: pl.DataFrame) -> dict[tuple[str | None, str], int]:
+    """The tokens that a request of each backend's model may have, where the table of models says.
+
+    A table without backends, or a row, is of all of them; of several rows the least counts.
+    """
     if not {"model", "n_positions"} <= set(models.columns):
         return {}
-    positions = models.select("model", "n_positions").drop_nulls().iter_rows()
-    return {model: int(float(tokens)) for model, tokens in positions}
+    backend = pl.col("backend") if "backend" in models.columns else pl.lit(None, pl.String).alias("backend")
+    tokens = pl.col("n_positions").cast(pl.Float64).cast(pl.Int64)
+    least = models.select(backend, "model", tokens).drop_nulls("n_positions").group_by("backend", "model").min()
+    return {(of, model): positions for of, model, positions in least.iter_rows()}
 
 
 def _loads(rows: pl.DataFrame) -> dict[tuple[str, str], float]:
     """Seconds from a load's beginning to the end of the first call after it, by backend and model: medians."""
     loaded = rows.filter((pl.col("mode") == "e2e_kv") & (pl.col("load_ms") > 0) & pl.col("latency_ms").is_finite())
-    took = loaded.group_by("backend", "model").agg((pl.col("load_ms") + pl.col("latency_ms")).median() / 1e3)
+    first = pl.coalesce("request_ms", "latency_ms")
+    took = loaded.group_by("backend", "model").agg((pl.col("load_ms") + first).median() / 1e3)
     return {(backend, model): seconds for backend, model, seconds in took.iter_rows()}
 
 
-def _at_best_clients(throughput: pl.DataFrame) -> dict[tuple[str, str, int | None], tuple[int, Floats]]:
+Swept = tuple[str, str, int | None]
+"""Backend, model and output tokens of clients that were swept."""
+
+
+def _at_best_clients(throughput: pl.DataFrame, at_most: Mapping[Swept, int]) -> dict[Swept, tuple[int, Floats]]:
     """The number of clients at which all scenarios together were fastest, and how much faster than with one.
 
-    Draws: of the scatter between groups of calls, the largest of a scenario; NaN where there was but one group.
+    Draws: of the scatter between groups of calls, the largest of a scenario; NaN where there was but one group. Where
+    ``at_most`` is 0, so is the number, and the rate is that of one.
     """
     rate, low, high = (pl.col(f"output_tokens_per_s_{of}") for of in ("median", "ci_low", "ci_high"))
     sound = throughput.filter(pl.col("n_groups_with_failures") == 0).group_by("backend", "model", BUDGET, "concurrency")
@@ -297,23 +340,27 @@ def _at_best_clients(throughput: pl.DataFrame) -> dict[tuple[str, str, int | Non
     for about, cells in grouped(tried.sort("s"), ("backend", "model", BUDGET)):
         whole = cells.filter(pl.col("n") == pl.col("n").max())
         for (alone,) in whole.filter(pl.col("concurrency") == 1).select("s").iter_rows():
-            best = whole.row(0, named=True)
+            key = about["backend"], about["model"], about[BUDGET]
+            within = whole.filter(pl.col("concurrency") <= at_most.get(key, math.inf))
+            best = next(within.iter_rows(named=True), {"concurrency": 0, "s": alone, "sd": 0.0})
             clients, gain = best["concurrency"], alone / best["s"]
             sd = 0.0 if clients == 1 else math.nan if best["sd"] is None else best["sd"]
             draws = same_draws(gain, gain * np.exp(sd * special.ndtri(evenly(clients))))
-            found[about["backend"], about["model"], about[BUDGET]] = clients, draws
+            found[key] = clients, draws
     return found
 
 
-def _lengths(rows: pl.DataFrame) -> dict[tuple[Any, ...], tuple[tuple[float, float], ...]]:
-    """Prompt and output tokens of one sequence of the requests, by backend, model, batch size and output length."""
+def _lengths(rows: pl.DataFrame) -> dict[tuple[Any, ...], tuple[Length, ...]]:
+    """The requests by backend, model, batch size and output length: tokens of one sequence, and the tokens/s."""
     prompt = pl.coalesce(pl.col("seq_len"), pl.col("prompt_tokens_raw") / pl.col("batch_size")).alias("prompt")
     output = pl.coalesce(pl.col(BUDGET), pl.col("gen_tokens_raw") / pl.col("batch_size")).alias("output")
     names = ("backend", "model", "batch_size", BUDGET)
-    calls = rows.filter(pl.col("mode") == "e2e_kv").select(*names, prompt, output)
-    lengths = calls.unique().drop_nulls(["prompt", "output"]).sort("prompt", "output").iter_rows(named=True)
-    groups = alike(lengths, *names).items()
-    return {key: tuple((float(row["prompt"]), float(row["output"])) for row in group) for key, group in groups}
+    calls = (
+        rows.filter(pl.col("mode") == "e2e_kv").group_by(*names, prompt, output).agg(pl.col("tokens_per_s").median())
+    )
+    lengths = calls.drop_nulls(["prompt", "output", "tokens_per_s"]).sort("prompt", "output").iter_rows(named=True)
+    groups, figures = alike(lengths, *names).items(), itemgetter("prompt", "output", "tokens_per_s")
+    return {key: tuple(Length(*map(float, figures(row))) for row in group) for key, group in groups}
 
 
 def _model_errors(analysis: Analysis, models: Collection[str] | None) -> dict[tuple[str, str, str], Floats]:

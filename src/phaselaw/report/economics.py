@@ -117,11 +117,12 @@ def regime_words(plan: Plan) -> str:
         return "Rates were given, not measured."
     if batches[-1] > 1:
         return f"Batches of {batches[0]:,} to {batches[-1]:,} requests at a time were measured; the best is first."
+    kept = " within the limits on waiting" if plan.document["assumptions"].get("slo_ms") else ""
     if at_once[-1] > 1:
         best = ", ".join(f"{row['clients']} for {row['model']}" for row in plan.rows("rows"))
-        return f"Several clients at once were measured; planned at the best number of them: {best}."
+        return f"Several clients at once were measured; planned at the best number of them{kept}: {best}."
     if tried[-1] > 1:
-        return f"Up to {tried[-1]} clients at once were measured; one at a time served the most."
+        return f"Up to {tried[-1]} clients at once were measured; one at a time served the most{kept}."
     return "One request at a time: batching or more slots would lower this."
 
 

@@ -8,7 +8,8 @@ const EXTRAPOLATED = 2, NOT_POSSIBLE = 3;
 function standing(worker, [prompt, output]) {
   if (prompt + output > worker.most_tokens) return NOT_POSSIBLE;
   const near = (asked, length) => formulas.near({ asked, known: length });
-  if (worker.lengths.some(([p, o]) => near(prompt, p) && near(output, o))) return 0;
+  const alike = worker.lengths.filter(([p, o]) => near(prompt, p) && near(output, o));
+  if (alike.length) return alike.some(([, , relative]) => near(relative, 1)) ? 0 : 1;
   const within = (asked, at) => {
     const lengths = worker.lengths.map((length) => length[at]);
     return formulas.within({ asked, least: Math.min(...lengths), most: Math.max(...lengths) });
