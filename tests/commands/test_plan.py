@@ -188,6 +188,8 @@ def test_an_hours_price_for_each_backend(finished: Path, capsys) -> None:
         ["--accelerator", "H100"], ["--prices", "none.csv", "--accelerator", "H100"], ["--mixes", "none.csv"],
         ["--api", "no-such-model"], ["--api-in", "1"], ["--api-cached", "1"], ["--cached-share", "200%"],
         ["--success-rates", "none.csv"], ["--usd-per-hour", "cheap"], ["--rates", "x"], ["--volumes", "x"],
+        ["--usd-per-hour", "1,5"], ["--usd-per-hour", "hf_cpu_fp32=1,nobody=2"], ["--interruptions", "1%"],
+        ["--scale-out-delay", "1min"], ["--accelerators-per-worker", "8"],
         ["--requests-per-s", "0"], ["--between-runs", "much"], ["--requests-per-month", "nan"], ["--batch", "0"],
     ],
     ids=" ".join,
@@ -269,6 +271,26 @@ def test_a_rate_from_elsewhere_needs_no_run_and_is_called_given(capsys) -> None:
 def test_a_rate_and_runs_are_one_or_the_other(words: list[str], capsys) -> None:
     assert main(["plan", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_model_whose_rates_are_nothing_is_named_and_left_out(tmp_path: Path, capsys) -> None:
+    known = {"gen_tokens_target": 20, "prompt_tokens_raw": 30}
+    rows = [*phases(1, 2, **known, model="a", tokens_per_s=0.0), *phases(1, 2, **known, model="b", tokens_per_s=9.0)]
+    document = plan(written(rows, tmp_path / "run"), capsys=capsys)
+    assert [row["model"] for row in document["rows"]] == ["b"]
+    assert "left out, since their rates are 0 or not known: a" in document["notes"]
+
+
+def test_each_backends_model_has_its_own_context(tmp_path: Path, capsys) -> None:
+    known = {"gen_tokens_target": 20, "prompt_tokens_raw": 30, "tokens_per_s": 9.0}
+    run = written([row for backend in "pq" for row in phases(1, 2, **known, backend=backend)], tmp_path / "run")
+    for order in ("pq", "qp"):
+        positions = [
+            {"backend": backend, "model": "m", "n_positions": {"p": 40, "q": 4000}[backend]} for backend in order
+        ]
+        pl.DataFrame(positions).write_csv(run / "resolved_model_params.csv")
+        found = plan(run, "--requests-per-s", "1", "--mixes", capsys=capsys)["rows"]
+        assert {row["backend"]: row["rate_status"] for row in found} == {"p": "not_possible", "q": "extrapolated"}
 
 
 def test_a_budget_carries_a_load_that_fits_into_it(finished: Path, capsys) -> None:
