@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,7 @@ def test_an_empty_folder_name_is_asked_for_again(place: Path) -> None:
 
 def test_a_second_ctrl_c_ends_several_waiting_clients_at_once(tmp_path: Path) -> None:
     waiting: list[bytes] = []
+    over = threading.Event()
 
     def script(connection: object) -> None:
         while request := read_request(connection):
@@ -103,7 +105,7 @@ def test_a_second_ctrl_c_ends_several_waiting_clients_at_once(tmp_path: Path) ->
                 connection.sendall(reply(b'data: {"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\n'))
             else:
                 waiting.append(request)
-                time.sleep(30)
+                over.wait(30)
 
     with scripted(script) as url:
         (tmp_path / "study.yaml").write_text(
@@ -120,3 +122,4 @@ def test_a_second_ctrl_c_ends_several_waiting_clients_at_once(tmp_path: Path) ->
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
+        over.set()
