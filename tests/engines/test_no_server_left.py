@@ -24,7 +24,7 @@ pytestmark = [
 
 STUDY = """\
 run_name: left
-gen_tokens: 300
+gen_tokens: 150
 repetitions: {repetitions}
 warmup_repetitions: 0
 scenarios: [{{name: short, prompt_tokens: 9}}]
