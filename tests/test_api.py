@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from in_process import measure
 
 import phaselaw
 from phaselaw.api import Loaded, compare, fit, load, plan, predict
@@ -52,7 +53,7 @@ def test_plan_is_what_the_command_prints(dry_run: Path, loaded: Loaded, capsys) 
 
 def test_compare_of_runs_that_differ_is_refused_unless_allowed(loaded: Loaded, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    assert main(["run", "--dry-run", "--set", "gen_tokens=8", "--out", str(other)]) == 0
+    measure("--dry-run", "--set", "gen_tokens=8", "--out", other)
     with pytest.raises(AnalysisError, match="gen_tokens: 64 and 8"):
         compare(loaded, load(other))
     told = compare(loaded, load(other), allow_different=True)

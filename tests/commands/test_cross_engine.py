@@ -1,12 +1,10 @@
-"""``phaselaw run cross-engine`` on real engines: a part of the shipped study, as a person runs it, without Ollama."""
+"""``phaselaw run cross-engine`` on real engines: a part of the shipped study, without Ollama."""
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from in_process import phaselaw
 
 from phaselaw.engines.llamacpp_process import find_server
 from phaselaw.records import PHASES
@@ -31,10 +29,9 @@ def run(ladder_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cross-engine") / "run"
     chosen = ",".join([*MODELS, "models/tiny-gpt2:f32"])
     small = ("--models", chosen, "--scenarios", "short", "--set", "gen_tokens=8", "--set", "repetitions=2")
-    done = subprocess.run(
-        [sys.executable, "-m", "phaselaw", "run", "cross-engine", "--out", str(out), *small],
-        env=os.environ | {"OLLAMA_HOST": "127.0.0.1:9"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+        done = phaselaw("run", "cross-engine", "--out", out, *small)
     assert done.returncode == 0, done.stderr
     assert "skipped: backend ollama_f32: no Ollama server" in done.stderr
     return out

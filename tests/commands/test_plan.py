@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from in_process import measure
 from rows import phases, written
 
 from phaselaw.cli import main
@@ -18,14 +19,14 @@ pytestmark = pytest.mark.usefixtures("each_run_is_read_once")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("plan") / "run"
-    assert main(["run", "--dry-run", "--set", "replicates=1", "--set", "repetitions=3", "--out", str(run)]) == 0
+    measure("--dry-run", "--set", "replicates=1", "--set", "repetitions=3", "--out", run)
     return run
 
 
 @pytest.fixture(scope="module")
 def replicated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("replicated") / "run"
-    assert main(["run", "--dry-run", "--set", "replicates=3", "--set", "repetitions=1", "--out", str(run)]) == 0
+    measure("--dry-run", "--set", "replicates=3", "--set", "repetitions=1", "--out", run)
     return run
 
 
@@ -165,8 +166,7 @@ def test_several_runs_are_pooled_and_their_noise_is_in_the_intervals(finished: P
     others = [tmp_path / "b", tmp_path / "c"]
     for seed, path in enumerate(others, start=5):
         same = ("--set", "replicates=1", "--set", "repetitions=3")
-        assert main(["run", "--dry-run", "--set", f"seed={seed}", *same, "--out", str(path)]) == 0
-    capsys.readouterr()
+        measure("--dry-run", "--set", f"seed={seed}", *same, "--out", path)
     document = plan(finished, *map(str, others), capsys=capsys)
     assert {row["interval_basis"] for row in document["rows"]} == {"one more run"}
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from in_process import measure
 
 from phaselaw.cli import main
 from phaselaw.commands.predict import PARAMS
@@ -60,8 +61,7 @@ def test_outside_the_range_it_is_refused_in_one_line_that_says_how_to_insist(dry
 
 def test_too_few_models_are_refused_without_the_advice_to_extrapolate(tmp_path: Path, capsys) -> None:
     models = "models/tiny-gpt2,models/gpt2-100m"
-    assert main(["run", "--dry-run", "--models", models, "--out", str(tmp_path / "run")]) == 0
-    capsys.readouterr()
+    measure("--dry-run", "--models", models, "--out", tmp_path / "run")
     assert main(["predict", str(tmp_path / "run"), "--params", "30M"]) == 1
     said = capsys.readouterr().err
     assert "2 models measured" in said

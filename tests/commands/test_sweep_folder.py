@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from in_process import measure
 from simulated_run import run_of, swept
 
 from phaselaw import api
@@ -234,10 +235,8 @@ def test_a_sweep_of_our_own_runs_is_shown_verified_and_counted(
 ) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
     for budget in (2, 4):
-        out = str(tmp_path / "ours" / f"gen_{budget}")
-        study = str(tmp_path / "study.yaml")
-        assert main(["run", study, "--set", f"gen_tokens={budget}", "--set", "replicates=1", "--out", out]) == 0
-    capsys.readouterr()
+        out, study = tmp_path / "ours" / f"gen_{budget}", tmp_path / "study.yaml"
+        measure(study, "--set", f"gen_tokens={budget}", "--set", "replicates=1", "--out", out)
     assert main(["show", str(tmp_path / "ours"), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["calls_expected"], shown["calls_ok"], shown["complete"]) == (12, 12, True)

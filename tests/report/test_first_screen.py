@@ -7,6 +7,8 @@ import pytest
 from browser import Opener
 from phaselaw.cli import main
 
+pytestmark = pytest.mark.usefixtures("no_process_no_picture")
+
 SIZES = {"desk": (1280, 800), "telephone": (420, 900)}
 SEEN = """(selector) => [...document.querySelectorAll(selector)].map((element) => {
     const box = element.getBoundingClientRect();

@@ -25,3 +25,9 @@ def phaselaw(*words: str | Path, cwd: Path | None = None) -> subprocess.Complete
         except SystemExit as left:  # argparse does not return
             code = int(left.code or 0)
     return subprocess.CompletedProcess(argv, code, said.getvalue(), noted.getvalue())
+
+
+def measure(*words: str | Path) -> None:
+    """``phaselaw run WORDS...`` up to its analysis and report, for who looks at neither."""
+    with mock.patch("phaselaw.commands.run._reported", lambda *_, **__: 0):
+        assert phaselaw("run", *words).returncode == 0
