@@ -38,7 +38,7 @@ def limits(*, in_cache: float = 80.0, in_memory: float = 20.0, gflops: float = 1
     ]
     device = {"name": "x", "read": read, "copy": None,
               "compute": [{"dtype": "fp32", "gflop_per_s": spread(gflops), "library": "l"}]}  # fmt: skip
-    clock = dict.fromkeys(("resolution_ns", "read_ns", "watched_s", "gap_p99_us", "gap_max_us", "taken_share"), 1.0)
+    clock = dict.fromkeys(("resolution_ns", "read_ns", "watched_s", "gap_p99_us", "gap_max_us", "taken_share"), 0.0)
     return {"version": LIMITS_VERSION, "threads": 2, "measured_at_unix": 0.0, "took_s": 1.0, "clock": clock,
             "devices": {"cpu": device}}  # fmt: skip
 
@@ -151,6 +151,9 @@ def test_limits_are_found_in_an_earlier_process_where_the_last_has_none() -> Non
     manifest = {"host": {}, "processes": [{"host": {"limits": limits()}}, {"host": {}}]}
     assert limits_in(manifest) is not None
     assert limits_in({"host": {}}) is None
+    busy = limits() | {"clock": limits()["clock"] | {"taken_share": 0.89}}
+    assert limits_in({"host": {"limits": busy}}) is None
+    assert physical_limit(run_of(10.0, 1.0, machine=busy), pl.DataFrame()).is_empty()
     assert limits_in(None) is None
 
 

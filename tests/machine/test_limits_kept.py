@@ -2,14 +2,18 @@
 
 import json
 import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from phaselaw.cli import main
 from phaselaw.errors import NotReadyError
 from phaselaw.machine import identity as telemetry
 from phaselaw.machine import limits
 from phaselaw.machine.limits import MachineLimits
+from phaselaw.measure import begin
+from phaselaw.study.file import load_study
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,27 @@ def test_it_is_measured_again_when_asked_for_other_threads_or_on_another_machine
     limits.limits_of(host | {"load_average": [9, 9, 9]}, threads=1)
     assert probes == [1, 2, 1, 1]
     assert len(list((cache / "host").iterdir())) == 3
+
+
+def test_what_was_measured_on_a_busy_machine_is_told_and_neither_kept_nor_used(
+    cache: Path, measured: MachineLimits, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    busy = replace(measured, clock=replace(measured.clock, taken_share=0.89))
+    monkeypatch.setattr(limits, "_measured", lambda _: busy)
+    monkeypatch.setattr(begin, "busy_words", lambda: None)
+    host, told = telemetry.host(), list[str]()
+    assert main(["host"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("IN DOUBT   others took 89% of this machine's time while its limits were measured (more than")
+    assert not (cache / "host").exists()
+    limits._file(host, limits.all_threads()).parent.mkdir()
+    limits._file(host, limits.all_threads()).write_text(json.dumps(asdict(busy)))  # by an earlier version
+    assert limits.kept_limits(host) is None
+    assert "limits" not in begin.host_of(load_study("gpt2-ladder-cpu"), tell=told.append)
+    assert "not kept; latencies will stand without them" in told[0]
+    monkeypatch.setattr(begin, "busy_words", lambda: "other processes take 2.0 of 2 processors")
+    monkeypatch.setattr(begin, "limits_of", None)  # is not called
+    assert "limits" not in begin.host_of(load_study("gpt2-ladder-cpu"), tell=told.append)
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[1]"])

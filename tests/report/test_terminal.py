@@ -8,7 +8,7 @@ from documents import document
 from rich.console import Console
 
 from phaselaw.report.document import Section, Table
-from phaselaw.report.terminal import print_as_wide, print_fitting, print_summary
+from phaselaw.report.terminal import print_fitting, print_summary
 from phaselaw.tables import DOUBT, derived, measured, words
 
 ROWS = (
@@ -49,7 +49,8 @@ def test_a_suspect_row_says_that_it_is_suspect() -> None:
 
 
 def test_columns_that_a_plan_leaves_out_are_named() -> None:
-    wide = dataclasses.replace(TABLE, columns=(*TABLE.columns[:3], *(words(each, each * 60) for each in "ef")))
+    left_out = (words(each, each * 60, of_row=str) for each in "ef")
+    wide = dataclasses.replace(TABLE, columns=(*TABLE.columns[:3], *left_out))
     for of, told in ((TABLE, ""), (wide, f"Left out for want of room (--wide): {'e' * 60}; {'f' * 60}.")):
         out = io.StringIO()
         print_fitting(Section(title="", blocks=(of,)), Console(file=out, width=200))
@@ -61,7 +62,7 @@ def test_what_is_the_same_in_each_row_is_told_once_where_the_table_is_too_wide()
     wide = dataclasses.replace(wide, rows=tuple({**row, "w": "host " * 3 + "h" * 40} for row in ROWS))
     for width in (80, 200):
         out = io.StringIO()
-        print_as_wide(Section(title="", blocks=(wide,)), Console(file=out, width=width))
+        print_fitting(Section(title="", blocks=(wide,)), Console(file=out, width=width), as_wide=True)
         assert max(map(len, out.getvalue().splitlines())) <= width
         assert ("In each row: where host" in out.getvalue()) == (width == 80)
 

@@ -18,7 +18,7 @@ from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, add_allow_different, add_json, add_level, number, option, print_json
 from phaselaw.errors import BAD_ANSWER, DONE, AnalysisError, UsageError
 from phaselaw.report.comparison import run_against_run
-from phaselaw.report.terminal import print_as_wide
+from phaselaw.report.terminal import print_fitting
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +54,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         for name, of_side in paths.items():
             print(f"{name.upper()}: {', '.join(of_side)}")
-        print_as_wide(run_against_run(found), screen())
+        print_fitting(run_against_run(found), screen(), as_wide=True)
         note(*notes)
     return BAD_ANSWER if found.n_slower else DONE

@@ -2,13 +2,14 @@
 jitter.
 
 examples:
-  phaselaw host                 what this machine can do; measured in a few seconds, then kept
+  phaselaw host                 what this machine can do; measured in seconds where it is quiet, then kept
   phaselaw host --refresh       measure it again
   phaselaw host --threads 1     the limits of one thread
   phaselaw host --json
 
 Each figure is a median over repeats, with its quartiles in brackets. What is kept goes into the manifest of each run,
-where reports set latencies against it. Measure on an idle machine: what other programs take is missing here.
+where reports set latencies against it. Measure on an idle machine: what other programs take is missing here. Where they
+take more than 10 % of the time (jitter), nothing is kept, and no report sets latencies against it.
 """
 
 import argparse
@@ -30,15 +31,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     host = identity.host()
-    with notes_console().status("measuring this machine (a few seconds)"):
+    with notes_console().status("measuring this machine (seconds; where it is busy up to two minutes)"):
         limits = limits_of(host, threads=args.threads, refresh=args.refresh)
-    document = {"schema_version": 1, "host": host, "limits": asdict(limits)}
+    document = {"schema_version": 1, "host": host, "limits": asdict(limits), "doubt": limits.doubt}
     answer(args.json, document, _lines(host, limits))
 
 
 def _lines(host: Mapping[str, Any], limits: MachineLimits) -> Iterator[str]:
     caches = ", ".join(f"L{each['level']} {_size(each['bytes'])}" for each in host["caches"])
     gpus = ", ".join(f"{gpu['name']} ({gpu['memory']})" for gpu in host["gpus"])
+    if limits.doubt:
+        yield f"IN DOUBT   {limits.doubt}"
     yield f"processor  {host['cpu_model']}: {host['cores_physical']} cores, {host['cores_logical']} logical"
     yield f"caches     {caches or 'unknown'}"
     yield f"memory     {_size(host['memory_bytes'])}"

@@ -25,7 +25,7 @@ from phaselaw.laws.prediction import Predictions
 from phaselaw.report.document import Section
 from phaselaw.report.prediction import predicted, reading
 from phaselaw.report.subject import law_words
-from phaselaw.report.terminal import print_as_wide
+from phaselaw.report.terminal import print_fitting
 from phaselaw.tables import alike
 
 PARAMS = opt.number("--params", "a count of parameters, such as 3e9, 3B or 135M", lambda value: 0 < value < math.inf)
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         opt.print_json(finite({"schema_version": 1, **dataclasses.asdict(predictions)}))
         return
-    print_as_wide(Section(title="", blocks=(predicted(predictions), *reading(predictions))), screen())
+    print_fitting(Section(title="", blocks=(predicted(predictions), *reading(predictions))), screen(), as_wide=True)
     for refused in predictions.refused:
         note(f"not predicted on {_where(refused)}: {refused.reason}")
 

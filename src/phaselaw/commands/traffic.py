@@ -26,7 +26,7 @@ from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, add_json, option, positive_number, print_json
 from phaselaw.errors import AnalysisError, RunError, UsageError, writing
 from phaselaw.files import write_json
-from phaselaw.report.terminal import print_as_wide
+from phaselaw.report.terminal import print_fitting
 from phaselaw.report.traffic import section
 from phaselaw.traffic.profile import traffic_profile
 from phaselaw.traffic.prometheus import looks_like_a_page, parse, scrape_profile
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         note(*document.get("doubts", ()))
         print_json(document)
     else:
-        print_as_wide(section(document), screen())
+        print_fitting(section(document), screen(), as_wide=True)
         if args.out is not None:
             print(f"profile: {args.out}")
 

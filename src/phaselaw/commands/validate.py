@@ -15,13 +15,10 @@ from phaselaw.laws.prediction import PREDICTION_COVERAGE
 from phaselaw.report.document import Section, display
 from phaselaw.report.prediction import READING, left_out
 from phaselaw.report.subject import table_rows
-from phaselaw.report.terminal import print_as_wide
+from phaselaw.report.terminal import print_fitting
 from phaselaw.tables import BUDGET
 
 add_options = add_shared
-_SHOWN = "backend mode model latency_predicted_ms latency_measured_ms error inside extrapolated "
-_SHOWN += "latency_predicted_ms_low predictor_used params_millions_effective"
-"""What a narrow screen has no room for stands last."""
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,5 +31,5 @@ def run(args: argparse.Namespace) -> None:
         document = {"schema_version": 1, "level": args.level}
         print_json(finite(document | {"predictions": validation.to_dicts(), "coverage": coverage.to_dicts()}))
     else:
-        shown = left_out(table_rows(validation), _SHOWN), display(PREDICTION_COVERAGE, table_rows(coverage))
-        print_as_wide(Section(title="", blocks=(*shown, *READING)), screen())
+        shown = left_out(table_rows(validation)), display(PREDICTION_COVERAGE, table_rows(coverage))
+        print_fitting(Section(title="", blocks=(*shown, *READING)), screen(), as_wide=True)

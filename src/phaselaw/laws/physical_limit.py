@@ -43,8 +43,9 @@ def _a_million(key: str, title: str) -> col.Col:
 PHYSICAL_LIMIT = Table(
     name="physical_limit",
     holds="each cell against what the machine can do",
-    why_empty="no limits of the machine in the manifest (runs of a later phaselaw have them: phaselaw host), or no "
-    "cell whose model's shape and device are known (served elsewhere, or mixtures of experts)",
+    why_empty="no limits of the machine in the manifest (phaselaw host, on a quiet machine, before a run), or limits "
+    "measured while it was busy, or no cell whose model's shape and device are known (served elsewhere, or mixtures of "
+    "experts)",
     columns=(
         *(*CELL, PHASE, col.words("device"), col.words("dtype"), *col.plain("latency_median_ms tokens")),
         *(_a_million("bytes_per_token", "MB read a token"), _a_million("flops_per_token", "MFLOP a token")),
@@ -140,11 +141,11 @@ def shapes(run: Run) -> dict[tuple[str, str], Shape]:
 
 
 def limits_in(manifest: Mapping[str, Any] | None) -> MachineLimits | None:
-    """The limits of the machine that a run's manifest holds, its last process's first; ``None`` where it has none."""
+    """The limits of the machine that a run's manifest holds, its last process's first; ``None``: none without doubt."""
     whole = manifest or {}
     hosts = [whole.get("host"), *(process.get("host") for process in reversed(whole.get("processes") or []))]
     found = (MachineLimits.from_json((host or {}).get("limits")) for host in hosts)
-    return next((limits for limits in found if limits is not None), None)
+    return next((limits for limits in found if limits is not None and limits.doubt is None), None)
 
 
 def physical_limit(run: Run, cells: pl.DataFrame) -> pl.DataFrame:

@@ -53,8 +53,8 @@ PREDICTION_VALIDATION = Table(
         col.Col(key="extrapolated", type=pl.Boolean, show=lambda beyond: "extrapolated" if beyond else ""),
         col.counted(BUDGET),
     ),
-    shows="backend mode model params_millions_effective predictor_used latency_predicted_ms latency_predicted_ms_low "
-    "latency_measured_ms error inside extrapolated",
+    shows="backend mode model latency_predicted_ms latency_measured_ms error inside extrapolated "
+    "latency_predicted_ms_low predictor_used params_millions_effective",
 )
 PREDICTION_COVERAGE = Table(
     name="prediction_coverage",

@@ -49,34 +49,29 @@ WITHIN_RUNS: Basis = "calls within runs"
 
 _FIGURES = (
     *col.plain("n_runs_a n_runs_b", pl.Int64),
-    col.measured("latency_a_ms", "A ms"),
-    col.measured("latency_b_ms", "B ms"),
     col.derived("ratio", "B / A", col.fixed),
     *col.interval("ratio_low", "ratio_high", "interval"),
     *col.plain("degrees p_slower p_faster"),
     col.derived("p_slower_holm", "p (Holm)", col.fixed),
     *col.plain("p_faster_holm"),
     col.Col(key="verdict", title="verdict", type=pl.String, show=lambda it: it.upper() if it == SLOWER else it),
+    col.measured("latency_a_ms", "A ms"),
+    col.measured("latency_b_ms", "B ms"),
 )
 _NEEDED = col.counted("runs_needed", "runs needed", provenance="derived")
 _ASKED = (col.counted("n_cells", "cells"), *_FIGURES, _NEEDED, col.flag("unclear"))
-_JUDGED, _MS = "ratio ratio_low verdict p_slower_holm", "latency_a_ms latency_b_ms"
-"""What a narrow screen has no room for stands last."""
 WHOLE = Table(
     caption="Everything: the middle of the models' ratios, of the cells that every run has.",
     columns=(col.LAW, col.PHASE, *_ASKED),
-    shows=f"backend mode {_JUDGED} runs_needed {_MS} n_cells",
 )
 MODELS = Table(
     caption="Each model beside the others of its runs: its ratio over the median of theirs.",
     columns=(col.LAW, col.PHASE, col.MODEL, *_ASKED, col.flag("relative")),
-    shows=f"backend mode model {_JUDGED} runs_needed {_MS} n_cells",
 )
 _SIZES = col.plain(f"batch_size {BUDGET}", pl.Int64)
 EACH_CELL = Table(
     caption="Each cell, by phase.",
     columns=(col.LAW, *_SIZES, col.PHASE, col.MODEL, col.words("scenario", "scenario"), *_FIGURES),
-    shows=f"backend mode model scenario {_JUDGED} {_MS}",
 )
 
 

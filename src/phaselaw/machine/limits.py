@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from phaselaw.errors import NotReadyError
 from phaselaw.files import cache_folder, write_json
 from phaselaw.machine.identity import HARDWARE
+from phaselaw.machine.neighbours import BUSY_SHARE
 
 LIMITS_VERSION = 2
 """Rises when the measuring changes, so that limits kept before are measured anew."""
@@ -130,6 +131,12 @@ class MachineLimits:
         wanted = name or "cpu"
         return self.devices.get(f"{wanted}:0" if wanted == "cuda" else wanted)
 
+    @property
+    def doubt(self) -> str | None:
+        """Why these are no limits of the machine: others had more than `BUSY_SHARE` of the time; ``None`` if not."""
+        told = f"others took {self.clock.taken_share:.0%} of this machine's time while its limits were measured"
+        return f"{told} (more than {BUSY_SHARE:.0%}): not kept" if self.clock.taken_share > BUSY_SHARE else None
+
     @staticmethod
     def from_json(document: Any) -> "MachineLimits | None":
         """What was kept of them as JSON; ``None`` for anything else, another version's document among it."""
@@ -159,15 +166,17 @@ def limits_of(host: Mapping[str, Any], *, threads: int | None = None, refresh: b
     path = _file(host, count)
     # Where nothing can be kept, it is measured again the next time.
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, dataclasses.asdict(limits))
+        if limits.doubt is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, dataclasses.asdict(limits))
     return limits
 
 
 def kept_limits(host: Mapping[str, Any], *, threads: int | None = None) -> "MachineLimits | None":
-    """What was kept of this machine; ``None`` where nothing was."""
+    """What was kept of this machine; ``None`` where nothing was, or where that is in doubt."""
     with suppress(OSError, ValueError):
-        return MachineLimits.from_json(json.loads(_file(host, threads or all_threads()).read_text(encoding="utf-8")))
+        found = MachineLimits.from_json(json.loads(_file(host, threads or all_threads()).read_text(encoding="utf-8")))
+        return None if found is None or found.doubt else found
     return None
 
 

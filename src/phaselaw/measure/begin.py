@@ -87,11 +87,13 @@ def driver() -> dict[str, Any]:
 
 
 def host_of(study: Study | None, *, tell: Tell) -> dict[str, Any]:
-    """What this machine is, with its ``limits``: kept ones, or, where a study is to be measured, those measured now."""
+    """What this machine is, with its ``limits``: kept ones, or, for a study where it is quiet, those measured now."""
     host = identity.host()
     simulated = study is None or all(each.kind == "simulated" for each in study.backends)
     try:
-        limits = kept_limits(host) if simulated else limits_of(host)
+        limits = kept_limits(host) or (None if simulated or busy_words() else limits_of(host))
+        if limits and limits.doubt:
+            raise NotReadyError(limits.doubt)
     except NotReadyError as error:
         tell(f"{error}; latencies will stand without them")
         limits = None
@@ -156,7 +158,8 @@ def begin_quietly(study: Study, *, wait_s: float | None, tell: Tell) -> None:
         return
     if wait_s is None:
         if (busy := busy_words()) is not None:
-            tell(f"this machine is busy: {busy}; calls will be slow and scatter (--wait-quiet 5min waits for its end)")
+            slow = "calls will be slow and scatter, and its limits are not measured now"
+            tell(f"this machine is busy: {busy}; {slow} (--wait-quiet 5min waits for its end)")
         return
     told = -math.inf
     for busy in wait_until_quiet(wait_s):

@@ -22,6 +22,7 @@ _OF = {column.key: column for column in REQUESTS_BY_PROMPT.columns}
 _PROMPT = col.words(
     "scenario", "prompt (tokens)", of_row=lambda row: f"{row['scenario']} ({col.count(row['prompt_tokens'])})"
 )
+_ON = col.words("scenario", of_row=lambda row: f"on {_PROMPT.text(row)[:-1]} prompt tokens)")
 _PRICE = col.figure("usd_per_1m", "$ per 1M generated", two_places)
 _WAITS = _PROMPT, _OF["tokens_per_s"], _OF["ttft_ms"], _OF["ttft_ms_p95"]
 _WHOLE = _PROMPT, _OF["request_ms"], _OF["step_ms"], _OF["cold_ms"], _PRICE
@@ -82,16 +83,12 @@ def _least_to_most(shares: Sequence[float]) -> str:
     return most if least == most else f"{least.removesuffix(' %')} to {most}"
 
 
-def _on(row: Row) -> str:
-    return f"on {row['scenario']} ({col.count(row['prompt_tokens'])} prompt tokens)"
-
-
 def answers(subject: Subject) -> list[str]:
     """The answer: a sentence a model; none with more models."""
     sentences = []
     for (law, model), mine in alike(rows(subject), "law", "model").items():
         said = (
-            f"{_on(row)} {_OF['tokens_per_s'].text(row)} tokens/s, the first after {digits(row['ttft_ms'])}"
+            f"{_ON.text(row)} {_OF['tokens_per_s'].text(row)} tokens/s, the first after {digits(row['ttft_ms'])}"
             f" ms (p95 {digits(row['ttft_ms_p95'])}), at ${two_places(row['usd_per_1m'])} per 1M generated tokens"
             for row in mine
         )
@@ -187,9 +184,8 @@ def _closing(subject: Subject) -> Iterator[str]:
 def _brackets(subject: Subject, found: Sequence[Row]) -> str:
     """What stands in brackets, or why nothing does."""
     basis = str(found[0]["interval_basis"] or NOT_MEASURED)
-    if basis.startswith(NOT_MEASURED):
-        return f"What another run would give is {basis}"
-    return f"In brackets, {100 * subject.analysis.options.level:.12g}%: {basis}"
+    unknown = basis.startswith(NOT_MEASURED) and f"What another run would give is {basis}"
+    return unknown or f"In brackets, {100 * subject.analysis.options.level:.12g}%: {basis}"
 
 
 def _compared(row: Row) -> str:
@@ -232,7 +228,7 @@ def in_short(subject: Subject, slo_ms: tuple[float, float]) -> list[str]:
         return ["no call can be used; why: phaselaw show RUN"]
     said: dict[str, list[str]] = {"first token": [], "tokens/s": [], "users": []}
     for row in found:
-        on = _on(row)
+        on = _ON.text(row)
         mine = [each for each in clients if (each["model"], each["scenario"]) == (row["model"], row["scenario"])]
         together = (
             f", {' '.join(_CLIENTS[f'output_tokens_per_s_{key}'].text(each) for key in ('median', 'ci_low'))} by "

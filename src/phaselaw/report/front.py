@@ -137,8 +137,8 @@ def summary(subject: Subject) -> tuple[Block, ...]:
     if not blocks:
         laws, price = display(_LAW, subject.laws()), economics.price_range(subject.plan)
         bases = {str(row["interval_basis"]) for row in subject.plan.rows("rows") if row["tokens_per_s_low"] is None}
-        whys = sorted(basis.removeprefix(NOT_MEASURED).removeprefix(": ") for basis in bases)
-        why = [f"No interval: what another run would give is not measured ({'; '.join(whys)})."] if any(whys) else []
+        unknown = (each if each.startswith(NOT_MEASURED) else f"{NOT_MEASURED} ({each})" for each in sorted(bases))
+        why = (f"What another run would give is {each}." for each in unknown)
         blocks = (answer(subject), *islice(sweeps.lead(subject), 2), laws, " ".join([price, *why]))
     return (*notices(subject), *blocks, *economics.own_load(subject.plan), f"Trust: {validity.trust(subject)}.")
 

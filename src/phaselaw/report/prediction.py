@@ -39,10 +39,9 @@ def validation(subject: Subject) -> Iterator[Block]:
         yield READING
 
 
-def left_out(rows: Sequence[Row], shows: str = laws.PREDICTION_VALIDATION.shows) -> Table:
+def left_out(rows: Sequence[Row]) -> Table:
     """The table of left-out models, each by the law that would have been chosen."""
-    table = dataclasses.replace(laws.PREDICTION_VALIDATION, shows=shows)
-    return display(table, [row for row in rows if row["predictor"] == laws.CHOSEN])
+    return display(laws.PREDICTION_VALIDATION, [row for row in rows if row["predictor"] == laws.CHOSEN])
 
 
 def predicted(predictions: laws.Predictions) -> Table:

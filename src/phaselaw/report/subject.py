@@ -42,9 +42,8 @@ class Subject(Companion):
 
     def rows(self, table: str, **equal: Any) -> tuple[Row, ...]:
         """Rows of an analysis table whose columns equal what is given, each with ``law`` and ``phase`` in words."""
-        several = self.run.rows["gen_tokens_target"].n_unique() > 1
-        found = self.analysis.tables.get(table, pl.DataFrame())
-        rows = table_rows(found, budget=several, batched=self._batched)
+        budget, batch = (self.run.rows[name].n_unique() > 1 for name in ("gen_tokens_target", "batch_size"))
+        rows = table_rows(self.analysis.tables.get(table, pl.DataFrame()), budget=budget, batch=batch)
         return tuple(row for row in rows if all(row.get(name) == value for name, value in equal.items()))
 
     def ordered(self, table: str, **equal: Any) -> tuple[Row, ...]:
@@ -57,10 +56,6 @@ class Subject(Companion):
             return laws.index(row["law"]), in_order(row.get("mode")), size, scenarios.get(row.get("scenario"), -1)
 
         return tuple(sorted(rows, key=key))
-
-    @functools.cached_property
-    def _batched(self) -> set[str]:
-        return _batched(self.run.rows)
 
     @functools.cached_property
     def _scenarios(self) -> dict[Any, int]:
@@ -91,28 +86,18 @@ class Subject(Companion):
         return "simulated" in self.run.rows["backend_kind"].to_list()
 
 
-def table_rows(table: pl.DataFrame, *, budget: bool = True, batched: set[str] | None = None) -> tuple[Row, ...]:
-    """Rows of a table, each with ``law`` (the backend with its settings, `law_words`) and ``phase`` in words.
-
-    ``batched`` are the backends with several batch sizes, else those of the table.
-    """
-    batched = _batched(table) if batched is None else batched
-    words = (law_words(row, budget=budget, batch=row.get("backend") in batched) for row in table.iter_rows(named=True))
+def table_rows(table: pl.DataFrame, *, budget: bool = True, batch: bool | None = None) -> tuple[Row, ...]:
+    """Rows of a table, each with ``law`` (the backend with its settings, `law_words`) and ``phase`` in words."""
+    of_table = batch is None and "batch_size" in table.columns and table["batch_size"].n_unique() > 1
+    several: dict[str, bool] = {"budget": budget, "batch": batch or of_table}
     return tuple(
-        row | {"law": law, "phase": PHASE_WORDS.get(row.get("mode", ""), row.get("mode"))}
-        for row, law in zip(table.iter_rows(named=True), words, strict=True)
+        row | {"law": law_words(row, **several), "phase": PHASE_WORDS.get(row.get("mode", ""), row.get("mode"))}
+        for row in table.iter_rows(named=True)
     )
 
 
-def _batched(table: pl.DataFrame) -> set[str]:
-    """The backends of a table that have several batch sizes."""
-    known = {"backend", "batch_size"} <= set(table.columns)
-    sizes = table.select("backend", "batch_size").unique()["backend"] if known else pl.Series()
-    return set(sizes.filter(sizes.is_duplicated()))
-
-
 def law_words(row: Row, *, budget: bool = True, batch: bool = False) -> str:
-    """A backend with its batch size (1 is told where ``batch``), and, unless a run has but one, its decode budget."""
+    """A backend with its batch size and its decode budget; without those of which a run has but one."""
     if row.get("backend") is None:
         return ""
     words = str(row["backend"])

@@ -60,61 +60,55 @@ _AT_MOST = 80
 """Characters of a line of a plan, unless all of it is asked for."""
 
 
-def print_as_wide(section: Section, console: Console) -> None:
-    """`print_fitting` in the lines of a terminal that is wider than 80 characters.
-
-    Of a table that is too wide, columns that say the same in each row are told once, below it.
-    """
-    width = max(_AT_MOST, console.width)
-    blocks: list[Block] = []
-    for block in section.blocks:
-        told: list[str] = []
-        for column in block.columns if isinstance(block, Table) and len(block.rows) > 1 else ():
-            assert isinstance(block, Table)
-            said = {column.text(row) for row in block.rows}
-            if len(said) == 1 and _width(block.columns, block.rows) > width:
-                told.append(f"{column.title} {said.pop()}".strip())
-                block = replace(block, columns=tuple(each for each in block.columns if each is not column))
-        blocks += [block, f"In each row: {'; '.join(filter(None, told))}."] if any(told) else [block]
-    more = "a wider terminal or --json has it"
-    print_fitting(replace(section, blocks=tuple(blocks)), console, width=width, more=more)
-
-
-def print_fitting(section: Section, console: Console, *, width: int = _AT_MOST, more: str = "--wide") -> None:
-    """Print a section in lines of 80 characters, the same on a terminal and on a pipe; ``more`` shows all of it.
+def print_fitting(section: Section, console: Console, *, as_wide: bool = False) -> None:
+    """Print a section in lines of 80 characters, the same on a terminal and on a pipe; or ``as_wide`` as a terminal is.
 
     Where a table is too wide, checks' names behind a suspect mark give way first, then brackets, the last column's
-    before the others', then the last columns, which are named.
+    before the others', then the last columns, which are named. Before all of these, in a section ``as_wide``, columns
+    give way that say the same in each row, which is told below.
     """
+    width = max(_AT_MOST, console.width) if as_wide else _AT_MOST
+    more = "a wider terminal or --json has it" if as_wide else "--wide"
     blocks: list[Block] = []
     for block in section.blocks:
-        fitted = _fitting(block, width) if isinstance(block, Table) else block
+        fitted = _fitting(block, width, as_wide) if isinstance(block, Table) else block
         blocks.append(fitted)
-        if isinstance(fitted, Table) and isinstance(block, Table) and len(fitted.columns) < len(block.columns):
+        if isinstance(fitted, Table) and isinstance(block, Table):
             kept = {column.key for column in fitted.columns}
-            left_out = "; ".join(column.title for column in block.columns if column.key not in kept)
-            blocks.append(f"Left out for want of room ({more}): {left_out}.")
+            gone = [column for column in block.columns if column.key not in kept]
+            same = [f"{each.title} {each.text(block.rows[0])}" for each in gone if _alike(each, block.rows)]
+            others = [each.title for each in gone if not _alike(each, block.rows)]
+            blocks += [f"In each row: {'; '.join(map(str.strip, same))}."] if same else []
+            blocks += [f"Left out for want of room ({more}): {'; '.join(others)}."] if others else []
     cells = (col.text(row) for each in blocks if isinstance(each, Table) for col in each.columns for row in each.rows)
     if not any(re.search(_BRACKETS, cell) for cell in cells):
         blocks = [block.replace(IN_BRACKETS, _HIDDEN) if isinstance(block, str) else block for block in blocks]
     console.file.write(_printed(replace(section, blocks=tuple(blocks)), console, width, wrapped=True))
 
 
-def _fitting(table: Table, at_most: int = _AT_MOST) -> Table:
+def _fitting(table: Table, at_most: int = _AT_MOST, told_below: bool = False) -> Table:
     """The table as it fits into a line; nothing of a figure, a status or a mark is cut."""
+
+    def width(columns: Sequence[Col]) -> int:
+        return sum(_needs(column, table.rows) + 2 for column in columns) - 2
+
     columns = list(table.columns)
-    if _width(columns, table.rows) > at_most:
+    for each in table.columns if told_below else ():
+        if width(columns) > at_most and _alike(each, table.rows):
+            columns.remove(each)
+    if width(columns) > at_most:
         columns = [_replaced(each, "(?<=⚠).*", "") if each.key == SUSPECT else each for each in columns]
     for at in reversed(range(len(columns))):
-        if _width(columns, table.rows) > at_most and columns[at].provenance:
+        if width(columns) > at_most and columns[at].provenance:
             columns[at] = _replaced(columns[at], _BRACKETS, "")
-    while _width(columns, table.rows) > at_most and len(columns) > 3:
+    while width(columns) > at_most and len(columns) > 3:
         del columns[-2 if columns[-1].key == SUSPECT else -1]
     return replace(table, columns=tuple(columns))
 
 
-def _width(columns: Sequence[Col], rows: Sequence[Row]) -> int:
-    return sum(_needs(column, rows) + 2 for column in columns) - 2
+def _alike(column: Col, rows: Sequence[Row]) -> bool:
+    """Whether several rows all say the same in a column."""
+    return len(rows) > 1 and len({column.text(row) for row in rows}) == 1
 
 
 def _needs(column: Col, rows: Sequence[Row]) -> int:
