@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(find_server("xllamacpp") is None, reason="needs the package xllamacpp"),
 ]
 
-BUDGET = 48
+BUDGET = 24
 STOPS, TALKS = "stops", "talks"
 SCENARIOS = [
     {"name": STOPS, "prompt": "What is the capital of France? Answer with one word."},
