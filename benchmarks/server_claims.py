@@ -128,7 +128,9 @@ class HonestServer:
             sent_at_ms=0.0, ttft_ms=arrivals[0], e2e_ms=arrivals[-1], wall_ms=arrivals[-1], connect_ms=self.way_ms,
             arrivals_ms=tuple(arrivals), decode_step_ms=None, decode_step_basis=None, **claims,
         )  # fmt: skip
-        reply = StreamedReply(served=served, output_sha256="", done_reason="length", prompt_tokens=20)
+        reply = StreamedReply(
+            served=served, output_sha256="", prompt_tokens=20, done_reason="length" if tokens == self.budget else "stop"
+        )
         known = Verdict("undecidable", "no cache here")
         return timing_of(
             reply, 20, self.budget, known, server_times=KINDS[self.kind], load_ms=self.load_ms, model_was_loaded=True

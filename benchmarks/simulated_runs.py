@@ -109,12 +109,12 @@ def slow_first_calls(run: Run, seed: int) -> Run:
 
 
 def _with_latency(run: Run, factor: pl.Expr) -> Run:
-    """Every time in the rows multiplied."""
+    """Every time in the rows multiplied, and every rate divided."""
     times = ("latency_ms", "prefill_ms", "kv_decode_ms", "decode_step_ms", "kv_decode_ms_per_token",
-             "kv_decode_ms_equiv")  # fmt: skip
-    return dataclasses.replace(
-        run, rows=run.rows.with_columns((pl.col(name) * factor).alias(name) for name in times if name in run.rows)
-    )
+             "kv_decode_ms_equiv", "request_ms")  # fmt: skip
+    slower = [(pl.col(name) * factor).alias(name) for name in times if name in run.rows]
+    slower += [(pl.col(name) / factor).alias(name) for name in ("tokens_per_s", "tokens_per_s_compute")]
+    return dataclasses.replace(run, rows=run.rows.with_columns(slower))
 
 
 def prompt_cache(run: Run) -> Run:
@@ -199,6 +199,11 @@ def spill(run: Run) -> Run:
     )
 
 
+def in_seconds(run: Run) -> Run:
+    """Latencies that stand in seconds, where all else stands in milliseconds."""
+    return dataclasses.replace(run, rows=run.rows.with_columns(pl.col("latency_ms") / 1000))
+
+
 def slow_rounds(run: Run, slower: float = 3.0) -> Run:
     """A first round in which everything takes longer."""
     return _with_latency(run, pl.when(pl.col("rep") == 0).then(slower).otherwise(1.0))
@@ -212,6 +217,7 @@ DEFECTS: dict[str, Callable[[Run], Run]] = {
     "spill": spill,
     "label contradicts measurement": wrong_label,
     "heterogeneous law": mixed_families,
+    "contradictory rows": in_seconds,
     "drift": drift,
     "off as a whole": slow_rounds,
     "throttling": throttling,

@@ -162,6 +162,8 @@ class Served:
     """The server's prefill time, as are the two below: its claims, whatever serves (`phaselaw.servers.streams`)."""
     decode_ms_server: Number | None = None
     tokens_counted: Count | None = None
+    prompt_tokens_claimed: Count | None = None
+    """The server's count of the prompt's tokens where its text can't have so many: it does not serve."""
     tokens_between: Count | None = None
     """Tokens after the first event up to the last, where each event says how many there were by then."""
     events_repeated: Count = 0

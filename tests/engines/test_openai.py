@@ -32,6 +32,7 @@ def delta(**said: Any) -> str:
 
 
 END = event(choices=[{"index": 0, "text": "", "finish_reason": "length"}])
+STOP = event(choices=[{"index": 0, "text": "", "finish_reason": "stop"}])
 USAGE = event(choices=[], usage={"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23})
 
 
@@ -117,9 +118,15 @@ def test_several_tokens_in_a_chunk_are_spread_by_the_usage_and_labelled() -> Non
 
 
 def test_without_usage_counts_are_estimated_and_labelled() -> None:
-    timing = client_timing(read(token("a"), token("b"), token("c"), END), "one two", 16, head_cached=False)
-    assert timing.served is not None
-    assert (timing.gen_tokens_raw, timing.prompt_tokens, timing.served.tokens_basis) == (3, 2, "estimated")
+    for end, tokens in ((STOP, 3), (END, 16)):  # at the length asked for, whatever an event holds
+        timing = client_timing(read(token("a"), token("b"), token("c"), end), "one two", 16, head_cached=False)
+        assert timing.served is not None
+        assert (timing.gen_tokens_raw, timing.prompt_tokens, timing.served.tokens_basis) == (tokens, 2, "estimated")
+
+
+def test_the_model_that_answers_is_kept_by_the_name_that_the_server_gives() -> None:
+    assert read(token("a", model="something-else"), END, USAGE).figures == {"model": "something-else"}
+    assert read(token("a", model=7), END, USAGE).figures == {}
 
 
 def test_ttft_stands_for_prefill() -> None:

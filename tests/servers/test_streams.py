@@ -1,5 +1,6 @@
 """A server's claims against the client's clock: each kind of odd server comes out right, or as an error row."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,13 @@ RIGHT: dict[str, tuple[Callable[[], Timing], float, list[str]]] = {
     "five tokens an event, the first alone, counted": (lambda: by_client(counted_by_event(a_time=5)), FIRST_MS, []),
     "a count above the budget": (lambda: by_client(chat(ONE_BY_ONE, usage=71)), FIRST_MS, ["count"]),
     "a count of another's": (lambda: by_client(chat(ONE_BY_ONE, usage=9)), FIRST_MS, ["count"]),
+    "no usage, four tokens an event": (lambda: by_client(chat(events(a_time=4), usage=None)), due(3), []),
+    "a count above the budget, four an event": (lambda: by_client(chat(events(a_time=4), usage=71)), due(3), ["count"]),
+    "a prompt of more tokens than bytes": (
+        lambda: by_client(dataclasses.replace(chat(ONE_BY_ONE), prompt_tokens=12_000)),
+        FIRST_MS,
+        ["prompt"],
+    ),
     "rates of nothing": (
         lambda: by_client(chat(ONE_BY_ONE, timings={"predicted_n": TOKENS, "predicted_per_second": 40_000.0})),
         FIRST_MS,
@@ -119,6 +127,42 @@ def test_the_step_and_the_prefill_are_right_and_what_is_false_is_found(
     assert figures(run, "kv_decode") == pytest.approx([STEP_MS] * 5, rel=0.01)
     assert figures(run, "prefill") == pytest.approx([prefill_ms] * 5, rel=0.01)
     assert found(run) == claims
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "modes"),
+    [
+        ({}, "", None),
+        ({"usage": None}, "its 30 prompt tokens are the words sent", "prefill,e2e_kv"),
+        ({"a_time": 4}, "", None),
+        (
+            {"a_time": 4, "usage": None},
+            "10 events are taken for 40 tokens, the length asked",
+            "prefill,kv_decode,e2e_kv",
+        ),
+        (
+            {"a_time": 4, "usage": None, "finish": "stop"},
+            "10 events are taken for 10 tokens",
+            "prefill,kv_decode,e2e_kv",
+        ),
+        ({"a_time": 4, "usage": 71}, "10 events are taken for 40 tokens, the length asked", "prefill,kv_decode,e2e_kv"),
+    ],
+)
+def test_what_no_count_serves_for_is_marked_as_estimated(asked: dict[str, Any], said: str, modes: str | None) -> None:
+    texts = events(a_time=asked.get("a_time", 1))
+    how = {name: value for name, value in asked.items() if name != "a_time"}
+    told = outcome(alike(lambda _: by_client(chat(texts, **how))), "tokens estimated")
+    assert (told.n_checked, [",".join(each.modes) for each in told.findings]) == (1, [modes] if modes else [])
+    assert all(each.evidence.startswith(said) for each in told.findings)
+
+
+def test_a_prompts_words_serve_where_its_text_cant_have_the_tokens_claimed() -> None:
+    run = alike(lambda _: by_client(dataclasses.replace(chat(ONE_BY_ONE), prompt_tokens=12_000)))
+    row = run.rows.row(0, named=True)
+    assert (row["prompt_tokens_raw"], row["tokens_total"], row["prompt_tokens_claimed"]) == (30, 30, 12_000)
+    assert [each.modes for each in outcome(run, "tokens estimated").findings] == [("prefill", "e2e_kv")]
+    honest = by_client(dataclasses.replace(chat(ONE_BY_ONE), prompt_tokens=150))  # a template that the server adds
+    assert (honest.prompt_tokens, honest.served and honest.served.prompt_tokens_claimed) == (150, None)
 
 
 def test_both_figures_are_kept_where_the_clients_serves() -> None:

@@ -205,7 +205,9 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     finish: str | None = None
     usage: dict[str, Any] = {}
     timings: dict[str, Any] = {}  # llama-server's own times
+    model: str | None = None  # the name of what answered
     for _, event in events:
+        model = served.name_or_none(event.get("model")) or model
         finish = _text(_choice(event).get("finish_reason")) or finish
         if isinstance(event.get("usage"), dict) and served.count(event["usage"].get("total_tokens")) != 0:
             usage = event["usage"]
@@ -226,7 +228,8 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
             "prefill_ms_server": _claimed_ms(timings, "prompt"),
             "decode_ms_server": _claimed_ms(timings, "predicted"),
         },
-        figures={key: value for key, value in timings.items() if served.number(value) is not None},
+        figures={key: value for key, value in timings.items() if served.number(value) is not None}
+        | ({"model": model} if model else {}),
     )
 
 

@@ -7,6 +7,7 @@ a function that reads the server's events, and a `ServedEngine` that asks what a
 import dataclasses
 import hashlib
 import json
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from phaselaw.engines.prompts import WORDS, text_of
 from phaselaw.errors import EngineError, reading
 from phaselaw.records import EngineInfo, ModelInfo, Request, Served, Timing
 from phaselaw.servers.caches import Verdict, judge_by_count
-from phaselaw.servers.streams import CUT_REASONS, settled
+from phaselaw.servers.streams import CUT_REASONS, HEAD_TOKENS, settled
 from phaselaw.study.model import ModelEntry
 
 NONCE_WORDS = 3
@@ -210,20 +211,23 @@ def timing_of(
     verdict: Verdict,
     *,
     server_times: Literal["none", "prefill", "both"],
+    most: float = math.inf,
     **seen: Any,
 ) -> Timing:
     """A reply as a call's times, as far as this call alone tells; raises `EngineError` where no token came.
 
-    ``prompt_tokens`` is used where the server counts none. ``server_times`` are the phases that its figures serve for.
-    ``seen`` are further fields of `Served`.
+    ``prompt_tokens`` serves where the server counts none, or more than ``most``. ``server_times`` are the phases that
+    its figures serve for. ``seen`` are further fields of `Served`.
     """
     counted = reply.served.tokens_counted
     if not reply.served.arrivals_ms and (server_times == "none" or not counted):
         raise EngineError(f"no token came (the server's reason: {reply.done_reason!r})", kind="no_tokens")
-    basis = "estimated" if reply.prompt_tokens is None or counted is None else "server"
+    claimed = reply.prompt_tokens if (reply.prompt_tokens or 0) > most else None
+    basis = "estimated" if reply.prompt_tokens is None or counted is None or claimed else "server"
     known: dict[str, Any] = {"cache_check": verdict.check, "cache_reason": verdict.reason, "tokens_basis": basis}
+    known |= {"prompt_tokens_claimed": claimed}
     served = dataclasses.replace(reply.served, server_times=server_times, **known | seen)
-    prompt_tokens = reply.prompt_tokens or prompt_tokens
+    prompt_tokens = (not claimed and reply.prompt_tokens) or prompt_tokens
     timing = Timing(
         prefill_ms=None,
         kv_decode_ms=None,
@@ -245,7 +249,8 @@ def client_timing(reply: StreamedReply, prompt: str, gen_tokens: int, *, head_ca
     verdict = Verdict("undecidable", "the server says nothing of its cache; the prompt's first words were new to it")
     if reply.prompt_tokens is not None and reply.cached_tokens is not None:
         verdict = judge_by_count(reply.prompt_tokens, reply.cached_tokens, words)
-    return timing_of(reply, words, gen_tokens, verdict, server_times="none", head_cached=head_cached)
+    most = len(prompt.encode()) + (HEAD_TOKENS if head_cached else HEAD_TOKENS // 8)
+    return timing_of(reply, words, gen_tokens, verdict, server_times="none", most=most, head_cached=head_cached)
 
 
 class ServedModel:

@@ -212,7 +212,7 @@ MEASURED: tuple[Column, ...] = (
     Column("cache_reason", "served.cache_reason", "which figures decided that", "unread"),
     Column("head_cached", "served.head_cached", "whether a chat template's head may have been cached", "optional text"),
     Column("prefill_basis", "served.prefill_basis", "the prefill time is the `server`'s, or `ttft`", "unread"),
-    Column("tokens_basis", "served.tokens_basis", "tokens counted by the `server`, or `estimated`", "unread"),
+    Column("tokens_basis", "served.tokens_basis", "tokens counted by the `server`, or `estimated`", "optional text"),
     Column("thinking_tokens", "served.thinking_tokens", "chunks of hidden reasoning", "unread"),
     Column("concurrency", "cell.concurrency", "clients asked for"),
     Column("client_idx", "call.client_idx", "which of the clients", "unread"),
@@ -241,6 +241,8 @@ MEASURED: tuple[Column, ...] = (
     Column("load_average", "beside.load_average", "the system's load of the last minute"),
     Column("host", "study", "by which of several hosts it was measured (`--ray`)", "optional text"),
     Column("shared_machine", "study", "whether other nodes of its machine measured too (`--share-machine`)", "text"),
+    Column("prompt_tokens_claimed", "served.prompt_tokens_claimed", "by the server, where the text can't have so many"),
+    Column("model_answered", lambda c: c.timing and c.timing.server.get("model"), "by the server", "optional text"),
 )
 
 COLUMNS = tuple(column.name for column in MEASURED)

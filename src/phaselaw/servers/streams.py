@@ -26,6 +26,8 @@ SEVERAL = 4
 """So many tokens at one instant are a reply that was not streamed."""
 STEPS_OFF, SHARE_OFF, MS_OFF = 2.0, 0.25, 20.0
 """What an honest decode time is off by at most: steps left out, a share of it, a late wake-up."""
+HEAD_TOKENS = 1024
+"""A chat's template adds fewer tokens to a prompt, which has one a byte at most; one that is added unasked, an 8th."""
 HONEST_SHARE, HONEST_MS = 2 / 3, 20.0
 """An honest prefill time is at least this share of what the client saw, or no further than this from it."""
 
@@ -83,6 +85,7 @@ class Cell:
         self.false: list[str] = []
         self._streams, self._lone = streams, lone
         self._hold("count", lambda each: each.miscounted)
+        self._hold("prompt", lambda each: each.served.prompt_tokens_claimed is not None)
         self._hold("said twice", lambda each: bool(each.served.events_repeated))
         self._hold("not streamed", lambda each: each.at_once)
         self._hold("bursts", lambda each: each.in_bursts)
@@ -109,10 +112,12 @@ class Cell:
             self.false.append(claim)
 
     def tokens(self, call: Stream) -> float:
-        """Tokens of a reply: the server's count where it can be, else by its events."""
+        """Tokens of a reply: the server's count where it can be, else all that were asked for, or its events."""
         counted = call.served.tokens_counted
         if counted is not None and not call.miscounted and "count" not in self.false:
             return counted
+        if call.timing.done_reason == "length" and 0 < call.events <= call.budget:
+            return call.budget  # several may have come in one event
         return call.events * (self._tokens_an_event if call.cut else 1.0)
 
     def first_tokens(self, call: Stream) -> float | None:

@@ -259,21 +259,18 @@ def doubts_of(document: Mapping[str, Any]) -> list[str]:
 
 
 def day_of(document: Mapping[str, Any], path: Path) -> tuple[float, ...]:
-    """Requests/s in each of the 24 hours of a day.
-
-    Raises `UsageError` where the log does not cover one, and where the hours do not come to the profile's rate.
-    """
-    rows = document.get("by_hour_of_day") or ()
+    """Requests/s in each of the 24 hours of a day; raises `UsageError` where not all are there, or not at its rate."""
     with reading(path, UsageError):
+        rows, rate = document.get("by_hour_of_day") or (), document["requests_per_s"]
         hours = {each["hour"]: float(each["requests_per_s"]) for each in rows}
-    if sorted(hours) != list(range(24)):
-        raise UsageError(f"--day: {path} covers {len(hours)} of the 24 hours of a day; give a profile of a whole day")
-    with reading(path, UsageError):
-        rate, covered = document["requests_per_s"], [each["covered_s"] for each in rows]
-        mean = float(np.average([*hours.values()], weights=covered))
-    if not math.isclose(mean, rate, rel_tol=0.05):
-        said = f"by_hour_of_day comes to {mean:.4g} requests/s, requests_per_s is {rate:.4g}"
-        raise UsageError(f"--day: {path}: {said}; they are of one log: change both alike")
+        if sorted(hours) != list(range(24)):
+            raise UsageError(
+                f"--day: {path} covers {len(hours)} of the 24 hours of a day; give a profile of a whole day"
+            )
+        mean = float(np.average([*hours.values()], weights=[each["covered_s"] for each in rows]))
+        if not math.isclose(mean, rate, rel_tol=0.05):
+            said = f"by_hour_of_day comes to {mean:.4g} requests/s, requests_per_s is {rate:.4g}"
+            raise UsageError(f"--day: {path}: {said}; they are of one log: change both alike")
     return tuple(hours[hour] for hour in range(24))
 
 

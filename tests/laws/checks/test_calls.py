@@ -175,3 +175,39 @@ def test_a_machine_that_had_more_to_do_than_processors_is_told_beside_the_scatte
 
     assert evidence(5.0).endswith("; the machine's load was 5.0 on 2 processors")
     assert "processors" not in evidence(1.5)
+
+
+def stated(**changed) -> list[dict]:
+    """Two calls whose figures agree: 12 ms of prefill, 64 steps of 10 ms; ``changed`` are functions of each row."""
+    rows = call(0) + call(1)
+    for row in rows:
+        row |= {"tokens_total": 64, "tokens_per_s": 64e3 / row["latency_ms"], "request_ms": 12.0 + 63 * 10.0}
+    return [row | {name: new(row) for name, new in changed.items()} for row in rows]
+
+
+SWAPPED = {"prefill": "e2e_kv", "e2e_kv": "prefill", "kv_decode": "kv_decode"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, []),
+        ({"latency_ms": lambda row: 1.04 * row["latency_ms"]}, []),
+        ({"latency_ms": lambda row: row["latency_ms"] / 1e3}, ["request_ms", "their prefill_ms", "tokens_per_s"]),
+        ({"mode": lambda row: SWAPPED[row["mode"]]}, ["what e2e_kv, their sum,", "request_ms", "their prefill_ms"]),
+        ({"tokens_per_s": lambda row: 2 * row["tokens_per_s"]}, ["0.5 times tokens_per_s"]),
+        ({"tokens_per_s": lambda _: None}, []),
+        ({"request_ms": lambda _: 0.0}, []),
+        ({"ttft_ms": lambda _: 1000.0, "request_ms": lambda _: 1630.0}, []),
+        ({"prompt_tokens_raw": lambda _: 1300}, []),
+        ({"prompt_tokens_raw": lambda _: 12_000}, ["8.93 times the tokens"]),
+        ({"status": lambda row: "error" if row["mode"] == "prefill" else "ok"}, []),
+    ],
+)
+def test_figures_that_contradict_each_other_are_found(changed: dict, said: list[str]) -> None:
+    told = outcome(run_of(stated(**changed)), "contradictory rows")
+    assert told.n_checked == 1
+    assert all(part in each.evidence for part, each in zip(said, told.findings, strict=True))
+    assert [each.status for each in told.findings] == [
+        "suspected" if "the tokens" in part else "found" for part in said
+    ]

@@ -15,7 +15,7 @@ from simulated_runs import DEFECTS, as_served, ladder_study, simulated, slow_fir
 
 QUIET = {"call_noise": 0.02, "model_scatter": 0.05, "prefill_steps": 1.15, "cold_start_ms": 100.0, "overhead_ms": 0.0}
 OF_SERVERS = false_alarms.SERVED_DEFECTS
-STATEMENTS = ("label contradicts measurement", "heterogeneous law", "cells not comparable")
+STATEMENTS = ("label contradicts measurement", "heterogeneous law", "contradictory rows", "cells not comparable")
 
 
 @functools.cache

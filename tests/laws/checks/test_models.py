@@ -21,6 +21,14 @@ def test_a_label_more_than_a_tenth_off_contradicts_and_touches_no_law(label: flo
     assert {each.modes for each in findings} <= {()}
 
 
+@pytest.mark.parametrize(
+    ("answered", "noted"), [("other", True), ("m", False), ("M-2026-11", False), ("a/m.gguf", False), (None, False)]
+)
+def test_another_model_that_answers_is_noted_once_and_an_alias_is_not(answered: str | None, noted: bool) -> None:
+    findings = outcome(run_of(call(0, model_answered=answered) + call(1, model_answered=answered)), LABEL).findings
+    assert [(each.status, each.modes) for each in findings] == [("caution", ())] * noted
+
+
 def test_a_label_of_the_ladders_model_that_nobody_measured_is_caught_and_its_laws_are_marked() -> None:
     rows = call(0, model="models/tiny-gpt2", params_millions_measured=None, params_millions_config=124.0)
     [found] = outcome(run_of(rows), LABEL).findings

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from scipy import special
 
 from phaselaw.laws import summary
-from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, Evidence, Finding, Findings, check
+from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, PREFILL, Evidence, Finding, Findings, check
 from phaselaw.laws.disturbed import BUSY, LEAST_ROUNDS, SHARED, USUAL, off_rounds, without_disturbed
 from phaselaw.laws.noise import ALL
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import BUDGET, GROUP, median_variance, stated
 from phaselaw.laws.warmup import always_cold
 from phaselaw.machine.identity import host_differences
+from phaselaw.records import PHASES
+from phaselaw.servers.streams import HEAD_TOKENS
 from phaselaw.tables import Row, grouped, like
 
 FALSE_ALARMS = 0.01
@@ -34,6 +36,8 @@ SPREAD_ALPHA = 0.05
 LEAST_LOAD_MS, LEAST_OF_TTFT = 10.0, 0.05
 """A load in warm calls that is more than both is found."""
 _FIGURES = "the figures without these calls stand in figures_without_disturbed"
+ROUNDED = 0.05
+"""Figures that are off each other by more contradict each other."""
 _PART = [*CELL, "run", "replicate"]
 """A cell as one process measured it."""
 INDEPENDENT = "if calls scatter independently of each other: noise that is autocorrelated is found more often"
@@ -261,6 +265,48 @@ def measured_loads(evidence: Evidence) -> Findings:
         said = f"warm calls spend {row['load']:.0f} ms loading, of {row['first']:.0f} ms to the first token"
         yield Finding(row, row["load"], said)
     yield models.height
+
+
+_HEAD = "the server puts a long text of its own before a prompt"
+_CONTRADICT = {
+    "sum": "prefill and kv_decode together take {:.3g} times what e2e_kv, their sum, does",
+    "request": "the first token and the further steps take {:.3g} times request_ms, their sum",
+    "raw": "latency_ms of prefills is {:.3g} times their prefill_ms",
+    "rate": "tokens_total over latency_ms is {:.3g} times tokens_per_s",
+    "text": "prompts have {:.3g} times the tokens that their text and a template can have",
+}
+
+
+@check(
+    "contradictory rows",
+    unit="models",
+    rests_on=f"figures that differ by {ROUNDED:.0%} or less are taken as rounded",
+    not_checked="no measured calls",
+    next_step="look up what the file's columns hold and in which units: laws and prices go by different ones",
+)
+def contradictory(evidence: Evidence) -> Findings:
+    """Figures that contradict those they are defined by (method 2), and prompts of more tokens than their text has."""
+    ms, last = pl.col("latency_ms"), pl.col("mode") == "e2e_kv"
+    of = [ms.filter(pl.col("mode") == mode) for mode in PHASES]
+    whole = (of[0].len() == of[2].len()) & (of[1].len() == of[2].len()) & (of[2].len() > 0)
+    ttft, request = (pl.col(name).filter(last) for name in ("ttft_ms", "request_ms"))
+    first = pl.when(ttft.null_count() == 0).then(ttft.sum()).otherwise(of[0].sum())
+    steps = of[1].sum() * (1 - 1 / pl.col(BUDGET).first())
+    rate, raw = pl.col("tokens_total") / ms * 1e3 / pl.col("tokens_per_s"), ms / pl.col("prefill_ms")
+    most = (4 * pl.col("prompt_chars") + HEAD_TOKENS) * pl.col("batch_size")  # a byte a token, four a character
+    cells = evidence.measured.group_by(CELL, maintain_order=True).agg(
+        sum=pl.when(whole).then((of[0].sum() + of[1].sum()) / of[2].sum()),
+        request=pl.when(whole & (request.null_count() == 0)).then((first + steps) / request.sum()),
+        raw=raw.filter(pl.col("mode") == "prefill").median(),
+        rate=rate.filter((rate - 1).abs() > ROUNDED).first(),
+        text=(pl.col("prompt_tokens_raw") / most).clip(1.0).max(),
+    )
+    for (key, mine), (name, says) in product(grouped(cells, GROUP_OF_MODEL), _CONTRADICT.items()):
+        off = mine[name].filter(mine[name].is_finite() & ((mine[name] - 1).abs() > ROUNDED))
+        if len(off):
+            found = Finding(key, off[0], f"{says.format(off[0])}, in {len(off)} of {mine.height} cells")
+            yield found if name != "text" else found.declared(modes=PREFILL, status="suspected", other_reading=_HEAD)
+    yield cells.select(GROUP_OF_MODEL).n_unique()
 
 
 def _slower(rows: pl.DataFrame, calls: pl.DataFrame) -> str:

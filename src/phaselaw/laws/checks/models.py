@@ -182,6 +182,10 @@ def labels(evidence: Evidence) -> Findings:
             said = f"the label says {row['label']:g} M parameters, {measured:g} M {source}"
             # Where a measured figure is at hand, laws use it: nothing of theirs is off.
             yield Finding(row, row["label"] / measured, said, modes=() if row["measured"] else PHASES)
+    for row in evidence.run.rows.select(*GROUP_OF_MODEL, "model_answered").unique(maintain_order=True).rows(named=True):
+        asked, said = row["model"].lower(), str(row["model_answered"] or "").lower()
+        if not (said in asked or asked in said):
+            yield Finding(row, None, f"{row['model_answered']!r} answered, says the server", status="caution", modes=())
 
 
 @check(

@@ -16,6 +16,8 @@ from phaselaw.laws.checks.frame import (
     Findings,
     check,
 )
+from phaselaw.laws.summary import BUDGET
+from phaselaw.records import PHASES
 from phaselaw.tables import Row, grouped
 
 ONE_STEP = 1.3
@@ -138,6 +140,11 @@ _CLAIMS = {
     ),
     "decode": ("decode_step_ms_server", "decode_step_ms_client", "its steps take {:,.3g} ms, {:,.3g} by the client"),
     "count": ("gen_tokens_counted", "events", "the server counts {:,.4g} tokens where {:,.4g} events came"),
+    "prompt": (
+        "prompt_tokens_claimed",
+        "prompt_tokens_raw",
+        "no text of {1:,.0f} words has the {0:,.0f} tokens claimed",
+    ),
     "bursts": ("events", "first_event_tokens", "its {:,.4g} events came in bursts, {:,.3g} tokens in the first"),
     "not streamed": ("events", "ttft_ms", "the reply ({:,.4g} events) came at once, after {:,.4g} ms"),
     "said twice": ("events", "ttft_ms", "hidden text came once more as shown, beside {:,.4g} events"),
@@ -146,7 +153,8 @@ _CLAIMS = {
 _NEXT_STEPS = {
     "bursts": "steps are told by bursts, a first token can't be: go round the proxy, or turn its buffering off",
     "not streamed": "no step can be told: go round what gathers the reply, or have the server stream",
-    "count": "events are taken for tokens; look whose usage the server reports",
+    "count": "events, or all that were asked for, are taken for tokens; look whose usage the server reports",
+    "prompt": "words are taken for tokens; look whose usage the server reports",
     "said twice": "the repeated text is left out; nothing to do",
 }
 
@@ -177,6 +185,32 @@ def server_claim(evidence: Evidence) -> Findings:
             said = f"{says.format(claimed, seen)}, at the median of {calls.height} calls"
             yield Finding(cell, ratio, said, next_step=_NEXT_STEPS.get(claim, ""))
     yield rows.select(CELL).n_unique()
+
+
+@check(
+    "tokens estimated",
+    unit="cells of served engines",
+    rests_on="it is what the engine says",
+    not_checked="no served engine whose text a client of ours saw come",
+    modes=PREFILL,
+    next_step="have the server report its usage; until then read times, not rates and prices a token",
+)
+def tokens_estimated(evidence: Evidence) -> Findings:
+    """Cells whose tokens the server does not count: a prompt's words stand for them, else events or the budget."""
+    rows = evidence.run.rows.filter((pl.col("mode") == "kv_decode") & (pl.col("events") > 0))
+    uncounted = pl.col("gen_tokens_counted").is_null() | pl.col("false_claims").cast(pl.String).str.contains("count")
+    cells = rows.group_by(CELL, maintain_order=True).agg(
+        pl.col("events", "gen_tokens_raw", "prompt_tokens_raw").median(),
+        unsure=(uncounted.fill_null(False) & (pl.col("events") < pl.col(BUDGET) - 1)).mean(),
+        words=(pl.col("tokens_basis") == "estimated").mean(),
+    )
+    for row in cells.filter((pl.col("unsure") > 0.5) | (pl.col("words") > 0.5)).iter_rows(named=True):
+        said = f"its {row['prompt_tokens_raw']:g} prompt tokens are the words sent"
+        if unsure := row["unsure"] > 0.5:
+            why = "the length asked for, as it says" if row["gen_tokens_raw"] > row["events"] else "one an event"
+            said = f"{row['events']:g} events are taken for {row['gen_tokens_raw']:g} tokens, {why}"
+        yield Finding(row, row["events"] / row["gen_tokens_raw"], said, modes=PHASES if unsure else PREFILL)
+    yield cells.height
 
 
 @check(
