@@ -61,7 +61,7 @@ def test_production_is_held_against_a_run(log: Path, dry_run: Path, capsys) -> N
     assert against["law"] == "models/gpt2-25m on hf_cpu_fp32" and against["times_compared"] == 600
     log.write_text("timestamp,prompt_tokens,output_tokens\n1700000000,50,20\n1700000060,50,20\n")
     assert main([*words, "--against-model", "models/gpt2-25m"]) == 1
-    assert "no warm request has a time to first token, so nothing is compared" in capsys.readouterr().err
+    assert "no warm request has a TTFT, so nothing is compared" in capsys.readouterr().err
 
 
 @pytest.fixture

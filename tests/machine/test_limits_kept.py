@@ -85,13 +85,13 @@ def test_what_was_measured_on_a_busy_machine_is_told_and_neither_kept_nor_used(
     host, told = telemetry.host(), list[str]()
     assert main(["host"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("IN DOUBT   others took 89% of this machine's time while its limits were measured (more than")
+    assert out.startswith("IN DOUBT   not kept: others took 89% of the time while measuring (over 10%)\n")
     assert not (cache / "host").exists()
     limits._file(host, limits.all_threads()).parent.mkdir()
     limits._file(host, limits.all_threads()).write_text(json.dumps(asdict(busy)))  # by an earlier version
     assert limits.kept_limits(host) is None
     assert "limits" not in begin.host_of(load_study("gpt2-ladder-cpu"), tell=told.append)
-    assert "not kept; latencies will stand without them" in told[0]
+    assert "limits are not kept: others" in told[0] and "latencies will stand without them" in told[0]
     monkeypatch.setattr(begin, "busy_words", lambda: "other processes take 2.0 of 2 processors")
     monkeypatch.setattr(begin, "limits_of", None)  # is not called
     assert "limits" not in begin.host_of(load_study("gpt2-ladder-cpu"), tell=told.append)

@@ -124,8 +124,7 @@ def _of_log(args: argparse.Namespace) -> dict[str, Any]:
         law = api.reference_times(against, backend=args.against_backend, model=args.against_model, tell=note)
     profile = traffic_profile(args.sources, reading, law)
     if law and not ((profile["timings"] or {}).get("against") or {}).get("times_compared"):
-        lacking = "no warm request has a time to first token, so nothing is compared; name its column (--ttft-column)"
-        raise AnalysisError(f"--against {args.against}: {lacking}")
+        raise AnalysisError("--against: no warm request has a TTFT, so nothing is compared (--ttft-column names it)")
     return profile
 
 

@@ -134,8 +134,9 @@ class MachineLimits:
     @property
     def doubt(self) -> str | None:
         """Why these are no limits of the machine: others had more than `BUSY_SHARE` of the time; ``None`` if not."""
-        told = f"others took {self.clock.taken_share:.0%} of this machine's time while its limits were measured"
-        return f"{told} (more than {BUSY_SHARE:.0%}): not kept" if self.clock.taken_share > BUSY_SHARE else None
+        taken = self.clock.taken_share
+        told = f"not kept: others took {taken:.0%} of the time while measuring (over {BUSY_SHARE:.0%})"
+        return told if taken > BUSY_SHARE else None
 
     @staticmethod
     def from_json(document: Any) -> "MachineLimits | None":

@@ -93,7 +93,7 @@ def host_of(study: Study | None, *, tell: Tell) -> dict[str, Any]:
     try:
         limits = kept_limits(host) or (None if simulated or busy_words() else limits_of(host))
         if limits and limits.doubt:
-            raise NotReadyError(limits.doubt)
+            raise NotReadyError(f"this machine's limits are {limits.doubt}")
     except NotReadyError as error:
         tell(f"{error}; latencies will stand without them")
         limits = None

@@ -5,6 +5,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -128,21 +129,15 @@ def _replaced(column: Col, pattern: str, by: str) -> Col:
     return replace(column, of_row=lambda row: re.sub(pattern, by, column.text(row)))
 
 
-def _print_table(table: Table, console: Console, *, exact: bool = False) -> None:
-    """Print a table of a report in columns, nothing of it taken for markup.
-
-    ``exact`` gives each column just what it needs.
-    """
+def _print_table(table: Table, console: Console, *, exact: bool) -> None:
+    """Print a table in columns, nothing of it taken for markup; where ``exact`` each is just as wide as it needs."""
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
     cells = [[escape_controls(column.text(row)) for row in table.rows] for column in table.columns]
     for column, texts in zip(table.columns, cells, strict=True):
-        needs = _needs(column, table.rows) if exact else None
+        how: dict[str, Any] = {"overflow": "fold"}
         if column.provenance:  # a number is not broken, its title may be
-            shown.add_column(
-                Text(column.title), justify="right", min_width=max(map(len, texts), default=0), width=needs
-            )
-        else:
-            shown.add_column(Text(column.title), overflow="fold", width=needs)
+            how = {"justify": "right", "min_width": max(map(len, texts), default=0)}
+        shown.add_column(Text(column.title), **how, width=_needs(column, table.rows) if exact else None)
     for row in zip(*cells, strict=True):
         shown.add_row(*(Text(text) for text in row))
     console.print(shown)
