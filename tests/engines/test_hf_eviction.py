@@ -149,8 +149,9 @@ def test_seven_models_run_in_a_memory_cgroup_that_holds_the_largest_and_a_third(
 
 
 @pytest.fixture(scope="module")
-def evicting_run(seven, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evicting_run(seven, measured_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven models under a budget that holds the largest alone and 30 % more."""
+    assert measured_cache.is_dir(), "this machine's limits are there, and not measured again"
     folder = tmp_path_factory.mktemp("run")
     budget = {"memory_mb": 1.3 * size_mb(seven[-1])}
     # In a process of its own: peaks are of a process, and this one holds what other tests left.

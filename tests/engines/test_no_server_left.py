@@ -85,9 +85,9 @@ class Phaselaw:
 
 
 @pytest.fixture
-def study(ladder_cache: Path, tmp_path: Path) -> Callable[[int], Path]:
-    """A study of so many rounds; `ladder_cache` is where its models are, and what this machine can do is kept there."""
-    assert ladder_cache.is_dir()
+def study(measured_cache: Path, tmp_path: Path) -> Callable[[int], Path]:
+    """A study of so many rounds; its models are in `measured_cache`, and so are this machine's limits."""
+    assert measured_cache.is_dir()
 
     def write(repetitions: int) -> Path:
         path = tmp_path / "study.yaml"
