@@ -14,6 +14,8 @@ from phaselaw.errors import AnalysisError
 from phaselaw.measure.calls import measure
 from phaselaw.rundir.read import runs_by_host
 
+pytestmark = pytest.mark.usefixtures("each_run_is_read_once")
+
 SLOWER = {"a": 1.0, "b": 2.0, "c": 2.2}
 """How many times as long a call takes on each host."""
 CALL_NOISE = 0.02

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from in_process import measure
+
 from phaselaw.cli import main
 
 LAW = """\
@@ -61,7 +63,7 @@ def test_a_few_prompts_that_backends_count_differently_are_no_sweep_of_lengths(t
         LAW.replace("{name: short, prompt_tokens: 9}", "{name: one, prompt_tokens: 1}, {name: nine, prompt_tokens: 9}")
     )
     run = tmp_path / "run"
-    assert main(["run", str(tmp_path / "study.yaml"), "--out", str(run)]) == 0
+    measure(tmp_path / "study.yaml", "--out", run)
     metrics = (run / "metrics.csv").read_text().splitlines()
     seq_len = metrics[0].split(",").index("seq_len")
     others = [line.replace(",sim,", ",other,").split(",") for line in metrics[1:]]
