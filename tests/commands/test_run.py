@@ -407,3 +407,14 @@ def test_a_changed_host_is_refused_unless_allowed_and_then_both_are_recorded(fin
     assert phaselaw("run", "--resume", finished, "--allow-changed").returncode == 0
     said = [process["host"]["cpu_model"] for process in manifest(finished)["processes"]]
     assert said == ["another processor", here]
+
+
+def test_a_dry_run_says_how_many_of_a_studys_calls_it_makes_where_a_server_is_one_client(tmp_path: Path) -> None:
+    study = tmp_path / "served.yaml"
+    study.write_text(
+        "gen_tokens: 4\nrepetitions: 1\nwarmup_repetitions: 0\nscenarios: [{name: short, prompt_tokens: 9}]\n"
+        "backends: [{name: box, kind: openai, url: 'http://127.0.0.1:9/v1', concurrency: [1, 4]}]\n"
+        "models: [{name: org/m, kind: openai}]\n"
+    )
+    done = phaselaw("run", study, "--dry-run", "--out", tmp_path / "run")
+    assert "a server is simulated as one client: 1 of the study's 5 calls" in done.stderr
