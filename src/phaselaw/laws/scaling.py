@@ -221,12 +221,12 @@ def _said(law: Row, models: pl.DataFrame, line: Plane, noise: Noise, level: floa
     telling = [at for at in by_leverage if judged and leverage[at] > DECIDING and decides(at)]
     shown = (telling or by_leverage)[0]
     rising = floats(models, "latency") * (1 if line.slope >= 0 else -1)
-    incomplete = models.filter(pl.col("incomplete").is_not_null())
+    lacking = zip(names, models["incomplete"].to_list(), strict=True)
     return {
         "verdict": resting_on(ours, [names[at] for at in telling]),
         "tr121_verdict": verdict(low=their_low, high=their_high, **shared),
         "trend_exceptions": "; ".join(out_of_order(names, list(rising))) if ours == TREND else None,
-        "incomplete": "; ".join(map(" ".join, incomplete.select("model", "incomplete").iter_rows())) or None,
+        "incomplete": "; ".join(" ".join(each) for each in lacking if each[1] is not None) or None,
         "without_model": names[shown],
         "slope_without": slopes[shown],
         **ends("slope_without_ci", slopes[shown], halves[shown]),
