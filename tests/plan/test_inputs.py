@@ -98,7 +98,7 @@ def test_money_keeps_its_currency(text: str, amount: float, currency: str | None
     assert money(text) == (amount, currency)
 
 
-@pytest.mark.parametrize("text", ["spot=cheap", "spot=", "a=0", "a=-1", "a=nan"])
+@pytest.mark.parametrize("text", ["spot=cheap", "spot=", "a=0", "a=-1", "a=nan", "a=1e300"])
 def test_a_tier_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--rates"):
         read_tiers(text)

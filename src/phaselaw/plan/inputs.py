@@ -56,7 +56,7 @@ def read_prices(text: str, option: str, give: str) -> Iterator[tuple[str, float,
     for part in [text] if money(text)[0] >= 0 else text.split(","):
         name, _, value = part.rpartition("=")
         usd, currency = money(value)
-        if not 0 < usd < float("inf"):
+        if not 0 < usd < LARGEST:
             raise UsageError(f"{option} {part!r}: give {give}")
         yield name.strip(), usd, currency
 
@@ -145,8 +145,8 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[str, dict[str,
 
 
 def _number(row: dict[str, str], column: str, where: str) -> float:
-    """A cell that must be a finite number of at least 0; raises `UsageError`."""
+    """A cell that must be a number of at least 0, below 1e18; raises `UsageError`."""
     value = amount(row[column])
-    if not 0 <= value < float("inf"):
+    if not 0 <= value < LARGEST:
         raise UsageError(f"{where}: {column} {row[column]!r} is no number of 0 or more")
     return value

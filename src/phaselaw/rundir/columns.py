@@ -78,10 +78,6 @@ def tokens_per_s(tokens_total: float, latency_ms: float) -> float:
     return tokens_total / (latency_ms / 1000.0) if latency_ms > 0 else math.nan
 
 
-def _step_ms(call: Call) -> float | None:
-    return None if call.timing is None else finite(decode_step_ms(call.timing))
-
-
 def _projected(call: Call, tokens: int) -> float | None:
     """TR121's projection to so many tokens by the engine's own decode time: on served engines low by about one step."""
     timing = call.timing
@@ -181,20 +177,16 @@ MEASURED: tuple[Column, ...] = (
     Column("hf_load_ms", lambda c: c.load_ms if c.cell.backend_kind == "hf" else None, "load time, as `load_ms`"),
     # Ours, after the 44 columns of TR121.
     Column("call_id", "call.call_id", "the call's identity, the same after a resume", "unread"),
-    Column(
-        "process_idx", "call.process_idx", "which process measured it, from 0: another for each replicate and resume"
-    ),
+    Column("process_idx", "call.process_idx", "which process measured it, from 0; another each replicate and resume"),
     Column("calls_since_process_start", "call.calls_since_process_start", "0 is cold", "unread"),
     Column("calls_since_model_load", "call.calls_since_model_load", "0 is cold"),
     Column("calls_since_shape_first_seen", "call.calls_since_shape_first_seen", "0 is cold"),
-    Column(
-        "prompt_tokens_compute",
-        lambda c: c.timing and c.timing.prompt_tokens * c.cell.batch_size,
-        "prompt tokens of the batch, padding counted",
-    ),
+    Column("prompt_tokens_compute", lambda c: c.timing and c.timing.prompt_tokens * c.cell.batch_size, "with padding"),
     Column("tokens_total_compute", "phase", "`tokens_total` and its rate, padding counted"),
     Column("tokens_per_s_compute", "phase", "`tokens_total` and its rate, padding counted"),
-    Column("decode_step_ms", _step_ms, "milliseconds of one decode step"),
+    Column(
+        "decode_step_ms", lambda c: c.timing and finite(decode_step_ms(c.timing)), "milliseconds of one decode step"
+    ),
     Column("done_reason", "timing.done_reason", "`length` or `stop`, where a model may stop early", "optional text"),
     Column("load_ms", _load_ms, "load time, on the first call after a load"),
     Column("output_sha256", "timing.output_sha256", "SHA-256 of the generated token ids", "unread"),

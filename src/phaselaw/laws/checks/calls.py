@@ -286,20 +286,19 @@ _CONTRADICT = {
 )
 def contradictory(evidence: Evidence) -> Findings:
     """Figures that contradict those they are defined by (method 2), and prompts of more tokens than their text has."""
-    ms, last = pl.col("latency_ms"), pl.col("mode") == "e2e_kv"
-    of = [ms.filter(pl.col("mode") == mode) for mode in PHASES]
-    whole = (of[0].len() == of[2].len()) & (of[1].len() == of[2].len()) & (of[2].len() > 0)
-    ttft, request = (pl.col(name).filter(last) for name in ("ttft_ms", "request_ms"))
-    first = pl.when(ttft.null_count() == 0).then(ttft.sum()).otherwise(of[0].sum())
-    steps = of[1].sum() * (1 - 1 / pl.col(BUDGET).first())
-    rate, raw = pl.col("tokens_total") / ms * 1e3 / pl.col("tokens_per_s"), ms / pl.col("prefill_ms")
-    most = (4 * pl.col("prompt_chars") + HEAD_TOKENS) * pl.col("batch_size")  # a byte a token, four a character
+    ms, mode, most = pl.col("latency_ms"), pl.col("mode"), 4 * pl.col("prompt_chars") + HEAD_TOKENS  # four bytes each
+    prefill, decode, e2e = (ms.filter(mode == each) for each in PHASES)
+    whole = (prefill.len() == e2e.len()) & (decode.len() == e2e.len()) & (e2e.len() > 0)
+    ttft, request = (pl.col(name).filter(mode == "e2e_kv") for name in ("ttft_ms", "request_ms"))
+    first = pl.when(ttft.null_count() == 0).then(ttft.sum()).otherwise(prefill.sum())
+    steps = decode.sum() * (1 - 1 / pl.col(BUDGET).first())
+    rate = 1e3 * pl.col("tokens_total") / pl.col("tokens_per_s") / ms
     cells = evidence.measured.group_by(CELL, maintain_order=True).agg(
-        sum=pl.when(whole).then((of[0].sum() + of[1].sum()) / of[2].sum()),
+        sum=pl.when(whole).then((prefill.sum() + decode.sum()) / e2e.sum()),
         request=pl.when(whole & (request.null_count() == 0)).then((first + steps) / request.sum()),
-        raw=raw.filter(pl.col("mode") == "prefill").median(),
+        raw=(ms / pl.col("prefill_ms")).filter(mode == "prefill").median(),
         rate=rate.filter((rate - 1).abs() > ROUNDED).first(),
-        text=(pl.col("prompt_tokens_raw") / most).clip(1.0).max(),
+        text=(pl.col("prompt_tokens_raw") / most / pl.col("batch_size")).clip(1.0).max(),
     )
     for (key, mine), (name, says) in product(grouped(cells, GROUP_OF_MODEL), _CONTRADICT.items()):
         off = mine[name].filter(mine[name].is_finite() & ((mine[name] - 1).abs() > ROUNDED))

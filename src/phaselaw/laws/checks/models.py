@@ -182,8 +182,9 @@ def labels(evidence: Evidence) -> Findings:
             said = f"the label says {row['label']:g} M parameters, {measured:g} M {source}"
             # Where a measured figure is at hand, laws use it: nothing of theirs is off.
             yield Finding(row, row["label"] / measured, said, modes=() if row["measured"] else PHASES)
-    for row in evidence.run.rows.select(*GROUP_OF_MODEL, "model_answered").unique(maintain_order=True).rows(named=True):
-        asked, said = row["model"].lower(), str(row["model_answered"] or "").lower()
+    named = evidence.run.rows.select(*GROUP_OF_MODEL, "model_answered").filter(pl.col("model_answered").is_not_null())
+    for row in named.unique(maintain_order=True).iter_rows(named=True):
+        asked, said = row["model"].lower(), row["model_answered"].lower()
         if not (said in asked or asked in said):
             yield Finding(row, None, f"{row['model_answered']!r} answered, says the server", status="caution", modes=())
 
@@ -229,15 +230,13 @@ def spill(evidence: Evidence) -> Findings:
         spread = len(gpus) > 1 and not own.get(row["backend"])
         if memory is None:
             continue
-        weights, measured = _weights_mb(row, evidence.run.models)
-        peak = row["peak_mb"]
+        (weights, measured), peak = _weights_mb(row, evidence.run.models), row["peak_mb"]
         yield int(weights is not None or peak is not None)
         if weights is not None and weights >= FULL * memory:
             sure, size = measured and weights >= memory, weights
             words = "weights take" if measured else "weights take, by its quantisation, about"
         elif peak is not None and peak >= memory:
-            sure, size, words = True, peak, "peak was"
-            spread = False
+            sure, size, words, spread = True, peak, "peak was", False
         else:
             continue
         reading = None if sure else "the server may hold fewer bytes than its quantisation says, or use no GPU"

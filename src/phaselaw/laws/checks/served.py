@@ -197,13 +197,14 @@ def server_claim(evidence: Evidence) -> Findings:
 )
 def tokens_estimated(evidence: Evidence) -> Findings:
     """Cells whose tokens the server does not count: a prompt's words stand for them, else events or the budget."""
-    rows = evidence.run.rows.filter((pl.col("mode") == "kv_decode") & (pl.col("events") > 0))
+    rows = evidence.run.rows.lazy().filter((pl.col("mode") == "kv_decode") & (pl.col("events") > 0))
     uncounted = pl.col("gen_tokens_counted").is_null() | pl.col("false_claims").cast(pl.String).str.contains("count")
-    cells = rows.group_by(CELL, maintain_order=True).agg(
+    medians = rows.group_by(CELL, maintain_order=True).agg(
         pl.col("events", "gen_tokens_raw", "prompt_tokens_raw").median(),
         unsure=(uncounted.fill_null(False) & (pl.col("events") < pl.col(BUDGET) - 1)).mean(),
         words=(pl.col("tokens_basis") == "estimated").mean(),
     )
+    cells = medians.collect()
     for row in cells.filter((pl.col("unsure") > 0.5) | (pl.col("words") > 0.5)).iter_rows(named=True):
         said = f"its {row['prompt_tokens_raw']:g} prompt tokens are the words sent"
         if unsure := row["unsure"] > 0.5:
