@@ -193,6 +193,8 @@ SWAPPED = {"prefill": "e2e_kv", "e2e_kv": "prefill", "kv_decode": "kv_decode"}
     [
         ({}, []),
         ({"latency_ms": lambda row: 1.04 * row["latency_ms"]}, []),
+        ({"prefill_ms": lambda _: 11.2, "tokens_per_s": lambda row: 64e3 / (row["latency_ms"] - 0.8)}, []),
+        ({"prefill_ms": lambda _: 10.2}, ["their prefill_ms"]),
         ({"latency_ms": lambda row: row["latency_ms"] / 1e3}, ["request_ms", "their prefill_ms", "tokens_per_s"]),
         ({"mode": lambda row: SWAPPED[row["mode"]]}, ["what e2e_kv, their sum,", "request_ms", "their prefill_ms"]),
         ({"tokens_per_s": lambda row: 2 * row["tokens_per_s"]}, ["0.5 times tokens_per_s"]),

@@ -37,7 +37,7 @@ LEAST_LOAD_MS, LEAST_OF_TTFT = 10.0, 0.05
 """A load in warm calls that is more than both is found."""
 _FIGURES = "the figures without these calls stand in figures_without_disturbed"
 ROUNDED = 0.05
-"""Figures that are off each other by more contradict each other."""
+"""Figures that differ by more contradict each other; of times in whole milliseconds, by one of these more."""
 _PART = [*CELL, "run", "replicate"]
 """A cell as one process measured it."""
 INDEPENDENT = "if calls scatter independently of each other: noise that is autocorrelated is found more often"
@@ -280,7 +280,7 @@ _CONTRADICT = {
 @check(
     "contradictory rows",
     unit="models",
-    rests_on=f"figures that differ by {ROUNDED:.0%} or less are taken as rounded",
+    rests_on=f"figures that differ by {ROUNDED:.0%} or less, or by one of whole milliseconds, are taken as rounded",
     not_checked="no measured calls",
     next_step="look up what the file's columns hold and in which units: laws and prices go by different ones",
 )
@@ -297,11 +297,12 @@ def contradictory(evidence: Evidence) -> Findings:
         sum=pl.when(whole).then((prefill.sum() + decode.sum()) / e2e.sum()),
         request=pl.when(whole & (request.null_count() == 0)).then((first + steps) / request.sum()),
         raw=(ms / pl.col("prefill_ms")).filter(mode == "prefill").median(),
-        rate=rate.filter((rate - 1).abs() > ROUNDED).first(),
+        rate=rate.filter((rate - 1).abs() > ROUNDED).median(),
         text=(pl.col("prompt_tokens_raw") / most / pl.col("batch_size")).clip(1.0).max(),
+        allowed=ROUNDED + pl.when((ms == ms.round()).all()).then(1 / ms.min()).otherwise(0.0),  # of whole milliseconds
     )
     for (key, mine), (name, says) in product(grouped(cells, GROUP_OF_MODEL), _CONTRADICT.items()):
-        off = mine[name].filter(mine[name].is_finite() & ((mine[name] - 1).abs() > ROUNDED))
+        off = mine[name].filter(mine[name].is_finite() & ((mine[name] - 1).abs() > mine["allowed"]))
         if len(off):
             found = Finding(key, off[0], f"{says.format(off[0])}, in {len(off)} of {mine.height} cells")
             yield found if name != "text" else found.declared(modes=PREFILL, status="suspected", other_reading=_HEAD)
