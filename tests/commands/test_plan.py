@@ -266,9 +266,13 @@ def test_a_rate_from_elsewhere_needs_no_run_and_is_called_given(capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--tokens-per-s", "5", "--models", "m"], ["run", "--params", "8B"], ["run", "--tokens-per-s", "5"]]
+    "words",
+    [
+        *([], ["--tokens-per-s", "5", "--models", "m"], ["run", "--params", "8B"], ["run", "--tokens-per-s", "5"]),
+        ["--tokens-per-s", "1e-300"],
+    ],
 )
-def test_a_rate_and_runs_are_one_or_the_other(words: list[str], capsys) -> None:
+def test_a_rate_that_a_worker_can_have_and_runs_are_one_or_the_other(words: list[str], capsys) -> None:
     assert main(["plan", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

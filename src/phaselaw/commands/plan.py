@@ -319,8 +319,8 @@ def _rates_given(text: str | None) -> dict[str, float]:
     parts = [] if text is None else [text] if amount(text) > 0 else text.split(",")
     found = {name.strip() or GIVEN: amount(rate) for name, _, rate in (part.rpartition("=") for part in parts)}
     unclear = len(found) != len(parts) or (len(found) > 1 and GIVEN in found)
-    if unclear or not all(0 < rate < math.inf for rate in found.values()):
-        raise UsageError(f"--tokens-per-s {text!r}: give a positive number, or NAME=X,... for several accelerators")
+    if unclear or not all(1e-6 <= rate < LARGEST for rate in found.values()):
+        raise UsageError(f"--tokens-per-s {text!r}: give a rate from 1e-6 on, or NAME=X,... for several accelerators")
     return found
 
 
