@@ -19,7 +19,7 @@ from phaselaw.engines.permits import host_of, is_here
 from phaselaw.laws.analysis import Analysis
 from phaselaw.laws.concurrency import users_on_all
 from phaselaw.laws.physical_limit import Shape, shapes
-from phaselaw.laws.rates import N_DRAWS, NOT_MEASURED, draw, evenly, same_draws
+from phaselaw.laws.rates import N_DRAWS, NOT_MEASURED, Draws, draw, evenly, same_draws
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.summary import REQUESTS, as_requests, usable
 from phaselaw.machine.identity import gpus_of
@@ -200,40 +200,21 @@ def replicas_of(
     fastest, and the smallest and the largest: each takes megabytes of draws. Where clients were swept, no more are sent
     at once than waited within ``slo_ms`` on every prompt.
     """
-    rows = usable(as_requests(run.rows))
-    rated = analysis[REQUESTS].filter(pl.col("mode") == "e2e_kv").drop_nulls("tokens_per_s_geomean")
-    named = rated.sort("tokens_per_s_geomean", descending=True)["model"].unique(maintain_order=True)
-    ends = rated.drop_nulls("params_millions_effective").sort("params_millions_effective")["model"]
-    models = None if most is None or len(named) <= most else {*named[:most], *ends[:1], *ends[-1:]}
+    rows, models = usable(as_requests(run.rows)), _fastest(analysis, most)
     drawn = draw(rows, in_rounds=run.order == "rounds", between_runs=between_runs, models=models)
-    waited = rows.filter(pl.col("mode") == "e2e_kv").group_by("backend", "model", "batch_size", BUDGET, "mode")
-    by_request = pl.col("request_ms").is_not_null().any()
-    waits = {
-        row[:5]: row[5:]
-        for row in waited.agg((pl.col("ttft_ms") - pl.col("prefill_ms")).median(), by_request).iter_rows()
-    }
     errors, contexts, lengths = _model_errors(analysis, models), _contexts(run.models), _lengths(rows)
     swept = analysis.tables["concurrency_throughput"]
     by_clients = alike(swept.iter_rows(named=True), "backend", "model", BUDGET)
     users = {} if slo_ms is None else {key: users_on_all(cells, slo_ms) for key, cells in by_clients.items()}
-    loads, at_best = _loads(run.rows), _at_best_clients(swept, users)
+    waits, loads, at_best = _waits(rows), _loads(run.rows), _at_best_clients(swept, users)
     machines, sized = machines_of(run), shapes(run)
-    marks = {
-        (row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row
-        for row in analysis.tables["summary_by_model_backend_mode_agg"].iter_rows(named=True)
-    }
+    of_models = analysis.tables["summary_by_model_backend_mode_agg"].iter_rows(named=True)
+    marks = {(row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row for row in of_models}
     found = []
     for key, end_to_end in drawn.items():
         backend, model, batch_size, gen_tokens, phase = key
         if phase != "e2e_kv" or not end_to_end.tokens_per_s[0] > 0:
             continue
-        # How far off each phase may be: draws over the value, and the step-time model's own error.
-        prefill, decode = (
-            each.latency_ms / each.latency_ms[0] * errors.get((backend, model, phase), 1.0)
-            if (each := drawn.get((*key[:4], phase)))
-            else exact(1.0)
-            for phase in ("prefill", "kv_decode")
-        )
         mean = float(end_to_end.tokens_per_s[0])
         clients, faster = at_best.get((backend, model, gen_tokens), (1, exact(1.0)))
         found.append(
@@ -249,10 +230,10 @@ def replicas_of(
                 usd_per_hour=usd_per_hour[backend] if isinstance(usd_per_hour, Mapping) else usd_per_hour,
                 e2e_s=end_to_end.latency_ms / 1000.0 * max(1, clients) / faster,
                 scale_out_s=loads.get((backend, model)),
-                wait_s=max(0.0, waits[key][0] or 0.0) / 1e3,
+                wait_s=waits[key][0],
                 by_request=waits[key][1],
-                prefill_factor=prefill,
-                decode_factor=decode,
+                prefill_factor=_factor(drawn.get((*key[:4], "prefill")), errors.get((backend, model, "prefill"))),
+                decode_factor=_factor(drawn.get((*key[:4], "kv_decode")), errors.get((backend, model, "kv_decode"))),
                 interval_basis=end_to_end.basis,
                 incomplete=bool(marks[key].get("incomplete")),
                 suspect=marks[key][SUSPECT],
@@ -266,6 +247,28 @@ def replicas_of(
             )
         )
     return found
+
+
+def _fastest(analysis: Analysis, most: int | None) -> set[str] | None:
+    """Of more than ``most`` models those with the highest end-to-end rates, the smallest and the largest; else all."""
+    rated = analysis[REQUESTS].filter(pl.col("mode") == "e2e_kv").drop_nulls("tokens_per_s_geomean")
+    named = rated.sort("tokens_per_s_geomean", descending=True)["model"].unique(maintain_order=True)
+    ends = rated.drop_nulls("params_millions_effective").sort("params_millions_effective")["model"]
+    return None if most is None or len(named) <= most else {*named[:most], *ends[:1], *ends[-1:]}
+
+
+def _factor(phase: Draws | None, error: Floats | None) -> Floats:
+    """How far off a phase may be: draws over the value, and the step-time model's own error."""
+    off = exact(1.0) if phase is None else phase.latency_ms / phase.latency_ms[0]
+    return off if phase is None or error is None else off * error
+
+
+def _waits(rows: pl.DataFrame) -> dict[tuple[Any, ...], tuple[float, bool]]:
+    """By the keys of draws: seconds of a request before its prefill, and whether it is as its user waits for it."""
+    requests = rows.filter(pl.col("mode") == "e2e_kv").group_by("backend", "model", "batch_size", BUDGET, "mode")
+    by_request = pl.col("request_ms").is_not_null().any()
+    waited = requests.agg((pl.col("ttft_ms") - pl.col("prefill_ms")).median(), by_request)
+    return {tuple(key): (max(0.0, ms or 0.0) / 1e3, by) for *key, ms, by in waited.iter_rows()}
 
 
 def machines_of(run: Run) -> dict[str, Machine]:
