@@ -382,8 +382,8 @@ def _question(args: argparse.Namespace, models: set[str], profile: Mapping[str, 
         raise UsageError("--failure-usd needs --success-rates: how often each model fails")
     if args.rates:
         tiers = inputs.read_tiers(args.rates)
-    by_backend = args.rates is None and tiers is hour.prices  # not by the kind of an offer, whatever they are called
-    day = _day(args, profile, None if by_backend else tiers.get("spot"))
+    # Prices by backend are not by the kind of an offer, whatever a backend is called.
+    day = _day(args, profile, None if tiers is hour.prices else tiers.get("spot"))
     two = None if args.tiers is None else tuple(name.strip() for name in args.tiers.split(","))
     if two is not None and len(two) != 2:
         raise UsageError(f"--tiers {args.tiers!r}: give two models, DEFAULT,PREMIUM")
