@@ -69,6 +69,11 @@ def percent(value: Any, places: int = 1) -> str:
     return MISSING if value is None else f"{100 * value:.{places}f} %"
 
 
+def in_full(level: float) -> str:
+    """An interval's level, no digit of it left out: ``95%``, ``99.99%``."""
+    return f"{100 * level:.12g}%"
+
+
 def factor(value: Any) -> str:
     """A factor: 1.1 is about 10 % off."""
     return MISSING if value is None else f"{digits(value)} x"

@@ -361,7 +361,7 @@ def _dominance(fractions: pl.DataFrame, level: float) -> Iterator[Row]:
             where = "" if inside else f", {'below' if at < budgets[0] else 'beyond'} what was measured (extrapolated)"
             ends = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
             said = f"decode passes {share:.0%} of end-to-end latency at {at:.3g}{ends} generated tokens{where}"
-            basis = f"{100 * level:.12g}% over models" + ("" if inside else ", extrapolated")
+            basis = f"{col.in_full(level)} over models" + ("" if inside else ", extrapolated")
             about = key | {"axis": "gen_tokens", "scenario": ALL}
             yield _change(about, f"decode's share passes {share:g}", said, at=at, low=low, high=high, interval=basis)
 

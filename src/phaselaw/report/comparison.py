@@ -15,7 +15,7 @@ from phaselaw.laws.warmup import COLD_STARTS
 from phaselaw.report import performance, scaling, sweeps
 from phaselaw.report.document import Block, Section, display, dots
 from phaselaw.report.subject import Companion, Subject, in_order, law_words, table_rows
-from phaselaw.tables import BUDGET, MISSING, Col, Row, bracket, counted, digits, fixed, two_places, words
+from phaselaw.tables import BUDGET, MISSING, Col, Row, bracket, counted, digits, fixed, in_full, two_places, words
 from phaselaw.tables import Table as Declared
 
 _RUN = words("run", "run")
@@ -115,10 +115,10 @@ def run_against_run(comparison: regression_test.RegressionTest) -> Section:
     if comparison.judged and comparison.n_not_judged:
         reading.append(f"{comparison.n_not_judged} ratios are not judged: some run lacks their cells.")
     reading.append(
-        f"In brackets: {100 * comparison.level:.12g}% intervals by the scatter of calls within these runs only. "
+        f"In brackets: {in_full(comparison.level)} intervals by the scatter of calls within these runs only. "
         "Runs of the same thing differ by more than that: a ratio outside of its interval is no regression yet."
         if comparison.basis == regression_test.WITHIN_RUNS
-        else f"In brackets: {100 * comparison.level:.12g}% intervals of one ratio, by how far the same thing differs "
+        else f"In brackets: {in_full(comparison.level)} intervals of one ratio, by how far the same thing differs "
         f"{comparison.basis}; p is corrected for all that is asked of models and of everything (Holm; end to end has "
         "most of what may go wrong). A cell has the verdict of its model, else of everything, where it lies beyond the "
         "threshold, too."

@@ -185,7 +185,7 @@ def _brackets(subject: Subject, found: Sequence[Row]) -> str:
     """What stands in brackets, or why nothing does."""
     basis = str(found[0]["interval_basis"] or NOT_MEASURED)
     unknown = basis.startswith(NOT_MEASURED) and f"What another run would give is {basis}"
-    return unknown or f"In brackets, {100 * subject.analysis.options.level:.12g}%: {basis}"
+    return unknown or f"In brackets, {col.in_full(subject.analysis.options.level)}: {basis}"
 
 
 def _compared(row: Row) -> str:

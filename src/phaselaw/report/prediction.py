@@ -61,7 +61,7 @@ def reading(predictions: laws.Predictions) -> tuple[str, ...]:
     found, measured = {row["predictor"] for row in rows}, {row["law"] for row in rows}
     known = [law for law in laws.LAWS if law in found]
     return (
-        f"In brackets: {100 * rows[0]['level']:.12g}% prediction intervals, where the latency of one new model lies: "
+        f"In brackets: {col.in_full(rows[0]['level'])} prediction intervals, where the latency of one new model lies: "
         "how far models scatter about the law, and the law's own uncertainty, in one more run or in this run only, as "
         "'intervals hold' says. Latencies are of calls that run alone.",
         "Used is the law that is off by the least when a measured model is left out (typical error, a factor), of "

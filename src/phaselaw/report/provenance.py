@@ -15,7 +15,7 @@ from phaselaw.report.document import Block, Code, Table
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
 from phaselaw.rundir.read import runs_of
-from phaselaw.tables import BACKEND, BUDGET, MODEL, Col, Row, assumed, count, counted, measured, texts, words
+from phaselaw.tables import BACKEND, BUDGET, MODEL, Col, Row, assumed, count, counted, in_full, measured, texts, words
 
 _FEW_MODELS = 10
 
@@ -168,7 +168,7 @@ def reproduce(subject: Subject) -> Iterator[Block]:
         f"phaselaw {__version__} wrote this report.",
         *([f"phaselaw {version} measured it."] if version else []),
         *([f"Commit of the working directory it was measured in: {commit}."] if commit else []),
-        f"Bootstrap: {count(options.draws)} draws, seed {options.seed}; intervals at {100 * options.level:.12g}%.",
+        f"Bootstrap: {count(options.draws)} draws, seed {options.seed}; intervals at {in_full(options.level)}.",
     ]
     yield Code("\n".join(commands))
     yield tuple(facts)

@@ -13,7 +13,7 @@ from phaselaw.laws.regression import Floats
 from phaselaw.report.document import Axis, Block, Curve, CurvePlot, Panels, Point, Table, display
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
-from phaselaw.tables import SUSPECT, Row, alike, digits, fixed
+from phaselaw.tables import SUSPECT, Row, alike, digits, fixed, in_full
 
 _MOST_PANELS = 12
 """Beyond these the page would take long to draw and to load."""
@@ -107,7 +107,7 @@ def exponents(subject: Subject) -> Iterator[Block]:
     yield subject.table(
         scaling.SCALING_FITS,
         rows,
-        caption=f"Exponents by backend and phase, with {100 * subject.analysis.options.level:.12g}% intervals.",
+        caption=f"Exponents by backend and phase, with {in_full(subject.analysis.options.level)} intervals.",
         shows="backend mode n_models slope slope_t_ci_low r2 spearman_rho_loglog verdict slope_without "
         "slope_hc2_ci_low slope_ci_low tr121_verdict",
     )
