@@ -84,8 +84,9 @@ def predictions(rows: pl.DataFrame, *, batch: float, prompt: float) -> list[dict
         )
         for row in here.iter_rows(named=True):
             mode, tokens = row["mode"], row["tokens"]
-            answer = times.prefill_s(tokens, batch=batch) if mode == "prefill" else times.decode_step_s(batch, tokens)
-            off = None if answer is None else answer.seconds * 1e3 / row["ms"] - 1
+            phase = times.get(mode)
+            ms = float(phase.ms(batch, tokens)) if phase and phase.inside(batch, tokens) else None
+            off = None if ms is None else ms / row["ms"] - 1
             found.append(
                 {
                     "backend": backend,
@@ -94,7 +95,7 @@ def predictions(rows: pl.DataFrame, *, batch: float, prompt: float) -> list[dict
                     "batch": batch,
                     "tokens": tokens,
                     "measured_ms": row["ms"],
-                    "predicted_ms": None if answer is None else answer.seconds * 1e3,
+                    "predicted_ms": ms,
                     "off": off,
                     "scatter": scatter(rows, model, mode, batch, prompt),
                     "form": forms[backend, model, mode],

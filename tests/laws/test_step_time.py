@@ -4,6 +4,7 @@ import math
 import random
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -71,13 +72,9 @@ def test_a_law_of_the_forms_is_predicted_where_it_was_not_measured(
         return base + per_sequence * batch + per_token / 100 * batch * context
 
     model, lines = model_of(calls(prefill, step))
-    at_three = model.decode_step_s(3, 200)
-    assert at_three is not None
-    assert at_three.seconds * 1e3 == pytest.approx(step(3, 200), rel=0.02)
+    assert model["kv_decode"].ms(3, 200) == pytest.approx(step(3, 200), rel=0.02)
     assert lines["kv_decode"]["left_out_max"] < 0.03
-    long = model.prefill_s(128, batch=2)
-    assert long is not None
-    assert long.seconds * 1e3 == pytest.approx(prefill(2, 128), rel=0.03)
+    assert model["prefill"].ms(2, 128) == pytest.approx(prefill(2, 128), rel=0.03)
 
 
 def test_exact_data_gives_the_coefficients_back_and_the_form_by_name() -> None:
@@ -91,9 +88,8 @@ def test_exact_data_gives_the_coefficients_back_and_the_form_by_name() -> None:
         [4, 0.5, 0.01]
     )
     assert decode["left_out_max"] < 1e-6
-    whole = model.decode_s(3, 100, 50)
-    assert whole is not None
-    assert whole.seconds * 1e3 == pytest.approx(sum(8 + 6 + 0.06 * (100 + index) for index in range(50)))
+    whole = 50 * model["kv_decode"].ms(3, 100 + 49 / 2)
+    assert whole == pytest.approx(sum(8 + 6 + 0.06 * (100 + index) for index in range(50)))
 
 
 def test_a_prefill_that_costs_something_for_each_sequence_is_told_from_one_that_does_for_each_token() -> None:
@@ -102,31 +98,24 @@ def test_a_prefill_that_costs_something_for_each_sequence_is_told_from_one_that_
     assert [lines["prefill"][name] for name in ("constant_ms", "per_sequence_ms", "per_token_ms")] == pytest.approx(
         [2, 5, 0.1]
     )
-    at = model.prefill_s(200, batch=3)
-    assert at is not None
-    assert at.seconds * 1e3 == pytest.approx(77)
+    assert model["prefill"].ms(3, 200) == pytest.approx(77)
 
 
 def test_an_engine_whose_kernels_change_with_the_batch_is_interpolated_and_never_falls() -> None:
     steps = {1: 10.0, 2: 14.0, 3: 15.0, 4: 15.5, 8: 17.0, 12: 18.5, 14: 29.0, 16: 40.0}
     model, lines = model_of(calls(always(1), of_batch(steps), batches=tuple(steps), prompts=(16,)))
     assert lines["kv_decode"]["form"] == "interpolated batch"
-    between = [model.decode_step_s(batch, 20) for batch in (1, 2, 3, 4, 6, 12, 13, 16)]
-    ms = [answer.seconds * 1e3 for answer in between if answer is not None]
+    ms = model["kv_decode"].ms(np.array([1, 2, 3, 4, 6, 12, 13, 16]), 20)
     assert ms == pytest.approx([10, 14, 15, 15.5, 16.25, 18.5, 23.75, 40])
 
 
-def test_beyond_the_measured_range_there_is_no_answer_unless_it_is_asked_for_and_labelled() -> None:
+def test_the_measured_range_is_known_and_the_formula_goes_on_beyond_it() -> None:
     model, _ = model_of(calls(lambda b, n: 1 + 0.1 * b * n, lambda b, _: 5 + b))
-    assert model.decode_step_s(9, 100) is None
-    assert model.decode_step_s(8, 272) is None
-    assert model.decode_step_s(8, 271) is not None  # the last step of the longest call
-    assert model.prefill_s(15) is None
-    inside, beyond = model.prefill_s(20), model.prefill_s(512, extrapolate=True)
-    assert inside is not None and beyond is not None
-    assert (inside.basis, beyond.basis) == ("derived", "extrapolated")
-    assert beyond.seconds * 1e3 == pytest.approx(52.2, rel=0.01)
-    assert model.decode_s(1, 250, 64) is None
+    decode, prefill = model["kv_decode"], model["prefill"]
+    assert not decode.inside(9, 100) and not decode.inside(8, 272)
+    assert decode.inside(8, 271)  # the last step of the longest call
+    assert prefill.inside(1, np.array([15, 20, 512])).tolist() == [False, True, False]
+    assert prefill.ms(1, 512) == pytest.approx(52.2, rel=0.01)
 
 
 def test_what_was_not_varied_has_a_range_of_one_value() -> None:
@@ -142,9 +131,8 @@ def test_noise_does_not_pull_a_fit_towards_the_fast_points() -> None:
     rows = [row("kv_decode", 160 * math.exp(0.4 * draw.gauss(0, 1) - 0.08), seq_len=10 + n) for n in range(300)]
     (line,) = table_of(normalised(pl.DataFrame(rows), where="test")).to_dicts()
     mean = sum(each["latency_ms"] for each in rows) / len(rows) / 16
-    middle = step_times(table_of(normalised(pl.DataFrame(rows), where="test")))["cpu", "m"].decode_step_s(1, 150)
-    assert middle is not None, line["form"]
-    assert middle.seconds * 1e3 == pytest.approx(mean, rel=0.03)
+    decode = step_times(table_of(normalised(pl.DataFrame(rows), where="test")))["cpu", "m"]["kv_decode"]
+    assert decode.ms(1, 150) == pytest.approx(mean, rel=0.03), line["form"]
 
 
 def test_clients_of_a_server_stand_for_the_batch_of_a_step_but_not_of_a_prefill() -> None:
@@ -174,6 +162,5 @@ def test_tr121s_own_rows_give_a_model_with_the_range_of_its_prompts(reference_da
     assert table.height == 19 * 2
     cpu = table.filter((pl.col("backend") == "hf_cpu_fp32") & (pl.col("mode") == "prefill"))
     assert cpu.select("tokens_min", "tokens_max").unique().rows() == [(1, 17)]
-    qwen = step_times(table)["ollama", "qwen2.5:7b"].decode_s(1, 46, 64)
-    assert qwen is not None
-    assert qwen.seconds == pytest.approx(0.709, rel=0.01)  # TR121 3.5: 709.04 ms
+    qwen = step_times(table)["ollama", "qwen2.5:7b"]["kv_decode"]
+    assert 64 * qwen.ms(1, 46 + 63 / 2) == pytest.approx(709, rel=0.01)  # TR121 3.5: 709.04 ms

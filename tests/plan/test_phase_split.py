@@ -104,7 +104,7 @@ def test_doubted_prefill_times_are_never_priced(extrapolate: bool) -> None:
 
 
 def test_a_run_without_a_step_time_model_says_so() -> None:
-    found = split(REPLICA, None, Mix(name="a", prompt_tokens=9, output_tokens=9), extrapolate=True)
+    found = split(REPLICA, {}, Mix(name="a", prompt_tokens=9, output_tokens=9), extrapolate=True)
     assert found.status == "not_possible" and "step-time model" in str(found.why)
 
 

@@ -15,9 +15,7 @@ def times(tokens: tuple[float, float] = (1, 4096), batch: tuple[float, float] = 
     fixed, per_sequence, per_context = STEP_MS
     decode = none | {"constant_ms": fixed, "per_sequence_ms": per_sequence, "per_token_ms": per_context}
     shared = {"knots": (), "knot_ms": (), "batch": batch, "tokens": tokens}
-    return StepTimes(
-        backend="b",
-        model="m",
-        prefill=PhaseTime(mode="prefill", coefficients=prefill, **shared),
-        decode=PhaseTime(mode="kv_decode", coefficients=decode, **shared),
-    )
+    return {
+        "prefill": PhaseTime(mode="prefill", coefficients=prefill, **shared),
+        "kv_decode": PhaseTime(mode="kv_decode", coefficients=decode, **shared),
+    }

@@ -21,10 +21,9 @@ def requests(slower: float = 1.0, scatter: float = 0.05, **given: Any) -> Values
     generator = np.random.default_rng(0)
     prompt, output = generator.integers(10, 1000, N), generator.integers(2, 200, N)
     law = times()
-    assert law.prefill is not None and law.decode is not None
     noise = slower * np.exp(generator.normal(0, scatter, (2, N)))
-    ttft = law.prefill.ms(1.0, prompt.astype(float)) / 1000 * noise[0]
-    step = law.decode.ms(1.0, prompt + (output - 1) / 2) / 1000 * noise[1]
+    ttft = law["prefill"].ms(1.0, prompt.astype(float)) / 1000 * noise[0]
+    step = law["kv_decode"].ms(1.0, prompt + (output - 1) / 2) / 1000 * noise[1]
     values = {
         "timestamp": 1.7e9 + np.arange(N), "prompt_tokens": prompt, "output_tokens": output, "ttft_s": ttft,
         "e2e_s": ttft + step * (output - 1),

@@ -18,6 +18,7 @@ and count with their residuals. The simplest form is chosen, unless one with mor
 import dataclasses
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Literal
@@ -90,14 +91,6 @@ traffic has thousands, which show a curve without either."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class StepTime:
-    """A predicted time; ``basis`` is ``extrapolated`` beyond the range that the model was fitted in."""
-
-    seconds: float
-    basis: Literal["derived", "extrapolated"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseTime:
     """One phase of one model on one backend: a row of ``step_time_model``."""
 
@@ -126,54 +119,22 @@ class PhaseTime:
             total = total + values
         return np.asarray(np.maximum(total, 0.0))
 
-    def inside(self, batch: float, tokens: float) -> bool:
-        """Whether this batch and this length lie in the measured range."""
-        ends = ((batch, *self.batch), (tokens, *self.tokens))
-        return all(low - 1e-9 <= value <= high + 1e-9 for value, low, high in ends)
+    def inside(self, batch: Floats | float, tokens: Floats | float) -> NDArray[np.bool_]:
+        """Whether this batch and this length lie in the measured range, elementwise."""
+        (fewest, most), (shortest, longest) = self.batch, self.tokens
+        of_batch = (np.asarray(batch) >= fewest - 1e-9) & (np.asarray(batch) <= most + 1e-9)
+        return of_batch & (np.asarray(tokens) >= shortest - 1e-9) & (np.asarray(tokens) <= longest + 1e-9)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class StepTimes:
-    """Both phases of one model on one backend. Each answer is ``None`` where it was not measured.
-
-    ``extrapolate=True`` answers outside the measured range too, and the answer's ``basis`` says so.
-    """
-
-    backend: str
-    model: str
-    prefill: PhaseTime | None
-    decode: PhaseTime | None
-
-    def prefill_s(self, prompt_tokens: float, *, batch: float = 1, extrapolate: bool = False) -> StepTime | None:
-        """Seconds of one prefill of ``batch`` prompts, each of so many tokens."""
-        return _answer(self.prefill, batch, prompt_tokens, prompt_tokens, extrapolate)
-
-    def decode_step_s(self, batch: float, context_tokens: float, *, extrapolate: bool = False) -> StepTime | None:
-        """Seconds of one decode step of ``batch`` sequences that each have so many tokens in the cache."""
-        return _answer(self.decode, batch, context_tokens, context_tokens, extrapolate)
-
-    def decode_s(
-        self, batch: float, prompt_tokens: float, gen_tokens: float, *, extrapolate: bool = False
-    ) -> StepTime | None:
-        """Seconds of ``gen_tokens`` decode steps after a prompt: a step is affine in context, so its middle counts."""
-        last = prompt_tokens + max(gen_tokens - 1, 0)
-        step = _answer(self.decode, batch, prompt_tokens, last, extrapolate)
-        return None if step is None else dataclasses.replace(step, seconds=step.seconds * gen_tokens)
-
-
-def _answer(phase: PhaseTime | None, batch: float, first: float, last: float, extrapolate: bool) -> StepTime | None:
-    """The time at the middle of ``first`` to ``last`` tokens, where all of them are measured or may be extrapolated."""
-    inside = phase is not None and phase.inside(batch, first) and phase.inside(batch, last)
-    if phase is None or not (inside or extrapolate):
-        return None
-    seconds = float(phase.ms(batch, (first + last) / 2)) / 1e3
-    return StepTime(seconds=seconds, basis="derived" if inside else "extrapolated")
+StepTimes = Mapping[Mode, PhaseTime]
+"""The phases of one model on one backend; one that was not measured is absent."""
 
 
 def step_times(table: pl.DataFrame) -> dict[tuple[str, str], StepTimes]:
     """The models of a ``step_time_model`` table (as made, or read back from its CSV), by backend and model."""
-    phases = {
-        (row["backend"], row["model"], row["mode"]): PhaseTime(
+    models: defaultdict[tuple[str, str], dict[Mode, PhaseTime]] = defaultdict(dict)
+    for row in table.iter_rows(named=True):
+        models[row["backend"], row["model"]][row["mode"]] = PhaseTime(
             mode=row["mode"],
             coefficients={name: float(row[name] or 0.0) for name in COEFFICIENTS},
             knots=tuple(json.loads(row["knots"] or "[]")),
@@ -181,17 +142,7 @@ def step_times(table: pl.DataFrame) -> dict[tuple[str, str], StepTimes]:
             batch=(float(row["batch_min"]), float(row["batch_max"])),
             tokens=(float(row["tokens_min"]), float(row["tokens_max"])),
         )
-        for row in table.iter_rows(named=True)
-    }
-    return {
-        (backend, model): StepTimes(
-            backend=backend,
-            model=model,
-            prefill=phases.get((backend, model, "prefill")),
-            decode=phases.get((backend, model, "kv_decode")),
-        )
-        for backend, model, _ in phases
-    }
+    return dict(models)
 
 
 def _terms(batch: Floats, tokens: Floats) -> dict[str, Floats]:

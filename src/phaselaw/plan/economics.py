@@ -263,7 +263,7 @@ def _phase_split(
     at_once = ((each, question.batch or each.batch_size * each.clients) for each in replicas)
     once = {(each.backend, each.model, batch): each for each, batch in at_once}
     for (backend, model, batch), each in once.items():
-        replica, phases = dataclasses.replace(each, batch_size=batch), times.get((backend, model))
+        replica, phases = dataclasses.replace(each, batch_size=batch), times.get((backend, model), {})
         seconds = [split(replica, phases, mix, extrapolate=question.extrapolate) for mix in question.mixes]
         found = token_prices(question.mixes, seconds, replica.usd_per_hour)
         if question.itemised:

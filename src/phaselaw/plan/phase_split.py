@@ -47,7 +47,7 @@ class TokenPrices(Coverage):
     status: RateStatus = "not_possible"
 
 
-def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: bool = False) -> Split:
+def split(replica: Replica, times: StepTimes, mix: Mix, *, extrapolate: bool = False) -> Split:
     """Seconds by phase of one request, where as many of its kind are served at once as the replica's batch size says.
 
     A batch shares its decode steps. It shares its prefill as far as batches were measured there, else each prompt is
@@ -58,20 +58,22 @@ def split(replica: Replica, times: StepTimes | None, mix: Mix, *, extrapolate: b
         return Split(why=f"its prefill times are doubted: {replica.suspect_prefill}")
     if (why := cannot_hold(replica, mix, batch)) is not None:
         return Split(why=why)
-    if times is None or times.prefill is None or times.decode is None:
+    prefill, decode = times.get("prefill"), times.get("kv_decode")
+    if prefill is None or decode is None:
         return Split(why="no step-time model (it takes a run with prompts of several lengths)")
-    together = max(1, min(batch, int(times.prefill.batch[1])))
-    beyond = "; ".join(_beyond(replica, times.prefill, times.decode, mix, together)) or None
+    together = max(1, min(batch, int(prefill.batch[1])))
+    beyond = "; ".join(_beyond(replica, prefill, decode, mix, together)) or None
     if beyond and not extrapolate:
         return Split(why=beyond)
-    prefill = times.prefill_s(_fresh(mix), batch=together, extrapolate=True)
     steps = max(0.0, mix.output_tokens - 1) if replica.by_request else mix.output_tokens
-    decode = times.decode_s(batch, mix.prompt_tokens, steps, extrapolate=True)
-    assert prefill is not None and decode is not None
+    last = mix.prompt_tokens + max(steps - 1, 0)
+    # A step is affine in context, so its middle counts.
+    prefill_s = float(prefill.ms(together, _fresh(mix))) / 1e3
+    decode_s = float(decode.ms(batch, (mix.prompt_tokens + last) / 2)) / 1e3 * steps
     asked_before = not replica.lengths or any(near(mix.prompt_tokens, each.prompt) for each in replica.lengths)
     return Split(
-        prefill_s=prefill.seconds / together * replica.prefill_factor + replica.wait_s,
-        decode_s=decode.seconds / batch * replica.decode_factor,
+        prefill_s=prefill_s / together * replica.prefill_factor + replica.wait_s,
+        decode_s=decode_s / batch * replica.decode_factor,
         status="extrapolated" if beyond else "derived" if asked_before else "interpolated",
         why=beyond,
     )

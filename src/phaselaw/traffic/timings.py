@@ -17,7 +17,7 @@ from scipy import special
 from phaselaw.laws.options import Options
 from phaselaw.laws.rates import draws_of
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.step_time import PhaseTime, StepTimes
+from phaselaw.laws.step_time import StepTimes
 from phaselaw.traffic.log import Log
 
 COLD_AGE_S = 60.0
@@ -115,7 +115,7 @@ def _against(log: Log, reference: ReferenceTimes) -> dict[str, Any]:
     statement = "SELECT prompt, output, batch_size, ttft, step, started FROM timed ORDER BY sent"
     result, seen, asked, outside = log.result(statement), 0, 0, 0
     sums = {name: np.zeros((2, _BLOCKS)) for name in ("ttft", "decode_step")}
-    phases = {"ttft": reference.times.prefill, "decode_step": reference.times.decode}
+    phases = {"ttft": reference.times.get("prefill"), "decode_step": reference.times.get("kv_decode")}
     while rows := result.fetchmany(_FETCHED):
         prompt, output, batch, *logged, started = np.array(rows, dtype=float).T
         block = (seen + np.arange(len(rows))) * _BLOCKS // total
@@ -127,7 +127,7 @@ def _against(log: Log, reference: ReferenceTimes) -> dict[str, Any]:
             asked += int(wanted.sum())
             if phase is None:
                 continue
-            inside = wanted & _inside(phase, size, prompt) & _inside(phase, size, last)
+            inside = wanted & phase.inside(size, prompt) & phase.inside(size, last)
             outside += int((wanted & ~inside).sum())
             ratios = np.log(values[inside] * 1000 / phase.ms(size[inside], (prompt + last)[inside] / 2))
             sums[name] += [np.bincount(block[inside], weights, minlength=_BLOCKS) for weights in (None, ratios)]
@@ -139,11 +139,6 @@ def _against(log: Log, reference: ReferenceTimes) -> dict[str, Any]:
         "outside_the_measured_range": outside,
         **{name: _ratio_row(of[0], of[1], factors[name]) for name, of in sums.items()},
     }
-
-
-def _inside(phase: PhaseTime, batch: Floats, tokens: Floats) -> np.ndarray[Any, Any]:
-    (fewest, most), (shortest, longest) = phase.batch, phase.tokens
-    return (batch >= fewest) & (batch <= most) & (tokens >= shortest) & (tokens <= longest)
 
 
 def _ratio_row(counts: Floats, totals: Floats, factor: Floats | None) -> dict[str, Any]:
