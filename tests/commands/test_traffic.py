@@ -99,14 +99,26 @@ def test_a_page_in_a_file_is_known_by_its_look(tmp_path: Path, capsys) -> None:
     page.write_text("# TYPE a counter\nllamacpp:prompt_tokens_total 10\nllamacpp:tokens_predicted_total 5\n")
     assert main(["traffic", str(page)]) == 0
     assert "averages since the engine started" in capsys.readouterr().out
-    assert main(["traffic", str(page), str(page)]) == 2
-    assert "--window" in capsys.readouterr().err
+    for words in ([str(page), str(page)], [str(page), "--window", "60"]):  # what it counts is not of the last minute
+        assert main(["traffic", *words]) == 2
+        assert "two pages go with --window" in capsys.readouterr().err
+
+
+def test_a_saved_page_is_as_old_as_its_file_which_is_said(tmp_path: Path, engine: str, capsys) -> None:
+    page = tmp_path / "page.prom"
+    page.write_text("vllm:prompt_tokens_total 0\nvllm:request_success_total 0\nprocess_start_time_seconds 1e9\n")
+    assert main(["traffic", str(page)]) == 0
+    assert "In doubt: the page is taken to be as old as its file" in capsys.readouterr().out
+    assert main(["traffic", str(page), engine, "--window", "3600", "--json"]) == 0  # and nobody waits an hour
+    document = json.loads(capsys.readouterr().out)
+    assert (document["requests"], document["span_s"], document.get("doubts")) == (10, 3600, None)
 
 
 @pytest.mark.parametrize(
     ("words", "code"),
     [
         (["none.csv"], 1), (["LOG", "LOG"], 2), (["LOG", "--part", "2:1"], 2), (["LOG", "--window", "0"], 2),
+        (["LOG", "--window", "60"], 2),
         (["LOG", "--out", "no/where.json"], 1),
         (["LOG", "--timestamp-column", "when"], 2), (["http://127.0.0.1:1/metrics"], 1), (["LOG", "--model", "m"], 2),
         (["LOG", "--against", "none"], 1),

@@ -122,6 +122,28 @@ def test_doubtful_units_and_dates_are_told(tmp_path: Path) -> None:
     assert any("requests/s are more than most services see" in each for each in fast)
 
 
+def test_a_part_that_is_in_the_log_twice_is_told_and_requests_of_one_length_are_not(tmp_path: Path) -> None:
+    moments = 1.7e9 + np.cumsum(np.random.default_rng(3).exponential(2.0, 400)).round(3)
+    rows = [f"{at},{100 + n % 7},{20 + n % 5}\n" for n, at in enumerate(moments)]
+    path = tmp_path / "log.csv"
+    path.write_text("timestamp,prompt_tokens,output_tokens\n" + "".join(rows + rows[:50]))
+    [doubt] = traffic_profile([path], Reading())["doubts"]
+    assert doubt.startswith("50 of 450 rows have the time and lengths of another")
+    alike = traffic_profile([arrivals(tmp_path, np.floor(moments / 10) * 10)], Reading())
+    assert alike["doubts"] == [] and alike["rows_said_twice"] == 0
+
+
+def test_a_rate_of_few_requests_is_in_doubt_by_the_exact_interval_of_a_poisson_mean(tmp_path: Path) -> None:
+    [doubt] = traffic_profile([arrivals(tmp_path, 1.7e9 + np.arange(10.0))], Reading())["doubts"]
+    assert "as long a time may bring 4.8 to 18.4" in doubt  # Garwood 1936, of 10
+
+
+def test_a_load_without_a_known_peak_says_so_in_its_plan(tmp_path: Path) -> None:
+    short, long = (traffic_profile([arrivals(tmp_path, 1.7e9 + np.arange(n))], Reading()) for n in (50.0, 90.0))
+    assert "traffic: no peak is known: without --burst a plan carries the mean load alone" in doubts_of(short)
+    assert not any("no peak" in doubt for doubt in doubts_of(long))
+
+
 def test_what_a_plan_must_say_travels_in_the_profile(log: Path) -> None:
     log.write_text(log.read_text() + "broken,1,1\n")
     told = doubts_of(traffic_profile([log], Reading()))

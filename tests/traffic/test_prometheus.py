@@ -76,6 +76,23 @@ def test_an_engine_that_restarted_in_between_is_noticed() -> None:
         scrape_profile(parse(VLLM.replace("20000.0", "5.0")), earlier=parse(VLLM), seconds=60, now=NOW)
 
 
+def test_an_engine_that_restarted_and_has_counted_more_since_is_noticed_by_its_start() -> None:
+    again = VLLM.replace("1.7e+09", "1.70001e+09").replace("50000.0", "90000.0")
+    with pytest.raises(AnalysisError, match="started anew"):
+        scrape_profile(parse(again), earlier=parse(VLLM), seconds=60, now=NOW)
+
+
+def test_a_histogram_whose_last_bucket_is_not_there_has_the_quantiles_of_its_count() -> None:
+    of = "vllm:time_to_first_token_seconds_bucket"
+    lacking, none = (
+        "".join(line for line in VLLM.splitlines(keepends=True) if not line.startswith(prefix))
+        for prefix in (f'{of}{{le="+Inf"', of)
+    )
+    whole, found, without = (scrape_profile(parse(page), now=NOW)["latencies"] for page in (VLLM, lacking, none))
+    assert found["ttft_s"] == whole["ttft_s"]
+    assert (without["ttft_s"]["mean"], without["ttft_s"]["p50"]) == (0.12, None)
+
+
 def test_llama_server_counts_tokens_but_no_requests() -> None:
     found = scrape_profile(parse(LLAMA), now=NOW)
     assert found["requests"] is None and found["kinds"] == []

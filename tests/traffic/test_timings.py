@@ -75,6 +75,15 @@ def test_only_what_was_measured_is_compared() -> None:
     assert found["ttft"]["verdict"] == "not measured"
 
 
+def test_prompt_tokens_that_a_cache_held_are_not_held_against_the_prefill() -> None:
+    values, law = requests(scatter=0.0), times()
+    cached = values["prompt_tokens"] // 2
+    ttft = law["prefill"].ms(1.0, (values["prompt_tokens"] - cached).astype(float)) / 1000
+    e2e = values["e2e_s"] - values["ttft_s"] + ttft
+    found = against(values | {"ttft_s": ttft, "e2e_s": e2e, "cached_tokens": cached})["against"]
+    assert [found[phase]["ratio"] for phase in ("ttft", "decode_step")] == pytest.approx([1, 1])
+
+
 def test_buckets_hold_each_request_once_and_decode_is_apart_from_the_first_token() -> None:
     found = against(requests())
     assert sum(row["requests"] for row in found["buckets"]) == N

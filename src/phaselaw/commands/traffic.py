@@ -115,6 +115,8 @@ def _read(source: str, most: int = LARGEST_PAGE) -> str:
 
 
 def _of_log(args: argparse.Namespace) -> dict[str, Any]:
+    if args.window is not None:
+        raise UsageError("--window is about Prometheus pages; --part takes a part of a log")
     columns = {meaning: name for meaning in COLUMN_OPTIONS if (name := getattr(args, f"{meaning}_column"))}
     named = ("timestamp_unit", "timestamp_format", "duration_unit", "model", "allow_dropped")
     reading = Reading(columns=columns, part=args.part, **{name: getattr(args, name) for name in named})
@@ -146,13 +148,16 @@ def _of_pages(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("--against needs a request log: a Prometheus page does not tell requests apart")
     if len(sources) == 1 and _is_url(sources[0]) and args.window is not None:
         sources = sources * 2
-    if len(sources) == 2 and args.window is None:
-        raise UsageError("two pages: say with --window how many seconds lie between them")
-    pages, began = [], time.monotonic()
+    if (len(sources) == 2) != (args.window is not None):
+        raise UsageError("two pages go with --window: how many seconds lie between them")
+    pages, began, live = [], time.monotonic(), all(map(_is_url, sources))
     for at, source in enumerate(sources):
-        if at and _is_url(source) and args.window is not None:
+        if at and live:
             time.sleep(max(0.0, began + args.window - time.monotonic()))
         pages.append(parse(_read(source), model=args.model))
-    elapsed = time.monotonic() - began if all(map(_is_url, sources)) and len(sources) == 2 else args.window
+    elapsed = time.monotonic() - began if live and len(sources) == 2 else args.window
     now = time.time() if _is_url(sources[-1]) else Path(sources[-1]).stat().st_mtime
-    return scrape_profile(pages[-1], earlier=pages[0] if len(pages) == 2 else None, seconds=elapsed, now=now)
+    found = scrape_profile(pages[-1], earlier=pages[0] if len(pages) == 2 else None, seconds=elapsed, now=now)
+    if found["span_s"] != args.window and not live:
+        found["doubts"] = ["the page is taken to be as old as its file: a copy's time makes the rate wrong"]
+    return found

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from phaselaw.errors import AnalysisError, UsageError, reading
 from phaselaw.files import json_object
@@ -30,13 +31,17 @@ BIN_S, WINDOW_S = 60.0, 600.0
 """Bins of the peak, and the windows inside which bursts are told apart from day and night."""
 FEWEST_GAPS = 30
 """Gaps that a window needs to tell of bursts."""
+FEW = 30
+"""Requests up to which a rate is a doubtful one."""
 QUIETER = 3.0
 """A log is of two rates where one part of it is quieter than the rest by this."""
 _PARTS = 1000
 _GAPS = """
-SELECT min(gap), count(gap), avg(gap), var_pop(gap), max(gap), count(inside), avg(inside), var_pop(inside) FROM (
-SELECT slot, gap, CASE WHEN sent - gap >= {first} + {window} * slot THEN gap END AS inside FROM (
-SELECT sent, floor((sent - {first}) / {window}) AS slot, sent - lag(sent) OVER ({order}) AS gap FROM requests))
+SELECT min(gap), count(gap), avg(gap), var_pop(gap), max(gap), count(inside), avg(inside), var_pop(inside),
+count(*) FILTER (gap = 0), count(*) FILTER (gap = 0 AND alike), count(*) FILTER (gap > 0 AND alike) FROM (
+SELECT slot, gap, alike, CASE WHEN sent - gap >= {first} + {window} * slot THEN gap END AS inside FROM (
+SELECT sent, floor((sent - {first}) / {window}) AS slot, sent - lag(sent) OVER ({order}) AS gap,
+prompt = lag(prompt) OVER ({order}) AND output = lag(output) OVER ({order}) AS alike FROM requests))
 GROUP BY slot"""
 
 
@@ -142,21 +147,27 @@ def _distribution(log: Log, name: str) -> dict[str, float]:
 
 
 def _bursts(log: Log, first: float) -> dict[str, Any]:
-    """The CV of all gaps between requests, that inside windows of ten minutes, and the longest gap."""
-    for order in ("", "ORDER BY sent"):  # most logs are in order of time, and sorting takes the most of a summary
+    """The CV of all gaps between requests, that inside windows of ten minutes, the longest gap, and rows said twice.
+
+    Requests of one moment that mostly have one length, where neighbours in time do not, are rows of one request.
+    """
+    for order in ("", "ORDER BY sent, prompt, output"):  # most logs are in order, and sorting takes the most of it all
         rows = log.ask(_GAPS.format(first=repr(first), window=WINDOW_S, order=order))
-        least, n, mean, var, longest, inside, mean_inside, var_inside = np.array(rows, dtype=float).T
+        least, n, mean, var, longest, inside, mean_inside, var_inside, *ties = np.array(rows, dtype=float).T
         if not (least < 0).any():
             break
     known = n > 0
     whole = float(np.average(mean[known], weights=n[known])) if known.any() else 0.0
     spread = float(np.average(var[known] + (mean[known] - whole) ** 2, weights=n[known])) if known.any() else 0.0
     enough = (inside >= FEWEST_GAPS) & (mean_inside > 0)
+    at_once, twice, by_chance = (int(each.sum()) for each in ties)
+    told = twice > at_once / 2 and by_chance < (n.sum() - at_once) / 10
     squares = var_inside[enough] / mean_inside[enough] ** 2
     return {
         "gap_cv": math.sqrt(spread) / whole if whole > 0 and n.sum() > 1 else None,
         "gap_cv_within_10_min": math.sqrt(np.average(squares, weights=inside[enough])) if enough.any() else None,
         "longest_gap_s": float(np.nanmax(longest)) if known.any() else None,
+        "rows_said_twice": twice if told else 0,
     }
 
 
@@ -195,7 +206,12 @@ def _doubts(log: Log, document: Mapping[str, Any], first: float) -> Iterator[str
         return
     if rate > 1000:
         yield f"{rate:,.0f} requests/s are more than most services see: is the unit of the timestamps right?"
-    if of.BUCKET not in log.columns.names and n > 30:
+    if n <= FEW:
+        low, high = special.gammaincinv([n, n + 1], [0.025, 0.975])
+        yield f"{n} requests are few: on average as long a time may bring {low:.1f} to {high:.1f}; give a longer log"
+    if (twice := document.get("rows_said_twice", 0)) > 0.01 * n:
+        yield f"{twice:,} of {n:,} rows have the time and lengths of another: a part of the log may be in it twice"
+    if of.BUCKET not in log.columns.names and n > FEW:
         yield from _two_rates(log, first, span)
         if document["longest_gap_s"] > span / 2:
             gap = duration(document["longest_gap_s"])
@@ -255,6 +271,8 @@ def doubts_of(document: Mapping[str, Any]) -> list[str]:
         doubts.append(f"{dropped:,} rows of the log could not be read and are left out of every figure")
     if document.get("span_s"):
         doubts.append(f"{duration(document['span_s'])} of traffic, taken as a month")
+    if not document.get("peak_minute"):
+        doubts.append("no peak is known: without --burst a plan carries the mean load alone")
     return [f"traffic: {doubt}" for doubt in doubts]
 
 

@@ -34,6 +34,7 @@ RATES = {
 }
 """llama-server's: tokens over the seconds it was busy with them."""
 
+_STARTED = ("process_start_time_seconds", None)
 _SAMPLE = re.compile(r"[A-Za-z_:][\w:]*(\{.*\})?\s+\S+(\s+-?\d+)?")
 
 Page = Mapping[tuple[str, float | None], float]
@@ -76,9 +77,11 @@ def scrape_profile(
     ``now`` is the time of the scrape, in seconds since 1970. Raises `AnalysisError` where the engine restarted between
     two pages, or the page counts no tokens.
     """
-    started = page.get(("process_start_time_seconds", None))
+    started = page.get(_STARTED)
     if earlier is None and seconds is None and started is not None:
         seconds = now - started
+    if started not in (None, (earlier or page).get(_STARTED, started)):
+        raise AnalysisError("the engine started anew between the two pages, or they are of two engines")
     counted = page if earlier is None else {key: value - earlier.get(key, 0.0) for key, value in page.items()}
     requests, prompt, output = (_total(counted, *names) for names in (REQUESTS, PROMPT, OUTPUT))
     if prompt is None and output is None:
@@ -117,12 +120,13 @@ def _total(page: Page, *names: str) -> float | None:
 def _histogram(page: Page, of: str) -> dict[str, Any] | None:
     """Mean and quantiles of a histogram; ``None`` where the page has none, or nothing in it."""
     for name in HISTOGRAMS[of]:
-        series = ((limit, n) for (key, limit), n in page.items() if key == f"{name}_bucket" and limit is not None)
-        buckets = sorted((limit, _grown(n)) for limit, n in series)
-        if buckets and buckets[-1][1] > 0:
+        series = {limit: n for (key, limit), n in page.items() if key == f"{name}_bucket" and limit is not None}
+        total = _total(page, f"{name}_count")  # what a page without its last bucket, +Inf, has in all
+        buckets = sorted((limit, _grown(n)) for limit, n in ({math.inf: total or 0.0} | series).items())
+        if buckets[-1][1] > 0:
             limits, counts = zip(*buckets, strict=True)
             quantiles = {f"p{100 * q:g}": bucket_quantile(limits, counts, q) for q in (0.5, 0.9, 0.95, 0.99)}
-            mean = _ratio(_total(page, f"{name}_sum"), _total(page, f"{name}_count"))
+            mean = _ratio(_total(page, f"{name}_sum"), total)
             return {"mean": mean, **quantiles, "basis": BASIS}
     return None
 

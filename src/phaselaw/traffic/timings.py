@@ -41,7 +41,8 @@ _FETCHED = 200_000
 _LAST_SEEN = "max(sent + coalesce(e2e, 0)) OVER (PARTITION BY worker ORDER BY sent ROWS BETWEEN UNBOUNDED PRECEDING "
 _LAST_SEEN += "AND 1 PRECEDING)"
 _TIMED = f"""
-CREATE OR REPLACE VIEW timed AS SELECT sent, prompt, output, batch_size, ttft, e2e,
+CREATE OR REPLACE VIEW timed AS SELECT sent, prompt, prompt - coalesce(cached, 0) AS fresh, output,
+batch_size, ttft, e2e,
 CASE WHEN output >= 2 AND e2e > ttft THEN (e2e - ttft) / (output - 1) END AS step,
 CASE WHEN called_cold THEN 1 WHEN NOT called_cold THEN 0 WHEN worker_age IS NULL AND idle IS NULL THEN 2
 WHEN worker_age < {COLD_AGE_S} OR idle >= {COLD_IDLE_S} THEN 1 ELSE 0 END AS started
@@ -110,26 +111,29 @@ def _limits(at: int, edges: Sequence[int]) -> str | None:
 
 
 def _against(log: Log, reference: ReferenceTimes) -> dict[str, Any]:
-    """Logged over predicted, of requests that are not cold and inside the measured range."""
+    """Logged over predicted, of requests that are not cold and inside the measured range.
+
+    Prompt tokens that a cache held are not prefilled.
+    """
     [(total,)] = log.ask("SELECT count(*) FROM timed")
-    statement = "SELECT prompt, output, batch_size, ttft, step, started FROM timed ORDER BY sent"
+    statement = "SELECT prompt, fresh, output, batch_size, ttft, step, started FROM timed ORDER BY sent"
     result, seen, asked, outside = log.result(statement), 0, 0, 0
     sums = {name: np.zeros((2, _BLOCKS)) for name in ("ttft", "decode_step")}
     phases = {"ttft": reference.times.get("prefill"), "decode_step": reference.times.get("kv_decode")}
     while rows := result.fetchmany(_FETCHED):
-        prompt, output, batch, *logged, started = np.array(rows, dtype=float).T
+        prompt, fresh, output, batch, *logged, started = np.array(rows, dtype=float).T
         block = (seen + np.arange(len(rows))) * _BLOCKS // total
         seen += len(rows)
         sizes = np.ones_like(prompt), np.nan_to_num(batch, nan=1.0)
-        lasts = prompt, prompt + np.maximum(output - 1, 0)
-        for (name, phase), values, size, last in zip(phases.items(), logged, sizes, lasts, strict=True):
+        spans = (fresh, fresh), (prompt, prompt + np.maximum(output - 1, 0))
+        for (name, phase), values, size, (begin, last) in zip(phases.items(), logged, sizes, spans, strict=True):
             wanted = (started != 1) & (values > 0)
             asked += int(wanted.sum())
             if phase is None:
                 continue
-            inside = wanted & phase.inside(size, prompt) & phase.inside(size, last)
+            inside = wanted & phase.inside(size, begin) & phase.inside(size, last)
             outside += int((wanted & ~inside).sum())
-            ratios = np.log(values[inside] * 1000 / phase.ms(size[inside], (prompt + last)[inside] / 2))
+            ratios = np.log(values[inside] * 1000 / phase.ms(size[inside], (begin + last)[inside] / 2))
             sums[name] += [np.bincount(block[inside], weights, minlength=_BLOCKS) for weights in (None, ratios)]
     factors = {"ttft": reference.prefill_factor, "decode_step": reference.decode_factor}
     return {
