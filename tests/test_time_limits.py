@@ -54,7 +54,7 @@ def test_a_server_that_never_gets_ready_is_ended_and_told(
     keys = {"name": "s", "kind": "llamacpp", "server": str(tmp_path / "server"), "start_timeout_s": start_s}
     began = time.monotonic()
     with pytest.raises(EngineError, match=why) as told:
-        llamacpp_process.ServerProcess(LlamacppBackend.model_validate(keys), tmp_path / "m.gguf")
+        llamacpp_process.started(LlamacppBackend.model_validate(keys), tmp_path / "m.gguf")
     assert told.value.kind == "timeout" and time.monotonic() - began < 50
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from phaselaw.engines import served
 from phaselaw.engines.gguf_header import Scalar, Table, architecture, read_header
 from phaselaw.engines.http_client import QUICK, Line
-from phaselaw.engines.llamacpp_process import LlamacppServer, ServerProcess, find_server, nothing_to_start
+from phaselaw.engines.llamacpp_process import LlamacppServer, ServerProcess, find_server, nothing_to_start, started
 from phaselaw.engines.permits import refusal_to_start
 from phaselaw.engines.prompts import token_ids
 from phaselaw.engines.served import ServedEngine, ServedModel, StreamedReply
@@ -106,7 +106,7 @@ class LlamacppEngine(ServedEngine):
     def __init__(self, backend: LlamacppBackend) -> None:
         url, limits, ca_file = backend.url, served.limits_of(backend), backend.ca_file
         super().__init__(backend, None if url is None else LlamacppServer(url, limits=limits, ca_file=ca_file))
-        self._processes: list[ServerProcess] = []
+        self._started: list[ServerProcess] = []
         self._observed: dict[str, Any] = {"decoding": "greedy", "prompt_cache": "off", "starts": {}}
 
     def most_loaded(self, _: Sequence[ModelEntry]) -> int | None:
@@ -118,7 +118,6 @@ class LlamacppEngine(ServedEngine):
 
     def load(self, model: ModelEntry) -> "LlamacppModel":
         """Start a server with the model, or ask the one at ``url`` what it holds. Raises `EngineError`."""
-        process = None
         if (server := self.server) is not None:
             server.await_return(self.backend.reconnect_s)
             server.health()
@@ -135,24 +134,22 @@ class LlamacppEngine(ServedEngine):
             except PhaselawError as error:
                 raise EngineError(f"can't load {model.name}: {error}", kind="load") from error
             header, tables = read_header(path)
-            process = ServerProcess(self.backend, path)
-            self._processes.append(process)
-            self._observed["starts"][model.name] = {
-                "load_ms": process.load_ms,
-                "of_which_weights_ms": process.weights_ms,
-            }
-            self._observed |= {"executable": process.executable, "threads_in_force": process.threads}
-            self._observed |= {"package": process.package} if process.package else {}
-            server, props = process.server, process.server.props()
+            server = ours = started(self.backend, path)
+            self._started.append(ours)
+            took = {"load_ms": ours.load_ms, "of_which_weights_ms": ours.weights_ms}
+            self._observed["starts"][model.name] = took
+            self._observed |= {"executable": ours.executable, "threads_in_force": ours.threads}
+            self._observed |= {"package": ours.package} if ours.package else {}
+            props = server.props()
         self._observed["build_info"] = props.get("build_info")
         self.version = self._observed.get("package") or served.name_or_none(props.get("build_info"))
         context = served.count(served.mapping(props["default_generation_settings"]).get("n_ctx"))
         info = model_info(server.model_meta(), props, header, tables)
-        return LlamacppModel(server, self.backend, model.name, info, context=context, process=process)
+        return LlamacppModel(server, self.backend, model.name, info, context=context)
 
     def close(self) -> None:
-        while self._processes:
-            self._processes.pop().stop()
+        while self._started:
+            self._started.pop().close()
 
 
 class LlamacppModel(ServedModel):
@@ -161,19 +158,11 @@ class LlamacppModel(ServedModel):
     server: LlamacppServer
 
     def __init__(
-        self,
-        server: LlamacppServer,
-        backend: LlamacppBackend,
-        name: str,
-        info: ModelInfo,
-        *,
-        context: int | None,
-        process: ServerProcess | None,
+        self, server: LlamacppServer, backend: LlamacppBackend, name: str, info: ModelInfo, *, context: int | None
     ) -> None:
-        """``context`` is in tokens; ``process`` is the server's where it is ours."""
+        """``context`` is in tokens."""
         super().__init__(server, backend, name, info)
-        self._context, self._process = context, process
-        self._memory = None if process is None else PeakMemory(process.pid)
+        self._context, self._memory = context, PeakMemory(server.pid)
         self._prompts: dict[str, list[int]] = {}
 
     def generate(self, request: Request) -> Timing:
@@ -185,8 +174,7 @@ class LlamacppModel(ServedModel):
                 no_room = f"a prompt of {len(prompt)} tokens leaves no room for {steps} more"
                 message = f"{self.name} has a context of {self._context}: {no_room}; give a larger context_length"
                 raise EngineError(message, kind="too_long")
-            if self._memory is not None:
-                self._memory.reset()  # by each of several clients, all before the first of them sends
+            self._memory.reset()  # by each of several clients, all before the first of them sends
             # One streamed, greedy completion that the server's prompt cache must not answer.
             asked = {**GREEDY, "prompt": prompt, "n_predict": steps, "ignore_eos": self.backend.ignore_eos}
             asked |= {"cache_prompt": False, "stream": True, "return_tokens": True}
@@ -194,17 +182,14 @@ class LlamacppModel(ServedModel):
                 self.server, "/completion", asked, steps, read_stream, before_send=request.before_send
             )
         except EngineError as error:
-            end = self._process.died() if self._process is not None and error.kind in _SERVER_GONE else None
+            end = self.server.died() if error.kind in _SERVER_GONE else None
             if end is None:
                 raise
             raise ModelGoneError(end, kind="server_died") from error
-        peak_mb = None if self._memory is None else self._memory.read_mb()
-        return dataclasses.replace(server_timing(reply, len(prompt), steps), rss_peak_mb=peak_mb)
+        return dataclasses.replace(server_timing(reply, len(prompt), steps), rss_peak_mb=self._memory.read_mb())
 
     def close(self) -> None:
         """Stop the server where it is ours."""
-        if self._process is not None:
-            self._process.stop()
         self.server.close()
 
     def _prompt_of(self, request: Request) -> list[int]:

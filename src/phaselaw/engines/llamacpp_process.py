@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,15 @@ class LlamacppServer(HttpClient):
         entry = models[0] if isinstance(models, list) and models else {}
         return mapping(mapping(entry).get("meta") or {})
 
+    @property
+    def pid(self) -> int | None:
+        """The server's process where it is ours."""
+        return None
+
+    def died(self) -> str | None:
+        """How a server of ours ended, in one line; ``None`` while it runs."""
+        return None
+
 
 def find_server(wanted: str | None) -> str | None:
     """The server to start: a path or `PACKAGE`; ``None`` where the one that is wanted, or any, is not here."""
@@ -90,34 +99,65 @@ def command_of(server: str, backend: LlamacppBackend, model: Path, alias: str, p
     return [server, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]
 
 
-class ServerProcess:
-    """A running server of ours with one model."""
+class ServerProcess(LlamacppServer):
+    """A server of ours with one model, from its start on."""
 
     load_ms: float
     """From the start of its process to its first healthy answer."""
-    weights_ms: float | None
+    weights_ms: float | None = None
     """The part of `load_ms` from its first answer, which says that it is loading, to the healthy one."""
 
-    def __init__(self, backend: LlamacppBackend, model: Path) -> None:
-        if (refused := refusal_to_start(backend.server or "")) is not None:
-            raise EngineError(f"backend {backend.name}: {refused}", kind="not_allowed")
-        executable = find_server(backend.server)
-        if executable is None:
-            raise EngineError(f"backend {backend.name}: {nothing_to_start(backend.server)}", kind="missing_server")
-        self.executable = executable
+    def __init__(self, executable: str, backend: LlamacppBackend, model: Path) -> None:
+        with socket.create_server((HOST, 0)) as free:
+            port: int = free.getsockname()[1]
+        super().__init__(f"http://{HOST}:{port}", limits=limits_of(backend))
+        self.executable, self._longest_s = executable, backend.start_timeout_s
         # The package that carries the server, whose own build may not know its number.
         self.package = PACKAGE if executable == PACKAGE else None
         if self.package is not None:
             with suppress(importlib.metadata.PackageNotFoundError):
                 self.package += f" {importlib.metadata.version(PACKAGE)}"
-        self._backend = backend
-        for _ in range(_STARTS):
-            if self._start(model):
-                return
-        raise EngineError(f"no free port for {executable} was still free when it started", kind="start")
+        self._alias = f"phaselaw-{secrets.token_hex(4)}"
+        self._log_file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._started_ns = time.perf_counter_ns()
+        command = command_of(executable, backend, model, self._alias, port)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "phaselaw.engines.llamacpp_guard", *command],
+            stdin=subprocess.PIPE,
+            stdout=self._log_file,
+            stderr=subprocess.STDOUT,
+            # Ours, less the variables by which llama-server takes settings that no study states.
+            env={name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")},
+            start_new_session=True,  # Ctrl-C is for phaselaw, which then stops the server in order
+        )
+
+    def is_ready(self) -> bool:
+        """Wait until it is healthy; false where another program has its port. Raises `EngineError`."""
+        deadline, loading_ns = time.monotonic() + self._longest_s, None
+        with closing(LlamacppServer(self.base_url, limits=_QUICK)) as probe:
+            while True:
+                try:
+                    probe.health()
+                    break
+                except EngineError as error:
+                    if error.kind not in _NOT_YET:
+                        raise
+                    if error.kind == "http_503" and loading_ns is None:
+                        loading_ns = time.perf_counter_ns()
+                if (end := self.died()) is not None:
+                    raise EngineError(end, kind="start")
+                if time.monotonic() > deadline:
+                    raise EngineError(
+                        f"llama-server is not healthy {self._longest_s:g} s after its start", kind="timeout"
+                    )
+                time.sleep(_POLL_S)
+            healthy_ns = time.perf_counter_ns()
+            ours = probe.props().get("model_alias", self._alias) == self._alias
+        self.load_ms = (healthy_ns - self._started_ns) / 1e6
+        self.weights_ms = None if loading_ns is None else (healthy_ns - loading_ns) / 1e6
+        return ours and self._process.poll() is None
 
     def died(self) -> str | None:
-        """How the server ended, in one line; ``None`` while it runs."""
         code = self._process.poll()
         if code is None:
             return None
@@ -139,7 +179,7 @@ class ServerProcess:
         found = re.search(r"n_threads = (\d+)", self._log())
         return int(found.group(1)) if found else None
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Stop it and wait until it is gone; safe to call twice."""
         if self._process.stdin is not None:
             self._process.stdin.close()
@@ -149,63 +189,26 @@ class ServerProcess:
             self._process.kill()
             self._process.wait()
         self._log_file.close()
-        self.server.close()
-
-    def _start(self, model: Path) -> bool:
-        """Start it and wait until it is healthy; false where another program has its port."""
-        alias = f"phaselaw-{secrets.token_hex(4)}"
-        with socket.create_server((HOST, 0)) as free:
-            port: int = free.getsockname()[1]
-        command = command_of(self.executable, self._backend, model, alias, port)
-        self.server = LlamacppServer(f"http://{HOST}:{port}", limits=limits_of(self._backend))
-        self._log_file = tempfile.TemporaryFile()  # noqa: SIM115
-        started_ns = time.perf_counter_ns()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "phaselaw.engines.llamacpp_guard", *command],
-            stdin=subprocess.PIPE,
-            stdout=self._log_file,
-            stderr=subprocess.STDOUT,
-            # Ours, less the variables by which llama-server takes settings that no study states.
-            env={name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")},
-            start_new_session=True,  # Ctrl-C is for phaselaw, which then stops the server in order
-        )
-        try:
-            answered_ns = self._wait_until_healthy()
-            healthy_ns = time.perf_counter_ns()
-            ours = LlamacppServer(self.server.base_url, limits=_QUICK).props().get("model_alias", alias) == alias
-        except BaseException:
-            self.stop()
-            raise
-        if not ours or self._process.poll() is not None:
-            self.stop()
-            return False
-        self.load_ms = (healthy_ns - started_ns) / 1e6
-        self.weights_ms = None if answered_ns is None else (healthy_ns - answered_ns) / 1e6
-        return True
-
-    def _wait_until_healthy(self) -> int | None:
-        """Wait for the healthy answer; when the server first said that it is loading, if it did."""
-        deadline = time.monotonic() + self._backend.start_timeout_s
-        loading_ns = None
-        with closing(LlamacppServer(self.server.base_url, limits=_QUICK)) as probe:
-            while True:
-                try:
-                    probe.health()
-                    return loading_ns
-                except EngineError as error:
-                    if error.kind not in _NOT_YET:
-                        raise
-                    if error.kind == "http_503" and loading_ns is None:
-                        loading_ns = time.perf_counter_ns()
-                if (end := self.died()) is not None:
-                    raise EngineError(end, kind="start")
-                if time.monotonic() > deadline:
-                    waited = f"{self._backend.start_timeout_s:g} s"
-                    raise EngineError(f"llama-server is not healthy {waited} after its start", kind="timeout")
-                time.sleep(_POLL_S)
+        super().close()
 
     def _log(self) -> str:
         return os.pread(self._log_file.fileno(), 1 << 20, 0).decode("utf-8", "replace")
+
+
+def started(backend: LlamacppBackend, model: Path) -> ServerProcess:
+    """A healthy server of ours with one model. Raises `EngineError`."""
+    if (refused := refusal_to_start(backend.server or "")) is not None:
+        raise EngineError(f"backend {backend.name}: {refused}", kind="not_allowed")
+    executable = find_server(backend.server)
+    if executable is None:
+        raise EngineError(f"backend {backend.name}: {nothing_to_start(backend.server)}", kind="missing_server")
+    for _ in range(_STARTS):
+        with ExitStack() as undone:
+            server = undone.enter_context(closing(ServerProcess(executable, backend, model)))
+            if server.is_ready():
+                undone.pop_all()
+                return server
+    raise EngineError(f"no free port for {executable} was still free when it started", kind="start")
 
 
 def nothing_to_start(wanted: str | None) -> str:
