@@ -244,8 +244,10 @@ def streamed(data: bytes, read: object) -> None:
     """A reply to a call of 4 tokens, as the call is kept."""
     from phaselaw.engines import served
     from phaselaw.measure.calls import _keepable
+    from phaselaw.records import Request
 
-    reply = served.stream(_Said(data), "/", {}, 4, read)
+    asked = Request(prompt="", prompt_tokens=None, gen_tokens=4, batch_size=1, study_seed=0, seed=0, round=0)
+    reply = served.stream(_Said(data), "/", {}, asked, read)
     _keepable(served.client_timing(reply, "a prompt", 4, head_cached=False), "timing")
 
 

@@ -178,9 +178,7 @@ class LlamacppModel(ServedModel):
             # One streamed, greedy completion that the server's prompt cache must not answer.
             asked = {**GREEDY, "prompt": prompt, "n_predict": steps, "ignore_eos": self.backend.ignore_eos}
             asked |= {"cache_prompt": False, "stream": True, "return_tokens": True}
-            reply = served.stream(
-                self.server, "/completion", asked, steps, read_stream, before_send=request.before_send
-            )
+            reply = served.stream(self.server, "/completion", asked, request, read_stream)
         except EngineError as error:
             end = self.server.died() if error.kind in _SERVER_GONE else None
             if end is None:

@@ -132,10 +132,7 @@ class OllamaServer(HttpClient):
 
     def generate(self, asked: Mapping[str, Any], request: Request) -> StreamedReply:
         with self._asking(asked["model"]):
-            payload = {**asked, "stream": True}
-            return served.stream(
-                self, "/api/generate", payload, request.gen_tokens, read_stream, before_send=request.before_send
-            )
+            return served.stream(self, "/api/generate", {**asked, "stream": True}, request, read_stream)
 
     @contextmanager
     def _asking(self, model: str) -> Iterator[None]:

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from phaselaw.engines import Doubt, permits, served
-from phaselaw.engines.http_client import QUICK, BeforeSend, HttpClient, Limits, Line
+from phaselaw.engines.http_client import QUICK, HttpClient, Limits, Line
 from phaselaw.engines.served import Event, ServedEngine, ServedModel, StreamedReply
 from phaselaw.errors import EngineError, NotReadyError
 from phaselaw.records import ModelInfo, Request, Timing
@@ -28,6 +28,8 @@ OPTIONAL = (*WISHES, "stream_options", "seed", "top_p", "temperature")
 RENAMED = {"max_tokens": "max_completion_tokens"}
 TURNED_AWAY = frozenset({"refused", "http_429", "http_502", "http_503", "http_504"})
 LONGEST_WAIT_S = 60.0
+TRIED = Request(prompt="Hello", prompt_tokens=None, gen_tokens=2, batch_size=1, study_seed=0, seed=0, round=None)
+"""The call by which it is found out what a server refuses."""
 NOTHING_THERE = frozenset({"refused", "unreachable", "timeout", "tls", "bad_url"})
 """What a server that runs is not answered with."""
 
@@ -87,30 +89,30 @@ class OpenaiServer(HttpClient):
             raise EngineError(f"{self.base_url}: what answers there does not speak OpenAI's protocol", kind="bad_reply")
         return {str(entry.get("id")): entry for entry in entries if isinstance(entry, dict)}
 
-    def negotiate(self, path: str, request: Event) -> None:
-        """Find out, by calls that are not measured, which keys of a request this server refuses.
+    def negotiate(self, path: str, asked: Event) -> None:
+        """Find out, by calls that are not measured, which keys of what is asked this server refuses.
 
         A refused key is one that the server's answer names; one that names none costs it all of `WISHES`.
         """
         for _ in range(len(OPTIONAL) + 2):
             try:
-                self.complete(path, request, 8)
+                self.complete(path, asked, TRIED)
                 return
             except EngineError as error:
-                sent = self._accepted(request)
+                sent = self._accepted(asked)
                 named = {key for key in (*OPTIONAL, *RENAMED) if key in sent and key in str(error)}
                 unnamed = {key for key in WISHES if key in sent}
                 if error.kind not in ("http_400", "http_422") or not (named or unnamed):
                     raise
                 self.refused |= named or unnamed
 
-    def complete(self, path: str, request: Event, gen_tokens: int, before_send: BeforeSend = None) -> StreamedReply:
+    def complete(self, path: str, asked: Event, request: Request) -> StreamedReply:
         with self._hiding_the_key():
-            return served.stream(self, path, self._accepted(request), gen_tokens, read_stream, before_send=before_send)
+            return served.stream(self, path, self._accepted(asked), request, read_stream)
 
-    def _accepted(self, request: Event) -> dict[str, Any]:
+    def _accepted(self, asked: Event) -> dict[str, Any]:
         refused = {key: RENAMED.get(key) for key in self.refused}
-        return {name: value for key, value in request.items() if (name := refused.get(key, key)) is not None}
+        return {name: value for key, value in asked.items() if (name := refused.get(key, key)) is not None}
 
     @contextmanager
     def _hiding_the_key(self) -> Iterator[None]:
@@ -137,7 +139,7 @@ class OpenaiEngine(ServedEngine):
         meta = listed.get("meta")  # llama-server's
         info = ModelInfo(**served.counted_by_llama_server(meta if isinstance(meta, dict) else {}))
         loaded = OpenaiModel(self.server, self.backend, model.name, info)
-        self.server.negotiate(loaded.path, loaded.request("Hello", 2, 0))
+        self.server.negotiate(loaded.path, loaded.asked("Hello", TRIED))
         return loaded
 
 
@@ -152,8 +154,7 @@ class OpenaiModel(ServedModel):
         self.head_cached = backend.api == "chat"
 
     def send(self, prompt: str, request: Request) -> StreamedReply:
-        asked = self.request(prompt, request.gen_tokens, request.study_seed)
-        return self.server.complete(self.path, asked, request.gen_tokens, request.before_send)
+        return self.server.complete(self.path, self.asked(prompt, request), request)
 
     def generate(self, request: Request) -> Timing:
         """One call; raises `EngineError`, also for one that succeeded only when tried again."""
@@ -170,23 +171,23 @@ class OpenaiModel(ServedModel):
             raise EngineError(f"answered at try {tries + 1}, no measurement; before: {before}", kind="retried")
         return timing
 
-    def request(self, prompt: str, gen_tokens: int, study_seed: int) -> dict[str, Any]:
+    def asked(self, prompt: str, request: Request) -> dict[str, Any]:
         """What the server is asked, before it was found what it refuses."""
         chat = self.backend.api == "chat"
-        request: dict[str, Any] = {
+        asked: dict[str, Any] = {
             "model": self.name,
             **({"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}),
-            "max_tokens": gen_tokens,
+            "max_tokens": request.gen_tokens,
             "temperature": 0,
             "top_p": 1,
-            "seed": study_seed % 2**31,
+            "seed": request.study_seed % 2**31,
             "cache_prompt": False,
             "cache_salt": prompt[:60],
         }
         if self.backend.ignore_eos:
-            request |= {"ignore_eos": True, "min_tokens": gen_tokens}
-        request |= self.backend.extra
-        return request | {"stream": True, "stream_options": {"include_usage": True}}
+            asked |= {"ignore_eos": True, "min_tokens": request.gen_tokens}
+        asked |= self.backend.extra
+        return asked | {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def pause_s(error: EngineError, tries: int) -> float:

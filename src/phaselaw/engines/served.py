@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from phaselaw.engines.http_client import BeforeSend, HttpClient, Limits, Line, quoted
+from phaselaw.engines.http_client import HttpClient, Limits, Line, quoted
 from phaselaw.engines.prompts import WORDS, text_of
 from phaselaw.errors import EngineError, reading
 from phaselaw.records import EngineInfo, ModelInfo, Request, Served, Timing
@@ -53,19 +53,17 @@ Read = Callable[[Sequence[Line], int], StreamedReply]
 """Reads a stream's lines; its second argument is when the call was sent, in ns."""
 
 
-def stream(
-    server: HttpClient, path: str, payload: Event, gen_tokens: int, read: Read, *, before_send: BeforeSend = None
-) -> StreamedReply:
+def stream(server: HttpClient, path: str, payload: Event, request: Request, read: Read) -> StreamedReply:
     """One streamed call.
 
-    ``before_send`` is called between connecting and sending. Lines are read only after the last one came, so that
-    reading takes no time from the clock. Raises `EngineError`.
+    Lines are read only after the last one came, so that reading takes no time from the clock. Raises `EngineError`.
     """
+    gen_tokens = request.gen_tokens
     enough = 1_000 + 8 * gen_tokens
     limits = dataclasses.replace(server.limits, reply_bytes=server.limits.reply_bytes + 4_000 * gen_tokens)
     lines: list[Line] = []
     try:
-        with server.open("POST", path, payload, own=limits, before_send=before_send) as exchange:
+        with server.open("POST", path, payload, own=limits, before_send=request.before_send) as exchange:
             exchange.raise_for_status()
             for line in exchange.lines():
                 lines.append(line)
