@@ -23,6 +23,9 @@ KV_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0}
 KV_BYTES |= {"q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32, "q4_0": 18 / 32}
 """Bytes a cached value, by llama.cpp's names; a quantised block holds 32 values and its scale."""
 
+_COUNTS = ("n_layer", "n_embd", "n_head", "vocab_size", "n_experts", "n_experts_used")
+_SIZES = ("weights_bytes", "lookup_params", "lookup_bytes", "expert_params", "expert_bytes")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
@@ -61,31 +64,20 @@ class Architecture:
         """
         said = facts.get("kv_cache")
         cache = cache_in(said) if said else None
-        needed = ("params_millions_measured", "weights_bytes", "n_layer", "n_embd", "vocab_size", "n_head")
+        counts: dict[str, Any] = {name: int(facts.get(name) or 0) for name in _COUNTS}
+        sizes: dict[str, Any] = {name: float(facts.get(name) or 0) for name in _SIZES}
+        layers, width, heads = counts["n_layer"], counts["n_embd"], counts["n_head"]
+        params = float(facts.get("params_millions_measured") or 0) * 1e6
         # Linear layers alone have no heads.
-        if any(not facts.get(name) for name in (needed if cache is None else needed[:-1])):
+        needed = (params, sizes["weights_bytes"], layers, width, counts["vocab_size"], heads or cache is not None)
+        if not all(needed):
             return None
-        layers, width, vocab = (int(facts[name]) for name in needed[2:5])
-        heads, positions = int(facts.get("n_head") or 0), facts.get("n_positions")
         head_dim = int(facts.get("head_dim") or (width // heads if heads else 0))
         if cache is None:
             cache = (Cached(layers, 2 * int(facts.get("n_kv_head") or heads) * head_dim),)
-        more = {name: facts.get(name) or 0 for name in ("n_experts", "n_experts_used", "expert_params", "expert_bytes")}
-        return cls(
-            params=float(facts["params_millions_measured"]) * 1e6,
-            weights_bytes=float(facts["weights_bytes"]),
-            n_layer=layers,
-            n_embd=width,
-            n_head=heads,
-            head_dim=head_dim,
-            n_inner=int(facts.get("n_inner") or 4 * width),
-            vocab_size=vocab,
-            cache=cache,
-            n_positions=None if not positions else int(positions),
-            lookup_params=float(facts.get("lookup_params") or 0),
-            lookup_bytes=float(facts.get("lookup_bytes") or 0),
-            **more,
-        )
+        inner, positions = int(facts.get("n_inner") or 4 * width), int(facts.get("n_positions") or 0) or None
+        known: dict[str, Any] = {"head_dim": head_dim, "n_inner": inner, "n_positions": positions, "cache": cache}
+        return cls(params=params, **known, **counts, **sizes)
 
     @property
     def not_known(self) -> str | None:
