@@ -21,7 +21,7 @@ from phaselaw.errors import RunError
 from phaselaw.files import write_json
 from phaselaw.rundir import journal as journal_module
 from phaselaw.rundir.journal import JOURNAL, read_journal
-from phaselaw.rundir.write import RunDirectory
+from phaselaw.rundir.write import RunDirectory, write_derived
 
 
 @pytest.fixture(scope="module")
@@ -224,14 +224,14 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     before = {file.name: file.read_bytes() for file in path.iterdir() if file.suffix}
     with resume(path) as directory:
         assert directory.finished
-        directory.write_derived()
+        write_derived(directory.path)
     assert {file.name: file.read_bytes() for file in path.iterdir() if file.suffix} == before
 
 
 def test_a_run_that_is_moved_keeps_its_identity(tmp_path: Path) -> None:
     moved = finished_run(tmp_path / "before").rename(tmp_path / "after")
     with resume(moved) as directory:
-        directory.write_derived()
+        write_derived(directory.path)
     assert manifest(moved)["run_id"] == "before"
 
 
@@ -240,7 +240,7 @@ def test_derived_files_that_were_lost_are_written_again_from_the_journal(tmp_pat
     path.mkdir()
     (path / JOURNAL).write_bytes((finished / JOURNAL).read_bytes())
     with resume(path) as directory:
-        directory.write_derived()
+        write_derived(directory.path)
     for name in ("metrics.csv", "resolved_model_params.csv", "hf_load_ms.csv", "manifest.json"):
         assert (path / name).read_bytes() == (finished / name).read_bytes()
 
@@ -332,7 +332,7 @@ def test_a_journal_cut_anywhere_loses_at_most_one_event_and_goes_on_to_the_same_
     assert len(read_journal(path / JOURNAL).calls) == whole_lines.count(b'"event":"call"')
     with resume(path) as directory:
         fill(directory)
-        directory.write_derived() if directory.finished else directory.finish("complete")
+        write_derived(directory.path) if directory.finished else directory.finish("complete")
     rows, wanted = table(path / "metrics.csv"), table(finished / "metrics.csv")
     for name in ("call_id", "mode", "status", "latency_ms", "tokens_per_s"):
         assert [row[name] for row in rows] == [row[name] for row in wanted]

@@ -33,7 +33,7 @@ from phaselaw.measure import begin, replicates
 from phaselaw.measure.on_ray import HERE, Hosts
 from phaselaw.measure.quick import LocalServer, quick_study, serving
 from phaselaw.records import duration as in_words
-from phaselaw.rundir.write import RunDirectory
+from phaselaw.rundir.write import RunDirectory, write_derived
 from phaselaw.study.file import full_names, load_study, study_path
 
 DEFAULT_STUDY = "gpt2-ladder-cpu"
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         asked_to_stop, left = False, 0
         if directory.finished:
             tell(f"{directory.path} is complete: nothing to measure")
-            directory.write_derived()
+            write_derived(directory.path)
         else:
             if args.resume is not None and hosts is None:
                 begin.begin_quietly(directory.study, wait_s=args.wait_quiet, tell=tell)

@@ -12,25 +12,12 @@ from dataclasses import fields, replace
 from itertools import groupby
 from typing import Any
 
+from phaselaw import records
 from phaselaw.engines import Engine, Model
 from phaselaw.errors import EngineError, ModelGoneError, redacted
 from phaselaw.machine.neighbours import Neighbours
 from phaselaw.measure.order import schedule_of, together_of
-from phaselaw.records import (
-    COLD_AGAIN,
-    BackendEnded,
-    Call,
-    Cell,
-    Event,
-    ModelLoaded,
-    PlannedCall,
-    Request,
-    Rewarmed,
-    ServerAwaited,
-    Timing,
-    from_jsonable,
-    to_jsonable,
-)
+from phaselaw.records import COLD_AGAIN, Call, Cell, Event, PlannedCall, Request, Timing, from_jsonable, to_jsonable
 from phaselaw.study.model import ServedBackend, Study
 
 Outcome = tuple[Timing | None, str | None]
@@ -104,7 +91,7 @@ class _Driver:
         self.ended: set[str] = set()
         """The backends that are called no more."""
 
-    def loaded(self, cell: Cell) -> Iterator[ModelLoaded | ServerAwaited]:
+    def loaded(self, cell: Cell) -> Iterator[records.ModelLoaded | records.ServerAwaited]:
         """Load the cell's model unless it is loaded; yields the event where it was not."""
         key = (cell.backend, cell.model)
         if key in self._models:
@@ -119,12 +106,12 @@ class _Driver:
         if cell.backend in self._awaited:
             self._awaited.remove(cell.backend)
             at_most_s = getattr(self._study.backend(cell.backend), "reconnect_s", 0.0)
-            yield ServerAwaited(backend=cell.backend, process_idx=self._process_idx, at_most_s=at_most_s)
+            yield records.ServerAwaited(backend=cell.backend, process_idx=self._process_idx, at_most_s=at_most_s)
         started, model = time.perf_counter_ns(), None
         try:
             model = engine.load(self._study.model(cell.model, cell.backend_kind))
             load_ms = (time.perf_counter_ns() - started) / 1e6
-            event = ModelLoaded(
+            event = records.ModelLoaded(
                 backend=cell.backend,
                 model=cell.model,
                 process_idx=self._process_idx,
@@ -143,7 +130,7 @@ class _Driver:
             self._neighbours.serves(cell.backend, event.engine.settings["url"])
         yield event
 
-    def rewarmed(self, before: PlannedCall) -> Iterator[Rewarmed]:
+    def rewarmed(self, before: PlannedCall) -> Iterator[records.Rewarmed]:
         """Warm a call's cell up that this process has not called yet; yields the event where it did."""
         cell, warmups = before.cell, self._study.warmup_repetitions
         key = (cell.backend, cell.model)
@@ -154,9 +141,9 @@ class _Driver:
             together = together_of(0, cell, (before.replicate, index, None))
             again = [replace(each, call_id=f"rewarm {self._process_idx} {each.call_id}") for each in together]
             error = next((why for _, why in self._at_once(again)[0] if why), None)
-        yield Rewarmed(cell_key=cell.key, process_idx=self._process_idx, calls=warmups, error=error)
+        yield records.Rewarmed(cell_key=cell.key, process_idx=self._process_idx, calls=warmups, error=error)
 
-    def cold_again(self, together: Sequence[PlannedCall]) -> Iterator[Call | BackendEnded]:
+    def cold_again(self, together: Sequence[PlannedCall]) -> Iterator[Call | records.BackendEnded]:
         """A warmup more, kept as rows, of a model that had to go and was loaded again; a server's loads are its own."""
         key, warmups = (together[0].cell.backend, together[0].cell.model), self._study.warmup_repetitions
         in_process = not isinstance(self._study.backend(key[0]), ServedBackend)
@@ -166,7 +153,7 @@ class _Driver:
             ids = (f"{each.call_id}{COLD_AGAIN}{self._process_idx}" for each in together)
             yield from self.calls([replace(each, call_id=of, **more) for each, of in zip(together, ids, strict=True)])
 
-    def calls(self, together: Sequence[PlannedCall]) -> Iterator[Call | BackendEnded]:
+    def calls(self, together: Sequence[PlannedCall]) -> Iterator[Call | records.BackendEnded]:
         """Run the planned calls of one cell that belong together, several at once; never raises for an engine.
 
         Several clients start in step: each connects, and all send together.
@@ -265,9 +252,8 @@ class _Driver:
         try:
             timing = self._models[key].generate(request)
             if (timing.prefill_ms or 0) < 0 or (timing.kv_decode_ms or 0) < 0:
-                raise EngineError(
-                    f"a negative time: {timing.prefill_ms} ms, {timing.kv_decode_ms} ms", kind="bad_timing"
-                )
+                times = f"{timing.prefill_ms} ms, {timing.kv_decode_ms} ms"
+                raise EngineError(f"a negative time: {times}", kind="bad_timing")
             _keepable(timing, "timing")
             return timing, None
         except Exception as error:
@@ -280,7 +266,7 @@ class _Driver:
                     self._outages[cell.backend] += 1
             return None, _in_words(error)
 
-    def _judged(self, backend: str, outcomes: Sequence[Outcome]) -> Iterator[BackendEnded]:
+    def _judged(self, backend: str, outcomes: Sequence[Outcome]) -> Iterator[records.BackendEnded]:
         """Count equal errors in a row of a backend, digits aside; yields the event where it ends by them."""
         for _, error in outcomes:
             if error is not None and error.startswith(f"{_NOT_TOGETHER}:"):
@@ -291,7 +277,7 @@ class _Driver:
             self._in_a_row[backend] = (same, times)
             if error is not None and times >= EQUAL_ERRORS and backend not in self.ended:
                 self.ended.add(backend)
-                yield BackendEnded(backend=backend, process_idx=self._process_idx, error=error)
+                yield records.BackendEnded(backend=backend, process_idx=self._process_idx, error=error)
 
     def close(self) -> None:
         _close(*self._models.values(), *self._engines.values())

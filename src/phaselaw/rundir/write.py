@@ -153,12 +153,7 @@ class RunDirectory:
         end = {"status": status, "process_idx": self.process_idx, "at_unix": time.time()}
         with writing(self.path):
             self._writer.write("end", end)
-        self.write_derived()
-
-    def write_derived(self) -> None:
-        """Write the files that derive from the journal, each whole; raises `RunError`."""
-        with writing(self.path):
-            write_derived(self.path)
+        write_derived(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -187,13 +182,14 @@ def _asked_for(study: Study, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def write_derived(path: Path, *, with_tables: bool = True) -> None:
-    """Write what derives from a run's journal, the manifest last; raises `RunError` for the journal, else OSError."""
+    """Write what derives from a run's journal, each file whole, the manifest last; raises `RunError`."""
     found = derived(path, read_journal(path / JOURNAL), with_tables=with_tables)
-    for name, table in found.tables.items():
-        write_whole(path / name, table)
-    for name, host in found.hosts.items() if len(found.hosts) > 1 else ():
-        write_json(folder_in(path, HOSTS, name) / HOST, host)
-    write_json(path / MANIFEST, found.manifest)
+    with writing(path):
+        for name, table in found.tables.items():
+            write_whole(path / name, table)
+        for name, host in found.hosts.items() if len(found.hosts) > 1 else ():
+            write_json(folder_in(path, HOSTS, name) / HOST, host)
+        write_json(path / MANIFEST, found.manifest)
 
 
 def salvage(path: Path) -> int:
