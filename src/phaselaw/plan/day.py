@@ -1,8 +1,9 @@
 """A day of the traffic, hour by hour, under three fleets: the peak's all day, one that follows the load, and spot.
 
-A fluid model: inside an hour requests come evenly, and none queues by bad luck (the fleet simulation's part). A fleet
-that follows the load asks for workers when an hour's load comes; until they have loaded, what those of the hour before
-can't carry waits. A spot worker that is taken away is replaced, and its load waits as long.
+A fluid model: inside an hour requests come evenly, and none queues by bad luck. A fleet that follows the load asks for
+workers when an hour's load comes. Until they have loaded, those of the hour before serve, and what they can't carry makes
+a queue, first come first served: who comes before it is worked off has waited. A spot worker that is taken away is
+replaced, and its load waits until then.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import dataclasses
 import numpy as np
 
 from phaselaw.errors import UsageError
+from phaselaw.laws.regression import Floats
 from phaselaw.plan.capacity import Headroom, exact, whole_workers
 from phaselaw.plan.replicas import Replica
 from phaselaw.plan.tables import row
@@ -24,6 +26,23 @@ class Day:
     scale_out_s: float | None  # until a worker serves; None: each replica's load and first call
     spot_usd_per_hour: float | None
     interruptions: float  # share of the spot workers that are taken away in an hour
+
+
+def _waits(rates: Floats, served: Floats, late_s: float) -> Floats:
+    """By hour, the requests that come while a queue stands, at the ``rates`` that come and that the workers can serve.
+
+    The day begins in its quietest hour, without a queue. Yesterday was like it.
+    """
+    queue, waited = np.zeros(served.shape[1]), np.zeros(served.shape)
+    for hour in (np.arange(24) + rates.argmin()) % 24:
+        first = np.minimum(served[hour], served[hour - 1])
+        for can, seconds in ((first, late_s), (served[hour], 3600.0 - late_s)):
+            grows = rates[hour] - can
+            grows = np.where(abs(grows) < 1e-8 * can, 0.0, grows)  # but for rounding, all that comes is served
+            stands = np.where(grows > 0, seconds, np.minimum(seconds, queue / np.maximum(-grows, 1e-12)))
+            waited[hour] += rates[hour] * stands
+            queue = np.maximum(0.0, queue + grows * seconds)
+    return waited
 
 
 def day_rows(
@@ -43,8 +62,7 @@ def day_rows(
     in_hour = max(1.0, keeps.burst * requests_per_s / hours.max())
     fleet = whole_workers(hours / carries, dataclasses.replace(keeps, burst=in_hour))
     most = np.broadcast_to(fleet.max(axis=0), fleet.shape)
-    before = np.roll(fleet, 1, axis=0)  # yesterday was like today
-    late = np.where(fleet > before, np.maximum(0.0, hours - before * carries), 0 * fleet) * seconds
+    late = _waits(hours, carries * fleet, seconds)
     taken = day.interruptions * hours * seconds + 0 * late
     own, spot = replica, dataclasses.replace(replica, usd_per_hour=day.spot_usd_per_hour or 0.0)
     kinds = [("static peak", own, most, 0 * late), ("reactive", own, fleet, late)]
