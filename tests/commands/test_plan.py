@@ -379,12 +379,18 @@ def test_users_at_once_are_the_most_that_were_measured_within_the_limits(tmp_pat
     assert "On every prompt that was measured: 1 of m on vllm." in out and "no queue model" in out
     assert "Up to 2 clients at once were measured; one at a time served the most within the limits on waiting." in out
     assert "2 or more of m on vllm" in shown(*words[:2], "--slo-ttft", "2s", capsys=capsys)
+    words += ["--tokens-per-month", str(90 * 2_592_000 * 0.75)]  # a worker of one place, busy 75 % of the time: M/M/1
+    assert "find all these places taken, and wait longer (Erlang C): 75.0 % for m." in shown(*words, capsys=capsys)
+    [row] = plan(*words[1:], "--spares", "1", "--utilisation", "0.5", capsys=capsys)["rows"]
+    assert row["all_taken_share"] == pytest.approx(2 * 0.375**2 / 1.375)  # of two, without the spare
+    assert plan(words[1], capsys=capsys)["rows"][0]["all_taken_share"] is None
     [row] = plan(written(calls, tmp_path / "run"), "--slo-ttft", "100ms", capsys=capsys)["rows"]
     assert (row["clients"], row["whole_workers"], row["why"]) == (
         0,
         None,
         "one client alone waited longer than the limits",
     )
+    assert "one alone waited longer than the limits." in shown(*words[:2], "--slo-ttft", "100ms", capsys=capsys)
     assert main(["plan", str(finished), "--slo-ttft", "1s"]) == 2
     assert "no run swept clients" in capsys.readouterr().err
 

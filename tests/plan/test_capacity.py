@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from phaselaw.errors import UsageError
 from phaselaw.laws.rates import same_draws
-from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom, estimate, exact, mean_tokens, whole_workers
+from phaselaw.plan.capacity import (
+    SECONDS_PER_MONTH,
+    Headroom,
+    all_taken_share,
+    estimate,
+    exact,
+    mean_tokens,
+    whole_workers,
+)
 from phaselaw.plan.economics import Question, capacity_row
 from phaselaw.plan.inputs import TR121_MIXES
 from phaselaw.plan.replicas import Replica, stated
@@ -41,6 +49,21 @@ def test_any_load_takes_a_worker_and_none_takes_the_spares_alone() -> None:
     load = np.array([1e-12, 0.0, 1.0 + 1e-12, math.nan])
     assert whole_workers(load, Headroom(spares=2)).tolist()[:3] == [3, 2, 3]
     assert math.isnan(whole_workers(load, Headroom())[3])
+
+
+@given(busy=st.floats(0, 0.999), places=st.integers(1, 300))
+def test_requests_find_all_places_taken_as_erlangs_recursion_says(busy: float, places: int) -> None:
+    offered, blocked = busy * places, 1.0
+    for n in range(1, places + 1):
+        blocked = offered * blocked / (n + offered * blocked)
+    share = all_taken_share(exact(offered), exact(places))[0]
+    assert share == pytest.approx(blocked / (1 - busy * (1 - blocked)), rel=1e-9, abs=1e-300)
+    assert share == pytest.approx({1: busy, 2: 2 * busy**2 / (1 + busy)}.get(places, share))
+
+
+def test_all_places_are_taken_where_more_comes_than_they_serve_and_seldom_in_a_large_fleet() -> None:
+    shares = all_taken_share(np.array([4.0, 5.0, math.nan, 0.9e6]), np.array([4.0, 4.0, 4.0, 1e6]))
+    assert shares[:2].tolist() == [1, 1] and math.isnan(shares[2]) and shares[3] == pytest.approx(0, abs=1e-12)
 
 
 @given(rate=rates, volume=st.floats(1e3, 1e15), price=st.floats(1e-3, 1e3))

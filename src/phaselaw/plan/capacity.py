@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from phaselaw.errors import UsageError
 from phaselaw.laws.rates import ends_of
@@ -51,6 +52,18 @@ def whole_workers(workers: Floats, headroom: Headroom) -> Floats:
     # A product that is whole but for rounding is whole. (NaN is above nothing, and stays through the maximum.)
     whole: Floats = np.maximum(np.ceil(load - 1e-9), 1.0 * (load > 0)) + headroom.spares
     return whole
+
+
+def all_taken_share(offered: Floats, places: Floats) -> Floats:
+    """Erlang's C: the share of requests that come at random and find all places taken, where so many are there at once.
+
+    Of ``places`` that serve one request each, all as fast; ``offered`` is the mean number of requests in service.
+    """
+    busy = np.minimum(offered / places, 1.0)
+    logged = special.xlogy(places, offered) - offered - special.gammaln(places + 1)
+    blocked = np.minimum(np.exp(logged) / special.gammaincc(places + 1, offered), 1.0)  # Erlang's B
+    share: Floats = np.where(busy < 1, blocked / (1 - busy * (1 - blocked)), busy)
+    return share
 
 
 def mean_tokens(mixes: Sequence[Mix]) -> float:

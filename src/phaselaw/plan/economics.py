@@ -11,7 +11,7 @@ from phaselaw.laws.concurrency import users_within
 from phaselaw.laws.rates import ends_of
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import StepTimes
-from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH
+from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, capacity
 from phaselaw.plan.capacity import HOURS_PER_MONTH, SECONDS_PER_MONTH, UNKNOWN, Headroom, exact, mean_tokens
 from phaselaw.plan.coverage import of_load, own_requests
 from phaselaw.plan.day import Day, day_rows
@@ -122,7 +122,7 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
     volume, tokens, two = question.volume, mean_tokens(question.mixes), list(pairs(known))
     tiers = [Tiers(*models, volume, tokens, question.headroom) for models in _tier_pairs(question, known)]
     tables: Tables = {
-        "rows": [capacity_row(each, volume, question.headroom) for each in known],
+        "rows": [capacity_row(each, volume, question.headroom, limited=question.slo_ms is not None) for each in known],
         "decision_deltas": [decision_delta(small, big, volume, question.headroom) for small, big in two],
         "request_mixes": [_mix_row(each, mix, question) for each in known for mix in _itemised(question)],
         "phase_split": by_phases,
@@ -156,10 +156,17 @@ def answer(question: Question, replicas: Sequence[Replica], times: Mapping[tuple
     return tables
 
 
-def capacity_row(replica: Replica, tokens_per_month: float, headroom: Headroom) -> Row:
-    """Rate, replicas as a fraction and whole, $/1M, $/month of the time used and of the fleet."""
+def capacity_row(replica: Replica, tokens_per_month: float, keeps: Headroom, *, limited: bool = False) -> Row:
+    """Rate, replicas as a fraction and whole, $/1M, $/month of the time used and of the fleet.
+
+    Where waits are ``limited``: how often more requests than the limits allow would be there, as the fleet is planned.
+    """
     tried = max((cell["concurrency"] for cell in replica.by_clients), default=1)
-    return row("rows", replica, clients_tried=tried, **replica.fleet(tokens_per_month, headroom))
+    fleet, taken = replica.fleet(tokens_per_month, keeps), None
+    if limited and replica.clients:
+        places = (fleet["whole_workers"][:1] - keeps.spares) * replica.clients
+        taken = capacity.all_taken_share(fleet["workers"] * keeps.burst * replica.clients, places)
+    return row("rows", replica, clients_tried=tried, **fleet, all_taken_share=taken)
 
 
 def sensitivity(replica: Replica, question: Question) -> list[Row]:

@@ -73,7 +73,7 @@ _COLUMNS = (
     *_figures(digits, "measured", ttft_ms_p95="first token p95 (ms)", step_ms_p95="token p95 (ms)"),
     *_figures(digits, "measured", next_ttft_ms_p95="first token p95 (ms)", next_step_ms_p95="token p95 (ms)"),
     *_figures(percent, "assumed", success_rate="success rate", escalated_share="escalated"),
-    *_figures(percent, waited_share="waited"),
+    *_figures(percent, waited_share="waited", all_taken_share="find all taken"),
     *_figures(percent, stops_paying_share="whole fleets pay up to a share of", success_rate_at_most="success, at most"),
     *_figures(percent, stops_paying_escalated_share="pays while escalated below"),
 )
@@ -99,7 +99,8 @@ TABLES = {
         _table(
             "rows",
             "What the load needs, by model.",
-            "usd_per_month_whole rate_status whole_workers usd_per_1m_whole usd_per_1m tokens_per_s workers",
+            "usd_per_month_whole rate_status whole_workers all_taken_share usd_per_1m_whole usd_per_1m tokens_per_s "
+            "workers",
             "usd_per_month usd_per_hour interval_basis clients_tried",
             usd_per_1m="$ per 1M (lower bound)",
         ),

@@ -86,6 +86,7 @@ def _shown(table: tables.Table, rows: Sequence[Row], caption: str) -> Table:
     says_something = {key: len({row[key] for row in rows}) > 1 for key in ("backend", "batch_size", "gen_tokens")}
     says_something["backend"] &= any(row["backend"] != row["model"] for row in rows)
     says_something["on_failure_cost"] = any(row.get("failure_usd") for row in rows)
+    says_something["all_taken_share"] = any(row.get("all_taken_share") is not None for row in rows)
     says_something["than_backend"] = any(row.get("than_backend") != row["backend"] for row in rows)
     columns = tuple(
         replace(column, provenance="derived") if worked_out and column.key == "tokens_per_s" else column
@@ -104,9 +105,20 @@ def capacity(plan: Plan) -> Section:
     )
     bound = "Workers as a fraction are a lower bound: busy all the time, no bursts, no queue, no spares."
     return section(
-        "Capacity and price", regime_words(plan), cheapest_words(plan), load_words(plan), given.get("models"),
-        plan.table("rows"), why_words(plan.rows("rows")), f"{bound} {whole}",
+        "Capacity and price", regime_words(plan), _queue_words(plan), cheapest_words(plan), load_words(plan),
+        given.get("models"), plan.table("rows"), why_words(plan.rows("rows")), f"{bound} {whole}",
     )  # fmt: skip
+
+
+def _queue_words(plan: Plan) -> str | None:
+    """What limits on waiting leave out; nothing where there are none."""
+    taken = {row["model"]: row["all_taken_share"] for row in plan.rows("rows") if row["all_taken_share"] is not None}
+    told = ", ".join(f"{tables.percent(share)} for {model}" for model, share in taken.items())
+    queue = (
+        "The limits hold while no more requests are there than clients x workers. Of such as come at random so many "
+        f"find all these places taken, and wait longer (Erlang C): {told}. A lower --utilisation makes them fewer."
+    )
+    return queue if taken else None
 
 
 def regime_words(plan: Plan) -> str:
@@ -122,7 +134,8 @@ def regime_words(plan: Plan) -> str:
         best = ", ".join(f"{row['clients']} for {row['model']}" for row in plan.rows("rows"))
         return f"Several clients at once were measured; planned at the best number of them{kept}: {best}."
     if tried[-1] > 1:
-        return f"Up to {tried[-1]} clients at once were measured; one at a time served the most{kept}."
+        most = f"one at a time served the most{kept}" if at_once[-1] else "one alone waited longer than the limits"
+        return f"Up to {tried[-1]} clients at once were measured; {most}."
     return "One request at a time: batching or more slots would lower this."
 
 
