@@ -2,8 +2,8 @@
 
 A fluid model: inside an hour requests come evenly, and none queues by bad luck. A fleet that follows the load asks for
 workers when an hour's load comes. Until they have loaded, those of the hour before serve. What they can't carry makes a
-queue, first come first served: who comes before it is worked off has waited. A spot worker that is taken away is replaced,
-and its load waits until then.
+queue, first come first served: who comes before it is worked off has waited. A spot worker that is taken away is
+replaced, and its load waits until then.
 """
 
 import dataclasses
