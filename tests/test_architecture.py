@@ -57,6 +57,13 @@ def test_few_files_stand_outside_the_rooms() -> None:
     assert len([path for path in FILES if path.parent == SOURCE]) <= 9
 
 
+def test_files_and_functions_stay_short() -> None:
+    assert [path for path in FILES if len(path.read_text().splitlines()) > 500] == []
+    nodes = ((path, node) for path in FILES for node in ast.walk(ast.parse(path.read_text())))
+    functions = ((path, node) for path, node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    assert [f"{path}: {each.name}" for path, each in functions if (each.end_lineno or 0) - each.lineno >= 60] == []
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_a_room_imports_only_from_lower_floors_or_itself(path: Path) -> None:
     room = room_of(path)

@@ -1,6 +1,8 @@
 """The command line's frame: errors are one line, exit codes are a contract."""
 
 import argparse
+import re
+import shlex
 
 import pytest
 
@@ -96,6 +98,20 @@ def every_option() -> list[tuple[str, argparse.Action]]:
 def test_every_option_has_help() -> None:
     assert len(every_option()) > 20
     assert [f"{name} {action.dest}" for name, action in every_option() if not action.help] == []
+
+
+def test_help_fits_into_80_columns_and_its_examples_can_be_typed(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    whole = cli.build_parser()
+    examples = []
+    for name in COMMANDS:
+        command = next(action.choices[name] for action in whole._actions if isinstance(action.choices, dict))
+        told = command.format_help()
+        assert [line for line in told.splitlines() if len(line) > 80] == [], name
+        examples += re.findall(r"^  phaselaw (.+?)(?: {2,}.*)?$", told, re.MULTILINE)
+    assert len(examples) > 40
+    for words in (shlex.split(typed.partition(" > ")[0]) for typed in examples):
+        assert whole.parse_args(words).run
 
 
 @pytest.mark.parametrize(

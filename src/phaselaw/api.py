@@ -24,11 +24,10 @@ from phaselaw.laws.regression_test import RegressionTest, regression_test
 from phaselaw.laws.step_time import step_times
 from phaselaw.laws.summary import REQUESTS
 from phaselaw.laws.sweeps import as_tr121
-from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR
+from phaselaw.plan import DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, positive
 from phaselaw.plan.capacity import Estimate, Headroom, estimate
 from phaselaw.plan.economics import Question, answer, assumptions
 from phaselaw.plan.formulas import planner
-from phaselaw.plan.inputs import positive
 from phaselaw.plan.replicas import Replica, replicas_of
 from phaselaw.plan.tables import TABLES
 from phaselaw.records import Run

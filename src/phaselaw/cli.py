@@ -15,8 +15,9 @@ import logging
 import os
 import re
 import sys
+import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, Protocol, TextIO, cast
 
 from phaselaw import __version__
@@ -68,8 +69,33 @@ class Command(Protocol):
         ...
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Prose as wide as the terminal; where an example and what it does don't fit into a line, the latter below it."""
+
+    def add_usage(
+        self, usage: str | None, actions: Iterable[argparse.Action], groups: Iterable[Any], prefix: str | None = None
+    ) -> None:
+        """What must be given; all that may be stands below."""
+        needed = [each for each in actions if each.required or not each.option_strings]
+        if prefix != "":  # else it is how the commands below are called
+            needed.insert(0, argparse.Action([], "options", metavar="[OPTIONS]"))
+        super().add_usage(usage, needed, groups, prefix)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return indent + "\n\n".join(self._fitted(part, width) for part in text.strip().split("\n\n"))
+
+    def _fitted(self, part: str, width: int) -> str:
+        if "\n  " not in part:
+            return textwrap.fill(" ".join(part.split()), width)
+        fits = max(map(len, part.splitlines())) <= width
+        return part if fits else re.sub(r"(?<=\S)(?: {2,}|\n {9,})(?=\S)", "\n      ", part)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that says what a misspelt command or option may have meant."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(formatter_class=_Help, **how)
 
     def error(self, message: str) -> NoReturn:
         wrong = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: ([^\s=]+)", message)
@@ -88,8 +114,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The command line as `argparse` sees it: whole, or with the options of ``only`` one command."""
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="phaselaw", description=DESCRIPTION, epilog=f"examples:\n{EXAMPLES}", formatter_class=plain)
+    parser = _Parser(prog="phaselaw", description=DESCRIPTION, epilog=f"examples:\n{EXAMPLES}")
     parser.add_argument("--version", action="version", version=f"phaselaw {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -99,8 +124,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             continue
         command = cast(Command, importlib.import_module(f"phaselaw.commands.{name}"))
         what, _, examples = (command.__doc__ or "").partition("\n\n")
-        about: dict[str, Any] = {"description": " ".join(what.split()), "epilog": examples, "formatter_class": plain}
-        of_command = subparsers.add_parser(name, help=line, **about)
+        of_command = subparsers.add_parser(name, help=line, description=what, epilog=examples)
         command.add_options(of_command)
         of_command.set_defaults(run=command.run, whole=build_parser)  # for who completes it all
     return parser

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from phaselaw.commands.options import add_cold_start_slo, add_count, duration, size
+from phaselaw.commands.options import add_cold_start_slo, add_count, duration, print_lines, size
 from phaselaw.errors import UsageError
 from phaselaw.files import amount
 
@@ -55,3 +55,13 @@ def test_a_count_as_people_write_it() -> None:
 @pytest.mark.parametrize(("text", "size_bytes"), [("16GB", 16e9), ("16 gib", 2**34), ("1,000MB", 1e9), ("80G", 80e9)])
 def test_a_size(text: str, size_bytes: float) -> None:
     assert size(text) == size_bytes
+
+
+def test_what_is_too_long_for_a_terminal_goes_on_below_its_text(monkeypatch, capsys) -> None:
+    line = "models     models/a, models/b, models/c"
+    print_lines([line])
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_lines([line, "", "  weights 0.1 GB, cache 0.009 GB"])
+    on_a_terminal = "models     models/a, models/b,\n           models/c\n\n  weights 0.1 GB, cache 0.009\n    GB\n"
+    assert capsys.readouterr().out == f"{line}\n{on_a_terminal}"

@@ -170,6 +170,7 @@ def test_thousands_of_points_have_a_theil_sen_line_of_some(monkeypatch: pytest.M
     assert low < 2 < high
 
 
+@pytest.mark.filterwarnings("error")
 def test_of_no_points_nothing_is_known() -> None:
     """A run of one model leaves none to the laws that leave it out."""
     plane = fit_plane(np.empty((0, 1)), np.empty(0))

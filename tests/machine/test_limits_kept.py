@@ -13,7 +13,6 @@ from phaselaw.machine import identity as telemetry
 from phaselaw.machine import limits
 from phaselaw.machine.limits import MachineLimits
 from phaselaw.measure import begin
-from phaselaw.study.file import load_study
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,6 @@ def test_what_was_measured_on_a_busy_machine_is_told_and_neither_kept_nor_used(
 ) -> None:
     busy = replace(measured, clock=replace(measured.clock, taken_share=0.89))
     monkeypatch.setattr(limits, "_measured", lambda _: busy)
-    monkeypatch.setattr(begin, "busy_words", lambda: None)
     host, told = telemetry.host(), list[str]()
     assert main(["host"]) == 0
     out = capsys.readouterr().out
@@ -90,11 +88,10 @@ def test_what_was_measured_on_a_busy_machine_is_told_and_neither_kept_nor_used(
     limits._file(host, limits.all_threads()).parent.mkdir()
     limits._file(host, limits.all_threads()).write_text(json.dumps(asdict(busy)))  # by an earlier version
     assert limits.kept_limits(host) is None
-    assert "limits" not in begin.host_of(load_study("gpt2-ladder-cpu"), tell=told.append)
+    assert "limits" not in begin.host_of(True, tell=told.append)
     assert "limits are not kept: others" in told[0] and "latencies will stand without them" in told[0]
-    monkeypatch.setattr(begin, "busy_words", lambda: "other processes take 2.0 of 2 processors")
     monkeypatch.setattr(begin, "limits_of", None)  # is not called
-    assert "limits" not in begin.host_of(load_study("gpt2-ladder-cpu"), tell=told.append)
+    assert "limits" not in begin.host_of(False, tell=told.append)
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[1]"])

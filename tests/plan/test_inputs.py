@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from phaselaw.errors import UsageError
-from phaselaw.plan.inputs import TR121_TIERS, money, positive, read_mixes, read_success_rates, read_tiers, read_volumes
+from phaselaw.plan import positive
+from phaselaw.plan.inputs import TR121_TIERS, money, read_mixes, read_success_rates, read_tiers, read_volumes
 from phaselaw.plan.prices import read_offers
 from phaselaw.records import Mix
 

@@ -7,6 +7,7 @@ examples:
 
 A ratio is B / A: above 1, B is slower. A regression is a ratio above 1 + threshold that runs of one side don't explain.
 Each model is held against the others of its runs; what a run does to all models is a question of its own.
+
 exit codes: 0 none, or it can't be told; 1 the runs can't be compared; 2 usage; 3 a significant regression.
 """
 

@@ -2,7 +2,7 @@
 
 examples:
   phaselaw memory models/gpt2-100m --memory 2GB
-  phaselaw memory model-folder --memory 24GB --dtype bf16 --batch 8 --context 4096
+  phaselaw memory model-folder --memory 24GB --batch 8 --context 4096
   phaselaw memory model-q4_0.gguf --memory 8GB --kv-cache q8_0
   phaselaw memory runs/a --memory 16GB --json          every model of a run
 
@@ -74,8 +74,8 @@ def _text(name: str, fit: Fit, batch: int, context: int) -> str:
     need, bound = fit.need, " (the model's positions)" if fit.context_is_the_models else ""
     return f"""\
 {name}: batch {batch} at {context} tokens {verdict}{why}: {_gb(fit.total_bytes)} of {_gb(fit.memory_bytes)}
-  weights {_gb(need.weights)}, cache {_gb(need.kv_cache)}, activations {_gb(need.activations)}, \
-reserve {_gb(fit.reserve_bytes)} (assumed)
+  weights {_gb(need.weights)}, cache {_gb(need.kv_cache)}, activations {_gb(need.activations)}
+  reserve {_gb(fit.reserve_bytes)} (assumed)
   largest batch at {context} tokens: {fit.largest_batch or "none fits"}
   largest context at batch {batch}: {fit.largest_context or "none fits"}{bound}"""
 

@@ -5,13 +5,18 @@ import difflib
 import json
 import math
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from phaselaw.engines import permits
 from phaselaw.errors import UsageError
 from phaselaw.files import amount
+from phaselaw.plan import positive
 from phaselaw.records import LARGEST
 
 _BARE = r"[-+0-9.,]+(?:e[-+]?[0-9]+)?"
@@ -29,8 +34,16 @@ def answer(as_json: bool, document: Any, lines: Iterable[str], indent: int | Non
     if as_json:
         print_json(document, indent)
     else:
-        for line in lines:
-            print(line)
+        print_lines(lines)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines on stdout; on a terminal what is too long for one goes on below the text beside its label."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else LARGEST
+    for line in "\n".join(lines).split("\n"):
+        indent, label = re.findall(r"( *)(.{0,30}?\S {2,}(?=\S))?", line)[0]
+        below = " " * len(indent + (label or "  "))
+        print(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=below))
 
 
 def option(parser: argparse._ActionsContainer, name: str, metavar: str | None, help_text: str, **how: Any) -> None:
@@ -107,7 +120,7 @@ def share(option: str) -> Callable[[str], float]:
 
 
 def positive_number(option: str) -> Callable[[str], float]:
-    return number(option, "a positive number, below 1e18", lambda value: 0 < value < LARGEST)
+    return partial(positive, option)
 
 
 def duration(option: str) -> Callable[[str], float]:

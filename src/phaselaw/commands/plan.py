@@ -5,7 +5,7 @@ examples:
   phaselaw plan runs/a runs/b runs/c --utilisation 0.7 --burst 1.5 --spares 1     intervals of one more run
   phaselaw plan runs/a --requests-per-s 5.5 --mixes my-mixes.csv                  requests of your own kinds
   phaselaw plan runs/a --prices gpus.csv --accelerator 'A100 80GB' --compare      a price list; model against model
-  phaselaw plan runs/a --tiers models/gpt2-5m,models/gpt2-100m --success-rates rates.csv --failure-usd 2
+  phaselaw plan runs/a --tiers models/small,models/large                         two models in one service
   phaselaw plan runs/a --traffic profile.json --rates-by phases                   your own traffic, by its phases
   phaselaw plan --tokens-per-s 10755 --params 8B --usd-per-hour 2.5               a rate from elsewhere, no run
 
@@ -117,7 +117,7 @@ def _add_elsewhere(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the load")
+    group = parser.add_argument_group("the load (one of the first four)")
     load = group.add_mutually_exclusive_group()
     tokens = f"prompt and generated tokens (default: {DEFAULT_TOKENS_PER_MONTH:g})"
     _positive(load, "--tokens-per-month", "N", tokens)

@@ -3,7 +3,7 @@
 examples:
   phaselaw predict runs/a --params 60M                          by the law in parameters
   phaselaw predict runs/a --params 60M --layers 6               by whichever law predicts best; the others beside it
-  phaselaw predict runs/a --params 3B --layers 28 --extrapolate outside the measured range: labelled, don't plan with it
+  phaselaw predict runs/a --params 3B --layers 28 --extrapolate   outside the measured range: don't plan with it
   phaselaw predict runs/a runs/b --params 6e7 --json            runs of one study, pooled
 
 The interval is where the latency of one new model lies: it holds how far models scatter about the law.
@@ -26,7 +26,6 @@ from phaselaw.report.document import Section
 from phaselaw.report.prediction import predicted, reading
 from phaselaw.report.subject import law_words
 from phaselaw.report.terminal import print_fitting
-from phaselaw.tables import alike
 
 PARAMS = opt.number("--params", "a count of parameters, such as 3e9, 3B or 135M", lambda value: 0 < value < math.inf)
 
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
         return
     print_fitting(Section(title="", blocks=(predicted(predictions), *reading(predictions))), screen(), as_wide=True)
     for refused in predictions.refused:
-        note(f"not predicted on {_where(refused)}: {refused.reason}")
+        note(f"not predicted on {_where(refused, predictions)}: {refused.reason}")
 
 
 def finite(value: Any) -> Any:
@@ -88,13 +87,15 @@ def load_tables(args: argparse.Namespace) -> tuple[api.Loaded, Mapping[str, pl.D
 def _refusal(predictions: Predictions) -> str:
     if not predictions.refused:
         return "no law to predict by: no model has both a parameter count and a usable latency"
-    refused = alike(({"reason": each.reason, "where": _where(each)} for each in predictions.refused), "reason")
-    places = {reason: dict.fromkeys(each["where"] for each in mine) for (reason,), mine in refused.items()}
+    places: dict[str, dict[str, None]] = {}
+    for each in predictions.refused:
+        places.setdefault(each.reason, {})[_where(each, predictions)] = None
     why = "; ".join(f"{', '.join(where)}: {reason}" for reason, where in places.items())
     if not any(refused.outside for refused in predictions.refused):
         return why
     return f"the model lies outside of what was measured: {why}; --extrapolate predicts it all the same, labelled"
 
 
-def _where(about: Any) -> str:
-    return law_words({name: getattr(about, name) for name in ("backend", "batch_size", "gen_tokens_target")})
+def _where(about: Any, of: Predictions) -> str:
+    names = ("backend", "batch_size", "gen_tokens_target")
+    return law_words({name: getattr(about, name) for name in names}, batch=of.several_batches)

@@ -3,9 +3,8 @@
 examples:
   phaselaw report runs/a                  print the summary, write runs/a/report.md and .html
   phaselaw report runs/a --out elsewhere  write them into another folder
-  phaselaw report runs/a --with runs/b runs/c
-                                          put the laws of three runs side by side
-  phaselaw report runs/a --traffic profile.json --usd-per-hour 2.5 --api gpt-4o-mini
+  phaselaw report runs/a --with runs/b    put the laws of two runs side by side
+  phaselaw report runs/a --traffic profile.json --usd-per-hour 2.5
                                           price it with your own load
 
 Without an option on the load or its price a run's report takes those of its last phaselaw plan.
@@ -18,7 +17,7 @@ from pathlib import Path
 from phaselaw import api
 from phaselaw.commands import plan as planning
 from phaselaw.commands.console import note, screen
-from phaselaw.commands.options import a_path, add_cold_start_slo, add_json, option, print_json
+from phaselaw.commands.options import a_path, add_cold_start_slo, add_json, option, print_json, print_lines
 from phaselaw.errors import UsageError
 from phaselaw.laws.analysis import Options
 from phaselaw.report.document import escape_controls, to_json
@@ -69,5 +68,5 @@ def show_report(
         print_summary(document, screen())
         print(f"report: {folder / 'report.md'} and {folder / 'report.html'}")
     else:
-        print("\n".join(escape_controls(str(line)) for line in document.summary))
-        print(f"report      phaselaw report {folder}\nplan        phaselaw plan {folder} --tokens-per-month 1e9")
+        print_lines(escape_controls(str(line)) for line in document.summary)
+        print(f"report       phaselaw report {folder}\nplan         phaselaw plan {folder} --tokens-per-month 1e9")

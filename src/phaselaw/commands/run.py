@@ -34,7 +34,7 @@ from phaselaw.measure.on_ray import HERE, Hosts
 from phaselaw.measure.quick import LocalServer, quick_study, serving
 from phaselaw.records import duration as in_words
 from phaselaw.rundir.write import RunDirectory, write_derived
-from phaselaw.study.file import full_names, load_study, study_path
+from phaselaw.study.file import did_you_mean, full_names, load_study, shipped_studies, study_path
 
 DEFAULT_STUDY = "gpt2-ladder-cpu"
 SloMs = tuple[float, float]
@@ -113,7 +113,7 @@ def _served_here(name: str | None) -> LocalServer | None:
     try:
         study_path(name or DEFAULT_STUDY)
     except StudyError as unknown:
-        if str(name).endswith((".yaml", ".yml")) or "did you mean" in str(unknown):
+        if str(name).endswith((".yaml", ".yml")) or did_you_mean(str(name), shipped_studies()):
             raise
         try:
             return serving(name)
@@ -158,7 +158,7 @@ def _directory(args: argparse.Namespace, notes: Console, tell: begin.Tell, look:
             if (calls := study.calls_planned()) < asked_for:
                 tell(f"a server is simulated as one client: {calls:,} of the study's {asked_for:,} calls")
     if study is None or args.resume is not None:
-        host = begin.host_of(None, tell=tell) if look is None else begin.driver()
+        host = begin.host_of(False, tell=tell) if look is None else begin.driver()
         again = {"allow_changed": args.allow_changed, "retry_failed": args.retry_failed}
         return RunDirectory.resume(args.resume, study=study, argv=sys.argv, host=host, **again)
     if args.models:

@@ -3,7 +3,7 @@
 examples:
   phaselaw sweep decode-sweep-cpu                              a shipped sweep, as it is
   phaselaw sweep gpt2-ladder-cpu --axis gen_tokens=8,32,64,128
-  phaselaw sweep gpt2-ladder-cpu --axis batch_size=1,2,4,8 --axis prompt_tokens=16,256
+  phaselaw sweep my-study.yaml --axis batch_size=1,8 --axis prompt_tokens=16,256
   phaselaw sweep my-llamacpp.yaml --axis concurrency=1,2,4,8
   phaselaw sweep --resume runs/a                               go on with an interrupted one
 

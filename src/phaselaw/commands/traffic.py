@@ -4,7 +4,7 @@ examples:
   phaselaw traffic requests.csv.gz --out profile.json            a log of any size, in little memory
   phaselaw traffic monday.csv tuesday.csv                        several logs as one; - is standard input
   phaselaw traffic log.csv --part 2.5:26.5                       only the day that begins 2.5 hours in
-  phaselaw traffic log.jsonl --timestamp-column at --prompt-tokens-column usage.prompt --against runs/a
+  phaselaw traffic log.jsonl --prompt-tokens-column usage.input --against runs/a
   phaselaw traffic http://127.0.0.1:8000/metrics --window 60      an engine's Prometheus page, read twice
   phaselaw traffic before.prom after.prom --window 3600           two pages saved an hour apart
   phaselaw plan runs/a --traffic profile.json                    plan with it

@@ -179,6 +179,11 @@ class Predictions:
     refused: tuple[Refusal, ...]
     workloads: tuple[Workload, ...]
 
+    @property
+    def several_batches(self) -> bool:
+        """Whether the run has calls of more than one batch size."""
+        return len({each.batch_size for each in self.workloads}) > 1
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LawFit:

@@ -13,7 +13,7 @@ sequence: repeatable, and quantiles settle with few of them.
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import itemgetter
 
 import numpy as np
@@ -68,6 +68,12 @@ THROUGHPUT_INTERVALS = Table(
         *plain("n_replicates", pl.Int64),
     ),
 )
+
+
+def another_run(bases: Iterable[str]) -> str:
+    """What is said of another run where intervals of these bases don't tell it."""
+    why = "; ".join(sorted({basis.removeprefix(NOT_MEASURED).removeprefix(": ") for basis in bases} - {""}))
+    return f"What another run would give is {NOT_MEASURED}{why and f' ({why})'}"
 
 
 def too_few(n: int, kind: Kind) -> str:

@@ -85,7 +85,7 @@ class Plane:
 
 def fit_plane(columns: Floats, y: Floats) -> Plane:
     """Least squares of ``y`` (n,) on a constant and ``columns`` (n, k)."""
-    (n, k), means, x, dy = columns.shape, columns.mean(axis=0), _centred(columns), _centred(y)
+    (n, k), means, x, dy = columns.shape, _mean(columns), _centred(columns), _centred(y)
     degrees, determined = n - k - 1, k == 0 or (n > k and np.linalg.matrix_rank(x) == k)
     inverse = np.asarray(np.linalg.inv(x.T @ x) if determined else np.full((k, k), np.nan), dtype=np.float64)
     slopes = inverse @ (x.T @ dy)
@@ -94,7 +94,7 @@ def fit_plane(columns: Floats, y: Floats) -> Plane:
     variance = sse / degrees if degrees > 0 else np.nan
     squares = np.append(1 / max(n, 1) + means @ inverse @ means, np.diag(inverse))  # of no points all are NaN
     return Plane(
-        coefficients=np.append(y.mean() - means @ slopes, slopes),
+        coefficients=np.append(_mean(y) - means @ slopes, slopes),
         standard_errors=np.sqrt(np.maximum(squares, 0) * variance),
         r2=1 - sse / total if total > 0 else np.nan,
         degrees=degrees,
@@ -204,9 +204,14 @@ def p_of_zero_at(x: Floats, y: Floats, at: float) -> float:
     return float(2 * special.stdtr(line.degrees, -value / se)) if se > 0 else float(value == 0)
 
 
+def _mean(values: Floats) -> Floats:
+    """The mean over points; NaN of none."""
+    return np.asarray(values.mean(axis=0) if len(values) else np.full(values.shape[1:], np.nan))
+
+
 def _centred(values: Floats) -> Floats:
     """Values less the mean over points; what is but rounding is 0, so that equal values have no spread at all."""
-    centred = values - values.mean(axis=0)
+    centred = values - _mean(values)
     return np.where(np.abs(centred) < 1e-13 * (1 + np.abs(values)), 0.0, centred)
 
 

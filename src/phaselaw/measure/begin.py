@@ -73,9 +73,7 @@ def new_run(
     study = runnable_part(study, lacking) if lacking else study
     if names := study.kept_servers():
         tell(KEPT_SERVERS.format(", ".join(names)))
-    if look is None:
-        begin_quietly(study, wait_s=wait_s, tell=tell)
-    host = host_of(study, tell=tell) if look is None else driver()
+    host = host_of(begin_quietly(study, wait_s=wait_s, tell=tell), tell=tell) if look is None else driver()
     return RunDirectory.create(
         out, study=study, argv=argv, host=host, skipped=[each.what for each in lacking], asked=asked
     )
@@ -86,12 +84,11 @@ def driver() -> dict[str, Any]:
     return {"name": DRIVER, **identity.host()}
 
 
-def host_of(study: Study | None, *, tell: Tell) -> dict[str, Any]:
-    """What this machine is, with its ``limits``: kept ones, or, for a study where it is quiet, those measured now."""
+def host_of(may_measure: bool, *, tell: Tell) -> dict[str, Any]:
+    """What this machine is, with its ``limits``: kept ones, or, where it ``may_measure``, those that it has now."""
     host = identity.host()
-    simulated = study is None or all(each.kind == "simulated" for each in study.backends)
     try:
-        limits = kept_limits(host) or (None if simulated or busy_words() else limits_of(host))
+        limits = kept_limits(host) or (limits_of(host) if may_measure else None)
         if limits and limits.doubt:
             raise NotReadyError(f"this machine's limits are {limits.doubt}")
     except NotReadyError as error:
@@ -152,20 +149,24 @@ def runnable_part(study: Study, lacking: list[Lack]) -> Study:
     return study.model_copy(update={"models": tuple(models), "backends": backends})
 
 
-def begin_quietly(study: Study, *, wait_s: float | None, tell: Tell) -> None:
-    """Tell of other work before a study begins, or wait so long for its end; raises `NotReadyError` where it stays."""
+def begin_quietly(study: Study, *, wait_s: float | None, tell: Tell) -> bool:
+    """Tell of other work before a study begins, or wait so long for its end; raises `NotReadyError` where it stays.
+
+    Returns whether something is to be measured, on a machine that is quiet.
+    """
     if all(each.kind == "simulated" for each in study.backends):
-        return
+        return False
     if wait_s is None:
         if (busy := busy_words()) is not None:
             slow = "calls will be slow and scatter, and its limits are not measured now"
             tell(f"this machine is busy: {busy}; {slow} (--wait-quiet 5min waits for its end)")
-        return
+        return busy is None
     told = -math.inf
     for busy in wait_until_quiet(wait_s):
         if time.monotonic() - told >= TELL_EVERY_S:
             told = time.monotonic()
             tell(f"waiting for a quiet machine: {busy}")
+    return True
 
 
 def prepare_models(study: Study) -> Iterator[str]:

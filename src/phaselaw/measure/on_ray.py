@@ -64,7 +64,7 @@ class _Worker:
         if os.getpriority(os.PRIO_PROCESS, 0) > 0:
             told.append("calls run at a low priority; start its node with RAY_worker_niceness=0")
         facts = {"machine_id": identity.machine_id(), "ray_auth_mode": os.environ.get("RAY_AUTH_MODE")}
-        facts |= begin.host_of(asked, tell=told.append)
+        facts |= begin.host_of(begin.begin_quietly(asked, wait_s=None, tell=lambda _: None), tell=told.append)
         return facts | {"too_small_for": too_small_for(asked, facts)}, lacking, told
 
     def begin(self, study: dict[str, Any], wait_s: float | None, which: dict[str, Any]) -> None:

@@ -26,13 +26,6 @@ TR121_VOLUMES = (1e8, 1e9, 1e10)
 """Tokens a month (TR121 8.5)."""
 
 
-def positive(option: str, value: float) -> float:
-    """The value; raises `UsageError` naming the option where it is no positive number, or beyond any fleet."""
-    if not 0 < value < LARGEST:
-        raise UsageError(f"{option} {value:g}: give a positive number, below 1e18")
-    return value
-
-
 CURRENCIES = {"USD": "$", "EUR": "€", "GBP": "£", "INR": "₹"}
 CURRENCIES |= {code: f"{code} " for code in ("JPY", "CNY", "CHF", "SEK")}
 """What amounts of money may be in, each with the mark that stands before an amount."""

@@ -205,47 +205,44 @@ def replicas_of(
     errors, contexts, lengths = _model_errors(analysis, models), _contexts(run.models), _lengths(rows)
     swept = analysis.tables["concurrency_throughput"]
     by_clients = alike(swept.iter_rows(named=True), "backend", "model", BUDGET)
-    users = {} if slo_ms is None else {key: users_on_all(cells, slo_ms) for key, cells in by_clients.items()}
-    waits, loads, at_best = _waits(rows), _loads(run.rows), _at_best_clients(swept, users)
+    waits, loads, at_best = _waits(rows), _loads(run.rows), _at_best_clients(swept, by_clients, slo_ms)
     machines, sized = machines_of(run), shapes(run)
     of_models = analysis.tables["summary_by_model_backend_mode_agg"].iter_rows(named=True)
     marks = {(row["backend"], row["model"], int(row["batch_size"]), row[BUDGET], row["mode"]): row for row in of_models}
     found = []
     for key, end_to_end in drawn.items():
         backend, model, batch_size, gen_tokens, phase = key
-        if phase != "e2e_kv" or not end_to_end.tokens_per_s[0] > 0:
+        if phase != "e2e_kv" or not (mean := float(end_to_end.tokens_per_s[0])) > 0:
             continue
-        mean = float(end_to_end.tokens_per_s[0])
         clients, faster = at_best.get((backend, model, gen_tokens), (1, exact(1.0)))
-        found.append(
-            Replica(
-                backend=backend,
-                model=model,
-                batch_size=batch_size,
-                clients=clients,
-                load=(stands_on := MEASURED if clients else TOO_SLOW),
-                request=stands_on,
-                gen_tokens=gen_tokens,
-                tokens_per_s=end_to_end.tokens_per_s * faster,
-                usd_per_hour=usd_per_hour[backend] if isinstance(usd_per_hour, Mapping) else usd_per_hour,
-                e2e_s=end_to_end.latency_ms / 1000.0 * max(1, clients) / faster,
-                scale_out_s=loads.get((backend, model)),
-                wait_s=waits[key][0],
-                by_request=waits[key][1],
-                prefill_factor=_factor(drawn.get((*key[:4], "prefill")), errors.get((backend, model, "prefill"))),
-                decode_factor=_factor(drawn.get((*key[:4], "kv_decode")), errors.get((backend, model, "kv_decode"))),
-                interval_basis=end_to_end.basis,
-                incomplete=bool(marks[key].get("incomplete")),
-                suspect=marks[key][SUSPECT],
-                suspect_prefill=marks.get((*key[:4], "prefill"), {SUSPECT: ""})[SUSPECT],
-                by_clients=tuple(by_clients.get((backend, model, gen_tokens), ())),
-                machine=machines[backend],
-                shape=sized.get((backend, model)),
-                context_tokens=contexts.get((backend, model), contexts.get((None, model))),
-                lengths=tuple(each._replace(relative=each.relative / mean) for each in lengths.get(key[:4], ())),
-                params_millions=marks[key].get("params_millions_effective"),
-            )
+        worker = Replica(
+            backend=backend,
+            model=model,
+            batch_size=batch_size,
+            clients=clients,
+            load=(stands_on := MEASURED if clients else TOO_SLOW),
+            request=stands_on,
+            gen_tokens=gen_tokens,
+            tokens_per_s=end_to_end.tokens_per_s * faster,
+            usd_per_hour=usd_per_hour[backend] if isinstance(usd_per_hour, Mapping) else usd_per_hour,
+            e2e_s=end_to_end.latency_ms / 1000.0 * max(1, clients) / faster,
+            scale_out_s=loads.get((backend, model)),
+            wait_s=waits[key][0],
+            by_request=waits[key][1],
+            prefill_factor=_factor(drawn.get((*key[:4], "prefill")), errors.get((backend, model, "prefill"))),
+            decode_factor=_factor(drawn.get((*key[:4], "kv_decode")), errors.get((backend, model, "kv_decode"))),
+            interval_basis=end_to_end.basis,
+            incomplete=bool(marks[key].get("incomplete")),
+            suspect=marks[key][SUSPECT],
+            suspect_prefill=marks.get((*key[:4], "prefill"), {SUSPECT: ""})[SUSPECT],
+            by_clients=tuple(by_clients.get((backend, model, gen_tokens), ())),
+            machine=machines[backend],
+            shape=sized.get((backend, model)),
+            context_tokens=contexts.get((backend, model), contexts.get((None, model))),
+            lengths=tuple(each._replace(relative=each.relative / mean) for each in lengths.get(key[:4], ())),
+            params_millions=marks[key].get("params_millions_effective"),
         )
+        found.append(worker)
     return found
 
 
@@ -330,18 +327,21 @@ Swept = tuple[str, str, int | None]
 """Backend, model and output tokens of clients that were swept."""
 
 
-def _at_best_clients(throughput: pl.DataFrame, at_most: Mapping[Swept, int]) -> dict[Swept, tuple[int, Floats]]:
+def _at_best_clients(
+    throughput: pl.DataFrame, cells: Mapping[Swept, Sequence[Row]], slo_ms: tuple[float, float] | None
+) -> dict[Swept, tuple[int, Floats]]:
     """The number of clients at which all scenarios together were fastest, and how much faster than with one.
 
     Draws: of the scatter between groups of calls, the largest of a scenario; NaN where there was but one group. Where
-    ``at_most`` is 0, so is the number, and the rate is that of one.
+    none waits within ``slo_ms`` on every prompt, the number is 0, and the rate is that of one.
     """
+    at_most = {} if slo_ms is None else {key: users_on_all(rows, slo_ms) for key, rows in cells.items()}
     rate, low, high = (pl.col(f"output_tokens_per_s_{of}") for of in ("median", "ci_low", "ci_high"))
     sound = throughput.filter(pl.col("n_groups_with_failures") == 0).group_by("backend", "model", BUDGET, "concurrency")
     tried = sound.agg(pl.len().alias("n"), (1 / rate).sum().alias("s"), ((high / low).log().max() / 3.92).alias("sd"))
     found = {}
-    for about, cells in grouped(tried.sort("s"), ("backend", "model", BUDGET)):
-        whole = cells.filter(pl.col("n") == pl.col("n").max())
+    for about, group in grouped(tried.sort("s"), ("backend", "model", BUDGET)):
+        whole = group.filter(pl.col("n") == pl.col("n").max())
         for (alone,) in whole.filter(pl.col("concurrency") == 1).select("s").iter_rows():
             key = about["backend"], about["model"], about[BUDGET]
             within = whole.filter(pl.col("concurrency") <= at_most.get(key, math.inf))

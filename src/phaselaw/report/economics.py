@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from phaselaw import tables
-from phaselaw.laws.rates import NOT_MEASURED
+from phaselaw.laws.rates import another_run
 from phaselaw.records import duration
 from phaselaw.report.document import IN_BRACKETS, Axis, CurvePlot, Section, Table, curves, section
 from phaselaw.tables import Row, alike, figure
@@ -435,10 +435,9 @@ def load_words(plan: Plan) -> str:
     told = {str(row["interval_basis"]): row["tokens_per_s_low"] is not None for row in plan.rows("rows")}
     brackets = [f"{IN_BRACKETS} {basis}." for basis, known in told.items() if known]
     lacking = [basis for basis, known in told.items() if not known]
-    why = "; ".join(basis.removeprefix(NOT_MEASURED).removeprefix(": ") for basis in lacking)
     nothing = (
-        f"What another run would give is {NOT_MEASURED}{why and f' ({why})'}, so counts and prices have no interval: "
-        "measure replicates, pool runs, or assume how far runs differ (--between-runs 20%)."
+        f"{another_run(lacking)}, so counts and prices have no interval: measure replicates, pool runs, or assume how "
+        "far runs differ (--between-runs 20%)."
     )
     return " ".join([load, *brackets, *([nothing] if lacking else [])])
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from phaselaw import tables as col
 from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT, users_within
 from phaselaw.laws.physical_limit import BANDWIDTH, COMPUTE, OVERHEAD, PHYSICAL_LIMIT
-from phaselaw.laws.rates import NOT_MEASURED
+from phaselaw.laws.rates import NOT_MEASURED, another_run
 from phaselaw.laws.requests import MODELS_BY_PROMPT, REQUESTS_BY_PROMPT
 from phaselaw.report import performance, sweeps, validity
 from phaselaw.report.document import Block, DotPlot, Headline, Plot, display, dots
@@ -184,8 +184,9 @@ def _closing(subject: Subject) -> Iterator[str]:
 def _brackets(subject: Subject, found: Sequence[Row]) -> str:
     """What stands in brackets, or why nothing does."""
     basis = str(found[0]["interval_basis"] or NOT_MEASURED)
-    unknown = basis.startswith(NOT_MEASURED) and f"What another run would give is {basis}"
-    return unknown or f"In brackets, {col.in_full(subject.analysis.options.level)}: {basis}"
+    if basis.startswith(NOT_MEASURED):
+        return another_run([basis])
+    return f"In brackets, {col.in_full(subject.analysis.options.level)}: {basis}"
 
 
 def _compared(row: Row) -> str:
@@ -245,4 +246,4 @@ def in_short(subject: Subject, slo_ms: tuple[float, float]) -> list[str]:
     said["users"].append(f"p95 within {slo_ms[0]:g} ms to the first token and {slo_ms[1]:g} ms for each other one")
     said["limited by"] = [*map(_bound_words, alike(found, "most_is", "wall").values()), *sweeps.at_once(subject)]
     said["trust"] = [f"{validity.trust(subject)}. {_brackets(subject, found)}"]
-    return [f"{name:<12}{'; '.join(parts)}" for name, parts in said.items()]
+    return [f"{name:<13}{'; '.join(parts)}" for name, parts in said.items()]

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from phaselaw.laws import decisions
-from phaselaw.laws.rates import NOT_MEASURED
+from phaselaw.laws.rates import another_run
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import REQUESTS
 from phaselaw.laws.verdicts import SUPPORTED, TREND, WEAK, word
@@ -136,10 +136,9 @@ def summary(subject: Subject) -> tuple[Block, ...]:
     blocks: Sequence[Block] = few_models.summary(subject)
     if not blocks:
         laws, price = display(_LAW, subject.laws()), economics.price_range(subject.plan)
-        bases = {str(row["interval_basis"]) for row in subject.plan.rows("rows") if row["tokens_per_s_low"] is None}
-        unknown = (each if each.startswith(NOT_MEASURED) else f"{NOT_MEASURED} ({each})" for each in sorted(bases))
-        why = (f"What another run would give is {each}." for each in unknown)
-        blocks = (answer(subject), *islice(sweeps.lead(subject), 2), laws, " ".join([price, *why]))
+        bases = [str(row["interval_basis"]) for row in subject.plan.rows("rows") if row["tokens_per_s_low"] is None]
+        unknown = f" {another_run(bases)}." if bases else ""
+        blocks = (answer(subject), *islice(sweeps.lead(subject), 2), laws, price + unknown)
     return (*notices(subject), *blocks, *economics.own_load(subject.plan), f"Trust: {validity.trust(subject)}.")
 
 

@@ -48,7 +48,7 @@ def predicted(predictions: laws.Predictions) -> Table:
     """The table of predictions: the law that is used first, the others beside it."""
     rows = [
         row | {"choice": "used" if row["used"] else "beside", "beyond": row["provenance"] if row["outside"] else ""}
-        for row in map(_row, predictions.rows)
+        for row in _rows(predictions, predictions.rows)
     ]
     rows.sort(key=lambda row: (row["law"], in_order(row["mode"]), not row["used"]))
     beyond = " beyond" if any(row["beyond"] for row in rows) else ""
@@ -57,7 +57,7 @@ def predicted(predictions: laws.Predictions) -> Table:
 
 def reading(predictions: laws.Predictions) -> tuple[str, ...]:
     """What the predictions are of, which law is used and why, in sentences."""
-    rows = [_row(each) for each in predictions.rows]
+    rows = _rows(predictions, predictions.rows)
     found, measured = {row["predictor"] for row in rows}, {row["law"] for row in rows}
     known = [law for law in laws.LAWS if law in found]
     return (
@@ -77,7 +77,7 @@ def reading(predictions: laws.Predictions) -> tuple[str, ...]:
             f"{row['law']}: tokens/s are of this run's own calls, {col.digits(row['tokens'].get('prefill'))} prompt "
             f"and {col.digits(row['tokens'].get('kv_decode'))} generated tokens (geometric mean over the scenarios "
             f"{', '.join(row['scenarios'])})."
-            for row in map(_row, predictions.workloads)
+            for row in _rows(predictions, predictions.workloads)
             if row["law"] in measured
         ),
         *dict.fromkeys(
@@ -93,7 +93,9 @@ def reading(predictions: laws.Predictions) -> tuple[str, ...]:
     )
 
 
-def _row(about: laws.Prediction | laws.Workload) -> Row:
-    """Its fields, and its ``law`` and ``phase`` in words."""
-    row = dataclasses.asdict(about)
-    return row | {"law": law_words(row), "phase": PHASE_WORDS.get(row.get("mode", ""))}
+def _rows(of: laws.Predictions, found: Sequence[laws.Prediction | laws.Workload]) -> list[Row]:
+    """The fields of each, and its ``law`` and ``phase`` in words."""
+    rows = [dataclasses.asdict(each) for each in found]
+    for row in rows:
+        row |= {"law": law_words(row, batch=of.several_batches), "phase": PHASE_WORDS.get(row.get("mode", ""))}
+    return rows
