@@ -23,12 +23,11 @@ from functools import partial
 from time import perf_counter, perf_counter_ns
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from phaselaw.machine import identity
 from phaselaw.machine.limits import LIMITS_VERSION, Bandwidth, Clock, Compute, DeviceLimits, MachineLimits, Spread
-from phaselaw.machine.peak_memory import MB
+from phaselaw.machine.peak_memory import MB, free_bytes
 
 GAP_NS = 10_000
 """A longer gap between two readings is time that the process did not have."""
@@ -91,7 +90,7 @@ def watch(seconds: float = 0.25) -> Clock:
 
 def sizes_that_fit() -> list[int]:
     """The working-set sizes that this machine has the memory for, the smallest always among them."""
-    most = psutil.virtual_memory().available // MEMORY_SHARE
+    most = free_bytes() // MEMORY_SHARE
     return [size for size in SIZES_BYTES if size <= max(most, SIZES_BYTES[0])]
 
 
