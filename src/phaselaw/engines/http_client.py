@@ -93,7 +93,7 @@ class HttpClient:
         request's. Any other status is returned as it is. Raises `EngineError`.
         """
         body = None if payload is None else json.dumps(payload).encode()
-        home = url = _joined(f"{self.base_url}/", path.lstrip("/"))
+        home = url = urljoin(f"{self.base_url}/", path.lstrip("/"))
         left = own or self.limits
         until = time.monotonic() + left.total_s
         for _ in range(MAX_REDIRECTS + 1):
@@ -105,7 +105,11 @@ class HttpClient:
             if location is None or not follows:
                 return exchange
             exchange.close()
-            url = _joined(url, location)
+            try:
+                url = urljoin(url, location)
+            except ValueError as error:
+                what = f"{_without_secrets(url)}: no address: {quoted(location.encode())}"
+                raise EngineError(what, kind="bad_url") from error
         message = f"{_without_secrets(home)}: more than {MAX_REDIRECTS} redirects, the last to {_without_secrets(url)}"
         raise EngineError(message, kind="redirects")
 
@@ -364,14 +368,6 @@ def _origin(url: str) -> tuple[str, str, int]:
     except ValueError as error:
         raise EngineError(f"{_without_secrets(url)}: no server's address: {error}", kind="bad_url") from None
     return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _joined(base: str, target: str) -> str:
-    """The address that a path or a redirect's target means; raises `EngineError` where it means none."""
-    try:
-        return urljoin(base, target)
-    except ValueError as error:
-        raise EngineError(f"{_without_secrets(base)}: no address: {quoted(target.encode())}", kind="bad_url") from error
 
 
 def _without_secrets(url: str) -> str:

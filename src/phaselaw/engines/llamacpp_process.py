@@ -181,10 +181,8 @@ class ServerProcess(LlamacppServer):
 
     def close(self) -> None:
         """Stop it and wait until it is gone; safe to call twice."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
         try:
-            self._process.wait(_STOP_WAIT_S)
+            self._process.communicate(timeout=_STOP_WAIT_S)  # which closes the guard's standard input
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

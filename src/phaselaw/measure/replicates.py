@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Collection, Generator
-from contextlib import suppress
 from typing import Any
 
 from phaselaw.engines import module_for
@@ -82,7 +81,7 @@ def in_a_fresh_process(study: Study, should_stop: ShouldStop, **which: Any) -> G
     )
     assert child.stdin is not None and child.stdout is not None
     try:
-        pickle.dump((study.resolved(), which), child.stdin)
+        pickle.dump((study, which), child.stdin)
         child.stdin.flush()
         while True:
             event: Event | str | None = pickle.load(child.stdout)
@@ -98,21 +97,12 @@ def in_a_fresh_process(study: Study, should_stop: ShouldStop, **which: Any) -> G
         raise LostProcessError(
             f"the process of replicate {which['replicate']} ended with exit code {code}; go on with --resume"
         ) from None
-    finally:
-        _end(child)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Have a child end, and wait until it is gone."""
-    for pipe in (child.stdin, child.stdout):
-        with suppress(OSError):
-            if pipe is not None:
-                pipe.close()
-    try:
-        child.wait(_END_WAIT_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+    finally:  # the child ends where its standard input does
+        try:
+            child.communicate(timeout=_END_WAIT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.communicate()
 
 
 def main() -> None:
@@ -135,7 +125,7 @@ def main() -> None:
     threading.Thread(target=listen, daemon=True).start()
     stop = threading.Event()
     try:
-        for event in _in_this_process(Study.model_validate(study), stop.is_set, **which):
+        for event in _in_this_process(study, stop.is_set, **which):
             send(event)
             if answers.get() == STOP:
                 stop.set()
