@@ -94,7 +94,7 @@ def side(log_latency: Floats, phases: Sequence[str] = PHASES) -> Run:
         }
     ).with_columns(backend=pl.lit("cpu"), backend_kind=pl.lit("hf"), status=pl.lit("ok"), params_millions=pl.lit(1.0))
     whole = normalised(rows.drop("run"), where="simulated").with_columns(rows["run"])
-    return Run(path=Path("simulated"), rows=whole, models=pl.DataFrame(), manifest=None)
+    return Run(path=Path("simulated"), rows=whole, models=pl.DataFrame(), manifest={})
 
 
 def alarms(

@@ -180,7 +180,7 @@ def mixed_settings(run: Run) -> Run:
         {"study_sha256": sha, "host": {"os": "Linux 6", "cpu_model": cpu}}
         for sha, cpu in (("0" * 64, "one"), ("1" * 64, "other"))
     ]
-    return dataclasses.replace(run, manifest={**(run.manifest or {}), "processes": processes})
+    return dataclasses.replace(run, manifest={**run.manifest, "processes": processes})
 
 
 def mixed_families(run: Run) -> Run:
@@ -195,7 +195,7 @@ def spill(run: Run) -> Run:
     return dataclasses.replace(
         run,
         models=run.models.with_columns(pl.Series("weights_bytes", weights)),
-        manifest={**(run.manifest or {}), "host": _HOST},
+        manifest={**run.manifest, "host": _HOST},
     )
 
 

@@ -86,7 +86,7 @@ class Loaded:
     @property
     def name(self) -> str:
         """What the run is called in a report: its study's name and its folder's."""
-        name, folder = str((self.run.manifest or {}).get("run_name") or ""), self.run.path.resolve().name
+        name, folder = str(self.run.manifest.get("run_name") or ""), self.run.path.resolve().name
         return name if name in {folder, ""} and name else f"{name} ({folder})" if name else folder
 
     @property
@@ -232,15 +232,15 @@ def compare(a: Loaded, b: Loaded, *, threshold: float = 0.05, allow_different: b
 
 def compare_notes(a: Loaded, b: Loaded, *, allow_different: bool) -> list[str]:
     """What a reader must know of two sides; raises `AnalysisError` where study or host differ, unless allowed."""
-    found = differences(a.run.manifest or {}, b.run.manifest or {})
-    if a.run.manifest is None or b.run.manifest is None:
+    found = differences(a.run.manifest, b.run.manifest)
+    if not (a.run.manifest and b.run.manifest):
         found += prompt_differences(a.run, b.run)
     if found and not allow_different:
         raise AnalysisError(f"A and B differ in {'; '.join(found)}; --allow-different compares them all the same")
     unknown = [
         f"{source.path}: its host is unknown; that it is the same machine is taken on trust"
         for source in (*a.run.sources, *b.run.sources)
-        if not host_of(source.manifest or {})
+        if not host_of(source.manifest)
     ]
     of_b = {source.path.resolve() for source in b.run.sources}
     twice = (source.path for source in a.run.sources if source.path.resolve() in of_b)

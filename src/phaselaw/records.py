@@ -380,7 +380,8 @@ class Source:
     run_id: str
     """Its manifest's ``run_id``, else the name of its folder or file; unique among the runs of a pool."""
     path: Path
-    manifest: dict[str, Any] | None
+    manifest: dict[str, Any]
+    """Empty where it has none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -394,8 +395,8 @@ class Run:
     others as read."""
     models: "pl.DataFrame"
     """``resolved_model_params.csv``, empty where the run has none."""
-    manifest: dict[str, Any] | None
-    """The first run's, where several are pooled; all of them are in ``sources``."""
+    manifest: dict[str, Any]
+    """The first run's, where several are pooled (all of them are in ``sources``); empty where it has none."""
     sources: tuple[Source, ...] = ()
     """The runs that ``rows`` are from, in the order given."""
     notes: tuple[str, ...] = ()
@@ -409,7 +410,7 @@ class Run:
     def order(self) -> str:
         """The order the calls were made in: ``rounds`` where every manifest says so, else ``cells`` (TR121's)."""
         manifests = [source.manifest for source in self.sources] or [self.manifest]
-        orders = {(manifest or {}).get("order") or "cells" for manifest in manifests}
+        orders = {manifest.get("order") or "cells" for manifest in manifests}
         return orders.pop() if len(orders) == 1 else "cells"
 
 

@@ -59,7 +59,7 @@ def test_the_folder_of_a_host_stands_for_what_it_measured(run: Path) -> None:
     a, b = (api.load(run / "hosts" / name) for name in "ab")
     assert median_ms(b) / median_ms(a) == pytest.approx(SLOWER["b"], rel=0.05)
     assert set(a.rows["host"]) == {"a"} and a.rows["replicate"].unique().to_list() == [0, 3]
-    assert a.run.manifest is not None and a.run.manifest["host"]["cpu_model"] == "the processor of a"
+    assert a.run.manifest["host"]["cpu_model"] == "the processor of a"
     assert set(a.tables["throughput_intervals"]["interval_basis"]) == {
         "one more run, back to back (another day is not measured)"
     }

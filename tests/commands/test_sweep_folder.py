@@ -198,7 +198,7 @@ def test_runs_of_a_sweep_on_two_machines_are_said_to_be(sweep: Path, tmp_path: P
         (folder / "manifest.json").write_text(json.dumps({"platform": {"processor": processor}, "records_expected": 9}))
     run = api.load(tmp_path).run
     assert f"{tmp_path}: its runs differ in host cpu_model: one and another" in run.notes
-    assert run.manifest is not None and run.manifest["records_expected"] == 18
+    assert run.manifest["records_expected"] == 18
 
 
 def test_plan_predict_and_show_take_a_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,7 +138,7 @@ def manifest(data: bytes) -> None:
 
     placed("manifest/metrics.csv", METRICS.encode())
     run = read.load(placed("manifest/manifest.json", data).parent)
-    conditions.differences(run.manifest or {}, MANIFEST)
+    conditions.differences(run.manifest, MANIFEST)
     assert run.order
 
 

@@ -132,7 +132,7 @@ def test_tr121s_memory_rows_make_a_table_and_a_law(reference_data: Path) -> None
 def test_an_imported_peak_stands_without_weights_that_nothing_tells_and_makes_no_law() -> None:
     run = run_of([{"model": name, "gpu_peak_mb": 100.0, "params_millions_measured": size}
                   for name, size in (("a", 1.0), ("b", 10.0), ("c", 50.0))])  # fmt: skip
-    table = memory_peaks(dataclasses.replace(run, models=pl.DataFrame(), manifest=None), run.rows)
+    table = memory_peaks(dataclasses.replace(run, models=pl.DataFrame(), manifest={}), run.rows)
     assert table["measured_mb"].to_list() == [100.0] * 3
     assert table["other_weights_mb"].null_count() == 3
     assert memory_laws(table, 0.95).is_empty()

@@ -121,7 +121,7 @@ def moves(backend: str) -> Iterator[dict]:
 def printed() -> Run:
     """Every table as printed and with each value moved, each under a backend name of its own."""
     rows = pl.DataFrame([row for backend in TABLES for row in moves(backend)])
-    return Run(path=Path("printed"), rows=normalised(rows, where="TR121"), models=pl.DataFrame(), manifest=None)
+    return Run(path=Path("printed"), rows=normalised(rows, where="TR121"), models=pl.DataFrame(), manifest={})
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,7 @@ def compared(simulation: ModuleType, a: pl.DataFrame, b: pl.DataFrame) -> Regres
     template = simulation.side(np.zeros((1, 1, 1, 1)))
     run = type(template)
     return regression_test(
-        *(run(path=template.path, rows=rows, models=template.models, manifest=None) for rows in (a, b))
+        *(run(path=template.path, rows=rows, models=template.models, manifest={}) for rows in (a, b))
     )
 
 
@@ -214,8 +214,8 @@ def test_a_ratio_has_the_sign_of_its_sides_and_faster_is_told_too(simulation: Mo
 def test_prompts_of_one_name_and_other_lengths_are_told(simulation: ModuleType) -> None:
     a, b = (simulation.side(np.zeros((1, 3, 1, 3))) for _ in range(2))
     longer = b.rows.with_columns(tokens_total=pl.lit(30.0))
-    b = type(b)(path=b.path, rows=longer, models=b.models, manifest=None)
-    a = type(a)(path=a.path, rows=a.rows.with_columns(tokens_total=pl.lit(9.0)), models=a.models, manifest=None)
+    b = type(b)(path=b.path, rows=longer, models=b.models, manifest={})
+    a = type(a)(path=a.path, rows=a.rows.with_columns(tokens_total=pl.lit(9.0)), models=a.models, manifest={})
     assert prompt_differences(a, a) == []
     assert prompt_differences(a, b)[0] == "prompt of s0 for m0 on cpu: 9 and 30 tokens"
 

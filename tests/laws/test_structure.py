@@ -20,7 +20,7 @@ ROWS = pl.DataFrame(
 
 
 def run(models: list[dict[str, object]]) -> Run:
-    return Run(path=Path("run"), rows=ROWS, models=pl.DataFrame(models, infer_schema_length=None), manifest=None)
+    return Run(path=Path("run"), rows=ROWS, models=pl.DataFrame(models, infer_schema_length=None), manifest={})
 
 
 def of_backend(table: pl.DataFrame, backend: str) -> list[float | None]:

@@ -48,7 +48,7 @@ def test_every_row_bears_its_run(tmp_path: Path) -> None:
     )
     assert pool.rows["run"].value_counts().sort("run").rows() == [("first", 27), ("second", 27)]
     assert [source.run_id for source in pool.sources] == ["first", "second"]
-    assert pool.manifest is not None and pool.manifest["run_id"] == "first"
+    assert pool.manifest["run_id"] == "first"
     assert pool.order == "rounds"
     assert pool.notes == ()
 

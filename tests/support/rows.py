@@ -68,7 +68,7 @@ def run_of(
     rows: Iterable[Mapping[str, Any]], models: Sequence[Row] | pl.DataFrame = (), manifest: Row | None = None
 ) -> Run:
     """Rows as a run that is read for analysis."""
-    return Run(path=Path("rows"), rows=table_of(rows), models=pl.DataFrame(models), manifest=manifest)
+    return Run(path=Path("rows"), rows=table_of(rows), models=pl.DataFrame(models), manifest=manifest or {})
 
 
 def tables_of(run: Run, options: Options | None = None) -> Context:

@@ -94,7 +94,7 @@ def contents(path: Path) -> dict[str, Any]:
 def contents_of_rows(path: Path) -> dict[str, Any]:
     """The same of a sweep, and of a run that we did not measure, as far as its rows and its manifest tell."""
     run = load(path)
-    manifest, rows = run.manifest or {}, run.rows
+    manifest, rows = run.manifest, run.rows
     host = next((told for key in ("host", "platform") if isinstance(told := manifest.get(key), dict)), {})
     stated = (manifest.get(key) for key in ("rows_expected", "records_expected"))
     expected = next((rows for rows in stated if isinstance(rows, int)), rows.height)

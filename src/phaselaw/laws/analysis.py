@@ -133,7 +133,7 @@ class Context(dict[Any, pl.DataFrame]):
     @cached_property
     def prompt_lengths(self) -> pl.DataFrame:
         """The prompt's tokens of each backend and scenario."""
-        return sweeps.prompt_lengths(self.measured, (self.run.manifest or {}).get("study") or {})
+        return sweeps.prompt_lengths(self.measured, self.run.manifest.get("study") or {})
 
     @cached_property
     def step_points(self) -> pl.DataFrame:

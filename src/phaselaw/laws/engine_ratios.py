@@ -153,7 +153,7 @@ def _paired(cells: pl.DataFrame, run: Run) -> pl.DataFrame:
     The reference is the study's first backend that was measured; without a manifest the first by name.
     """
     measured = cells["backend"].unique().sort().to_list()
-    stated = [str(name) for name in (run.manifest or {}).get("backends") or ()]
+    stated = [str(name) for name in run.manifest.get("backends") or ()]
     reference = next((name for name in [*stated, *measured] if name in measured), None)
     is_base = pl.col("backend") == pl.lit(reference, dtype=pl.String)
     base, others = cells.filter(is_base), cells.filter(~is_base)

@@ -115,9 +115,8 @@ class Shape:
 
 def shapes(run: Run) -> dict[tuple[str, str], Shape]:
     """The shapes that are known, by backend and model; none for runs whose table of models names no backends."""
-    manifest = run.manifest or {}
-    engines = {engine.get("name"): engine.get("settings") or {} for engine in manifest.get("engines") or []}
-    has_gpu = bool((manifest.get("host") or {}).get("gpus"))
+    engines = {engine.get("name"): engine.get("settings") or {} for engine in run.manifest.get("engines") or []}
+    has_gpu = bool((run.manifest.get("host") or {}).get("gpus"))
     found = {}
     for row in run.models.iter_rows(named=True) if {"backend", "kind"} <= set(run.models.columns) else ():
         model, settings, kind = Architecture.of(row), engines.get(row["backend"], {}), row["kind"]
@@ -140,10 +139,9 @@ def shapes(run: Run) -> dict[tuple[str, str], Shape]:
     return found
 
 
-def limits_in(manifest: Mapping[str, Any] | None) -> MachineLimits | None:
+def limits_in(manifest: Mapping[str, Any]) -> MachineLimits | None:
     """The limits of the machine that a run's manifest holds, its last process's first; ``None``: none without doubt."""
-    whole = manifest or {}
-    hosts = [whole.get("host"), *(process.get("host") for process in reversed(whole.get("processes") or []))]
+    hosts = [manifest.get("host"), *(process.get("host") for process in reversed(manifest.get("processes") or []))]
     found = (MachineLimits.from_json((host or {}).get("limits")) for host in hosts)
     return next((limits for limits in found if limits is not None and limits.doubt is None), None)
 

@@ -139,7 +139,7 @@ def cold_starts(firsts: pl.DataFrame) -> pl.DataFrame:
 
 def always_cold(run: Run) -> list[str]:
     """The backends whose study asks for a cold start in each call (``cold: true``)."""
-    backends = ((run.manifest or {}).get("study") or {}).get("backends") or ()
+    backends = (run.manifest.get("study") or {}).get("backends") or ()
     return [each["name"] for each in backends if each.get("cold")]
 
 

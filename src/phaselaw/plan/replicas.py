@@ -275,9 +275,8 @@ def machines_of(run: Run) -> dict[str, Machine]:
     calls have a peak of its memory. A local server is taken to use all GPUs of its host, or its CPU where it has none;
     of others nothing is known.
     """
-    manifest = run.manifest or {}
-    host, gpus = manifest.get("host") or {}, gpus_of(manifest)
-    settings = {each.get("name"): each.get("settings") or {} for each in manifest.get("engines") or []}
+    host, gpus = run.manifest.get("host") or {}, gpus_of(run.manifest)
+    settings = {each.get("name"): each.get("settings") or {} for each in run.manifest.get("engines") or []}
     found = {}
     for backend, kind in run.rows.select("backend", "backend_kind").unique().iter_rows():
         at = host_of(settings.get(backend, {}).get("url") or "")

@@ -61,7 +61,7 @@ def build(subject: Subject, slo_ms: tuple[float, float] | None = None) -> Docume
         sections += economics.of_report(subject.plan) if title == "Cost" else ()
         chapters.append(Chapter(title=title, said=said(subject), picture=picture(subject), sections=tuple(sections)))
     return Document(
-        name=str(subject.manifest.get("run_name") or subject.run.path.name),
+        name=str(subject.run.manifest.get("run_name") or subject.run.path.name),
         title=front.question(subject),
         front=economics.in_currency(front.front(subject), subject.plan.mark),
         chapters=tuple(chapters),

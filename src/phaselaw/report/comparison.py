@@ -73,7 +73,7 @@ def _run(each: Companion) -> Row:
         "models": rows["model"].n_unique(),
         "rows": rows.height,
         "failed": rows.filter(pl.col("status") != "ok").height,
-        "sha256": (each.run.manifest or {}).get("config_sha256"),
+        "sha256": each.run.manifest.get("config_sha256"),
     }
 
 

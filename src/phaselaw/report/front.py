@@ -242,7 +242,7 @@ def _breaks(main: Row) -> DotPlot:
 
 def facts(subject: Subject) -> tuple[tuple[str, str], ...]:
     """Machine, date, engine, models and runs, as far as the run knows them."""
-    manifest, rows = subject.manifest, subject.run.rows
+    manifest, rows = subject.run.manifest, subject.run.rows
     host: Mapping[str, Any] = manifest.get("host") or manifest.get("platform") or {}
     gpus = [name for name, _ in gpus_of(manifest) if name]
     cores = f", {host['cores_physical']} cores" if host.get("cores_physical") else ""

@@ -22,10 +22,10 @@ _FEW_MODELS = 10
 
 def environment(subject: Subject) -> Iterator[Block | None]:
     """The host, the engines with their settings, the order of the calls, the models."""
-    if not subject.manifest:
+    if not subject.run.manifest:
         yield "Not recorded: these rows came without a manifest."
         return
-    facts = tuple({"what": what, "value": value} for what, value in _facts(subject, subject.manifest))
+    facts = tuple({"what": what, "value": value} for what, value in _facts(subject, subject.run.manifest))
     yield Table(caption="Machine, software and order.", columns=texts(what="what", value="value"), rows=facts)
     yield _models(subject.run.models)
 
@@ -105,7 +105,7 @@ def prompts(subject: Subject) -> tuple[Row, ...]:
 
 def acceptance(subject: Subject) -> Iterator[Block | None]:
     """What of the rows was accepted: per backend and status, against what was expected (TR121 3.1, 3.7)."""
-    rows, manifest = subject.run.rows, subject.manifest
+    rows, manifest = subject.run.rows, subject.run.manifest
     ok = pl.col("status") == "ok"
     by_backend = rows.group_by("backend", maintain_order=True)
     accepted = by_backend.agg(rows=pl.len(), ok=ok.sum(), failed=(~ok).sum(), warmup=pl.col("is_warmup").sum())
@@ -153,7 +153,7 @@ def limits(subject: Subject) -> Iterator[Block]:
 
 def reproduce(subject: Subject) -> Iterator[Block]:
     """The commands that made this, with the versions and commits that they were made at."""
-    manifest, options = subject.manifest, subject.analysis.options
+    manifest, options = subject.run.manifest, subject.analysis.options
     paths = [source.path.as_posix() for source in subject.run.sources] or [subject.run.path.as_posix()]
     commands = [f"phaselaw {verb} {shlex.join(paths)}" for verb in ("analyze", "report")]
     if subject.beside:

@@ -135,7 +135,7 @@ def with_meaning(rows: Iterable[Row]) -> list[Row]:
 def limits_of_machine(subject: Subject) -> Iterator[Block]:
     """How near latency comes to what the machine can do: each cell's wall, with the figures that decided."""
     phases = [row for row in subject.rows(PHYSICAL_LIMIT.name) if row["mode"] != "e2e_kv"]
-    limits, decodes = limits_in(subject.manifest), [row for row in phases if row["mode"] == "kv_decode"]
+    limits, decodes = limits_in(subject.run.manifest), [row for row in phases if row["mode"] == "kv_decode"]
     # For each device: the bandwidth that decode reaches against the machine's, by working-set size.
     for (device,), of_device in alike(decodes, "device").items():
         known = limits.device(device) if limits else None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -74,11 +74,6 @@ class Subject(Companion):
     def laws(self) -> tuple[Row, ...]:
         """The laws of each backend (at one batch size and budget) and phase, on all scenarios together."""
         return self.ordered("scaling_fits", scenario="__all__")
-
-    @property
-    def manifest(self) -> Mapping[str, Any]:
-        """The run's manifest; empty where it has none."""
-        return self.run.manifest or {}
 
     @property
     def simulated(self) -> bool:

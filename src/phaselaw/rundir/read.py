@@ -68,24 +68,24 @@ def load(path: Path | str) -> Run:
     metrics = folder / METRICS if folder.is_dir() else folder
     if not metrics.is_file():
         raise AnalysisError(f"{metrics}: no such file; give a run directory or a metrics.csv")
-    manifest, tables = _as_kept(metrics.parent) if metrics.name == METRICS else (None, {})
-    run_id = str((manifest or {}).get("run_id") or (metrics.parent.resolve().name if manifest else path.stem))
+    manifest, tables = _as_kept(metrics.parent) if metrics.name == METRICS else ({}, {})
+    run_id = str(manifest.get("run_id") or (metrics.parent.resolve().name if manifest else path.stem))
     rows = _read_rows(tables.get(METRICS, metrics), str(metrics))
     if host is not None:
         rows, run_id = rows.filter(pl.col("host") == host["name"]), f"{run_id} {host['name']}"
-        manifest = (manifest or {}) | {"host": host, "run_id": run_id}
+        manifest = manifest | {"host": host, "run_id": run_id}
     rows = normalised(rows, where=str(metrics), run=run_id)
     if len(names := sorted(rows["host"].drop_nulls().unique())) > 1:
         where = f"{path / HOSTS}/NAME has what one measured, phaselaw analyze {path} --across-hosts pools"
         raise AnalysisError(f"{path}: it was measured on several hosts ({', '.join(names)}): {where}")
     models = tables.get(MODELS, metrics.parent / MODELS)
     odd = rows.filter((pl.col("status") == "ok") & ~IS_LATENCY.fill_null(False)).height
-    wanted, there, status = ((manifest or {}).get(key) for key in ("rows_expected", "rows_present", "status"))
+    wanted, there, status = (manifest.get(key) for key in ("rows_expected", "rows_present", "status"))
     unfinished: tuple[str, ...] = ()
     if isinstance(wanted, int) and isinstance(there, int) and (there < wanted or status not in (None, "complete")):
         so_far = f"{there // len(PHASES)} of {wanted // len(PHASES)} calls"
         unfinished = (f"{path}: {so_far}, {ascii(status or 'interrupted')[1:-1]}",)
-    notes = (*unfinished, *(f"{path}: {what}" for what in of_replicates(manifest or {})))
+    notes = (*unfinished, *(f"{path}: {what}" for what in of_replicates(manifest)))
     if odd:
         notes += (f"{metrics}: {odd} row(s) are ok and have no latency; they are left out",)
     clock = rows.select("host", "call_idx", "started_at_unix", alone=pl.col("concurrency").fill_null(1) == 1)
@@ -93,7 +93,7 @@ def load(path: Path | str) -> Run:
     back_s = clock.select(pl.col("started_at_unix").diff().over("host").min()).item()
     if isinstance(back_s, float) and back_s < -1:
         notes += (f"{path}: the clock was set back by {duration(-back_s)}; no order or latency of calls goes by it",)
-    if abandoned := (manifest or {}).get("calls_abandoned"):
+    if abandoned := manifest.get("calls_abandoned"):
         notes += (f"{path}: {abandoned} calls of hosts that were lost are left out, and were measured anew",)
     if (rows["backend_kind"] == "simulated").any():
         notes += (f"{path}: {SIMULATED}",)
@@ -114,8 +114,8 @@ def runs_by_host(path: Path) -> list[Path]:
     return sorted(each.parent for each in path.glob(f"{HOSTS}/*/{HOST}"))
 
 
-def _as_kept(folder: Path) -> tuple[dict[str, Any] | None, Mapping[str, bytes]]:
-    """A run's manifest (``None``: it has none) and those of its tables whose files can't stand for its journal.
+def _as_kept(folder: Path) -> tuple[dict[str, Any], Mapping[str, bytes]]:
+    """A run's manifest (empty: it has none) and those of its tables whose files can't stand for its journal.
 
     While a run is going on, and after a kill, its files are older than its journal: then all is derived from that.
     Raises `AnalysisError` where manifest or table are not as they were written.
@@ -129,7 +129,7 @@ def _as_kept(folder: Path) -> tuple[dict[str, Any] | None, Mapping[str, bytes]]:
         status = "going on" if is_being_written(journal) else "interrupted"
         return found.manifest | {"status": status}, found.tables
     if manifest is None:
-        return None, {}
+        return {}, {}
     tables = {folder / name: wanted for name, wanted in (manifest.get(HASHES) or {}).items()}
     changed = [table for table, wanted in tables.items() if table.is_file() and sha256_of(table) != wanted]
     for table in changed if is_sound(manifest) else [path]:
@@ -206,8 +206,8 @@ def _models_of(parts: Sequence[Run]) -> pl.DataFrame:
 def _checked_alike(parts: Sequence[Run], *, allow_different: bool) -> list[str]:
     """Notes on what could not be checked; raises `AnalysisError` where the runs are not of one study on one host."""
     trusted = "no manifest, so that it is of the same study and host is taken on trust"
-    notes = [f"{part.path}: {trusted}" for part in parts if part.manifest is None]
-    known, lines = [(part.path, part.manifest) for part in parts if part.manifest is not None], []
+    notes = [f"{part.path}: {trusted}" for part in parts if not part.manifest]
+    known, lines = [(part.path, part.manifest) for part in parts if part.manifest], []
     for path, manifest in known[1:]:
         lines += [f"{known[0][0]} and {path} differ in {line}" for line in differences(known[0][1], manifest)]
     if lines and not allow_different:
@@ -389,7 +389,7 @@ def _sweep(folder: Path, runs: Mapping[int, Path]) -> Run:
         so_far = {name: first + 1 + most[name] for name, first in so_far.items()}
     name = folder.resolve().name
     manifest = _of_all(parts)
-    lines = (line for part in parts[1:] for line in differences(parts[0].manifest or {}, part.manifest or {}))
+    lines = (line for part in parts[1:] for line in differences(parts[0].manifest, part.manifest))
     unlike = dict.fromkeys(f"{folder}: its runs differ in {line}" for line in lines if line.startswith("host "))
     return Run(
         path=folder,
@@ -407,13 +407,11 @@ _COUNTED = ("rows_expected", "rows_present", "records_expected")
 _OWN = ("argv", "config_sha256", "run_id", "run_name")
 
 
-def _of_all(parts: Sequence[Run]) -> dict[str, Any] | None:
-    """The first manifest, rows counted over all, without what is of that run alone; ``None`` where a part has none."""
-    manifests = [part.manifest for part in parts if part.manifest is not None]
-    if len(manifests) < len(parts):
-        return None
-    kept = {}
-    for key, value in manifests[0].items():
+def _of_all(parts: Sequence[Run]) -> dict[str, Any]:
+    """The first manifest, rows counted over all, without what is of that run alone; empty where a part has none."""
+    manifests = [part.manifest for part in parts]
+    kept: dict[str, Any] = {}
+    for key, value in manifests[0].items() if all(manifests) else ():
         values = [each.get(key) for each in manifests]
         counts = [each for each in values if isinstance(each, int)]
         if key in _COUNTED and len(counts) == len(values):

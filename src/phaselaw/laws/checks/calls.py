@@ -428,7 +428,7 @@ def comparable(evidence: Evidence) -> Findings:
             yield Finding(row, None, differs, next_step="measure each setting as a backend of its own")
     # What changed between the processes of a resumed run.
     changes: list[str] = []
-    for before, after in pairwise(evidence.manifest.get("processes") or []):
+    for before, after in pairwise(evidence.run.manifest.get("processes") or []):
         changes += host_differences(before.get("host") or {}, after.get("host") or {})
         changes += ["the study"] if before.get("study_sha256") != after.get("study_sha256") else []
     next_step = "measure it again in one go, or compare only cells of one process (column process_idx)"

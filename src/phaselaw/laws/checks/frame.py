@@ -171,14 +171,9 @@ class Evidence:
     """`phaselaw.laws.served.decode_linearity`'s table."""
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        """The run's manifest; empty where it has none."""
-        return self.run.manifest or {}
-
-    @property
     def ours(self) -> bool:
         """Whether phaselaw itself measured this run."""
-        return "phaselaw_version" in self.manifest
+        return "phaselaw_version" in self.run.manifest
 
     @cached_property
     def disturbed(self) -> pl.DataFrame:

@@ -216,8 +216,9 @@ def from_the_name(evidence: Evidence) -> Findings:
 )
 def spill(evidence: Evidence) -> Findings:
     """Models whose weights, or peak memory, do not fit the accelerator, so that part of them lies elsewhere."""
-    gpus, engines = [size for _, size in gpus_of(evidence.manifest) if size], evidence.manifest.get("engines") or []
+    gpus = [size for _, size in gpus_of(evidence.run.manifest) if size]
     # Of the one device that an engine in this process used.
+    engines = evidence.run.manifest.get("engines") or []
     own = {each["name"]: (each.get("settings") or {}).get("device_memory_mb") for each in engines}
     # Models of served engines, which take a GPU where there is one, and those whose peak GPU memory is known.
     model = [*GROUP_OF_MODEL, "params_millions_effective"]

@@ -252,7 +252,7 @@ def prompt_cut(evidence: Evidence) -> Findings:
         "evaluated fewer prompt tokens than were sent",
         "raise the context length (options: {num_ctx: ...}) or shorten the prompt",
     )
-    scenarios = (evidence.manifest.get("study") or {}).get("scenarios") or []
+    scenarios = (evidence.run.manifest.get("study") or {}).get("scenarios") or []
     asked = {each["name"]: each["prompt_tokens"] for each in scenarios if each.get("prompt_tokens")}
     tells = (chars > 0) | pl.col("scenario").is_in([*asked])
     used = rows.filter((pl.col("status") == "ok") & (tokens > 0) & tells).group_by(CELL, maintain_order=True)
