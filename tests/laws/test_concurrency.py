@@ -122,3 +122,27 @@ def test_users_within_a_limit_are_the_most_clients_before_the_first_who_wait_lon
     ]
     assert tuple(cell and cell["concurrency"] for cell in users_within(cells, (1000.0, 50.0))) == expected
     assert users_within(cells, (1e9, 30.0))[0] is None
+
+
+def test_groups_of_pooled_runs_are_groups_of_their_own() -> None:
+    one = rows(0.1, 0.0)
+    pooled = pl.concat([one.with_columns(run=pl.lit(name)) for name in ("a", "b")])
+    table = concurrency_throughput(pooled)
+    assert table["n_groups"].to_list() == [4] * 5
+    same = concurrency_throughput(one)["output_tokens_per_s_median"].to_list()
+    assert table["output_tokens_per_s_median"].to_list() == pytest.approx(same)
+
+
+def test_clients_whose_every_call_failed_are_no_clients_within_a_limit() -> None:
+    lost = pl.col("concurrency") >= 8
+    failed = rows(0.1, 0.0).with_columns(
+        pl.when(~lost).then(pl.col("sent_at_ms", "client_e2e_ms", "ttft_ms", "gen_tokens_raw")),
+        status=pl.when(lost).then(pl.lit("error")).otherwise(pl.lit("ok")),
+        decode_step_ms=pl.lit(1.0),
+    )
+    table = concurrency_throughput(failed)
+    assert table.select("concurrency", "n_groups", "n_groups_with_failures").rows()[2:] == [(4, 2, 0), (8, 0, 2), (16, 0, 2)]
+    assert table["output_tokens_per_s_median"].to_list()[3:] == [None, None]
+    most, beyond = users_within(table.rows(named=True), (1000.0, 50.0))
+    assert most and beyond and (most["concurrency"], beyond["concurrency"]) == (4, 8)
+    assert concurrency_fits(table)["n"].to_list() == [3, 3]

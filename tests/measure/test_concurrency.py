@@ -122,3 +122,10 @@ def test_clients_of_ollama_have_prompts_of_their_own() -> None:
     prompts = [sent["prompt"] for sent in standin.requests if sent.get("prompt") and len(sent["prompt"]) < 400]
     assert len(set(prompts)) == len(prompts)
     assert json.dumps([to_jsonable(call) for call in calls], allow_nan=False)
+
+
+def test_a_call_that_is_made_again_is_made_among_as_many_clients_and_kept_alone() -> None:
+    asked = study([3])
+    done = {call.call_id for call in schedule(asked)} - {schedule(asked)[-1].call_id}
+    [again] = [e for e in measure(asked, engines={"served": Engine()}, done=done) if isinstance(e, Call)]
+    assert again.call_id not in done and again.achieved_concurrency is not None and again.achieved_concurrency > 2

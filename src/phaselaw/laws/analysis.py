@@ -196,7 +196,7 @@ TABLES: tuple[tuple[Table, Callable[[Context], pl.DataFrame]], ...] = (
     (physical_limit.MEMORY_PEAKS, lambda of: physical_limit.memory_peaks(of.run, of.ok)),
     (physical_limit.MEMORY_LAWS, lambda of: physical_limit.memory_laws(of[physical_limit.MEMORY_PEAKS], of.level)),
     (physical_limit.PHYSICAL_LIMIT, lambda of: physical_limit.physical_limit(of.run, of.cells)),
-    (concurrency.CONCURRENCY_THROUGHPUT, lambda of: concurrency.concurrency_throughput(of.ok, of.level)),
+    (concurrency.CONCURRENCY_THROUGHPUT, lambda of: concurrency.concurrency_throughput(of.run.rows, of.level)),
     (concurrency.CONCURRENCY_FITS, lambda of: concurrency.concurrency_fits(of[concurrency.CONCURRENCY_THROUGHPUT])),
     (warmup.WARMUP_EFFECT_SUMMARY, lambda of: warmup.warmup_effect_summary(of[warmup.WARMUP_EFFECT], slo_ms=of.slo_ms)),
     (warmup.COLD_STARTS, lambda of: warmup.cold_starts(of.first_calls)),

@@ -58,6 +58,7 @@ CONCURRENCY_FITS = Table(
 )
 _KEYS = [column.key for column in _GROUP]
 _CELL = [*_KEYS, "concurrency"]
+_TURN = ["run", "replicate", "rep"]
 
 
 def concurrency_throughput(rows: pl.DataFrame, level: float = 0.95) -> pl.DataFrame:
@@ -65,34 +66,36 @@ def concurrency_throughput(rows: pl.DataFrame, level: float = 0.95) -> pl.DataFr
 
     A group is the calls made at once; its throughput is their tokens over the time from the first send to the last
     token, with a t interval on its log from the scatter of its groups, empty where there was one. Groups in which a
-    call failed are counted, and left out. Only backends with several numbers of clients. ``served_at_once``: how many
-    of a group's calls waited for their first token less than half a lone request longer than a lone one does.
+    call failed are counted, and left out: where each did, there are no other figures. Only backends with several
+    numbers of clients. ``served_at_once``: how many of a group's calls waited for their first token less than half a
+    lone request longer than a lone one does.
     """
     alone, first, whole = pl.col("concurrency") == 1, pl.col("ttft_ms"), pl.col("request_ms")
     at_once = first < (first.filter(alone).median() + whole.filter(alone).median() / 2).over(_KEYS)
     sent, took = pl.col("sent_at_ms"), pl.col("client_e2e_ms")
     span = (sent + took).max() - sent.min()
     figures = ("ttft_ms", "itl_p50_ms", "client_e2e_ms", "queue_ms", "queue_delay_ms")
-    rate = pl.col("rate")
+    rate, ok = pl.col("rate"), pl.col("status") == "ok"
     table = (
-        rows.filter(pl.col("mode") == "kv_decode", ~pl.col("is_warmup"), sent.is_not_null())
+        rows.filter(pl.col("mode") == "kv_decode", ~pl.col("is_warmup"), pl.col(BUDGET).ne_missing(1))
+        .filter((ok & sent.is_not_null()) | (pl.col("status") == "error"))
         .with_columns(pl.col("concurrency").cast(pl.Int64))
         .with_columns(at_once=at_once)
-        .group_by([*_CELL, "rep", "process_idx"])
+        .group_by([*_CELL, *_TURN, "process_idx"])
         .agg(
             pl.when(pl.col("at_once").null_count() == 0).then(pl.col("at_once").sum()),
-            (pl.len() == pl.col("concurrency").first()).alias("complete"),
+            (ok.sum() == pl.col("concurrency").first()).alias("complete"),
             (1e3 * pl.col("gen_tokens_raw").sum() / span).alias("rate"),
             (took.sum() / span).alias("achieved"),
             pl.col(*figures, "decode_step_ms"),
         )
         .filter(pl.col("concurrency").n_unique().over(_KEYS) > 1)
-        .with_columns((~pl.col("complete")).sum().over(_CELL).alias("n_groups_with_failures"))
-        .filter("complete")
+        .with_columns(n_groups_with_failures=pl.struct(_TURN).filter(~pl.col("complete")).n_unique().over(_CELL))
+        .with_columns(pl.when("complete").then(pl.col("at_once", "rate", "achieved", *figures, "decode_step_ms")))
         .group_by(_CELL)
         .agg(
-            pl.len().cast(pl.Int64).alias("n_groups"),
-            pl.col("n_groups_with_failures").first(),
+            pl.col("complete").sum().cast(pl.Int64).alias("n_groups"),
+            pl.col("n_groups_with_failures").first().cast(pl.Int64),
             pl.col("achieved").median().alias("achieved_concurrency_median"),
             pl.col("at_once").median().alias("served_at_once"),
             rate.median().alias("output_tokens_per_s_median"),
@@ -140,7 +143,7 @@ def concurrency_fits(throughput: pl.DataFrame) -> pl.DataFrame:
     are empty and ``n`` says why.
     """
     rows = []
-    for about, cells in grouped(throughput, _KEYS):
+    for about, cells in grouped(throughput.filter(pl.col("n_groups") > 0), _KEYS):
         clients = cells["concurrency"].cast(pl.Float64).to_numpy()
         rate = cells["output_tokens_per_s_median"].to_numpy()
         for law, parameters in (("amdahl", 2), ("universal_scalability", 3)):

@@ -49,19 +49,18 @@ def measure(
     driver = _Driver(study, engines, process_idx, first_call_idx)
     try:
         planned = schedule_of(study, replicate, frozenset(driver.most_loaded))
-        todo = [call for call in planned if call.call_id not in done and call.cell.backend in engines]
-        for _, turn in groupby(todo, key=lambda call: (call.cell.key, call.warmup_idx, call.rep)):
+        for _, turn in groupby(planned, key=lambda call: (call.cell.key, call.warmup_idx, call.rep)):
+            together = tuple(turn)
+            cell, wanted = together[0].cell, [call.call_id for call in together if call.call_id not in done]
+            if cell.backend not in engines.keys() - driver.ended or not wanted:
+                continue
             if should_stop():
                 return
-            together = tuple(turn)
-            cell = together[0].cell
-            if cell.backend in driver.ended:
-                continue
             yield from driver.loaded(cell)
             if not together[0].is_warmup:
                 yield from driver.rewarmed(together[0])
                 yield from driver.cold_again(together)
-            yield from driver.calls(together)
+            yield from driver.calls(together, wanted)
     finally:
         driver.close()
 
@@ -153,10 +152,13 @@ class _Driver:
             ids = (f"{each.call_id}{COLD_AGAIN}{self._process_idx}" for each in together)
             yield from self.calls([replace(each, call_id=of, **more) for each, of in zip(together, ids, strict=True)])
 
-    def calls(self, together: Sequence[PlannedCall]) -> Iterator[Call | records.BackendEnded]:
+    def calls(
+        self, together: Sequence[PlannedCall], wanted: Collection[str] | None = None
+    ) -> Iterator[Call | records.BackendEnded]:
         """Run the planned calls of one cell that belong together, several at once; never raises for an engine.
 
-        Several clients start in step: each connects, and all send together.
+        Several clients start in step: each connects, and all send together. Those whose ids are not ``wanted`` are kept
+        already: they are the load that the others are measured under.
         """
         cell = together[0].cell
         key = (cell.backend, cell.model)
@@ -173,6 +175,8 @@ class _Driver:
         achieved = _achieved_concurrency([timing for timing, _ in outcomes if timing is not None])
         load_ms = self._load_ms.pop(key, None)
         for planned, (timing, error) in zip(together, outcomes, strict=True):
+            if wanted is not None and planned.call_id not in wanted:
+                continue
             served = None if timing is None else timing.served
             call_idx, self._next_call_idx = self._next_call_idx, self._next_call_idx + 1
             asked: dict[str, Any] = {field.name: getattr(planned, field.name) for field in fields(planned)}
