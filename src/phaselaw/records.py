@@ -166,6 +166,10 @@ class Served:
     """The server's count of the prompt's tokens where its text can't have so many: it does not serve."""
     tokens_between: Count | None = None
     """Tokens after the first event up to the last, where each event says how many there were by then."""
+    tokens_unseen: Count | None = None
+    """Of those counted, tokens of reasoning, by the server: where no hidden text came, no event stands for them."""
+    first_text_share: Number | None = None
+    """What of the reply's characters came with the first event."""
     events_repeated: Count = 0
     """Events whose text had come before, as hidden reasoning: no arrivals."""
     false_claims: str | None = None

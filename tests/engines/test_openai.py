@@ -84,13 +84,22 @@ def test_usage_of_zeros_on_each_chunk_is_not_the_usage() -> None:
     assert found.served.tokens_counted == 3
 
 
-@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking", "reasoning_details"])
 def test_hidden_reasoning_is_tokens_too(name: str) -> None:
-    found = read(delta(**{name: "hm"}), delta(**{name: "so"}), delta(content="x"), END)
+    text: Any = [{"type": "reasoning.text", "text": "hm"}] if name == "reasoning_details" else "hm"
+    found = read(delta(**{name: text}), delta(**{name: "so"}), delta(content="x"), END)
     assert (len(found.served.arrivals_ms), found.served.thinking_tokens) == (3, 2)
 
 
+def test_a_content_of_parts_and_calls_of_tools_are_tokens() -> None:
+    parts = delta(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}])
+    tool = delta(content=None, tool_calls=[{"index": 0, "function": {"arguments": "{"}}])
+    found = read(parts, tool, delta(function_call={"arguments": "{"}), delta(content="", tool_calls=[]), END)
+    assert found.served.arrivals_ms == (10, 20, 30)
+
+
 BROKEN = {
+    "an event named error": (["event: token", token("a"), "", "event: error", event(message="died")], "server_error"),
     "an error mid-stream": ([token("a"), event(error={"message": "CUDA\nout of memory"})], "server_error"),
     "an error as text": ([event(error="no")], "server_error"),
     "an error as vLLM says it": ([event(object="error", message="bad")], "server_error"),

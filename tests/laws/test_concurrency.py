@@ -141,7 +141,11 @@ def test_clients_whose_every_call_failed_are_no_clients_within_a_limit() -> None
         decode_step_ms=pl.lit(1.0),
     )
     table = concurrency_throughput(failed)
-    assert table.select("concurrency", "n_groups", "n_groups_with_failures").rows()[2:] == [(4, 2, 0), (8, 0, 2), (16, 0, 2)]
+    assert table.select("concurrency", "n_groups", "n_groups_with_failures").rows()[2:] == [
+        (4, 2, 0),
+        (8, 0, 2),
+        (16, 0, 2),
+    ]
     assert table["output_tokens_per_s_median"].to_list()[3:] == [None, None]
     most, beyond = users_within(table.rows(named=True), (1000.0, 50.0))
     assert most and beyond and (most["concurrency"], beyond["concurrency"]) == (4, 8)

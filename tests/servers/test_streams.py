@@ -325,3 +325,42 @@ def test_hits_beside_a_probe_that_was_disturbed_are_undecidable_and_count() -> N
 
 def test_honest_servers_make_no_false_claims() -> None:
     assert [seed for seed in range(40) if server_claims.found(server_claims.clean(seed))] == []
+
+
+def thought(*, shown: bool) -> Any:
+    """Half of the tokens are reasoning, which comes in events of its own or not at all."""
+    half = TOKENS // 2
+    texts = [(at, {"reasoning": text} if no < half else {"content": text}) for no, (at, text) in enumerate(ONE_BY_ONE)]
+    usage = {"completion_tokens": TOKENS, "completion_tokens_details": {"reasoning_tokens": half}}
+    said = [(at_ms, {"choices": [{"delta": delta}]}) for at_ms, delta in (texts if shown else texts[half:])]
+    return chat_of([*said, (due(TOKENS - 1), {"choices": [], "usage": usage | {"total_tokens": 70}})], usage=None)
+
+
+def worded(**of: int) -> list[tuple[float, str]]:
+    """Events of tokens of one length."""
+    return [(at_ms, " word" * text.count("w")) for at_ms, text in events(**of)]
+
+
+FIRST_EVENTS: dict[str, tuple[Callable[[], Any], float]] = {
+    "three an event, but the first alone": (lambda: chat(worded(a_time=3, first=1)), 1),
+    "thirteen an event, but the first alone": (lambda: chat(worded(a_time=13, first=1)), 1),
+    "four an event": (lambda: chat(worded(a_time=4)), 4),
+    "all reasoning in the first event, then one by one": (lambda: chat(worded(first=20)), 20),
+    "reasoning that does not show": (lambda: thought(shown=False), 21),
+    "reasoning that shows": (lambda: thought(shown=True), 1),
+}
+
+
+@pytest.mark.parametrize(("make", "tokens"), FIRST_EVENTS.values(), ids=FIRST_EVENTS.keys())
+def test_the_tokens_of_a_first_event_are_told_by_its_text_and_are_no_steps_after_it(
+    make: Callable[[], Any], tokens: float
+) -> None:
+    run = alike(lambda _: by_client(make()))
+    rows = run.rows.filter(pl.col("mode") == "e2e_kv")
+    assert rows["first_event_tokens"].to_list() == pytest.approx([tokens] * 5)
+    assert figures(run, "kv_decode") == pytest.approx([STEP_MS] * 5)
+    assert rows["request_ms"].to_list() == pytest.approx([due(TOKENS - 1)] * 5)
+    late = tokens > 10
+    assert len(figures(run, "prefill")) == (0 if late else 5)
+    assert rows["latency_ms"].to_list() == pytest.approx([due(TOKENS + (0 if late else tokens - 1))] * 5)
+    assert found(run) == [] and outcome(run, "contradictory rows").findings == ()

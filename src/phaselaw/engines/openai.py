@@ -27,6 +27,9 @@ WISHES = ("ignore_eos", "min_tokens", "cache_prompt", "cache_salt")
 OPTIONAL = (*WISHES, "stream_options", "seed", "top_p", "temperature")
 RENAMED = {"max_tokens": "max_completion_tokens"}
 TURNED_AWAY = frozenset({"refused", "http_429", "http_502", "http_503", "http_504"})
+HIDDEN = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+SHOWN = ("text", "content", "refusal", "tool_calls", "function_call")
+"""Where a stream's events hold their text, by the names that servers give it."""
 LONGEST_WAIT_S = 60.0
 TRIED = Request(prompt="Hello", prompt_tokens=None, gen_tokens=2, batch_size=1, study_seed=0, seed=0, round=None)
 """The call by which it is found out what a server refuses."""
@@ -209,13 +212,15 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
     model: str | None = None  # the name of what answered
     for _, event in events:
         model = served.name_or_none(event.get("model")) or model
-        finish = _text(_choice(event).get("finish_reason")) or finish
+        finish = served.name_or_none(_choice(event).get("finish_reason")) or finish
         if isinstance(event.get("usage"), dict) and served.count(event["usage"].get("total_tokens")) != 0:
             usage = event["usage"]
         if isinstance(event.get("timings"), dict):
             timings = event["timings"]
-    details = usage.get("prompt_tokens_details")
-    cached = served.count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    cached, unseen = (
+        served.count(details.get(name)) if isinstance(details := usage.get(f"{part}_tokens_details"), dict) else None
+        for part, name in (("prompt", "cached_tokens"), ("completion", "reasoning_tokens"))
+    )
     return served.reply_of(
         events,
         _texts,
@@ -226,6 +231,7 @@ def read_stream(lines: Sequence[Line], sent_ns: int) -> StreamedReply:
         cached_tokens=served.count(timings.get("cache_n")) if cached is None else cached,
         claims={
             "tokens_counted": served.count(usage.get("completion_tokens")) or None,
+            "tokens_unseen": served.count(usage.get("reasoning_tokens")) if unseen is None else unseen,
             "prefill_ms_server": _claimed_ms(timings, "prompt"),
             "decode_ms_server": _claimed_ms(timings, "predicted"),
         },
@@ -249,10 +255,13 @@ def _texts(event: Event) -> tuple[str, str]:
     """The hidden and the shown text of an event."""
     choice = _choice(event)
     delta = stated if isinstance(stated := choice.get("delta"), dict) else {}
-    calls = json.dumps(delta["tool_calls"]) if delta.get("tool_calls") else ""
-    shown = _text(choice.get("text")) or _text(delta.get("content")) or _text(delta.get("refusal")) or calls
-    return _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")), shown
+    hidden, shown = (
+        next((_text(value) for name in names if (value := {**choice, **delta}.get(name))), "")
+        for names in (HIDDEN, SHOWN)
+    )
+    return hidden, shown
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """What holds tokens, as text: parts of a content, or calls of tools, are lists and objects."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -124,6 +124,7 @@ def reply_of(
     left, repeated, thinking = len(shown_text) - len(again) + len(hidden_once) if twice else 0, 0, 0
     arrivals: list[float] = []
     numbers: list[int | None] = []
+    lengths: list[int] = []
     digest = hashlib.sha256()
     for at_ms, event, hidden, shown in texts:
         if left > 0 and shown and not hidden:
@@ -131,6 +132,7 @@ def reply_of(
         elif hidden or shown:
             arrivals.append(at_ms)
             numbers.append(count(tokens_by(event)))
+            lengths.append(len(hidden + shown))
             digest.update(f"{hidden}\0{shown}".encode("utf-8", "surrogatepass"))
             thinking += bool(hidden)
     if not ended:
@@ -149,6 +151,7 @@ def reply_of(
         decode_step_ms=None,
         decode_step_basis=None,
         tokens_between=last - first if first and last and last > first else None,
+        first_text_share=lengths[0] / sum(lengths) if lengths else None,
         events_repeated=repeated,
         thinking_tokens=thinking or None,
         **claims,
@@ -170,12 +173,14 @@ def _server_sent(lines: Iterable[Line]) -> Iterator[tuple[int, Event]]:
     """Each event with the arrival of its last line.
 
     Seen in the wild and read here: no blank after ``data:``, comments that keep the connection alive, an event over
-    several ``data`` lines, none of the blank lines between events, a field ``error``, and streams without ``[DONE]``.
+    several ``data`` lines, none of the blank lines between events, a field or an event ``error``, and streams without
+    ``[DONE]``.
     """
-    pending, parts = "", 0
+    pending, parts, failed = "", 0, False
     for received_ns, data in lines:
         line = data.removeprefix(b"\xef\xbb\xbf")
         field, _, value = line.partition(b":")
+        failed = field == b"error" or (b"error" in value if field == b"event" else failed)
         if line.startswith(b"{"):
             raise EngineError(f"the server does not stream: {quoted(line)}", kind="not_streamed")
         if field not in (b"data", b"error"):
@@ -197,7 +202,7 @@ def _server_sent(lines: Iterable[Line]) -> Iterator[tuple[int, Event]]:
             continue
         pending, parts = "", 0
         if isinstance(event, dict):
-            yield received_ns, {"error": event} if field == b"error" else event
+            yield received_ns, {"error": event} | event if failed else event
     if pending:
         raise EngineError(f"the stream ended inside an event: {quoted(pending.encode())}", kind="connection_lost")
 

@@ -143,7 +143,7 @@ def concurrency_fits(throughput: pl.DataFrame) -> pl.DataFrame:
     are empty and ``n`` says why.
     """
     rows = []
-    for about, cells in grouped(throughput.filter(pl.col("n_groups") > 0), _KEYS):
+    for about, cells in grouped(throughput.drop_nulls("output_tokens_per_s_median"), _KEYS):
         clients = cells["concurrency"].cast(pl.Float64).to_numpy()
         rate = cells["output_tokens_per_s_median"].to_numpy()
         for law, parameters in (("amdahl", 2), ("universal_scalability", 3)):

@@ -384,7 +384,7 @@ def dominance_budget(fractions: pl.DataFrame, share: float, level: float) -> tup
 def _most_clients(throughput: pl.DataFrame) -> Iterator[Row]:
     """Between which numbers of clients a server's output is largest, or that it still grew at the most tried."""
     keys = ["backend", "backend_kind", "model", "scenario", BUDGET]
-    whole = throughput.filter(pl.col("n_groups") > 0)  # of some, each group may have lost a call
+    whole = throughput.drop_nulls("output_tokens_per_s_median")  # of some, each group may have lost a call
     several = whole.filter(pl.len().over(keys) > 1)
     for key, group in grouped(several.sort(CLIENTS), keys):
         clients, rates = group[CLIENTS].to_list(), group["output_tokens_per_s_median"].to_list()

@@ -234,7 +234,7 @@ def in_short(subject: Subject, slo_ms: tuple[float, float]) -> list[str]:
         together = (
             f", {' '.join(_CLIENTS[f'output_tokens_per_s_{key}'].text(each) for key in ('median', 'ci_low'))} by "
             f"{each['concurrency']} together"
-            for each in [each for each in mine if each["n_groups"]][-1:]
+            for each in [each for each in mine if each["output_tokens_per_s_median"]][-1:]
         )
         said["first token"].append(f"{_OF['ttft_ms'].text(row)} ms {on}")
         said["tokens/s"].append(f"{_OF['tokens_per_s'].text(row)} alone{''.join(together)} {on}")

@@ -101,10 +101,11 @@ def _load_ms(call: Call) -> float | None:
 
 
 def _request_ms(call: Call) -> float | None:
-    """TTFT (on engines in process the prefill) and a decode step for each further token."""
+    """TTFT (on engines in process the prefill) and a decode step for each token that came after its event."""
     timing = call.timing
     first = None if timing is None else timing.prefill_ms if timing.served is None else timing.served.ttft_ms
-    steps = call.cell.gen_tokens - 1
+    at_first = timing and timing.served and timing.served.first_event_tokens
+    steps = max(0.0, call.cell.gen_tokens - (at_first or 1))
     if timing is None or first is None or (timing.served is not None and "e2e_kv" in timing.served.faults):
         return None
     return finite(first + (decode_step_ms(timing) * steps if steps else 0.0))
@@ -216,7 +217,7 @@ MEASURED: tuple[Column, ...] = (
     Column("decode_second_half_step_ms", lambda c: _half_ms(c, 1), "mean decode step of each half of a call"),
     Column("rss_peak_mb", "timing.rss_peak_mb", "peak resident memory of the model's process, in MB of 2^20 bytes"),
     Column("replicate", "call.replicate", "which replicate: 0, then one more for each fresh process over all cells"),
-    Column("request_ms", _request_ms, "what a person waits for all tokens: the first, then a step each"),
+    Column("request_ms", _request_ms, "what a person waits for all tokens: the first event's, then a step each"),
     Column("prefill_ms_server", "served.prefill_ms_server", "the server's own prefill time, whatever serves"),
     Column("gen_tokens_counted", "served.tokens_counted", "tokens generated, as the server counts"),
     Column("events", lambda c: c.timing and c.timing.served and len(c.timing.served.arrivals_ms), "that held text"),

@@ -26,6 +26,10 @@ SEVERAL = 4
 """So many tokens at one instant are a reply that was not streamed."""
 STEPS_OFF, SHARE_OFF, MS_OFF = 2.0, 0.25, 20.0
 """What an honest decode time is off by at most: steps left out, a share of it, a late wake-up."""
+EVEN = (0.6, 2.0)
+"""The first event's text against the mean event's: outside of this it holds fewer, or more, tokens than others do."""
+LATE_SHARE = 0.5
+"""A first event is late where more than this share of its time were the steps of further tokens that it held."""
 HEAD_TOKENS = 1024
 """A chat's template adds fewer tokens to a prompt, which has one a byte at most; one that is added unasked, an 8th."""
 HONEST_SHARE, HONEST_MS = 2 / 3, 20.0
@@ -97,7 +101,9 @@ class Cell:
         ]
         self._warm_load_ms = median(warm) if warm else None
         self._tokens_an_event = median([self.tokens(each) / each.events for each in whole]) if whole else 1.0
-        spread = [(self.tokens(each), each.events) for each in streams if each.events > 1]
+        firsts = [share * each.events for each in whole if (share := each.served.first_text_share) is not None]
+        self._first_is_even = not firsts or EVEN[0] <= median(firsts) <= EVEN[1]
+        spread = [(self._seen_tokens(each), each.events) for each in streams if each.events > 1]
         self._each_a_token = all(tokens - 1 <= events <= tokens for tokens, events in spread)
         self._hold("decode", self._decode_is_false, at_least=2)
         self._hold("prefill", self._prefill_is_false, at_least=2)
@@ -124,14 +130,21 @@ class Cell:
         """Tokens that the first event, or the first burst, held."""
         return None if not call.events else self.tokens(call) - self._tokens_after_first(call)
 
+    def _seen_tokens(self, call: Stream) -> float:
+        """Its tokens, without those of reasoning that no event stands for."""
+        tokens = self.tokens(call)
+        seen = tokens - (0 if call.served.thinking_tokens else call.served.tokens_unseen or 0)
+        return seen if seen >= max(1, call.events - 1) else tokens
+
     def _tokens_after_first(self, call: Stream) -> float:
         if "bursts" in self.false:
-            return self.tokens(call) * (1 - len(call.bursts[0]) / call.events)
+            return self._seen_tokens(call) * (1 - len(call.bursts[0]) / call.events)
         if call.served.tokens_between is not None and "count" not in self.false:
             return call.served.tokens_between
         if self._each_a_token:
             return call.events - 1
-        return self.tokens(call) * (1 - 1 / call.events)
+        share = None if self._first_is_even else call.served.first_text_share
+        return self._seen_tokens(call) * (1 - (share or 1 / call.events))
 
     def client_step_ms(self, call: Stream) -> float | None:
         """One step: the span of the arrivals over the tokens that came after the first of them."""
@@ -181,10 +194,15 @@ class Cell:
         upheld = any(self._decode_is_false(each) is False for each in self._streams)
         return (server_ms, "server") if server_ms is not None and upheld else (None, None)
 
+    def _late_ms(self, call: Stream) -> float:
+        """What of the first event's time were steps of the further tokens that it held, where that is most of it."""
+        steps_ms = ((self.first_tokens(call) or 1.0) - 1) * (self.client_step_ms(call) or 0.0)
+        return steps_ms if LATE_SHARE * call.served.ttft_ms < steps_ms < call.served.ttft_ms else 0.0
+
     def prefill_of(self, call: Stream) -> tuple[float | None, bool]:
         """The prefill time that serves, and whether it is the client's."""
         if call.served.server_times == "none":
-            return client_prefill_ms(call.served), True
+            return client_prefill_ms(call.served) - self._late_ms(call), True
         if call.cut:
             # The last line has the load: a warm call's is as long as the others'.
             known = self._warm_load_ms if call.served.model_was_loaded else None
@@ -236,6 +254,9 @@ class Cell:
         elif "bursts" in self.false and by_client:
             held = "arrivals_in_bursts: the first token was held back with others; go round the proxy"
             faults["prefill"] = faults["e2e_kv"] = held
+        elif by_client and self._late_ms(call):
+            held = f"first_event_late: it held {self.first_tokens(call):.3g} tokens, and came with the last of them"
+            faults["prefill"] = held
         if prefill_ms is None:
             why = "would have come with the last line" if call.cut else "is absent, zero or negative"
             faults["prefill"] = faults["e2e_kv"] = f"no_prefill_time: the server's figure {why}"

@@ -291,7 +291,8 @@ def contradictory(evidence: Evidence) -> Findings:
     whole = (prefill.len() == e2e.len()) & (decode.len() == e2e.len()) & (e2e.len() > 0)
     ttft, request = (pl.col(name).filter(mode == "e2e_kv") for name in ("ttft_ms", "request_ms"))
     first = pl.when(ttft.null_count() == 0).then(ttft.sum()).otherwise(prefill.sum())
-    steps = decode.sum() * (1 - 1 / pl.col(BUDGET).first())
+    after_first = 1 - pl.col("first_event_tokens").fill_null(1.0) / pl.col(BUDGET)
+    steps = (ms * after_first).filter(mode == "kv_decode").sum()
     rate = 1e3 * pl.col("tokens_total") / pl.col("tokens_per_s") / ms
     cells = evidence.measured.group_by(CELL, maintain_order=True).agg(
         sum=pl.when(whole).then((prefill.sum() + decode.sum()) / e2e.sum()),
