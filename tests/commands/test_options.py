@@ -25,13 +25,13 @@ def test_what_is_no_amount(text: str) -> None:
 
 
 def test_a_time_in_milliseconds() -> None:
-    assert duration("--slo")("500ms") == 0.5
+    assert duration("--slo", "500ms") == 0.5
 
 
 @pytest.mark.parametrize("text", ["0.5m", "5 m", "90k", "50%", "1b", "s", ""])
 def test_a_time_has_no_magnitude_and_minutes_are_min(text: str) -> None:
     with pytest.raises(UsageError, match=r"--slo .*give a time, as in 500ms, 90s, 5min \(not 5m\) or 1h"):
-        duration("--slo")(text)
+        duration("--slo", text)
 
 
 @pytest.mark.parametrize("text", ["1k", "50%"])

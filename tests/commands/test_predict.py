@@ -17,13 +17,13 @@ pytestmark = pytest.mark.usefixtures("each_run_is_read_once")
     ("text", "millions"), [("3e9", 3000), ("3B", 3000), ("135M", 135), ("1.5b", 1500), ("25000000", 25), ("500K", 0.5)]
 )
 def test_a_count_of_parameters_is_read_as_people_write_it(text: str, millions: float) -> None:
-    assert PARAMS(text) == pytest.approx(1e6 * millions)
+    assert PARAMS("--params", text) == pytest.approx(1e6 * millions)
 
 
 @pytest.mark.parametrize("text", ["", "big", "-3e9", "0", "nan", "inf", "3 GB"])
 def test_what_is_no_count_of_parameters_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="--params"):
-        PARAMS(text)
+        PARAMS("--params", text)
 
 
 def test_the_json_holds_every_law_at_full_precision_and_says_which_is_used(dry_run: Path, capsys) -> None:

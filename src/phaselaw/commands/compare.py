@@ -25,9 +25,9 @@ from phaselaw.report.terminal import print_fitting
 def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "run_paths", "RUN", "the runs A; without --with: the run A and the run B", type=a_path, nargs="+")
     option(parser, "--with", "RUN", "the runs B", type=a_path, nargs="+", dest="others")
-    share = number("--threshold", "a share, 0 or more", lambda value: 0 <= value < math.inf)
+    share = number("a share, 0 or more", lambda value: 0 <= value < math.inf)
     slower = "how much slower a regression must surely be (default: 0.05, that is 5 %%)"
-    option(parser, "--threshold", "SHARE", slower, type=share, default=0.05)
+    option(parser, "--threshold", "SHARE", slower, share, default=0.05)
     add_level(parser, "intervals and tests")
     add_allow_different(parser, "compare although study or host differs; the differences listed")
     add_json(parser)

@@ -16,7 +16,6 @@ from typing import Any
 from phaselaw.engines import permits
 from phaselaw.errors import UsageError
 from phaselaw.files import amount
-from phaselaw.plan import positive
 from phaselaw.records import LARGEST
 
 _BARE = r"[-+0-9.,]+(?:e[-+]?[0-9]+)?"
@@ -46,53 +45,57 @@ def print_lines(lines: Iterable[str]) -> None:
         print(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=below))
 
 
-def option(parser: argparse._ActionsContainer, name: str, metavar: str | None, help_text: str, **how: Any) -> None:
+Parser = argparse._ActionsContainer
+Reader = Callable[[str, str], Any]
+"""Reads a value of an option; its first argument is the option's name, for the `UsageError` it raises."""
+
+
+def option(parser: Parser, name: str, metavar: str | None, text: str, read: Reader | None = None, **how: Any) -> None:
     """Add an option, or an argument, that takes a value."""
-    parser.add_argument(name, metavar=metavar, help=help_text, **how)
+    how |= {"type": partial(read, name)} if read else {}
+    parser.add_argument(name, metavar=metavar, help=text, **how)
 
 
-def add_count(parser: argparse._ActionsContainer, name: str, help_text: str, *, least: int = 1, **how: Any) -> None:
+def add_count(parser: Parser, name: str, help_text: str, *, least: int = 1, **how: Any) -> None:
     """Add an option that counts things: ``8``, ``20k``."""
-    read = number(
-        name, f"a whole number, {least} or more", lambda value: least <= value < LARGEST and value.is_integer()
-    )
-    option(parser, name, how.pop("metavar", "N"), help_text, type=lambda text: int(read(text)), **how)
+    whole = number(f"a whole number, {least} or more", lambda value: least <= value < LARGEST and value.is_integer())
+    option(parser, name, how.pop("metavar", "N"), help_text, lambda *given: int(whole(*given)), **how)
 
 
-def switch(parser: argparse._ActionsContainer, name: str, help_text: str) -> None:
+def switch(parser: Parser, name: str, help_text: str) -> None:
     """Add an option that is on where it is given."""
     parser.add_argument(name, action="store_true", help=help_text)
 
 
-def add_runs(parser: argparse._ActionsContainer) -> None:
+def add_runs(parser: Parser) -> None:
     option(parser, "run_paths", "RUN", RUNS, type=a_path, nargs="+")
 
 
-def add_json(parser: argparse._ActionsContainer, help_text: str = "print one JSON document, full precision") -> None:
+def add_json(parser: Parser, help_text: str = "print one JSON document, full precision") -> None:
     switch(parser, "--json", help_text)
 
 
-def add_level(parser: argparse._ActionsContainer, of: str = "the intervals") -> None:
-    share = number("--level", "a share between 0 and 1", lambda value: 1e-10 <= value <= 1 - 1e-10)
-    option(parser, "--level", "P", f"level of {of} (default: 0.95)", type=share, default=0.95)
+def add_level(parser: Parser, of: str = "the intervals") -> None:
+    between = number("a share between 0 and 1", lambda value: 1e-10 <= value <= 1 - 1e-10)
+    option(parser, "--level", "P", f"level of {of} (default: 0.95)", between, default=0.95)
 
 
-def add_cold_start_slo(parser: argparse._ActionsContainer) -> None:
-    ms = number("--cold-start-slo", "milliseconds, 0 or more", lambda value: 0 <= value < LARGEST, form=_BARE)
-    option(parser, "--cold-start-slo", "MS", "what a first call may add (default: 100 ms)", type=ms, default=100.0)
+def add_cold_start_slo(parser: Parser) -> None:
+    ms = number("milliseconds, 0 or more", lambda value: 0 <= value < LARGEST, form=_BARE)
+    option(parser, "--cold-start-slo", "MS", "what a first call may add (default: 100 ms)", ms, default=100.0)
 
 
-def add_models_table(parser: argparse._ActionsContainer) -> None:
+def add_models_table(parser: Parser) -> None:
     option(parser, "--models-table", "CSV", "architecture of models whose config is absent", type=a_path)
 
 
 def add_allow_different(
-    parser: argparse._ActionsContainer, help_text: str = "pool runs although their study or host differs, with a note"
+    parser: Parser, help_text: str = "pool runs although their study or host differs, with a note"
 ) -> None:
     switch(parser, "--allow-different", help_text)
 
 
-def add_permits(parser: argparse._ActionsContainer) -> None:
+def add_permits(parser: Parser) -> None:
     """``--allow-key`` and ``--allow-programs``: what a study, which is code, may do beyond what it surely may."""
     what = "send the key that the study names to this host; asked for where that is not sure to be meant"
     option(parser, "--allow-key", "HOST", what, action="append", default=[])
@@ -103,10 +106,10 @@ def take_permits(args: argparse.Namespace) -> None:
     permits.allow(key_hosts=args.allow_key, settings=getattr(args, "settings", []), programs=args.allow_programs)
 
 
-def number(option: str, give: str, accepts: Callable[[float], bool], form: str = ".*") -> Callable[[str], float]:
+def number(give: str, accepts: Callable[[float], bool], form: str = ".*") -> Reader:
     """What reads a number; raises `UsageError`, saying what to ``give``, where it is not accepted."""
 
-    def read(text: str) -> float:
+    def read(option: str, text: str) -> float:
         value = amount(text) if re.fullmatch(form, text) else math.nan
         if not accepts(value):
             raise UsageError(f"{option} {text}: give {give}")
@@ -115,25 +118,16 @@ def number(option: str, give: str, accepts: Callable[[float], bool], form: str =
     return read
 
 
-def share(option: str) -> Callable[[str], float]:
-    return number(option, "a share, such as 0.7 or 70%", lambda value: 0 <= value <= 1)
+share = number("a share, such as 0.7 or 70%", lambda value: 0 <= value <= 1)
 
 
-def positive_number(option: str) -> Callable[[str], float]:
-    return partial(positive, option)
-
-
-def duration(option: str) -> Callable[[str], float]:
-    """What reads a time such as ``90s``, ``5min`` or ``1h`` as seconds; raises `UsageError`."""
-
-    def read(text: str) -> float:
-        found = re.fullmatch(rf"({_BARE}) ?(ms|s|min|h|)", text.strip())
-        value = amount(found[1]) if found else math.nan
-        if found is None or not 0 <= value < 1e6:
-            raise UsageError(f"{option} {text}: give a time, as in 500ms, 90s, 5min (not 5m) or 1h")
-        return value * {"ms": 1e-3, "s": 1.0, "": 1.0, "min": 60.0, "h": 3600.0}[found[2]]
-
-    return read
+def duration(option: str, text: str) -> float:
+    """A time such as ``90s``, ``5min`` or ``1h`` as seconds; raises `UsageError`."""
+    found = re.fullmatch(rf"({_BARE}) ?(ms|s|min|h|)", text.strip())
+    value = amount(found[1]) if found else math.nan
+    if found is None or not 0 <= value < 1e6:
+        raise UsageError(f"{option} {text}: give a time, as in 500ms, 90s, 5min (not 5m) or 1h")
+    return value * {"ms": 1e-3, "s": 1.0, "": 1.0, "min": 60.0, "h": 3600.0}[found[2]]
 
 
 def size(text: str) -> float:

@@ -20,6 +20,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, option, print_json, switch
 from phaselaw.errors import AnalysisError, PhaselawError, UsageError
 from phaselaw.files import amount, folder_in, json_object, read_plain, write_json, write_whole
-from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs
+from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs, positive
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
 from phaselaw.plan.day import Day
 from phaselaw.plan.economics import Question
@@ -54,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "run_paths", "RUN", f"{opt.RUNS}; none with --tokens-per-s", type=a_path, nargs="*")
     rate = "a worker's rate from elsewhere, in place of a run; NAME=X,... for several accelerators"
     option(parser, "--tokens-per-s", "X", rate)
-    _positive(parser, "--params", "N", "the parameters of its model, such as 8B")
+    option(parser, "--params", "N", "the parameters of its model, such as 8B", positive)
     add_inputs(parser)
     group = parser.add_argument_group("what is printed")
     parts = f"{', '.join(PARTS)} or all (default: capacity, and what the options are about)"
@@ -70,10 +71,10 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     _add_load(parser)
     group = parser.add_argument_group("whole workers")
     busy = "busy share, at most, such as 70%% (default: 1)"
-    share = opt.share("--utilisation")
+    share = partial(opt.share, "--utilisation")
     group.add_argument("--utilisation", "--utilization", metavar="U", help=busy, type=share, default=1.0)
-    _positive(group, "--burst", "B", "peak over mean load (default: 1, or the peak minute of --traffic)")
-    _positive(group, "--budget", "USD", "dollars a month: what load they carry, by model, and whether it fits")
+    option(group, "--burst", "B", "peak over mean load (default: 1, or the peak minute of --traffic)", positive)
+    option(group, "--budget", "USD", "dollars a month: what load they carry, by model, and whether it fits", positive)
     has = "memory of one, such as 16GB (default: that of the run's GPU or host): what doesn't fit has no price"
     option(group, "--memory", "SIZE", has, type=opt.size)
     opt.add_count(group, "--spares", "workers on top (default: 0)", least=0, default=0)
@@ -82,10 +83,10 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     pairs = "each model against this one (alone: the cheapest); A,B,C: A against B, B against C"
     option(group, "--compare", "MODEL", pairs, nargs="?", const="")
     option(group, "--success-rates", "CSV", "your own: model, success_rate[, n tried]", type=a_path)
-    _positive(group, "--failure-usd", "USD", "what one failed request costs you")
+    option(group, "--failure-usd", "USD", "what one failed request costs you", positive)
     option(group, "--tiers", "DEFAULT,PREMIUM", "two models in one service, routed and cascaded")
-    routed = {"type": opt.share("--premium-share"), "default": DEFAULT_PREMIUM_SHARE}
-    option(group, "--premium-share", "Q", "share routed to premium (default: 0.2)", **routed)
+    routed = "share routed to premium (default: 0.2)"
+    option(group, "--premium-share", "Q", routed, opt.share, default=DEFAULT_PREMIUM_SHARE)
     group = parser.add_argument_group("what is planned")
     by = "price by the run's tokens/s (default), or by the seconds that prefill and decode of --mixes take"
     option(group, "--rates-by", None, by, choices=("tokens", "phases"), default="tokens")
@@ -94,35 +95,35 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     option(group, "--backends", "A,B", "only these backends", type=opt.names)
     option(group, "--models", "A,B", "only these models", type=opt.names)
     spread = "assume that runs differ so much (standard deviation), instead of what was measured"
-    option(group, "--between-runs", "X%", spread, type=opt.positive_number("--between-runs"))
+    option(group, "--between-runs", "X%", spread, positive)
 
 
 def _add_elsewhere(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("users at once, a hosted API, and a day")
     for name, of in (("--slo-ttft", "the first token"), ("--slo-tpot", "each other token")):
         most = f"how many users at once wait no longer for {of}, as a run that swept clients measured"
-        option(group, name, "TIME", most, type=opt.duration(name))
+        option(group, name, "TIME", most, opt.duration)
     option(group, "--api", "NAME", "a hosted model, such as gpt-4o-mini or groq/NAME, by the list of genai-prices")
     for name, what in (("in", "input"), ("out", "output")):
-        _positive(group, f"--api-{name}", "USD", f"an API's price of a million {what} tokens")
-    free = opt.number("--api-cached", "dollars, 0 or more", lambda value: 0 <= value < LARGEST)
-    option(group, "--api-cached", "USD", "of a million cached input tokens (default: as other input)", type=free)
+        option(group, f"--api-{name}", "USD", f"an API's price of a million {what} tokens", positive)
+    free = opt.number("dollars, 0 or more", lambda value: 0 <= value < LARGEST)
+    option(group, "--api-cached", "USD", "of a million cached input tokens (default: as other input)", free)
     cached = "share of prompt tokens that a cache holds (default: that of --traffic, or none)"
     switch(group, "--day", "the fleet hour by hour over the day of --traffic")
     delay = "until a new worker serves (default: load and first call, as measured)"
-    option(group, "--scale-out-delay", "TIME", delay, type=opt.duration("--scale-out-delay"))
+    option(group, "--scale-out-delay", "TIME", delay, opt.duration)
     taken = "share of spot workers taken away in an hour (default: 5%%)"
-    option(group, "--interruptions", "X%", taken, type=opt.share("--interruptions"))
-    option(group, "--cached-share", "X%", cached, type=opt.share("--cached-share"))
+    option(group, "--interruptions", "X%", taken, opt.share)
+    option(group, "--cached-share", "X%", cached, opt.share)
 
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the load (one of the first four)")
     load = group.add_mutually_exclusive_group()
     tokens = f"prompt and generated tokens (default: {DEFAULT_TOKENS_PER_MONTH:g})"
-    _positive(load, "--tokens-per-month", "N", tokens)
-    _positive(load, "--requests-per-month", "N", "requests, of the tokens of --mixes")
-    _positive(load, "--requests-per-s", "R", "the same, as an average rate")
+    option(load, "--tokens-per-month", "N", tokens, positive)
+    option(load, "--requests-per-month", "N", "requests, of the tokens of --mixes", positive)
+    option(load, "--requests-per-s", "R", "the same, as an average rate", positive)
     option(load, "--traffic", "FILE", "a profile of phaselaw traffic: its rate, requests and peak", type=a_path)
     kinds = "kinds of request: a CSV (name, prompt_tokens, output_tokens, share); alone: TR121's four"
     option(group, "--mixes", "FILE", kinds, nargs="?", const="")
@@ -139,10 +140,6 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     option(group, "--currency", "CODE", money, choices=tuple(inputs.CURRENCIES))
     option(group, "--rates", "NAME=USD,...", "hourly rates of the sensitivity (default: TR121's)")
     option(group, "--volumes", "N,...", "its tokens a month (default: 1e8,1e9,1e10)", type=inputs.read_volumes)
-
-
-def _positive(group: argparse._ActionsContainer, name: str, metavar: str, text: str, **how: Any) -> None:
-    option(group, name, metavar, text, type=opt.positive_number(name), **how)
 
 
 def run(args: argparse.Namespace) -> None:

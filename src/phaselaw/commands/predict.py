@@ -22,18 +22,19 @@ from phaselaw.commands import options as opt
 from phaselaw.commands.console import note, screen
 from phaselaw.errors import AnalysisError
 from phaselaw.laws.prediction import Predictions
+from phaselaw.plan import positive
 from phaselaw.report.document import Section
 from phaselaw.report.prediction import predicted, reading
 from phaselaw.report.subject import law_words
 from phaselaw.report.terminal import print_fitting
 
-PARAMS = opt.number("--params", "a count of parameters, such as 3e9, 3B or 135M", lambda value: 0 < value < math.inf)
+PARAMS = opt.number("a count of parameters, such as 3e9, 3B or 135M", lambda value: 0 < value < math.inf)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    opt.option(parser, "--params", "N", "parameters of the model: 3e9, 3B or 135M", type=PARAMS, required=True)
+    opt.option(parser, "--params", "N", "parameters of the model: 3e9, 3B or 135M", PARAMS, required=True)
     for name, what in (("--layers", "layers"), ("--width", "hidden size")):
-        opt.option(parser, name, "N", f"its {what}, where the run knows its models'", type=opt.positive_number(name))
+        opt.option(parser, name, "N", f"its {what}, where the run knows its models'", positive)
     opt.switch(parser, "--extrapolate", "predict outside the measured range too, labelled so")
     add_shared(parser)
 

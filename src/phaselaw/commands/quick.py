@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "--out", "DIR", "run directory (default: runs/quick/TIME)", type=a_path)
     for name, of, usual in zip(("--slo-ttft", "--slo-tpot"), ("first", "next"), measuring.QUICK_SLO_MS, strict=True):
         wait = f"how long a user waits at most for the {of} token (default: {usual:g}ms)"
-        option(parser, name, "TIME", wait, type=duration(name), default=usual / 1e3)
+        option(parser, name, "TIME", wait, duration, default=usual / 1e3)
 
 
 def run(args: argparse.Namespace) -> int:

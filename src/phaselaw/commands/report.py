@@ -13,6 +13,7 @@ Without an option on the load or its price a run's report takes those of its las
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from phaselaw import api
 from phaselaw.commands import plan as planning
@@ -29,7 +30,7 @@ from phaselaw.rundir.read import SIMULATED
 def add_options(parser: argparse.ArgumentParser) -> None:
     option(parser, "run_path", "RUN", "a run directory, a folder of runs gen_N, or a metrics.csv", type=a_path)
     option(parser, "--out", "DIR", "where the report goes (default: RUN)", type=a_path)
-    several = {"type": a_path, "nargs": "+", "default": []}
+    several: dict[str, Any] = {"type": a_path, "nargs": "+", "default": []}
     option(parser, "--with", "RUN", "further runs to compare it with", dest="beside", **several)
     add_cold_start_slo(parser)
     planning.add_inputs(parser)

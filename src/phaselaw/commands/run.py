@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     changed = "with --resume: go on although the study or the host changed; the manifest records both"
     switch(parser, "--allow-changed", changed)
     wait = "wait so long for other work to end, and measure nothing where it does not: 90s, 5min, 1h"
-    option(parser, "--wait-quiet", "TIME", wait, type=duration("--wait-quiet"))
+    option(parser, "--wait-quiet", "TIME", wait, duration)
     over = "measure on the hosts of this Ray cluster (HOST:PORT or auto; left out: one of this machine alone)"
     option(parser, "--ray", "ADDRESS", over, nargs="?", const=HERE)
     option(parser, "--ray-label", "KEY=VALUE", "with --ray: only on nodes with this label")

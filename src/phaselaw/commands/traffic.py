@@ -23,9 +23,10 @@ from urllib.request import urlopen
 
 from phaselaw import api
 from phaselaw.commands.console import note, screen
-from phaselaw.commands.options import a_path, add_json, option, positive_number, print_json
+from phaselaw.commands.options import a_path, add_json, option, print_json
 from phaselaw.errors import AnalysisError, RunError, UsageError, writing
 from phaselaw.files import write_json
+from phaselaw.plan import positive
 from phaselaw.report.terminal import print_fitting
 from phaselaw.report.traffic import section
 from phaselaw.traffic.profile import traffic_profile
@@ -58,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     columns = parser.add_argument_group("columns (default: known by common names)")
     for meaning, what in COLUMN_OPTIONS.items():
         option(columns, f"--{meaning.replace('_', '-')}-column", "NAME", what)
-    units = {"choices": tuple(UNITS)}
+    units: dict[str, Any] = {"choices": tuple(UNITS)}
     option(columns, "--timestamp-unit", None, "of timestamps that are numbers (default: by size)", **units)
     text = "day-first, month-first, or a pattern such as '%%d.%%m.%%Y'"
     option(columns, "--timestamp-format", "FORMAT", text)
@@ -74,7 +75,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(law, "--against-backend", "NAME", "which backend of RUN (default: its only one)")
     page = parser.add_argument_group("Prometheus pages")
     text = "between two pages; with one URL: read it again after so long"
-    option(page, "--window", "SECONDS", text, type=positive_number("--window"))
+    option(page, "--window", "SECONDS", text, positive)
 
 
 def run(args: argparse.Namespace) -> None:
