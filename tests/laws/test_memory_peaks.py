@@ -67,6 +67,12 @@ def test_another_process_has_loaded_nothing_of_the_first() -> None:
     assert peaks(run_of(calls))["b"]["other_weights_mb"] == 0
 
 
+def test_a_process_of_another_run_of_a_pool_has_loaded_nothing_of_the_first() -> None:
+    run = run_of([{"model": "a", "rss_peak_mb": 500.0}, {"model": "b", "rss_peak_mb": 700.0}])
+    pooled = dataclasses.replace(run, rows=run.rows.with_columns(run="model"))
+    assert peaks(pooled)["b"]["other_weights_mb"] == 0
+
+
 def test_on_a_gpu_its_own_peak_is_predicted_without_the_runtime() -> None:
     run = run_of(
         [{"model": "a", "rss_peak_mb": 900.0, "gpu_peak_mb": 110.0}], device="cuda:0", resident_runtime_mb=800.0

@@ -127,14 +127,19 @@ class _Problem:
 
     def best_t(self, s: Floats) -> tuple[Floats, Floats]:
         """For each of ``s`` (k,): the best logit and its sum of squares, by a grid that zooms in."""
-        t = np.broadcast_to(np.linspace(-_T, _T, 33), (len(s), 33))
-        for _ in range(5):
-            errors = self.evaluate(np.broadcast_to(s[:, None], t.shape), t)[0]
-            rows, at = np.arange(len(s)), errors.argmin(axis=1)
-            low, high = t[rows, np.maximum(at - 1, 0)], t[rows, np.minimum(at + 1, t.shape[1] - 1)]
-            best, least = t[rows, at], errors[rows, at]
-            t = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 9)
-        return best, least
+        whole = np.broadcast_to(np.linspace(-_T, _T, 33), (len(s), 33))
+        return _zoom(whole, lambda t: self.evaluate(np.broadcast_to(s[:, None], t.shape), t)[0])
+
+
+def _zoom(t: Floats, cost: Callable[[Floats], Floats]) -> tuple[Floats, Floats]:
+    """Of each row of a grid (k, points): where the cost is least and how much that is, by a grid that zooms in."""
+    for _ in range(5):
+        costs = cost(t)
+        rows, at = np.arange(len(t)), costs.argmin(axis=1)
+        low, high = t[rows, np.maximum(at - 1, 0)], t[rows, np.minimum(at + 1, t.shape[1] - 1)]
+        best, least = t[rows, at], costs[rows, at]
+        t = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 9)
+    return best, least
 
 
 def _edge(inside: Floats, outside: Floats, holds: Callable[[Floats], NDArray[np.bool_]]) -> Floats:
@@ -199,20 +204,29 @@ def _intervals(problem: _Problem, best: tuple[float, float], limit: float) -> di
     inside = np.flatnonzero(within if within.any() else s == best[0])[[0, -1]]
     beyond = np.clip(inside + np.array([-1, 1]), 0, len(s) - 1)
     s_low, s_high = _edge(s[inside], s[beyond], lambda s: problem.best_t(s)[1] <= limit)
-    s = np.unique(np.append(np.linspace(s_low, s_high, 41), best[0]))
+    # Close to its ends a and b change fastest.
+    s = np.unique(np.append(s_low + (s_high - s_low) * (1 - np.cos(np.linspace(0, np.pi, 41))) / 2, best[0]))
     t, errors = problem.best_t(s)
     s, t = s[errors <= limit], t[errors <= limit]
     if len(s) == 0:  # the limit is within rounding of the best fit
         s, t = np.array([best[0]]), np.array([best[1]])
     low, high = (_edge(t, np.full_like(t, end), lambda t: problem.evaluate(s, t)[0] <= limit) for end in (-_T, _T))
     grid = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 31)
-    wide = np.broadcast_to(s[:, None], grid.shape)
-    slack = np.maximum(limit - problem.evaluate(wide, grid)[0], 0)
-    factor = np.exp(np.sqrt(slack / problem.n))
-    a, b, share = _parameters(problem, wide, grid)
+
+    def extreme(which: int, sign: int) -> float:
+        """The least (1) or the largest (-1) a (0) or b (1)."""
+
+        def cost(t: Floats) -> Floats:
+            wide = np.broadcast_to(s[:, None], t.shape)
+            slack = np.maximum(limit - problem.evaluate(wide, t)[0], 0)
+            return sign * _parameters(problem, wide, t)[which] * np.exp(-sign * np.sqrt(slack / problem.n))
+
+        return sign * float(_zoom(grid, cost)[1].min())
+
+    share = _parameters(problem, np.stack([s, s]), np.stack([low, high]))[2]
     return {
-        "a": (float((a / factor).min()), float((a * factor).max())),
-        "b": (float((b / factor).min()), float((b * factor).max())),
+        "a": (extreme(0, 1), extreme(0, -1)),
+        "b": (extreme(1, 1), extreme(1, -1)),
         "s": (float(s_low), float(s_high)),
         "share_at_median": (float(share.min()), float(share.max())),
     }

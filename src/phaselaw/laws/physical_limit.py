@@ -22,7 +22,7 @@ from phaselaw.machine.footprint import KV_BYTES, VALUE_BYTES, Architecture, deco
 from phaselaw.machine.limits import DeviceLimits, MachineLimits
 from phaselaw.machine.peak_memory import MB
 from phaselaw.records import Run
-from phaselaw.tables import BUDGET, LAW, MODEL, PHASE, Row, Table, grouped
+from phaselaw.tables import BUDGET, LAW, MODEL, PHASE, Row, Table, grouped, like
 
 BANDWIDTH, COMPUTE, OVERHEAD = "bandwidth", "compute", "overhead"
 WALL_SHARE = 0.5
@@ -320,8 +320,7 @@ def _others(
     """
     if call["backend_kind"] != "hf":
         return 0.0
-    same = pl.col("process_idx").eq_missing(call["process_idx"]) & (pl.col("backend_kind") == "hf")
-    before = calls.filter(same & (pl.col("call_idx") <= call["call_idx"]))
+    before = like(calls, call, ("run", "process_idx", "backend_kind")).filter(pl.col("call_idx") <= call["call_idx"])
     held: dict[tuple[str, Any], float] = {}
     for backend, models in before.group_by("backend", maintain_order=True).agg(pl.col("model")).iter_rows():
         last = list(dict.fromkeys(reversed(models)))  # the last one called first
