@@ -164,3 +164,12 @@ def test_tr121s_own_rows_give_a_model_with_the_range_of_its_prompts(reference_da
     assert cpu.select("tokens_min", "tokens_max").unique().rows() == [(1, 17)]
     qwen = step_times(table)["ollama", "qwen2.5:7b"]["kv_decode"]
     assert 64 * qwen.ms(1, 46 + 63 / 2) == pytest.approx(709, rel=0.01)  # TR121 3.5: 709.04 ms
+
+
+def test_points_of_calls_that_stopped_early_do_not_depend_on_the_order_of_the_rows() -> None:
+    halves = {"decode_first_half_step_ms": 5.0, "decode_second_half_step_ms": 7.0}
+    stopped = [row("kv_decode", 96.0, gen_tokens_raw=steps, **halves) for steps in (1, 3)]
+    one, other = (step_time_points(normalised(pl.DataFrame(rows), where="test")) for rows in (stopped, stopped[::-1]))
+    assert one.equals(other)
+    # The first half of three steps, and one step alone, begin and end with 16 tokens.
+    assert one.select("tokens", "fold").rows() == [(15.5, 16.0), (16.0, 16.0), (16.0, 17.0), (17.5, 17.0)]

@@ -5,7 +5,7 @@ import pytest
 from rows import phases, run_of, table_of, tables_of
 
 from phaselaw.laws.analysis import Options, analyze
-from phaselaw.laws.warmup import cold_starts, first_calls
+from phaselaw.laws.warmup import cold_starts, event_words, first_calls
 from phaselaw.report.front import answer
 from phaselaw.report.subject import Subject
 
@@ -32,6 +32,26 @@ def test_one_slow_first_call_is_unsafe_however_many_good_cells_dilute_it(others:
     assert (worst["n_unsafe"], worst["n_calls"]) == (1, 1)
     assert worst["ratio_max"] == pytest.approx(194.4, abs=0.1)
     assert (worst["worst_scenario"], worst["added_ms_max"]) == ("s0", pytest.approx(831.8))
+
+
+def test_the_worst_first_call_is_the_unsafe_one_that_adds_most_whatever_its_ratio() -> None:
+    since = {"calls_since_model_load": 0, "calls_since_shape_first_seen": 0}
+    calls = [
+        ("p", 5.0, {}),
+        ("small", 200.0, since),
+        ("small", 2.0, {}),
+        ("large", 1300.0, since),
+        ("large", 300.0, {}),
+    ]
+    rows = [
+        row
+        for at, (model, ms, known) in enumerate(calls)
+        for row in phases(ms, 9.0, model=model, call_idx=at, **dict.fromkeys(since, 9) | known)
+    ]
+    worst = found(rows)["model-cold", "prefill"]
+    assert (worst["n_unsafe"], worst["ratio_max"], worst["added_ms_max"]) == (2, 100.0, 1000.0)
+    assert (worst["worst_model"], worst["worst_first_ms"], worst["smallest_model"]) == ("large", 1300.0, "large")
+    assert event_words(worst).startswith("model-cold: 4.33 x a warm call (large, s: 1,300 ms for 300 ms)")
 
 
 def test_a_process_cold_call_stands_apart_from_the_models_and_the_shapes_first() -> None:

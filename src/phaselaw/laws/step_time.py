@@ -185,8 +185,9 @@ def step_time_points(rows: pl.DataFrame) -> pl.DataFrame:
         points(halves, pl.col("decode_first_half_step_ms"), prompt, prompt + half - 1, middle),
         points(halves, pl.col("decode_second_half_step_ms"), prompt + half, last, middle),
     ]
-    figures = (pl.col("ms").median(), pl.col("first").min(), pl.col("last").max(), pl.col("fold").first())
-    keys = [*KEYS, "mode", "batch", "tokens"]
+    figures = (pl.col("ms").median(), pl.col("first").min(), pl.col("last").max())
+    # A half of one call may have the middle of another's whole: they are two points.
+    keys = [*KEYS, "mode", "batch", "tokens", "fold"]
     medians = pl.concat(found).group_by(keys).agg(pl.len().cast(pl.Int64).alias("n"), *figures)
     return medians.with_columns(pl.col(names).cast(pl.String)).sort(keys)
 

@@ -76,7 +76,7 @@ COLD_STARTS = Table(
         counted("n_calls", "calls"),
         counted("n_unsafe", "unsafe", provenance="derived"),
         derived("ratio_max", "worst ratio"),
-        derived("added_ms_max", "it adds (ms)"),
+        derived("added_ms_max", "most added (ms)"),
         measured("worst_load_ms", "of which loading"),
         *plain("worst_first_ms worst_warm_ms first_median_ms load_median_ms ratio_median"),
         words("worst_model", "model"),
@@ -94,7 +94,7 @@ def first_calls(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection
 
     ``ok_rows`` are the usable rows, warmups among them; each call to a backend in ``always_cold`` loads its model. A
     first call is held against the median of its cell's warm calls; where there is none, against its own time less its
-    load. The worst come first.
+    load. The worst come first: of the unsafe ones that which adds most.
     """
     cold, load, first, warm = (pl.col(name) for name in ("coldness", "load", "first", "warm"))
     firsts, rest = _first_calls(ok_rows, always_cold)
@@ -111,16 +111,16 @@ def first_calls(ok_rows: pl.DataFrame, *, slo_ms: float, always_cold: Collection
         .filter(warm > 0)
         .with_columns(ratio=first / warm, added=first - warm)
         .with_columns(unsafe=(pl.col("ratio") >= UNSAFE_RATIO) & (pl.col("added") >= slo_ms))
-        .sort("unsafe", "ratio", descending=True, maintain_order=True)
+        .sort("unsafe", "added", descending=True, maintain_order=True)
     )
 
 
 def cold_starts(firsts: pl.DataFrame) -> pl.DataFrame:
     """``cold_starts`` of `first_calls`: per backend, phase and kind, the worst event and the number of unsafe ones.
 
-    ``smallest_model`` is that of an unsafe event.
+    The largest ratio is of the unsafe events, where there are any, as the worst is; so is ``smallest_model``.
     """
-    worst = {"ratio_max": "ratio", "added_ms_max": "added", "worst_load_ms": "load", "worst_first_ms": "first"}
+    worst = {"added_ms_max": "added", "worst_load_ms": "load", "worst_first_ms": "first"}
     worst |= {"worst_warm_ms": "warm", "worst_model": "model", "worst_scenario": "scenario"}
     model, size = (pl.col(name).filter("unsafe") for name in ("model", "params_millions_effective"))
     return COLD_STARTS.frame(
@@ -132,6 +132,7 @@ def cold_starts(firsts: pl.DataFrame) -> pl.DataFrame:
             first_median_ms=pl.col("first").median(),
             load_median_ms=pl.col("load").median(),
             ratio_median=pl.col("ratio").median(),
+            ratio_max=pl.col("ratio").filter(pl.col("unsafe") == pl.col("unsafe").first()).max(),
             **{name: pl.col(source).first() for name, source in worst.items()},
         )
     )
@@ -204,10 +205,10 @@ def event_words(row: Row) -> str:
     """The worst event of a row of `COLD_STARTS`, and how many there are, in words."""
     load = row["worst_load_ms"]
     loading = f", {digits(load)} ms of it loading" if load and row["mode"] != "kv_decode" else ""
+    first, warm = row["worst_first_ms"], row["worst_warm_ms"]
     return (
-        f"{row['coldness']}: {digits(row['ratio_max'])} x a warm call ({row['worst_model']}, {row['worst_scenario']}: "
-        f"{digits(row['worst_first_ms'])} ms for {digits(row['worst_warm_ms'])} ms{loading}); "
-        f"{row['n_unsafe']} of {row['n_calls']} unsafe"
+        f"{row['coldness']}: {digits(first / warm)} x a warm call ({row['worst_model']}, {row['worst_scenario']}: "
+        f"{digits(first)} ms for {digits(warm)} ms{loading}); {row['n_unsafe']} of {row['n_calls']} unsafe"
     )
 
 

@@ -173,7 +173,8 @@ def _figures(subject: Subject, row: Row) -> tuple[Headline, ...]:
     if row["cold_added_ms_max"]:
         added = f"+{digits(row['cold_added_ms_max'])} ms"
     if row["cold_ratio_max"]:
-        cold = f"{digits(row['cold_ratio_max'])} x a warm call; {row['cold_n_unsafe']} of {row['cold_n_calls']} unsafe"
+        unsafe = f"{row['cold_n_unsafe']} of {row['cold_n_calls']} unsafe"
+        cold = f"up to {digits(row['cold_ratio_max'])} x a warm call; {unsafe}"
     dollars = " – ".join(f"${digits(price['usd_per_1m'])}" for price in (*prices[:1], *prices[1:][-1:])) or MISSING
     dearest = within(prices[-1], "usd_per_1m") if prices else ""
     dearest = f"largest: {dearest}" if dearest and len(prices) > 1 else dearest
