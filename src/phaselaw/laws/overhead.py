@@ -219,7 +219,7 @@ def _intervals(problem: _Problem, best: tuple[float, float], limit: float) -> di
         def cost(t: Floats) -> Floats:
             wide = np.broadcast_to(s[:, None], t.shape)
             slack = np.maximum(limit - problem.evaluate(wide, t)[0], 0)
-            return sign * _parameters(problem, wide, t)[which] * np.exp(-sign * np.sqrt(slack / problem.n))
+            return np.asarray(sign * _parameters(problem, wide, t)[which] * np.exp(-sign * np.sqrt(slack / problem.n)))
 
         return sign * float(_zoom(grid, cost)[1].min())
 
