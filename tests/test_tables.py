@@ -3,7 +3,7 @@
 import pytest
 
 from phaselaw.records import duration
-from phaselaw.tables import MISSING, bracket, count, digits, fixed, interval, percent
+from phaselaw.tables import MISSING, bracket, count, digits, fixed, interval, percent, unit_price
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,22 @@ def test_a_number_has_three_significant_digits(value: float, text: str) -> None:
     assert digits(value) == text
 
 
-@pytest.mark.parametrize("show", [digits, fixed, count, percent])
+@pytest.mark.parametrize(
+    ("dollars", "places", "text"),
+    [
+        (0.000264, 3, "0.000264"),
+        (0.0241, 3, "0.024"),
+        (5.3284, 3, "5.328"),
+        (0.0249, 2, "0.0249"),
+        (0.1, 2, "0.10"),
+        (0, 2, "0.00"),
+    ],
+)
+def test_a_price_is_never_rounded_to_nothing(dollars: float, places: int, text: str) -> None:
+    assert unit_price(dollars, places) == text
+
+
+@pytest.mark.parametrize("show", [digits, fixed, count, percent, unit_price])
 def test_what_is_missing_is_a_dash(show) -> None:
     assert show(None) == MISSING
 

@@ -60,6 +60,11 @@ def fixed(value: Any, places: int = 3) -> str:
 two_places = partial(fixed, places=2)
 
 
+def unit_price(value: Any, places: int = 3) -> str:
+    """What one thing costs, to so many decimal places; to three digits where they would show fewer than two."""
+    return digits(value) if not _missing(value) and 0 < abs(value) < 10 ** (1 - places) else fixed(value, places)
+
+
 def count(value: Any) -> str:
     """A number of things: whole where it is."""
     return MISSING if value is None else f"{value:,.6g}" if value != int(value) else f"{int(value):,}"

@@ -219,6 +219,20 @@ def test_buckets_of_usage_are_not_requests(profile: Any, form: str) -> None:
     assert found["prompt_tokens"] == {"mean": 12_000 / 40} and found["output_tokens"] == {"mean": 150}
     assert found["cached_prompt_share"] == 0.5 and found["gap_cv"] is None
     assert [row["requests"] for row in found["by_hour_of_day"]] == [10, 30, 0, 0]
+    assert found["doubts"] == ["its peak is that of a whole 60 min: a minute of it may be busier (--burst of a plan)"]
+
+
+@pytest.mark.parametrize(("days", "by_day"), [(1, 7), (7, None)])
+def test_what_is_counted_by_longer_times_is_not_put_into_the_hour_or_the_day_they_begin_in(
+    profile: Any, days: int, by_day: int | None
+) -> None:
+    begins = [START + 86_400 * days * at for at in range(14)]
+    rows = "".join(f"{at},{at + 86_400 * days},{100 * n},{900 * n},{90 * n}\n" for n, at in enumerate(begins, start=1))
+    found = profile(f"start_time,end_time,num_model_requests,input_tokens,output_tokens\n{rows}")
+    assert found["by_hour_of_day"] is None
+    assert (found["by_day_of_week"] and len(found["by_day_of_week"])) == by_day
+    assert found["peak_minute"]["over_mean"] == pytest.approx(14 / 7.5)
+    assert found["peak_minute"]["lasts_s"] == 86_400 * days
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ A quantity with intervals is a `figure`: in a row ``workers``, then ``workers_lo
 import dataclasses
 from typing import Any
 
+from phaselaw import tables as col
 from phaselaw.plan.capacity import estimate
 from phaselaw.plan.coverage import worst
 from phaselaw.plan.replicas import Replica
@@ -57,9 +58,9 @@ _COLUMNS = (
     *_figures(hundredths, price_ratio="price ratio", cost_ratio="cost ratio"),
     *_figures(count, whole_workers="whole workers", least_workers="at least", pays_from_workers="in workers"),
     *_figures(count, whole_workers_default="whole, default", whole_workers_premium="whole, premium"),
-    *_figures(fixed, usd_per_1m="$ per 1M tokens", usd_per_1m_whole="$ per 1M, whole fleet"),
-    *_figures(fixed, usd_per_1k_requests="$ per 1,000 requests"),
-    *_figures(fixed, usd_per_1m_input="$ per 1M input tokens", usd_per_1m_output="$ per 1M output tokens"),
+    *_figures(col.unit_price, usd_per_1m="$ per 1M tokens", usd_per_1m_whole="$ per 1M, whole fleet"),
+    *_figures(col.unit_price, usd_per_1k_requests="$ per 1,000 requests"),
+    *_figures(col.unit_price, usd_per_1m_input="$ per 1M input tokens", usd_per_1m_output="$ per 1M output tokens"),
     *_figures(fixed, needed_success_rate="success rate needed"),
     *_figures(dollars, usd_per_month="$ a month (lower bound)", usd_per_month_whole="$ a month"),
     *_figures(dollars, delta_usd_per_month="", saved_usd_per_month="", delta_usd_per_month_whole="$ a month more"),

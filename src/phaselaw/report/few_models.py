@@ -5,6 +5,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from phaselaw import tables as col
 from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT, users_within
@@ -14,7 +15,7 @@ from phaselaw.laws.requests import MODELS_BY_PROMPT, REQUESTS_BY_PROMPT
 from phaselaw.report import performance, sweeps, validity
 from phaselaw.report.document import Block, DotPlot, Headline, Plot, display, dots
 from phaselaw.report.subject import Subject
-from phaselaw.tables import LAW, MODEL, Row, Table, alike, bracket, digits, percent, two_places
+from phaselaw.tables import LAW, MODEL, Row, Table, alike, bracket, digits, percent, unit_price
 
 FEWEST_OF_A_LAW = 3
 _WALLS = {BANDWIDTH: "memory bandwidth", COMPUTE: "arithmetic", OVERHEAD: "overhead"}
@@ -23,7 +24,7 @@ _PROMPT = col.words(
     "scenario", "prompt (tokens)", of_row=lambda row: f"{row['scenario']} ({col.count(row['prompt_tokens'])})"
 )
 _ON = col.words("scenario", of_row=lambda row: f"on {_PROMPT.text(row)[:-1]} prompt tokens)")
-_PRICE = col.figure("usd_per_1m", "$ per 1M generated", two_places)
+_PRICE = col.figure("usd_per_1m", "$ per 1M generated", partial(unit_price, places=2))
 _WAITS = _PROMPT, _OF["tokens_per_s"], _OF["ttft_ms"], _OF["ttft_ms_p95"]
 _WHOLE = _PROMPT, _OF["request_ms"], _OF["step_ms"], _OF["cold_ms"], _PRICE
 _CLIENTS = {column.key: column for column in CONCURRENCY_THROUGHPUT.columns}
@@ -89,7 +90,7 @@ def answers(subject: Subject) -> list[str]:
     for (law, model), mine in alike(rows(subject), "law", "model").items():
         said = (
             f"{_ON.text(row)} {_OF['tokens_per_s'].text(row)} tokens/s, the first after {digits(row['ttft_ms'])}"
-            f" ms (p95 {digits(row['ttft_ms_p95'])}), at ${two_places(row['usd_per_1m'])} per 1M generated tokens"
+            f" ms (p95 {digits(row['ttft_ms_p95'])}), at ${unit_price(row['usd_per_1m'], 2)} per 1M generated tokens"
             for row in mine
         )
         sentences.append(f"{model} on {law} generates {'; '.join(said)}.")

@@ -64,7 +64,8 @@ def _facts(profile: Mapping[str, Any]) -> list[str]:
     if profile["requests_per_s"] is not None:
         busiest = "no minute's peak is known"
         if peak:
-            busiest = f"the busiest minute {digits(peak['requests_per_s'])} ({peak['over_mean']:.2f} x)"
+            bin_of = duration(peak["lasts_s"]) if "lasts_s" in peak else "minute"
+            busiest = f"the busiest {bin_of} {digits(peak['requests_per_s'])} ({peak['over_mean']:.2f} x)"
         month = f"; a plan takes these {duration(span)} as a month" if span else ""
         facts.append(
             f"{digits(profile['requests_per_s'])} requests/s on average (all over the whole span); {busiest}{month}."

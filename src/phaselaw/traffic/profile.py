@@ -118,14 +118,15 @@ def _of_buckets(log: Log) -> dict[str, Any]:
     [(n, first, end, prompt, output)] = log.ask(f"SELECT {sums} FROM requests")
     if not n or not end > first:
         raise AnalysisError(f"{log.path}: its buckets hold no requests, or no time")
-    rates = "SELECT sent, sum(requests) / (max(until) - sent) AS rate FROM requests GROUP BY sent"
-    [(at, rate)] = log.ask(f"{rates} ORDER BY rate DESC, sent LIMIT 1")
+    rates = "SELECT sent, max(until) - sent AS took, sum(requests) / took AS rate FROM requests GROUP BY sent"
+    [(at, took, rate)] = log.ask(f"{rates} ORDER BY rate DESC, sent LIMIT 1")
     mean, means = n / (end - first), {"prompt_tokens": prompt / n, "output_tokens": output / n}
+    peak = {"requests_per_s": rate, "over_mean": rate / mean, "starts_after_s": at - first, "lasts_s": took}
     return {
         "requests": int(n),
         "span_s": end - first,
         "requests_per_s": mean,
-        "peak_minute": {"requests_per_s": rate, "over_mean": rate / mean, "starts_after_s": at - first},
+        "peak_minute": peak,
         **dict.fromkeys(("gap_cv", "gap_cv_within_10_min", "longest_gap_s", "correlation", "correlation_of_logs")),
         **{name: {"mean": value} for name, value in means.items()},
         "tokens_per_request": sum(means.values()),
@@ -172,11 +173,16 @@ def _bursts(log: Log, first: float) -> dict[str, Any]:
 
 
 def _hours(log: Log, first: float, end: float, absolute: bool) -> dict[str, Any]:
-    """Requests and time covered by hour of day (UTC, or from the log's start) and, of a week and more, by weekday."""
+    """Requests and time covered by hour of day (UTC, or from the log's start) and, of a week and more, by weekday.
+
+    Not where requests are counted by longer times: nobody knows in which hour, or on which day, they came.
+    """
     if end - first < HOUR:
         return {"by_hour_of_day": None, "by_day_of_week": None, "hours_count_from": None}
     origin = 0.0 if absolute else first
-    count = "sum(requests)" if of.BUCKET in log.columns.names else "count(*)"
+    count, longest = "count(*)", 0.0
+    if of.BUCKET in log.columns.names:
+        count, [(longest,)] = "sum(requests)", log.ask("SELECT max(until - sent) FROM requests")
     rows = log.ask(f"SELECT floor((sent - {origin!r}) / {HOUR}) AS slot, {count} FROM requests GROUP BY slot")
     at = np.arange(math.floor((first - origin) / HOUR), math.floor((end - origin) / HOUR) + 1)
     covered = np.minimum(end - origin, (at + 1) * HOUR) - np.maximum(first - origin, at * HOUR)
@@ -193,9 +199,9 @@ def _hours(log: Log, first: float, end: float, absolute: bool) -> dict[str, Any]
         ]
 
     # The first of January 1970 was a Thursday; Monday is 0.
-    week = by((at // 24 + 3) % 7, "day") if absolute and end - first >= 7 * DAY else None
-    clock = "UTC" if absolute else "the log's start"
-    return {"by_hour_of_day": by(at % 24, "hour"), "by_day_of_week": week, "hours_count_from": clock}
+    week = by((at // 24 + 3) % 7, "day") if absolute and longest <= DAY <= (end - first) / 7 else None
+    clock, hours = "UTC" if absolute else "the log's start", by(at % 24, "hour") if longest <= HOUR else None
+    return {"by_hour_of_day": hours, "by_day_of_week": week, "hours_count_from": clock}
 
 
 def _doubts(log: Log, document: Mapping[str, Any], first: float) -> Iterator[str]:
@@ -209,6 +215,8 @@ def _doubts(log: Log, document: Mapping[str, Any], first: float) -> Iterator[str
     if n <= FEW:
         low, high = special.gammaincinv([n, n + 1], [0.025, 0.975])
         yield f"{n} requests are few: on average as long a time may bring {low:.1f} to {high:.1f}; give a longer log"
+    if (over := (document["peak_minute"] or {}).get("lasts_s", BIN_S)) > BIN_S:
+        yield f"its peak is that of a whole {duration(over)}: a minute of it may be busier (--burst of a plan)"
     if (twice := document.get("rows_said_twice", 0)) > 0.01 * n:
         yield f"{twice:,} of {n:,} rows have the time and lengths of another: a part of the log may be in it twice"
     if of.BUCKET not in log.columns.names and n > FEW:
