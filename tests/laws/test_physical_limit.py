@@ -154,7 +154,7 @@ def test_limits_are_found_in_an_earlier_process_where_the_last_has_none() -> Non
     busy = limits() | {"clock": limits()["clock"] | {"taken_share": 0.89}}
     assert limits_in({"host": {"limits": busy}}) is None
     assert physical_limit(run_of(10.0, 1.0, machine=busy), pl.DataFrame()).is_empty()
-    assert limits_in(None) is None
+    assert limits_in({}) is None
 
 
 def test_without_limits_the_table_is_empty_and_says_why(tr121: Analysis) -> None:
