@@ -7,6 +7,7 @@ user's, no one can say whose work is whose.
 """
 
 import os
+import resource
 import socket
 import sys
 import time
@@ -20,9 +21,6 @@ import psutil
 
 from phaselaw.errors import NotReadyError
 from phaselaw.records import Beside
-
-if sys.platform == "linux":
-    import resource
 
 BUSY_SHARE = 0.1
 """Other work that takes this share of the processors' time makes a machine busy."""
