@@ -302,6 +302,22 @@ def test_a_key_comes_from_the_environment_and_never_shows(server: Any, monkeypat
     assert "secret" not in str(caught.value) + json.dumps(dict(engine.describe().settings))
 
 
+@pytest.mark.parametrize("before", range(60, 121, 6))
+def test_no_part_of_a_key_shows_where_a_message_cuts_it_short(
+    server: Any, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "plain-looking-9f3kd8s72jd92ks81")
+    _, url = server(status=reply(b"x" * before + b" plain-looking-9f3kd8s72jd92ks81", status="400 Bad"))
+    with pytest.raises(EngineError) as caught:
+        loaded(url)
+    assert "plain-lo" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["HTTP://a:1/v1", "http://a:1/v1/", "http://a:1", "http://a:1/"])
+def test_an_address_with_and_without_v1_is_the_same(address: str) -> None:
+    assert openai.create(backend(address)).server.base_url.lower() == "http://a:1/v1"
+
+
 def test_without_a_key_none_is_sent(server: Any) -> None:
     standin, url = server()
     loaded(url)
@@ -316,6 +332,15 @@ def test_a_retried_call_is_no_measurement(server: Any) -> None:
         model.generate(ask())
     assert caught.value.kind == "retried"
     assert model.generate(ask()).gen_tokens_raw == 3
+
+
+def test_a_server_that_turns_away_while_it_loads_is_asked_again_before_its_model_is_given_up(server: Any) -> None:
+    standin, url = server()
+    standin.turns_away = 2
+    assert loaded(url).generate(ask()).gen_tokens_raw == 3
+    standin.status = reply(b"{}", status="503 Loading", headers="Retry-After: 9\r\n")
+    with pytest.raises(EngineError, match="HTTP 503"):
+        loaded(url, reconnect_s=1.0)
 
 
 def test_a_call_turned_away_to_the_last_try_says_why(server: Any) -> None:

@@ -66,6 +66,19 @@ def test_a_server_whose_list_fails_is_tried_all_the_same() -> None:
         assert serving("mine", url).models == ("mine",)
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [("401 No", "HTTP 401.*; set OPENAI_API_KEY"), ("400 No", "names no model: say which with --model")],
+)
+def test_a_server_that_names_no_model_is_not_blamed_for_that_where_it_wants_a_key(status: str, said: str) -> None:
+    def script(connection: socket.socket) -> None:
+        while read_request(connection):
+            connection.sendall(reply(b"{}", status=status))
+
+    with scripted(script) as url, pytest.raises(NotReadyError, match=said):
+        quick.quick_study(serving(url=url))
+
+
 def test_a_model_that_no_server_has_is_an_error_that_names_those_there_are() -> None:
     with scripted(answering(**OLLAMA)) as url, pytest.raises(NotReadyError, match=r"warm:7b, cold:1b"):
         serving("absent", url)

@@ -3,12 +3,15 @@
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from rows import phases, run_of
 
 from phaselaw.cli import main
 from phaselaw.laws.checks.frame import VALIDITY_FINDINGS
-from phaselaw.report.validity import validity
+from phaselaw.report.front import notices
+from phaselaw.report.validity import trust, validity
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,18 @@ def test_many_places_are_counted_by_what_they_are(
     shown = {VALIDITY_FINDINGS.name: rows}
     found = next(validity(SimpleNamespace(rows=lambda name, **_: shown.get(name, ()))))
     assert found.rows[0]["place"] == expected
+
+
+def test_calls_that_failed_are_told_before_any_figure_and_a_run_of_nothing_else_is_not_sound() -> None:
+    def subject(failed: int) -> Any:
+        lost = {"status": "error", "gen_tokens_raw": None}
+        calls = [
+            row
+            for at in range(20)
+            for row in phases(1.0, 2.0, **({"gen_tokens_raw": 8} | (lost if at < failed else {})))
+        ]
+        return SimpleNamespace(run=run_of(calls), simulated=False, rows=lambda _: ())
+
+    assert notices(subject(1)) == ()
+    assert notices(subject(2))[0].startswith("2 of 20 measured calls failed")
+    assert (trust(subject(19)).mark, trust(subject(20)).mark) == ("sound", "suspect")

@@ -1,6 +1,7 @@
 """A server's claims against the client's clock: each kind of odd server comes out right, or as an error row."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,9 @@ from odd_servers import (
 from rows import outcome
 
 import server_claims
+from phaselaw.engines import ollama
+from phaselaw.engines.http_client import Line
+from phaselaw.errors import EngineError
 from phaselaw.records import Run, Timing
 from phaselaw.servers.streams import settled
 
@@ -364,3 +368,14 @@ def test_the_tokens_of_a_first_event_are_told_by_its_text_and_are_no_steps_after
     assert len(figures(run, "prefill")) == (0 if late else 5)
     assert rows["latency_ms"].to_list() == pytest.approx([due(TOKENS + (0 if late else tokens - 1))] * 5)
     assert found(run) == [] and outcome(run, "contradictory rows").findings == ()
+
+
+def test_a_reply_of_several_tokens_and_no_text_has_no_first_one() -> None:
+    for counted in (TOKENS, 1):
+        lines = [Line(10**8, json.dumps({"done": True, "eval_count": counted, "prompt_eval_duration": 10**7}).encode())]
+        reply = ollama.read_stream(lines, 0)
+        if counted == 1:
+            assert by_ollama(reply).prefill_ms == 10.0
+        else:
+            with pytest.raises(EngineError, match="no token came"):
+                by_ollama(reply)

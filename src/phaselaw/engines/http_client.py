@@ -259,6 +259,8 @@ class Exchange:
                 text = " ".join(error.split())[:300]
         wait = self.headers.get("retry-after")
         hint = f" (Retry-After: {wait[:40]})" if wait else ""
+        if moved := self.headers.get("location"):
+            hint = f" to {_without_secrets(moved)}"
         raise EngineError(f"{self.url}: HTTP {self.status}{hint}: {text}", kind=f"http_{self.status}")
 
     def close(self) -> None:

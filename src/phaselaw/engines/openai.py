@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from phaselaw.engines import Doubt, permits, served
 from phaselaw.engines.http_client import QUICK, HttpClient, Limits, Line
 from phaselaw.engines.served import Event, ServedEngine, ServedModel, StreamedReply
-from phaselaw.errors import EngineError, NotReadyError
+from phaselaw.errors import HIDDEN, SHORTEST_SECRET, EngineError, NotReadyError
 from phaselaw.records import ModelInfo, Request, Timing
 from phaselaw.study.model import ModelEntry, OpenaiBackend
 
@@ -27,7 +28,7 @@ WISHES = ("ignore_eos", "min_tokens", "cache_prompt", "cache_salt")
 OPTIONAL = (*WISHES, "stream_options", "seed", "top_p", "temperature")
 RENAMED = {"max_tokens": "max_completion_tokens"}
 TURNED_AWAY = frozenset({"refused", "http_429", "http_502", "http_503", "http_504"})
-HIDDEN = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 SHOWN = ("text", "content", "refusal", "tool_calls", "function_call")
 """Where a stream's events hold their text, by the names that servers give it."""
 LONGEST_WAIT_S = 60.0
@@ -50,10 +51,7 @@ def lacking(backend: OpenaiBackend, models: Sequence[ModelEntry]) -> list[str]:
     except NotReadyError as error:
         return [str(error)]
     except EngineError as error:
-        hint = ""
-        if error.kind in ("http_401", "http_403"):
-            in_the_clear = permits.is_in_the_clear(backend.url or os.environ.get(permits.DEFAULT_ADDRESS, ""))
-            hint = "; no key is sent over plain http: use https" if in_the_clear else f"; set {backend.api_key_env}"
+        hint = key_hint(error, backend.url or os.environ.get(permits.DEFAULT_ADDRESS, ""), backend.api_key_env)
         if error.kind in NOTHING_THERE:
             return [f"backend {backend.name}: {error}{hint}; start the server, or correct its url"]
         return [Doubt(f"backend {backend.name}: its list of models can't be read, so its calls decide: {error}{hint}")]
@@ -62,6 +60,13 @@ def lacking(backend: OpenaiBackend, models: Sequence[ModelEntry]) -> list[str]:
         for model in models
         if there and model.name not in there
     ]
+
+
+def key_hint(error: EngineError, url: str, variable: str = permits.DEFAULT_KEY) -> str:
+    """What to do where a server refused for want of a key; else nothing."""
+    if error.kind not in ("http_401", "http_403"):
+        return ""
+    return "; no key is sent over plain http: use https" if permits.is_in_the_clear(url) else f"; set {variable}"
 
 
 def _server(backend: OpenaiBackend, limits: Limits) -> "OpenaiServer":
@@ -77,7 +82,7 @@ class OpenaiServer(HttpClient):
 
     def __init__(self, url: str, *, key: str | None, limits: Limits, ca_file: str | None) -> None:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        base = url if re.match("[a-z]+://[^/]+/+[^/]", url) else f"{url.rstrip('/')}/v1"
+        base = url if re.match("[A-Za-z]+://[^/]+/+[^/]", url) else f"{url.rstrip('/')}/v1"
         super().__init__(base, headers=headers, limits=limits, ca_file=ca_file)
         self._key = key
         self.refused: set[str] = set()
@@ -92,16 +97,23 @@ class OpenaiServer(HttpClient):
             raise EngineError(f"{self.base_url}: what answers there does not speak OpenAI's protocol", kind="bad_reply")
         return {str(entry.get("id")): entry for entry in entries if isinstance(entry, dict)}
 
-    def negotiate(self, path: str, asked: Event) -> None:
+    def negotiate(self, path: str, asked: Event, wait_s: float) -> None:
         """Find out, by calls that are not measured, which keys of what is asked this server refuses.
 
-        A refused key is one that the server's answer names; one that names none costs it all of `WISHES`.
+        A refused key is one that the server's answer names; one that names none costs it all of `WISHES`. A server that
+        turns a call away, since it loads or has too much to do, is asked again for ``wait_s``.
         """
-        for _ in range(len(OPTIONAL) + 2):
+        until = time.monotonic() + wait_s
+        for tries in itertools.count():
             try:
                 self.complete(path, asked, TRIED)
                 return
             except EngineError as error:
+                if error.kind in TURNED_AWAY and error.kind != "refused":
+                    pause = pause_s(error, min(tries, 2))
+                    if time.monotonic() + pause > until or self.closed.wait(pause):
+                        raise
+                    continue
                 sent = self._accepted(asked)
                 named = {key for key in (*OPTIONAL, *RENAMED) if key in sent and key in str(error)}
                 unnamed = {key for key in WISHES if key in sent}
@@ -122,7 +134,9 @@ class OpenaiServer(HttpClient):
         try:
             yield
         except EngineError as error:
-            text = str(error).replace(self._key, "***") if self._key else str(error)
+            text, key = str(error), self._key or ""
+            for end in range(len(key), max(0, min(len(key), SHORTEST_SECRET) - 1), -1):  # it may have been cut short
+                text = text.replace(key[:end], HIDDEN)
             raise type(error)(text, kind=error.kind) from None
 
 
@@ -136,13 +150,11 @@ class OpenaiEngine(ServedEngine):
 
     def load_new(self, model: ModelEntry) -> "OpenaiModel":
         """Ask for the model, and by a short call that is not measured what the server refuses."""
-        listed: Mapping[str, Any] = {}
-        with suppress(EngineError):  # a list that fails says nothing; the call below decides
-            listed = self.server.models().get(model.name, {})
-        meta = listed.get("meta")  # llama-server's
-        info = ModelInfo(**served.counted_by_llama_server(meta if isinstance(meta, dict) else {}))
-        loaded = OpenaiModel(self.server, self.backend, model.name, info)
-        self.server.negotiate(loaded.path, loaded.asked("Hello", TRIED))
+        loaded = OpenaiModel(self.server, self.backend, model.name, ModelInfo(params_millions_measured=None))
+        self.server.negotiate(loaded.path, loaded.asked("Hello", TRIED), self.backend.reconnect_s)
+        with suppress(EngineError):  # a list that fails says nothing
+            meta = self.server.models().get(model.name, {}).get("meta")  # llama-server's
+            loaded.info = ModelInfo(**served.counted_by_llama_server(meta if isinstance(meta, dict) else {}))
         return loaded
 
 
@@ -257,7 +269,7 @@ def _texts(event: Event) -> tuple[str, str]:
     delta = stated if isinstance(stated := choice.get("delta"), dict) else {}
     hidden, shown = (
         next((_text(value) for name in names if (value := {**choice, **delta}.get(name))), "")
-        for names in (HIDDEN, SHOWN)
+        for names in (REASONING, SHOWN)
     )
     return hidden, shown
 

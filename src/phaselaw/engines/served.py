@@ -223,7 +223,7 @@ def timing_of(
     its figures serve for. ``seen`` are further fields of `Served`.
     """
     counted = reply.served.tokens_counted
-    if not reply.served.arrivals_ms and (server_times == "none" or not counted):
+    if not reply.served.arrivals_ms and (server_times == "none" or counted != 1):  # of several no first one is told
         raise EngineError(f"no token came (the server's reason: {reply.done_reason!r})", kind="no_tokens")
     claimed = reply.prompt_tokens if (reply.prompt_tokens or 0) > most else None
     basis = "estimated" if reply.prompt_tokens is None or counted is None or claimed else "server"

@@ -14,6 +14,7 @@ from phaselaw.engines.ollama import OllamaServer
 from phaselaw.engines.served import count, mapping
 from phaselaw.errors import EngineError, NotReadyError
 from phaselaw.records import Request
+from phaselaw.servers.streams import client_prefill_ms
 from phaselaw.study.model import Study
 
 PORTS = {11434: "Ollama", 8080: "llama.cpp", 1234: "LM Studio", 8000: "vLLM", 30000: "SGLang"}
@@ -154,13 +155,12 @@ def _pace(server: LocalServer) -> tuple[float, float, str]:
         except EngineError as error:
             if api == "completions" and server.kind == "openai" and error.kind.startswith("http_4"):
                 continue
-            if server.models[0] == UNNAMED:
+            if server.models[0] == UNNAMED and error.kind in ("http_400", "http_404", "http_422"):
                 unnamed = f"{server} names no model: say which with --model NAME (asked for any: {error})"
                 raise NotReadyError(unnamed) from None
-            raise
+            raise NotReadyError(f"{server}: {error}{openai.key_hint(error, server.url)}") from None
         else:
             break
     seen = timing.served
     assert seen is not None
-    first_ms = seen.ttft_ms - (seen.load_ms or 0.0)
-    return first_ms, (seen.e2e_ms - seen.ttft_ms) / max(1, timing.gen_tokens_raw - 1), api
+    return client_prefill_ms(seen), (seen.e2e_ms - seen.ttft_ms) / max(1, timing.gen_tokens_raw - 1), api

@@ -32,6 +32,8 @@ _LAW = dataclasses.replace(
 )
 two_digits = partial(digits, significant=2)
 """A factor that is not known better."""
+_MOST_LOST = 0.05
+"""Of measured calls, the share that may fail before figures can be those of quick calls alone."""
 _MOST = 3
 """Backends that are told by name."""
 _MOST_MODELS = 7
@@ -84,7 +86,13 @@ def _law(subject: Subject, row: Row, mode: str = "e2e_kv") -> Row:
 def notices(subject: Subject) -> tuple[str, ...]:
     """What must be known before any figure."""
     simulated = (f"{SIMULATED}.",) if subject.simulated else ()
-    return (*(f"UNFINISHED: {line}." for line in subject.run.unfinished), *simulated)
+    calls = subject.run.rows.filter((pl.col("mode") == "e2e_kv") & ~pl.col("is_warmup"))
+    failed = calls.filter((pl.col("status") == "error") & pl.col("gen_tokens_raw").is_null()).height
+    lost = (
+        f"{failed} of {calls.height} measured calls failed: figures are of the others, which may be the quicker ones."
+    )
+    many = (lost,) if failed > _MOST_LOST * calls.height else ()
+    return (*(f"UNFINISHED: {line}." for line in subject.run.unfinished), *many, *simulated)
 
 
 def answer(subject: Subject) -> str:

@@ -35,6 +35,8 @@ def trust(subject: Subject) -> Trust:
     doubts = [row for row in findings if row["status"] != "caution"]
     if not findings:
         looked = sum(row["status"] != NOT_CHECKED for row in subject.rows(VALIDITY_CHECKS.name))
+        if not (subject.run.rows["status"] == "ok").any():
+            return Trust("suspect", 1, ("no call can be used",))
         return Trust("sound", looked, ())
     names = tuple(dict.fromkeys(row["check"] for row in doubts or findings))
     return Trust("suspect" if doubts else "with cautions", len(doubts or findings), names)

@@ -144,7 +144,8 @@ class Cell:
         if self._each_a_token:
             return call.events - 1
         share = None if self._first_is_even else call.served.first_text_share
-        return self._seen_tokens(call) * (1 - (share or 1 / call.events))
+        seen = self._seen_tokens(call)
+        return seen - max(1.0, seen * (share or 1 / call.events))
 
     def client_step_ms(self, call: Stream) -> float | None:
         """One step: the span of the arrivals over the tokens that came after the first of them."""
