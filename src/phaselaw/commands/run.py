@@ -128,7 +128,8 @@ def _reported(run: RunDirectory, notes: Console, *, stopped: bool, left: int, sl
     """Analyse and report: shortly where users wait so long at most, else as ``report`` does; returns the exit code."""
     path, failed = run.path, sum(call.status != "ok" for call in run.calls)
     if stopped and left:
-        notes.print(f"stopped; everything measured is kept. Go on with: phaselaw run --resume {path}", markup=False, soft_wrap=True)
+        go_on = f"stopped; everything measured is kept. Go on with: phaselaw run --resume {path}"
+        notes.print(go_on, markup=False, soft_wrap=True)
         return INTERRUPTED
     # Loaded when all is measured: no call waits for what only the analysis needs.
     from phaselaw import api
