@@ -1,5 +1,7 @@
 """Least squares: closed forms, scipy's answers, and intervals that hold what was put in."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from scipy import stats
 
 from phaselaw.laws.regression import (
     bootstrap_lines,
+    bootstrap_planes,
     fit_line,
     fit_plane,
     left_out,
@@ -83,6 +86,15 @@ def test_at_three_models_degenerate_draws_are_left_out_and_counted() -> None:
     x, y = np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 3.0])
     _, _, used = quantile_interval(bootstrap_lines(x, y, resamples(3, 1000, 42)), 0.95)
     assert 850 <= used[0] <= 920  # a ninth of all draws is of one model
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_a_draw_of_planes_all_of_one_model_has_no_r2(scale: float) -> None:
+    columns, y = np.log([[1.0, 2.0], [10.0, 4.0], [30.0, 12.0], [300.0, 24.0]]), np.log([10.0, 33.0, 52.0, 180.0])
+    counts = np.vstack([4 * np.eye(4), np.ones((1, 4))])
+    _, r2 = bootstrap_planes(columns, y + math.log(scale), counts)
+    assert np.isnan(r2[:4]).all()
+    assert r2[4] == pytest.approx(fit_plane(columns, y).r2)
 
 
 def test_quantiles_are_numpys_linear_ones() -> None:

@@ -7,11 +7,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rows import tables_of
+from rows import row_of, tables_of
+from rows import run_of as written_run
 from scipy import stats
 from simulated_run import run_of, swept
 
 from phaselaw.laws.sweeps import NOTHING, dominance_budget, sweep_changes
+from phaselaw.laws.verdicts import NARROW
 
 
 @settings(max_examples=30, deadline=None)
@@ -106,3 +108,26 @@ def test_a_sweep_along_which_nothing_changes_says_that() -> None:
     assert [(row["axis"], row["what"], row["low"], row["high"]) for row in changes.to_dicts()] == [
         ("threads", NOTHING, 1, 4)
     ]
+
+
+def test_a_sweep_of_one_model_or_of_one_size_says_that_it_has_no_law_that_could_change() -> None:
+    for sizes, stability in (((10.0,), []), ((10.0, 11.0, 12.0), [NARROW] * 3)):
+        tables = tables_of(run_of(swept({}, sizes=sizes, batch_size=(1, 2), repetitions=1)))
+        assert tables["exponent_stability"]["stability"].to_list() == stability
+        [row] = tables["sweep_changes"].to_dicts()
+        assert (row["axis"], row["what"], row["low"], row["high"]) == ("batch_size", NOTHING, 1, 2)
+        assert row["said"].startswith("no wall (a law" if len(sizes) == 1 else "no verdict, regime")
+
+
+def test_decodes_longer_than_the_whole_call_tell_no_share() -> None:
+    rows = [
+        row
+        for budget in (16, 64)
+        for model, share in (("a", 0.5), ("b", 1.5))
+        for row in (
+            row_of("kv_decode", share * budget, model=model, gen_tokens_target=budget),
+            row_of("e2e_kv", 1.0 * budget, model=model, gen_tokens_target=budget),
+        )
+    ]
+    said = tables_of(written_run(rows))["sweep_changes"]["said"].to_list()
+    assert said and "nan" not in " ".join(said)

@@ -25,7 +25,7 @@ from phaselaw.laws.regression import exponential
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.structure import STRUCTURE_PREDICTORS
 from phaselaw.laws.summary import DECODE_FRACTION_SUMMARY, GROUP_COLUMNS, PER_MODEL, REQUESTS, SETTING
-from phaselaw.laws.verdicts import NARROW, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
+from phaselaw.laws.verdicts import MIN_MODELS, NARROW, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
 from phaselaw.laws.warmup import COLD_STARTS, UNSAFE_RATIO, WARMUP_EFFECT_SUMMARY, event_words
 from phaselaw.tables import BUDGET, Col, Row, Table, grouped, like
 
@@ -336,15 +336,15 @@ def _one_exponent(tables: Mapping[str, pl.DataFrame], level: float, replicates: 
     for about, group in grouped(tables[PER_MODEL.name], SETTING):
         prefill, decode = (group.filter(pl.col("mode") == mode) for mode in ("prefill", "kv_decode"))
         found = paired_slope_difference(prefill, decode, level, replicates=replicates)
-        shares = ""
+        shares, n = "", found.n_models
         for row in of_group(tables[DECODE_FRACTION_SUMMARY.name], about)[:1]:
             share = row["decode_fraction_median"]
             shares = f"; of end to end, decode is {share:.1%} and prefill {1 - share:.1%} (median model)"
         if math.isnan(found.low):
-            few = f"{found.n_models} models with both phases{shares}"
-            yield _row(about, TOO_FEW, few, estimate=found.difference, n_models=found.n_models)
+            few, status = f"{n} model{'s' * (n != 1)} with both phases{shares}", TOO_FEW if n < MIN_MODELS else NARROW
+            yield _row(about, status, few, estimate=found.difference, n_models=n)
         else:
-            over = f"over {found.n_models} models"
+            over = f"over {n} models"
             yield _of_difference(about, found, "slope of prefill minus slope of decode", over, shares)
 
 
@@ -409,7 +409,7 @@ def _mean_is_safe(tables: Mapping[str, pl.DataFrame], slo_ms: float) -> Iterator
         for old in of_group(tables[WARMUP_EFFECT_SUMMARY.name], row, "mode"):
             verdict = UNSAFE if old["cold_start"] else HOLDS
             evidence += f"; by TR121's rule, all warmups without their load, {verdict}: p95 {old['ratio_p95']:.1f} x, "
-            evidence += f"{old['added_ms_p95']:.0f} ms added, worst {old['ratio_max']:.1f} x"
+            evidence += f"{col.digits(old['added_ms_p95'])} ms added, worst {old['ratio_max']:.1f} x"
         yield _row(row, UNSAFE if row["n_unsafe"] else HOLDS, evidence, estimate=row["ratio_max"])
 
 

@@ -289,10 +289,9 @@ def bootstrap_planes(columns: Floats, y: Floats, counts: Floats) -> tuple[Floats
         rest = np.linalg.pinv(gram[~whole], rcond=1e-10, hermitian=True) @ moment[~whole][..., None]
         coefficients[~whole] = rest[..., 0]
     fitted = coefficients @ design.T
-    mean = (counts @ y / counts.sum(axis=1))[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = 1 - (counts * (y - fitted) ** 2).sum(axis=1) / (counts * (y - mean) ** 2).sum(axis=1)
-    return coefficients, r2
+    spread = (counts * (y - (counts @ y / counts.sum(axis=1))[:, None]) ** 2).sum(axis=1)
+    # A draw all of one model has no spread but rounding, and no R2.
+    return coefficients, 1 - (counts * (y - fitted) ** 2).sum(axis=1) / np.where(spread > 1e-24, spread, np.nan)
 
 
 MOST_PERMUTED = 8

@@ -89,7 +89,7 @@ ARCHITECTURE_CORRELATIONS = Table(
     name="hf_architecture_correlations",
     holds="rank correlation of latency with structure",
     caption="Rank correlation (Spearman's rho) of latency with each property, and its p-value.",
-    why_empty=f"{_NO_LAYERS}, three or more",
+    why_empty="fewer than three models whose layers and width are both known",
     columns=(
         GROUP_COLUMNS[0],
         *GROUP_COLUMNS[2:],

@@ -21,8 +21,8 @@ from phaselaw.laws.rates import with_ends
 from phaselaw.laws.regression import Floats, fit_line, t_half_width
 from phaselaw.laws.scaling import SCALING_FITS
 from phaselaw.laws.summary import BUDGET, MODEL
-from phaselaw.laws.verdicts import TOO_FEW, word
-from phaselaw.tables import PHASE, SUSPECT, Row, Table, alike, grouped
+from phaselaw.laws.verdicts import LEAST_RANGE, MIN_MODELS, NARROW, TOO_FEW, word
+from phaselaw.tables import PHASE, SUSPECT, Row, Table, alike, grouped, like
 
 AXES = {"gen_tokens": BUDGET, "batch_size": "batch_size", "prompt_tokens": "scenario", "threads": "threads"}
 """Each axis and the column that it varies."""
@@ -42,8 +42,10 @@ _THREADS = r"_threads(\d+)$"
 """How a backend of a ``threads`` axis is named (`phaselaw.study.file`)."""
 _HELD_WORDS = {"batch_size": "batch {:g}", BUDGET: "{:g} tokens generated", "scenario": "{}", "threads": "{:g} threads"}
 _PHASES = {"prefill": "prefill", "kv_decode": "decode", "e2e_kv": "end-to-end latency"}
+_NO_LAW_CHANGES = "wall (a law that could change takes models of two sizes)"
 _ALONG = "all along the axis"
 _NO_AXIS = "nothing was swept: one value of every axis (phaselaw sweep)"
+_NO_LAW = f"{_NO_AXIS}, or no two models that differ in size"
 
 _AXIS = col.words("axis", "axis")
 _HELD = (
@@ -69,7 +71,7 @@ DECODE_SWEEP_SUMMARY = Table(
 EXPONENT_BY_AXIS = Table(
     name="exponent_by_axis",
     holds="laws at each value of a sweep",
-    why_empty=_NO_AXIS,
+    why_empty=_NO_LAW,
     keeps_budget=True,
     columns=(
         *(_AXIS, *_HELD, PHASE, *col.plain("value"), col.counted("n_models")),
@@ -82,7 +84,7 @@ EXPONENT_STABILITY = Table(
     holds="whether the exponent stays the same along a sweep",
     caption="Is the exponent stable? Each model's own slope along the axis, against its size: a t interval over "
     "models. What puts a model off the law cancels. A trend is tested, at 95 % for each row alone.",
-    why_empty=_NO_AXIS,
+    why_empty=_NO_LAW,
     keeps_budget=True,
     columns=(
         *(_AXIS, *_HELD, PHASE, col.counted("n_models", "models"), col.counted("n_values")),
@@ -272,6 +274,7 @@ def stability_of(values: Floats, params: Floats, latencies: Floats, level: float
     change, se = line.slope, line.slope_se
     half = float(t_half_width(np.array(se), models - 2, level))
     p = float(2 * special.stdtr(models - 2, -abs(change) / se)) if models > 2 and se > 0 else None
+    narrow, trend = params.max() / params.min() < LEAST_RANGE, MOVES if p is not None and p < 1 - level else NO_TREND
     return {
         "n_models": models,
         "n_values": len(values),
@@ -283,7 +286,7 @@ def stability_of(values: Floats, params: Floats, latencies: Floats, level: float
         "change_ci_low": change - half if np.isfinite(half) else None,
         "change_ci_high": change + half if np.isfinite(half) else None,
         "p": p,
-        "stability": TOO_FEW if models < 3 else MOVES if p is not None and p < 1 - level else NO_TREND,
+        "stability": TOO_FEW if models < MIN_MODELS else NARROW if narrow else trend,
     }
 
 
@@ -309,10 +312,12 @@ def sweep_changes(tables: Mapping[str, pl.DataFrame], lengths: pl.DataFrame, lev
         *_most_clients(tables["concurrency_throughput"]),
     ]
     changed = {(row["axis"], row["backend"]) for row in found if not str(row["interval"]).endswith("extrapolated")}
-    for about, group in grouped(laws, ["axis", "backend", "backend_kind"]):
+    settings = ["axis", "backend", "backend_kind"]
+    for about, group in grouped(tables["sweep_curves"], settings):
         if (about["axis"], about["backend"]) not in changed:
             low, high = group["value"].to_numpy().min(), group["value"].to_numpy().max()
-            said = f"no verdict, regime, wall or exponent is found to change between {low:g} and {high:g}"
+            law = "verdict, regime, wall or exponent" if like(laws, about, settings).height else _NO_LAW_CHANGES
+            said = f"no {law} is found to change between {low:g} and {high:g}"
             found.append(_change(about, NOTHING, said, low=low, high=high))
     order = [*AXES, CLIENTS]
 
@@ -351,19 +356,21 @@ def _moving_exponents(stability: pl.DataFrame) -> Iterator[Row]:
 
 
 def _dominance(fractions: pl.DataFrame, level: float) -> Iterator[Row]:
-    for key, group in grouped(fractions.filter(pl.col(BUDGET) > 0), ["backend", "backend_kind", "batch_size"]):
+    share = pl.col("decode_fraction")
+    possible = fractions.filter(pl.col(BUDGET) > 0, share > 0, share < 1)
+    for key, group in grouped(possible, ["backend", "backend_kind", "batch_size"]):
         budgets = sorted(group[BUDGET].unique())
         if len(budgets) < 2:
             continue
-        for share in DOMINANT_SHARES:
-            at, low, high = dominance_budget(group, share, level)
+        for most in DOMINANT_SHARES:
+            at, low, high = dominance_budget(group, most, level)
             inside = budgets[0] <= at <= budgets[-1]
             where = "" if inside else f", {'below' if at < budgets[0] else 'beyond'} what was measured (extrapolated)"
             ends = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
-            said = f"decode passes {share:.0%} of end-to-end latency at {at:.3g}{ends} generated tokens{where}"
+            said = f"decode passes {most:.0%} of end-to-end latency at {at:.3g}{ends} generated tokens{where}"
             basis = f"{col.in_full(level)} over models" + ("" if inside else ", extrapolated")
             about = key | {"axis": "gen_tokens", "scenario": ALL}
-            yield _change(about, f"decode's share passes {share:g}", said, at=at, low=low, high=high, interval=basis)
+            yield _change(about, f"decode's share passes {most:g}", said, at=at, low=low, high=high, interval=basis)
 
 
 def dominance_budget(fractions: pl.DataFrame, share: float, level: float) -> tuple[float, float | None, float | None]:
