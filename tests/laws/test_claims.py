@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from rows import hard_rows, row_of, run_of, tables_of, written
+from rows import hard_rows, row_of, tables_of, written
 
 from phaselaw.laws import decisions as c
 from phaselaw.laws.analysis import Context, Options, analyze
@@ -34,9 +34,9 @@ def test_phases_of_one_backend_are_not_told_apart_in_tr121(tr121, backend: str, 
     assert f"at most {max(map(abs, figures)):.3f} apart" in str(row["evidence"])
 
 
-def test_models_of_one_size_are_not_called_too_few_for_one_exponent() -> None:
-    rows = hard_rows(models=3, scenarios=("a",), reps=1).with_columns(params_millions=10.0).to_dicts()
-    [row] = of(tables_of(run_of(rows), Options(draws=5)), c.ONE_EXPONENT)
+def test_models_of_one_size_are_not_called_too_few_for_one_exponent(tmp_path: Path) -> None:
+    rows = hard_rows(models=3, scenarios=("a",), reps=1).with_columns(params_millions=10.0)
+    [row] = of(run_of(tmp_path, rows.to_dicts()), c.ONE_EXPONENT)
     assert (row["status"], row["n_models"]) == (NARROW, 3)
 
 
