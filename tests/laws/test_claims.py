@@ -36,7 +36,7 @@ def test_phases_of_one_backend_are_not_told_apart_in_tr121(tr121, backend: str, 
 
 def test_models_of_one_size_are_not_called_too_few_for_one_exponent(tmp_path: Path) -> None:
     rows = hard_rows(models=3, scenarios=("a",), reps=1).with_columns(params_millions=10.0)
-    [row] = of(run_of(tmp_path, rows.to_dicts()), c.ONE_EXPONENT)
+    [row] = of(tables_of(runs.load(written(rows.to_dicts(), tmp_path)), Options(draws=5)), c.ONE_EXPONENT)
     assert (row["status"], row["n_models"]) == (NARROW, 3)
 
 
