@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from time import perf_counter, perf_counter_ns
@@ -28,6 +29,9 @@ from numpy.typing import NDArray
 from phaselaw.machine import identity
 from phaselaw.machine.limits import LIMITS_VERSION, Bandwidth, Clock, Compute, DeviceLimits, MachineLimits, Spread
 from phaselaw.machine.peak_memory import MB, free_bytes
+
+with suppress(ImportError):  # without it a GPU is not seen, and the processor multiplies by numpy alone
+    import torch
 
 GAP_NS = 10_000
 """A longer gap between two readings is time that the process did not have."""
@@ -180,8 +184,6 @@ def processor_products() -> tuple[Compute, ...]:
 
 def torch_products(device: str, sides: tuple[int, ...]) -> list[Compute]:
     """GFLOP/s of a device by torch, in each number format that it multiplies there."""
-    import torch
-
     library = f"torch {torch.__version__}"
     return [
         Compute(dtype=dtype, gflop_per_s=fastest(partial(matrix_product, dtype, device=device), sides), library=library)
@@ -220,8 +222,6 @@ def _numpy_product(dtype: str, side: int) -> Work:
 
 def matrix_product(dtype: str, side: int, *, device: str) -> Work:
     """The product of two square matrices, in inference mode as an engine runs it."""
-    import torch
-
     where = torch.device(device)
     a, b = (torch.randn(side, side, device=where).to(getattr(torch, TORCH_DTYPES[dtype])) for _ in range(2))
 
@@ -257,14 +257,10 @@ def gpu_limits() -> dict[str, DeviceLimits]:
 
 
 def gpu_names() -> list[str]:
-    import torch
-
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
 def free_gpu_bytes(device: str) -> int:
-    import torch
-
     free: int = torch.cuda.mem_get_info(torch.device(device))[0]
     return free
 
@@ -274,8 +270,6 @@ def gpu_traffic(size_bytes: int, *, device: str, copy: bool = False) -> Callable
 
     With ``copy`` half of it is copied onto the other half instead.
     """
-    import torch
-
     where = torch.device(device)
     numbers = torch.ones(size_bytes // 4, device=where)
     source, target = numbers.chunk(2)
