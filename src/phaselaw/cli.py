@@ -1,14 +1,18 @@
-"""The command line: one table of commands, one place where errors become one line and an exit code.
+"""Measure LLM inference by phase, fit scaling laws with honest intervals, turn them into workers and dollars.
 
-Each command is a file of `phaselaw.commands` (`Command`). Only the file of the chosen command is loaded, so
-``phaselaw --help`` loads none.
+examples:
+  phaselaw run                                measure the default study (seven GPT-2 sizes on this CPU) and report
+  phaselaw quick                              one model of a server that runs here, in a minute
+  phaselaw run my-study.yaml --out runs/a     measure your own study into runs/a
+  phaselaw report runs/a                      what the run says: laws, regimes, cold start
+  phaselaw plan runs/a --tokens-per-month 1e9 --usd-per-hour 1.006
 
-Exit codes are a contract; `EXAMPLES` says them.
+exit codes: 0 done; 1 failure; 2 usage; 3 done, and the answer is the bad one (calls failed, regression, does not fit,
+damage found); 130 interrupted.
 """
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import io
 import logging
@@ -21,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, Protocol, TextIO, cast
 
 from phaselaw import __version__
-from phaselaw.errors import DONE, FAILED, INTERRUPTED, PhaselawError
+from phaselaw.errors import DONE, FAILED, INTERRUPTED, PhaselawError, meant
 
 COMMANDS = {
     "quick": "one model of a server that runs already, in a minute",
@@ -42,21 +46,8 @@ COMMANDS = {
     "models": "build, list, verify and export the model ladder",
     "completion": "the script with which bash, zsh or fish completes all this",
 }
-"""Each command with its line of ``phaselaw --help``, in the order of that; its file bears its name."""
-
-DESCRIPTION = (
-    "Measure LLM inference by phase, fit scaling laws with honest intervals, turn them into workers and dollars."
-)
-EXAMPLES = """\
-  phaselaw run                                measure the default study (seven GPT-2 sizes on this CPU) and report
-  phaselaw run --dry-run                      the same with simulated latencies, in seconds
-  phaselaw run my-study.yaml --out runs/a     measure your own study into runs/a
-  phaselaw report runs/a                      what the run says: laws, regimes, cold start
-  phaselaw plan runs/a --tokens-per-month 1e9 --usd-per-hour 1.006
-
-exit codes: 0 done; 1 failure; 2 usage; 3 done, and the answer is the bad one (calls failed, regression, does not fit,
-damage found); 130 interrupted.
-"""
+"""Each command with its line of ``phaselaw --help``, in the order of that; its file bears its name, and is loaded where
+the command is chosen."""
 
 
 class Command(Protocol):
@@ -99,8 +90,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         wrong = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: ([^\s=]+)", message)
-        near = difflib.get_close_matches(wrong[1] or wrong[2], self._words(), n=1) if wrong else []
-        super().error(message + (f"; did you mean {near[0]}?" if near else ""))
+        super().error(message + (meant(wrong[1] or wrong[2], self._words()) if wrong else ""))
 
     def _words(self) -> list[str]:
         """The commands and choices here, and the options of this parser and of the chosen command."""
@@ -112,9 +102,14 @@ class _Parser(argparse.ArgumentParser):
         return found
 
 
+def _about(docstring: str | None) -> dict[str, Any]:
+    """What ``--help`` says before and behind the options: what a command does, then examples."""
+    return dict(zip(("description", "epilog"), (docstring or "").split("\n\n", maxsplit=1), strict=True))
+
+
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The command line as `argparse` sees it: whole, or with the options of ``only`` one command."""
-    parser = _Parser(prog="phaselaw", description=DESCRIPTION, epilog=f"examples:\n{EXAMPLES}")
+    parser = _Parser(prog="phaselaw", **_about(__doc__))
     parser.add_argument("--version", action="version", version=f"phaselaw {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -123,8 +118,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             subparsers.add_parser(name, help=line)
             continue
         command = cast(Command, importlib.import_module(f"phaselaw.commands.{name}"))
-        what, _, examples = (command.__doc__ or "").partition("\n\n")
-        of_command = subparsers.add_parser(name, help=line, description=what, epilog=examples)
+        of_command = subparsers.add_parser(name, help=line, **_about(command.__doc__))
         command.add_options(of_command)
         of_command.set_defaults(run=command.run, whole=build_parser)  # for who completes it all
     return parser

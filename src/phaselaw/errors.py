@@ -3,11 +3,12 @@
 Also the one place that takes secrets out of texts: of every message here, of what is kept, of command lines.
 """
 
+import difflib
 import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 DONE, FAILED, USAGE, BAD_ANSWER, INTERRUPTED = 0, 1, 2, 3, 130
@@ -54,6 +55,12 @@ def redacted_words(words: Sequence[str]) -> list[str]:
     """A command line without its secrets: those within a word, and the word after an option that names one."""
     pairs = zip(("", *words), words, strict=False)
     return [HIDDEN if _OPTION.match(previous) else redacted(word) for previous, word in pairs]
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """What a misspelt word may have meant, to end a message with; empty where nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class PhaselawError(Exception):

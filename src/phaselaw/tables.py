@@ -54,7 +54,7 @@ def digits(value: Any, significant: int = 3) -> str:
 
 def fixed(value: Any, places: int = 3) -> str:
     """A number with so many decimal places; a dash where it is missing."""
-    return MISSING if _missing(value) else f"{value:,.{places}f}"
+    return MISSING if _missing(value) else f"{round(value, places) + 0.0:,.{places}f}"  # never -0.000
 
 
 two_places = partial(fixed, places=2)

@@ -65,6 +65,19 @@ def test_nothing_sticks_out_of_the_page_or_is_cut_off(page) -> None:
     assert wrong == []
 
 
+def test_no_word_of_a_label_is_broken(page) -> None:
+    page.evaluate(OPEN)
+    broken = page.evaluate(
+        """() => [...document.querySelectorAll("dt, h3, nav a")].filter((label) => {
+             const text = document.createRange();
+             text.selectNodeContents(label);
+             const lines = new Set([...text.getClientRects()].map((box) => Math.round(box.top))).size;
+             return lines > 1 && /^\\S+$/.test(label.textContent.trim());
+           }).map((label) => label.textContent)"""
+    )
+    assert broken == []
+
+
 def test_no_two_texts_of_a_plot_overlap_and_none_leaves_it(page) -> None:
     page.evaluate(OPEN)
     wrong = page.evaluate(

@@ -22,10 +22,10 @@ PLAIN_LINE_EVERY_S = 10.0
 """Seconds between two lines of progress where nothing can be redrawn."""
 
 
-def screen(pipe_width: int = 80) -> Console:
-    """stdout; on a pipe so many characters wide."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(width=pipe_width, highlight=False)
+def screen(width: int | None = None) -> Console:
+    """stdout, so many characters wide; else as wide as the terminal is, and 80 on a pipe."""
+    console = Console(highlight=False, width=width)
+    return console if width or console.is_terminal else screen(80)
 
 
 def notes_console() -> Console:

@@ -1,7 +1,6 @@
 """Options that several commands share, how their values are read, and how an answer is printed."""
 
 import argparse
-import difflib
 import json
 import math
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from phaselaw.engines import permits
-from phaselaw.errors import UsageError
+from phaselaw.errors import UsageError, meant
 from phaselaw.files import amount
 from phaselaw.records import LARGEST
 
@@ -163,9 +162,3 @@ def chosen(option: str, wanted: tuple[str, ...] | None, known: list[str]) -> lis
         if name not in full:
             raise UsageError(f"{option} {name}: not in this run; it has: {', '.join(known)}{meant(name, list(full))}")
     return known if wanted is None else [full[name] for name in wanted]
-
-
-def meant(word: str, known: Iterable[str]) -> str:
-    """What a misspelt word may have meant, to end a message with; empty where nothing is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -30,7 +30,7 @@ from phaselaw import api
 from phaselaw.commands import options as opt
 from phaselaw.commands.console import note, screen
 from phaselaw.commands.options import a_path, option, print_json, switch
-from phaselaw.errors import AnalysisError, PhaselawError, UsageError
+from phaselaw.errors import AnalysisError, PhaselawError, UsageError, meant
 from phaselaw.files import amount, folder_in, json_object, read_plain, write_json, write_whole
 from phaselaw.plan import DEFAULT_PREMIUM_SHARE, DEFAULT_TOKENS_PER_MONTH, TR121_USD_PER_HOUR, inputs, positive
 from phaselaw.plan.capacity import SECONDS_PER_MONTH, Headroom
@@ -42,7 +42,7 @@ from phaselaw.plan.replicas import Price, Replica, replicas_of, stated
 from phaselaw.plan.tables import TABLES
 from phaselaw.records import LARGEST
 from phaselaw.report.economics import SECTIONS, Plan, sections
-from phaselaw.report.terminal import print_fitting, print_section
+from phaselaw.report.terminal import WIDEST, print_fitting
 from phaselaw.rundir.journal import JOURNAL
 from phaselaw.rundir.read import runs_of
 from phaselaw.tables import MOST_ROWS
@@ -155,9 +155,9 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(document)
         return
-    console, show = screen(pipe_width=400), print_section if args.wide else print_fitting
+    console = screen(WIDEST if args.wide else None)
     for section in sections(plan, shown):
-        show(section if len(shown) > 1 else replace(section, title=""), console)
+        print_fitting(section if len(shown) > 1 else replace(section, title=""), console, as_wide=args.wide)
     if others := [part for part in PARTS if part not in shown]:
         print(f"More of this plan: --show {','.join(others)} (or all).", file=sys.stderr)
 
@@ -266,7 +266,7 @@ def _parts_shown(args: argparse.Namespace) -> list[str]:
         named = [name.strip() for name in args.show.split(",")]
         for name in named:
             if name not in (*PARTS, "all"):
-                raise UsageError(f"--show {name}: not of {', '.join(PARTS)}, all{opt.meant(name, PARTS)}")
+                raise UsageError(f"--show {name}: not of {', '.join(PARTS)}, all{meant(name, PARTS)}")
         return list(PARTS) if "all" in named else named
     asked = {
         "capacity": True,

@@ -48,7 +48,7 @@ PREDICTION_VALIDATION = Table(
         col.measured("latency_measured_ms", "measured ms"),
         col.derived("latency_predicted_ms", "predicted ms"),
         *col.interval("latency_predicted_ms_low", "latency_predicted_ms_high", "interval", col.digits),
-        col.derived("error", "error", lambda error: col.MISSING if error is None else f"{100 * error:+.0f} %"),
+        col.derived("error", "error", lambda error: col.MISSING if error is None else f"{round(100 * error) + 0:+} %"),
         col.Col(key="inside", title="measured lies", type=pl.Boolean, show=lambda held: ("OUTSIDE", "inside")[held]),
         col.Col(key="extrapolated", type=pl.Boolean, show=lambda beyond: "extrapolated" if beyond else ""),
         col.counted(BUDGET),

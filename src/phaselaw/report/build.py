@@ -18,10 +18,10 @@ from phaselaw.report import (
 )
 from phaselaw.report.document import Block, Chapter, Document, DotPlot, Plot, Section, Words, dots, section
 from phaselaw.report.guidance import guidance
-from phaselaw.report.outline import CHAPTERS, GLOSSARY, WORDING
+from phaselaw.report.outline import CHAPTERS, GLOSSARY
 from phaselaw.report.subject import Subject
 from phaselaw.report.validity import trust, validity
-from phaselaw.tables import alike, digits
+from phaselaw.tables import digits
 
 _MADE: dict[str, Callable[[Subject], Iterable[Block | None]]] = {
     "Each model and prompt": few_models.by_prompt,
@@ -102,10 +102,7 @@ def _cold_start(subject: Subject) -> str:
 
 
 def _explained(subject: Subject) -> str:
-    rows = [row for row in subject.ordered(decisions.REGIMES.name) if row["regime"] != decisions.COLD_START]
-    laws = alike(rows, "regime").items()
-    told = [f"{WORDING['regimes'][name]} ({front.joined(row['law'] for row in mine)})" for (name,), mine in laws]
-    return " ".join(few_models.bound(subject)) or f"Governed by {'; by '.join(told) or 'nothing that was measured'}."
+    return " ".join(few_models.bound(subject)) or front.regime(subject) or "No regime: too little was measured."
 
 
 def _rates(subject: Subject) -> DotPlot | None:

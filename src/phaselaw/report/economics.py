@@ -231,17 +231,21 @@ def mixes(plan: Plan) -> Section:
     by_phases = ("phase_split", "token_prices")
     measured = {name: [row for row in plan.rows(name) if row["rate_status"] != "not_possible"] for name in by_phases}
     lacking = [row for row in plan.rows("token_prices") if row["rate_status"] == "not_possible"]
-    not_priced = {
-        why: [f"{row['model']} ({row['backend']})" for row in of] for (why,), of in alike(lacking, "why").items()
-    }
     return section(
         "Requests",
         f"Kinds of request ({_whose(plan)}): {'; '.join(f'{kind} {words}' for kind, words in kinds.items())}{average}.",
         plan.side_by_side("request_mixes", rows, by="mix", key="usd_per_1k_requests"),
         why_words(rows),
         *(plan.table(name, found) for name, found in measured.items() if found),
-        *(f"By phases, not measured for {', '.join(models)}: {why}." for why, models in not_priced.items()),
+        *(
+            f"By phases, not measured for {_all_or(mine, plan.rows('token_prices'))}: {why}."
+            for (why,), mine in alike(lacking, "why").items()
+        ),
     )
+
+
+def _all_or(rows: Sequence[Row], every: Sequence[Row]) -> str:
+    return "any model" if len(rows) == len(every) else ", ".join(f"{row['model']} ({row['backend']})" for row in rows)
 
 
 def requests(plan: Plan) -> Section:

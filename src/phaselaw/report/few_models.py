@@ -4,8 +4,9 @@
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from phaselaw import tables as col
 from phaselaw.laws.concurrency import CONCURRENCY_THROUGHPUT, users_within
@@ -24,7 +25,7 @@ _PROMPT = col.words(
     "scenario", "prompt (tokens)", of_row=lambda row: f"{row['scenario']} ({col.count(row['prompt_tokens'])})"
 )
 _ON = col.words("scenario", of_row=lambda row: f"on {_PROMPT.text(row)[:-1]} prompt tokens)")
-_PRICE = col.figure("usd_per_1m", "$ per 1M generated", partial(unit_price, places=2))
+_PRICE = col.figure("usd_per_1m", "$ per 1M generated", unit_price)
 _WAITS = _PROMPT, _OF["tokens_per_s"], _OF["ttft_ms"], _OF["ttft_ms_p95"]
 _WHOLE = _PROMPT, _OF["request_ms"], _OF["step_ms"], _OF["cold_ms"], _PRICE
 _CLIENTS = {column.key: column for column in CONCURRENCY_THROUGHPUT.columns}
@@ -73,27 +74,32 @@ def _bound_words(rows: Sequence[Row]) -> str:
     row = rows[0]
     if row["most_is"] is None:
         return "what is not known"
-    of_call, of_limit = (_least_to_most([each[share] for each in rows]) for share in ("most_share", "wall_share"))
+    shares = ([each[of] for each in rows] for of in ("most_share", "wall_share"))
+    of_call, of_limit = (_least_to_most(of, partial(percent, places=0)) for of in shares)
     known = f"{row['wall']} ({of_limit} of the nearest limit)"
     wall = known if row["wall"] else "which limit of its machine that meets is not known"
     return f"{row['most_is']}, {of_call} of a call: {wall}"
 
 
-def _least_to_most(shares: Sequence[float]) -> str:
-    least, most = percent(min(shares), 0), percent(max(shares), 0)
+def _least_to_most(values: Iterable[float | None], text: Callable[[float], str] = digits) -> str:
+    known = sorted(value for value in values if value is not None)
+    least, most = map(text, (known[0], known[-1])) if known else (col.MISSING,) * 2
     return most if least == most else f"{least.removesuffix(' %')} to {most}"
 
 
 def answers(subject: Subject) -> list[str]:
-    """The answer: a sentence a model; none with more models."""
+    """The answer: a sentence a model, over its prompts from the least to the most; none with more models."""
     sentences = []
     for (law, model), mine in alike(rows(subject), "law", "model").items():
-        said = (
-            f"{_ON.text(row)} {_OF['tokens_per_s'].text(row)} tokens/s, the first after {digits(row['ttft_ms'])}"
-            f" ms (p95 {digits(row['ttft_ms_p95'])}), at ${unit_price(row['usd_per_1m'], 2)} per 1M generated tokens"
-            for row in mine
+        figures = ("tokens_per_s", "ttft_ms", "ttft_ms_p95")
+        rate, first, p95 = (_least_to_most([row[key] for row in mine]) for key in figures)
+        on = f"on {len(mine)} prompts"
+        if len(mine) == 1:
+            on, rate = _ON.text(mine[0]), _OF["tokens_per_s"].text(mine[0])
+        price = f"${_least_to_most([row['usd_per_1m'] for row in mine], unit_price)} per 1M generated tokens"
+        sentences.append(
+            f"{model} on {law} generates {on} {rate} tokens/s, the first after {first} ms (p95 {p95}), at {price}."
         )
-        sentences.append(f"{model} on {law} generates {'; '.join(said)}.")
     return sentences
 
 
@@ -113,18 +119,18 @@ def figures(subject: Subject) -> tuple[Headline, ...]:
     first, headlines = found[0], []
     rate = f"{digits(first['tokens_per_s'])} tokens/s {within(first, 'tokens_per_s')} over the whole call"
     dollars = f"at ${_usd_per_hour(subject, first):g} an hour (assumed), one request at a time"
-    for key, title, text, more in (
-        ("ttft_ms", f"first token, {first['scenario']}", "{} ms", ""),
-        ("step_ms", "a token after it", "{} ms", rate),
-        ("cold_ms", "first token when cold", "{} ms", first["coldness"] or ""),
-        ("usd_per_1m", "1M generated tokens", "${}", dollars),
+    for key, title, shown, text, more in (
+        ("ttft_ms", f"first token, {first['scenario']}", "{} ms", digits, ""),
+        ("step_ms", "a token after it", "{} ms", digits, rate),
+        ("cold_ms", "first token when cold", "{} ms", digits, first["coldness"] or ""),
+        ("usd_per_1m", "1M generated tokens", "${}", unit_price, dollars),
     ):
         value, *others = (
-            f"{short_name(row['model'])}, {row['scenario']}: " * (row is not first) + text.format(digits(row[key]))
+            f"{short_name(row['model'])}, {row['scenario']}: " * (row is not first) + shown.format(text(row[key]))
             for row in found[:4]
             if row is first or row[key] is not None
         )
-        interval = f"{within(first, key)} {more}"
+        interval = "; ".join(filter(None, (within(first, key, text), more)))
         headlines.append(Headline(title=title, value=value, interval=interval, beside=tuple(others)))
     return tuple(headlines)
 
@@ -132,8 +138,8 @@ def figures(subject: Subject) -> tuple[Headline, ...]:
 def pictures(subject: Subject) -> tuple[Plot | None, ...]:
     """Waits and prices by model and prompt; throughput by clients where they were swept, else the first calls."""
     priced = [row | ends(row, "usd_per_1m") for row in _named(subject)]
-    at = [f"{row['law']} at ${_usd_per_hour(subject, row):g}" for row in priced[:1]]
-    prices = dots("price-by-model", priced, of="generated tokens", on=at[0]) if priced else None
+    at = [{"on": row["law"], "price": f"${_usd_per_hour(subject, row):g}"} for row in priced[:1]]
+    prices = dots("price-by-model", priced, of="generated tokens", **at[0]) if priced else None
     return waits(subject), prices, next(iter(sweeps.clients(subject)), None) or performance.waits(subject)
 
 
@@ -156,10 +162,10 @@ def ends(row: Row, key: str) -> Row:
     return {end: row.get(f"{key}_{end}" if more else f"{key}_within_{end}") for end in ("low", "high")} | {"more": more}
 
 
-def within(row: Row, key: str) -> str:
+def within(row: Row, key: str, text: Callable[[Any], str] = digits) -> str:
     """The interval of a figure in words; nothing where there is none."""
     known = ends(row, key)
-    told = bracket(known["low"], known["high"], digits)
+    told = bracket(known["low"], known["high"], text)
     return "" if told == col.MISSING else told + ("" if known["more"] else " (this run)")
 
 

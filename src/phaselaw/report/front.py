@@ -23,7 +23,7 @@ from phaselaw.report.few_models import ends, short_name, within
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject
 from phaselaw.rundir.read import SIMULATED
-from phaselaw.tables import MISSING, SUSPECT, Row, alike, bracket, digits, words
+from phaselaw.tables import MISSING, SUSPECT, Row, alike, bracket, digits, unit_price, words
 
 _VERDICT = words("verdict", "verdict", of_row=lambda row: word(row["verdict"]))
 """On a terminal: without what it rests on."""
@@ -114,7 +114,7 @@ def answer(subject: Subject) -> str:
             where + WORDING["breaks"][first] + WORDING["then"].get(then, "") + _clause(subject, alike_rows)
         )
     sentence = "; ".join(sentences)
-    return f"{sentence[:1].upper()}{sentence[1:]}."
+    return f"{sentence[:1].upper()}{sentence[1:]}. {regime(subject)}".strip()
 
 
 def _clause(subject: Subject, rows: Sequence[Row]) -> str:
@@ -123,8 +123,17 @@ def _clause(subject: Subject, rows: Sequence[Row]) -> str:
     factors = sorted(10 ** law["slope"] for law in laws if abs(law["slope"]) < 99)
     if not factors:
         return ""
-    ends = two_digits(factors[0]) + ("" if len(factors) == 1 else f" to {two_digits(factors[-1])}")
+    ends = " to ".join(dict.fromkeys(map(two_digits, (factors[0], factors[-1]))))
     return f" (a model 10 times as big takes {ends} times as long)"
+
+
+def regime(subject: Subject) -> str:
+    """What governs latency, by backend where they differ; the cold start is the answer's."""
+    rows = [row for row in subject.ordered(decisions.REGIMES.name) if row["regime"] != decisions.COLD_START]
+    laws = alike(rows, "regime")
+    where = {name: f" on {joined(row['law'] for row in mine)}" * (len(laws) > 1) for (name,), mine in laws.items()}
+    told = "; ".join(WORDING["regimes"][name] + on for name, on in where.items())
+    return f"Regime: {told}." if told else ""
 
 
 def _of_cold_starts(subject: Subject) -> str:
@@ -183,8 +192,8 @@ def _figures(subject: Subject, row: Row) -> tuple[Headline, ...]:
     if row["cold_ratio_max"]:
         unsafe = f"{row['cold_n_unsafe']} of {row['cold_n_calls']} unsafe"
         cold = f"up to {digits(row['cold_ratio_max'])} x a warm call; {unsafe}"
-    dollars = " – ".join(f"${digits(price['usd_per_1m'])}" for price in (*prices[:1], *prices[1:][-1:])) or MISSING
-    dearest = within(prices[-1], "usd_per_1m") if prices else ""
+    dollars = " – ".join(f"${unit_price(price['usd_per_1m'])}" for price in (*prices[:1], *prices[1:][-1:])) or MISSING
+    dearest = within(prices[-1], "usd_per_1m", unit_price) if prices else ""
     dearest = f"largest: {dearest}" if dearest and len(prices) > 1 else dearest
     hourly = f"at ${prices[0]['usd_per_hour']:g} an hour (assumed)" if prices else "no end-to-end rate"
     hourly = ", ".join([hourly, *sorted({price["rate_status"] for price in prices} - {"measured", "derived"})])
@@ -219,9 +228,9 @@ def _prices(subject: Subject, main: Row) -> DotPlot | None:
         return None
     named = []
     for row in at_even_steps(rows, _MOST_MODELS):
-        price = f"${digits(row['usd_per_1m'])} {within(row, 'usd_per_1m')}{economics.mark(row)}"
+        price = f"${unit_price(row['usd_per_1m'])} {within(row, 'usd_per_1m', unit_price)}{economics.mark(row)}"
         named.append(row | ends(row, "usd_per_1m") | {"named": f"{short_name(row['model'])}  {price}"})
-    return dots("price-by-model", named, of="tokens", on=f"{main['law']} at ${rows[0]['usd_per_hour']:g}")
+    return dots("price-by-model", named, of="tokens", on=main["law"], price=f"${rows[0]['usd_per_hour']:g}")
 
 
 def _breaks(main: Row) -> DotPlot:

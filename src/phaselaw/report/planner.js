@@ -107,7 +107,7 @@ function said({ inputs, rows, two }) {
   if (two.small !== two.big) {
     const who = `${named(two.small)} and ${named(two.big)}`;
     lines.push(two.usd_per_month_whole == null ? `${who}: not possible for such requests.`
-      : `${who}, routed: ${usd(two.usd_per_month_whole)} a month, ${whole(two.whole_workers_default)} + ${whole(two.whole_workers_premium)} workers, ${usd(Math.abs(two.saved_usd_per_month_whole))} ${two.saved_usd_per_month_whole < 0 ? "more" : "less"} than the premium model alone (${STATUS[two.status]}; the value alone, since what both are off by goes together: phaselaw plan --tiers).`);
+      : `${who}, routed: ${usd(two.usd_per_month_whole)} a month, ${whole(two.whole_workers_default)} + ${whole(two.whole_workers_premium)} workers, ${usd(Math.abs(two.saved_usd_per_month_whole))} ${two.saved_usd_per_month_whole < 0 ? "more" : "less"} than the premium model alone (${STATUS[two.status]}; its interval: phaselaw plan --tiers).`);
     if (inputs.success !== null && two.needed_success_rate != null) {
       const needs = two.needed_success_rate > 1 ? "impossible" : `${digits(100 * two.needed_success_rate)} %`;
       lines.push(`To pay by its successes alone the premium model must succeed in: ${needs}.`);

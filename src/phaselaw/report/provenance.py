@@ -59,7 +59,9 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value))
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and value > 99_999 else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) and value > 9_999 else str(value)
 
 
 def _models(known: pl.DataFrame) -> Table | None:
@@ -146,7 +148,8 @@ def limits(subject: Subject) -> Iterator[Block]:
         "kinds": rows["backend_kind"].n_unique() > 1,
         "early stops": bool(subject.rows("ollama_early_stop_summary")),
         "order": run.order == "cells",
-        "runs": len(run.sources) < 2,
+        "runs": len(run.sources) < 2 and rows["replicate"].n_unique() < 2,
+        "day": len(run.sources) < 2 and rows["replicate"].n_unique() > 1,
     }
     yield tuple(sentence for name, sentence in WORDING["not_told"].items() if applies.get(name, True))
 

@@ -62,7 +62,7 @@ def _curves(subject: Subject, law: Row, colour: int, named: bool) -> Iterator[Cu
         shown = {"x": at, "y": line} | ({} if half is None else {"low": line - half, "high": line + half})
         rows = (10 ** np.stack(list(shown.values()), axis=1)).tolist()
         drawn = tuple(Point(label="", **dict(zip(shown, row, strict=True))) for row in rows)
-        told = f"{law['phase']}: 10 x as big, {digits(10 ** min(law['slope'], 99.0))} x as long"
+        told = f"{law['phase']}: 10 x as big, {digits(10 ** min(law['slope'], 99.0), 2)} x as long"
         yield Curve(label=told, points=drawn, dots=False, dashed=bool(law.get(SUSPECT)), colour=colour)
     yield models
 

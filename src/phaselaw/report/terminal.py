@@ -5,7 +5,6 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -27,19 +26,14 @@ def print_summary(document: Document, console: Console) -> None:
             blocks.append(_fitting(replace(block, rows=block.rows[:most])) if isinstance(block, Table) else block)
             if isinstance(block, Table) and len(block.rows) > most:
                 blocks.append(f"The first {most} of {len(block.rows)} rows; all: the report.")
-        text = _printed(Section(title="", blocks=tuple(blocks)), console, _AT_MOST, wrapped=True).rstrip()
+        text = _printed(Section(title="", blocks=tuple(blocks)), console, _AT_MOST).rstrip()
         if text.count("\n") < MOST_LINES:
             break
     console.file.write(f"{text}\n")
 
 
-def print_section(section: Section, console: Console) -> None:
-    """Print a section's tables and paragraphs, under its title if it has one."""
-    console.file.write(_printed(section, console, console.width, wrapped=False))
-
-
-def _printed(section: Section, console: Console, width: int, *, wrapped: bool) -> str:
-    """What a section is on this console, paragraphs and columns ``wrapped`` if asked; no line ends in blanks."""
+def _printed(section: Section, console: Console, width: int) -> str:
+    """What a section is on this console, in lines of so many characters; no line ends in blanks."""
     out = io.StringIO()
     inner = Console(file=out, width=width, highlight=False, force_terminal=console.is_terminal)
     if section.title:
@@ -51,14 +45,14 @@ def _printed(section: Section, console: Console, width: int, *, wrapped: bool) -
             lines = [block.caption] if several and block.caption else []
         for line in lines:
             if isinstance(line, str):
-                inner.print(escape_controls(line), markup=False, soft_wrap=not wrapped)
+                inner.print(escape_controls(line), markup=False)
         if isinstance(block, Table):
-            _print_table(block, inner, exact=wrapped)
+            _print_table(block, inner)
     return re.sub(r" +((?:\x1b\[0m)?)$", r"\1", out.getvalue(), flags=re.MULTILINE)
 
 
-_AT_MOST = 80
-"""Characters of a line of a plan, unless all of it is asked for."""
+_AT_MOST, WIDEST = 80, 10_000
+"""Characters of a line of a plan, and where all of it is asked for."""
 
 
 def print_fitting(section: Section, console: Console, *, as_wide: bool = False) -> None:
@@ -84,7 +78,7 @@ def print_fitting(section: Section, console: Console, *, as_wide: bool = False) 
     cells = (col.text(row) for each in blocks if isinstance(each, Table) for col in each.columns for row in each.rows)
     if not any(re.search(_BRACKETS, cell) for cell in cells):
         blocks = [block.replace(IN_BRACKETS, _HIDDEN) if isinstance(block, str) else block for block in blocks]
-    console.file.write(_printed(replace(section, blocks=tuple(blocks)), console, width, wrapped=True))
+    console.file.write(_printed(replace(section, blocks=tuple(blocks)), console, width))
 
 
 def _fitting(table: Table, at_most: int = _AT_MOST, told_below: bool = False) -> Table:
@@ -98,7 +92,8 @@ def _fitting(table: Table, at_most: int = _AT_MOST, told_below: bool = False) ->
         if width(columns) > at_most and _alike(each, table.rows):
             columns.remove(each)
     if width(columns) > at_most:
-        columns = [_replaced(each, "(?<=⚠).*", "") if each.key == SUSPECT else each for each in columns]
+        bare = (replace(_replaced(each, "(?<=⚠).*", ""), title="") if each.key == SUSPECT else each for each in columns)
+        columns = list(bare)
     for at in reversed(range(len(columns))):
         if width(columns) > at_most and columns[at].provenance:
             columns[at] = _replaced(columns[at], _BRACKETS, "")
@@ -129,15 +124,16 @@ def _replaced(column: Col, pattern: str, by: str) -> Col:
     return replace(column, of_row=lambda row: re.sub(pattern, by, column.text(row)))
 
 
-def _print_table(table: Table, console: Console, *, exact: bool) -> None:
-    """Print a table in columns, nothing of it taken for markup; where ``exact`` each is just as wide as it needs."""
+def _print_table(table: Table, console: Console) -> None:
+    """Print a table in columns, nothing of it taken for markup, each just as wide as it needs."""
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
     cells = [[escape_controls(column.text(row)) for row in table.rows] for column in table.columns]
-    for column, texts in zip(table.columns, cells, strict=True):
-        how: dict[str, Any] = {"overflow": "fold"}
-        if column.provenance:  # a number is not broken, its title may be
-            how = {"justify": "right", "min_width": max(map(len, texts), default=0)}
-        shown.add_column(Text(column.title), **how, width=_needs(column, table.rows) if exact else None)
+    whole = [max(map(len, [*of.title.split(), *texts])) for of, texts in zip(table.columns, cells, strict=True)]
+    fits = sum(whole) + 2 * len(whole) - 2 <= console.width
+    for column, width in zip(table.columns, whole, strict=True):
+        needs = width if fits else _needs(column, table.rows)
+        right = column.provenance is not None
+        shown.add_column(Text(column.title), justify="right" if right else "left", overflow="fold", width=needs)
     for row in zip(*cells, strict=True):
         shown.add_row(*(Text(text) for text in row))
     console.print(shown)
