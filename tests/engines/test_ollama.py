@@ -201,6 +201,16 @@ def test_when_the_words_are_spent_the_model_is_unloaded_and_loaded_again(url: st
     assert kinds[before:] == ["unload", "load", "prompt"]
 
 
+def test_a_model_that_is_kept_no_longer_than_a_call_is_loaded_before_a_measured_one(
+    url: str, standin: OllamaStandIn
+) -> None:
+    timing = loaded(url, keep_alive=0).generate(ask(0, gen_tokens=2))
+    assert timing.served.model_was_loaded is True
+    assert standin.requests[-1]["keep_alive"] == 0 and not any(
+        sent.get("keep_alive") == 0 for sent in standin.requests if not sent["prompt"]
+    )
+
+
 def test_a_templates_head_is_cached_from_the_second_prompt_on_and_never_raw(url: str) -> None:
     model = loaded(url)
     timings = [model.generate(ask(None, gen_tokens=2)) for _ in range(2)]

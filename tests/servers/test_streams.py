@@ -190,6 +190,13 @@ def test_a_proxy_that_lets_many_events_go_at_once_gives_the_step_by_bursts_and_n
     assert run.rows["decode_step_basis"].unique().to_list() == ["bursts"]
 
 
+def test_a_server_that_makes_several_tokens_at_once_holds_none_back() -> None:
+    drafted = [(due(-(-at // 4) * 4) + 0.05 * ((at - 1) % 4), text) for at, (_, text) in enumerate(ONE_BY_ONE)]
+    run = alike(lambda _: by_client(chat(drafted)))
+    assert figures(run, "prefill") == pytest.approx([FIRST_MS] * 5, rel=0.01) and found(run) == []
+    assert figures(run, "kv_decode") == pytest.approx([STEP_MS * 40 / 39] * 5, rel=0.01)
+
+
 def test_behind_such_a_proxy_a_servers_own_prefill_stands() -> None:
     run = alike(lambda _: by_ollama(generate(in_bursts(8))))
     assert figures(run, "prefill") == [FIRST_MS - 2] * 5

@@ -284,7 +284,9 @@ class OllamaModel(ServedModel):
                 self._nonces.renew()
                 self._seen_a_prompt = False
             if load:
-                self.server.json("POST", "/api/generate", {**self._asked(request, ""), "stream": False})
+                asked = self._asked(request, "") | {"stream": False}
+                asked.pop("keep_alive", None)  # no prompt and 0 would unload it
+                self.server.json("POST", "/api/generate", asked)
                 loaded = True
         return loaded
 

@@ -72,10 +72,15 @@ class Stream:
 
     @property
     def in_bursts(self) -> bool | None:
-        """Whether many events came with the one before: something on the way holds them back."""
+        """Whether many events came with the one before, the first ones too: something on the way holds them back.
+
+        Where the first one comes alone a server makes several at once (speculative decoding), and none is held back.
+        """
         several = len(self.bursts)
         if self.events < SEVERAL or several < 2:
             return None
+        if len(self.bursts[0]) == 1:
+            return False
         span_ms = self.bursts[-1][0] - self.bursts[0][0]
         apart = span_ms >= max(BURSTS_SPAN_MS, BURST_GAP_MS * (several - 1))
         return apart and self.events - several >= SHARING * self.events
