@@ -296,6 +296,8 @@ class Beside:
     clock_mhz: Number | None
     load_average: Number | None
     """Processes that ran or wanted to, over the last minute."""
+    client_cpus: Number | None = None
+    """By this process alone: it reads what servers stream on one processor."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,6 +40,7 @@ class _Reading(NamedTuple):
     idle: float
     stolen: float
     own: float
+    client: float
     switches: int
 
 
@@ -78,7 +79,8 @@ class Neighbours:
         if begun is None or ended is None or ended.at <= begun.at:
             return None
         span, known = ended.at - begun.at, backend not in self._unknown
-        idle, stolen, own = (max(0.0, now - then) / span for then, now in zip(begun[1:4], ended[1:4], strict=True))
+        shares = (max(0.0, now - then) / span for then, now in zip(begun[1:5], ended[1:5], strict=True))
+        idle, stolen, own, client = shares
         kilohertz: list[int] = []
         with suppress(OSError, ValueError):
             kilohertz += (int(each.read_bytes()) for each in self._clocks)
@@ -90,6 +92,7 @@ class Neighbours:
             involuntary_switches=ended.switches - begun.switches,
             clock_mhz=max(kilohertz) / 1e3 if kilohertz else None,
             load_average=os.getloadavg()[0],
+            client_cpus=client,
         )
 
     def _read(self, backend: str | None) -> _Reading | None:
@@ -101,7 +104,7 @@ class Neighbours:
             return None
         at, tick = time.perf_counter(), os.sysconf("SC_CLK_TCK")
         mine = [[int(each) for each in line[1:]] for line in lines if line[0] in self._lines]
-        own = time.process_time() + sum(os.times()[2:4])
+        own = (client := time.process_time()) + sum(os.times()[2:4])
         if backend in self._servers:
             own += sum(_ticks(pid) for pid in _trees({os.getpid(), *self._servers[backend]}) - {os.getpid()}) / tick
         return _Reading(
@@ -109,6 +112,7 @@ class Neighbours:
             idle=sum(line[3] + line[4] for line in mine) / tick,
             stolen=sum(line[7] for line in mine) / tick,
             own=own,
+            client=client,
             switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
         )
 

@@ -236,6 +236,7 @@ MEASURED: tuple[Column, ...] = (
     Column("shared_machine", "study", "whether other nodes of its machine measured too (`--share-machine`)", "text"),
     Column("prompt_tokens_claimed", "served.prompt_tokens_claimed", "by the server, where the text can't have so many"),
     Column("model_answered", lambda c: c.timing and c.timing.server.get("model"), "by the server", "optional text"),
+    Column("client_cpus", "beside.client_cpus", "processors kept busy by the process that calls, on average"),
 )
 
 COLUMNS = tuple(column.name for column in MEASURED)

@@ -129,3 +129,15 @@ def test_a_claim_that_a_later_version_named_is_passed_over() -> None:
     rows = [row | {"events": 8, "false_claims": "colour, bursts", "first_event_tokens": 4} for row in call(0)]
     [found] = outcome(run_of(rows), "server claim").findings
     assert "came in bursts" in found.evidence
+
+
+def test_a_client_that_was_busy_reading_half_of_the_time_is_a_caution_for_so_many_clients() -> None:
+    rows = [
+        row
+        for clients, cpus in ((1, 0.9), (64, 0.2), (256, 0.6))
+        for at in range(3)
+        for row in call(at, concurrency=clients, client_cpus=cpus, is_warmup=False)
+    ]
+    found = outcome(run_of(rows), "client at its limit")
+    assert [each.status for each in found.findings] == ["caution"] and found.n_checked == 2
+    assert found.findings[0].evidence.startswith("256 clients kept phaselaw itself busy 60% of the time")

@@ -9,6 +9,7 @@ CHECKS = (
     served.server_claim,
     served.tokens_estimated,
     served.clients_in_step,
+    served.client_at_its_limit,
     models.far_off,
     models.spill,
     models.labels,

@@ -27,6 +27,8 @@ TELLING_STEPS = 2.0
 SLOW_FIRST = 1.25
 """A first call that took so many times the repeated ones' median, and more than each of them, cost clearly more."""
 ALPHA = 0.05
+CLIENT_BUSY = 0.5
+"""Of one processor's time, which one process reads by: from here on what comes waits for what came before."""
 CHARS_PER_TOKEN = 12.0
 """More characters than this to each further token are no text that was read to its end: texts have 3 to 6."""
 LEAST_OF_ASKED = {True: 0.5, False: 1.0}
@@ -234,6 +236,25 @@ def clients_in_step(evidence: Evidence) -> Findings:
             "answers end at once",
         )
     yield backends.height
+
+
+@check(
+    "client at its limit",
+    unit="numbers of clients",
+    rests_on="nothing is inferred",
+    not_checked="no backend with several clients, or the system does not tell",
+    status="caution",
+    next_step="take the figures of fewer clients, or measure from a machine with faster processors",
+)
+def client_at_its_limit(evidence: Evidence) -> Findings:
+    """Clients whose one process was busy reading much of the time: it stamps late what came."""
+    together = evidence.run.rows.filter(pl.col("concurrency") > 1, pl.col("mode") == "kv_decode", ~pl.col("is_warmup"))
+    cells = together.drop_nulls("client_cpus").group_by("backend", "concurrency", maintain_order=True)
+    busy = cells.agg(pl.col("client_cpus").median())
+    for row in busy.filter(pl.col("client_cpus") >= CLIENT_BUSY).iter_rows(named=True):
+        said = f"{row['concurrency']:.0f} clients kept phaselaw itself busy {row['client_cpus']:.0%} of the time"
+        yield Finding(row, row["client_cpus"], f"{said}: that may be their limit, in place of the server's")
+    yield busy.height
 
 
 @check(
