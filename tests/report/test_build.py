@@ -4,7 +4,9 @@ import hashlib
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
+from rows import hard_rows, written
 
 from phaselaw.cli import main
 
@@ -48,6 +50,19 @@ def test_a_bare_metrics_file_is_reported_too(hostile_run: Path, tmp_path: Path, 
     assert "Not recorded" in sections(text)["Environment"]
     assert (tmp_path / "out" / "analysis" / "scaling_fits.csv").is_file()
     assert "report.html" in capsys.readouterr().out
+
+
+def test_rows_that_count_no_tokens_and_know_no_first_call_are_told_so(tmp_path: Path) -> None:
+    kept = ("backend", "backend_kind", "model", "scenario", "mode", "status", "latency_ms", "params_millions")
+    rows = hard_rows(models=3, scenarios=("a",)).filter(~pl.col("is_warmup")).select(kept)
+    again = rows.with_columns(backend=pl.lit("y"), backend_kind=pl.lit("openai"))
+    written(pl.concat([rows, again]).to_dicts(), tmp_path)
+    assert main(["report", str(tmp_path)]) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert not re.search(r"\bNone\b|\bnan\b", text)
+    assert "a cold start adds, at worst: – (no first call was measured beside warm ones)" in text
+    assert "- ms a token: – (no rate)" in text
+    assert "ran different models" not in text, "both ran the same"
 
 
 def test_the_reference_run_is_governed_as_its_authors_found(reference_sections: dict[str, str]) -> None:

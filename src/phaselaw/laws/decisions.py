@@ -415,10 +415,10 @@ def _mean_is_safe(tables: Mapping[str, pl.DataFrame], slo_ms: float) -> Iterator
 
 def _decode_dominates(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
     for row in tables[DECODE_FRACTION_SUMMARY.name].iter_rows(named=True):
-        share = row["decode_fraction_median"]
+        share, asked = row["decode_fraction_median"], "" if row[BUDGET] is None else f" for {row[BUDGET]} tokens"
         evidence = (
             f"decode is {share:.1%} of end to end at the median model (quartiles {row['decode_fraction_p25']:.1%} to "
-            f"{row['decode_fraction_p75']:.1%}) for {row[BUDGET]} tokens"
+            f"{row['decode_fraction_p75']:.1%}){asked}"
         )
         yield _row(row, HOLDS if share >= DOMINATES else NOT_SUPPORTED, evidence, estimate=share)
 

@@ -157,7 +157,7 @@ def price_range(plan: Plan) -> str:
     """A million tokens of the cheapest and of the dearest model."""
     rows = sorted((row for row in plan.rows("rows") if row["usd_per_1m"]), key=lambda row: float(row["usd_per_1m"]))
     if not rows:
-        return "No model has a price: no call end to end was measured."
+        return "No model has a price: no end-to-end rate was measured."
     price = plan.declared["rows"].columns
     [dollars] = [column for column in price if column.key == "usd_per_1m"]
     two = ((row, "" if row["rate_status"] == "measured" else f", {row['rate_status']}") for row in rows[:1] + rows[-1:])

@@ -184,9 +184,11 @@ def _figures(subject: Subject, row: Row) -> tuple[Headline, ...]:
     """A backend's four figures: a decode step, a cold start, the price, growth with size."""
     ends, prices, law = _ends(subject, row), _priced(subject, row), _law(subject, row)
     names = " – ".join(short_name(each["model"]) for each in ends)
-    steps = " – ".join(digits(each["step_ms"]) for each in ends) or MISSING
+    steps = " – ".join(digits(each["step_ms"]) for each in ends)
     rates = " – ".join(f"{digits(each['rate'])} {within(each, 'tokens_per_s')}".strip() for each in ends)
     added, cold = "no unsafe call", "no first call was much slower"
+    if not subject.rows("cold_starts", law=row["law"]):
+        added, cold = MISSING, "no first call was measured beside warm ones"
     if row["cold_added_ms_max"]:
         added = f"+{digits(row['cold_added_ms_max'])} ms"
     if row["cold_ratio_max"]:
@@ -203,7 +205,7 @@ def _figures(subject: Subject, row: Row) -> tuple[Headline, ...]:
     )
     grown = MISSING if growth is None else f"{two_digits(growth)} x as long"
     shown = (
-        (f"ms a token, {names}", f"{steps} ms", f"{rates} tokens/s"),
+        (f"ms a token, {names}", f"{steps} ms", f"{rates} tokens/s") if ends else ("ms a token", MISSING, "no rate"),
         ("a cold start adds, at worst", added, cold),
         ("1M tokens, smallest – largest model", dollars, "; ".join(filter(None, (dearest, hourly)))),
         ("a model 10 times as big takes", grown, f"{bracket(low, high, two_digits)} {law.get('verdict', '')}"),

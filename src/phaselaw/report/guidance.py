@@ -37,7 +37,8 @@ def _regimes(rows: Iterable[Row]) -> Advice:
 def _decode(rows: Iterable[Row]) -> Advice:
     for row in rows:
         share = row["decode_fraction_median"]
-        because = f"decode is {percent(share)} of end to end at {row['gen_tokens_target']} tokens (median model)"
+        asked = "" if row[BUDGET] is None else f" at {row[BUDGET]} tokens"
+        because = f"decode is {percent(share)} of end to end{asked} (median model)"
         yield WORDING["advice"]["decode" if share >= DOMINATES else "phases"], row["law"], because
 
 
