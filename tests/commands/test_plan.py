@@ -391,6 +391,13 @@ def test_users_at_once_are_the_most_that_were_measured_within_the_limits(tmp_pat
         "one client alone waited longer than the limits",
     )
     assert "one alone waited longer than the limits." in shown(*words[:2], "--slo-ttft", "100ms", capsys=capsys)
+    calls += phases(120, 400, backend="hf", gen_tokens_target=20, prompt_tokens_raw=30, tokens_per_s=900.0)
+    rows = plan(written(calls, tmp_path / "two"), "--slo-ttft", "1s", capsys=capsys)["rows"]
+    assert {row["backend"]: (row["rate_status"], row["whole_workers"]) for row in rows} == {
+        "vllm": ("measured", 5), "hf": ("not_possible", None)
+    }  # fmt: skip
+    assert main(["plan", str(finished), "--slo-ttft", "1s", "--batch", "8"]) == 2
+    assert "--batch: how many are served at once follows from --slo-ttft" in capsys.readouterr().err
     assert main(["plan", str(finished), "--slo-ttft", "1s"]) == 2
     assert "no run swept clients" in capsys.readouterr().err
 

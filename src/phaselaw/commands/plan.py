@@ -420,6 +420,8 @@ def _day(args: argparse.Namespace, profile: Mapping[str, Any] | None, spot: floa
 def _slo_ms(args: argparse.Namespace) -> tuple[float, float] | None:
     """What a user waits at most for the first token, and for each other one; infinite where only the other is given."""
     first, further = (math.inf if wait is None else 1e3 * wait for wait in (args.slo_ttft, args.slo_tpot))
+    if args.batch is not None and min(first, further) < math.inf:
+        raise UsageError("--batch: how many are served at once follows from --slo-ttft and --slo-tpot; give either")
     return (first, further) if min(first, further) < math.inf else None
 
 

@@ -69,6 +69,7 @@ class Machine:
 
 NO_HEADROOM, UNKNOWN_MACHINE, MEASURED = Headroom(), Machine(), Coverage()
 TOO_SLOW = Coverage(status="not_possible", why="one client alone waited longer than the limits")
+NOT_TRIED = Coverage(status="not_possible", why="how long its clients wait was not measured (no concurrency)")
 Price = float | Mapping[str, float]
 
 
@@ -214,13 +215,14 @@ def replicas_of(
         backend, model, batch_size, gen_tokens, phase = key
         if phase != "e2e_kv" or not (mean := float(end_to_end.tokens_per_s[0])) > 0:
             continue
-        clients, faster = at_best.get((backend, model, gen_tokens), (1, exact(1.0)))
+        alone = (1 if slo_ms is None else 0, exact(1.0))
+        clients, faster = at_best.get(swept_as := (backend, model, gen_tokens), alone)
         worker = Replica(
             backend=backend,
             model=model,
             batch_size=batch_size,
             clients=clients,
-            load=(stands_on := MEASURED if clients else TOO_SLOW),
+            load=(stands_on := MEASURED if clients else TOO_SLOW if swept_as in at_best else NOT_TRIED),
             request=stands_on,
             gen_tokens=gen_tokens,
             tokens_per_s=end_to_end.tokens_per_s * faster,

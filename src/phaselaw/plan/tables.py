@@ -144,8 +144,7 @@ TABLES = {
         _table(
             "users",
             "The most users at once within the limits, and the next number that was tried and is not within them.",
-            "scenario users ttft_ms_p95 step_ms_p95 next_clients next_ttft_ms_p95 next_step_ms_p95",
-            "n_calls",
+            "scenario users n_calls ttft_ms_p95 step_ms_p95 next_clients next_ttft_ms_p95 next_step_ms_p95",
         ),
         _table(
             "api",
