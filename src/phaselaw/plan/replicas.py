@@ -69,7 +69,8 @@ class Machine:
 
 NO_HEADROOM, UNKNOWN_MACHINE, MEASURED = Headroom(), Machine(), Coverage()
 TOO_SLOW = Coverage(status="not_possible", why="one client alone waited longer than the limits")
-NOT_TRIED = Coverage(status="not_possible", why="how long its clients wait was not measured (no concurrency)")
+ALONE = 1, exact(1.0), MEASURED
+NOT_TRIED = 0, exact(1.0), Coverage(status="not_possible", why="how long clients wait was not measured (concurrency)")
 Price = float | Mapping[str, float]
 
 
@@ -215,14 +216,13 @@ def replicas_of(
         backend, model, batch_size, gen_tokens, phase = key
         if phase != "e2e_kv" or not (mean := float(end_to_end.tokens_per_s[0])) > 0:
             continue
-        alone = (1 if slo_ms is None else 0, exact(1.0))
-        clients, faster = at_best.get(swept_as := (backend, model, gen_tokens), alone)
+        clients, faster, stands_on = at_best.get((backend, model, gen_tokens), ALONE if slo_ms is None else NOT_TRIED)
         worker = Replica(
             backend=backend,
             model=model,
             batch_size=batch_size,
             clients=clients,
-            load=(stands_on := MEASURED if clients else TOO_SLOW if swept_as in at_best else NOT_TRIED),
+            load=stands_on,
             request=stands_on,
             gen_tokens=gen_tokens,
             tokens_per_s=end_to_end.tokens_per_s * faster,
@@ -330,8 +330,8 @@ Swept = tuple[str, str, int | None]
 
 def _at_best_clients(
     throughput: pl.DataFrame, cells: Mapping[Swept, Sequence[Row]], slo_ms: tuple[float, float] | None
-) -> dict[Swept, tuple[int, Floats]]:
-    """The number of clients at which all scenarios together were fastest, and how much faster than with one.
+) -> dict[Swept, tuple[int, Floats, Coverage]]:
+    """The number of clients at which all scenarios together were fastest, how much faster than with one; whether so.
 
     Draws: of the scatter between groups of calls, the largest of a scenario; NaN where there was but one group. Where
     none waits within ``slo_ms`` on every prompt, the number is 0, and the rate is that of one.
@@ -350,7 +350,7 @@ def _at_best_clients(
             clients, gain = best["concurrency"], alone / best["s"]
             sd = 0.0 if clients == 1 else math.nan if best["sd"] is None else best["sd"]
             draws = same_draws(gain, gain * np.exp(sd * special.ndtri(evenly(clients))))
-            found[key] = clients, draws
+            found[key] = clients, draws, MEASURED if clients else TOO_SLOW
     return found
 
 
