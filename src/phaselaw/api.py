@@ -343,7 +343,7 @@ def _subject(loaded: Loaded, beside: Sequence[Loaded], plan: Plan | None) -> Sub
     if plan is None:
         plan = planned(Question(), replicas_of(loaded.run, analysis, TR121_USD_PER_HOUR, most=MOST_ROWS), analysis)
     models = {row["model"] for row in plan.rows("rows")}
-    if (named := analysis[REQUESTS]["model"].n_unique()) > len(models) >= MOST_ROWS:
+    if (named := analysis.tables[REQUESTS.name]["model"].n_unique()) > len(models) >= MOST_ROWS:
         some = f"The {MOST_ROWS} fastest of {named:,} models, the smallest and the largest: phaselaw plan has all."
         plan.document["assumptions"]["models"] = some
     if beside:

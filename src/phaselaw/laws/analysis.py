@@ -250,9 +250,6 @@ class Analysis:
     parts: tuple[Context, ...] = ()
     """Of a sweep, its runs, with what was computed of each."""
 
-    def __getitem__(self, table: Table) -> pl.DataFrame:
-        return self.tables[table.name]
-
     def as_written(self) -> dict[str, pl.DataFrame]:
         """The tables as their CSVs have them."""
         return {

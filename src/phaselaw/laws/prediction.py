@@ -421,15 +421,9 @@ def _left_out(points: pl.DataFrame, level: float) -> Iterator[Row]:
             used = fits[chosen if law == CHOSEN else law]
             told = used.latency_ms(properties, level, chosen_of=len(fits) if law == CHOSEN else 1)
             by_law = {"predictor": law, "predictor_used": used.law, "n_others": used.models.height}
-            yield (
-                shared
-                | by_law
-                | {
-                    **{name.replace("latency_ms", "latency_predicted_ms"): value for name, value in told.items()},
-                    "error": told["latency_ms"] / latency - 1,
-                    "inside": told["latency_ms_low"] <= latency <= told["latency_ms_high"],
-                }
-            )
+            by_law |= {name.replace("latency_ms", "latency_predicted_ms"): value for name, value in told.items()}
+            inside = told["latency_ms_low"] <= latency <= told["latency_ms_high"]
+            yield shared | by_law | {"error": told["latency_ms"] / latency - 1, "inside": inside}
         mean = exponential(float(np.log(others["latency"].to_numpy()).mean()))
         by_mean = {"predictor": MEAN, "predictor_used": MEAN, "n_others": others.height}
         yield shared | by_mean | {"latency_predicted_ms": mean, "error": mean / latency - 1}

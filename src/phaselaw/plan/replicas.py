@@ -250,7 +250,7 @@ def replicas_of(
 
 def _fastest(analysis: Analysis, most: int | None) -> set[str] | None:
     """Of more than ``most`` models those with the highest end-to-end rates, the smallest and the largest; else all."""
-    rated = analysis[REQUESTS].filter(pl.col("mode") == "e2e_kv").drop_nulls("tokens_per_s_geomean")
+    rated = analysis.tables[REQUESTS.name].filter(pl.col("mode") == "e2e_kv").drop_nulls("tokens_per_s_geomean")
     named = rated.sort("tokens_per_s_geomean", descending=True)["model"].unique(maintain_order=True)
     ends = rated.drop_nulls("params_millions_effective").sort("params_millions_effective")["model"]
     return None if most is None or len(named) <= most else {*named[:most], *ends[:1], *ends[-1:]}

@@ -62,7 +62,7 @@ def side_by_side(subject: Subject) -> Iterator[Block]:
 
 def _of_runs(runs: Sequence[Companion], table: Declared, kept: _Rows) -> list[Row]:
     """Rows of a table of each run, the first run's first, each with its ``run``."""
-    return [row | {"run": each.name} for each in runs for row in kept(table_rows(each.analysis[table]))]
+    return [row | {"run": each.name} for each in runs for row in kept(table_rows(each.analysis.tables[table.name]))]
 
 
 def _run(each: Companion) -> Row:

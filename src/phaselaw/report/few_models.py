@@ -115,7 +115,6 @@ def figures(subject: Subject) -> tuple[Headline, ...]:
     found = rows(subject)
     if not found:
         return ()
-
     first, headlines = found[0], []
     rate = f"{digits(first['tokens_per_s'])} tokens/s {within(first, 'tokens_per_s')} over the whole call"
     dollars = f"at ${_usd_per_hour(subject, first):g} an hour (assumed), one request at a time"

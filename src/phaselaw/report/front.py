@@ -85,7 +85,7 @@ def _law(subject: Subject, row: Row, mode: str = "e2e_kv") -> Row:
 
 def notices(subject: Subject) -> tuple[str, ...]:
     """What must be known before any figure."""
-    simulated = (f"{SIMULATED}.",) if subject.simulated else ()
+    simulated = (f"{SIMULATED}.",) if "simulated" in subject.run.rows["backend_kind"] else ()
     calls = subject.run.rows.filter((pl.col("mode") == "e2e_kv") & ~pl.col("is_warmup"))
     failed = calls.filter((pl.col("status") == "error") & pl.col("gen_tokens_raw").is_null()).height
     lost = (

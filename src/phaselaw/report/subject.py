@@ -75,11 +75,6 @@ class Subject(Companion):
         """The laws of each backend (at one batch size and budget) and phase, on all scenarios together."""
         return self.ordered("scaling_fits", scenario="__all__")
 
-    @property
-    def simulated(self) -> bool:
-        """Whether any of its latencies were simulated, so that nothing was measured there."""
-        return "simulated" in self.run.rows["backend_kind"].to_list()
-
 
 def table_rows(table: pl.DataFrame, *, budget: bool = True, batch: bool | None = None) -> tuple[Row, ...]:
     """Rows of a table, each with ``law`` (the backend with its settings, `law_words`) and ``phase`` in words."""
