@@ -148,6 +148,9 @@ class HfEngine:
     """The engines of this process, which share its memory."""
 
     def __init__(self, backend: HfBackend) -> None:
+        from phaselaw.engines import hf_model
+
+        self._library = hf_model  # from the start: the first load is not to be timed with it
         self._backend = backend
         self._models: list[HfModel] = []
         self._most: int | None = None
@@ -158,12 +161,10 @@ class HfEngine:
         keep = self._backend.keep_loaded
         most = keep if isinstance(keep, int) else len(models)
         if keep == "auto":
-            from phaselaw.engines import hf_model
-
             budget = (self._backend.memory_mb or 0) * MB
             if not budget:
                 beside = sum(each._backend.device == self._backend.device for each in self.open)
-                budget = FREE_SHARE * hf_model.free_bytes_of(self._backend.device) / beside
+                budget = FREE_SHARE * self._library.free_bytes_of(self._backend.device) / beside
             sizes = sorted((weights_bytes(model.name, self._backend.dtype) for model in models), reverse=True)
             most = max(1, bisect.bisect_right(list(accumulate(sizes)), budget))
         self._most = most if most < len(models) else None
@@ -173,13 +174,11 @@ class HfEngine:
         import torch
         import transformers
 
-        from phaselaw.engines import hf_model
-
         backend = self._backend
-        hf_model.use_threads(backend.threads)
+        self._library.use_threads(backend.threads)
         every_position = {model.name for model in self._models if model.last_only is None}
         settings: dict[str, Any] = {
-            "resident_runtime_mb": hf_model.resident_runtime_mb(),
+            "resident_runtime_mb": self._library.resident_runtime_mb(),
             "device": backend.device,
             "dtype": backend.dtype,
             "batch_size": backend.batch_size,
@@ -209,17 +208,16 @@ class HfEngine:
 
         Weights are loaded once per model, device and dtype: those that another backend holds are shared.
         """
-        from phaselaw.engines import hf_model
-
-        hf_model.use_threads(self._backend.threads)
+        library = self._library
+        library.use_threads(self._backend.threads)
         for fault in _device_faults(self._backend):
             raise EngineError(f"backend {self._backend.name}: {fault}", kind="missing_device")
         for fault in _model_faults(model.name):
             raise EngineError(f"model {model.name}: {fault}", kind="missing_model")
-        hf_model.resident_runtime_mb()
+        library.resident_runtime_mb()
         what = f"can't load {model.name}"
-        with hf_model.failures_as_engine_errors(what, kind="load"), within(LONGEST_LOAD_S, "its weights"):
-            loaded = hf_model.HfModel(model.name, resolve(model.name), self._backend)
+        with library.failures_as_engine_errors(what, kind="load"), within(LONGEST_LOAD_S, "its weights"):
+            loaded: HfModel = library.HfModel(model.name, resolve(model.name), self._backend)
         self._models.append(loaded)
         return loaded
 
