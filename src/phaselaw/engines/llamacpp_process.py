@@ -119,8 +119,8 @@ class ServerProcess(LlamacppServer):
                 self.package += f" {importlib.metadata.version(PACKAGE)}"
         self._alias = f"phaselaw-{secrets.token_hex(4)}"
         self._log_file = tempfile.TemporaryFile()  # noqa: SIM115
-        self._started_ns = time.perf_counter_ns()
         command = command_of(executable, backend, model, self._alias, port)
+        self._started_ns = time.perf_counter_ns()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "phaselaw.engines.llamacpp_guard", *command],
             stdin=subprocess.PIPE,
