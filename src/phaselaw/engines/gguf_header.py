@@ -4,11 +4,12 @@ The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 
 """
 
 import math
+import mmap
 import struct
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from phaselaw.errors import EngineError, reading
 from phaselaw.machine.model_config import NOT_KNOWN, facts_of
@@ -80,9 +81,12 @@ def read_header(path: Path) -> tuple[Mapping[str, Scalar], Mapping[str, Table]]:
     """
     damaged = partial(EngineError, kind="load")
     try:
-        with path.open("rb") as file, reading(f"{path}: its GGUF header", damaged, struct.error):
-            if file.read(4) != b"GGUF":
+        with path.open("rb") as whole, reading(f"{path}: its GGUF header", damaged, struct.error):
+            if whole.read(4) != b"GGUF":
                 raise EngineError(f"{path}: not a GGUF file", kind="load")
+            # Mapped, since a vocabulary is many small reads, and a load is timed with them.
+            file = mmap.mmap(whole.fileno(), 0, access=mmap.ACCESS_READ)
+            file.seek(4)
             version, tensors, entries = _number(file, "I"), _number(file, "Q"), _number(file, "Q")
             if version not in (2, 3):
                 raise EngineError(f"{path}: GGUF version {version}; versions 2 and 3 can be read", kind="load")
@@ -96,7 +100,7 @@ def read_header(path: Path) -> tuple[Mapping[str, Scalar], Mapping[str, Table]]:
         raise EngineError(f"{path}: {error.strerror}", kind="load") from error
 
 
-def _tables(file: BinaryIO, count: int, alignment: int) -> dict[str, Table]:
+def _tables(file: mmap.mmap, count: int, alignment: int) -> dict[str, Table]:
     """The tensors that the head lists; each reaches to the next one's offset, the last one to the end of the file."""
     listed = []
     for _ in range(count):
@@ -109,11 +113,11 @@ def _tables(file: BinaryIO, count: int, alignment: int) -> dict[str, Table]:
         listed.append((_number(file, "Q"), name, numbers))
     data = -(-file.tell() // alignment) * alignment
     listed.sort()
-    ends = [offset for offset, _, _ in listed[1:]] + [file.seek(0, 2) - data]
+    ends = [offset for offset, _, _ in listed[1:]] + [len(file) - data]
     return {name: (numbers, end - offset) for (offset, name, numbers), end in zip(listed, ends, strict=True)}
 
 
-def _number(file: BinaryIO, code: str) -> Any:
+def _number(file: mmap.mmap, code: str) -> Any:
     return struct.unpack(f"<{code}", file.read(struct.calcsize(f"<{code}")))[0]
 
 
@@ -123,11 +127,11 @@ def _bounded(count: int) -> int:
     return count
 
 
-def _text(file: BinaryIO) -> str:
+def _text(file: mmap.mmap) -> str:
     return file.read(_bounded(_number(file, "Q"))).decode()
 
 
-def _value(file: BinaryIO, kind: int) -> Scalar | None:
+def _value(file: mmap.mmap, kind: int) -> Scalar | None:
     """A value; ``None`` for an array that is no short one of whole numbers: it is passed over."""
     if kind == _STRING:
         return _text(file)
@@ -141,10 +145,12 @@ def _value(file: BinaryIO, kind: int) -> Scalar | None:
         return [int(_number(file, _FORMATS[element])) for _ in range(count)]
     if element in _FORMATS:
         file.seek(count * struct.calcsize(_FORMATS[element]), 1)
+    elif element == _STRING:
+        at, length = file.tell(), struct.Struct("<Q")
+        for _ in range(count):
+            at += length.size + length.unpack_from(file, at)[0]
+        file.seek(at)
     else:
         for _ in range(count):
-            if element == _STRING:
-                file.seek(_bounded(_number(file, "Q")), 1)
-            else:
-                _value(file, element)
+            _value(file, element)
     return None
