@@ -228,6 +228,7 @@ def _budget_row(replica: Replica, question: Question, usd: float) -> Row:
     keeps, whole = question.headroom, math.floor(round(usd / HOURS_PER_MONTH / replica.usd_per_hour, 9))
     busy = max(0, whole - keeps.spares) * keeps.utilisation / keeps.burst
     carried = busy * SECONDS_PER_MONTH * replica.tokens_per_s
+    fits = "yes" if carried[0] >= question.volume * (1 - 1e-9) else "no"
     return row(
         "budget",
         replica,
@@ -236,11 +237,7 @@ def _budget_row(replica: Replica, question: Question, usd: float) -> Row:
         usd_per_month_whole=exact(whole * HOURS_PER_MONTH * replica.usd_per_hour),
         carried_tokens_per_month=carried,
         carried_requests_per_s=carried / SECONDS_PER_MONTH / mean_tokens(question.mixes),
-        fits=None
-        if replica.load.status == "not_possible"
-        else "yes"
-        if carried[0] >= question.volume * (1 - 1e-9)
-        else "no",
+        fits=None if replica.load.status == "not_possible" else fits,
     )
 
 

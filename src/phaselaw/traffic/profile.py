@@ -37,12 +37,13 @@ QUIETER = 3.0
 """A log is of two rates where one part of it is quieter than the rest by this."""
 _PARTS = 1000
 _GAPS = """
-SELECT min(gap), count(gap), avg(gap), var_pop(gap), max(gap), count(inside), avg(inside), var_pop(inside),
-count(*) FILTER (gap = 0), count(*) FILTER (gap = 0 AND alike), count(*) FILTER (gap > 0 AND alike) FROM (
+SELECT slot, min(gap), count(gap), avg(gap), stddev_pop(gap), max(gap), count(*) FILTER (gap = 0),
+count(*) FILTER (gap = 0 AND alike), count(*) FILTER (gap > 0 AND alike),
+count(inside), stddev_pop(inside) / avg(inside) FROM (
 SELECT slot, gap, alike, CASE WHEN sent - gap >= {first} + {window} * slot THEN gap END AS inside FROM (
 SELECT sent, floor((sent - {first}) / {window}) AS slot, sent - lag(sent) OVER ({order}) AS gap,
 prompt = lag(prompt) OVER ({order}) AND output = lag(output) OVER ({order}) AS alike FROM requests))
-GROUP BY slot"""
+GROUP BY GROUPING SETS (slot, ())"""
 
 
 def traffic_profile(
@@ -153,21 +154,18 @@ def _bursts(log: Log, first: float) -> dict[str, Any]:
     Requests of one moment that mostly have one length, where neighbours in time do not, are rows of one request.
     """
     for order in ("", "ORDER BY sent, prompt, output"):  # most logs are in order, and sorting takes the most of it all
-        rows = log.ask(_GAPS.format(first=repr(first), window=WINDOW_S, order=order))
-        least, n, mean, var, longest, inside, mean_inside, var_inside, *ties = np.array(rows, dtype=float).T
-        if not (least < 0).any():
+        found = {slot: row for slot, *row in log.ask(_GAPS.format(first=repr(first), window=WINDOW_S, order=order))}
+        least, n, mean, sd, longest, at_once, twice, by_chance, *_ = found.pop(None)  # of all windows
+        if not (least or 0) < 0:
             break
-    known = n > 0
-    whole = float(np.average(mean[known], weights=n[known])) if known.any() else 0.0
-    spread = float(np.average(var[known] + (mean[known] - whole) ** 2, weights=n[known])) if known.any() else 0.0
-    enough = (inside >= FEWEST_GAPS) & (mean_inside > 0)
-    at_once, twice, by_chance = (int(each.sum()) for each in ties)
-    told = twice > at_once / 2 and by_chance < (n.sum() - at_once) / 10
-    squares = var_inside[enough] / mean_inside[enough] ** 2
+    inside, cvs = np.array([row[-2:] for row in found.values()], dtype=float).T
+    enough = (inside >= FEWEST_GAPS) & np.isfinite(cvs)
+    bursts = math.sqrt(np.average(cvs[enough] ** 2, weights=inside[enough])) if enough.any() else None
+    told = twice > at_once / 2 and by_chance < (n - at_once) / 10
     return {
-        "gap_cv": math.sqrt(spread) / whole if whole > 0 and n.sum() > 1 else None,
-        "gap_cv_within_10_min": math.sqrt(np.average(squares, weights=inside[enough])) if enough.any() else None,
-        "longest_gap_s": float(np.nanmax(longest)) if known.any() else None,
+        "gap_cv": sd / mean if n > 1 and mean > 0 else None,
+        "gap_cv_within_10_min": bursts,
+        "longest_gap_s": longest,
         "rows_said_twice": twice if told else 0,
     }
 
