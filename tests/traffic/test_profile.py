@@ -42,6 +42,15 @@ def test_random_arrivals_have_a_gap_cv_of_one(log: Path) -> None:
     assert 1.0 < found["peak_minute"]["over_mean"] < 1.5
 
 
+def test_random_arrivals_in_whole_seconds_are_no_bursts(log: Path) -> None:
+    header, *rows = log.read_text().splitlines()
+    whole = [f"{row.split('.')[0]},{row.split(',', 1)[1]}" for row in rows]
+    log.write_text("\n".join([header, *whole]) + "\n")
+    found = traffic_profile([log], Reading())  # 2 a second: their gaps of 0 and 1 s have a CV of 1.26
+    assert (found["gap_cv"], found["gap_cv_within_10_min"], found["doubts"]) == (None, None, [])
+    assert found["gap_cv_unknown"].startswith("timestamps are whole seconds")
+
+
 def test_the_order_of_rows_changes_nothing(log: Path, tmp_path: Path) -> None:
     header, *rows = log.read_text().splitlines()
     shuffled = tmp_path / "shuffled.csv"

@@ -38,9 +38,9 @@ QUIETER = 3.0
 _PARTS = 1000
 _GAPS = """
 SELECT slot, min(gap), count(gap), avg(gap), stddev_pop(gap), max(gap), count(*) FILTER (gap = 0),
-count(*) FILTER (gap = 0 AND alike), count(*) FILTER (gap > 0 AND alike),
+count(*) FILTER (gap = 0 AND alike), count(*) FILTER (gap > 0 AND alike), count(*) FILTER (sent <> floor(sent)),
 count(inside), stddev_pop(inside) / avg(inside) FROM (
-SELECT slot, gap, alike, CASE WHEN sent - gap >= {first} + {window} * slot THEN gap END AS inside FROM (
+SELECT sent, slot, gap, alike, CASE WHEN sent - gap >= {first} + {window} * slot THEN gap END AS inside FROM (
 SELECT sent, floor((sent - {first}) / {window}) AS slot, sent - lag(sent) OVER ({order}) AS gap,
 prompt = lag(prompt) OVER ({order}) AND output = lag(output) OVER ({order}) AS alike FROM requests))
 GROUP BY GROUPING SETS (slot, ())"""
@@ -72,7 +72,6 @@ def traffic_profile(
             "timestamps": log.timestamps,
             # In UTC; not known where the log counts from its own start.
             "starts_at": dt.datetime.fromtimestamp(first, tz=dt.UTC).isoformat() if absolute else None,
-            "gap_cv_unknown": "buckets count requests, they do not say when they came" if of_buckets else None,
             "cached_prompt_share": cached / prompts if prompts else None,
             **hours,
             "timings": None if of_buckets else timings(log, reference),
@@ -129,6 +128,7 @@ def _of_buckets(log: Log) -> dict[str, Any]:
         "requests_per_s": mean,
         "peak_minute": peak,
         **dict.fromkeys(("gap_cv", "gap_cv_within_10_min", "longest_gap_s", "correlation", "correlation_of_logs")),
+        "gap_cv_unknown": "buckets count requests, they do not say when they came",
         **{name: {"mean": value} for name, value in means.items()},
         "tokens_per_request": sum(means.values()),
         "kinds": [{"share": 1.0, **means}],
@@ -155,16 +155,18 @@ def _bursts(log: Log, first: float) -> dict[str, Any]:
     """
     for order in ("", "ORDER BY sent, prompt, output"):  # most logs are in order, and sorting takes the most of it all
         found = {slot: row for slot, *row in log.ask(_GAPS.format(first=repr(first), window=WINDOW_S, order=order))}
-        least, n, mean, sd, longest, at_once, twice, by_chance, *_ = found.pop(None)  # of all windows
+        least, n, mean, sd, longest, at_once, twice, by_chance, finer, *_ = found.pop(None)  # of all windows
         if not (least or 0) < 0:
             break
     inside, cvs = np.array([row[-2:] for row in found.values()], dtype=float).T
     enough = (inside >= FEWEST_GAPS) & np.isfinite(cvs)
     bursts = math.sqrt(np.average(cvs[enough] ** 2, weights=inside[enough])) if enough.any() else None
     told = twice > at_once / 2 and by_chance < (n - at_once) / 10
+    coarse = at_once > n / 2 and not finer
     return {
-        "gap_cv": sd / mean if n > 1 and mean > 0 else None,
-        "gap_cv_within_10_min": bursts,
+        "gap_cv": sd / mean if n > 1 and mean > 0 and not coarse else None,
+        "gap_cv_unknown": "timestamps are whole seconds, most of them of several requests" if coarse else None,
+        "gap_cv_within_10_min": None if coarse else bursts,
         "longest_gap_s": longest,
         "rows_said_twice": twice if told else 0,
     }
