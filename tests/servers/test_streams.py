@@ -213,6 +213,13 @@ def test_a_reply_that_came_at_once_was_not_streamed_and_has_no_step(apart_ms: fl
     assert set(run.rows["error"].str.split(":").list.first()) == {"not_streamed"}
 
 
+def test_a_call_that_came_at_once_among_others_that_did_not_has_no_step() -> None:
+    at_once = [(due(TOKENS) + 0.02 * at, text) for at, (_, text) in enumerate(ONE_BY_ONE)]
+    run = alike(lambda at: by_client(chat(at_once if at == 3 else ONE_BY_ONE)))
+    assert figures(run, "kv_decode") == pytest.approx([STEP_MS] * 4) and found(run) == []
+    assert figures(run, "prefill") == [FIRST_MS] * 4
+
+
 def test_one_event_with_a_count_above_the_budget_is_an_error_row() -> None:
     run = alike(lambda _: by_client(chat([(due(TOKENS), "all of it")], usage=71)))
     assert set(run.rows["status"]) == {"error"}

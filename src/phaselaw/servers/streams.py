@@ -12,7 +12,7 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
-from phaselaw.records import DecodeStepBasis, Served, Timing
+from phaselaw.records import PHASES, DecodeStepBasis, Served, Timing
 
 CUT_REASONS = ("cut_by_server", "repetition_guard")
 """Why a reply ended whose transfer was whole and whose last line never came."""
@@ -154,7 +154,7 @@ class Cell:
 
     def client_step_ms(self, call: Stream) -> float | None:
         """One step: the span of the arrivals over the tokens that came after the first of them."""
-        if call.events < 2 or "not streamed" in self.false:
+        if call.events < 2 or call.at_once or "not streamed" in self.false:
             return None
         ends = (call.bursts[0][0], call.bursts[-1][0]) if "bursts" in self.false else (call.at_ms[0], call.at_ms[-1])
         span_ms, tokens = ends[1] - ends[0], self._tokens_after_first(call)
@@ -256,7 +256,8 @@ class Cell:
             if by_client:
                 faults["prefill"] = "not_streamed: the reply came at once, so its first token can't be told"
         elif step_ms is None and call.budget > 1:
-            faults["kv_decode"] = faults["e2e_kv"] = "no_decode_step: too few tokens came to time one"
+            lost = PHASES if by_client and call.at_once else PHASES[1:]
+            faults |= dict.fromkeys(lost, "no_decode_step: too few tokens came, or all at once: none can be timed")
         elif "bursts" in self.false and by_client:
             held = "arrivals_in_bursts: the first token was held back with others; go round the proxy"
             faults["prefill"] = faults["e2e_kv"] = held
