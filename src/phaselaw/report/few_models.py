@@ -240,7 +240,7 @@ def in_short(subject: Subject, slo_ms: tuple[float, float]) -> list[str]:
         together = (
             f", {' '.join(_CLIENTS[f'output_tokens_per_s_{key}'].text(each) for key in ('median', 'ci_low'))} by "
             f"{each['concurrency']} together"
-            for each in [each for each in mine if each["output_tokens_per_s_median"]][-1:]
+            for each in [each for each in mine if each["output_tokens_per_s_median"] and each["concurrency"] > 1][-1:]
         )
         said["first token"].append(f"{_OF['ttft_ms'].text(row)} ms {on}")
         said["tokens/s"].append(f"{_OF['tokens_per_s'].text(row)} alone{''.join(together)} {on}")
@@ -249,7 +249,8 @@ def in_short(subject: Subject, slo_ms: tuple[float, float]) -> list[str]:
         said["users"].append(f"{users} {on}")
     if found[0]["cold_ms"]:
         said["first token"].append(f"when cold {digits(found[0]['cold_ms'])} ms")
-    said["users"].append(f"p95 within {slo_ms[0]:g} ms to the first token and {slo_ms[1]:g} ms for each other one")
+    waits = f"p95 within {slo_ms[0]:g} ms to the first token and {slo_ms[1]:g} ms for each other one"
+    said["users"].append(f"{waits}, and no call failed")
     said["limited by"] = [*map(_bound_words, alike(found, "most_is", "wall").values()), *sweeps.at_once(subject)]
     said["trust"] = [f"{validity.trust(subject)}. {_brackets(subject, found)}"]
     return [f"{name:<13}{'; '.join(parts)}" for name, parts in said.items()]
