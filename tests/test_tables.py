@@ -43,6 +43,7 @@ def test_what_is_missing_is_a_dash(show) -> None:
 
 def test_not_a_number_is_missing_too() -> None:
     assert digits(float("nan")) == fixed(float("inf")) == MISSING
+    assert fixed(-0.0004) == "0.000"
 
 
 def test_a_count_is_whole_where_it_is_and_not_rounded_where_it_is_not() -> None:

@@ -34,6 +34,7 @@ def test_a_real_server_is_told_in_five_lines_and_its_run_is_like_any_other(tmp_p
             assert "short (" in lines[0] and "by 2 together" in lines[1]
             assert contents(out)["complete"] and contents(out)["calls_failed"] == 0
             assert (out / "report.html").is_file()
+            assert "\nEnd to end, " in (out / "report.md").read_text(), "of a model whose size nobody stated, too"
             if words[0] == "quick":
                 assert "2 or more on short" in lines[2] and "10000 ms" in lines[2]
 

@@ -39,9 +39,13 @@ def test_two_models_are_compared_by_name_prompt_by_prompt(tmp_path: Path, capsys
     assert "Whole calls of models/tiny-gpt2 against models/gpt2-25m: micro" in words
     assert "faster [" in words and "], real" in words
     assert "| models/tiny-gpt2 | models/gpt2-25m | micro |" in report
+    [answer] = [line for line in report.splitlines() if line.startswith("models/tiny-gpt2 on hf")]
+    assert answer.count(" generates on 2 prompts ") == 2 and " tokens/s, the first after " in answer
 
 
 def test_from_three_models_on_laws_lead(tmp_path: Path, capsys) -> None:
     terminal, report = said(tmp_path, 3, capsys)
     assert "exponent" in terminal and "Each model and prompt" not in report
+    assert "Regime: " in terminal and "Regime: " in report.partition("##")[0]
+    assert "What another day would give" in report and "What another run would give" not in report
     assert "A million tokens, prompt and generated, cost $" in " ".join(terminal.split())

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from phaselaw import records
@@ -66,11 +67,12 @@ class RunProgress:
         self._began = self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("measuring"),
-            BarColumn(),
+            BarColumn(16),
             MofNCompleteColumn(),
             TextColumn("calls{task.fields[left]}"),
-            TextColumn("{task.fields[now]}", markup=False),
+            TextColumn("{task.fields[now]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
             console=console,
+            expand=True,
             disable=not self._live,
             transient=True,
         )

@@ -44,13 +44,14 @@ CONCURRENCY_THROUGHPUT = Table(
     "output_tokens_per_s_ci_low ttft_ms_median ttft_ms_p95 itl_p50_ms_median client_e2e_ms_median "
     "served_at_once",
 )
+_LAW = col.words("throughput_law", "law", of_row=lambda row: row["throughput_law"].replace("_", " ").capitalize())
 CONCURRENCY_FITS = Table(
     name="concurrency_fits",
     holds="laws of throughput against clients",
     why_empty=_ONE,
     keeps_budget=True,
     columns=(
-        *(*_GROUP, col.words("throughput_law", "law"), col.counted("n"), *col.plain("single_client_tokens_per_s")),
+        *(*_GROUP, _LAW, col.counted("n"), *col.plain("single_client_tokens_per_s")),
         *(col.derived("contention", "contention"), col.derived("coherency", "coherency")),
         col.Col(key="peak_clients", title="clients at the peak", provenance="extrapolated"),
         *(*col.plain("peak_tokens_per_s"), col.derived("r2", "R2", col.fixed)),

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from phaselaw.laws import decisions
 from phaselaw.laws.analysis import DECLARED
+from phaselaw.laws.summary import REQUESTS
 from phaselaw.report import (
     comparison,
     economics,
@@ -21,7 +21,7 @@ from phaselaw.report.guidance import guidance
 from phaselaw.report.outline import CHAPTERS, GLOSSARY
 from phaselaw.report.subject import Subject
 from phaselaw.report.validity import trust, validity
-from phaselaw.tables import digits
+from phaselaw.tables import alike, digits
 
 _MADE: dict[str, Callable[[Subject], Iterable[Block | None]]] = {
     "Each model and prompt": few_models.by_prompt,
@@ -80,14 +80,10 @@ def _section(subject: Subject, outlined: dict[str, Any]) -> Section | None:
 
 
 def _speed(subject: Subject) -> str:
-    ends = [
-        " and ".join(
-            f"{row[f'{end}_model']} answers in {digits(row[f'{end}_latency_ms'])} ms"
-            for end in ("smallest", "largest")[: row["n_models"]]
-        )
-        + f" ({row['law']})"
-        for row in subject.rows(decisions.WHAT_BREAKS_FIRST.name)
-    ]
+    ends = []
+    for (law,), rows in alike(subject.ordered(REQUESTS.name, mode="e2e_kv"), "law").items():
+        told = (f"{row['model']} answers in {digits(row['latency_geomean_ms'])} ms" for row in (rows[0], rows[-1]))
+        ends.append(f"{' and '.join(dict.fromkeys(told))} ({law})")
     return f"End to end, {front.joined(ends)}." if ends else "No model has a usable end-to-end latency."
 
 

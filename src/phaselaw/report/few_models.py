@@ -125,7 +125,8 @@ def figures(subject: Subject) -> tuple[Headline, ...]:
         ("usd_per_1m", "1M generated tokens", "${}", unit_price, dollars),
     ):
         value, *others = (
-            f"{short_name(row['model'])}, {row['scenario']}: " * (row is not first) + shown.format(text(row[key]))
+            f"{short_name(row['model'])}, {row['scenario']}: " * (row is not first)
+            + ("not measured" if row[key] is None else shown.format(text(row[key])))
             for row in found[:4]
             if row is first or row[key] is not None
         )
@@ -213,7 +214,7 @@ def by_prompt(subject: Subject) -> Iterator[Block]:
 
 def summary(subject: Subject) -> Sequence[Block]:
     """The same for a terminal, in narrow tables; empty with more models."""
-    found, clients = rows(subject), subject.rows(CONCURRENCY_THROUGHPUT.name)
+    found, clients = rows(subject), subject.ordered(CONCURRENCY_THROUGHPUT.name)
     if not found:
         return ()
     who = [column for column in (MODEL, LAW) if len({column.text(row) for row in found}) > 1]
@@ -223,8 +224,10 @@ def summary(subject: Subject) -> Sequence[Block]:
     tables = [display(Table(columns=(*who, *columns)), found) for columns in (_WAITS, whole)]
     named = () if who else (f"{found[0]['model']} on {found[0]['law']}:",)
     if clients:
-        shows = ("model " if who else "") + _BY_CLIENTS
-        tables.append(display(dataclasses.replace(CONCURRENCY_THROUGHPUT, shows=shows), clients))
+        shows, numbers = ("model " if who else "") + _BY_CLIENTS, [row["concurrency"] for row in clients]
+        table = dataclasses.replace(CONCURRENCY_THROUGHPUT, shows=shows, caption="The fewest and the most clients.")
+        ends = (min(numbers), max(numbers))
+        tables.append(display(table, [row for row in clients if row["concurrency"] in ends]))
     return (*named, *tables, *sweeps.at_once(subject), *_closing(subject))
 
 

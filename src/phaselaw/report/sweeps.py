@@ -136,7 +136,7 @@ def _by_model(subject: Subject, axis: str, mode: str, key: str, title: str) -> I
 
 def clients(subject: Subject) -> Iterator[CurvePlot]:
     """Throughput against clients; its table stands under Concurrency."""
-    rows = [row for row in subject.rows(CONCURRENCY_THROUGHPUT.name) if row["output_tokens_per_s_median"]]
+    rows = [row for row in subject.ordered(CONCURRENCY_THROUGHPUT.name) if row["output_tokens_per_s_median"]]
     if rows:
         rows = [row | {"named": f"{row['model']} on {row['backend']}, {row['scenario']}"} for row in rows]
         keys = (f"output_tokens_per_s_{figure}" for figure in ("median", "ci_low", "ci_high"))
@@ -146,6 +146,7 @@ def clients(subject: Subject) -> Iterator[CurvePlot]:
             x=Axis(title="clients", log=True),
             y=Axis(title="output tokens/s", log=True),
             curves=curves(rows, "named", "concurrency", *keys),
+            title="Throughput by clients",
         )
 
 
