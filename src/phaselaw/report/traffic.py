@@ -67,9 +67,7 @@ def _facts(profile: Mapping[str, Any]) -> list[str]:
             bin_of = duration(peak["lasts_s"]) if "lasts_s" in peak else "minute"
             busiest = f"the busiest {bin_of} {digits(peak['requests_per_s'])} ({peak['over_mean']:.2f} x)"
         month = f"; a plan takes these {duration(span)} as a month" if span else ""
-        facts.append(
-            f"{digits(profile['requests_per_s'])} requests/s on average (all over the whole span); {busiest}{month}."
-        )
+        facts.append(f"{digits(profile['requests_per_s'])} requests/s on average; {busiest}{month}.")
     if profile["gap_cv"] is not None:
         inside = profile.get("gap_cv_within_10_min")
         apart = f"; inside ten minutes, apart from day and night, {inside:.2f}" if inside is not None else ""
@@ -124,6 +122,8 @@ def _against(against: Mapping[str, Any]) -> tuple[str, ...]:
     compared = [
         f"{name}: logged / predicted by {against['law']} is {digits(row['ratio'])} "
         f"{bracket(row['ratio_low'], row['ratio_high'], digits)} over {row['requests']:,} requests: {row['verdict']}."
+        if row["requests"]
+        else f"{name}: not compared, since no logged time lies in the measured range."
         for name, row in (("time to first token", against["ttft"]), ("decode step", against["decode_step"]))
     ]
     outside = (
