@@ -155,7 +155,7 @@ def _pace(server: LocalServer) -> tuple[float, float, str]:
         except EngineError as error:
             if api == "completions" and server.kind == "openai" and error.kind.startswith("http_4"):
                 continue
-            if server.models[0] == UNNAMED and error.kind in ("http_400", "http_404", "http_422"):
+            if server.models[0] == UNNAMED and error.kind in ("http_400", "http_404", "http_422", "http_500"):
                 unnamed = f"{server} names no model: say which with --model NAME (asked for any: {error})"
                 raise NotReadyError(unnamed) from None
             raise NotReadyError(f"{server}: {error}{openai.key_hint(error, server.url)}") from None

@@ -59,6 +59,9 @@ const requests = (inputs) => inputs.tokens_per_month / formulas.tokens_per_month
 const digits = (value) => (value == null ? "–" : value.toLocaleString("en-US", { maximumSignificantDigits: 3 }));
 const whole = (value) => (value == null ? "–" : value.toLocaleString("en-US"));
 const money = (value) => (value == null ? "–" : value.toLocaleString("en-US", { maximumFractionDigits: Math.abs(value) >= 100 ? 0 : 2 }));
+const places = { minimumFractionDigits: 3, maximumFractionDigits: 3 };
+const price = (value) => (value == null || value < 0.01 ? digits(value) : value.toLocaleString("en-US", places));  // as a plan writes it
+const parts = (value) => (value == null ? "–" : value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 }));
 const usd = (value) => (value == null ? "–" : `${value < 0 ? "-" : ""}${known.mark}${money(Math.abs(value))}`);
 const budgets = new Set(known.workers.map((worker) => worker.gen_tokens)).size > 1;
 function named({ model, backend, batch_size, gen_tokens }) {
@@ -66,12 +69,12 @@ function named({ model, backend, batch_size, gen_tokens }) {
   return [`${model.split("/").pop()} on ${backend}`, ...more.filter(Boolean)].join(", ");
 }
 const COLUMNS = [
-  ["usd_per_month_whole", money], ["status"], ["whole_workers", whole], ["usd_per_1m_whole", digits], ["usd_per_1m", digits],
-  ["saved_usd_per_month_whole", money], ["pays_from_tokens_per_month", digits], ["workers", digits],
+  ["usd_per_month_whole", money], ["status"], ["whole_workers", whole], ["usd_per_1m_whole", price], ["usd_per_1m", price],
+  ["saved_usd_per_month_whole", money], ["pays_from_tokens_per_month", digits], ["workers", parts],
 ];
 function shown(row, key, show) {
   const [low, high] = [row[`${key}_low`], row[`${key}_high`]];
-  if (row[key] == null || (low == null && high == null)) return show(row[key]);
+  if (row[key] == null || (low == null && high == null) || low === high) return show(row[key]);
   return `${show(row[key])} [${show(low)}, ${high == null ? "∞" : show(high)}]${row.worker.one_more_run ? "" : " (this run)"}`;
 }
 function cell(words, kind, value) {
@@ -94,7 +97,7 @@ function fill(rows) {
   if (by) sort(by, by.getAttribute("aria-sort") === "descending");
 }
 function said({ inputs, rows, two }) {
-  const load = `${digits(inputs.tokens_per_month)} tokens a month (${digits(requests(inputs))} requests/s)`;
+  const load = `${whole(Math.round(inputs.tokens_per_month))} tokens a month (${digits(requests(inputs))} requests/s)`;
   const [best] = rows;
   const lines = [best.usd_per_month_whole == null
     ? `No model can serve ${load} of such requests.`
