@@ -318,6 +318,16 @@ def test_an_address_with_and_without_v1_is_the_same(address: str) -> None:
     assert openai.create(backend(address)).server.base_url.lower() == "http://a:1/v1"
 
 
+@pytest.mark.parametrize("tail", ["?key=hidden-hidden", "/v1?x=hidden-hidden", "/v1#hidden-hidden"])
+def test_an_address_of_the_environment_with_more_than_a_path_is_refused_and_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tail: str
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:9{tail}")
+    with pytest.raises(EngineError, match="without user, password, query") as caught:
+        openai.create(backend(None))
+    assert "hidden-hidden" not in str(caught.value)
+
+
 def test_without_a_key_none_is_sent(server: Any) -> None:
     standin, url = server()
     loaded(url)

@@ -77,7 +77,7 @@ class HttpClient:
         self._headers, self._ca_file = headers, ca_file
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.closed = threading.Event()
-        self._origin = _origin(self.base_url)
+        self._origin = _origin(self.base_url, base=True)
         self._answered = False
         self.gone = False
         """Whether it answered once and now takes no connection."""
@@ -362,11 +362,14 @@ def _reason(error: Exception) -> str:
     return " ".join(str(text).split()) or type(error).__name__
 
 
-def _origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of an address; raises `EngineError` where it can't be the address of a server."""
+def _origin(url: str, *, base: bool = False) -> tuple[str, str, int]:
+    """Scheme, host and port of an address; raises `EngineError` where it can't be the address of a server.
+
+    That of a ``base`` is kept with a run: it has no query, which may hold a key.
+    """
     try:
         parts = urlsplit(url)
-        http_address(f"{parts.scheme}://{parts.netloc}")
+        http_address(url if base else f"{parts.scheme}://{parts.netloc}")
     except ValueError as error:
         raise EngineError(f"{_without_secrets(url)}: no server's address: {error}", kind="bad_url") from None
     return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
