@@ -150,7 +150,10 @@ class HfEngine:
     def __init__(self, backend: HfBackend) -> None:
         from phaselaw.engines import hf_model
 
-        self._library = hf_model  # from the start: the first load is not to be timed with it
+        # What the libraries take is no part of a load, which is timed.
+        self._library = hf_model
+        hf_model.use_threads(backend.threads)
+        hf_model.resident_runtime_mb()
         self._backend = backend
         self._models: list[HfModel] = []
         self._most: int | None = None
@@ -214,7 +217,6 @@ class HfEngine:
             raise EngineError(f"backend {self._backend.name}: {fault}", kind="missing_device")
         for fault in _model_faults(model.name):
             raise EngineError(f"model {model.name}: {fault}", kind="missing_model")
-        library.resident_runtime_mb()
         what = f"can't load {model.name}"
         with library.failures_as_engine_errors(what, kind="load"), within(LONGEST_LOAD_S, "its weights"):
             loaded: HfModel = library.HfModel(model.name, resolve(model.name), self._backend)
