@@ -40,6 +40,12 @@ def test_models_of_one_size_are_not_called_too_few_for_one_exponent(tmp_path: Pa
     assert (row["status"], row["n_models"]) == (NARROW, 3)
 
 
+def test_latency_that_falls_with_size_is_not_said_to_grow(tmp_path: Path) -> None:
+    rows = hard_rows(models=4, scenarios=("a",)).with_columns(latency_ms=1e3 / pl.col("latency_ms"))
+    [regime] = tables_of(runs.load(written(rows.to_dicts(), tmp_path)), Options(draws=5))["regimes"].to_dicts()
+    assert regime["reason"].startswith("latency falls as params^-0.5")
+
+
 def test_backends_differ_in_tr121_and_the_cpu_alone_of_hf_has_a_law(tr121) -> None:
     assert {row["status"] for row in of(tr121.tables, c.ONE_ACROSS_BACKENDS)} == {c.REFUTED}
     assert {row["backend"]: row["status"] for row in of(tr121.tables, c.PARAMS_PREDICT)} == {

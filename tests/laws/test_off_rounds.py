@@ -45,7 +45,8 @@ def test_three_slow_rounds_of_ten_are_found_and_the_law_and_prices_without_them_
 
 def test_one_slow_replicate_of_three_is_found_by_its_name() -> None:
     [said] = findings(analysis(slow={1}, rounds=1, replicates=3))
-    assert said["evidence"].startswith("replicate 1 took")
+    assert said["evidence"].startswith("replicate 1 took 3.")
+    assert " to " not in said["evidence"].partition("times")[0], "one factor is no span"
 
 
 @pytest.mark.parametrize("rounds", [2, 3, 10])

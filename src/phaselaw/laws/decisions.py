@@ -203,7 +203,8 @@ def _regime(
         return UNKNOWN, "the models are too near in size for a law"
     if verdict in {SUPPORTED, TREND}:
         certain = fits.get(POWER, {}).get("relative_share_at_median_ci_low")
-        figures = f"latency grows as params^{law['slope']:.3f}, R2 {law['r2']:.3f}, {law['verdict']}"
+        grows = "grows" if law["slope"] > 0 else "falls"
+        figures = f"latency {grows} as params^{law['slope']:.3f}, R2 {law['r2']:.3f}, {law['verdict']}"
         if certain is not None and certain >= OVERHEAD_SHARE:
             return MIXED, f"{figures}; but at least {certain:.0%} of the median model's latency is overhead"
         return SIZE, figures

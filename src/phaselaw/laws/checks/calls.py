@@ -80,17 +80,18 @@ def drift(evidence: Evidence) -> Findings:
     next_step="look what else the machine did then; measure again, or read the figures without",
 )
 def off_as_a_whole(evidence: Evidence) -> Findings:
-    """Rounds, or replicates, in which every cell is slower, or faster, than in the others."""
+    """Rounds, or replicates, in which the median cell is far slower, or faster, than in the others."""
     calls, in_rounds = evidence.measured, evidence.run.order == "rounds"
     for key, rounds in grouped(off_rounds(calls, in_rounds=in_rounds), ["backend", "batch_size", "run", "unit"]):
         column = "replicate" if key["unit"] == "replicate" else "rep"
         named = ", ".join(f"{value:g}" for value in rounds[column].unique().sort())
         factors = rounds["factor"].to_numpy()
+        times = " to ".join(dict.fromkeys(f"{factor:.2f}" for factor in (factors.min(), factors.max())))
         yield Finding(
             key,
             float(factors[np.abs(np.log(factors)).argmax()]),
-            f"{key['unit']} {named} took {factors.min():.2f} to {factors.max():.2f} times as long as the others, in "
-            "every cell alike; laws and prices without stand in laws_without_off_rounds",
+            f"{key['unit']} {named} took {times} times as long as the others, at the median cell; laws and prices "
+            "without stand in laws_without_off_rounds",
         )
     unit = pl.struct("replicate", "rep") if in_rounds else pl.col("replicate")
     units = calls.group_by("backend", "batch_size", "run").agg(unit.n_unique().alias("n"))
