@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Phase = Literal["prefill", "kv_decode", "e2e_kv"]
 PHASES: tuple[Phase, ...] = ("prefill", "kv_decode", "e2e_kv")
+ALL = "__all__"
+"""The ``scenario`` of figures over all scenarios, which none may be named."""
 
 Order = Literal["rounds", "cells"]
 """``rounds``: repetition r of every cell before r + 1 of any; ``cells``: a cell's calls back to back (TR121)."""

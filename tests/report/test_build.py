@@ -56,7 +56,8 @@ def test_rows_that_count_no_tokens_and_know_no_first_call_are_told_so(tmp_path: 
     kept = ("backend", "backend_kind", "model", "scenario", "mode", "status", "latency_ms", "params_millions")
     rows = hard_rows(models=3, scenarios=("a",)).filter(~pl.col("is_warmup")).select(kept)
     again = rows.with_columns(backend=pl.lit("y"), backend_kind=pl.lit("openai"))
-    written(pl.concat([rows, again]).to_dicts(), tmp_path)
+    batches = [pl.concat([rows, again]).with_columns(batch_size=pl.lit(batch)) for batch in (1, 2)]
+    written(pl.concat(batches).to_dicts(), tmp_path)
     assert main(["report", str(tmp_path)]) == 0
     text = (tmp_path / "report.md").read_text()
     assert not re.search(r"\bNone\b|\bnan\b", text)

@@ -122,10 +122,11 @@ def row(mode: str = "prefill", status: str = "ok", params: str = "5") -> str:
         (row(), HEADER.replace("params_millions", "model"), "the column 'model' stands twice"),
         (row(status="OK"), HEADER, "status 'OK' would count as failed; write ok"),
         (row(mode="prefil"), HEADER, "mode 'prefil' is unknown; one of prefill, kv_decode, e2e_kv"),
+        (row().replace(",s,", ",__all__,"), HEADER, "a scenario is named __all__, as figures over all scenarios are"),
         ((HEADER + row()).replace("\n", "\r"), "", "its lines end with CR alone"),
         (row(), HEADER.replace("model", "\x1b[2Jmodel\x07"), r"required column\(s\) missing: model"),
     ],
-    ids=["header only", "doubled column", "status OK", "unknown mode", "CR", "escapes"],
+    ids=["header only", "doubled column", "status OK", "unknown mode", "scenario of all", "CR", "escapes"],
 )
 def test_a_table_that_can_only_mislead_is_refused_with_the_reason(
     tmp_path: Path, rows: str, header: str, why: str

@@ -121,6 +121,7 @@ BROKEN = [
     ),
     but("run_name: sound", "run_name: no", 1, "run_name: should be text, not False; put it in quotes"),
     but("run_name: sound", 'run_name: "../a|b"', 1, "run_name: a name holds no control characters, no |"),
+    but("name: short", "name: __all__", 7, "scenarios[0]: __all__ is the name of figures over all scenarios"),
     but("name: short", 'name: " "', 7, "scenarios[0].name: a name holds", name="a blank name"),
     but("name: one", "name: {a: b}", 13, "models[0].name: should be text, not {'a': 'b'}"),
     but(

@@ -40,14 +40,13 @@ from scipy import optimize, special
 
 from phaselaw.laws.regression import Floats, t_half_width
 from phaselaw.laws.summary import CELL, GROUP, MODEL, MODEL_KEYS, by_cell_and_unit, median_variance, unit_of
+from phaselaw.records import ALL as ALL
 from phaselaw.tables import BUDGET, Table, grouped, plain, words
 
 Kind = Literal["hosts", "runs", "replicates", "rounds", "repetitions"]
 """Hosts of a run, or runs, that were pooled; replicates of one run (fresh processes, back to back); rounds of one
 replicate, or its repetitions where calls were not made in rounds."""
 
-ALL = "__all__"
-"""The ``scenario`` of a law on the geometric means over scenarios."""
 KEYS = [*GROUP, "scenario", "aggregation"]
 """What tells one law from another."""
 

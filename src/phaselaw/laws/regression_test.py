@@ -22,6 +22,7 @@ from scipy import special
 
 from phaselaw import tables as col
 from phaselaw.laws.regression import Floats, sum_of_variances, t_half_width
+from phaselaw.laws.structure import p_value
 from phaselaw.laws.summary import Unit, by_cell_and_unit, floats, median_variance, usable
 from phaselaw.records import PHASES, Run
 from phaselaw.tables import BUDGET, Table
@@ -52,7 +53,7 @@ _FIGURES = (
     col.derived("ratio", "B / A", col.fixed),
     *col.interval("ratio_low", "ratio_high", "interval"),
     *col.plain("degrees p_slower p_faster"),
-    col.derived("p_slower_holm", "p (Holm)", col.fixed),
+    col.derived("p_slower_holm", "p (Holm)", p_value),
     *col.plain("p_faster_holm"),
     col.Col(key="verdict", title="verdict", type=pl.String, show=lambda it: it.upper() if it == SLOWER else it),
     col.measured("latency_a_ms", "A ms"),

@@ -119,7 +119,7 @@ def _exponents(subject: Subject) -> Iterator[Block]:
 
 def _by_model(subject: Subject, axis: str, mode: str, key: str, title: str) -> Iterator[CurvePlot]:
     """A plot of ``key`` along an axis for each of the first settings, with a curve for each model."""
-    rows = map(_with_setting, subject.rows(SWEEP_CURVES.name, axis=axis, mode=mode))
+    rows = (_with_setting(row) for row in subject.rows(SWEEP_CURVES.name, axis=axis, mode=mode) if row[key])
     by_size = sorted(rows, key=lambda row: (row["params_millions_effective"] or 0, row["value"]))
     settings = sorted(alike(by_size, "setting").items(), key=lambda group: in_order(group[0][0]))
     low, high = (f"{key.removesuffix('_ms')}_ci_{end}" for end in ("low", "high"))

@@ -13,7 +13,7 @@ import polars as pl
 
 from phaselaw.errors import AnalysisError
 from phaselaw.files import FORMULA_STARTS, json_object, sha256_of
-from phaselaw.records import LARGEST, PHASES, Run, Source, duration
+from phaselaw.records import ALL, LARGEST, PHASES, Run, Source, duration
 from phaselaw.rundir.columns import MEASURED
 from phaselaw.rundir.conditions import differences, of_replicates
 from phaselaw.rundir.derive import HASHES, HOST, HOSTS, MANIFEST, METRICS, MODELS, derived, is_sound
@@ -338,6 +338,8 @@ def _refuse_unusable(rows: pl.DataFrame, where: str) -> None:
     for name, missing in rows.select(pl.col(_IDENTITY).null_count()).row(0, named=True).items():
         if missing:
             raise AnalysisError(f"{where}: {missing} row(s) without a {name}; what they measured can't be told")
+    if (rows["scenario"].cast(pl.String) == ALL).any():
+        raise AnalysisError(f"{where}: a scenario is named {ALL}, as figures over all scenarios are; rename it")
     for name in _IDENTITY:
         lines = rows[name].cast(pl.String).str.contains("\n", literal=True)
         if lines.any():

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from phaselaw.errors import names_a_secret
-from phaselaw.records import Cell, Order
+from phaselaw.records import ALL, Cell, Order
 
 SCHEMA_VERSION = 1
 """Version of the study format: raised when a study that was right is no longer, never for a new key."""
@@ -274,6 +274,8 @@ class Scenario(Strict):
     def _one_kind_of_prompt(self) -> Self:
         if sum(each is not None for each in (self.prompt, self.prompts, self.prompt_tokens)) != 1:
             raise ValueError("give exactly one of prompt (a text), prompts (texts) and prompt_tokens (a count)")
+        if self.name == ALL:
+            raise ValueError(f"{ALL} is the name of figures over all scenarios: give another")
         return self
 
     @property
