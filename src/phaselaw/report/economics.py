@@ -187,11 +187,12 @@ def _told(plan: Plan, row: Row) -> str:
 
 
 def why_words(rows: Sequence[Row]) -> list[str] | None:
-    """What prices stand on, and why they are not measured, with the models that it is about."""
-    every, told = {row["model"] for row in rows}, []
+    """What prices stand on, and why they are not measured, with the backends, or models, that it is about."""
+    every, told = {(row["backend"], row["model"]) for row in rows}, []
     for (status, why), mine in alike((row for row in rows if row["why"]), "rate_status", "why").items():
-        models = [row["model"] for row in mine]
-        about = "" if set(models) == every else f" ({', '.join(models)})"
+        others = {backend for backend, _ in every.difference((row["backend"], row["model"]) for row in mine)}
+        names = dict.fromkeys(row["model"] if row["backend"] in others else row["backend"] for row in mine)
+        about = f" ({', '.join(names)})" if others else ""
         told.append(f"{status.replace('_', ' ').capitalize()}: {why}{about}.")
     if (more := len(told) - _REASONS) > 0:
         told[_REASONS:] = [f"And {more} more such reason{'s' * (more > 1)} (--json has them all)."]
@@ -230,22 +231,14 @@ def mixes(plan: Plan) -> Section:
     average = f" (the average of {many} kinds)" if many > len(kinds) else ""
     by_phases = ("phase_split", "token_prices")
     measured = {name: [row for row in plan.rows(name) if row["rate_status"] != "not_possible"] for name in by_phases}
-    lacking = [row for row in plan.rows("token_prices") if row["rate_status"] == "not_possible"]
     return section(
         "Requests",
         f"Kinds of request ({_whose(plan)}): {'; '.join(f'{kind} {words}' for kind, words in kinds.items())}{average}.",
         plan.side_by_side("request_mixes", rows, by="mix", key="usd_per_1k_requests"),
         why_words(rows),
         *(plan.table(name, found) for name, found in measured.items() if found),
-        *(
-            f"By phases, not measured for {_all_or(mine, plan.rows('token_prices'))}: {why}."
-            for (why,), mine in alike(lacking, "why").items()
-        ),
+        *(f"By phases: {told[:1].lower()}{told[1:]}" for told in why_words(plan.rows("token_prices")) or ()),
     )
-
-
-def _all_or(rows: Sequence[Row], every: Sequence[Row]) -> str:
-    return "any model" if len(rows) == len(every) else ", ".join(f"{row['model']} ({row['backend']})" for row in rows)
 
 
 def requests(plan: Plan) -> Section:
