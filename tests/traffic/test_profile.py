@@ -125,6 +125,9 @@ def test_doubtful_units_and_dates_are_told(tmp_path: Path) -> None:
     [doubt] = traffic_profile([path], Reading())["doubts"]
     assert doubt.startswith("ttft: a median of 4.2 min") and "--duration-unit" in doubt
     assert traffic_profile([path], Reading(duration_unit="ms"))["doubts"] == []
+    path.write_text(path.read_text().replace("ttft", "latency").replace(",250", ",312.4"))  # of 10 tokens each
+    [doubt] = traffic_profile([path], Reading())["doubts"]
+    assert doubt.startswith("latency: a median of 31.2 s an output token as seconds")
     gap = traffic_profile([arrivals(tmp_path, np.concatenate([moments, [1.8e9]]))], Reading())["doubts"]
     assert any("one gap of 1157.4 days is most of the log" in each for each in gap)
     fast = traffic_profile([arrivals(tmp_path, np.arange(200.0) / 1e4)], Reading(timestamp_unit="s"))["doubts"]

@@ -226,12 +226,12 @@ def _doubts(log: Log, document: Mapping[str, Any], first: float) -> Iterator[str
             yield f"one gap of {gap} is most of the log: a wrong date, or two logs in one?"
     if unknown := log.rows["status_not_known"]:
         yield f"{unknown:,} rows have a status that is not known here; they count as served"
-    for meaning, column, most in ((of.TTFT, "ttft", 60), (of.E2E, "e2e", 600)):
+    for meaning, column, most, per in ((of.TTFT, "ttft", 10, ""), (of.E2E, "e2e / output", 1, " an output token")):
         if any(source.seconds(meaning) is None for source in log.sources if meaning in source.columns.names):
-            [(median,)] = log.ask(f"SELECT median({column}) FROM (SELECT {column} FROM requests LIMIT 100000)")
+            [(median,)] = log.ask(f"SELECT median(x) FROM (SELECT {column} AS x FROM requests LIMIT 100000)")
             if median is not None and median > most:
                 name = log.columns.names[meaning]
-                yield f"{name}: a median of {duration(median)} as seconds: say --duration-unit ms where it is that"
+                yield f"{name}: a median of {duration(median)}{per} as seconds: say --duration-unit ms where it is that"
 
 
 def _two_rates(log: Log, first: float, span: float) -> Iterator[str]:
