@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rows import phases, run_of
 
 from phaselaw.cli import main
 from phaselaw.laws.analysis import Analysis, analyze
@@ -103,3 +104,16 @@ def test_a_run_that_swept_clients_is_planned_at_the_number_that_was_fastest(simu
     assert best.e2e_s[0] == pytest.approx(alone.e2e_s[0] * 2 / 1.8)
     spread = [np.nanstd(np.log(each.tokens_per_s[1:])) for each in (alone, best)]
     assert spread[0] < spread[1]
+
+
+def test_a_new_worker_serves_after_a_load_that_was_one_and_the_first_call() -> None:
+    cold = {"calls_since_model_load": 0, "tokens_per_s": 9.0}
+    warm = cold | {"calls_since_model_load": 1}
+    ollama = {"backend": "o", "backend_kind": "ollama"}  # which loads within the call, and says 30 ms of warm ones
+    rows = [
+        *phases(100, 400, **cold, load_ms=2000.0),
+        *phases(100, 400, **cold, **ollama, load_ms=9000.0, request_ms=9500.0),
+        *(row for at in range(3) for row in phases(100, 400, **warm, **ollama, rep=at, load_ms=30.0, request_ms=530.0)),
+    ]
+    run = run_of(rows)
+    assert {each.backend: each.scale_out_s for each in replicas_of(run, analyze(run), 1.0)} == {"b": 2.5, "o": 9.5}

@@ -318,10 +318,13 @@ def _contexts(models: pl.DataFrame) -> dict[tuple[str | None, str], int]:
 
 def _loads(rows: pl.DataFrame) -> dict[tuple[str, str], float]:
     """Seconds from a load's beginning to the end of the first call after it, by backend and model: medians."""
-    loaded = rows.filter((pl.col("mode") == "e2e_kv") & (pl.col("load_ms") > 0) & pl.col("latency_ms").is_finite())
-    first = pl.coalesce("request_ms", "latency_ms")
-    took = loaded.group_by("backend", "model").agg((pl.col("load_ms") + first).median() / 1e3)
-    return {(backend, model): seconds for backend, model, seconds in took.iter_rows()}
+    # Ollama tells of a load in warm calls too, of moments, and loads within the call.
+    cold = (pl.col("load_ms") > 0) & (pl.col("calls_since_model_load").fill_null(0) == 0)
+    loaded = rows.filter((pl.col("mode") == "e2e_kv") & cold & pl.col("latency_ms").is_finite())
+    within = (pl.col("backend_kind") == "ollama") & pl.col("request_ms").is_not_null()
+    took = pl.coalesce("request_ms", "latency_ms") + pl.when(within).then(0.0).otherwise(pl.col("load_ms"))
+    took_s = loaded.group_by("backend", "model").agg(took.median() / 1e3)
+    return {(backend, model): seconds for backend, model, seconds in took_s.iter_rows()}
 
 
 Swept = tuple[str, str, int | None]
