@@ -1,5 +1,6 @@
 """What several rooms' tests share."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # The same of the small tables and matrices of an analysis: handing them from thread to thread is a quarter of its time.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ |= {"POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+# Hardly any of what imports and collection make is garbage: looking for it took a fifth of collecting.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for, but not among what collection made."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -390,7 +390,7 @@ def fuzz_here(name: str, seconds: float, corpus: Path) -> None:
     atheris.Fuzz()
 
 
-def serve() -> None:
+def serve(modules: Sequence[str]) -> None:
     """Import what the readers read with, instrumented, once; then fork a fuzzer of each that standard input names.
 
     Nothing is read before a fork: the threads that polars starts would be lacking after it.
@@ -399,7 +399,7 @@ def serve() -> None:
 
     told = redirect_stderr(io.StringIO())  # each module's name
     with told, atheris.instrument_imports(include=["phaselaw"], enable_loader_override=False):
-        for module in MODULES:
+        for module in modules:
             import_module(f"phaselaw.{module}")
     for line in sys.stdin:
         asked = json.loads(line)
@@ -417,10 +417,15 @@ def serve() -> None:
 class Fuzzers:
     """Fuzzers, each in a process of its own, forked from one that has done their imports."""
 
+    def __init__(self, modules: Sequence[str] = MODULES) -> None:
+        """``modules`` are what they read with."""
+        self._modules = modules
+
     def __enter__(self) -> Self:
         self._place = tempfile.TemporaryDirectory()
         # A shell forks it: what this process starts itself would count this process's peak memory as its own.
-        command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, str(HERE / "readers.py"), "--serve"]
+        command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, str(HERE / "readers.py"), *self._modules]
+        command.append("--serve")
         environment = os.environ | {"TMPDIR": self._place.name}
         self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         return self
@@ -460,7 +465,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.corpus is not None:
         fuzz_here(args.names[0], args.seconds, args.corpus)
     if args.serve:
-        serve()
+        serve(args.names)
         return 0
     code = 0
     with Fuzzers() as fuzzers:

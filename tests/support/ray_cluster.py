@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine: a head without processors, and nodes as processes of their own, all on 127.0.0.1.
+"""A Ray cluster on this machine: nodes as processes of their own, the first of them its head, all on 127.0.0.1.
 
     python tests/support/ray_cluster.py a b c
 
@@ -20,9 +20,13 @@ HEALTH = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
 
 
 def main() -> None:
-    head = {"num_cpus": 0, "include_dashboard": False, "node_name": "head", "_system_config": HEALTH}
+    first, *others = sys.argv[1:]
+    head = {"num_cpus": 1, "include_dashboard": False, "node_name": first, "_system_config": HEALTH}
+    # It scales nothing, and shows no log.
+    head |= {"no_monitor": True, "include_log_monitor": False}
     cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=True)
-    nodes = {name: cluster.add_node(num_cpus=1, node_name=name, wait=False) for name in sys.argv[1:]}
+    nodes = {first: cluster.head_node}
+    nodes |= {name: cluster.add_node(num_cpus=1, node_name=name, wait=False) for name in others}
     cluster.wait_for_nodes()
     raylets = {name: node.all_processes["raylet"][0].process for name, node in nodes.items()}
     pids = {name: raylet.pid for name, raylet in raylets.items()}
