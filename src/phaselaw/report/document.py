@@ -249,7 +249,7 @@ class Front:
     """The first screen: what one looks at before reading anything."""
 
     answer: str
-    """The answer to the title's question, in one plain sentence."""
+    """The answer to the title's question, in a plain sentence or two."""
     notices: tuple[str, ...]
     """What must be known first: that nothing was measured, that the run is unfinished."""
     trust: Trust

@@ -79,8 +79,8 @@ def _doubt(subject: Subject, row: Row) -> tuple[int, int]:
     return 2 * unsupported + bool(law.get(SUSPECT)), -row["n_models"]
 
 
-def _law(subject: Subject, row: Row, mode: str = "e2e_kv") -> Row:
-    return next(iter(subject.rows("scaling_fits", scenario="__all__", mode=mode, law=row["law"])), {})
+def _law(subject: Subject, row: Row) -> Row:
+    return next(iter(subject.rows("scaling_fits", scenario="__all__", mode="e2e_kv", law=row["law"])), {})
 
 
 def notices(subject: Subject) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def notices(subject: Subject) -> tuple[str, ...]:
 
 
 def answer(subject: Subject) -> str:
-    """The answer in one plain sentence."""
+    """The answer in a plain sentence, and the regime."""
     rows = subject.rows("what_breaks_first")
     told = _of_cold_starts(subject) or " ".join(few_models.answers(subject))
     if told:
