@@ -79,11 +79,9 @@ class Stream:
         several = len(self.bursts)
         if self.events < SEVERAL or several < 2:
             return None
-        if len(self.bursts[0]) == 1:
-            return False
         span_ms = self.bursts[-1][0] - self.bursts[0][0]
         apart = span_ms >= max(BURSTS_SPAN_MS, BURST_GAP_MS * (several - 1))
-        return apart and self.events - several >= SHARING * self.events
+        return len(self.bursts[0]) > 1 and apart and self.events - several >= SHARING * self.events
 
 
 class Cell:
@@ -251,13 +249,12 @@ class Cell:
     ) -> Mapping[str, str]:
         """The phases that a call gives no valid time for, each with the reason."""
         faults: dict[str, str] = {}
+        of_one_instant = PHASES if by_client else PHASES[1:]
         if "not streamed" in self.false:
-            faults["kv_decode"] = faults["e2e_kv"] = "not_streamed: the reply came at once, so no step can be told"
-            if by_client:
-                faults["prefill"] = "not_streamed: the reply came at once, so its first token can't be told"
+            faults |= dict.fromkeys(of_one_instant, "not_streamed: the reply came at once, so no token can be timed")
         elif step_ms is None and call.budget > 1:
-            lost = PHASES if by_client and call.at_once else PHASES[1:]
-            faults |= dict.fromkeys(lost, "no_decode_step: too few tokens came, or all at once: none can be timed")
+            lost = of_one_instant if call.at_once else PHASES[1:]
+            faults |= dict.fromkeys(lost, "no_decode_step: too few tokens came, or all at once, to time one")
         elif "bursts" in self.false and by_client:
             held = "arrivals_in_bursts: the first token was held back with others; go round the proxy"
             faults["prefill"] = faults["e2e_kv"] = held
