@@ -218,8 +218,8 @@ def _intervals(problem: _Problem, best: tuple[float, float], limit: float) -> di
 
         def cost(t: Floats) -> Floats:
             wide = np.broadcast_to(s[:, None], t.shape)
-            slack = np.maximum(limit - problem.evaluate(wide, t)[0], 0)
-            return np.asarray(sign * _parameters(problem, wide, t)[which] * np.exp(-sign * np.sqrt(slack / problem.n)))
+            slack = np.clip((limit - problem.evaluate(wide, t)[0]) / problem.n, 0, 1e5)  # e^316 is as good as no end
+            return np.asarray(sign * _parameters(problem, wide, t)[which] * np.exp(-sign * np.sqrt(slack)))
 
         return sign * float(_zoom(grid, cost)[1].min())
 
