@@ -59,10 +59,10 @@ def test_the_growth_by_the_law_has_the_laws_interval() -> None:
 
 
 def test_a_cold_start_comes_before_growth_and_at_the_smallest_model_that_shows_it() -> None:
-    [row] = found(tables((10, 40, 100), (100, 50, 20), warmups=((1.1, 5.0), (4.0, 300.0), (9.0, 900.0)))).to_dicts()
+    [row] = found(tables((10, 40, 100), (100, 50, 20), warmups=((1.1, 5.0), (12.0, 300.0), (9.0, 900.0)))).to_dicts()
     assert (row["first"], row["then"]) == (COLD_START, LATENCY)
     assert (row["cold_model"], row["cold_params_millions"]) == ("m1", 100.0)
-    assert (row["cold_ratio_max"], row["cold_added_ms_max"], row["coldness"]) == (9.0, 900.0, "kind 2")
+    assert (row["cold_ratio_max"], row["cold_added_ms_max"], row["coldness"]) == (12.0, 900.0, "kind 2")
     assert (row["cold_n_unsafe"], row["cold_n_calls"]) == (2, 3)
 
 

@@ -173,7 +173,7 @@ def regimes(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     for about, starts in grouped(_unsafe(tables), [*SETTING, "mode"]):
         events = starts.sort("added_ms_max", descending=True).to_dicts()
         cold = {"regime": COLD_START, "reason": "; ".join(map(event_words, events))}
-        cold |= {f"cold_{name}": events[0][name] for name in ("ratio_max", "added_ms_max")}
+        cold |= {f"cold_{name}": max(each[name] for each in events) for name in ("ratio_max", "added_ms_max")}
         for old in of_group(tables[WARMUP_EFFECT_SUMMARY.name], about, "mode"):
             cold |= {"warmup_ratio_p95": old["ratio_p95"], "warmup_added_ms_p95": old["added_ms_p95"]}
         rows.append(about | cold)
@@ -283,7 +283,8 @@ def _cold(tables: Mapping[str, pl.DataFrame], about: Row) -> Row:
     smallest = min(alike, key=lambda row: float(row["smallest_params_millions"] or math.inf))
     old = next(iter(of_group(tables[WARMUP_EFFECT_SUMMARY.name], worst, "mode")), {})
     return {
-        **{f"cold_{name}": worst[name] for name in ("mode", "ratio_max", "added_ms_max")},
+        **{f"cold_{name}": worst[name] for name in ("mode", "added_ms_max")},
+        "cold_ratio_max": max(float(row["ratio_max"]) for row in alike),
         "coldness": worst["coldness"],
         "cold_load_ms": worst["worst_load_ms"],
         "cold_model": smallest["smallest_model"],
