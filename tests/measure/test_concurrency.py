@@ -129,3 +129,10 @@ def test_a_call_that_is_made_again_is_made_among_as_many_clients_and_kept_alone(
     done = {call.call_id for call in schedule(asked)} - {schedule(asked)[-1].call_id}
     [again] = [e for e in measure(asked, engines={"served": Engine()}, done=done) if isinstance(e, Call)]
     assert again.call_id not in done and again.achieved_concurrency is not None and again.achieved_concurrency > 2
+
+
+def test_clients_that_a_server_turns_away_together_end_no_backend() -> None:
+    calls = calls_of(study([1, 12]), Engine(fails=3 * 12))
+    alone = [call for call in calls if call.cell.concurrency == 1]
+    assert [call.status for call in alone] == ["ok"] * 3
+    assert [call.status for call in calls if call.cell.concurrency == 12] == ["error"] * 36

@@ -171,7 +171,7 @@ def _directory(args: argparse.Namespace, notes: Console, tell: begin.Tell, look:
 
 
 @contextmanager
-def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
+def stop_on_interrupt(notes: Console, path: Path) -> Iterator[Callable[[], bool]]:
     """Within this, the first Ctrl-C only sets a flag, read by the yielded function; a second one interrupts."""
     asked = False
 
@@ -183,7 +183,8 @@ def stop_on_interrupt(notes: Console) -> Iterator[Callable[[], bool]]:
         asked = True
         # Python refuses a print that interrupts a print; the flag is what matters.
         with suppress(RuntimeError):
-            notes.print("stopping after the current call; Ctrl-C again to stop at once")
+            kept = f"stopping after the current call; Ctrl-C again to stop at once. What is measured is kept in {path}"
+            notes.print(kept, markup=False, soft_wrap=True)
 
     before = {number: signal.signal(number, note_first) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -198,7 +199,7 @@ def _measure(directory: RunDirectory, hosts: Hosts | None, notes: Console) -> tu
     with notes.status("building models") as status:
         for name in begin.prepare_models(directory.study) if hosts is None else ():
             status.update(f"building {name}")
-    with stop_on_interrupt(notes) as should_stop:
+    with stop_on_interrupt(notes, directory.path) as should_stop:
         todo, already_done, events = (hosts.measure if hosts else replicates.measure_run)(directory, should_stop)
         with RunProgress(todo, already_done=already_done, console=notes) as progress, closing(events):
             for event in events:

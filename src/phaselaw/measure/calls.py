@@ -271,17 +271,20 @@ class _Driver:
             return None, _in_words(error)
 
     def _judged(self, backend: str, outcomes: Sequence[Outcome]) -> Iterator[records.BackendEnded]:
-        """Count equal errors in a row of a backend, digits aside; yields the event where it ends by them."""
-        for _, error in outcomes:
-            if error is not None and error.startswith(f"{_NOT_TOGETHER}:"):
-                continue  # what another client's error brought about
-            same = "" if error is None else re.sub(r"[0-9]+", "#", error)
-            before, times = self._in_a_row.get(backend, ("", 0))
-            times = times + 1 if same == before else 1
-            self._in_a_row[backend] = (same, times)
-            if error is not None and times >= EQUAL_ERRORS and backend not in self.ended:
-                self.ended.add(backend)
-                yield records.BackendEnded(backend=backend, process_idx=self._process_idx, error=error)
+        """Count equal errors in a row of a backend, digits aside; yields the event where it ends by them.
+
+        Clients that called at once are one: a server that has too much to do serves fewer of them.
+        """
+        errors = [] if any(error is None for _, error in outcomes) else [str(error) for _, error in outcomes]
+        # Not what another client's error brought about.
+        error = next((each for each in errors if not each.startswith(f"{_NOT_TOGETHER}:")), None)
+        same = "" if error is None else re.sub(r"[0-9]+", "#", error)
+        before, times = self._in_a_row.get(backend, ("", 0))
+        times = times + 1 if same == before else 1
+        self._in_a_row[backend] = (same, times)
+        if error is not None and times >= EQUAL_ERRORS and backend not in self.ended:
+            self.ended.add(backend)
+            yield records.BackendEnded(backend=backend, process_idx=self._process_idx, error=error)
 
     def close(self) -> None:
         _close(*self._models.values(), *self._engines.values())
