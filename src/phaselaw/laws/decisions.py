@@ -346,8 +346,7 @@ def _one_exponent(tables: Mapping[str, pl.DataFrame], level: float, replicates: 
             few, status = f"{n} model{'s' * (n != 1)} with both phases{shares}", TOO_FEW if n < MIN_MODELS else NARROW
             yield _row(about, status, few, estimate=found.difference, n_models=n)
         else:
-            over = f"over {n} models"
-            yield _of_difference(about, found, "slope of prefill minus slope of decode", over, shares)
+            yield _of_difference(about, found, "slope of prefill minus slope of decode", f"over {n} models", shares)
 
 
 def _across_backends(tables: Mapping[str, pl.DataFrame], level: float, replicates: Replicates | None) -> Iterator[Row]:

@@ -128,7 +128,7 @@ class _Problem:
     def best_t(self, s: Floats) -> tuple[Floats, Floats]:
         """For each of ``s`` (k,): the best logit and its sum of squares, by a grid that zooms in."""
         whole = np.broadcast_to(np.linspace(-_T, _T, 33), (len(s), 33))
-        return _zoom(whole, lambda t: self.evaluate(np.broadcast_to(s[:, None], t.shape), t)[0])
+        return _zoom(whole, lambda t: self.evaluate(s[:, None], t)[0])
 
 
 def _zoom(t: Floats, cost: Callable[[Floats], Floats]) -> tuple[Floats, Floats]:
@@ -217,9 +217,8 @@ def _intervals(problem: _Problem, best: tuple[float, float], limit: float) -> di
         """The least (1) or the largest (-1) a (0) or b (1)."""
 
         def cost(t: Floats) -> Floats:
-            wide = np.broadcast_to(s[:, None], t.shape)
-            slack = np.clip((limit - problem.evaluate(wide, t)[0]) / problem.n, 0, 1e5)  # e^316 is as good as no end
-            return np.asarray(sign * _parameters(problem, wide, t)[which] * np.exp(-sign * np.sqrt(slack)))
+            slack = np.clip((limit - problem.evaluate(s[:, None], t)[0]) / problem.n, 0, 1e5)  # e^316: no end
+            return np.asarray(sign * _parameters(problem, s[:, None], t)[which] * np.exp(-sign * np.sqrt(slack)))
 
         return sign * float(_zoom(grid, cost)[1].min())
 

@@ -356,8 +356,7 @@ def _moving_exponents(stability: pl.DataFrame) -> Iterator[Row]:
 
 
 def _dominance(fractions: pl.DataFrame, level: float) -> Iterator[Row]:
-    share = pl.col("decode_fraction")
-    possible = fractions.filter(pl.col(BUDGET) > 0, share > 0, share < 1)
+    possible = fractions.filter(pl.col(BUDGET) > 0, pl.col("decode_fraction").is_between(0, 1, closed="none"))
     for key, group in grouped(possible, ["backend", "backend_kind", "batch_size"]):
         budgets = sorted(group[BUDGET].unique())
         if len(budgets) < 2:
