@@ -411,7 +411,8 @@ def _mean_is_safe(tables: Mapping[str, pl.DataFrame], slo_ms: float) -> Iterator
             verdict = UNSAFE if old["cold_start"] else HOLDS
             evidence += f"; by TR121's rule, all warmups without their load, {verdict}: p95 {old['ratio_p95']:.1f} x, "
             evidence += f"{col.digits(old['added_ms_p95'])} ms added, worst {old['ratio_max']:.1f} x"
-        yield _row(row, UNSAFE if row["n_unsafe"] else HOLDS, evidence, estimate=row["ratio_max"])
+        worst = row["worst_first_ms"] / row["worst_warm_ms"]
+        yield _row(row, UNSAFE if row["n_unsafe"] else HOLDS, evidence, estimate=worst)
 
 
 def _decode_dominates(tables: Mapping[str, pl.DataFrame]) -> Iterator[Row]:
