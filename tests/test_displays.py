@@ -15,6 +15,7 @@ from journals import finished_run
 from scripted_server import read_request, reply, scripted
 
 from phaselaw.rundir import read as runs
+from phaselaw.study.file import load_study
 
 STUDY = """\
 run_name: shown
@@ -37,7 +38,7 @@ def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("shown")
     (folder / "study.yaml").write_text(STUDY)
-    finished_run(folder / "xy")
+    finished_run(folder / "xy", load_study(str(folder / "study.yaml")))
     yield folder
 
 
