@@ -136,10 +136,13 @@ def _unpack(wheel: Path, site: Path) -> None:
 
 def _torch_faults(*, dry: bool) -> list[str]:
     """What of torch is missing: a CUDA device, unless this is dry."""
+    if dry:  # to import it takes seconds, and each part does
+        print(f"torch {metadata.version('torch')}", flush=True)
+        return []
     import torch
 
     print(f"torch {torch.__version__}, built for CUDA {torch.version.cuda}", flush=True)
-    if dry or torch.cuda.is_available():
+    if torch.cuda.is_available():
         return []
     return ["a CUDA device that this torch can use; without one: benchmarks/gpu.sh --dry"]
 
