@@ -88,7 +88,7 @@ def test_a_clock_that_is_set_back_in_mid_run_is_told_and_changes_no_latency(tmp_
 
 
 def test_a_folder_that_is_removed_in_mid_run_ends_it_at_once_with_a_line(tmp_path: Path) -> None:
-    command = [*PHASELAW, "run", study(tmp_path, 100_000, real_time=True), "--out", tmp_path / "run"]
+    command = [*PHASELAW, "run", study(tmp_path, 10_000, real_time=True), "--out", tmp_path / "run"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while time.monotonic() < until and (tmp_path / "run/journal.jsonl") not in [*(tmp_path / "run").glob("j*")]:

@@ -139,7 +139,7 @@ def test_a_run_that_is_stopped_leaves_no_server(
     start: Start,
     tmp_path: Path,
 ) -> None:
-    run = start(study(10_000), "--out", tmp_path / "run", "--replicates", str(replicates))
+    run = start(study(1_000), "--out", tmp_path / "run", "--replicates", str(replicates))
     run.after_a_call(tmp_path / "run")
     end(run)
     assert run.process.wait(60) == code
@@ -161,7 +161,7 @@ def test_a_run_that_was_killed_goes_on_and_leaves_no_server_in_the_end(
 
 
 def test_a_server_whose_guard_is_killed_goes_too(study: Callable[[int], Path], start: Start, tmp_path: Path) -> None:
-    run = start(study(10_000), "--out", tmp_path / "run")
+    run = start(study(1_000), "--out", tmp_path / "run")
     run.after_a_call(tmp_path / "run")
     # Found before any is killed: a server whose guard is gone can't be asked what it is.
     guards = [process for process in run.servers() if "phaselaw.engines.llamacpp_guard" in process.cmdline()]
