@@ -97,8 +97,11 @@ def called(backend: LlamacppBackend) -> Timing:
         engine.close()
 
 
-def test_tiny_gpt2_runs_by_default_and_with_flash_attention_off_fails_in_one_line(own_cache: Path) -> None:
+def test_tiny_gpt2_runs_by_default_and_with_flash_attention_off_fails_in_one_line(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert own_cache.is_dir()
+    monkeypatch.setenv("GGML_NO_BACKTRACE", "1")  # by gdb, where there is one, which takes seconds
     default = LlamacppBackend(name="default", kind="llamacpp")
     assert called(default).gen_tokens_raw == STEPS
     with pytest.raises(EngineError) as caught:
