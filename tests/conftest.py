@@ -24,8 +24,8 @@ settings.register_profile("phaselaw", deadline=None, max_examples=50)
 settings.load_profile("phaselaw")
 # The processes that tests start find the source compiled: without that each compiles it for itself.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# Two workers share the processors: a thread of torch that waits for another sleeps, and leaves its processor to the
-# other worker's, where OpenMP's default keeps it busy with waiting (six times the processor time, and of the wait).
+# Workers share the processors: a thread of torch that waits for another sleeps, and leaves its processor to another
+# worker's, where OpenMP's default keeps it busy with waiting (six times the processor time, and of the wait).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # The same of the small tables and matrices of an analysis: handing them from thread to thread is a quarter of its time.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -43,7 +43,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that two workers end at about the same time."""
+    """Files with slow tests come first, so that all workers end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
