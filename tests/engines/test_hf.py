@@ -346,6 +346,7 @@ def test_a_load_that_takes_longer_than_its_limit_is_a_failed_one(monkeypatch: py
 
 def test_no_load_is_timed_with_what_the_library_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     made = hf.create(backend(keep_loaded="all"))
+    made.most_loaded([model("models/tiny-gpt2")])  # asked before any load
     monkeypatch.setattr(made._library, "resident_runtime_mb", None)
     monkeypatch.delattr("phaselaw.engines.hf_model")
     monkeypatch.setitem(sys.modules, "phaselaw.engines.hf_model", None)  # an import of it fails from here on

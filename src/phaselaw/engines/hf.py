@@ -10,8 +10,10 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
@@ -148,26 +150,29 @@ class HfEngine:
     """The engines of this process, which share its memory."""
 
     def __init__(self, backend: HfBackend) -> None:
-        from phaselaw.engines import hf_model
-
-        # What the libraries take is no part of a load, which is timed.
-        self._library = hf_model
-        hf_model.use_threads(backend.threads)
-        hf_model.resident_runtime_mb()
         self._backend = backend
         self._models: list[HfModel] = []
         self._most: int | None = None
         self.open.add(self)
 
+    @cached_property
+    def _library(self) -> ModuleType:
+        """What loads models, with torch: asked for before any load, which is timed, since that takes seconds."""
+        from phaselaw.engines import hf_model
+
+        hf_model.use_threads(self._backend.threads)
+        hf_model.resident_runtime_mb()
+        return hf_model
+
     def most_loaded(self, models: Sequence[ModelEntry]) -> int | None:
         """As the backend says; for ``auto`` so many that any of them fit, the largest too."""
-        keep = self._backend.keep_loaded
+        library, keep = self._library, self._backend.keep_loaded
         most = keep if isinstance(keep, int) else len(models)
         if keep == "auto":
             budget = (self._backend.memory_mb or 0) * MB
             if not budget:
                 beside = sum(each._backend.device == self._backend.device for each in self.open)
-                budget = FREE_SHARE * self._library.free_bytes_of(self._backend.device) / beside
+                budget = FREE_SHARE * library.free_bytes_of(self._backend.device) / beside
             sizes = sorted((weights_bytes(model.name, self._backend.dtype) for model in models), reverse=True)
             most = max(1, bisect.bisect_right(list(accumulate(sizes)), budget))
         self._most = most if most < len(models) else None
