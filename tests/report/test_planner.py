@@ -192,7 +192,7 @@ def test_sliders_go_by_the_keyboard_and_the_address_brings_the_plan_back(page) -
     page.get_by_label("tokens a month", exact=True).fill("3e10")
     page.keyboard.press("Tab")
     said = page.locator("#plan-said").inner_text()
-    assert "3e10" in page.url and f"utilisation={busy}" in page.url
+    page.wait_for_url(lambda url: "3e10" in url and f"utilisation={busy}" in url)
     again = page.context.new_page()
     again.goto(page.url + "&burst=javascript:alert(3)&nobody=1&default_=9")
     assert again.locator("#plan-said").inner_text() == said
