@@ -41,13 +41,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from phaselaw.laws import prediction, structure, summary
-from phaselaw.laws.noise import ALL, log_matrices, points_of, units_of
+from phaselaw.laws.noise import log_matrices, points_of, units_of
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import LINEAR, POWER, overhead_compute_fits
 from phaselaw.laws.rates import throughput_intervals
 from phaselaw.laws.scaling import scaling_fits
 from phaselaw.measure import on_ray
-from phaselaw.records import Run
+from phaselaw.records import ALL, Run
 from phaselaw.rundir.read import normalised
 
 Floats = NDArray[np.float64]

@@ -104,7 +104,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _about(docstring: str | None) -> dict[str, Any]:
     """What ``--help`` says before and behind the options: what a command does, then examples."""
-    return dict(zip(("description", "epilog"), (docstring or "").split("\n\n", maxsplit=1), strict=True))
+    return dict(zip(("description", "epilog"), (docstring or "").split("\n\n", maxsplit=1), strict=False))
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:

@@ -16,8 +16,8 @@ from phaselaw import tables as col
 from phaselaw.laws.rates import with_ends
 from phaselaw.laws.regression import Floats
 from phaselaw.laws.step_time import OF_MODEL
-from phaselaw.laws.summary import BUDGET, median_variance
-from phaselaw.tables import Row, Table, alike, grouped
+from phaselaw.laws.summary import median_variance
+from phaselaw.tables import BUDGET, Row, Table, alike, grouped
 
 _ONE = "no served backend was called by different numbers of clients"
 _GROUP = (*OF_MODEL, col.words("scenario", "scenario"), col.counted(BUDGET))

@@ -18,7 +18,7 @@ import polars as pl
 from phaselaw import tables as col
 from phaselaw.laws import structure
 from phaselaw.laws.law_differences import SlopeDifference, paired_slope_difference, unpaired_slope_difference
-from phaselaw.laws.noise import ALL, Replicates
+from phaselaw.laws.noise import Replicates
 from phaselaw.laws.options import Options
 from phaselaw.laws.overhead import LINEAR, OVERHEAD_COMPUTE_FITS, POWER
 from phaselaw.laws.regression import exponential
@@ -27,6 +27,7 @@ from phaselaw.laws.structure import STRUCTURE_PREDICTORS
 from phaselaw.laws.summary import DECODE_FRACTION_SUMMARY, GROUP_COLUMNS, PER_MODEL, REQUESTS, SETTING
 from phaselaw.laws.verdicts import MIN_MODELS, NARROW, NOT_IDENTIFIABLE, SUPPORTED, TOO_FEW, TREND, WEAK, word
 from phaselaw.laws.warmup import COLD_STARTS, UNSAFE_RATIO, WARMUP_EFFECT_SUMMARY, event_words
+from phaselaw.records import ALL
 from phaselaw.tables import BUDGET, Col, Row, Table, grouped, like
 
 SIZE, DEPTH, OVERHEAD, MIXED, UNKNOWN, COLD_START = ("size", "depth", "overhead", "mixed", "unknown", "cold start")

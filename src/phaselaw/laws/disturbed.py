@@ -14,9 +14,9 @@ import polars as pl
 from phaselaw.laws.noise import points_of
 from phaselaw.laws.options import Options
 from phaselaw.laws.scaling import scaling_fits
-from phaselaw.laws.summary import BUDGET, CELL, CELLS, GROUP, GROUP_COLUMNS, ORDER, as_requests, by_cell, by_model
+from phaselaw.laws.summary import CELL, CELLS, GROUP, GROUP_COLUMNS, ORDER, as_requests, by_cell, by_model
 from phaselaw.machine.neighbours import BUSY_SHARE
-from phaselaw.tables import Table, counted, derived, digits, factor, grouped, measured, plain, words
+from phaselaw.tables import BUDGET, Table, counted, derived, digits, factor, grouped, measured, plain, words
 
 BUSY, SHARED = "busy machine", "shared server"
 

@@ -15,11 +15,12 @@ import polars as pl
 from scipy import special
 
 from phaselaw import tables as col
-from phaselaw.laws.noise import ALL, SLOPE, Noise, Replicates, log_matrices, noise_of
+from phaselaw.laws.noise import SLOPE, Noise, Replicates, log_matrices, noise_of
 from phaselaw.laws.regression import fit_line, sum_of_variances, t_half_width
 from phaselaw.laws.scaling import HC2
 from phaselaw.laws.summary import GROUP, MODEL_KEYS, by_size, floats
 from phaselaw.laws.verdicts import MIN_MODELS
+from phaselaw.records import ALL
 from phaselaw.tables import BUDGET, MISSING, Row, Table, like
 
 _SAME = ["model", "params_millions_effective"]

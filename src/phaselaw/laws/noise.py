@@ -40,7 +40,7 @@ from scipy import optimize, special
 
 from phaselaw.laws.regression import Floats, t_half_width
 from phaselaw.laws.summary import CELL, GROUP, MODEL, MODEL_KEYS, by_cell_and_unit, median_variance, unit_of
-from phaselaw.records import ALL as ALL
+from phaselaw.records import ALL
 from phaselaw.tables import BUDGET, Table, grouped, plain, words
 
 Kind = Literal["hosts", "runs", "replicates", "rounds", "repetitions"]

@@ -15,14 +15,14 @@ import polars as pl
 from scipy import special
 
 from phaselaw import tables as col
-from phaselaw.laws.noise import ALL, Kind, Noise, log_matrices, noise_of, scatter_of
+from phaselaw.laws.noise import Kind, Noise, log_matrices, noise_of, scatter_of
 from phaselaw.laws.rates import BASIS, too_few
 from phaselaw.laws.regression import Floats, Plane, exponential, fit_plane, left_out, sum_of_variances, t_half_width
 from phaselaw.laws.structure import BOTH, COLUMNS, DEPTH, MEAN, PARAMS, WIDTH, logs_of
-from phaselaw.laws.summary import BUDGET, GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size
+from phaselaw.laws.summary import GROUP, GROUP_COLUMNS, MODEL, REQUESTS, by_size
 from phaselaw.laws.verdicts import MIN_MODELS
-from phaselaw.records import PHASES
-from phaselaw.tables import SUSPECT, Row, Table, grouped, like
+from phaselaw.records import ALL, PHASES
+from phaselaw.tables import BUDGET, SUSPECT, Row, Table, grouped, like
 
 LAWS = (PARAMS, DEPTH, WIDTH, BOTH)
 """The laws that predict, in the order in which they win ties."""

@@ -12,9 +12,9 @@ from scipy import special
 from phaselaw import tables as col
 from phaselaw.laws import rates
 from phaselaw.laws.noise import units_of
-from phaselaw.laws.summary import BUDGET, CELL, GROUP, MODEL, by_cell
+from phaselaw.laws.summary import CELL, GROUP, MODEL, by_cell
 from phaselaw.laws.warmup import SHAPE
-from phaselaw.tables import LAW, PHASE, Col, Row, Table
+from phaselaw.tables import BUDGET, LAW, PHASE, Col, Row, Table
 
 REAL, NOT_TOLD = "real", "can't be told"
 _ENDS = ("low", "high", "within_low", "within_high")

@@ -21,13 +21,13 @@ import polars as pl
 
 from phaselaw import tables as col
 from phaselaw.laws import regression
-from phaselaw.laws.noise import ALL, KEYS, SLOPE, Kind, Noise, Replicates, log_matrices, noise_of, points_of, units_of
+from phaselaw.laws.noise import KEYS, SLOPE, Kind, Noise, Replicates, log_matrices, noise_of, points_of, units_of
 from phaselaw.laws.options import Options
 from phaselaw.laws.regression import Floats, Plane, ends, fit_line
 from phaselaw.laws.served import BASIS, EARLY_STOP_SUMMARY, by_each_basis, served_rows
 from phaselaw.laws.summary import CELLS, GROUP, GROUP_COLUMNS, ORDER, by_cell, by_model, by_size, floats, stated
 from phaselaw.laws.verdicts import MIN_MODELS, NARROW, TOO_FEW, TREND, out_of_order, resting_on, verdict
-from phaselaw.records import Run
+from phaselaw.records import ALL, Run
 from phaselaw.tables import BUDGET, MISSING, Col, Row, Table, grouped
 
 HC2 = "HC2"

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from phaselaw import tables as col
 from phaselaw.laws.regression import Floats
-from phaselaw.tables import BUDGET as BUDGET
-from phaselaw.tables import IS_LATENCY, LAW, PHASE, Table, constants
+from phaselaw.tables import BUDGET, IS_LATENCY, LAW, PHASE, Table, constants
 
 GROUP = ["backend", "backend_kind", "batch_size", BUDGET, "mode"]
 """What one law is about: a backend at one batch size and decode budget, in one phase."""

@@ -16,13 +16,13 @@ from scipy import special
 
 from phaselaw import tables as col
 from phaselaw.laws.decisions import COLD_START
-from phaselaw.laws.noise import ALL
 from phaselaw.laws.rates import with_ends
 from phaselaw.laws.regression import Floats, fit_line, t_half_width
 from phaselaw.laws.scaling import SCALING_FITS
-from phaselaw.laws.summary import BUDGET, MODEL
+from phaselaw.laws.summary import MODEL
 from phaselaw.laws.verdicts import LEAST_RANGE, MIN_MODELS, NARROW, TOO_FEW, word
-from phaselaw.tables import PHASE, SUSPECT, Row, Table, alike, grouped, like
+from phaselaw.records import ALL
+from phaselaw.tables import BUDGET, PHASE, SUSPECT, Row, Table, alike, grouped, like
 
 AXES = {"gen_tokens": BUDGET, "batch_size": "batch_size", "prompt_tokens": "scenario", "threads": "threads"}
 """Each axis and the column that it varies."""

@@ -7,9 +7,9 @@ import polars as pl
 
 from phaselaw.laws.decisions import ALIKE, DOMINATES, LATENCY, PRICE
 from phaselaw.laws.law_differences import stem
-from phaselaw.laws.noise import ALL
 from phaselaw.laws.verdicts import TREND, word
 from phaselaw.laws.warmup import event_words
+from phaselaw.records import ALL
 from phaselaw.report.document import Block, display
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject, table_rows

@@ -7,9 +7,9 @@ import numpy as np
 from scipy import special
 
 from phaselaw.laws import decisions, overhead, scaling
-from phaselaw.laws.noise import ALL
 from phaselaw.laws.physical_limit import PHYSICAL_LIMIT, limits_in
 from phaselaw.laws.regression import Floats
+from phaselaw.records import ALL
 from phaselaw.report.document import Axis, Block, Curve, CurvePlot, Panels, Point, Table, display
 from phaselaw.report.outline import WORDING
 from phaselaw.report.subject import Subject

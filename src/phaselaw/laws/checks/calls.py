@@ -14,14 +14,13 @@ from scipy import special
 from phaselaw.laws import summary
 from phaselaw.laws.checks.frame import CELL, GROUP_OF_MODEL, PREFILL, Evidence, Finding, Findings, check
 from phaselaw.laws.disturbed import BUSY, LEAST_ROUNDS, SHARED, USUAL, off_rounds, without_disturbed
-from phaselaw.laws.noise import ALL
 from phaselaw.laws.regression import Floats
-from phaselaw.laws.summary import BUDGET, GROUP, median_variance, stated
+from phaselaw.laws.summary import GROUP, median_variance, stated
 from phaselaw.laws.warmup import always_cold
 from phaselaw.machine.identity import host_differences
-from phaselaw.records import PHASES
+from phaselaw.records import ALL, PHASES
 from phaselaw.servers.streams import HEAD_TOKENS
-from phaselaw.tables import Row, grouped, like
+from phaselaw.tables import BUDGET, Row, grouped, like
 
 FALSE_ALARMS = 0.01
 ALPHA = FALSE_ALARMS / 2

@@ -25,11 +25,9 @@ from typing import Any, Literal, Self
 import polars as pl
 
 from phaselaw.laws.disturbed import disturbed_calls
-from phaselaw.laws.noise import ALL
 from phaselaw.laws.served import BASIS, STEP_TRUE
-from phaselaw.laws.summary import BUDGET
-from phaselaw.records import PHASES, Run
-from phaselaw.tables import SUSPECT, Row, Table, counted, derived, plain, words
+from phaselaw.records import ALL, PHASES, Run
+from phaselaw.tables import BUDGET, SUSPECT, Row, Table, counted, derived, plain, words
 
 Status = Literal["found", "suspected", "caution"]
 """``found``: the data show it; ``suspected``: another reading is named; ``caution``: no row is wrong, but read on."""

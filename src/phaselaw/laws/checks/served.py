@@ -16,9 +16,8 @@ from phaselaw.laws.checks.frame import (
     Findings,
     check,
 )
-from phaselaw.laws.summary import BUDGET
 from phaselaw.records import PHASES
-from phaselaw.tables import Row, grouped
+from phaselaw.tables import BUDGET, Row, grouped
 
 ONE_STEP = 1.3
 """A prefill of at most so many decode steps costs about one."""
