@@ -1,5 +1,6 @@
 """The ladder as GGUF files: what stands in them, which can't be quantised, that a file is written once and whole."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from phaselaw.engines.gguf_header import read_header
 from phaselaw.errors import NotReadyError, UsageError
+from phaselaw.files import CACHE_VARIABLE
 from phaselaw.ladder.gguf import Exported, export, exportable
 
 gguf = pytest.importorskip("gguf", reason="exporting needs phaselaw[llamacpp]")
@@ -55,6 +57,20 @@ def test_a_whole_file_is_kept_and_a_damaged_one_written_anew(ladder_cache: Path,
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     export("tiny-gpt2", "f32", tmp_path, note=written.append)
     assert len(written) == 2 and path.read_bytes() == whole
+
+
+def test_a_folder_named_as_another_model_has_a_file_of_its_own(
+    ladder_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    other = shutil.copytree(ladder_cache / "tiny-gpt2", tmp_path / "tiny-gpt2")
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    built = export("tiny-gpt2", "f32").path
+    whole = built.read_bytes()
+    again = export(str(other), "f32").path
+    assert built.read_bytes() == whole and again.read_bytes() != whole
 
 
 @pytest.mark.parametrize("weights", ["q8_0", "q4_0"])

@@ -228,7 +228,8 @@ def export(
     be written, `UsageError` for a width that can't be quantised, `MissingExtraError` without the package ``gguf``.
     """
     model = ladder_model(name)
-    exported = _place(Path(name).resolve().name if model is None else model.name, weights, out)
+    stem = Path(name).resolve().name if model is None else model.name
+    exported = _place(stem, weights, out)
     if model is not None and not every_byte and _is_whole(exported, _source_of(model), every_byte=False):
         return exported
     if importlib.util.find_spec("gguf") is None:
@@ -241,6 +242,8 @@ def export(
             if why is not None:
                 raise UsageError(why)
             made_from = _source_of(model) if model is not None else _hash_of_weights(folder.path)
+            if model is None and out is None:  # another folder, or a ladder model, may have the same name
+                exported = _place(stem, weights, cache_folder() / "gguf" / made_from[:16])
             with one_process_at_a_time(exported.path):
                 if not _is_whole(exported, made_from, every_byte=True):
                     note(f"writing {exported.path}")
