@@ -62,7 +62,9 @@ def journal(path: Path) -> Journal:
 
 
 def made(path: Path) -> list[str]:
-    return [call.call_id for call in journal(path).calls] if (path / JOURNAL).exists() else []
+    """The ids of a run's calls; none where its journal is not there, or its first line is just being written."""
+    begun = (path / JOURNAL).exists() and b"\n" in (path / JOURNAL).read_bytes()
+    return [call.call_id for call in journal(path).calls] if begun else []
 
 
 def planned(asked: Study) -> list[str]:
