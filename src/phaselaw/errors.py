@@ -57,10 +57,16 @@ def redacted_words(words: Sequence[str]) -> list[str]:
     return [HIDDEN if _OPTION.match(previous) else redacted(word) for previous, word in pairs]
 
 
+def near(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelt one may have meant; for a very long one none is looked for."""
+    found = difflib.get_close_matches(word, list(known), n=1) if len(word) <= 200 else []
+    return found[0] if found else None
+
+
 def meant(word: str, known: Iterable[str]) -> str:
     """What a misspelt word may have meant, to end a message with; empty where nothing is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    close = near(word, known)
+    return f"; did you mean {close}?" if close else ""
 
 
 class PhaselawError(Exception):

@@ -27,14 +27,14 @@ from rich.console import Console
 
 from phaselaw.commands.console import RunProgress, notes_console
 from phaselaw.commands.options import a_path, add_count, add_permits, duration, names, option, switch, take_permits
-from phaselaw.errors import BAD_ANSWER, DONE, INTERRUPTED, NotReadyError, StudyError, UsageError
+from phaselaw.errors import BAD_ANSWER, DONE, INTERRUPTED, NotReadyError, StudyError, UsageError, near
 from phaselaw.ladder.spec import LADDER
 from phaselaw.measure import begin, replicates
 from phaselaw.measure.on_ray import HERE, Hosts
 from phaselaw.measure.quick import LocalServer, quick_study, serving
 from phaselaw.records import duration as in_words
 from phaselaw.rundir.write import RunDirectory, write_derived
-from phaselaw.study.file import did_you_mean, full_names, load_study, shipped_studies, study_path
+from phaselaw.study.file import full_names, load_study, shipped_studies, study_path
 
 DEFAULT_STUDY = "gpt2-ladder-cpu"
 SloMs = tuple[float, float]
@@ -113,7 +113,7 @@ def _served_here(name: str | None) -> LocalServer | None:
     try:
         study_path(name or DEFAULT_STUDY)
     except StudyError as unknown:
-        if str(name).endswith((".yaml", ".yml")) or did_you_mean(str(name), shipped_studies()):
+        if str(name).endswith((".yaml", ".yml")) or near(str(name), shipped_studies()):
             raise
         try:
             return serving(name)

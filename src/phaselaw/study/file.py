@@ -1,7 +1,6 @@
 """Reading a study: YAML in, a checked study out, and for each fault one line with file, line and key."""
 
 import copy
-import difflib
 import math
 import re
 from collections import Counter
@@ -16,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from phaselaw.errors import StudyError
+from phaselaw.errors import StudyError, near
 from phaselaw.study.model import SCHEMA_VERSION, AnyBackend, Axes, ModelEntry, Scenario, ServedBackend, Study
 from phaselaw.study.text import Document, KeyPath, apply_settings, display, parse, printable, read_text
 
@@ -370,8 +369,8 @@ def first_fault(error: ValidationError, data: dict[str, Any], document: Document
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint that begins with a blank, or nothing where no known word is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6) if len(word) <= 200 else []
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = near(word, known)
+    return f" (did you mean {close!r}?)" if close else ""
 
 
 def _path_of(details: ErrorDetails, data: Any) -> KeyPath:
