@@ -10,7 +10,7 @@ from phaselaw.cli import COMMANDS, main
 def test_bash_completes_commands_and_options(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "bash"]) == 0
     (tmp_path / "phaselaw").write_text(capsys.readouterr().out)
-    asks = 'source phaselaw; COMP_WORDS=({}); COMP_CWORD={}; _shtab_phaselaw; echo "${{COMPREPLY[@]}}"'
+    asks = 'source ./phaselaw; COMP_WORDS=({}); COMP_CWORD={}; _shtab_phaselaw; echo "${{COMPREPLY[@]}}"'
     for words, at, expected in (("phaselaw pl", 1, "plan"), ("phaselaw plan --tokens-per-m", 2, "--tokens-per-month")):
         found = subprocess.run(
             ["bash", "-c", asks.format(words, at)], cwd=tmp_path, capture_output=True, text=True, check=True
